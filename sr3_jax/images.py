@@ -1,0 +1,352 @@
+"""Image files and 8-bit pixels: the only module that knows either.
+
+Images are uint8 `[H, W, C]` arrays, C = 3 (sRGB) or 1 (grey). Everything else in the
+package works on float32 in [-1, 1]; `to_float` and `to_uint8` are the two doors.
+"""
+
+import contextlib
+import functools
+import io
+import os
+import uuid
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps
+
+EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.tif', '.tiff', '.bmp')
+# What a header may claim before a pixel is decoded: Pillow's own bound, 89 Mpx.
+MAX_PIXELS = 1024**3 // 12
+
+# No other decoders meet a file, whatever it is called; EPS would run Ghostscript.
+_FORMATS = ('JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP')
+# JPEG without chroma subsampling; WebP without loss, as PNG always is.
+_SAVE = {
+  '.png': ('PNG', {}),
+  '.jpg': ('JPEG', {'quality': 95, 'subsampling': 0}),
+  '.jpeg': ('JPEG', {'quality': 95, 'subsampling': 0}),
+  '.webp': ('WEBP', {'lossless': True}),
+}
+_ICC_MODES = {'RGB': 'RGB', 'GRAY': 'L', 'CMYK': 'CMYK'}
+
+# What is wrong with a file is said once, by ImageError. A filter for the process,
+# because `warnings.catch_warnings` isn't safe in the threads that read images.
+warnings.filterwarnings('ignore', module=r'PIL\.')
+
+
+class ImageError(ValueError):
+  """One line: which file, what is wrong with it."""
+
+
+def to_float(image: Any) -> Any:
+  """uint8 in [0, 255] -> float32 in [-1, 1]; NumPy or (traced) JAX arrays."""
+  return image.astype(np.float32) / 127.5 - 1.0
+
+
+def to_uint8(image: Any) -> np.ndarray:
+  """Float in [-1, 1] -> uint8 NumPy array: clipped, rounded to nearest."""
+  image = np.asarray(image).astype(np.float32)
+  return np.clip(np.round((image + 1.0) * 127.5), 0, 255).astype(np.uint8)
+
+
+def read(
+  path: epath.PathLike, *, channels: int = 3, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+  """Reads a JPEG, PNG, WebP, TIFF or BMP file as it is meant to be looked at.
+
+  EXIF orientation is applied, an embedded colour profile is converted to sRGB (a
+  broken one is ignored), 16 bits are scaled to 8, transparent pixels are laid over
+  white, and of several frames the first is taken. Paths go through epath (gs://).
+
+  Args:
+    path: the file; its extension doesn't matter.
+    channels: 3 for RGB, 1 for grey.
+    max_pixels: a larger image is refused from its header, before it is decoded.
+      Pillow refuses more than 179 Mpx whatever this says.
+
+  Returns:
+    uint8 `[H, W, channels]`.
+
+  Raises:
+    ImageError: the file can't be read, for whatever reason.
+  """
+  with _errors(path):
+    data = epath.Path(path).read_bytes()
+  return decode(data, str(path), channels=channels, max_pixels=max_pixels)
+
+
+def decode(
+  data: bytes, name: str, *, channels: int = 3, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+  """`read` for the bytes of a file; `name` is what errors call it."""
+  with _errors(name), _open(io.BytesIO(data), max_pixels) as image:
+    profile = image.info.get('icc_profile')
+    # A damaged EXIF block is no reason to lose the picture.
+    with contextlib.suppress(SyntaxError, KeyError, TypeError, ValueError):
+      image.getexif()
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    image = _flatten(image, profile)
+    image = image.convert('L' if channels == 1 else 'RGB')
+    return np.array(image).reshape(image.height, image.width, channels)
+
+
+def size(path: epath.PathLike, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+  """(height, width) of an image file as `read` returns it, from its header only.
+
+  Raises:
+    ImageError: the header can't be read, or it claims more than `max_pixels`.
+  """
+  with (
+    _errors(path),
+    epath.Path(path).open('rb') as file,
+    _open(file, max_pixels) as image,
+  ):
+    width, height = image.size
+    # Pillow reports a TIFF already turned. A PNG without EXIF in front of its pixels
+    # would be decoded to look behind them.
+    if image.format != 'TIFF' and (image.format != 'PNG' or 'exif' in image.info):
+      with contextlib.suppress(Exception):
+        if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):
+          width, height = height, width
+    return height, width
+
+
+def write(path: epath.PathLike, image: Any) -> None:
+  """Writes a PNG, JPEG (quality 95) or lossless WebP file, by the extension.
+
+  A reader sees the whole file or none: it is written under a temporary name beside
+  its final one and renamed. Missing folders are made.
+
+  Args:
+    path: where to, local or gs://.
+    image: uint8, or float in [-1, 1]; `[H, W, 3]`, `[H, W, 1]` or `[H, W]`.
+
+  Raises:
+    ImageError: unknown extension, not an image, or a place that can't be written.
+  """
+  path = epath.Path(path)
+  known = ', '.join(_SAVE)
+  if path.suffix.lower() not in _SAVE:
+    raise ImageError(f'{path}: cannot write {path.suffix!r} files, only {known}')
+  image = np.asarray(image)
+  if image.dtype != np.uint8:
+    image = to_uint8(image)
+  temporary = path.parent / f'.{path.name}.{uuid.uuid4().hex}.tmp'
+  with _errors(path):
+    format_, options = _SAVE[path.suffix.lower()]
+    buffer = io.BytesIO()
+    _to_pillow(image).save(buffer, format_, **options)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+      temporary.write_bytes(buffer.getvalue())
+      temporary.replace(path)
+    except BaseException:
+      temporary.unlink(missing_ok=True)
+      raise
+
+
+def center_square(image: np.ndarray) -> np.ndarray:
+  """The largest central square of `[H, W, C]` (odd remainders: right and bottom)."""
+  height, width = image.shape[:2]
+  side = min(height, width)
+  top, left = (height - side) // 2, (width - side) // 2
+  return image[top : top + side, left : left + side]
+
+
+def resize_area(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+  """Area resampling (Pillow's BOX) of uint8 `[H, W, C]` to `size`.
+
+  After `center_square` this is the preparation of ImageNet in the SR3 paper
+  (section 4). For an integer factor it is the plain mean of each block.
+
+  Args:
+    image: uint8 `[H, W, C]`, C = 1 or 3.
+    size: one side of a square, or (height, width).
+  """
+  height, width = (size, size) if isinstance(size, int) else size
+  if image.shape[:2] == (height, width):
+    return image
+  resized = _to_pillow(image).resize((width, height), Image.Resampling.BOX)
+  return np.array(resized).reshape(height, width, image.shape[-1])
+
+
+def sheet(
+  rows: Sequence[Sequence[np.ndarray | None]],
+  titles: Sequence[str] | None = None,
+  row_labels: Sequence[str] | None = None,
+  *,
+  cell: int | None = None,
+  gutter: int = 4,
+) -> np.ndarray:
+  """A comparison sheet: pictures in rows, a title above each column.
+
+  Every picture is fitted into a square cell; smaller ones are enlarged by nearest
+  neighbour, so that their pixels can be seen, larger ones reduced by area.
+
+  Args:
+    rows: uint8 images `[H, W, 3]` or `[H, W, 1]` of any sizes; None is an empty cell.
+    titles: one a column; None for no line of titles.
+    row_labels: one a row, to its left; None for none.
+    cell: side of a cell in pixels; None takes a multiple of the largest picture, at
+      least 160.
+    gutter: white pixels between and around cells.
+
+  Returns:
+    uint8 `[H, W, 3]`.
+
+  Raises:
+    ValueError: no picture at all.
+  """
+  pictures = [image for row in rows for image in row if image is not None]
+  if not pictures:
+    raise ValueError('a sheet needs at least one picture')
+  largest = max(max(image.shape[:2]) for image in pictures)
+  cell = cell or largest * -(-160 // largest)
+  columns = max(len(row) for row in rows)
+  font_size = max(11, min(cell // 9, 40))
+  margin = font_size // 2
+
+  title_font = _title_font(titles or (), font_size, cell)
+  top = font_size + 2 * margin if titles else gutter
+  labels = list(row_labels or ())
+  label_font = ImageFont.load_default(size=font_size)
+  left = gutter
+  if labels:
+    left = 2 * margin + max(int(label_font.getlength(label)) + 1 for label in labels)
+
+  pitch = cell + gutter
+  height = top + pitch * len(rows)
+  canvas = Image.new('RGB', (left + pitch * columns, height), 'white')
+  draw = ImageDraw.Draw(canvas)
+  ink = (32, 32, 32)
+  for c, title in enumerate(titles or ()):
+    at = (left + c * pitch + cell / 2, top / 2)
+    draw.text(at, title, ink, font=title_font, anchor='mm')
+  for r, row in enumerate(rows):
+    if r < len(labels):
+      at = (left - margin, top + r * pitch + cell / 2)
+      draw.text(at, labels[r], ink, font=label_font, anchor='rm')
+    for c, image in enumerate(row):
+      if image is not None:
+        fitted = _fit_cell(image, cell)
+        x = left + c * pitch + (cell - fitted.width) // 2
+        y = top + r * pitch + (cell - fitted.height) // 2
+        canvas.paste(fitted, (x, y))
+  return np.array(canvas)
+
+
+@contextlib.contextmanager
+def _errors(path: Any):
+  """Turns whatever a file can provoke into one line that names it."""
+  try:
+    yield
+  except ImageError as error:
+    raise ImageError(f'{path}: {error}') from None
+  except FileNotFoundError:
+    raise ImageError(f'{path}: no such file or folder') from None
+  # Decoders raise nearly anything on hostile bytes: OSError, SyntaxError,
+  # struct.error, OverflowError, MemoryError, IndexError, ...
+  except Exception as error:
+    reason = ' '.join(str(error).split()) or type(error).__name__
+    raise ImageError(f'{path}: {reason}') from None
+
+
+def _open(file: Any, max_pixels: int) -> Image.Image:
+  """Opens a file, reading its header only."""
+  file.seek(0, os.SEEK_END)
+  if not file.tell():
+    raise ImageError('zero bytes')
+  file.seek(0)
+  try:
+    image = Image.open(file, formats=_FORMATS)
+  except Image.UnidentifiedImageError:
+    raise ImageError('not a JPEG, PNG, WebP, TIFF or BMP image') from None
+  width, height = image.size
+  if width * height > max_pixels:
+    image.close()
+    raise ImageError(
+      f'{width} x {height} pixels are more than the limit of {max_pixels / 1e6:.0f} Mpx'
+    )
+  return image
+
+
+def _flatten(image: Image.Image, profile: bytes | None) -> Image.Image:
+  """Any Pillow mode -> 8 bits, no palette, no alpha, sRGB if it had a profile."""
+  if image.mode.startswith('I;16') or (image.mode == 'I' and image.format == 'PNG'):
+    # Pillow's own conversion of these modes to 8 bits clips at 255.
+    pixels = np.asarray(image).astype(np.uint32)
+    image = Image.fromarray(((pixels * 255 + 32767) // 65535).astype(np.uint8))
+  elif image.mode in ('I', 'F'):
+    raise ImageError('32-bit pixels have no defined range: convert to 8 or 16 bits')
+  alpha = None
+  if image.has_transparency_data:
+    grey = image.mode in ('1', 'L', 'LA', 'La')
+    image = image.convert('RGBA')
+    alpha = image.getchannel('A')
+    image = image.convert('L' if grey else 'RGB')
+  elif image.mode not in ('L', 'RGB', 'CMYK'):
+    image = image.convert('L' if image.mode in ('1', 'LA', 'La') else 'RGB')
+  if profile and (transform := _icc_transform(profile, image.mode)):
+    image = transform.apply(image)
+  if alpha is not None:
+    white = Image.new('RGB', image.size, 'white')
+    image = Image.composite(image.convert('RGB'), white, alpha)
+  return image
+
+
+@functools.lru_cache(maxsize=16)
+def _icc_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+  """Transform from an embedded profile to sRGB; None where there is nothing to do.
+
+  That is: the profile is broken, is for another kind of pixel, or is sRGB itself
+  (most are), which would cost time and a level of rounding.
+  """
+  try:
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    if _ICC_MODES.get(source.profile.xcolor_space.strip()) != mode:
+      return None
+    srgb = ImageCms.createProfile('sRGB')
+    transform = ImageCms.buildTransform(source, srgb, mode, 'RGB')
+    levels = np.arange(0, 256, 15, dtype=np.uint8)
+    if mode == 'CMYK':
+      return transform
+    grid = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)
+    probe = Image.fromarray(grid).convert(mode)
+    change = np.asarray(transform.apply(probe)).astype(int)
+    change -= np.asarray(probe.convert('RGB'))
+    return transform if np.abs(change).max() > 1 else None
+  except Exception:  # what lcms thinks of a broken profile has no common type
+    return None
+
+
+def _to_pillow(image: np.ndarray) -> Image.Image:
+  """uint8 `[H, W, C]` or `[H, W]` -> Pillow."""
+  if image.ndim == 3 and image.shape[-1] == 1:
+    image = image[..., 0]
+  if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
+    raise ImageError(f'not an image: {image.dtype} array of shape {image.shape}')
+  return Image.fromarray(image)
+
+
+def _fit_cell(image: np.ndarray, cell: int) -> Image.Image:
+  """A picture at the size at which it fills a square cell."""
+  height, width = image.shape[:2]
+  scale = cell / max(height, width)
+  shape = max(1, round(width * scale)), max(1, round(height * scale))
+  method = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX
+  return _to_pillow(image).convert('RGB').resize(shape, method)
+
+
+def _title_font(
+  titles: Sequence[str], font_size: int, cell: int
+) -> ImageFont.FreeTypeFont:
+  """One font for all titles: smaller if one would run into its neighbour."""
+  font = ImageFont.load_default(size=font_size)
+  longest = max((font.getlength(title) for title in titles), default=0)
+  if longest > cell:
+    font = ImageFont.load_default(size=max(7, int(font_size * cell / longest)))
+  return font
