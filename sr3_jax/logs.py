@@ -290,7 +290,8 @@ def setup_logging() -> None:
 
   Orbax writes some fifty INFO lines a checkpoint, through the same absl logger as
   everybody else; JAX and Grain add theirs. So below WARNING only records that come
-  from this package pass. `--verbosity=1` shows everything, `--verbosity=-1` warnings only.
+  from this package pass. `--verbosity=1` shows everything, `--verbosity=-1` only
+  warnings.
   """
   # TensorFlow and XLA print from C++; 1 leaves their warnings and errors.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1')

@@ -60,10 +60,11 @@ def ssim(image: Array, truth: Array) -> Array:
   # Halving gives a data range of 1. Covariances don't depend on the origin and keep
   # more digits around zero; means do depend on it, so they get it back below.
   x, y = image / 2.0, truth / 2.0
-  mean_x, mean_y = _window_mean(x), _window_mean(y)
-  var_x = _window_mean(x * x) - mean_x**2
-  var_y = _window_mean(y * y) - mean_y**2
-  cov = _window_mean(x * y) - mean_x * mean_y
+  # One call over all five maps compiles three times faster than five calls.
+  means = _window_mean(jnp.concatenate([x, y, x * x, y * y, x * y]))
+  mean_x, mean_y, mean_xx, mean_yy, mean_xy = jnp.split(means, 5)
+  var_x, var_y = mean_xx - mean_x**2, mean_yy - mean_y**2
+  cov = mean_xy - mean_x * mean_y
   mean_x, mean_y = mean_x + 0.5, mean_y + 0.5
   c1, c2 = _K1**2, _K2**2
   luminance = (2.0 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
@@ -144,7 +145,9 @@ def detail(power: Array, power_truth: Array, scale: float) -> Array:
   The power above the Nyquist frequency of the low-resolution grid (more than
   0.5 / scale cycles per pixel), all that the input could not show, as a ratio of
   outputs to truth: 1 is right, blur is near 0, noise is above 1. It compares
-  amounts, not pixels, so it rewards believable detail where PSNR punishes it.
+  amounts, not pixels, so it doesn't punish believable detail as PSNR does; nor does it
+  ask what the detail shows (the blocks of nearest-neighbour enlargement give about
+  0.6), so read it beside PSNR and look at samples.
 
   Args:
     power: [..., R] from `radial_power`, summed or averaged over the set of outputs.
