@@ -1,0 +1,622 @@
+"""Where images come from: sources, crops, and batches that can be checkpointed.
+
+A source is a random-access object: `len(source)`, `source[i]` -> `{'image': uint8
+[H, W, 3]}` with an int32 `'label'` where there are labels, `source.name(i)` for
+messages, `source.labels`. A record that can't be read raises `images.ImageError`.
+
+Everything is a function of positions. The stream of training examples is fixed by
+(source, seed); batch k holds examples k * B to (k + 1) * B - 1 of it, whatever the
+number of threads, worker processes or hosts: host p of P takes the batches p, p + P,
+... of size B, so the hosts together see the global batches of one host with P * B.
+The state of an iterator is therefore one number.
+"""
+
+import dataclasses
+import functools
+import importlib.util
+import itertools
+import os
+from collections.abc import Callable
+from concurrent import futures
+from typing import Any, Protocol
+
+import grain
+import numpy as np
+from absl import flags, logging
+from etils import epath
+
+from sr3_jax import images
+
+# Photographs inside scikit-image's wheel. No scene is on both sides: the two views of
+# the motorcycle stay together.
+PHOTOS = {
+  'train': (
+    'astronaut.png',
+    'brick.png',
+    'camera.png',
+    'grass.png',
+    'gravel.png',
+    'hubble_deep_field.jpg',
+    'ihc.png',
+    'motorcycle_left.png',
+    'motorcycle_right.png',
+    'retina.jpg',
+    'rocket.jpg',
+  ),
+  'eval': ('chelsea.png', 'coffee.png'),
+}
+CROPS = ('random', 'center', 'none')
+
+# A record that can't be used is replaced by another one at random, at most this often.
+_TRIES = 64
+
+
+class DataError(ValueError):
+  """One line: what is wrong with a source of images, and what to do."""
+
+
+class Source(Protocol):
+  """What `train_batches` and `eval_batches` read from."""
+
+  labels: bool
+
+  def __len__(self) -> int: ...
+  def __getitem__(self, index: int) -> dict[str, Any]: ...
+  def name(self, index: int) -> str: ...
+
+
+class Photos:
+  """The photographs that come with scikit-image: no download.
+
+  Raises:
+    DataError: unknown split, or a scikit-image without its pictures.
+  """
+
+  labels = False
+
+  def __init__(self, split: str):
+    if split not in PHOTOS:
+      raise DataError(f'photos have no split {split!r}, only {", ".join(PHOTOS)}')
+    # Found, not imported: scikit-image would bring SciPy into every worker.
+    package = importlib.util.find_spec('skimage')
+    if package is None:
+      raise DataError('photos need scikit-image: pip install scikit-image')
+    folder = os.path.join(package.submodule_search_locations[0], 'data')
+    self._paths = [os.path.join(folder, name) for name in PHOTOS[split]]
+    for path in self._paths:
+      if not os.path.exists(path):
+        raise DataError(f'{path}: missing; install scikit-image from its wheel')
+
+  def __len__(self) -> int:
+    return len(self._paths)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    return {'image': _read_once(self._paths[index])}
+
+  def name(self, index: int) -> str:
+    return os.path.basename(self._paths[index])
+
+
+class Folder:
+  """All images below a folder, in sorted order; labels none.
+
+  Only headers are read here. Files whose header is broken or whose shorter side is
+  below `min_size` are left out, counted and named in `left_out` and in the log.
+  Hidden files (a name with a dot in front) aren't seen.
+
+  Args:
+    path: local or gs://.
+    min_size: shortest side of a usable image in pixels.
+    max_pixels: larger images are left out.
+
+  Raises:
+    DataError: no such folder, nothing in it, or nothing that can be used.
+  """
+
+  labels = False
+
+  def __init__(
+    self,
+    path: epath.PathLike,
+    *,
+    min_size: int = 1,
+    max_pixels: int = images.MAX_PIXELS,
+  ):
+    self._root = epath.Path(path)
+    self._max_pixels = max_pixels
+    if not self._root.is_dir():
+      what = 'is a file, not a folder' if self._root.exists() else 'no such folder'
+      raise DataError(f'{path}: {what}')
+    names = sorted(
+      str(file.relative_to(self._root))
+      for file in self._root.rglob('*')
+      if file.suffix.lower() in images.EXTENSIONS and not file.name.startswith('.')
+    )
+    if not names:
+      known = ', '.join(images.EXTENSIONS)
+      raise DataError(f'{path}: no images in this folder ({known})')
+    check = functools.partial(
+      _unusable, self._root, min_size=min_size, max_pixels=max_pixels
+    )
+    reasons: list[str | None] = []
+    with futures.ThreadPoolExecutor(16) as pool:
+      # In portions: a future for each of a million files would be a gigabyte.
+      for start in range(0, len(names), 10_000):
+        reasons.extend(pool.map(check, names[start : start + 10_000]))
+    found = dict(zip(names, reasons, strict=True))
+    self.left_out = {name: why for name, why in found.items() if why}
+    self._names = [name for name, why in found.items() if not why]
+    if self.left_out:
+      some = [f'{k} ({why})' for k, why in itertools.islice(self.left_out.items(), 3)]
+      more = ', ...' if len(self.left_out) > 3 else ''
+      summary = (
+        f'{path}: {len(self.left_out)} of {len(names)} images left out: '
+        f'{", ".join(some)}{more}'
+      )
+      if not self._names:
+        raise DataError(f'{summary}; images of at least {min_size} pixels are needed')
+      logging.warning('%s', summary)
+
+  def __len__(self) -> int:
+    return len(self._names)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    path = self._root / self._names[index]
+    return {'image': images.read(path, max_pixels=self._max_pixels)}
+
+  def name(self, index: int) -> str:
+    return self._names[index]
+
+
+class Tfds:
+  """A prepared TensorFlow Dataset with an `image`, read without TensorFlow.
+
+  Images are decoded by `images.decode`, so that grey, CMYK and 16-bit files mean the
+  same as in a folder. An integer `label` comes along if there is one.
+
+  Args:
+    name: as TFDS writes it: 'mnist', 'celeb_a_hq/256', 'imagenet2012:5.1.0'.
+    split: as TFDS writes it: 'train', 'train[90%:]'.
+    data_dir: where it was prepared; None for the place TFDS takes by default.
+    max_pixels: larger images count as unreadable.
+
+  Raises:
+    DataError: not prepared (the message has the command), no such split, no images.
+  """
+
+  def __init__(
+    self,
+    name: str,
+    split: str,
+    data_dir: epath.PathLike | None = None,
+    *,
+    max_pixels: int = images.MAX_PIXELS,
+  ):
+    import tensorflow_datasets as tfds  # 1 s, and only this source needs it
+
+    self._name = f'{name}:{split}'
+    self._max_pixels = max_pixels
+    arguments = f"'{name}', file_format='array_record'"
+    if data_dir:
+      arguments += f", data_dir='{data_dir}'"
+    try:
+      builder = tfds.builder(
+        name, data_dir=data_dir, file_format=tfds.core.FileFormat.ARRAY_RECORD
+      )
+      splits = builder.info.splits
+    except Exception as error:
+      raise DataError(f'TFDS {name!r}: {_first_line(error)}') from None
+    if not splits:
+      raise DataError(
+        f'TFDS {name!r} is not prepared as ArrayRecord here; once: python -c "import '
+        f'tensorflow_datasets as t; t.builder({arguments}).download_and_prepare()"'
+      )
+    features = builder.info.features
+    if not isinstance(features.get('image'), tfds.features.Image):
+      raise DataError(f"TFDS {name!r} has no 'image', only {', '.join(features)}")
+    self.labels = isinstance(features.get('label'), tfds.features.ClassLabel)
+    try:
+      self._records = builder.as_data_source(
+        split=split, decoders={'image': tfds.decode.SkipDecoding()}
+      )
+      self._length = len(self._records)
+    except Exception as error:
+      raise DataError(f'TFDS {name!r}: {_first_line(error)}') from None
+
+  def __len__(self) -> int:
+    return self._length
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    name = self.name(index)
+    try:
+      record = self._records[index]
+    except Exception as error:
+      raise images.ImageError(f'{name}: {_first_line(error)}') from None
+    pixels = images.decode(record['image'], name, max_pixels=self._max_pixels)
+    if self.labels:
+      return {'image': pixels, 'label': np.int32(record['label'])}
+    return {'image': pixels}
+
+  def name(self, index: int) -> str:
+    return f'{self._name}[{index}]'
+
+
+SOURCES: dict[str, Callable[..., Source]] = {
+  'photos': lambda path, split, data_dir, min_size: Photos(split),
+  'folder': lambda path, split, data_dir, min_size: Folder(path, min_size=min_size),
+  'tfds': lambda path, split, data_dir, min_size: Tfds(path, split, data_dir),
+}
+
+
+def make_source(
+  source: str,
+  *,
+  path: str = '',
+  split: str = 'train',
+  data_dir: str | None = None,
+  min_size: int = 1,
+) -> Source:
+  """A source by name.
+
+  Args:
+    source: a key of SOURCES.
+    path: the folder, or the name of the TFDS dataset; photos need none.
+    split: 'train' or 'eval' of photos, or a TFDS split. A folder is taken whole: hold
+      images out by keeping them in another folder.
+    data_dir: where TFDS datasets were prepared.
+    min_size: shortest side that is of use; a folder leaves smaller images out.
+
+  Raises:
+    DataError: unknown name, missing path, or what the source itself raises.
+  """
+  if source not in SOURCES:
+    raise DataError(f'no source {source!r}, only {", ".join(SOURCES)}')
+  if source != 'photos' and not path:
+    raise DataError(f'source {source!r} needs a path')
+  return SOURCES[source](path, split, data_dir, min_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+  """Takes an `image_size` square out of an image.
+
+  Attributes:
+    image_size: side of the result in pixels.
+    crop: 'random': anywhere; 'center': the largest central square, reduced by area;
+      'none': the whole image, which must be square, reduced by area if larger.
+    flip: mirror every second image, left to right.
+    rotate: turn by a random multiple of 90 degrees; for textures.
+    reduce: with 'random', the image is first reduced by this integer factor, by area
+      (photographs are often soft at full size); of several factors one is drawn among
+      those that leave the image large enough.
+  """
+
+  image_size: int
+  crop: str
+  flip: bool = False
+  rotate: bool = False
+  reduce: int | tuple[int, ...] = 1
+
+  def __post_init__(self):
+    if self.crop not in CROPS:
+      raise DataError(f'no crop {self.crop!r}, only {", ".join(CROPS)}')
+    if self.image_size < 1 or min(self.factors, default=0) < 1:
+      raise DataError('image_size and every factor of reduce must be at least 1')
+    if self.crop != 'random' and self.factors != (1,):
+      raise DataError(f"reduce is for crop='random', not {self.crop!r}")
+
+  @property
+  def factors(self) -> tuple[int, ...]:
+    return (self.reduce,) if isinstance(self.reduce, int) else tuple(self.reduce)
+
+  @property
+  def min_size(self) -> int:
+    """Shortest side that an image must have."""
+    return self.image_size * min(self.factors)
+
+  def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """uint8 `[H, W, 3]` -> uint8 `[S, S, 3]`; ImageError if it is too small."""
+    height, width = image.shape[:2]
+    if min(height, width) < self.min_size:
+      raise images.ImageError(
+        f'{width} x {height} pixels are too small, {self.min_size} are needed'
+      )
+    if self.crop == 'none' and height != width:
+      raise images.ImageError(f"{width} x {height} pixels need crop='center'")
+    if self.crop == 'random':
+      # Cropping first and reducing the crop is the same and much faster.
+      fitting = [f for f in self.factors if min(height, width) >= self.image_size * f]
+      side = self.image_size * fitting[rng.integers(len(fitting))]
+      top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+      image = image[top : top + side, left : left + side]
+    image = images.resize_area(images.center_square(image), self.image_size)
+    if self.rotate:
+      image = np.rot90(image, rng.integers(4))
+    if self.flip and rng.integers(2):
+      image = image[:, ::-1]
+    return np.ascontiguousarray(image)
+
+
+class Batches(grain.DatasetIterator):
+  """Iterator over batches; its state is the number of batches it has given.
+
+  It is a Grain iterator, so `grain.checkpoint.CheckpointSave(batches)` and
+  `CheckpointRestore(batches)` put it into an Orbax checkpoint beside the model. A
+  state may be restored with another number of workers.
+
+  Attributes:
+    skipped: name -> reason of every record so far that couldn't be used.
+  """
+
+  def __init__(
+    self,
+    batches: grain.MapDataset,
+    source: Source,
+    cut: Cut,
+    *,
+    workers: int,
+  ):
+    super().__init__()
+    self.skipped: dict[str, str] = {}
+    self._batches = batches
+    self._source = source
+    self._cut = cut
+    self._workers = workers
+    self._position = 0
+    self._running: grain.DatasetIterator | None = None
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    self._assert_not_closed()
+    try:
+      batch = next(self._run())
+    except StopIteration:
+      raise
+    except (DataError, images.ImageError) as error:
+      self.close()
+      raise DataError(str(error)) from None
+    except Exception as error:
+      self.close()
+      raise DataError(
+        f'reading batch {self._position} failed: {_first_line(error)}'
+      ) from None
+    self._position += 1
+    # Arrays from workers are views of shared memory; NumPy keeps it alive.
+    batch = {key: np.asarray(value) for key, value in batch.items()}
+    for index in batch.pop('bad'):
+      if index >= 0:
+        self._note(int(index))
+    return batch
+
+  def get_state(self) -> dict[str, Any]:
+    return {'position': self._position, 'records': len(self._source)}
+
+  def set_state(self, state: dict[str, Any]) -> None:
+    if state['records'] != len(self._source):
+      logging.warning(
+        'The data changed since the checkpoint: %d records, now %d. '
+        'Batches go on in a new order.',
+        state['records'],
+        len(self._source),
+      )
+    self._stop()
+    self._position = state['position']
+
+  def start_prefetch(self) -> None:
+    self._run().start_prefetch()
+
+  def close(self) -> None:
+    """Ends worker processes and threads; there are no batches afterwards."""
+    self._closed = True
+    self._stop()
+
+  def _run(self) -> grain.DatasetIterator:
+    """The Grain iterator, started at the position where this one is."""
+    if self._running is None:
+      # Batches are made before workers take turns, so that the number of workers
+      # changes nothing. A few batches ahead are enough and bound the memory.
+      threads = min(4, os.cpu_count() or 1)
+      if self._workers:
+        threads = 1
+      ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
+      stream = self._batches[self._position :].to_iter_dataset(ahead)
+      if self._workers:
+        # Grain asks absl for its own flags, which only `app.run` has parsed.
+        if not flags.FLAGS.is_parsed():
+          flags.FLAGS.mark_as_parsed()
+        stream = stream.mp_prefetch(
+          grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=2)
+        )
+      self._running = iter(stream)
+    return self._running
+
+  def _stop(self) -> None:
+    running, self._running = getattr(self, '_running', None), None
+    if running is not None:
+      running.close()
+
+  def _note(self, index: int) -> None:
+    """Names a record that was skipped, once; workers only tell its index."""
+    name = self._source.name(index)
+    if name in self.skipped:
+      return
+    try:
+      _use(self._source, self._cut, index, np.random.default_rng(0))
+      reason = f'{name}: could not be read at first'
+    except images.ImageError as error:
+      reason = str(error)
+    self.skipped[name] = reason
+    logging.warning('Skipped (%d so far): %s', len(self.skipped), reason)
+
+
+def train_batches(
+  source: Source,
+  *,
+  batch_size: int,
+  image_size: int,
+  crop: str,
+  flip: bool = False,
+  rotate: bool = False,
+  reduce: int | tuple[int, ...] = 1,
+  seed: int = 0,
+  workers: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Batches:
+  """Endless batches, every epoch in a new order.
+
+  An epoch is `len(source)` consecutive examples of the global stream: each record
+  once, in one process. A record that can't be used is replaced by another at random
+  and named in `.skipped`.
+
+  Args:
+    source: see the top of this file.
+    batch_size: images per batch of this process.
+    image_size: side of an image in pixels.
+    crop, flip, rotate, reduce: see `Cut`.
+    seed: fixes the order and the crops.
+    workers: processes that read ahead; 0 for threads in this one. The batches are
+      the same. Worth it where Python is the limit: many small records.
+    process_index: this host among `process_count`.
+    process_count: hosts that read the same source.
+
+  Returns:
+    Iterator over `{'image': uint8 [B, S, S, 3]}`, with `'label': int32 [B]` if the
+    source has labels.
+
+  Raises:
+    DataError: wrong arguments; from the iterator: records can't be used at all.
+  """
+  cut = Cut(image_size, crop, flip, rotate, reduce)
+  if not len(source):
+    raise DataError('the source has no images')
+  read = functools.partial(_train_record, source=source, cut=cut)
+  stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+  batches = stream.random_map(read).batch(batch_size, drop_remainder=True)
+  mine = batches[process_index::process_count]
+  return Batches(mine, source, cut, workers=workers)
+
+
+def eval_batches(
+  source: Source,
+  *,
+  batch_size: int,
+  image_size: int,
+  crop: str,
+  reduce: int | tuple[int, ...] = 1,
+  limit: int | None = None,
+  seed: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Batches:
+  """The same images in the same order every time, nothing flipped.
+
+  Every process gets the same number of batches. The last ones are filled up with
+  zeros, and a record that can't be used leaves zeros: `mask` is False for both.
+
+  Args:
+    source: see the top of this file.
+    batch_size: images per batch of this process.
+    image_size: side of an image in pixels.
+    crop, reduce: see `Cut`.
+    limit: size of the set. Fewer images than the source has are spread evenly over
+      it; more are further crops, record by record in turn, if the crop is random.
+      None takes every record once.
+    seed: fixes random crops.
+    process_index: this host among `process_count`.
+    process_count: hosts that share the set.
+
+  Returns:
+    Iterator over `{'image': uint8 [B, S, S, 3], 'mask': bool [B], 'index': int32
+    [B]}`, with `'label': int32 [B]` if the source has labels. `index` is the place in
+    the whole set, -1 for filling.
+
+  Raises:
+    DataError: wrong arguments, or an empty source.
+  """
+  cut = Cut(image_size, crop, reduce=reduce)
+  if not len(source):
+    raise DataError('the source has no images')
+  total = len(source) if limit is None else limit
+  if crop != 'random':
+    total = min(total, len(source))
+  step = batch_size * process_count
+  read = functools.partial(_eval_record, source=source, cut=cut, total=total, seed=seed)
+  slots = grain.MapDataset.range(-(-total // step) * step).map(read)
+  mine = slots.batch(batch_size)[process_index::process_count]
+  return Batches(mine, source, cut, workers=0)
+
+
+def _train_record(
+  index: int, rng: np.random.Generator, *, source: Source, cut: Cut
+) -> dict[str, Any]:
+  """One training example; `bad` is its own index if another one stands in, or -1."""
+  bad, candidate, reason = -1, int(index), ''
+  for _ in range(_TRIES):
+    try:
+      return _use(source, cut, candidate, rng) | {'bad': np.int32(bad)}
+    except images.ImageError as error:
+      bad, reason = int(index), str(error)
+      candidate = int(rng.integers(len(source)))
+  raise DataError(f'{_TRIES} images in a row cannot be used, the last one: {reason}')
+
+
+def _eval_record(
+  index: int, *, source: Source, cut: Cut, total: int, seed: int
+) -> dict[str, Any]:
+  """Image number `index` of an evaluation set of `total`, or filling."""
+  size = cut.image_size
+  record: dict[str, Any] = {'image': np.zeros((size, size, 3), np.uint8)}
+  if source.labels:
+    record['label'] = np.int32(0)
+  bad, real = -1, False
+  if index < total:
+    count = len(source)
+    place = index * count // total if total <= count else index % count
+    try:
+      rng = np.random.default_rng((seed, int(index)))
+      record = _use(source, cut, place, rng)
+      real = True
+    except images.ImageError:
+      bad = place
+  return record | {
+    'mask': np.bool_(real),
+    'index': np.int32(index if index < total else -1),
+    'bad': np.int32(bad),
+  }
+
+
+def _use(
+  source: Source, cut: Cut, index: int, rng: np.random.Generator
+) -> dict[str, Any]:
+  """Record `index`, cut to size."""
+  record = source[index]
+  try:
+    return record | {'image': cut(record['image'], rng)}
+  except images.ImageError as error:
+    raise images.ImageError(f'{source.name(index)}: {error}') from None
+
+
+def _unusable(
+  root: epath.Path, name: str, *, min_size: int, max_pixels: int
+) -> str | None:
+  """Why a file of a folder can't be used, judged by its header; None if it can."""
+  path = root / name
+  try:
+    height, width = images.size(path, max_pixels=max_pixels)
+  except images.ImageError as error:
+    return str(error).removeprefix(f'{path}: ')
+  if min(height, width) < min_size:
+    return f'{width} x {height} pixels'
+  return None
+
+
+@functools.cache
+def _read_once(path: str) -> np.ndarray:
+  image = images.read(path)
+  image.setflags(write=False)  # everybody gets the same array
+  return image
+
+
+def _first_line(error: BaseException) -> str:
+  lines = str(error).strip().splitlines()
+  return lines[0] if lines else type(error).__name__
