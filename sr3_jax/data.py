@@ -16,6 +16,7 @@ import functools
 import importlib.util
 import itertools
 import os
+import sys
 from collections.abc import Callable
 from concurrent import futures
 from typing import Any, Protocol
@@ -489,9 +490,9 @@ def train_batches(
   cut = Cut(image_size, crop, flip, rotate, reduce)
   if not len(source):
     raise DataError('the source has no images')
-  read = functools.partial(_train_record, source=source, cut=cut)
-  stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-  batches = stream.random_map(read).batch(batch_size, drop_remainder=True)
+  read = functools.partial(_train_record, source=source, cut=cut, seed=seed)
+  stream = grain.MapDataset.range(sys.maxsize).seed(seed).random_map(read)
+  batches = stream.batch(batch_size, drop_remainder=True)
   mine = batches[process_index::process_count]
   return Batches(mine, source, cut, workers=workers)
 
@@ -546,16 +547,28 @@ def eval_batches(
   return Batches(mine, source, cut, workers=0)
 
 
+@functools.lru_cache(maxsize=2)
+def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+  """The permutation of one epoch.
+
+  Grain's own `shuffle` finds each index by walking a cycle of at least 2^16, which
+  takes 7 ms for a dozen photographs; this takes 20 ms an epoch for ImageNet.
+  """
+  return np.random.default_rng((seed, epoch)).permutation(count)
+
+
 def _train_record(
-  index: int, rng: np.random.Generator, *, source: Source, cut: Cut
+  position: int, rng: np.random.Generator, *, source: Source, cut: Cut, seed: int
 ) -> dict[str, Any]:
-  """One training example; `bad` is its own index if another one stands in, or -1."""
-  bad, candidate, reason = -1, int(index), ''
+  """An example of the stream; `bad` is the record it stands in for, or -1."""
+  epoch, place = divmod(int(position), len(source))
+  index = int(_epoch_order(seed, epoch, len(source))[place])
+  bad, candidate, reason = -1, index, ''
   for _ in range(_TRIES):
     try:
       return _use(source, cut, candidate, rng) | {'bad': np.int32(bad)}
     except images.ImageError as error:
-      bad, reason = int(index), str(error)
+      bad, reason = index, str(error)
       candidate = int(rng.integers(len(source)))
   raise DataError(f'{_TRIES} images in a row cannot be used, the last one: {reason}')
 
