@@ -17,7 +17,7 @@ import importlib.util
 import itertools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any, Protocol
 
@@ -103,7 +103,7 @@ class Folder:
 
   Only headers are read here. Files whose header is broken or whose shorter side is
   below `min_size` are left out, counted and named in `left_out` and in the log.
-  Hidden files (a name with a dot in front) aren't seen.
+  Hidden files and folders (a dot in front) and links to folders aren't followed.
 
   Args:
     path: local or gs://.
@@ -128,11 +128,7 @@ class Folder:
     if not self._root.is_dir():
       what = 'is a file, not a folder' if self._root.exists() else 'no such folder'
       raise DataError(f'{path}: {what}')
-    names = sorted(
-      str(file.relative_to(self._root))
-      for file in self._root.rglob('*')
-      if file.suffix.lower() in images.EXTENSIONS and not file.name.startswith('.')
-    )
+    names = sorted(_walk(self._root))
     if not names:
       known = ', '.join(images.EXTENSIONS)
       raise DataError(f'{path}: no images in this folder ({known})')
@@ -212,7 +208,7 @@ class Tfds:
         f'TFDS {name!r} is not prepared as ArrayRecord here; once: python -c "import '
         f'tensorflow_datasets as t; t.builder({arguments}).download_and_prepare()"'
       )
-    features = builder.info.features
+    features = dict(builder.info.features)
     if not isinstance(features.get('image'), tfds.features.Image):
       raise DataError(f"TFDS {name!r} has no 'image', only {', '.join(features)}")
     self.labels = isinstance(features.get('label'), tfds.features.ClassLabel)
@@ -607,6 +603,20 @@ def _use(
     return record | {'image': cut(record['image'], rng)}
   except images.ImageError as error:
     raise images.ImageError(f'{source.name(index)}: {error}') from None
+
+
+def _walk(root: epath.Path) -> Iterator[str]:
+  """Names of the images below a folder, relative to it."""
+
+  def refuse(error: OSError):
+    raise DataError(f'{error.filename}: {error.strerror}')
+
+  for folder, folders, files in root.walk(on_error=refuse):
+    folders[:] = [name for name in folders if not name.startswith('.')]
+    place = folder.relative_to(root)
+    for name in files:
+      if name.lower().endswith(images.EXTENSIONS) and not name.startswith('.'):
+        yield str(place / name)
 
 
 def _unusable(
