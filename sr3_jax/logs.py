@@ -134,8 +134,8 @@ class Throughput:
     self._total += units
     now = self._clock() - self._paused
     self._marks.append((now, self._total))
-    # Slow steps may fill the window alone; a rate needs two marks.
-    while len(self._marks) > 2 and self._marks[1][0] <= now - self._window:
+    # One mark from before the window stays: a slow step may fill the window alone.
+    while len(self._marks) > 1 and self._marks[1][0] <= now - self._window:
       self._marks.popleft()
 
   def per_second(self) -> float | None:
@@ -203,8 +203,7 @@ class Progress:
     """
     self._throughput.add(step - self._step)
     self._step, self._values = step, values
-    due = self._clock() - self._drawn_at >= self._interval
-    if due or step >= self._total:
+    if self._clock() - self._drawn_at >= self._interval:
       self._draw()
 
   @property

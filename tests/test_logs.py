@@ -285,6 +285,19 @@ def test_plain_lines_come_every_interval_and_at_the_end():
   assert '\r' not in out.getvalue() and '\x1b' not in out.getvalue()
 
 
+def test_plain_lines_show_where_a_pause_begins_and_do_not_repeat():
+  clock, out = Clock(), io.StringIO()
+  with logs.Progress(10, stream=out, clock=clock) as progress:
+    for step in (1, 2):
+      clock.now += 1
+      progress.update(step)
+    for _ in range(2):
+      with progress.pause():
+        clock.now += 100
+        assert out.getvalue().splitlines()[-1].startswith('step 2/10')
+  assert [line.split()[1] for line in out.getvalue().splitlines()] == ['1/10', '2/10']
+
+
 def test_terminal_rewrites_one_line_that_fits(monkeypatch):
   monkeypatch.setenv('COLUMNS', '40')
   clock, out = Clock(), Terminal()

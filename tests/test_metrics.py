@@ -186,6 +186,24 @@ def test_detail_orders_blur_truth_and_noise():
   assert distance(noisy(truth, 0.2)) > distance(noisy(truth, 0.05)) > 0.3
 
 
+def test_detail_is_a_ratio_of_high_passed_energies():
+  """NumPy sums every FFT bin above the cut, so rings must count by their size."""
+  truth = photos(64)
+  image = noisy(blurred(truth, 1.0), 0.05)
+  window = np.outer(*[0.5 - 0.5 * np.cos(2 * np.pi * np.arange(64) / 64)] * 2)
+  f = np.fft.fftfreq(64, 1 / 64)
+  radius = np.rint(np.sqrt(f[:, None] ** 2 + f**2))
+  above = (radius > 64 / 2 / 4) & (radius <= 32)
+
+  def energy(x):
+    luma = x.astype(np.float64) @ [0.299, 0.587, 0.114]
+    luma -= ((luma * window).sum((1, 2)) / window.sum())[:, None, None]
+    return (np.abs(np.fft.fft2(luma * window)) ** 2)[:, above].sum()
+
+  got = metrics.detail(*(metrics.radial_power(x).sum(0) for x in (image, truth)), 4)
+  np.testing.assert_allclose(got, energy(image) / energy(truth), rtol=1e-4)
+
+
 def test_detail_ignores_what_the_input_already_shows():
   """A wave below 0.5 / 4 cycles per pixel doesn't count, one above it does."""
   noise = np.random.default_rng(0).normal(scale=0.1, size=(1, 64, 64, 1))
