@@ -161,7 +161,8 @@ def resize_area(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
   """Area resampling (Pillow's BOX) of uint8 `[H, W, C]` to `size`.
 
   After `center_square` this is the preparation of ImageNet in the SR3 paper
-  (section 4). For an integer factor it is the plain mean of each block.
+  (section 4). Every source pixel belongs to one block, the one that its centre is in;
+  a block becomes its mean, to within a level.
 
   Args:
     image: uint8 `[H, W, C]`, C = 1 or 3.

@@ -1,0 +1,423 @@
+"""Files against Pillow, scikit-image and values that follow from the formats."""
+
+import io
+import pathlib
+import struct
+import subprocess
+import sys
+import zlib
+
+import jax
+import numpy as np
+import pytest
+import skimage.transform
+from PIL import Image, ImageCms
+
+from sr3_jax import images
+
+# pytest undoes the filter that images.py sets; test_nothing_leaks_to_stderr has it.
+pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
+
+# How a picture must be turned to be upright, from the EXIF 2.32 standard, tag 274.
+UPRIGHT = {
+  1: lambda a: a,
+  2: np.fliplr,
+  3: lambda a: np.rot90(a, 2),
+  4: np.flipud,
+  5: lambda a: a.transpose(1, 0, 2),
+  6: lambda a: np.rot90(a, -1),
+  7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+  8: np.rot90,
+}
+
+
+def _noise(height, width, channels=3):
+  rng = np.random.default_rng(0)
+  return rng.integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def _smooth(height, width):
+  """A picture that JPEG keeps well, without any symmetry."""
+  y, x = np.mgrid[0:height, 0:width] / max(height, width)
+  return np.stack([255 * x, 255 * y, 120 * x * y], -1).astype(np.uint8)
+
+
+def _png(width, height, depth, colour, rows=b''):
+  """A PNG by hand: Pillow writes neither 16-bit colour nor false headers."""
+
+  def chunk(kind, body):
+    return struct.pack('>I', len(body)) + kind + body + _crc(kind + body)
+
+  header = struct.pack('>IIBBBBB', width, height, depth, colour, 0, 0, 0)
+  return (
+    b'\x89PNG\r\n\x1a\n'
+    + chunk(b'IHDR', header)
+    + chunk(b'IDAT', zlib.compress(rows))
+    + chunk(b'IEND', b'')
+  )
+
+
+def _crc(data):
+  return struct.pack('>I', zlib.crc32(data))
+
+
+def _encoded(format_, image=None, **options):
+  buffer = io.BytesIO()
+  image = Image.fromarray(_smooth(48, 64)) if image is None else image
+  image.save(buffer, format_, **options)
+  return buffer.getvalue()
+
+
+def test_float_range():
+  levels = np.arange(256, dtype=np.uint8)
+  floats = images.to_float(levels)
+  assert floats.dtype == np.float32
+  assert floats[0] == -1 and floats[255] == 1
+  np.testing.assert_array_equal(images.to_uint8(floats), levels)
+  traced = jax.jit(images.to_float)(levels)
+  assert traced.dtype == np.float32
+  np.testing.assert_allclose(traced, floats, atol=1e-7)
+  np.testing.assert_array_equal(images.to_uint8(traced), levels)
+
+
+def test_to_uint8_clips_and_rounds():
+  # 0.0 is level 127.5; a level is 2 / 255 wide.
+  floats = np.array([-3, -1 + 0.49 * 2 / 255, -1 + 0.51 * 2 / 255, 1.001, 7])
+  np.testing.assert_array_equal(images.to_uint8(floats), [0, 0, 1, 255, 255])
+
+
+@pytest.mark.parametrize('extension', ['png', 'webp', 'bmp', 'tiff'])
+def test_read_is_exact_where_the_format_is(tmp_path, extension):
+  truth = _noise(13, 17)
+  path = tmp_path / f'a.{extension}'
+  Image.fromarray(truth).save(path, **({'lossless': True} if 'w' in extension else {}))
+  np.testing.assert_array_equal(images.read(path), truth)
+  assert images.size(path) == (13, 17)
+
+
+@pytest.mark.parametrize('extension', ['png', 'webp', 'jpg', 'JPEG'])
+def test_write_then_pillow(tmp_path, extension):
+  truth = _smooth(24, 40)
+  path = tmp_path / 'new' / 'folder' / f'a.{extension}'
+  images.write(path, images.to_float(truth))
+  with Image.open(path) as file:
+    written = np.asarray(file.convert('RGB')).astype(int)
+  assert np.abs(written - truth).max() <= (4 if 'j' in extension.lower() else 0)
+  grey = truth[..., :1]
+  images.write(path, grey)
+  again = images.read(path, channels=1)
+  assert again.shape == grey.shape
+  assert np.abs(again.astype(int) - grey).max() <= 4
+  assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_write_errors_leave_the_old_file_alone(tmp_path):
+  path = tmp_path / 'a.png'
+  images.write(path, np.zeros((4, 4, 3), np.uint8))
+  before = path.read_bytes()
+  for image in (np.zeros((4, 4, 7), np.uint8), np.zeros((0, 4, 3), np.uint8)):
+    with pytest.raises(images.ImageError, match=r'a\.png'):
+      images.write(path, image)
+  assert path.read_bytes() == before
+  with pytest.raises(images.ImageError, match=r"'\.gif'.*\.png.*\.webp"):
+    images.write(tmp_path / 'a.gif', np.zeros((4, 4, 3), np.uint8))
+  with pytest.raises(images.ImageError, match=r'b\.png'):
+    images.write(path / 'b.png', np.zeros((4, 4, 3), np.uint8))
+  (tmp_path / 'folder.png').mkdir()
+  with pytest.raises(images.ImageError, match=r'folder\.png'):
+    images.write(tmp_path / 'folder.png', np.zeros((4, 4, 3), np.uint8))
+  assert sorted(file.name for file in tmp_path.iterdir()) == ['a.png', 'folder.png']
+
+
+@pytest.mark.parametrize('orientation', UPRIGHT)
+@pytest.mark.parametrize('extension', ['jpg', 'png', 'webp', 'tiff'])
+def test_exif_orientation(tmp_path, extension, orientation):
+  stored = _smooth(40, 64)
+  path = tmp_path / f'a.{extension}'
+  exif = Image.Exif()
+  exif[274] = orientation
+  options = {'jpg': {'quality': 98}, 'webp': {'lossless': True}}.get(extension, {})
+  Image.fromarray(stored).save(path, exif=exif, **options)
+  truth = UPRIGHT[orientation](stored)
+  read = images.read(path)
+  assert read.shape == truth.shape
+  assert np.abs(read.astype(int) - truth).max() <= (6 if extension == 'jpg' else 0)
+  assert images.size(path) == truth.shape[:2]
+
+
+def test_broken_exif_is_ignored(tmp_path):
+  truth = _smooth(40, 64)
+  path = tmp_path / 'a.png'
+  Image.fromarray(truth).save(path, exif=b'Exif\x00\x00MM\x00*\xff\xff\xff\xff')
+  np.testing.assert_array_equal(images.read(path), truth)
+  assert images.size(path) == (40, 64)
+
+
+@pytest.mark.parametrize('extension', ['png', 'tiff'])
+def test_16_bit_grey_is_scaled_not_clipped(tmp_path, extension):
+  truth = np.arange(256, dtype=np.uint8).reshape(16, 16)
+  path = tmp_path / f'a.{extension}'
+  Image.fromarray(truth.astype(np.uint16) * 257).save(path)
+  read = images.read(path)
+  np.testing.assert_array_equal(read, np.repeat(truth[..., None], 3, -1))
+  np.testing.assert_array_equal(images.read(path, channels=1)[..., 0], truth)
+
+
+def test_16_bit_colour(tmp_path):
+  truth = _noise(5, 6)
+  wide = (truth.astype(np.uint16) * 257).astype('>u2')
+  rows = b''.join(b'\x00' + row.tobytes() for row in wide)
+  (tmp_path / 'a.png').write_bytes(_png(6, 5, 16, 2, rows))
+  np.testing.assert_array_equal(images.read(tmp_path / 'a.png'), truth)
+
+
+def test_32_bit_pixels_are_refused(tmp_path):
+  for dtype in (np.int32, np.float32):
+    Image.fromarray(np.ones((8, 8), dtype)).save(tmp_path / 'a.tiff')
+    with pytest.raises(images.ImageError, match=r'a\.tiff: 32-bit'):
+      images.read(tmp_path / 'a.tiff')
+
+
+def test_alpha_is_laid_over_white(tmp_path):
+  rgba = np.zeros((1, 3, 4), np.uint8)
+  rgba[0, :, 0] = 200
+  rgba[0, :, 3] = 0, 51, 255  # nothing, a fifth, everything
+  Image.fromarray(rgba).save(tmp_path / 'a.png')
+  read = images.read(tmp_path / 'a.png')
+  np.testing.assert_array_equal(read[0], [[255] * 3, [244, 204, 204], [200, 0, 0]])
+
+  Image.fromarray(rgba[..., [0, 3]]).save(tmp_path / 'grey.png')
+  read = images.read(tmp_path / 'grey.png')
+  np.testing.assert_array_equal(read[0], [[255] * 3, [244] * 3, [200] * 3])
+
+
+def test_palette_and_its_transparent_colour(tmp_path):
+  palette = Image.fromarray(np.array([[0, 1, 2]], np.uint8), 'P')
+  palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+  palette.save(tmp_path / 'a.png')
+  colours = [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+  np.testing.assert_array_equal(images.read(tmp_path / 'a.png')[0], colours)
+  palette.save(tmp_path / 'b.png', transparency=1)
+  colours[1] = [255, 255, 255]
+  np.testing.assert_array_equal(images.read(tmp_path / 'b.png')[0], colours)
+
+
+def test_grey_and_bilevel(tmp_path):
+  grey = _noise(7, 9, 1)[..., 0]
+  Image.fromarray(grey).save(tmp_path / 'grey.png')
+  read = images.read(tmp_path / 'grey.png')
+  np.testing.assert_array_equal(read, np.repeat(grey[..., None], 3, -1))
+  Image.fromarray(grey > 127).save(tmp_path / 'bits.png')
+  read = images.read(tmp_path / 'bits.png', channels=1)[..., 0]
+  np.testing.assert_array_equal(read, np.where(grey > 127, 255, 0))
+
+
+@pytest.mark.parametrize('extension', ['tiff', 'jpg'])
+def test_cmyk(tmp_path, extension):
+  # Ink of one kind absorbs one colour of light: cyan leaves green and blue.
+  inks = np.zeros((16, 80, 4), np.uint8)
+  for i in range(4):
+    inks[:, 16 * (i + 1) : 16 * (i + 2), i] = 255
+  path = tmp_path / f'a.{extension}'
+  Image.fromarray(inks, 'CMYK').save(
+    path, **({'quality': 100} if extension == 'jpg' else {})
+  )
+  read = images.read(path)[8, 8::16].astype(int)
+  truth = [[255] * 3, [0, 255, 255], [255, 0, 255], [255, 255, 0], [0] * 3]
+  assert np.abs(read - truth).max() <= 3
+
+
+def _swapped_profile():
+  """sRGB with the red and blue primaries exchanged: its truth is exact by symmetry."""
+  profile = bytearray(
+    ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+  )
+  (count,) = struct.unpack('>I', profile[128:132])
+  places = {bytes(profile[p : p + 4]): p for p in range(132, 132 + 12 * count, 12)}
+  red, blue = places[b'rXYZ'], places[b'bXYZ']
+  profile[red : red + 4], profile[blue : blue + 4] = b'bXYZ', b'rXYZ'
+  return bytes(profile)
+
+
+@pytest.mark.parametrize('extension', ['png', 'webp', 'tiff', 'jpg'])
+def test_colour_profile_is_converted(tmp_path, extension):
+  stored = _smooth(40, 64)
+  path = tmp_path / f'a.{extension}'
+  options = {'webp': {'lossless': True}, 'jpg': {'quality': 98}}.get(extension, {})
+  Image.fromarray(stored).save(path, icc_profile=_swapped_profile(), **options)
+  error = np.abs(images.read(path).astype(int) - stored[..., ::-1])
+  assert error.max() <= (8 if extension == 'jpg' else 2)
+
+
+def test_profiles_that_change_nothing(tmp_path):
+  stored = _noise(9, 9)
+  srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+  lab = ImageCms.ImageCmsProfile(ImageCms.createProfile('LAB')).tobytes()
+  broken = [b'no profile', srgb[:200], srgb[:128] + b'\xff' * 400]
+  for profile in (srgb, lab, *broken):
+    Image.fromarray(stored).save(tmp_path / 'a.png', icc_profile=profile)
+    np.testing.assert_array_equal(images.read(tmp_path / 'a.png'), stored)
+
+
+def test_profile_and_alpha_together(tmp_path):
+  rgba = np.array([[[200, 0, 0, 255], [200, 0, 0, 0]]], np.uint8)
+  Image.fromarray(rgba).save(tmp_path / 'a.png', icc_profile=_swapped_profile())
+  read = images.read(tmp_path / 'a.png')[0].astype(int)
+  assert np.abs(read - [[0, 0, 200], [255, 255, 255]]).max() <= 2
+
+
+BAD = {
+  'zero.jpg': (b'', 'zero bytes'),
+  'text.jpg': (b'This is not a picture.\n' * 40, 'not a JPEG, PNG'),
+  'gif.png': (_encoded('GIF'), 'not a JPEG, PNG'),
+  'cut.jpg': (_encoded('JPEG')[:-200], 'truncated'),
+  'cut.png': (_encoded('PNG')[:-200], ''),
+  'cut.webp': (_encoded('WEBP')[:-50], ''),
+  'cut.tiff': (_encoded('TIFF')[:-200], ''),
+  'stub.png': (_encoded('PNG')[:20], ''),
+  'crc.png': (_encoded('PNG').replace(b'IDAT', b'IDAT\x00', 1), ''),
+  # A header only: an error about the limit shows that nothing was decoded.
+  'large.png': (_png(10_000, 10_000, 8, 2), '10000 x 10000 pixels are more'),
+  'bomb.png': (_png(100_000, 100_000, 8, 2), 'pixels'),
+}
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_bad_files_are_one_line_errors(tmp_path, name):
+  data, reason = BAD[name]
+  path = tmp_path / name
+  path.write_bytes(data)
+  with pytest.raises(images.ImageError) as error:
+    images.read(path)
+  message = str(error.value)
+  assert message.startswith(f'{path}: ') and reason in message
+  assert '\n' not in message and len(message) > len(f'{path}: ')
+
+
+@pytest.mark.parametrize('name', ['zero.jpg', 'text.jpg', 'stub.png', 'large.png'])
+def test_size_of_bad_files(tmp_path, name):
+  (tmp_path / name).write_bytes(BAD[name][0])
+  with pytest.raises(images.ImageError, match=name):
+    images.size(tmp_path / name)
+
+
+def test_places_that_are_no_files(tmp_path):
+  for function in (images.read, images.size):
+    with pytest.raises(images.ImageError, match=r'gone\.png: no such file'):
+      function(tmp_path / 'gone.png')
+    with pytest.raises(images.ImageError, match=str(tmp_path)):
+      function(tmp_path)
+
+
+def test_max_pixels(tmp_path):
+  images.write(tmp_path / 'a.png', _noise(10, 20))
+  assert images.read(tmp_path / 'a.png', max_pixels=200).shape == (10, 20, 3)
+  for function in (images.read, images.size):
+    with pytest.raises(images.ImageError, match='20 x 10 pixels are more'):
+      function(tmp_path / 'a.png', max_pixels=199)
+
+
+@pytest.mark.parametrize('format_', ['JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP'])
+def test_damaged_bytes_raise_nothing_else(format_):
+  whole = _encoded(format_, exif=b'Exif\x00\x00II*\x00\x08\x00\x00\x00\x00\x00')
+  rng = np.random.default_rng(0)
+  outcomes = set()
+  for _ in range(150):
+    damaged = bytearray(whole)
+    for place in rng.integers(0, min(len(whole), 300), 4):
+      damaged[place] = rng.integers(256)
+    try:
+      image = images.decode(bytes(damaged), 'x', max_pixels=10_000)
+      outcomes.add(image.dtype)
+    except images.ImageError as error:
+      outcomes.add('error')
+      assert str(error).startswith('x: ') and '\n' not in str(error)
+  assert 'error' in outcomes
+
+
+def test_nothing_leaks_to_stderr(tmp_path):
+  for name, (data, _) in BAD.items():
+    (tmp_path / name).write_bytes(data)
+  code = (
+    'import sys, pathlib\n'
+    'from sr3_jax import images\n'
+    'for path in pathlib.Path(sys.argv[1]).iterdir():\n'
+    '  for function in (images.read, images.size):\n'
+    '    try: function(path)\n'
+    '    except images.ImageError: pass\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-W', 'always', '-c', code, tmp_path],
+    capture_output=True,
+    text=True,
+    check=False,
+    cwd=pathlib.Path(images.__file__).parents[1],
+  )
+  assert done.returncode == 0 and done.stderr == ''
+
+
+def test_center_square():
+  image = _noise(7, 12)
+  np.testing.assert_array_equal(images.center_square(image), image[:, 2:9])
+  turned = image.transpose(1, 0, 2)
+  np.testing.assert_array_equal(images.center_square(turned), turned[2:9])
+
+
+def test_resize_area_against_skimage():
+  image = _noise(60, 60)
+  blocks = skimage.transform.downscale_local_mean(image, (4, 4, 1))
+  # Pillow rounds to a level after each direction.
+  assert np.abs(images.resize_area(image, 15) - blocks).max() <= 1.0
+  grey = images.resize_area(image[..., :1], 15)
+  assert grey.shape == (15, 15, 1)
+  np.testing.assert_array_equal(grey[..., 0], images.resize_area(image, 15)[..., 0])
+
+
+def test_resize_area_by_any_factor():
+  """Every pixel belongs to the block in which its centre lies, with equal weight."""
+  image = _noise(60, 50).astype(float)
+  rows = np.floor((np.arange(60) + 0.5) * 17 / 60).astype(int)
+  columns = np.floor((np.arange(50) + 0.5) * 23 / 50).astype(int)
+  truth = np.stack([image[rows == r].mean(0) for r in range(17)])
+  truth = np.stack([truth[:, columns == c].mean(1) for c in range(23)], 1)
+  resized = images.resize_area(image.astype(np.uint8), (17, 23))
+  assert np.abs(resized - truth).max() <= 1.0
+
+
+def test_sheet_shows_every_pixel():
+  small, large = _noise(8, 8), _noise(32, 32)
+  sheet = images.sheet([[small, large], [large, None]], cell=64, gutter=4)
+  # Without titles: a gutter, then cells of 64 with 4 between.
+  assert sheet.shape == (4 + 2 * 68, 4 + 2 * 68, 3)
+  np.testing.assert_array_equal(sheet[4:68, 4:68], small.repeat(8, 0).repeat(8, 1))
+  np.testing.assert_array_equal(sheet[4:68, 72:136], large.repeat(2, 0).repeat(2, 1))
+  assert (sheet[72:136, 72:136] == 255).all()
+  assert (sheet[:, 68:72] == 255).all() and (sheet[68:72] == 255).all()
+
+
+def test_sheet_fits_oblong_and_large_images():
+  wide = np.zeros((20, 40, 3), np.uint8)
+  sheet = images.sheet([[wide]], cell=40, gutter=2)
+  rows, columns = np.nonzero(sheet[..., 0] == 0)
+  assert (rows.min(), rows.max(), columns.min(), columns.max()) == (12, 31, 2, 41)
+  assert images.sheet([[_noise(90, 90)]], cell=30, gutter=0).shape == (30, 30, 3)
+
+
+def test_sheet_titles_and_labels():
+  image = np.full((160, 160, 1), 200, np.uint8)
+  plain = images.sheet([[image] * 2] * 2)
+  named = images.sheet(
+    [[image] * 2] * 2, ['Bicubic', 'A much, much longer title than fits']
+  )
+  assert named.shape[0] > plain.shape[0] and named.shape[1] == plain.shape[1]
+  top = named.shape[0] - 2 * 164
+  dark = named[:top, :, 0] < 128
+  # Ink above both columns, none in the gutter between: titles stay in their columns.
+  assert dark[:, 4:164].any() and dark[:, 168:328].any()
+  assert not dark[:, 164:168].any() and not dark[:, :4].any()
+  labelled = images.sheet([[image]] * 2, row_labels=['first', ''])
+  left = labelled.shape[1] - 164
+  dark = labelled[:, :left, 0] < 128
+  assert dark[:164].any() and not dark[168:].any()
+  with pytest.raises(ValueError, match='at least one'):
+    images.sheet([[None]])
