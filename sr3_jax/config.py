@@ -1,0 +1,94 @@
+"""Every option of the program, its default and its meaning. Nothing else has defaults.
+
+The defaults are SR3's 64 -> 256 natural-image recipe (arXiv:2104.07636, section 4 and
+Table A.1). The files in configs/ take them and write only what differs.
+"""
+
+import ml_collections
+
+ConfigDict = ml_collections.ConfigDict
+
+
+def get_config() -> ConfigDict:
+  """The default configuration, every key with its type."""
+  c = ConfigDict()
+  c.seed = 0  # of initialisation, noise, data order and sampling
+  c.method = 'sr3'  # or 'regression': the same network as a one-step predictor
+  c.regression_steps = 0  # first train this baseline too, to WORKDIR/regression
+
+  c.task = ConfigDict()
+  c.task.name = 'super_resolution'  # a key of sr3_jax.degradations.TASKS
+  c.task.scale = 4  # output side over input side
+
+  c.data = ConfigDict()
+  c.data.source = 'folder'  # 'photos' (scikit-image's), 'folder' or 'tfds'
+  c.data.path = ''  # the folder, or the name of the TFDS dataset
+  c.data.split = 'train'  # of 'photos' and 'tfds'
+  c.data.eval_path = ''  # the same for evaluation; '' is data.path
+  c.data.eval_split = 'validation'
+  c.data.data_dir = ''  # where TFDS keeps its datasets; '' is its own default
+  c.data.image_size = 256  # side of the clean crops, pixels
+  c.data.crop = 'center'  # 'random'; 'center': largest square, area-resized; 'none'
+  c.data.reduce = (1,)  # before random crops, area-reduce by one of these factors
+  c.data.flip = True  # random left-right flips in training
+  c.data.rotate = False  # random quarter turns too (textures, satellite images)
+  c.data.workers = 0  # processes that decode; 0 uses threads
+
+  c.model = ConfigDict()
+  c.model.channels = 128
+  c.model.multipliers = (1, 2, 4, 4, 8, 8)
+  c.model.num_blocks = 3
+  c.model.attention_resolutions = (16,)  # sides at which attention follows each block
+  c.model.middle_attention = True
+  c.model.dropout = 0.0
+  c.model.num_classes = 0  # 0: no class labels
+  c.model.patch = 1  # fold p x p pixels into channels: fast, for small machines
+  c.model.remat = False  # recompute activations: less memory, about a third slower
+  c.model.dtype = 'bfloat16'  # of the computation; parameters are float32
+
+  c.diffusion = ConfigDict()
+  c.diffusion.schedule = 'linear'  # of training; or 'cosine'
+  c.diffusion.num_levels = 2000  # T
+  c.diffusion.start = 1e-6  # beta_1 and beta_T of the linear schedule
+  c.diffusion.end = 1e-2
+  c.diffusion.prediction = 'eps'  # 'eps' (paper), 'v' or 'y0'
+  c.diffusion.residual = False  # model the difference to the upsampled input
+  c.diffusion.y0_scale = 1.0  # factor on what is modelled, to bring its spread near 0.5
+  c.diffusion.loss = 'l1'  # or 'l2'
+
+  c.sampler = ConfigDict()
+  c.sampler.name = 'ddpm'  # a key of sr3_jax.samplers.SAMPLERS
+  c.sampler.num_steps = 100
+  c.sampler.spacing = (
+    'log_snr'  # of the steps over the trained levels; 'time', 'cosine'
+  )
+  c.sampler.eta = 0.0  # of 'ddim'
+  c.sampler.clip = True  # clip the estimate of the clean image to the image range
+
+  c.train = ConfigDict()
+  c.train.num_steps = 1_000_000
+  c.train.batch_size = 256  # over all devices
+  c.train.accumulate = 1  # split a batch into this many parts, to save memory
+  c.train.learning_rate = 1e-4
+  c.train.warmup_steps = 10_000
+  c.train.decay_steps = 0  # last steps with a cosine decay to zero; 0 is the paper's
+  c.train.clip_norm = 1.0  # global gradient norm; 0 is off
+  c.train.ema_decay = 0.9999
+  c.train.log_every = 100  # steps
+  c.train.tensorboard = False  # write events too; needs sr3_jax[tensorboard]
+
+  c.checkpoint = ConfigDict()
+  c.checkpoint.every_steps = 5_000
+  c.checkpoint.keep = 3
+
+  c.eval = ConfigDict()
+  c.eval.every_steps = 50_000  # 0: only at the end
+  c.eval.num_images = 64  # of the fixed set used during training
+  c.eval.final_images = 1_000  # at the end and by --mode=eval
+  c.eval.batch_size = 64  # over all devices
+  c.eval.max_seconds = 300.0  # time budget of one evaluation during training
+
+  c.sample = ConfigDict()
+  c.sample.num_images = 8
+  c.sample.num_samples = 3  # of each image
+  return c

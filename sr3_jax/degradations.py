@@ -1,0 +1,37 @@
+"""Tasks: pure functions `degrade(key, hr, **options) -> condition`.
+
+float32 [B, H, W, C] in [-1, 1] in and out (a bicubic kernel may overshoot slightly).
+The same function makes training pairs, evaluation inputs and the consistency metric,
+inside the compiled step, so they cannot drift apart. `key` holds one key per example.
+"""
+
+from collections.abc import Callable
+
+import jax
+
+
+def resize(image: jax.Array, height: int, width: int) -> jax.Array:
+  """Bicubic resizing with anti-aliasing; equals Pillow's BICUBIC on float images."""
+  shape = (image.shape[0], height, width, image.shape[3])
+  return jax.image.resize(image, shape, method='cubic', antialias=True)
+
+
+def super_resolution(key: jax.Array, hr: jax.Array, *, scale: int) -> jax.Array:
+  """The small image: bicubic, anti-aliased, `scale` times smaller (paper, section 4).
+
+  Returns:
+    [B, H // scale, W // scale, C].
+
+  Raises:
+    ValueError: a side that scale does not divide.
+  """
+  del key  # nothing random
+  height, width = hr.shape[1:3]
+  if height % scale or width % scale:
+    raise ValueError(f'images of {height} x {width} cannot be made {scale}x smaller')
+  return resize(hr, height // scale, width // scale)
+
+
+TASKS: dict[str, Callable[..., jax.Array]] = {
+  'super_resolution': super_resolution,
+}

@@ -1,0 +1,179 @@
+"""The diffusion process in SR3's notation: levels, noising and conversions.
+
+A noise schedule is an array `gammas[0..T]` (float64 NumPy): gammas[t] is the share of
+signal power left after t steps (DDPM's alpha-bar), gammas[0] = 1 is the clean image.
+Noising is `y = sqrt(gamma) y0 + sqrt(1 - gamma) eps` (section 2.2 of arXiv:2104.07636).
+
+Levels are kept in float64 because 1 - gamma at the first level is 1e-6: float32 holds
+gamma there to 6e-8 only, an error of several per cent of the noise.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# ---------------------------------------------------------------- schedules
+
+
+def linear_gammas(num_steps: int, start: float = 1e-6, end: float = 1e-2) -> np.ndarray:
+  """Levels of a linear beta schedule: gamma_t = prod_{i<=t} (1 - beta_i).
+
+  The defaults with 2000 steps are Palette's, which says that it follows SR3.
+
+  Args:
+    num_steps: T.
+    start: beta_1.
+    end: beta_T.
+
+  Returns:
+    float64 [T + 1], falling from 1.
+  """
+  return _from_betas(np.linspace(start, end, num_steps, dtype=np.float64))
+
+
+def cosine_gammas(num_steps: int, offset: float = 0.008) -> np.ndarray:
+  """Improved DDPM's cosine schedule (arXiv:2102.09672, eq. 17), betas at most 0.999.
+
+  Returns:
+    float64 [T + 1], falling from 1.
+  """
+  t = np.linspace(0, 1, num_steps + 1, dtype=np.float64)
+  level = np.cos((t + offset) / (1 + offset) * np.pi / 2) ** 2
+  return _from_betas(np.minimum(1 - level[1:] / level[:-1], 0.999))
+
+
+def _from_betas(betas: np.ndarray) -> np.ndarray:
+  gammas = np.concatenate([[1.0], np.cumprod(1 - betas)])
+  if not (np.all(betas > 0) and gammas[-1] > 0):
+    raise ValueError('betas must be positive and leave some signal at the last level')
+  return gammas
+
+
+SCHEDULES: dict[str, Callable[..., np.ndarray]] = {
+  'linear': linear_gammas,
+  'cosine': cosine_gammas,
+}
+
+
+def log_snr(gammas: np.ndarray) -> np.ndarray:
+  """log(gamma / (1 - gamma)), the full log-SNR (DPM-Solver's lambda is half of it)."""
+  with np.errstate(divide='ignore'):
+    return np.log(gammas) - np.log1p(-gammas)
+
+
+# A spacing turns levels into a coordinate in which the chosen levels lie evenly.
+SPACINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+  'time': lambda gammas: np.arange(len(gammas), dtype=np.float64),
+  'log_snr': lambda gammas: -log_snr(gammas),
+  'cosine': lambda gammas: np.arccos(np.sqrt(gammas)),
+}
+
+
+def respace(gammas: np.ndarray, num_steps: int, spacing: str = 'time') -> np.ndarray:
+  """A walk of `num_steps` steps over a subset of the trained levels.
+
+  It always starts at the last trained level and ends at the clean image. Merely
+  shortening the beta line instead would start from pure noise at a level where the
+  network expects signal: gamma_T is 4e-5 for 2000 steps from 1e-6 to 1e-2, but 0.6
+  for 100 steps between the same ends.
+
+  Args:
+    gammas: [T + 1] trained levels.
+    num_steps: 1..T.
+    spacing: 'time' (every k-th level), 'log_snr' or 'cosine' (even in the angle
+      arccos(sqrt(gamma))).
+
+  Returns:
+    float64 [num_steps + 1], falling from 1 to gammas[-1].
+
+  Raises:
+    ValueError: more steps than levels, or an unknown spacing.
+  """
+  last = len(gammas) - 1
+  if not 1 <= num_steps <= last:
+    raise ValueError(
+      f'{num_steps} sampling steps asked for; the model has {last} levels'
+    )
+  if spacing not in SPACINGS:
+    raise ValueError(f'unknown spacing {spacing!r}; known: {", ".join(SPACINGS)}')
+  # The clean image is infinitely far in log-SNR, so it stands apart from the others.
+  coordinate = SPACINGS[spacing](gammas)
+  first = 0 if np.isfinite(coordinate[0]) else 1
+  wanted = np.linspace(coordinate[first], coordinate[-1], num_steps + 1 - first)
+  index = np.interp(wanted, coordinate[first:], np.arange(first, last + 1)).round()
+  index = np.concatenate([np.arange(first), index]).astype(int)
+  # Rounding may name a level twice: leave room below, then above.
+  index = np.maximum.accumulate(index - np.arange(num_steps + 1))
+  index = index + np.arange(num_steps + 1)
+  room = last - np.arange(num_steps + 1)[::-1]
+  return gammas[np.minimum(index, room)]
+
+
+# ----------------------------------------------------------------- training
+
+
+def sample_gamma(key: jax.Array, gammas: np.ndarray, batch: int) -> jax.Array:
+  """Noise levels for training: t ~ U{1..T}, then gamma ~ U(gamma_t, gamma_{t-1}).
+
+  Section 2.4 of the paper. Every example has its own independent level.
+
+  Args:
+    key: random key.
+    gammas: [T + 1].
+    batch: number of levels.
+
+  Returns:
+    float32 [batch] in (gammas[-1], 1].
+  """
+  key_t, key_u = jax.random.split(key)
+  t = jax.random.randint(key_t, (batch,), 1, len(gammas))
+  u = jax.random.uniform(key_u, (batch,))
+  table = jnp.asarray(gammas, jnp.float32)
+  return table[t - 1] + u * (table[t] - table[t - 1])
+
+
+def q_sample(y0: jax.Array, gamma: jax.Array, eps: jax.Array) -> jax.Array:
+  """The noisy image sqrt(gamma) y0 + sqrt(1 - gamma) eps.
+
+  Args:
+    y0: [B, H, W, C].
+    gamma: [B].
+    eps: [B, H, W, C] standard normal noise.
+  """
+  signal, noise = scales(gamma)
+  return signal * y0 + noise * eps
+
+
+def scales(gamma: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """(sqrt(gamma), sqrt(1 - gamma)) of [B] levels, as [B, 1, 1, 1]."""
+  gamma = gamma[:, None, None, None]
+  return jnp.sqrt(gamma), jnp.sqrt(1 - gamma)
+
+
+# What the network predicts. `target` is what the loss compares with; `y0` turns a
+# prediction into an estimate of the clean image. v is that of arXiv:2202.00512.
+# All take broadcastable arrays: s = sqrt(gamma), n = sqrt(1 - gamma).
+TARGETS = {
+  'eps': lambda y0, eps, s, n: eps,
+  'v': lambda y0, eps, s, n: s * eps - n * y0,
+  'y0': lambda y0, eps, s, n: y0,
+}
+ESTIMATES = {
+  'eps': lambda prediction, y, s, n: (y - n * prediction) / s,
+  'v': lambda prediction, y, s, n: s * y - n * prediction,
+  'y0': lambda prediction, y, s, n: prediction,
+}
+
+
+def target(kind: str, y0: jax.Array, eps: jax.Array, gamma: jax.Array) -> jax.Array:
+  """What a network of `kind` 'eps', 'v' or 'y0' should predict, [B, H, W, C]."""
+  return TARGETS[kind](y0, eps, *scales(gamma))
+
+
+def estimate_y0(
+  kind: str, prediction: jax.Array, y: jax.Array, gamma: jax.Array
+) -> jax.Array:
+  """The clean image that a prediction of `kind` means at noisy image y."""
+  return ESTIMATES[kind](prediction, y, *scales(gamma))

@@ -1,0 +1,112 @@
+"""The program: `python -m sr3_jax.main --config=configs/quickstart.py --workdir=...`.
+
+Short on purpose: flags in, hand over, one-line errors out. Everything else is in
+modules that tests and notebooks import.
+"""
+
+import json
+import os
+import sys
+
+import jax
+from absl import app, flags, logging
+from etils import epath
+from ml_collections import config_flags
+
+from sr3_jax import checkpoint, data, evaluate, images, logs, train
+from sr3_jax.config import ConfigDict, get_config
+
+FLAGS = flags.FLAGS
+MODES = ('train', 'eval', 'sample')
+
+flags.DEFINE_string('workdir', None, 'Folder of the run: local or gs://.')
+flags.DEFINE_enum(
+  'mode',
+  'train',
+  MODES,
+  'train: train or resume, then evaluate. eval: measure the newest checkpoint. '
+  'sample: restore held-out images with it.',
+)
+flags.DEFINE_string(
+  'cache',
+  os.path.join(os.path.expanduser('~'), '.cache', 'sr3_jax', 'xla'),
+  "Folder of compiled programs, which makes the next start fast; '' for none.",
+)
+config_flags.DEFINE_config_file(
+  'config',
+  None,
+  'Experiment, e.g. configs/quickstart.py; --config.a.b=value overrides.',
+  lock_config=True,
+)
+flags.mark_flags_as_required(['config', 'workdir'])
+
+USER_ERRORS = (
+  checkpoint.CheckpointError,
+  data.DataError,
+  images.ImageError,
+  train.TrainingError,
+)
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+  """Parses flags; a mistake is one line that lists what is known."""
+  for argument in argv:
+    name, _, _ = argument.lstrip('-').partition('=')
+    if name.startswith('config.'):
+      check_key(name.removeprefix('config.'))
+  try:
+    return FLAGS(argv)
+  except flags.Error as error:
+    fail(error)
+  except Exception as error:  # a config file is a program: anything may go wrong
+    reason = ' '.join(str(error).split())
+    fail(f'--config: {type(error).__name__}: {reason[-300:]}')
+
+
+def check_key(name: str) -> None:
+  """Refuses an override of a key that no configuration has."""
+  known = get_config()
+  for i, key in enumerate(name.split('.')):
+    if not isinstance(known, ConfigDict) or key not in known:
+      at = '.'.join(['config', *name.split('.')[:i]])
+      keys = ', '.join(known) if isinstance(known, ConfigDict) else 'a value, no keys'
+      fail(f'no key config.{name}; {at} has: {keys}')
+    known = known[key]
+
+
+def fail(message: str) -> None:
+  """Ends the program with a one-line error."""
+  line = ' '.join(str(message).split())
+  sys.exit(f'error: {line}')
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    fail(f'unexpected argument {argv[1]!r}; flags look like --name=value')
+  logs.setup_logging()
+  if FLAGS.cache:
+    jax.config.update('jax_compilation_cache_dir', FLAGS.cache)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  try:
+    run(FLAGS.config, epath.Path(FLAGS.workdir), FLAGS.mode)
+  except USER_ERRORS as error:
+    fail(error)
+  except KeyboardInterrupt:
+    fail('interrupted; the same command goes on from the newest checkpoint')
+
+
+def run(config, workdir: epath.Path, mode: str) -> None:
+  """What the flags ask for."""
+  if mode == 'train':
+    if config.regression_steps:
+      train.train(train.regression_config(config), workdir / 'regression')
+    train.train(config, workdir)
+    evaluate.evaluate_run(config, workdir)
+  elif mode == 'eval':
+    evaluate.evaluate_run(config, workdir)
+  else:
+    evaluate.sample_run(config, workdir)
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=parse_flags)

@@ -1,0 +1,131 @@
+"""Devices: the one place that knows how many there are and how work is spread.
+
+Data parallelism by `jax.pmap`: the state is replicated, the batch split. Everything
+inside sees one device's part and the axis name 'batch'; `[D, ...]` below means a
+leading axis over all devices, of which each process holds its own.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+AXIS = 'batch'
+
+# jaxlib's default CPU convolutions are slow at these sizes, worst in the gradient of
+# the weights; this keeps the fast matrix products and goes back to Eigen elsewhere.
+_CPU_OPTIONS = {
+  'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT'
+}
+
+
+@functools.cache
+def compiler_options() -> dict[str, str]:
+  """XLA options that pay on this backend; none where the compiler lacks them."""
+  if jax.default_backend() != 'cpu':
+    return {}
+  try:
+    probe = jax.jit(lambda x: x + 1, compiler_options=_CPU_OPTIONS)
+    jax.block_until_ready(probe(np.float32(0)))
+  except Exception:  # the option is experimental: it may go or change its values
+    logging.info('This jaxlib has no faster CPU convolutions to switch on.')
+    return {}
+  return dict(_CPU_OPTIONS)
+
+
+def pmap(
+  function: Callable[..., Any], donate_argnums: Sequence[int] = ()
+) -> Callable[..., Any]:
+  """`jax.pmap` over all devices, compiled once per argument shapes with our options.
+
+  Args:
+    function: of per-device arrays; collectives go over AXIS.
+    donate_argnums: arguments whose buffers the results may take over.
+
+  Returns:
+    The same function of `[D, ...]` arrays. `.lower(*args)` gives the lowered program.
+  """
+  mapped = jax.pmap(function, axis_name=AXIS, donate_argnums=tuple(donate_argnums))
+  programs: dict[Any, Any] = {}
+
+  def call(*args):
+    leaves, structure = jax.tree.flatten(args)
+    shapes = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+    if shapes not in programs:
+      lowered = mapped.lower(*args)
+      programs[shapes] = lowered.compile(compiler_options=compiler_options())
+    return programs[shapes](*args)
+
+  call.lower = mapped.lower
+  return call
+
+
+def per_process(batch_size: int) -> int:
+  """This process's share of a global batch.
+
+  Raises:
+    ValueError: the batch can't be split evenly over all devices.
+  """
+  if batch_size % jax.device_count():
+    raise ValueError(
+      f'a batch of {batch_size} cannot be split over {jax.device_count()} devices: '
+      f'make it a multiple of {jax.device_count()}'
+    )
+  return batch_size // jax.process_count()
+
+
+def _sharding() -> NamedSharding:
+  return NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec(AXIS))
+
+
+def _put(tree: Any) -> Any:
+  """Host arrays [local D, ...] -> device arrays [D, ...]."""
+  put = functools.partial(jax.make_array_from_process_local_data, _sharding())
+  return jax.tree.map(put, tree)
+
+
+def replicate(tree: Any) -> Any:
+  """A copy of every leaf on every device: [...] -> [D, ...]."""
+  count = jax.local_device_count()
+  spread = lambda leaf: np.broadcast_to(np.asarray(leaf), (count, *np.shape(leaf)))
+  return _put(jax.tree.map(spread, tree))
+
+
+def shard(batch: Any) -> Any:
+  """This process's part of a batch, split over its devices: [B, ...] -> [D, b, ...]."""
+  count = jax.local_device_count()
+  split = lambda leaf: np.reshape(leaf, (count, -1, *leaf.shape[1:]))
+  return _put(jax.tree.map(split, batch))
+
+
+def unreplicate(tree: Any) -> Any:
+  """One device's copy of every leaf: [D, ...] -> [...]."""
+  return jax.tree.map(lambda leaf: leaf.addressable_data(0)[0], tree)
+
+
+def gather(tree: Any) -> Any:
+  """All examples of this process, as NumPy: [D, b, ...] -> [B, ...]."""
+
+  def one(leaf):
+    shards = sorted(leaf.addressable_shards, key=lambda s: s.index[0].start or 0)
+    return np.concatenate([np.asarray(s.data)[0] for s in shards])
+
+  return jax.tree.map(one, tree)
+
+
+def example_index(local_batch: int) -> jax.Array:
+  """Inside `pmap`: place of this device's examples in the global batch, int32 [b]."""
+  return jax.lax.axis_index(AXIS) * local_batch + np.arange(local_batch, dtype=np.int32)
+
+
+def agree(value: bool) -> bool:
+  """Process 0's answer, for decisions that depend on a clock."""
+  if jax.process_count() == 1:
+    return value
+  from jax.experimental import multihost_utils
+
+  return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))

@@ -1,0 +1,184 @@
+"""Samplers are tables; one scan runs them all.
+
+Walking down levels gammas[n] -> ... -> gammas[0] = 1, every step is
+
+    y_next = a y + b y0 + c y0_previous + d noise
+
+where y0 is the estimate of the clean image at the current level t, and s is the next,
+cleaner one. A sampler is a function from `gammas` to the rows (a, b, c, d), computed in
+float64. With alpha = gamma_t / gamma_s:
+
+  ddpm            posterior mean, variance 1 - alpha       Algorithm 2 of the paper
+  ddpm_posterior  posterior mean, posterior variance       DDPM's smaller variance
+  ddim            arXiv:2010.02502; eta = 1 gives ddpm_posterior
+  dpmpp_2m        DPM-Solver++(2M), arXiv:2211.01095
+
+Clipping and anything else that corrects the estimate happens inside `denoise`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Denoise = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def _levels(gammas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """(gamma_t, gamma_s) of every step, in the order in which sampling takes them."""
+  gammas = np.asarray(gammas, np.float64)
+  if gammas[0] != 1 or np.any(np.diff(gammas) >= 0) or gammas[-1] <= 0:
+    raise ValueError('gammas must fall from 1 and stay above 0')
+  return gammas[:0:-1], gammas[-2::-1]
+
+
+def _ancestral(gammas: np.ndarray, posterior_variance: bool) -> np.ndarray:
+  g_t, g_s = _levels(gammas)
+  alpha = g_t / g_s
+  a = np.sqrt(alpha) * (1 - g_s) / (1 - g_t)
+  b = np.sqrt(g_s) * (1 - alpha) / (1 - g_t)
+  variance = (1 - alpha) * ((1 - g_s) / (1 - g_t) if posterior_variance else 1)
+  d = np.sqrt(variance)
+  d[-1] = 0  # the last step adds no noise
+  return np.stack([a, b, np.zeros_like(a), d], axis=1)
+
+
+def ddpm(gammas: np.ndarray) -> np.ndarray:
+  """The paper's sampler: variance 1 - alpha_t (DDPM's "fixed large"). [steps, 4]."""
+  return _ancestral(gammas, posterior_variance=False)
+
+
+def ddpm_posterior(gammas: np.ndarray) -> np.ndarray:
+  """Ancestral sampling with the posterior variance ("fixed small"). [steps, 4]."""
+  return _ancestral(gammas, posterior_variance=True)
+
+
+def ddim(gammas: np.ndarray, eta: float = 0.0) -> np.ndarray:
+  """DDIM: y_s = sqrt(g_s) y0 + sqrt(1 - g_s - d^2) eps + d z. [steps, 4].
+
+  eps is the noise that y0 implies, (y - sqrt(g_t) y0) / sqrt(1 - g_t), so that a
+  clipped y0 stays consistent.
+
+  Args:
+    gammas: [steps + 1] levels.
+    eta: 0 is deterministic, 1 equals `ddpm_posterior`.
+  """
+  g_t, g_s = _levels(gammas)
+  d = eta * np.sqrt((1 - g_s) / (1 - g_t) * (1 - g_t / g_s))
+  a = np.sqrt(np.maximum(1 - g_s - d**2, 0)) / np.sqrt(1 - g_t)
+  b = np.sqrt(g_s) - a * np.sqrt(g_t)
+  return np.stack([a, b, np.zeros_like(a), d], axis=1)
+
+
+def dpmpp_2m(gammas: np.ndarray) -> np.ndarray:
+  """DPM-Solver++(2M), second-order multistep on the y0 estimate. [steps, 4].
+
+  With lambda = log(g / (1 - g)) / 2, h = lambda_s - lambda_t, r = h_previous / h:
+  D = y0 + (y0 - y0_previous) / (2 r); y_s = sqrt((1 - g_s) / (1 - g_t)) y
+  - sqrt(g_s) expm1(-h) D. The first step has no previous estimate and the last
+  (to the clean image, h infinite) is of first order.
+  """
+  g_t, g_s = _levels(gammas)
+  with np.errstate(divide='ignore'):
+    h = 0.5 * (np.log(g_s) - np.log1p(-g_s) - np.log(g_t) + np.log1p(-g_t))
+  a = np.sqrt((1 - g_s) / (1 - g_t))
+  whole = -np.sqrt(g_s) * np.expm1(-h)
+  previous = np.zeros_like(h)
+  previous[1:] = h[1:] / (2 * h[:-1])  # 1 / (2 r)
+  previous[-1] = 0
+  return np.stack(
+    [a, whole * (1 + previous), -whole * previous, np.zeros_like(a)], axis=1
+  )
+
+
+SAMPLERS: dict[str, Callable[..., np.ndarray]] = {
+  'ddpm': ddpm,
+  'ddpm_posterior': ddpm_posterior,
+  'ddim': ddim,
+  'dpmpp_2m': dpmpp_2m,
+}
+
+
+def example_keys(key: jax.Array, batch: int) -> jax.Array:
+  """One key per example: `key` folded with 0..batch-1, or `key` if it already is [B]."""
+  if key.ndim:
+    return key
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
+
+
+def normal(key: jax.Array, index: int | jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  """Noise [B, *shape]; example b's depends on (key[b], index) only, not on B."""
+  draw = lambda k: jax.random.normal(jax.random.fold_in(k, index), shape)
+  return jax.vmap(draw)(key)
+
+
+def steps(gammas: np.ndarray, table: np.ndarray) -> dict[str, np.ndarray]:
+  """What the scan runs over: rows, their levels gamma_t and their numbers 1, 2, ..."""
+  g_t, _ = _levels(gammas)
+  if table.shape != (len(g_t), 4):
+    raise ValueError(f'{len(g_t)} steps need a [{len(g_t)}, 4] table: {table.shape}')
+  return {
+    'row': table.astype(np.float32),
+    'gamma': g_t.astype(np.float32),
+    'index': np.arange(1, len(g_t) + 1, dtype=np.int32),
+  }
+
+
+def advance(
+  denoise: Denoise,
+  key: jax.Array,
+  carry: tuple[jax.Array, jax.Array],
+  steps: dict[str, Any],
+  stochastic: bool = True,
+) -> tuple[jax.Array, jax.Array]:
+  """Runs a stretch of a walk; a long one can be cut anywhere without changing it.
+
+  Args:
+    denoise: (y [B, H, W, C], gamma [B]) -> estimate of y0 [B, H, W, C].
+    key: [B] keys, one per example.
+    carry: (y, the previous y0 estimate).
+    steps: from `steps()`, or a slice of it.
+    stochastic: False leaves out the noise of tables whose d is zero.
+
+  Returns:
+    The carry after the last of these steps.
+  """
+
+  def step(carry, now):
+    y, y0_previous = carry
+    y0 = denoise(y, jnp.full(y.shape[:1], now['gamma']))
+    a, b, c, d = now['row']
+    y = a * y + b * y0 + c * y0_previous
+    if stochastic:
+      y = y + d * normal(key, now['index'], y.shape[1:])
+    return (y, y0), None
+
+  return jax.lax.scan(step, carry, steps)[0]
+
+
+def sample(
+  denoise: Denoise,
+  key: jax.Array,
+  y: jax.Array,
+  gammas: np.ndarray,
+  table: np.ndarray,
+) -> jax.Array:
+  """Walks from noise to an image.
+
+  Args:
+    denoise: (y [B, H, W, C], gamma [B]) -> estimate of y0 [B, H, W, C].
+    key: a key, or [B] keys: example b's noise depends on its own key only.
+    y: [B, H, W, C] standard normal noise to start from.
+    gammas: [steps + 1] levels, falling from 1.
+    table: [steps, 4] of a sampler, made from the same gammas.
+
+  Returns:
+    [B, H, W, C].
+  """
+  key = example_keys(key, y.shape[0])
+  stochastic = bool(np.any(table[:, 3]))
+  return advance(
+    denoise, key, (y, jnp.zeros_like(y)), steps(gammas, table), stochastic
+  )[0]

@@ -1,0 +1,250 @@
+"""SR3 in one file: network + noise levels + task + sampler.
+
+Symbols, as in arXiv:2104.07636:
+  condition  what is observed, e.g. the small image           [B, h, w, C]
+  x          the condition at full size, the network's input  [B, H, W, C]
+  y0         what the diffusion models: the image, or its (scaled) residual over x
+  y          y0 with noise: sqrt(gamma) y0 + sqrt(1 - gamma) eps
+Images are float32 in [-1, 1].
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from sr3_jax import degradations, diffusion, images, samplers
+from sr3_jax.unet import UNet
+
+Batch = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SR3:
+  """A model: pure functions of parameters; it holds no arrays but the noise levels."""
+
+  network: UNet
+  degrade: Callable[[jax.Array, jax.Array], jax.Array]
+  scale: int  # output side over condition side
+  image_size: int  # side of the training crops
+  gammas: np.ndarray  # trained levels, [T + 1]
+  method: str  # 'sr3' or 'regression'
+  prediction: str  # 'eps', 'v' or 'y0'
+  residual: bool
+  y0_scale: float
+  loss_power: int  # 1 or 2
+  walk: tuple[np.ndarray, np.ndarray]  # levels and table of the default sampler
+  clip: bool
+
+  @classmethod
+  def from_config(cls, config: ml_collections.ConfigDict) -> 'SR3':
+    """Builds the model that a configuration describes.
+
+    Raises:
+      ValueError: an unknown name, answered with the known ones, or sizes that do not
+        fit together.
+    """
+    d, m = config.diffusion, config.model
+    task = dict(config.task)
+    degrade = partial(pick('task', degradations.TASKS, task.pop('name')), **task)
+    make_gammas = pick('schedule', diffusion.SCHEDULES, d.schedule)
+    if d.schedule == 'linear':
+      make_gammas = partial(make_gammas, start=d.start, end=d.end)
+    gammas = make_gammas(d.num_levels)
+    first = config.data.image_size // m.patch
+    network = UNet(
+      channels=m.channels,
+      multipliers=tuple(m.multipliers),
+      num_blocks=m.num_blocks,
+      attention_levels=tuple(
+        level
+        for level in range(len(m.multipliers))
+        if first / 2**level in m.attention_resolutions
+      ),
+      middle_attention=m.middle_attention,
+      dropout=m.dropout,
+      num_classes=m.num_classes,
+      patch=m.patch,
+      remat=m.remat,
+      dtype=jnp.dtype(m.dtype),
+    )
+    return cls(
+      network=network,
+      degrade=degrade,
+      scale=config.task.scale,
+      image_size=config.data.image_size,
+      gammas=gammas,
+      method=pick('method', {'sr3': 'sr3', 'regression': 'regression'}, config.method),
+      prediction=pick('prediction', {k: k for k in diffusion.TARGETS}, d.prediction),
+      residual=d.residual,
+      y0_scale=d.y0_scale,
+      loss_power=pick('loss', {'l1': 1, 'l2': 2}, d.loss),
+      walk=make_walk(gammas, **config.sampler),
+      clip=config.sampler.clip,
+    )
+
+  def init(self, key: jax.Array) -> Any:
+    """Parameters of the network, float32."""
+    side = self.image_size
+    inputs = jnp.zeros((1, side, side, 6))
+    label = jnp.zeros((1,), jnp.int32)
+    return jax.jit(self.network.init)(key, inputs, jnp.ones((1,)), label)['params']
+
+  # ------------------------------------------------------------- the two spaces
+
+  def upsample(self, condition: jax.Array) -> jax.Array:
+    """The condition at the size of the output: x, [B, H, W, C]."""
+    height, width = (self.scale * side for side in condition.shape[1:3])
+    return degradations.resize(condition, height, width)
+
+  def encode(self, image: jax.Array, x: jax.Array) -> jax.Array:
+    """Image to y0."""
+    return (image - x if self.residual else image) * self.y0_scale
+
+  def decode(self, y0: jax.Array, x: jax.Array) -> jax.Array:
+    """y0 to image: the inverse of `encode`."""
+    image = y0 / self.y0_scale
+    return image + x if self.residual else image
+
+  def predict(
+    self,
+    params: Any,
+    x: jax.Array,
+    y: jax.Array,
+    gamma: jax.Array,
+    label: jax.Array | None = None,
+    dropout_key: jax.Array | None = None,
+  ) -> jax.Array:
+    """f(x, y, gamma): the network's output, [B, H, W, C]."""
+    return self.network.apply(
+      {'params': params},
+      jnp.concatenate([x, y], axis=-1),
+      gamma,
+      label,
+      deterministic=dropout_key is None,
+      rngs=None if dropout_key is None else {'dropout': dropout_key},
+    )
+
+  # ------------------------------------------------------------------- training
+
+  def loss(self, params: Any, key: jax.Array, batch: Batch) -> jax.Array:
+    """Algorithm 1: mean over pixels of |f(x, y, gamma) - target|^p.
+
+    Args:
+      params: of the network.
+      key: a key, or [B] keys: all that is random in example b is a function of key[b]
+        alone (dropout excepted), so results don't depend on how a batch is split.
+      batch: 'image', uint8 [B, H, W, 3] clean crops; 'label', int32 [B], for models
+        with classes.
+
+    Returns:
+      float32 scalar.
+    """
+    hr = images.to_float(batch['image'])
+    key = samplers.example_keys(key, hr.shape[0])
+    x = self.upsample(self.degrade(key, hr))
+    y0 = self.encode(hr, x)
+    dropout_key = jax.random.fold_in(key[0], 2) if self.network.dropout else None
+    predict = partial(self.predict, label=batch.get('label'), dropout_key=dropout_key)
+    if self.method == 'regression':
+      # The paper's baseline: same network, no noise, one step, squared error.
+      prediction = predict(params, x, jnp.zeros_like(x), jnp.zeros(x.shape[:1]))
+      return jnp.mean(jnp.square(prediction - y0))
+    level = lambda k: diffusion.sample_gamma(k, self.gammas, 1)[0]
+    gamma = jax.vmap(level)(key)
+    eps = samplers.normal(key, 1, y0.shape[1:])
+    prediction = predict(params, x, diffusion.q_sample(y0, gamma, eps), gamma)
+    error = prediction - diffusion.target(self.prediction, y0, eps, gamma)
+    return jnp.mean(jnp.abs(error) ** self.loss_power)
+
+  # ------------------------------------------------------------------- sampling
+
+  def restore(
+    self,
+    params: Any,
+    key: jax.Array,
+    condition: jax.Array,
+    table: np.ndarray | None = None,
+    gammas: np.ndarray | None = None,
+    label: jax.Array | None = None,
+  ) -> jax.Array:
+    """Draws one restored image for each condition.
+
+    Args:
+      params: of the network.
+      key: a key, or [B] keys: sample b depends on key[b] alone.
+      condition: [B, h, w, C].
+      table: [steps, 4] sampler made from `gammas`; None is the configured sampler.
+      gammas: [steps + 1] levels of that table.
+      label: int32 [B], for models with classes.
+
+    Returns:
+      [B, H, W, C] in [-1, 1].
+    """
+    if table is None:
+      gammas, table = self.walk
+    x, carry = self.begin(key, condition)
+    steps = samplers.steps(gammas, table)
+    stochastic = bool(np.any(table[:, 3]))
+    carry = self.advance(params, key, x, carry, steps, stochastic, label)
+    return self.finish(x, carry)
+
+  # `restore` in three parts, so that a long walk can show progress between stretches.
+
+  def begin(self, key: jax.Array, condition: jax.Array) -> tuple[jax.Array, Any]:
+    """x and the first carry of a walk: pure noise."""
+    x = self.upsample(condition)
+    key = samplers.example_keys(key, x.shape[0])
+    y = samplers.normal(key, 0, x.shape[1:])
+    return x, (y, jnp.zeros_like(y))
+
+  def advance(
+    self,
+    params: Any,
+    key: jax.Array,
+    x: jax.Array,
+    carry: Any,
+    steps: dict[str, Any],
+    stochastic: bool,
+    label: jax.Array | None = None,
+  ) -> Any:
+    """Takes `steps` of the walk; regression needs one and ignores what they say."""
+    key = samplers.example_keys(key, x.shape[0])
+    if self.method == 'regression':
+      y0 = self.predict(params, x, jnp.zeros_like(x), jnp.zeros(x.shape[:1]), label)
+      return y0, y0
+
+    def denoise(y, gamma):
+      prediction = self.predict(params, x, y, gamma, label)
+      y0 = diffusion.estimate_y0(self.prediction, prediction, y, gamma)
+      if self.clip:
+        y0 = self.encode(jnp.clip(self.decode(y0, x), -1, 1), x)
+      return y0
+
+    return samplers.advance(denoise, key, carry, steps, stochastic)
+
+  def finish(self, x: jax.Array, carry: Any) -> jax.Array:
+    """The image at the end of a walk, clipped to [-1, 1]."""
+    return jnp.clip(self.decode(carry[0], x), -1, 1)
+
+
+def make_walk(
+  gammas: np.ndarray, *, name: str, num_steps: int, spacing: str, eta: float, clip: bool
+) -> tuple[np.ndarray, np.ndarray]:
+  """Levels [steps + 1] and table [steps, 4] of a configured sampler."""
+  del clip  # acts on the estimate, not on the walk
+  sampler = pick('sampler', samplers.SAMPLERS, name)
+  levels = diffusion.respace(gammas, num_steps, spacing)
+  return levels, sampler(levels, eta=eta) if name == 'ddim' else sampler(levels)
+
+
+def pick(what: str, known: dict[str, Any], name: str) -> Any:
+  """known[name], or a ValueError that lists the known names."""
+  if name not in known:
+    raise ValueError(f'unknown {what} {name!r}; known: {", ".join(known)}')
+  return known[name]

@@ -1,0 +1,240 @@
+"""The U-Net of SR3: BigGAN residual blocks, conditioned on the noise level.
+
+Section 2.4 and Table A.1 of arXiv:2104.07636; where the paper is silent, the code line
+it cites (NCSN++, arXiv:2011.13456): resampling inside residual blocks, residual sums
+divided by sqrt(2), noise level added per channel, n + 1 blocks a level on the way up.
+Activations are [B, H, W, C]; parameters and statistics are float32.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_zeros = nn.initializers.zeros_init()
+_fan_avg = nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform')
+
+
+def noise_embedding(gamma: jax.Array, width: int) -> jax.Array:
+  """Sinusoidal embedding of the noise level, [B] -> [B, width].
+
+  The level enters as the angle arccos(sqrt(gamma)) scaled to 0..1000 (the `inv_cos`
+  input of arXiv:2202.00512): it spreads both ends of the schedule, where gamma itself
+  or its root hardly move, and it does not depend on a schedule.
+  """
+  angle = jnp.arctan2(jnp.sqrt(1 - gamma), jnp.sqrt(gamma)) * (1000 * 2 / np.pi)
+  frequencies = np.exp(-np.log(10000) * np.arange(width // 2) / (width // 2))
+  phase = angle[:, None] * frequencies[None].astype(np.float32)
+  return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=1)
+
+
+class GroupNorm(nn.Module):
+  """Group normalisation with min(C // 4, 32) groups; statistics in float32.
+
+  Where that many groups don't divide the channels, the next smaller number that does.
+  Per-channel sums, then groups of channels, then one multiply-add: the image is read
+  twice and written once, which is what makes it cheap on a CPU.
+  """
+
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    batch, channels = x.shape[0], x.shape[-1]
+    most = max(1, min(channels // 4, 32))
+    groups = next(g for g in range(most, 0, -1) if channels % g == 0)
+    scale = self.param('scale', nn.initializers.ones_init(), (channels,))
+    bias = self.param('bias', _zeros, (channels,))
+    x32 = x.astype(jnp.float32)
+    grouped = lambda c: c.reshape(batch, groups, channels // groups).mean(2)
+    spread = lambda g: jnp.repeat(g, channels // groups, axis=1)
+    mean = grouped(x32.mean((1, 2)))
+    square = grouped(jnp.square(x32).mean((1, 2)))
+    factor = scale[None] * spread(jax.lax.rsqrt(square - mean**2 + 1e-6))
+    shift = bias[None] - spread(mean) * factor
+    return (x32 * factor[:, None, None] + shift[:, None, None]).astype(self.dtype)
+
+
+def _down(x: jax.Array) -> jax.Array:
+  b, h, w, c = x.shape
+  return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def _up(x: jax.Array) -> jax.Array:
+  return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
+class ResBlock(nn.Module):
+  """BigGAN residual block; `resample` is applied inside, to both branches."""
+
+  channels: int
+  resample: str = ''  # '', 'down' (average of 2 x 2) or 'up' (nearest)
+  dropout: float = 0.0
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, emb: jax.Array, deterministic: bool) -> jax.Array:
+    conv = lambda name, init: nn.Conv(
+      self.channels, (3, 3), kernel_init=init, dtype=self.dtype, name=name
+    )
+    resample = {'': lambda h: h, 'down': _down, 'up': _up}[self.resample]
+    h = nn.swish(GroupNorm(self.dtype, name='norm1')(x))
+    h = conv('conv1', _fan_avg)(resample(h))
+    bias = nn.Dense(self.channels, kernel_init=_fan_avg, dtype=self.dtype, name='emb')
+    h = h + bias(nn.swish(emb))[:, None, None]
+    h = nn.swish(GroupNorm(self.dtype, name='norm2')(h))
+    h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
+    h = conv('conv2', _zeros)(h)
+    x = resample(x)
+    if self.resample or x.shape[-1] != self.channels:
+      x = nn.Dense(self.channels, kernel_init=_fan_avg, dtype=self.dtype, name='skip')(
+        x
+      )
+    return (x + h) / np.sqrt(2).astype(self.dtype)
+
+
+class Attention(nn.Module):
+  """Self-attention over all positions, heads of 64 channels."""
+
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    b, height, width, c = x.shape
+    heads = max(1, c // 64)
+    dense = lambda size, name, init: nn.Dense(
+      size, kernel_init=init, dtype=self.dtype, name=name
+    )
+    h = GroupNorm(self.dtype, name='norm')(x).reshape(b, height * width, c)
+    qkv = dense(3 * c, 'qkv', _fan_avg)(h)
+    q, k, v = jnp.split(qkv.reshape(b, -1, heads, 3 * c // heads), 3, axis=-1)
+    h = jax.nn.dot_product_attention(q, k, v).reshape(b, height, width, c)
+    return (x + dense(c, 'out', _zeros)(h)) / np.sqrt(2).astype(self.dtype)
+
+
+class UNet(nn.Module):
+  """Predicts noise, v or y0 from a noisy image and its condition.
+
+  Attributes:
+    channels: width of the first level.
+    multipliers: width of each level over `channels`; each level halves the image.
+    num_blocks: residual blocks a level on the way down; one more on the way up.
+    attention_levels: levels (0 is full size) with attention after every block.
+    middle_attention: attention between the two middle blocks. Without any attention
+      the network sees a neighbourhood only and runs on images of any size.
+    dropout: rate inside residual blocks.
+    out_channels: of the prediction.
+    num_classes: 0 for none; label `num_classes` means "no class".
+    patch: p > 1 folds p x p pixels into channels, so the first level works at 1 / p of
+      the size: much faster per parameter. The paper has 1.
+    remat: recompute blocks in the backward pass: less memory, a third more time.
+    dtype: of the computation. Parameters are float32.
+  """
+
+  channels: int = 128
+  multipliers: Sequence[int] = (1, 2, 4, 8, 8)
+  num_blocks: int = 3
+  attention_levels: Sequence[int] = (3,)
+  middle_attention: bool = True
+  dropout: float = 0.0
+  out_channels: int = 3
+  num_classes: int = 0
+  patch: int = 1
+  remat: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    inputs: jax.Array,
+    gamma: jax.Array,
+    label: jax.Array | None = None,
+    *,
+    deterministic: bool = True,
+  ) -> jax.Array:
+    """Runs the network.
+
+    Args:
+      inputs: [B, H, W, any channels]: condition, noisy image and whatever else belongs
+        to each pixel, concatenated.
+      gamma: [B] noise levels in [0, 1].
+      label: int32 [B], for models with classes.
+      deterministic: False switches dropout on (rng 'dropout').
+
+    Returns:
+      float32 [B, H, W, out_channels].
+
+    Raises:
+      ValueError: H or W is not a multiple of patch * 2^(levels - 1).
+    """
+    height, width = inputs.shape[1:3]
+    multiple = self.patch * 2 ** (len(self.multipliers) - 1)
+    if height % multiple or width % multiple:
+      raise ValueError(
+        f'the network needs sides that are multiples of {multiple}: {height} x {width}'
+      )
+    dense = lambda name: nn.Dense(
+      4 * self.channels, kernel_init=_fan_avg, dtype=self.dtype, name=name
+    )
+    conv = lambda size, name, init: nn.Conv(
+      size, (3, 3), kernel_init=init, dtype=self.dtype, name=name
+    )
+    block_class = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock
+    attention_class = nn.remat(Attention) if self.remat else Attention
+
+    emb = noise_embedding(gamma, self.channels)
+    emb = dense('emb2')(nn.swish(dense('emb1')(emb)))
+    if self.num_classes:
+      emb = emb + nn.Embed(self.num_classes + 1, 4 * self.channels, name='label')(label)
+
+    def block(h, size, name, level=None, resample=''):
+      h = block_class(size, resample, self.dropout, self.dtype, name=name)(
+        h, emb, deterministic
+      )
+      if level in self.attention_levels and not resample:
+        h = attention_class(self.dtype, name=f'{name}_attention')(h)
+      return h
+
+    sizes = [self.channels * m for m in self.multipliers]
+    h = conv(self.channels, 'conv_in', _fan_avg)(fold(inputs, self.patch))
+    skips = [h]
+    for level, size in enumerate(sizes):
+      for i in range(self.num_blocks):
+        h = block(h, size, f'down{level}_block{i}', level)
+        skips.append(h)
+      if level < len(sizes) - 1:
+        h = block(h, size, f'down{level}_resample', resample='down')
+        skips.append(h)
+
+    h = block(h, sizes[-1], 'middle_block0')
+    if self.middle_attention:
+      h = attention_class(self.dtype, name='middle_attention')(h)
+    h = block(h, sizes[-1], 'middle_block1')
+
+    for level, size in reversed(list(enumerate(sizes))):
+      for i in range(self.num_blocks + 1):
+        h = jnp.concatenate([h, skips.pop()], axis=-1)
+        h = block(h, size, f'up{level}_block{i}', level)
+      if level:
+        h = block(h, size, f'up{level}_resample', resample='up')
+
+    h = nn.swish(GroupNorm(self.dtype, name='norm_out')(h))
+    h = conv(self.out_channels * self.patch**2, 'conv_out', _zeros)(h)
+    return unfold(h, self.patch).astype(jnp.float32)
+
+
+def fold(x: jax.Array, patch: int) -> jax.Array:
+  """[B, H, W, C] -> [B, H / patch, W / patch, patch * patch * C]."""
+  b, h, w, c = x.shape
+  x = x.reshape(b, h // patch, patch, w // patch, patch, c)
+  return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // patch, w // patch, -1)
+
+
+def unfold(x: jax.Array, patch: int) -> jax.Array:
+  """The inverse of `fold`."""
+  b, h, w, c = x.shape
+  x = x.reshape(b, h, w, patch, patch, c // patch**2)
+  return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * patch, w * patch, -1)
