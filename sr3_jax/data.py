@@ -135,6 +135,8 @@ class Folder:
     check = functools.partial(
       _unusable, self._root, min_size=min_size, max_pixels=max_pixels
     )
+    if len(names) > 20_000:  # about 4,000 a second
+      logging.info('%s: reading the headers of %d images', path, len(names))
     reasons: list[str | None] = []
     with futures.ThreadPoolExecutor(16) as pool:
       # In portions: a future for each of a million files would be a gigabyte.
@@ -363,7 +365,8 @@ class Batches(grain.DatasetIterator):
     self._running: grain.DatasetIterator | None = None
 
   def __next__(self) -> dict[str, np.ndarray]:
-    self._assert_not_closed()
+    if self._closed:
+      raise ValueError('these batches were closed')
     try:
       batch = next(self._run())
     except StopIteration:
@@ -373,8 +376,11 @@ class Batches(grain.DatasetIterator):
       raise DataError(str(error)) from None
     except Exception as error:
       self.close()
+      hint = ''
+      if self._workers and isinstance(error, RuntimeError):
+        hint = ' (if the system killed it for memory, use fewer workers)'
       raise DataError(
-        f'reading batch {self._position} failed: {_first_line(error)}'
+        f'reading batch {self._position} failed: {_first_line(error)}{hint}'
       ) from None
     self._position += 1
     # Arrays from workers are views of shared memory; NumPy keeps it alive.
@@ -383,6 +389,11 @@ class Batches(grain.DatasetIterator):
       if index >= 0:
         self._note(int(index))
     return batch
+
+  @property
+  def num_batches(self) -> int:
+    """Batches of a pass over an evaluation set; a huge number for training."""
+    return len(self._batches)
 
   def get_state(self) -> dict[str, Any]:
     return {'position': self._position, 'records': len(self._source)}

@@ -259,6 +259,44 @@ def test_profiles_that_change_nothing(tmp_path):
     np.testing.assert_array_equal(images.read(tmp_path / 'a.png'), stored)
 
 
+def _grey_profile(gamma):
+  """The least that ICC.1:2001 wants of a grey display: white point and curve."""
+  white = struct.pack('>3i', *(round(65536 * v) for v in (0.9642, 1.0, 0.8249)))
+  curve = struct.pack('>IHxx', 1, round(256 * gamma))
+  table = struct.pack('>I', 2)
+  table += b'wtpt' + struct.pack('>II', 156, 20) + b'kTRC' + struct.pack('>II', 176, 16)
+  body = b'XYZ \0\0\0\0' + white + b'curv\0\0\0\0' + curve
+  header = struct.pack('>I4xI', 192, 0x02400000) + b'mntrGRAYXYZ ' + bytes(12)
+  header = (header + b'acsp').ljust(68, b'\0') + white
+  return header.ljust(128, b'\0') + table + body
+
+
+@pytest.mark.parametrize('alpha', [False, True])
+def test_grey_profile(tmp_path, alpha):
+  levels = np.arange(256, dtype=np.uint8)[None]
+  pixels = np.stack([levels, np.full_like(levels, 255)], -1) if alpha else levels
+  Image.fromarray(pixels).save(tmp_path / 'a.png', icc_profile=_grey_profile(1.5))
+  light = (levels[0] / 255) ** 1.5
+  # The curve of sRGB, IEC 61966-2-1.
+  curve = np.where(
+    light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055
+  )
+  read = images.read(tmp_path / 'a.png')[0]
+  assert np.abs(read - 255 * curve[:, None]).max() <= 2
+
+
+def test_a_profile_that_is_nearly_srgb_costs_no_level(tmp_path):
+  profile = bytearray(
+    ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+  )
+  place = profile.index(b'rXYZ') + 4
+  (place,) = struct.unpack('>I', profile[place : place + 4])
+  profile[place + 11] += 20  # 20 / 65536 more red
+  stored = _noise(64, 64)
+  Image.fromarray(stored).save(tmp_path / 'a.png', icc_profile=bytes(profile))
+  np.testing.assert_array_equal(images.read(tmp_path / 'a.png'), stored)
+
+
 def test_profile_and_alpha_together(tmp_path):
   rgba = np.array([[[200, 0, 0, 255], [200, 0, 0, 0]]], np.uint8)
   Image.fromarray(rgba).save(tmp_path / 'a.png', icc_profile=_swapped_profile())
