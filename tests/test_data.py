@@ -585,7 +585,7 @@ def test_evaluation_limits():
 
 @pytest.mark.parametrize('hosts', [2, 3])
 def test_evaluation_on_several_hosts(hosts):
-  source = Numbers(11, size=9)
+  source = Numbers(9, size=9)  # 5 batches of 2, which neither 2 nor 3 hosts divide
   whole = list(_evaluate(source, batch_size=2 * hosts))
   parts = [
     list(_evaluate(source, batch_size=2, process_index=i, process_count=hosts))
