@@ -83,6 +83,7 @@ def get_config() -> ConfigDict:
 
   c.eval = ConfigDict()
   c.eval.every_steps = 50_000  # 0: only at the end
+  c.eval.image_size = 0  # side of the held-out crops; 0: as in training
   c.eval.num_images = 64  # of the fixed set used during training
   c.eval.final_images = 1_000  # at the end and by --mode=eval
   c.eval.batch_size = 64  # over all devices

@@ -208,7 +208,8 @@ def evaluate(
 def evaluation_data(config: ml_collections.ConfigDict, limit: int) -> data.Batches:
   """This process's share of the first `limit` held-out images, always the same."""
   d = config.data
-  cut = data.Cut(d.image_size, d.crop, reduce=tuple(d.reduce))
+  size = config.eval.image_size or d.image_size
+  cut = data.Cut(size, d.crop, reduce=tuple(d.reduce))
   source = data.make_source(
     d.source,
     path=d.eval_path or d.path,
@@ -221,7 +222,7 @@ def evaluation_data(config: ml_collections.ConfigDict, limit: int) -> data.Batch
   return data.eval_batches(
     source,
     batch_size=parallel.per_process(config.eval.batch_size),
-    image_size=d.image_size,
+    image_size=size,
     crop=d.crop,
     reduce=tuple(d.reduce),
     limit=limit,

@@ -4,12 +4,11 @@ Short on purpose: flags in, hand over, one-line errors out. Everything else is i
 modules that tests and notebooks import.
 """
 
-import json
 import os
 import sys
 
 import jax
-from absl import app, flags, logging
+from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 

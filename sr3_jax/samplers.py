@@ -102,7 +102,7 @@ SAMPLERS: dict[str, Callable[..., np.ndarray]] = {
 
 
 def example_keys(key: jax.Array, batch: int) -> jax.Array:
-  """One key per example: `key` folded with 0..batch-1, or `key` if it already is [B]."""
+  """One key per example: `key` folded with 0..batch-1; [B] keys stay as they are."""
   if key.ndim:
     return key
   return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
