@@ -1,7 +1,7 @@
 """SR3, faces 16 -> 128: arXiv:2104.07636, tables 1 and A.1.
 
-The network has 565M parameters here (the paper: 550M). Weights, Adam and EMA are 8.4 GiB
-of float32. Train on FFHQ (data.path), evaluate on CelebA-HQ (data.eval_path).
+The network has 565M parameters here (the paper: 550M). Weights, Adam and EMA are
+8.4 GiB of float32. Train on FFHQ (data.path), evaluate on CelebA-HQ (data.eval_path).
 
 Expected on CelebA-HQ (paper; consistency is MSE x 1e-5):
              PSNR   SSIM  consistency  fool rate, task 2

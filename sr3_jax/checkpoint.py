@@ -10,6 +10,7 @@ from typing import Any
 
 import grain
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -44,6 +45,9 @@ def save(
     state: {'params', 'ema', 'optimizer'}: pytrees of arrays.
     data: the Grain iterator.
   """
+  if jax.process_count() > 1:
+    # Every process holds the same copy: as NumPy, Orbax writes that of process 0.
+    state = jax.device_get(state)
   parts = {name: ocp.args.StandardSave(state[name]) for name in PARTS}
   manager.save(
     step, args=ocp.args.Composite(**parts, data=grain.checkpoint.CheckpointSave(data))
@@ -99,7 +103,9 @@ def load_ema(workdir: epath.PathLike, params: Any) -> tuple[int, Any]:
 
 
 def _abstract(tree: Any) -> Any:
-  """Shapes and dtypes, to be restored to the first local device of this process."""
+  """Shapes and dtypes: to the first device of one process, to NumPy in several."""
+  if jax.process_count() > 1:
+    return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
   sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   return jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree

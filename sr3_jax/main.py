@@ -37,6 +37,11 @@ config_flags.DEFINE_config_file(
   'Experiment, e.g. configs/quickstart.py; --config.a.b=value overrides.',
   lock_config=True,
 )
+flags.DEFINE_bool(
+  'multihost',
+  False,
+  'This is one process of several (pod slice, SLURM): jax.distributed.initialize().',
+)
 flags.mark_flags_as_required(['config', 'workdir'])
 
 USER_ERRORS = (
@@ -83,6 +88,8 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     fail(f'unexpected argument {argv[1]!r}; flags look like --name=value')
   logs.setup_logging()
+  if FLAGS.multihost:
+    jax.distributed.initialize()
   if FLAGS.cache:
     jax.config.update('jax_compilation_cache_dir', FLAGS.cache)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)

@@ -216,8 +216,8 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
         began = time.monotonic()
         batch = parallel.shard(next(batches))
         waited += time.monotonic() - began
-        if window:
-          jax.block_until_ready(window[-1])  # at most one step in flight
+        if len(window) > 1:
+          jax.block_until_ready(window[-2])  # one step runs, the next one waits
         state, metrics = run_step(state, batch)
         window.append(metrics)
         step += 1
