@@ -104,6 +104,7 @@ def respace(gammas: np.ndarray, num_steps: int, spacing: str = 'time') -> np.nda
   wanted = np.linspace(coordinate[first], coordinate[-1], num_steps + 1 - first)
   index = np.interp(wanted, coordinate[first:], np.arange(first, last + 1)).round()
   index = np.concatenate([np.arange(first), index]).astype(int)
+  index[-1] = last  # linspace of one point gives its start
   # Rounding may name a level twice: leave room below, then above.
   index = np.maximum.accumulate(index - np.arange(num_steps + 1))
   index = index + np.arange(num_steps + 1)

@@ -18,7 +18,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import checkpoint, data, images, logs, metrics, parallel, samplers
+from sr3_jax import checkpoint, data, images, logs, metrics, parallel, samplers, sources
 from sr3_jax.sr3 import SR3
 
 # A walk is cut into stretches of this many steps, to show progress in between.
@@ -152,6 +152,9 @@ def evaluate(
     num_samples: samples of each shown image by methods that are random.
     max_seconds: no further batch is begun after this time.
     on_steps: called with the number of sampling steps just done.
+
+  Raises:
+    sources.DataError: not one image could be read.
   """
 
   def measure(hr, condition, output, index, mask):
@@ -201,6 +204,8 @@ def evaluate(
       rows = [[column[i] for column in columns] for i in real]
     if parallel.agree(time.monotonic() - began > max_seconds):
       break
+  if not sums or not sums['bicubic']['images']:
+    raise sources.DataError('no held-out image could be read: nothing to measure')
   table = {name: _means(s, model.scale) for name, s in sums.items()}
   return Evaluation(table, rows, [*titles, 'truth'])
 
@@ -210,7 +215,7 @@ def evaluation_data(config: ml_collections.ConfigDict, limit: int) -> data.Batch
   d = config.data
   size = config.eval.image_size or d.image_size
   cut = data.Cut(size, d.crop, reduce=tuple(d.reduce))
-  source = data.make_source(
+  source = sources.make_source(
     d.source,
     path=d.eval_path or d.path,
     split=d.eval_split,
@@ -266,7 +271,7 @@ def evaluate_run(
   """--mode=eval: writes results.json and samples.png; returns the table.
 
   Raises:
-    data.DataError, checkpoint.CheckpointError: as they say.
+    sources.DataError, checkpoint.CheckpointError: as they say.
   """
   workdir = epath.Path(workdir)
   batches = evaluation_data(config, config.eval.final_images)
@@ -308,7 +313,7 @@ def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> No
   """--mode=sample: writes samples/IMAGE_{input,truth,SAMPLE}.png and samples.png.
 
   Raises:
-    data.DataError, checkpoint.CheckpointError: as they say.
+    sources.DataError, checkpoint.CheckpointError: as they say.
   """
   workdir = epath.Path(workdir)
   count, samples = config.sample.num_images, config.sample.num_samples

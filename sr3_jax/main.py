@@ -12,7 +12,7 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
-from sr3_jax import checkpoint, data, evaluate, images, logs, train
+from sr3_jax import checkpoint, evaluate, images, logs, sources, train
 from sr3_jax.config import ConfigDict, get_config
 
 FLAGS = flags.FLAGS
@@ -46,7 +46,7 @@ flags.mark_flags_as_required(['config', 'workdir'])
 
 USER_ERRORS = (
   checkpoint.CheckpointError,
-  data.DataError,
+  sources.DataError,
   images.ImageError,
   train.TrainingError,
 )

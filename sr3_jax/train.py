@@ -14,7 +14,7 @@ import optax
 from absl import logging
 from etils import epath
 
-from sr3_jax import checkpoint, data, evaluate, images, logs, parallel
+from sr3_jax import checkpoint, data, evaluate, images, logs, parallel, sources
 from sr3_jax.sr3 import SR3
 
 
@@ -115,7 +115,7 @@ def training_data(config: ml_collections.ConfigDict) -> data.Batches:
   """This process's share of the training batches."""
   d = config.data
   cut = data.Cut(d.image_size, d.crop, reduce=tuple(d.reduce))
-  source = data.make_source(
+  source = sources.make_source(
     d.source,
     path=d.path,
     split=d.split,
@@ -162,7 +162,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
 
   Raises:
     TrainingError: the loss is not finite, or the finished run can't go on.
-    data.DataError, checkpoint.CheckpointError: as they say.
+    sources.DataError, checkpoint.CheckpointError: as they say.
   """
   c = config.train
   workdir = epath.Path(workdir)

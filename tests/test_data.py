@@ -16,7 +16,7 @@ import skimage.transform
 from absl import logging
 from PIL import Image
 
-from sr3_jax import data, images
+from sr3_jax import data, images, sources
 
 # 600 x 400, without a colour profile.
 PHOTO = pathlib.Path(skimage.data.__file__).parent / 'coffee.png'
@@ -142,7 +142,7 @@ def torn(tmp_path):
 
 
 def test_photos_are_those_of_scikit_image():
-  train, held_out = data.Photos('train'), data.Photos('eval')
+  train, held_out = sources.Photos('train'), sources.Photos('eval')
   names = [[s.name(i) for i in range(len(s))] for s in (train, held_out)]
   assert set(names[0]).isdisjoint(names[1])
   # One scene seen twice must not be on both sides.
@@ -157,7 +157,7 @@ def test_photos_are_those_of_scikit_image():
 
 
 def test_folder(tree, warnings):
-  source = data.make_source('folder', path=str(tree), min_size=64)
+  source = sources.make_source('folder', path=str(tree), min_size=64)
   assert [source.name(i) for i in range(len(source))] == [
     'a.png',
     'b/deep/one.JPG',
@@ -188,20 +188,20 @@ def test_folders_without_images(tree, tmp_path):
   }
   for path, reason in cases.items():
     with pytest.raises(data.DataError, match=reason) as error:
-      data.Folder(tmp_path / path)
+      sources.Folder(tmp_path / path)
     assert path in str(error.value) and '\n' not in str(error.value)
   with pytest.raises(data.DataError, match='at least 300 pixels') as error:
-    data.Folder(tree, min_size=300)
+    sources.Folder(tree, min_size=300)
   assert '8 of 8' in str(error.value) and '\n' not in str(error.value)
 
 
 def test_unknown_names_are_answered_with_the_known():
   with pytest.raises(data.DataError, match=r"'web'.*photos, folder, tfds"):
-    data.make_source('web')
+    sources.make_source('web')
   with pytest.raises(data.DataError, match='needs a path'):
-    data.make_source('folder')
+    sources.make_source('folder')
   with pytest.raises(data.DataError, match=r"'test'.*train, eval"):
-    data.make_source('photos', split='test')
+    sources.make_source('photos', split='test')
   with pytest.raises(data.DataError, match=r"'centre'.*random, center, none"):
     _train(Numbers(3), crop='centre')
   with pytest.raises(data.DataError, match='reduce'):
@@ -247,7 +247,7 @@ def tfds_folder(tmp_path_factory):
 
 
 def test_tfds(tfds_folder, warnings):
-  source = data.make_source('tfds', path='squares', data_dir=tfds_folder)
+  source = sources.make_source('tfds', path='squares', data_dir=tfds_folder)
   assert len(source) == 12 and source.labels
   seen = {}
   for i in range(12):
@@ -269,19 +269,19 @@ def test_tfds(tfds_folder, warnings):
   assert list(batches.skipped) == [torn]
   assert len(warnings) == 1
 
-  half = data.Tfds('squares', 'train[50%:]', tfds_folder)
+  half = sources.Tfds('squares', 'train[50%:]', tfds_folder)
   assert len(half) == 6
 
 
 def test_tfds_that_is_not_there(tfds_folder):
   with pytest.raises(data.DataError, match='download_and_prepare') as error:
-    data.Tfds('mnist', 'train', tfds_folder)
+    sources.Tfds('mnist', 'train', tfds_folder)
   assert '\n' not in str(error.value) and tfds_folder in str(error.value)
   with pytest.raises(data.DataError, match='not found') as error:
-    data.Tfds('no_such_dataset', 'train', tfds_folder)
+    sources.Tfds('no_such_dataset', 'train', tfds_folder)
   assert '\n' not in str(error.value)
   with pytest.raises(data.DataError, match=r"Unknown split 'test'"):
-    data.Tfds('squares', 'test', tfds_folder)
+    sources.Tfds('squares', 'test', tfds_folder)
 
 
 # --- crops
@@ -382,7 +382,7 @@ def test_every_epoch_has_every_record_once(count):
 
 
 def test_batches_are_a_function_of_the_seed():
-  source = data.Photos('train')
+  source = sources.Photos('train')
   options = {'image_size': 16, 'flip': True, 'rotate': True, 'reduce': (1, 2)}
   first = _take(_train(source, seed=3, **options), 5)
   _assert_same(first, _take(_train(source, seed=3, **options), 5))
@@ -471,7 +471,7 @@ def test_orbax_keeps_model_and_data_together(tmp_path):
 
 def test_workers_change_nothing(torn, warnings):
   """Order, crops, restart and skipped files are the same; no process is left."""
-  source = data.Folder(torn)
+  source = sources.Folder(torn)
   options = {'image_size': 16, 'flip': True}
   straight = _take(_train(source, **options), 8)
   batches = _train(source, workers=2, **options)
@@ -491,7 +491,7 @@ def test_workers_change_nothing(torn, warnings):
 
 
 def test_torn_files_are_replaced_and_named_once(torn, warnings):
-  source = data.Folder(torn)
+  source = sources.Folder(torn)
   assert len(source) == 7 and not source.left_out  # headers are fine
   batches = _train(source, image_size=64, crop='none')
   good = [source[i]['image'].tobytes() for i in range(7) if i not in (2, 5)]
@@ -528,7 +528,7 @@ def test_one_good_record_is_enough():
 def test_nothing_readable_ends_with_one_line(tmp_path, workers):
   Image.open(PHOTO).crop((0, 0, 64, 64)).save(tmp_path / 'a.jpg', quality=98)
   (tmp_path / 'a.jpg').write_bytes((tmp_path / 'a.jpg').read_bytes()[:-300])
-  batches = _train(data.Folder(tmp_path), image_size=16, workers=workers)
+  batches = _train(sources.Folder(tmp_path), image_size=16, workers=workers)
   with pytest.raises(data.DataError, match=r'in a row.*a\.jpg.*truncated') as error:
     next(batches)
   assert '\n' not in str(error.value)
