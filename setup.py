@@ -37,7 +37,7 @@ setuptools.setup(
   ],
   extras_require={
     'cuda': ['jax[cuda13]'],
-    'tpu': ['jax[tpu]'],
+    'tpu': ['jax[tpu]', 'gcsfs'],
     'tensorboard': ['tensorflow-cpu', 'tensorboard'],
     'gcs': ['gcsfs'],
     'test': ['pytest', 'pytest-xdist', 'ruff'],

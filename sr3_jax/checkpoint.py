@@ -6,6 +6,7 @@ from. `data` is the position of the input pipeline. Saving is asynchronous, and 
 checkpoint appears under its name only when it is complete.
 """
 
+import os
 from typing import Any
 
 import grain
@@ -22,8 +23,10 @@ class CheckpointError(ValueError):
 
 
 def folder(workdir: epath.PathLike) -> epath.Path:
-  """Where a run keeps its checkpoints."""
-  return epath.Path(workdir) / 'checkpoints'
+  """Where a run keeps its checkpoints; absolute, as Orbax wants it."""
+  path = epath.Path(workdir) / 'checkpoints'
+  # `resolve` would take gs:// for a folder of this machine.
+  return path if '://' in os.fspath(path) else path.resolve()
 
 
 def open_manager(workdir: epath.PathLike, *, keep: int) -> ocp.CheckpointManager:
@@ -31,7 +34,7 @@ def open_manager(workdir: epath.PathLike, *, keep: int) -> ocp.CheckpointManager
   options = ocp.CheckpointManagerOptions(
     max_to_keep=keep, create=True, enable_async_checkpointing=True
   )
-  return ocp.CheckpointManager(folder(workdir).resolve(), options=options)
+  return ocp.CheckpointManager(folder(workdir), options=options)
 
 
 def save(
@@ -93,7 +96,7 @@ def load_ema(workdir: epath.PathLike, params: Any) -> tuple[int, Any]:
     raise CheckpointError(
       f'{workdir}: no checkpoints here; train first, or check --workdir'
     )
-  with ocp.CheckpointManager(path.resolve()) as manager:
+  with ocp.CheckpointManager(path) as manager:
     step = manager.latest_step()
     if step is None:
       raise CheckpointError(f'{path}: no complete checkpoint yet')

@@ -4,6 +4,7 @@ Short on purpose: flags in, hand over, one-line errors out. Everything else is i
 modules that tests and notebooks import.
 """
 
+import importlib.util
 import os
 import sys
 
@@ -88,6 +89,8 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     fail(f'unexpected argument {argv[1]!r}; flags look like --name=value')
   logs.setup_logging()
+  if FLAGS.workdir.startswith('gs://') and not importlib.util.find_spec('gcsfs'):
+    fail("a workdir on gs:// needs gcsfs: pip install 'sr3_jax[gcs]'")
   if FLAGS.multihost:
     jax.distributed.initialize()
   if FLAGS.cache:
@@ -97,6 +100,8 @@ def main(argv: list[str]) -> None:
     run(FLAGS.config, epath.Path(FLAGS.workdir), FLAGS.mode)
   except USER_ERRORS as error:
     fail(error)
+  except OSError as error:
+    fail(f'{error.filename or FLAGS.workdir}: {error.strerror or error}')
   except KeyboardInterrupt:
     fail('interrupted; the same command goes on from the newest checkpoint')
 
