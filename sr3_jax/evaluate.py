@@ -300,7 +300,7 @@ def evaluate_run(
   batches.close()
   if main_process:
     images.write(workdir / 'samples.png', images.sheet(result.rows, result.titles))
-    results = {'step': step, 'sampler': config.sampler.to_dict(), 'table': result.table}
+    results = {'step': step, 'table': result.table, 'config': as_json(config)}
     write_json(workdir / 'results.json', results)
     count = result.table['bicubic']['images']
     logging.info('%d held-out images, step %d:', count, step)
@@ -351,6 +351,23 @@ def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> No
     images.write(workdir / 'samples.png', images.sheet(rows[:16], titles))
     logging.info('step %d: %d samples of each of %d images', step, samples, count)
     print(f'pictures: {workdir / "samples"}, sheet: {workdir / "samples.png"}')
+
+
+def finished(
+  config: ml_collections.ConfigDict, workdir: epath.PathLike
+) -> dict[str, Any] | None:
+  """results.json, if it is that of this configuration's whole run; else None."""
+  path = epath.Path(workdir) / 'results.json'
+  if not path.exists():
+    return None
+  results = json.loads(path.read_text())
+  whole = results['step'] == config.train.num_steps
+  return results if whole and results['config'] == as_json(config) else None
+
+
+def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """The configuration as it reads back from a JSON file."""
+  return json.loads(config.to_json_best_effort())
 
 
 def write_json(path: epath.Path, value: Any) -> None:

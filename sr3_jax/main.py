@@ -13,8 +13,9 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
-from sr3_jax import checkpoint, evaluate, images, logs, sources, train
+from sr3_jax import checkpoint, evaluate, images, logs, parallel, sources, train
 from sr3_jax.config import ConfigDict, get_config
+from sr3_jax.sr3 import SR3
 
 FLAGS = flags.FLAGS
 MODES = ('train', 'eval', 'sample')
@@ -106,17 +107,35 @@ def main(argv: list[str]) -> None:
     fail('interrupted; the same command goes on from the newest checkpoint')
 
 
-def run(config, workdir: epath.Path, mode: str) -> None:
+def check(config: ConfigDict) -> None:
+  """Refuses what doesn't fit together, before anything expensive is begun."""
+  try:
+    model = SR3.from_config(config)
+    for size in {config.data.image_size, config.eval.image_size or model.image_size}:
+      image = jax.ShapeDtypeStruct((1, size, size, 3), 'float32')
+      x = jax.eval_shape(lambda hr: model.upsample(model.degrade(None, hr)), image)
+      jax.eval_shape(model.init, jax.random.key(0), x.shape[1])
+    parallel.per_process(config.eval.batch_size)
+    parallel.per_process(config.train.batch_size, parts=config.train.accumulate)
+  except ValueError as error:
+    fail(error)
+
+
+def run(config: ConfigDict, workdir: epath.Path, mode: str) -> None:
   """What the flags ask for."""
-  if mode == 'train':
+  check(config)
+  if mode == 'eval':
+    evaluate.evaluate_run(config, workdir)
+  elif mode == 'sample':
+    evaluate.sample_run(config, workdir)
+  elif results := evaluate.finished(config, workdir):
+    print(f'{workdir}: finished, {results["step"]} steps; nothing left to do')
+    print(evaluate.format_table(results['table']))
+  else:
     if config.regression_steps:
       train.train(train.regression_config(config), workdir / 'regression')
     train.train(config, workdir)
     evaluate.evaluate_run(config, workdir)
-  elif mode == 'eval':
-    evaluate.evaluate_run(config, workdir)
-  else:
-    evaluate.sample_run(config, workdir)
 
 
 if __name__ == '__main__':

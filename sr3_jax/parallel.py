@@ -64,16 +64,21 @@ def pmap(
   return call
 
 
-def per_process(batch_size: int) -> int:
+def per_process(batch_size: int, parts: int = 1) -> int:
   """This process's share of a global batch.
 
+  Args:
+    batch_size: examples over all devices.
+    parts: how many equal parts each device's share is to be cut into.
+
   Raises:
-    ValueError: the batch can't be split evenly over all devices.
+    ValueError: it can't be split evenly.
   """
-  if batch_size % jax.device_count():
+  multiple = jax.device_count() * parts
+  if batch_size < 1 or parts < 1 or batch_size % multiple:
     raise ValueError(
-      f'a batch of {batch_size} cannot be split over {jax.device_count()} devices: '
-      f'make it a multiple of {jax.device_count()}'
+      f'a batch of {batch_size} cannot be split over {jax.device_count()} devices '
+      f'x {parts} parts: make it a multiple of {max(multiple, 1)}'
     )
   return batch_size // jax.process_count()
 

@@ -88,9 +88,9 @@ class SR3:
       clip=config.sampler.clip,
     )
 
-  def init(self, key: jax.Array) -> Any:
-    """Parameters of the network, float32."""
-    side = self.image_size
+  def init(self, key: jax.Array, side: int | None = None) -> Any:
+    """Parameters of the network, float32; those of any image side are the same."""
+    side = side or self.image_size
     inputs = jnp.zeros((1, side, side, 6))
     label = jnp.zeros((1,), jnp.int32)
     return jax.jit(self.network.init)(key, inputs, jnp.ones((1,)), label)['params']

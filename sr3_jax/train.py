@@ -308,7 +308,7 @@ def write_config(config: ml_collections.ConfigDict, workdir: epath.Path) -> None
   if jax.process_index():
     return
   path = workdir / 'config.json'
-  new = json.loads(config.to_json_best_effort())
+  new = evaluate.as_json(config)
   if path.exists():
     old, now = _flatten(json.loads(path.read_text())), _flatten(new)
     for name in sorted(old.keys() | now.keys()):
@@ -317,9 +317,7 @@ def write_config(config: ml_collections.ConfigDict, workdir: epath.Path) -> None
           'config.%s was %s, is now %s', name, old.get(name), now.get(name)
         )
   workdir.mkdir(parents=True, exist_ok=True)
-  part = workdir / 'config.json.part'
-  part.write_text(json.dumps(new, indent=2) + '\n')
-  part.replace(path)
+  evaluate.write_json(path, new)
 
 
 def _flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
