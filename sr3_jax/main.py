@@ -4,6 +4,7 @@ Short on purpose: flags in, hand over, one-line errors out. Everything else is i
 modules that tests and notebooks import.
 """
 
+import functools
 import importlib.util
 import os
 import sys
@@ -114,7 +115,7 @@ def check(config: ConfigDict) -> None:
     for size in {config.data.image_size, config.eval.image_size or model.image_size}:
       image = jax.ShapeDtypeStruct((1, size, size, 3), 'float32')
       x = jax.eval_shape(lambda hr: model.upsample(model.degrade(None, hr)), image)
-      jax.eval_shape(model.init, jax.random.key(0), x.shape[1])
+      jax.eval_shape(functools.partial(model.init, side=x.shape[1]), jax.random.key(0))
     parallel.per_process(config.eval.batch_size)
     parallel.per_process(config.train.batch_size, parts=config.train.accumulate)
   except ValueError as error:
