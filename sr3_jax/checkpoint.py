@@ -30,9 +30,12 @@ def folder(workdir: epath.PathLike) -> epath.Path:
 
 
 def open_manager(workdir: epath.PathLike, *, keep: int) -> ocp.CheckpointManager:
-  """Manager of a run's checkpoints; the newest `keep` are kept."""
+  """Manager of a run's checkpoints, for its one writer; the newest `keep` are kept."""
   options = ocp.CheckpointManagerOptions(
-    max_to_keep=keep, create=True, enable_async_checkpointing=True
+    max_to_keep=keep,
+    create=True,
+    enable_async_checkpointing=True,
+    cleanup_tmp_directories=True,  # of runs that were killed while saving
   )
   return ocp.CheckpointManager(folder(workdir), options=options)
 
