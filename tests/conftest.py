@@ -1,15 +1,80 @@
-"""Strict switches and eight virtual CPU devices for every test.
+"""Strict switches, eight virtual CPU devices, and what several test modules share.
 
 Must run before JAX starts: pytest imports conftest.py before any test module.
 """
 
+import dataclasses
 import os
+import pathlib
+from typing import Any
 
 os.environ['XLA_FLAGS'] = (
   os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
 )
 
 import jax
+import pytest
 
 # A silent broadcast between ranks is nearly always a bug.
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+@pytest.fixture(scope='session')
+def compile_cache(tmp_path_factory) -> pathlib.Path:
+  """A folder of compiled programs, for this process and those that tests start."""
+  folder = tmp_path_factory.getbasetemp()
+  if os.environ.get('PYTEST_XDIST_WORKER'):
+    folder = folder.parent  # the workers share it
+  folder = folder / 'xla'
+  jax.config.update('jax_compilation_cache_dir', str(folder))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  # JAX looks at these settings once, and tests before may have compiled something.
+  jax.experimental.compilation_cache.compilation_cache.reset_cache()
+  return folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A finished training run.
+
+  Attributes:
+    config: of the run.
+    workdir: of the run.
+    state: as `train` returned it.
+    compiled: name of every program compiled -> the steps done at that moment.
+  """
+
+  config: Any
+  workdir: pathlib.Path
+  state: Any
+  compiled: dict[str, list[int]]
+
+
+@pytest.fixture(scope='session')
+def trained(compile_cache, tmp_path_factory) -> Run:
+  """An undisturbed run of tests/tiny.py on eight devices. Read only."""
+  import tiny
+
+  from sr3_jax import logs, train
+
+  steps = [0]
+  compiled: dict[str, list[int]] = {}
+
+  def note(before: int, names: list[str]) -> None:
+    for name in names:
+      compiled.setdefault(name, []).append(before)
+    names.clear()
+
+  update = logs.Progress.update
+
+  def noting(self, step, **values):
+    note(steps[0], names)
+    steps[0] = step
+    update(self, step, **values)
+
+  config, workdir = tiny.get_config(), tmp_path_factory.mktemp('trained')
+  with pytest.MonkeyPatch.context() as patch, tiny.compilations() as names:
+    patch.setattr(logs.Progress, 'update', noting)
+    state = train.train(config, workdir)
+    note(steps[0], names)
+  return Run(config, workdir, state, compiled)
