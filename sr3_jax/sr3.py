@@ -155,8 +155,9 @@ class SR3:
       # The paper's baseline: same network, no noise, one step, squared error.
       prediction = predict(params, x, jnp.zeros_like(x), jnp.zeros(x.shape[:1]))
       return jnp.mean(jnp.square(prediction - y0))
-    level = lambda k: diffusion.sample_gamma(k, self.gammas, 1)[0]
-    gamma = jax.vmap(level)(key)
+    # Folded, because split(k)[1], which sample_gamma uses, is fold_in(k, 1), of eps.
+    level = lambda k: diffusion.sample_gamma(jax.random.fold_in(k, 0), self.gammas, 1)
+    gamma = jax.vmap(level)(key)[:, 0]
     eps = samplers.normal(key, 1, y0.shape[1:])
     prediction = predict(params, x, diffusion.q_sample(y0, gamma, eps), gamma)
     error = prediction - diffusion.target(self.prediction, y0, eps, gamma)
