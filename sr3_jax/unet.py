@@ -53,7 +53,8 @@ class GroupNorm(nn.Module):
     spread = lambda g: jnp.repeat(g, channels // groups, axis=1)
     mean = grouped(x32.mean((1, 2)))
     square = grouped(jnp.square(x32).mean((1, 2)))
-    factor = scale[None] * spread(jax.lax.rsqrt(square - mean**2 + 1e-6))
+    variance = jnp.maximum(square - mean**2, 0)  # rounding, where x is constant
+    factor = scale[None] * spread(jax.lax.rsqrt(variance + 1e-6))
     shift = bias[None] - spread(mean) * factor
     return (x32 * factor[:, None, None] + shift[:, None, None]).astype(self.dtype)
 
@@ -97,14 +98,14 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-  """Self-attention over all positions, heads of 64 channels."""
+  """Self-attention over all positions; heads of 64 channels, or the next divisor."""
 
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     b, height, width, c = x.shape
-    heads = max(1, c // 64)
+    heads = next(n for n in range(max(1, c // 64), 0, -1) if c % n == 0)
     dense = lambda size, name, init: nn.Dense(
       size, kernel_init=init, dtype=self.dtype, name=name
     )
