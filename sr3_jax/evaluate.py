@@ -6,6 +6,7 @@ image j is a function of (seed, i, j) alone.
 """
 
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable, Iterable
@@ -60,18 +61,7 @@ class Restorer:
       parallel.replicate(jax.tree.map(lambda s, i=i: s[i : i + STRETCH], steps))
       for i in range(0, count, STRETCH)
     ]
-    stochastic = bool(np.any(table[:, 3]))
-
-    def begin(condition, index, sample):
-      return model.begin(keys(seed, index, sample[0]), condition)
-
-    def advance(params, x, carry, steps, index, sample, label):
-      key = keys(seed, index, sample[0])
-      return model.advance(params, key, x, carry, steps, stochastic, label)
-
-    self._begin = parallel.pmap(begin)
-    self._advance = parallel.pmap(advance, donate_argnums=(2,))
-    self._finish = parallel.pmap(model.finish)
+    self._begin, self._advance, self._finish = _walk_programs(model, seed)
 
   def __call__(
     self,
@@ -103,6 +93,30 @@ class Restorer:
     return self._finish(x, carry)
 
 
+@functools.lru_cache(maxsize=4)
+def _walk_programs(model: SR3, seed: int) -> tuple[Callable[..., Any], ...]:
+  """`begin`, `advance` and `finish` for all devices.
+
+  Kept by model, like the programs below, so that a training run compiles them once and
+  not at every evaluation.
+  """
+  stochastic = bool(np.any(model.walk[1][:, 3]))
+
+  def begin(condition, index, sample):
+    return model.begin(keys(seed, index, sample[0]), condition)
+
+  def advance(params, x, carry, steps, index, sample, label):
+    key = keys(seed, index, sample[0])
+    return model.advance(params, key, x, carry, steps, stochastic, label)
+
+  return (
+    parallel.pmap(begin),
+    parallel.pmap(advance, donate_argnums=(2,)),
+    parallel.pmap(model.finish),
+  )
+
+
+@functools.lru_cache(maxsize=4)
 def degrader(model: SR3, seed: int) -> Callable[[dict[str, jax.Array]], Any]:
   """Compiled: batch [D, b, ...] -> (truth, condition, bicubic upsampling) in float."""
 
@@ -113,6 +127,29 @@ def degrader(model: SR3, seed: int) -> Callable[[dict[str, jax.Array]], Any]:
 
   degrade = parallel.pmap(degrade)
   return lambda batch: degrade(batch['image'], batch['index'])
+
+
+@functools.lru_cache(maxsize=4)
+def _measurer(model: SR3, seed: int) -> Callable[..., Any]:
+  """Compiled: sums of every metric over the images of all devices."""
+
+  def measure(hr, condition, output, index, mask):
+    output = metrics.quantize(output)
+    low = model.degrade(keys(seed, index, 0), output)
+    each = {
+      # Identical images have no PSNR; 100 dB is far above what 8 bits can differ by.
+      'psnr': jnp.minimum(metrics.psnr(output, hr), 100.0),
+      'ssim': metrics.ssim(output, hr),
+      'consistency': metrics.consistency(low, condition),
+      'colour_drift': metrics.colour_drift(low, condition),
+      'power': metrics.radial_power(output),
+      'power_truth': metrics.radial_power(hr),
+      'images': jnp.ones(mask.shape),
+    }
+    keep = lambda v: jnp.where(mask.reshape(-1, *[1] * (v.ndim - 1)), v, 0).sum(0)
+    return jax.lax.psum(jax.tree.map(keep, each), parallel.AXIS)
+
+  return parallel.pmap(measure)
 
 
 @dataclasses.dataclass
@@ -156,24 +193,7 @@ def evaluate(
   Raises:
     sources.DataError: not one image could be read.
   """
-
-  def measure(hr, condition, output, index, mask):
-    output = metrics.quantize(output)
-    low = model.degrade(keys(seed, index, 0), output)
-    each = {
-      # Identical images have no PSNR; 100 dB is far above what 8 bits can differ by.
-      'psnr': jnp.minimum(metrics.psnr(output, hr), 100.0),
-      'ssim': metrics.ssim(output, hr),
-      'consistency': metrics.consistency(low, condition),
-      'colour_drift': metrics.colour_drift(low, condition),
-      'power': metrics.radial_power(output),
-      'power_truth': metrics.radial_power(hr),
-      'images': jnp.ones(mask.shape),
-    }
-    keep = lambda v: jnp.where(mask.reshape(-1, *[1] * (v.ndim - 1)), v, 0).sum(0)
-    return jax.lax.psum(jax.tree.map(keep, each), parallel.AXIS)
-
-  degrade, measure = degrader(model, seed), parallel.pmap(measure)
+  degrade, measure = degrader(model, seed), _measurer(model, seed)
   sums: dict[str, Any] = {}
   rows: list[list[np.ndarray]] = []
   titles = ['input', 'bicubic']
