@@ -45,7 +45,8 @@ class TrainState(flax.struct.PyTreeNode):
 
 def make_optimizer(c: ml_collections.ConfigDict) -> optax.GradientTransformation:
   """Adam with warm-up, then constant; optionally clipping and a decay at the end."""
-  rate = optax.linear_schedule(0.0, c.learning_rate, c.warmup_steps)
+  warmup = max(c.warmup_steps, 1)  # the first step already moves
+  rate = optax.linear_schedule(c.learning_rate / warmup, c.learning_rate, warmup - 1)
   if c.decay_steps:
     decay = optax.cosine_decay_schedule(c.learning_rate, c.decay_steps)
     rate = optax.join_schedules([rate, decay], [c.num_steps - c.decay_steps])
@@ -108,7 +109,7 @@ def train_step(
   state = state.replace(
     step=state.step + 1, params=params, ema=ema, opt_state=opt_state
   )
-  return state, {'loss': loss, 'grad_norm': optax.global_norm(grads)}
+  return state, {'loss': loss, 'grad_norm': optax.tree.norm(grads)}
 
 
 def training_data(config: ml_collections.ConfigDict) -> data.Batches:
@@ -223,12 +224,11 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
         step += 1
         progress.update(step, loss=parallel.unreplicate(window[-2:][0]['loss']))
 
-        logging_due = step % c.log_every == 0 or step == c.num_steps
         saving_due = step % config.checkpoint.every_steps == 0 or step == c.num_steps
-        if logging_due or saving_due:
+        # At every checkpoint too: a resumed run then means over the same steps.
+        if step % c.log_every == 0 or saving_due:
           losses, norms = _fetch(window)
           _check_finite(losses, norms, step, last_saved, manager)
-        if logging_due:
           writer.write(
             step,
             loss=losses.mean(),
@@ -236,15 +236,15 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
             images_per_second=progress.images_per_second,
             input_wait_seconds=waited / len(window),
           )
-          window, waited = window[-1:], 0.0
-        if saving_due:
-          writer.flush()
-          checkpoint.save(manager, step, parallel.unreplicate(state.saved()), batches)
-          last_saved = step
+          window, waited = [], 0.0
         every = config.eval.every_steps
         if every and step % every == 0 and step < c.num_steps:
           with progress.pause():
             during_training(config, model, state, step, workdir, writer)
+        if saving_due:  # last: what a checkpoint lies behind is never done again
+          writer.flush()
+          checkpoint.save(manager, step, parallel.unreplicate(state.saved()), batches)
+          last_saved = step
     batches.close()
   return parallel.unreplicate(state)
 
