@@ -1,7 +1,8 @@
 """SR3, faces 64 -> 512: arXiv:2104.07636, figure 4 and table A.1.
 
 The network has 614M parameters here (the paper: 625M). Weights, Adam and EMA are
-9.2 GiB of float32; activations are the larger part, so blocks are recomputed (model.remat).
+9.2 GiB of float32; activations are the larger part, so blocks are recomputed
+(model.remat).
 Train on FFHQ (data.path), evaluate on CelebA-HQ (data.eval_path). The paper shows
 pictures of this model but no metrics.
 One million steps at batch 256 are 1.8e21 FLOP: about 52 days at 400 TFLOP/s sustained.
