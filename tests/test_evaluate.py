@@ -1,0 +1,262 @@
+"""Evaluation on eight devices against scikit-image, Pillow and itself."""
+
+import functools
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from sr3_jax import checkpoint, evaluate, images, sources, train
+from sr3_jax.sr3 import SR3
+
+COUNT = 13  # eval.final_images of tests/tiny.py
+
+
+@pytest.fixture(scope='module')
+def workdir(trained, tmp_path_factory):
+  """Like the trained run, with a baseline beside it: somewhat different weights."""
+  folder = tmp_path_factory.mktemp('evaluated')
+  shutil.copytree(trained.workdir / 'checkpoints', folder / 'checkpoints')
+  other = jax.tree.map(lambda a: a * 1.1, trained.state.saved())
+  batches = train.training_data(trained.config)
+  with checkpoint.open_manager(folder / 'regression', keep=1) as manager:
+    checkpoint.save(manager, 7, other, batches)
+  batches.close()
+  return folder
+
+
+@pytest.fixture(scope='module')
+def narrow(trained, workdir):
+  """The table of --mode=eval: two batches of 8, one image a device, 3 are filling."""
+  return evaluate.evaluate_run(trained.config, workdir)
+
+
+@pytest.fixture(scope='module')
+def wide(trained, workdir) -> evaluate.Evaluation:
+  """The same images in one batch of 16, all shown."""
+  config = trained.config.copy_and_resolve_references()
+  config.eval.batch_size = 16
+  _, methods = evaluate.load_methods(config, workdir)
+  batches = evaluate.evaluation_data(config, COUNT)
+  result = evaluate.evaluate(
+    methods['sr3'].model,
+    methods,
+    batches,
+    seed=config.seed,
+    num_rows=COUNT + 5,
+    num_samples=2,
+  )
+  batches.close()
+  return result
+
+
+def test_the_batch_size_changes_nothing(narrow, wide):
+  assert list(narrow) == list(wide.table) == ['bicubic', 'regression', 'sr3']
+  for name, row in narrow.items():
+    assert row['images'] == wide.table[name]['images'] == COUNT
+    for key, value in row.items():
+      # An 8-bit level of one pixel may tip over.
+      np.testing.assert_allclose(value, wide.table[name][key], rtol=1e-3, err_msg=key)
+  exact = narrow['bicubic']
+  for key, value in exact.items():
+    np.testing.assert_allclose(value, wide.table['bicubic'][key], rtol=1e-5)
+
+
+def test_the_sheet_shows_every_method_and_sample(wide):
+  assert wide.titles == ['input', 'bicubic', 'regression', 'sr3 1', 'sr3 2', 'truth']
+  assert len(wide.rows) == COUNT
+  for row in wide.rows:
+    assert [image.shape for image in row] == [(4, 4, 3)] + [(16, 16, 3)] * 5
+    assert all(image.dtype == np.uint8 for image in row)
+    assert np.any(row[3] != row[4])
+
+
+def small(image: np.ndarray) -> np.ndarray:
+  """Pillow's bicubic reduction of a float [16, 16, 3] image, to [4, 4, 3]."""
+  channels = [PIL.Image.fromarray(np.float32(image[..., c])) for c in range(3)]
+  reduced = [c.resize((4, 4), PIL.Image.Resampling.BICUBIC) for c in channels]
+  return np.stack([np.asarray(c) for c in reduced], axis=-1)
+
+
+@pytest.mark.parametrize('method', ['bicubic', 'regression', 'sr3'])
+def test_numbers_are_those_of_the_8_bit_images(wide, method):
+  """What scikit-image and Pillow say about the pictures that evaluation shows."""
+  column = wide.titles.index({'sr3': 'sr3 1'}.get(method, method))
+  sums = dict.fromkeys(('psnr', 'ssim', 'consistency', 'colour_drift'), 0.0)
+  for row in wide.rows:
+    image, truth = row[column], row[-1]
+    sums['psnr'] += peak_signal_noise_ratio(truth, image)
+    sums['ssim'] += structural_similarity(
+      truth,
+      image,
+      channel_axis=-1,
+      gaussian_weights=True,
+      sigma=1.5,
+      use_sample_covariance=False,
+    )
+    error = (small(image) - small(truth)) / 255
+    sums['consistency'] += 1e5 * np.mean(error**2)
+    sums['colour_drift'] += 255 * np.mean(np.abs(error.mean(axis=(0, 1))))
+  for name, value in sums.items():
+    expected = value / COUNT
+    np.testing.assert_allclose(
+      wide.table[method][name], expected, rtol=1e-3, atol=1e-3, err_msg=name
+    )
+
+
+def test_truth_and_input_are_those_of_the_held_out_set(trained, wide):
+  batches = evaluate.evaluation_data(trained.config, COUNT)
+  crops = [image for batch in batches for image in batch['image'][batch['mask']]]
+  batches.close()
+  np.testing.assert_array_equal([row[-1] for row in wide.rows], crops)
+  for row in wide.rows:
+    expected = np.clip(np.round(small(row[-1])), 0, 255)
+    assert np.max(np.abs(row[0] - expected)) <= 1
+
+
+def test_samples_do_not_depend_on_the_batch(trained, workdir, wide):
+  """--mode=sample, eight at a time, against the batch of sixteen."""
+  config = trained.config.copy_and_resolve_references()
+  config.sample.num_images = COUNT
+  evaluate.sample_run(config, workdir)
+  names = {'input': 0, '0': 3, '1': 4, 'truth': 5}
+  files = sorted(path.name for path in (workdir / 'samples').iterdir())
+  assert files == sorted(f'{i:05d}_{n}.png' for i in range(COUNT) for n in names)
+  for i, row in enumerate(wide.rows):
+    for name, column in names.items():
+      written = np.asarray(PIL.Image.open(workdir / 'samples' / f'{i:05d}_{name}.png'))
+      difference = np.abs(written.astype(int) - row[column])
+      assert difference.max() <= 1
+      assert np.mean(difference > 0) < 0.01
+
+
+def test_eval_writes_its_results(trained, workdir, narrow):
+  results = json.loads((workdir / 'results.json').read_text())
+  assert results['step'] == 20
+  assert results['table'] == narrow
+  assert results['config']['sampler']['name'] == 'ddpm'
+  sheet = np.asarray(PIL.Image.open(workdir / 'samples.png'))
+  assert sheet.shape[-1] == 3
+  assert evaluate.finished(trained.config, workdir) == results
+  other = trained.config.copy_and_resolve_references()
+  other.sampler.num_steps = 2
+  assert evaluate.finished(other, workdir) is None
+  longer = trained.config.copy_and_resolve_references()
+  longer.train.num_steps = 21
+  assert evaluate.finished(longer, workdir) is None
+  assert evaluate.finished(trained.config, workdir / 'regression') is None
+
+
+def test_the_baseline_is_there_if_it_was_trained(trained, workdir):
+  step, methods = evaluate.load_methods(trained.config, trained.workdir)
+  assert (step, list(methods)) == (20, ['sr3'])
+  step, methods = evaluate.load_methods(trained.config, workdir)
+  assert (step, list(methods)) == (20, ['regression', 'sr3'])
+  assert methods['regression'].model.method == 'regression'
+  assert methods['regression'].num_steps == 1
+
+
+def test_no_batch_is_begun_after_the_time_is_up(trained, narrow):
+  del narrow  # the same programs
+  model = SR3.from_config(trained.config)
+  batches = evaluate.evaluation_data(trained.config, COUNT)
+  measure = functools.partial(evaluate.evaluate, model, {}, seed=0)
+  assert measure(batches, max_seconds=0.0).table['bicubic']['images'] == 8
+  assert measure(batches).table['bicubic']['images'] == COUNT - 8  # it went on
+  batches.close()
+
+
+def make_batch(seed: int, real: int) -> dict[str, np.ndarray]:
+  """Eight images, of which the first `real` count; the others are garbage."""
+  shape = (8, 16, 16, 3)
+  mask = np.arange(8) < real
+  return {
+    'image': np.random.default_rng(seed).integers(0, 256, shape, np.uint8),
+    'mask': mask,
+    'index': np.where(mask, np.arange(8), -1).astype(np.int32),
+  }
+
+
+def test_filling_does_not_count(trained):
+  model = SR3.from_config(trained.config)
+  measure = lambda *batches: evaluate.evaluate(model, {}, batches, seed=0).table
+  batch = make_batch(0, 5)
+  other = make_batch(1, 5)
+  other['image'][:5] = batch['image'][:5]
+  assert measure(batch) == measure(other)
+  assert measure(batch)['bicubic']['images'] == 5
+  # Means are over images, not over batches.
+  full = make_batch(2, 8)
+  parts = [measure(b)['bicubic'] for b in (batch, full)]
+  both = measure(batch, full)['bicubic']
+  assert both['images'] == 13
+  for key in ('psnr', 'ssim', 'consistency', 'colour_drift'):
+    mean = (5 * parts[0][key] + 8 * parts[1][key]) / 13
+    np.testing.assert_allclose(both[key], mean, rtol=1e-6)
+
+
+def test_nothing_to_measure_is_an_error(trained):
+  model = SR3.from_config(trained.config)
+  for batches in ([], [make_batch(0, 0)]):
+    with pytest.raises(sources.DataError, match='no held-out image'):
+      evaluate.evaluate(model, {}, batches, seed=0)
+
+
+def test_a_walk_may_be_cut_anywhere(trained, wide, monkeypatch):
+  """Three steps as 2 + 1, and told as they are done."""
+  config = trained.config.copy_and_resolve_references()
+  config.eval.batch_size = 16
+  monkeypatch.setattr(evaluate, 'STRETCH', 2)
+  model = SR3.from_config(config)
+  restorer = evaluate.Restorer(model, trained.state.ema, config.seed)
+  batches = evaluate.evaluation_data(config, COUNT)
+  told = []
+  result = evaluate.evaluate(
+    model, {'sr3': restorer}, batches, seed=0, num_rows=COUNT, on_steps=told.append
+  )
+  batches.close()
+  assert told == [2, 1]
+  for mine, row in zip(result.rows, wide.rows, strict=True):
+    assert np.max(np.abs(mine[2].astype(int) - row[3])) <= 1
+
+
+def test_keys_are_a_function_of_seed_sample_and_image():
+  draw = lambda *where: np.asarray(
+    jax.random.key_data(evaluate.keys(where[0], jnp.array([where[1]]), where[2]))
+  ).tobytes()
+  places = [(seed, i, j) for seed in (0, 1) for i in (-1, 0, 1, 7) for j in (0, 1)]
+  assert len({draw(*place) for place in places}) == len(places)
+  assert draw(1, 7, 1) == draw(1, 7, 1)
+
+
+def test_the_table_is_aligned_and_says_which_way_is_better():
+  row = dict.fromkeys(('psnr', 'ssim', 'consistency', 'detail', 'spectrum_db'), 1.25)
+  row |= {'colour_drift': 123.456, 'images': 3}
+  lines = evaluate.format_table({'bicubic': row, 'sr3': row}).splitlines()
+  assert len(lines) == 4
+  assert len({len(line) for line in lines}) == 1
+  assert 'PSNR dB' in lines[0]
+  assert '(higher)' in lines[1]
+  assert lines[2].split()[:4] == ['bicubic', '1.25', '1.250', '1.25']
+  assert lines[2].split()[-1] == '123.46'
+
+
+def test_a_json_file_is_replaced_whole(tmp_path):
+  path = evaluate.epath.Path(tmp_path) / 'a.json'
+  for value in ({'a': [1, 2]}, {'b': None}):
+    evaluate.write_json(path, value)
+    assert json.loads(path.read_text()) == value
+  assert [p.name for p in tmp_path.iterdir()] == ['a.json']
+
+
+def test_shown_images_round_as_the_measured_ones():
+  """One rounding: what is measured is what the file holds."""
+  grid = jnp.linspace(-1.2, 1.2, 3 * 512).reshape(1, 16, 32, 3)
+  shown = images.to_float(images.to_uint8(np.asarray(grid)))
+  measured = evaluate.metrics.quantize(grid)
+  np.testing.assert_allclose(shown, measured, atol=1e-6)

@@ -1,0 +1,275 @@
+"""Tables against theory, and walks on data for which the denoiser is known exactly."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sr3_jax import diffusion, samplers
+
+ALL = {**samplers.SAMPLERS, 'ddim_eta': lambda gammas: samplers.ddim(gammas, eta=0.5)}
+GAMMAS = diffusion.linear_gammas(2000)
+MEAN, STD = 0.4, 0.25
+
+
+def gaussian(y, gamma, mean=MEAN, std=STD):
+  """E[y0 | y] for data N(mean, std^2)."""
+  g = gamma[:, None, None, None]
+  gain = std**2 * jnp.sqrt(g) / (std**2 * g + 1 - g)
+  return mean + gain * (y - jnp.sqrt(g) * mean)
+
+
+def even_log_snr(num_steps):
+  """A walk in even steps of log-SNR over SR3's range, then to the clean image."""
+  first, last = diffusion.log_snr(GAMMAS[[1, -1]])
+  return np.r_[1, 1 / (1 + np.exp(-np.linspace(first, last, num_steps + 1)))]
+
+
+_advance = jax.jit(samplers.advance, static_argnums=(0, 4))
+
+
+def run(denoise, key, y, gammas, table):
+  """`samplers.sample`, but samplers with as many steps share a compilation."""
+  key = samplers.example_keys(key, len(y))
+  stochastic = bool(np.any(table[:, 3]))
+  steps = samplers.steps(gammas, table)
+  return _advance(denoise, key, (y, jnp.zeros_like(y)), steps, stochastic)[0]
+
+
+# -------------------------------------------------------------------- tables
+
+
+@pytest.mark.parametrize('name', ALL)
+@pytest.mark.parametrize('num_steps', [1, 2, 3, 20, 2000])
+def test_tables(name, num_steps):
+  """float64, finite, and the last row returns the estimate without noise."""
+  gammas = diffusion.respace(GAMMAS, num_steps, 'log_snr')
+  table = ALL[name](gammas)
+  assert table.shape == (num_steps, 4) and table.dtype == np.float64
+  assert np.all(np.isfinite(table))
+  np.testing.assert_allclose(table[-1], [0, 1, 0, 0], atol=1e-12)
+  # Without noise to remove, y = sqrt(gamma_t) y0 must become sqrt(gamma_s) y0.
+  a, b, c, _ = table.T
+  g_t, g_s = gammas[:0:-1], gammas[-2::-1]
+  np.testing.assert_allclose(a * np.sqrt(g_t) + b + c, np.sqrt(g_s), rtol=1e-9)
+
+
+@pytest.mark.parametrize('name', ['ddim', 'ddim_eta', 'ddpm_posterior'])
+def test_exact_marginals(name):
+  """With the true y0 these keep y ~ N(sqrt(gamma) y0, 1 - gamma) at every level."""
+  gammas = diffusion.respace(GAMMAS, 30)
+  a, _, _, d = ALL[name](gammas).T
+  np.testing.assert_allclose(
+    a**2 * (1 - gammas[:0:-1]) + d**2, 1 - gammas[-2::-1], rtol=1e-9, atol=1e-15
+  )
+
+
+@pytest.mark.parametrize('num_steps', [2, 20, 2000])
+def test_the_papers_reverse_step(num_steps):
+  """Algorithm 2, written with eps, is the table's form written with y0."""
+  gammas = diffusion.respace(GAMMAS, num_steps)
+  y, eps = np.random.default_rng(0).standard_normal((2, num_steps))
+  gamma, alpha = gammas[:0:-1], gammas[:0:-1] / gammas[-2::-1]
+  mean = (y - (1 - alpha) / np.sqrt(1 - gamma) * eps) / np.sqrt(alpha)
+  y0 = (y - np.sqrt(1 - gamma) * eps) / np.sqrt(gamma)
+  for name in ('ddpm', 'ddpm_posterior'):
+    a, b, c, d = ALL[name](gammas).T
+    np.testing.assert_allclose(a * y + b * y0, mean, rtol=1e-7, atol=1e-9)
+    assert np.all(c == 0)
+    variance = 1 - alpha
+    if name == 'ddpm_posterior':
+      variance = variance * (1 - gammas[-2::-1]) / (1 - gamma)
+    np.testing.assert_allclose(d[:-1] ** 2, variance[:-1], rtol=1e-9)
+
+
+def test_ratio_of_the_two_variances():
+  """At T = 2000, from an independent computation: 0.14, 0.80 and 0.99."""
+  t = [-2, -10, -200]
+  small, large = samplers.ddpm_posterior(GAMMAS)[t, 3], samplers.ddpm(GAMMAS)[t, 3]
+  np.testing.assert_allclose((small / large) ** 2, [0.14, 0.80, 0.99], atol=0.006)
+
+
+def test_ddim_with_eta_1_is_the_posterior():
+  for spacing in ('time', 'log_snr'):
+    gammas = diffusion.respace(GAMMAS, 50, spacing)
+    np.testing.assert_allclose(
+      samplers.ddim(gammas, eta=1.0), samplers.ddpm_posterior(gammas), atol=1e-9
+    )
+
+
+def test_2m_starts_and_ends_as_ddim():
+  """In first order; between, it extrapolates in log-SNR from the previous estimate."""
+  gammas = diffusion.respace(GAMMAS, 12)
+  multistep, first_order = samplers.dpmpp_2m(gammas), samplers.ddim(gammas)
+  np.testing.assert_allclose(multistep[[0, -1]], first_order[[0, -1]], atol=1e-12)
+  snr = diffusion.log_snr(gammas)[:0:-1]
+  for k in range(1, 11):
+    # Half-way to the next level, on the line through the last two estimates.
+    ahead = (snr[k + 1] - snr[k]) / 2 / (snr[k] - snr[k - 1])
+    weight = first_order[k, 1]
+    np.testing.assert_allclose(
+      multistep[k],
+      [first_order[k, 0], weight * (1 + ahead), -weight * ahead, 0],
+      rtol=1e-9,
+    )
+
+
+def test_errors():
+  with pytest.raises(ValueError, match=r'3 steps need a \[3, 4\] table: \(2, 4\)'):
+    samplers.steps(np.array([1, 0.9, 0.5, 0.1]), np.zeros((2, 4)))
+  for gammas in ([0.9, 0.5], [1, 0.5, 0.6], [1, 0.5, 0]):
+    for sampler in ALL.values():
+      with pytest.raises(ValueError, match='fall from 1'):
+        sampler(np.array(gammas))
+
+
+# --------------------------------------------------------------------- walks
+
+
+@pytest.mark.parametrize(
+  ('name', 'num_steps', 'std'),
+  [
+    ('ddpm', 100, 0.262),
+    ('ddpm_posterior', 100, 0.223),
+    ('ddpm', 20, 0.316),
+    ('ddpm_posterior', 20, 0.167),
+  ],
+)
+def test_the_two_variances_bracket_the_truth(name, num_steps, std):
+  """Spread of samples where data has 0.25, from an independent simulation."""
+  line = {100: (1e-6, 0.2), 20: (1e-4, 0.8)}[num_steps]
+  gammas = diffusion.linear_gammas(num_steps, *line)
+  y = jax.random.normal(jax.random.key(1), (64, 32, 32, 1))
+  samples = run(gaussian, jax.random.key(2), y, gammas, ALL[name](gammas))
+  # The spread of 65536 samples is known to 0.0007.
+  np.testing.assert_allclose(samples.std(), std, atol=0.002)
+  np.testing.assert_allclose(samples.mean(), MEAN, atol=0.004)
+
+
+@pytest.mark.parametrize(
+  ('name', 'errors'),
+  [
+    ('ddim', [0.084, 0.045, 0.023, 0.012]),
+    ('dpmpp_2m', [0.013, 0.0062, 0.0017, 0.00045]),
+  ],
+)
+def test_order_of_convergence(name, errors):
+  """Error of 10, 20, 40 and 80 steps against the exact solution of the ODE.
+
+  On Gaussian data the flow maps quantiles to quantiles: a start 1.3 above the mean of
+  pure noise ends at the matching place of the data. First order halves the error with
+  twice the steps, second order quarters it. The figures come from another program.
+  """
+  start = 1.3
+  g = GAMMAS[-1]
+  quantile = (start - np.sqrt(g) * MEAN) / np.sqrt(STD**2 * g + 1 - g)
+  truth = MEAN + STD * quantile
+  y = jnp.full((1, 1, 1, 1), start)
+  found = []
+  for num_steps in (10, 20, 40, 80):
+    gammas = even_log_snr(num_steps)
+    end = run(gaussian, jax.random.key(0), y, gammas, ALL[name](gammas))
+    found.append(abs(float(end[0, 0, 0, 0]) - truth))
+  np.testing.assert_allclose(found, errors, rtol=0.04)
+  order = np.log2(found[2] / found[3])
+  assert (0.9 < order < 1.1) if name == 'ddim' else (1.8 < order < 2.2)
+
+
+def mixture(y, gamma):
+  """E[y0 | y] for 30 % N(-0.7, 0.1^2) and 70 % N(0.5, 0.1^2)."""
+  g = gamma[:, None, None, None]
+  variance = 0.1**2 * g + 1 - g
+  evidence = lambda share, mean: (
+    share * jnp.exp(-((y - jnp.sqrt(g) * mean) ** 2) / 2 / variance)
+  )
+  low, high = evidence(0.3, -0.7), evidence(0.7, 0.5)
+  weight = (low + 1e-30) / (low + high + 2e-30)
+  each = lambda mean: gaussian(y, gamma, mean, 0.1)
+  return weight * each(-0.7) + (1 - weight) * each(0.5)
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_two_modes(name):
+  """A mean is easily right by luck: modes have shares, places and widths."""
+  gammas = diffusion.respace(GAMMAS, 150, 'cosine')
+  y = jax.random.normal(jax.random.key(1), (8, 32, 32, 1))
+  samples = run(mixture, jax.random.key(2), y, gammas, ALL[name](gammas))
+  low = samples < -0.1
+  np.testing.assert_allclose(low.mean(), 0.3, atol=0.02)
+  for inside, mean in ((low, -0.7), (~low, 0.5)):
+    np.testing.assert_allclose(samples[inside].mean(), mean, atol=0.02)
+    np.testing.assert_allclose(samples[inside].std(), 0.1, rtol=0.15)
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_the_walk_meets_every_level_once(name):
+  """What `denoise` is asked: gamma_T first, gamma_1 last; its answer there is kept."""
+  gammas = diffusion.respace(GAMMAS, 4)
+  met = []
+
+  def denoise(y, gamma):
+    met.append(float(gamma[0]))
+    assert gamma.shape == y.shape[:1]
+    return jnp.full_like(y, 0.5)
+
+  y = jnp.zeros((2, 2, 2, 1))
+  with jax.disable_jit():
+    end = samplers.sample(denoise, jax.random.key(0), y, gammas, ALL[name](gammas))
+  np.testing.assert_allclose(met, gammas[:0:-1], rtol=1e-6)
+  np.testing.assert_allclose(end, 0.5, atol=1e-6)
+
+
+# --------------------------------------------------------------------- noise
+
+
+def test_noise_is_new_at_every_step_and_for_every_example():
+  """Adding up n independent noises has variance n; one repeated would have n^2."""
+  num_steps = 8
+  gammas = diffusion.linear_gammas(num_steps, 0.1, 0.5)
+  table = np.tile([1.0, 0, 0, 1.0], (num_steps, 1))
+  y = jnp.zeros((6, 32, 32, 1))
+  end = run(lambda y, gamma: y, jax.random.key(0), y, gammas, table)
+  np.testing.assert_allclose(end.var((1, 2, 3)), num_steps, rtol=0.15)
+  correlation = np.corrcoef(end.reshape(6, -1)) - np.eye(6)
+  assert np.abs(correlation).max() < 0.15
+
+
+def test_an_example_depends_on_its_own_key_only():
+  gammas = diffusion.respace(GAMMAS, 2)
+  table = samplers.ddpm(gammas)
+  keys = samplers.example_keys(jax.random.key(0), 3)
+  y = jax.random.normal(jax.random.key(1), (3, 4, 4, 1))
+  together = run(gaussian, keys, y, gammas, table)
+  for b in range(3):
+    alone = run(gaussian, keys[b : b + 1], y[b : b + 1], gammas, table)
+    np.testing.assert_allclose(together[b : b + 1], alone, atol=1e-6)
+  others = keys.at[1].set(jax.random.key(7))
+  changed = run(gaussian, others, y, gammas, table)
+  np.testing.assert_array_equal(changed[::2], together[::2])
+  assert np.abs(changed[1] - together[1]).min() > 0
+
+
+def test_example_keys():
+  """One key stands for a batch of any size: the first three of five are the three."""
+  key = jax.random.key(5)
+  three, five = samplers.example_keys(key, 3), samplers.example_keys(key, 5)
+  assert three.shape == (3,)
+  assert jnp.all(three == five[:3])
+  assert len(np.unique(jax.random.key_data(five), axis=0)) == 5
+  assert samplers.example_keys(three, 3) is three
+
+
+@pytest.mark.parametrize('name', ['ddpm', 'dpmpp_2m'])
+def test_a_walk_can_be_cut_anywhere(name):
+  """The noise and the previous estimate survive a cut."""
+  gammas = diffusion.respace(GAMMAS, 6)
+  table = ALL[name](gammas)
+  key = samplers.example_keys(jax.random.key(0), 3)
+  y = jax.random.normal(jax.random.key(1), (3, 4, 4, 1))
+  whole = samplers.sample(gaussian, key, y, gammas, table)
+  steps = samplers.steps(gammas, table)
+  carry = (y, jnp.zeros_like(y))
+  for start in (0, 2, 4):  # of one length, to share a compilation
+    stretch = {name: values[start : start + 2] for name, values in steps.items()}
+    carry = _advance(gaussian, key, carry, stretch, True)
+  np.testing.assert_allclose(carry[0], whole, atol=1e-6)

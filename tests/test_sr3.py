@@ -1,0 +1,400 @@
+"""The method with an oracle in place of the network, and with a tiny network."""
+
+import pathlib
+import runpy
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import skimage.data
+
+from sr3_jax import degradations, diffusion, samplers
+from sr3_jax.config import get_config
+from sr3_jax.sr3 import SR3
+
+CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
+SAMPLERS = ('ddpm', 'ddpm_posterior', 'ddim', 'dpmpp_2m')
+
+
+def tiny(**changes):
+  """A configuration whose network compiles fast; `changes` are 'a.b' -> value."""
+  config = get_config()
+  config.update_from_flattened_dict(
+    {
+      'data.image_size': 16,
+      'model.channels': 8,
+      'model.multipliers': (1,),
+      'model.num_blocks': 1,
+      'model.attention_resolutions': (),
+      'model.middle_attention': False,
+      'model.patch': 4,
+      'model.dtype': 'float32',
+      'sampler.num_steps': 4,
+    }
+    | {key.replace('__', '.'): value for key, value in changes.items()}
+  )
+  return config
+
+
+def photos(batch=4):
+  """uint8 [batch, 16, 16, 3]: neighbouring parts of a photograph."""
+  image = skimage.data.astronaut()
+  return np.stack([image[100:116, 200 + 16 * b : 216 + 16 * b] for b in range(batch)])
+
+
+def to_float(image):
+  return image.astype(np.float32) / 127.5 - 1
+
+
+def condition_of(image):
+  return degradations.resize(to_float(image), 4, 4)
+
+
+def keys(batch, seed=0):
+  return jax.random.split(jax.random.key(seed), batch)
+
+
+class Oracle(SR3):
+  """Knows the truth: `params` is the clean image, float32 in [-1, 1]."""
+
+  def predict(self, params, x, y, gamma, label=None, dropout_key=None):
+    g = gamma[:, None, None, None]
+    y0 = ((params - x) if self.residual else params) * self.y0_scale
+    if self.method == 'regression':
+      return y0
+    eps = (y - jnp.sqrt(g) * y0) / jnp.sqrt(1 - g)
+    v = jnp.sqrt(g) * eps - jnp.sqrt(1 - g) * y0
+    return {'eps': eps, 'v': v, 'y0': y0}[self.prediction]
+
+
+class Constant(SR3):
+  """Predicts `params`, whatever it sees."""
+
+  def predict(self, params, x, y, gamma, label=None, dropout_key=None):
+    return jnp.full_like(x, params)
+
+
+class Watch(SR3):
+  """Remembers what the network is shown; for use outside of jit."""
+
+  def predict(self, params, x, y, gamma, label=None, dropout_key=None):
+    params.append({'x': x, 'y': y, 'gamma': gamma, 'label': label, 'key': dropout_key})
+    return jnp.zeros_like(x)
+
+
+# ------------------------------------------------------------------ the oracle
+
+SPACES = [
+  ('eps', False, 1.0),
+  ('eps', True, 4.0),
+  ('v', False, 1.0),
+  ('v', True, 4.0),
+  ('y0', False, 0.5),
+  ('y0', True, 1.0),
+]
+
+
+@pytest.mark.parametrize(('prediction', 'residual', 'y0_scale'), SPACES)
+def test_the_oracle_restores_the_truth(prediction, residual, y0_scale):
+  """Exact predictions lead every sampler back to the image, from any noise."""
+  truth = to_float(photos(2))
+  condition = condition_of(photos(2))
+  changes = {
+    'diffusion__prediction': prediction,
+    'diffusion__residual': residual,
+    'diffusion__y0_scale': y0_scale,
+  }
+  models = [
+    Oracle.from_config(
+      tiny(sampler__name=name, sampler__clip=name != 'ddim', **changes)
+    )
+    for name in SAMPLERS
+  ]
+
+  @jax.jit
+  def restore(truth, condition):
+    return [model.restore(truth, jax.random.key(0), condition) for model in models]
+
+  for name, image in zip(SAMPLERS, restore(truth, condition), strict=True):
+    np.testing.assert_allclose(image, truth, atol=2e-3, err_msg=name)
+
+
+@pytest.mark.parametrize(('prediction', 'residual', 'y0_scale'), SPACES)
+def test_the_oracle_has_no_loss(prediction, residual, y0_scale):
+  changes = {
+    'diffusion__prediction': prediction,
+    'diffusion__residual': residual,
+    'diffusion__y0_scale': y0_scale,
+  }
+  model = Oracle.from_config(tiny(**changes))
+  loss = jax.jit(lambda truth, image: model.loss(truth, keys(4), {'image': image}))
+  truth = to_float(photos())
+  # eps is a quotient of two small differences at the cleanest levels.
+  assert float(loss(truth, photos())) < 1e-3
+  assert float(loss(truth + 0.1, photos())) > 0.01
+
+
+@pytest.mark.parametrize(
+  ('prediction', 'power', 'truth'),
+  [
+    ('eps', 'l1', np.sqrt(2 / np.pi)),  # E|eps|
+    ('eps', 'l2', 1.0),
+    ('y0', 'l1', None),
+    ('y0', 'l2', None),
+  ],
+)
+def test_loss_is_algorithm_1(prediction, power, truth):
+  """What a network that always says 0 pays, known in closed form."""
+  config = tiny(diffusion__prediction=prediction, diffusion__loss=power)
+  model = Constant.from_config(config)
+  image = np.tile(photos(), (16, 1, 1, 1))
+  loss = jax.jit(lambda image: model.loss(0.0, jax.random.key(1), {'image': image}))
+  if truth is None:
+    truth = np.mean(np.abs(to_float(image)) ** int(power[1]))
+  np.testing.assert_allclose(loss(image), truth, rtol=0.01)
+
+
+# ------------------------------------------------------------------- randomness
+
+
+def test_what_the_network_sees_in_training():
+  """x, then y with noise of N(0, 1), its own level and its own noise per example."""
+  config = tiny(diffusion__schedule='cosine', diffusion__num_levels=1000)
+  model, seen = Watch.from_config(config), []
+  image = np.tile(photos(1), (64, 1, 1, 1))
+  model.loss(seen, keys(64), {'image': image, 'label': np.arange(64)})
+  (shown,) = seen
+  np.testing.assert_array_equal(shown['label'], np.arange(64))
+  assert shown['key'] is None  # no dropout in this configuration
+  x = degradations.resize(condition_of(image), 16, 16)
+  np.testing.assert_allclose(shown['x'], x, atol=1e-6)
+  gamma = np.asarray(shown['gamma'], np.float64)
+  assert len(np.unique(gamma)) == 64 and gamma.min() < 0.1 and gamma.max() > 0.9
+  signal = np.sqrt(gamma)[:, None, None, None] * to_float(image)
+  eps = (shown['y'] - signal) / np.sqrt(1 - gamma)[:, None, None, None]
+  eps = eps.reshape(64, -1)[gamma < 0.999]
+  np.testing.assert_allclose(eps.std(), 1, rtol=0.02)
+  np.testing.assert_allclose(eps.mean(), 0, atol=0.02)
+  correlation = np.corrcoef(eps) - np.eye(len(eps))
+  assert np.abs(correlation).max() < 0.2
+
+
+def test_noise_is_independent_of_its_level():
+  """One key makes both: they must not be made from the same bits."""
+  # One level from 1 to 0.25, so gamma shows the uniform draw inside it.
+  config = tiny(
+    diffusion__num_levels=1,
+    diffusion__start=0.75,
+    diffusion__end=0.75,
+    diffusion__residual=True,
+    sampler__num_steps=1,
+  )
+  model, seen = Watch.from_config(config), []
+  flat = np.full((256, 4, 4, 3), 128, np.uint8)  # the residual is 0, so y is noise
+  model.loss(seen, keys(256), {'image': flat})
+  gamma = np.asarray(seen[0]['gamma'])
+  assert gamma.min() > 0.24 and gamma.max() < 1
+  eps = seen[0]['y'] / np.sqrt(1 - gamma)[:, None, None, None]
+  together = np.corrcoef(np.c_[gamma, eps.reshape(256, -1)].T)[0, 1:]
+  # 48 pixels: the largest chance correlation of 256 pairs is about 0.17.
+  assert np.abs(together).max() < 0.25
+
+
+def test_the_start_is_noise_of_its_own():
+  """Not that of the first step, nor of another example; the same for any batch."""
+  model = SR3.from_config(tiny())
+  condition = condition_of(photos())
+  _, (start, previous) = model.begin(keys(4), condition)
+  np.testing.assert_allclose(start.std(), 1, rtol=0.05)
+  np.testing.assert_array_equal(previous, 0)
+  first = samplers.normal(keys(4), 1, start.shape[1:])
+  both = np.concatenate([start.reshape(4, -1), first.reshape(4, -1)])
+  assert np.abs(np.corrcoef(both) - np.eye(8)).max() < 0.2
+  _, (alone, _) = model.begin(keys(4)[2:3], condition[2:3])
+  np.testing.assert_array_equal(alone[0], start[2])
+
+
+# --------------------------------------------------------- with a small network
+
+
+@pytest.fixture(scope='module')
+def trained():
+  """A model with random weights, as if trained, and its compiled functions."""
+  model = SR3.from_config(tiny())
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(
+    lambda p: p + 0.2 * rng.standard_normal(p.shape, np.float32),
+    model.init(jax.random.key(0)),
+  )
+  return model, params, jax.jit(model.restore)
+
+
+def test_loss_does_not_depend_on_how_a_batch_is_split(trained):
+  model, params, _ = trained
+  loss = jax.jit(lambda key, image: model.loss(params, key, {'image': image}))
+  whole = loss(keys(4), photos())
+  halves = [loss(keys(4)[half], photos()[half]) for half in (slice(2), slice(2, 4))]
+  np.testing.assert_allclose(whole, np.mean(halves), rtol=1e-5)
+  assert abs(whole - loss(keys(4, seed=1), photos())) > 1e-3
+
+
+def test_restore(trained):
+  """A function of each example's key and condition alone, in [-1, 1]."""
+  _, params, restore = trained
+  condition = condition_of(photos())
+  image = restore(params, keys(4), condition)
+  assert image.shape == (4, 16, 16, 3) and image.dtype == jnp.float32
+  assert image.min() == -1 and image.max() == 1  # random weights overshoot
+  np.testing.assert_array_equal(image, restore(params, keys(4), condition))
+  alone = restore(params, keys(4)[1:2], condition[1:2])
+  np.testing.assert_allclose(alone[0], image[1], atol=1e-4)
+  other = restore(params, keys(4).at[1].set(jax.random.key(9)), condition)
+  np.testing.assert_array_equal(other[::2], image[::2])
+  assert np.abs(other[1] - image[1]).max() > 0.1
+
+
+def test_restore_in_stretches(trained):
+  """begin, advance, finish: what shows progress is the same walk."""
+  model, params, restore = trained
+  condition = condition_of(photos())
+  gammas, table = model.walk
+  steps = samplers.steps(gammas, table)
+  advance = jax.jit(partial(model.advance, stochastic=True))
+  x, carry = model.begin(keys(4), condition)
+  for start, stop in ((0, 2), (2, 4)):
+    stretch = {name: value[start:stop] for name, value in steps.items()}
+    carry = advance(params, keys(4), x, carry, stretch)
+  image = model.finish(x, carry)
+  np.testing.assert_allclose(image, restore(params, keys(4), condition), atol=1e-4)
+
+
+def test_clipping_acts_on_the_image():
+  """The estimate is clipped where it is an image, not where it is a residual."""
+  for residual in (False, True):
+    config = tiny(
+      diffusion__prediction='y0',
+      diffusion__residual=residual,
+      diffusion__y0_scale=4.0,
+      sampler__num_steps=2,
+      sampler__name='ddim',
+    )
+    condition = jnp.full((1, 4, 4, 3), 0.5)
+    carries = {}
+    for clip in (True, False):
+      config.sampler.clip = clip
+      model = Constant.from_config(config)
+      x, carry = model.begin(keys(1), condition)
+      carry = model.advance(10.0, keys(1), x, carry, samplers.steps(*model.walk), False)
+      carries[clip] = carry[1].mean()
+      assert np.all(model.finish(x, carry) == 1)
+    # y0 = 10 is an image of 2.5, or 3 over x = 0.5. Clipped to 1, y0 is 4 or 2.
+    np.testing.assert_allclose(carries[True], 2.0 if residual else 4.0, rtol=1e-5)
+    np.testing.assert_allclose(carries[False], 10.0, rtol=1e-5)
+
+
+def test_a_sampler_of_ones_own():
+  """Any table over any levels runs on any model."""
+  model, seen = Watch.from_config(tiny()), []
+  gammas = np.array([1, 0.8, 0.3, 1e-3])
+  with jax.disable_jit():
+    model.restore(
+      seen, keys(1), condition_of(photos(1)), table=samplers.ddim(gammas), gammas=gammas
+    )
+  np.testing.assert_allclose([float(s['gamma'][0]) for s in seen], [1e-3, 0.3, 0.8])
+
+
+# ------------------------------------------------------------------- regression
+
+
+def test_regression_is_one_call_without_noise():
+  """The paper's baseline: squared error, and nothing random."""
+  for residual in (False, True):
+    config = tiny(method='regression', diffusion__residual=residual)
+    oracle = Oracle.from_config(config)
+    truth = to_float(photos())
+    np.testing.assert_allclose(
+      oracle.loss(truth, keys(4), {'image': photos()}), 0, atol=1e-10
+    )
+    image = oracle.restore(truth, keys(4), condition_of(photos()))
+    np.testing.assert_allclose(image, truth, atol=1e-6)
+
+  constant = Constant.from_config(tiny(method='regression'))
+  loss = [constant.loss(0.3, keys(4, seed), {'image': photos()}) for seed in (0, 1)]
+  assert loss[0] == loss[1]
+  np.testing.assert_allclose(loss[0], np.mean((0.3 - truth) ** 2), rtol=1e-5)
+
+  watch, seen = Watch.from_config(tiny(method='regression')), []
+  for seed in (0, 1):
+    watch.restore(seen, keys(4, seed), condition_of(photos()))
+  assert len(seen) == 2  # one for each call
+  np.testing.assert_array_equal(seen[0]['y'], 0)
+  np.testing.assert_array_equal(seen[0]['x'], seen[1]['x'])
+
+
+# --------------------------------------------------------------- configurations
+
+
+@pytest.mark.parametrize('residual', [False, True])
+def test_encode_and_decode(residual):
+  config = tiny(diffusion__residual=residual, diffusion__y0_scale=4.0)
+  model = SR3.from_config(config)
+  image = to_float(photos())
+  x = model.upsample(condition_of(photos()))
+  assert x.shape == image.shape
+  y0 = model.encode(image, x)
+  np.testing.assert_allclose(y0, 4 * (image - x) if residual else 4 * image, atol=1e-5)
+  np.testing.assert_allclose(model.decode(y0, x), image, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('key', 'known'),
+  [
+    ('task.name', 'super_resolution'),
+    ('method', 'sr3, regression'),
+    ('diffusion.schedule', 'linear, cosine'),
+    ('diffusion.prediction', 'eps, v, y0'),
+    ('diffusion.loss', 'l1, l2'),
+    ('sampler.name', 'ddpm, ddpm_posterior, ddim, dpmpp_2m'),
+    ('sampler.spacing', 'time, log_snr, cosine'),
+  ],
+)
+def test_unknown_names_are_answered_with_the_known_ones(key, known):
+  config = tiny()
+  config.update_from_flattened_dict({key: 'nonsense'})
+  with pytest.raises(ValueError, match=rf"unknown \w+ 'nonsense'; known: {known}"):
+    SR3.from_config(config)
+
+
+def test_more_steps_than_levels():
+  with pytest.raises(ValueError, match='2001 sampling steps'):
+    SR3.from_config(tiny(sampler__num_steps=2001))
+
+
+@pytest.mark.parametrize('name', sorted(path.stem for path in CONFIGS.glob('*.py')))
+def test_walks_of_the_configs(name):
+  """Sampling starts where the network was trained on noise, for any step count."""
+  config = runpy.run_path(str(CONFIGS / f'{name}.py'))['get_config']()
+  for num_steps in (config.sampler.num_steps, 1, 7, 100, 250):
+    config.sampler.num_steps = num_steps
+    gammas, table = SR3.from_config(config).walk
+    assert len(gammas) == num_steps + 1 and table.shape == (num_steps, 4)
+    assert gammas[-1] <= 1e-4
+
+
+def test_the_papers_recipe():
+  """2000 levels, 100 steps of Algorithm 2 with its variance; eps, L1, no residual."""
+  model = SR3.from_config(get_config())
+  np.testing.assert_array_equal(model.gammas, diffusion.linear_gammas(2000, 1e-6, 1e-2))
+  gammas, table = model.walk
+  assert len(table) == 100
+  np.testing.assert_array_equal(table, samplers.ddpm(gammas))
+  assert (model.method, model.prediction, model.residual) == ('sr3', 'eps', False)
+  assert model.loss_power == 1
+
+
+def test_eta_reaches_ddim():
+  model = SR3.from_config(tiny(sampler__name='ddim', sampler__eta=1.0))
+  gammas, table = model.walk
+  np.testing.assert_allclose(table, samplers.ddpm_posterior(gammas), atol=1e-9)
