@@ -28,7 +28,7 @@ class MetricsWriter:
   """Writes metrics to `metrics.jsonl` in the workdir, and to TensorBoard if asked.
 
   Every line is one JSON object: {"step": 100, "time": Unix seconds, name: number or
-  null, ...}; null stands for nan and infinities. On a local disk every line is
+  null, ...}; null stands for nan, infinities and None. On a local disk every line is
   there as soon as it is written. Object stores (gs://) can't append: there the whole
   file is written by `flush` and `close`, so flush before every checkpoint, or a kill
   loses the lines in between.
@@ -67,7 +67,7 @@ class MetricsWriter:
       self._tensorboard = _tensorboard_writer(workdir / 'tensorboard')
 
   def write(self, step: int, /, **scalars: Any) -> None:
-    """Appends one line; scalars are anything that `float` takes."""
+    """Appends one line; scalars are anything that `float` takes, or None."""
     if not self._enabled:
       return
     numbers = {name: _number(value) for name, value in scalars.items()}
@@ -329,7 +329,9 @@ class _ShortFormatter(python_logging.Formatter):
 
 
 def _number(value: Any) -> int | float | None:
-  """A JSON number of 7 digits, all that float32 has; null if it isn't finite."""
+  """A JSON number of 7 digits, all that float32 has; null if there is none."""
+  if value is None:
+    return None
   if isinstance(value, int | np.integer):
     return int(value)
   value = float(value)
