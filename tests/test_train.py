@@ -435,6 +435,17 @@ def test_a_loss_that_is_not_finite_stops_the_run(
   assert positions(tmp_path)['20']['position'] == 20
 
 
+def test_a_line_at_the_first_step_has_no_speed_yet(config, tmp_path, monkeypatch):
+  monkeypatch.setattr(train.SR3, 'from_config', lambda config: Fragile('loss'))
+  c = config.copy_and_resolve_references()
+  c.train.num_steps, c.train.log_every, c.eval.every_steps = 2, 1, 0
+  train.train(c, tmp_path)
+  lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').open()]
+  assert [line['step'] for line in lines] == [1, 2]
+  assert lines[0]['images_per_second'] is None
+  assert lines[1]['images_per_second'] > 0
+
+
 # ----------------------------------------------------------------- configurations
 
 
