@@ -4,6 +4,9 @@ The defaults are SR3's 64 -> 256 natural-image recipe (arXiv:2104.07636, section
 Table A.1). The files in configs/ take them and write only what differs.
 """
 
+import json
+from typing import Any
+
 import ml_collections
 
 ConfigDict = ml_collections.ConfigDict
@@ -93,3 +96,8 @@ def get_config() -> ConfigDict:
   c.sample.num_images = 8
   c.sample.num_samples = 3  # of each image
   return c
+
+
+def as_json(config: ConfigDict) -> dict[str, Any]:
+  """The configuration as it reads back from a JSON file."""
+  return json.loads(config.to_json_best_effort())

@@ -5,11 +5,12 @@ Outputs are rounded to 8 bits before they are measured, as files would be. Sampl
 image j is a function of (seed, i, j) alone.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from absl import logging
 from etils import epath
 
 from sr3_jax import checkpoint, data, images, logs, metrics, parallel, samplers, sources
+from sr3_jax.config import as_json
 from sr3_jax.sr3 import SR3
 
 # A walk is cut into stretches of this many steps, to show progress in between.
@@ -300,14 +302,7 @@ def evaluate_run(
   samples = config.sample.num_samples if config.method == 'sr3' else 1
   total = sum(m.num_steps for m in methods.values()) * batches.num_batches
   total += methods[config.method].num_steps * (samples - 1)
-  with logs.Progress(total, unit='sampling step', enabled=main_process) as progress:
-    done = 0
-
-    def on_steps(steps):
-      nonlocal done
-      done += steps
-      progress.update(done)
-
+  with _sampling_progress(total) as on_steps:
     result = evaluate(
       methods[config.method].model,
       methods,
@@ -321,7 +316,7 @@ def evaluate_run(
   if main_process:
     images.write(workdir / 'samples.png', images.sheet(result.rows, result.titles))
     results = {'step': step, 'table': result.table, 'config': as_json(config)}
-    write_json(workdir / 'results.json', results)
+    logs.write_json(workdir / 'results.json', results)
     count = result.table['bicubic']['images']
     logging.info('%d held-out images, step %d:', count, step)
     print(format_table(result.table))
@@ -342,18 +337,8 @@ def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> No
   degrade = degrader(method.model, config.seed)
   titles = ['input', *(f'sample {i + 1}' for i in range(samples)), 'truth']
   rows = []
-  with logs.Progress(
-    method.num_steps * batches.num_batches * samples,
-    unit='sampling step',
-    enabled=jax.process_index() == 0,
-  ) as progress:
-    done = 0
-
-    def on_steps(steps):
-      nonlocal done
-      done += steps
-      progress.update(done)
-
+  total = method.num_steps * batches.num_batches * samples
+  with _sampling_progress(total) as on_steps:
     for batch in batches:
       real = np.flatnonzero(batch['mask'])
       numbers = batch['index'][real]
@@ -373,6 +358,21 @@ def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> No
     print(f'pictures: {workdir / "samples"}, sheet: {workdir / "samples.png"}')
 
 
+@contextlib.contextmanager
+def _sampling_progress(total: int) -> Iterator[Callable[[int], None]]:
+  """Shows progress over `total` sampling steps; gives what to call with each few."""
+  done = 0
+  enabled = jax.process_index() == 0
+  with logs.Progress(total, unit='sampling step', enabled=enabled) as progress:
+
+    def on_steps(steps: int) -> None:
+      nonlocal done
+      done += steps
+      progress.update(done)
+
+    yield on_steps
+
+
 def finished(
   config: ml_collections.ConfigDict, workdir: epath.PathLike
 ) -> dict[str, Any] | None:
@@ -383,18 +383,6 @@ def finished(
   results = json.loads(path.read_text())
   whole = results['step'] == config.train.num_steps
   return results if whole and results['config'] == as_json(config) else None
-
-
-def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """The configuration as it reads back from a JSON file."""
-  return json.loads(config.to_json_best_effort())
-
-
-def write_json(path: epath.Path, value: Any) -> None:
-  """Writes JSON so that a reader sees the old file or the new one, never a part."""
-  part = path.with_name(path.name + '.part')
-  part.write_text(json.dumps(value, indent=2) + '\n')
-  part.replace(path)
 
 
 def _means(sums: dict[str, Any], scale: int) -> dict[str, float]:

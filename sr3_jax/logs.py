@@ -284,6 +284,13 @@ def duration(seconds: float) -> str:
   return f'{seconds}s'
 
 
+def write_json(path: epath.Path, value: Any) -> None:
+  """Writes JSON so that a reader sees the old file or the new one, never a part."""
+  part = path.with_name(path.name + '.part')
+  part.write_text(json.dumps(value, indent=2) + '\n')
+  part.replace(path)
+
+
 def setup_logging() -> None:
   """Short log lines on stderr, this package's only.
 

@@ -15,6 +15,7 @@ from absl import logging
 from etils import epath
 
 from sr3_jax import checkpoint, data, evaluate, images, logs, parallel, sources
+from sr3_jax.config import as_json
 from sr3_jax.sr3 import SR3
 
 
@@ -308,7 +309,7 @@ def write_config(config: ml_collections.ConfigDict, workdir: epath.Path) -> None
   if jax.process_index():
     return
   path = workdir / 'config.json'
-  new = evaluate.as_json(config)
+  new = as_json(config)
   if path.exists():
     old, now = _flatten(json.loads(path.read_text())), _flatten(new)
     for name in sorted(old.keys() | now.keys()):
@@ -317,7 +318,7 @@ def write_config(config: ml_collections.ConfigDict, workdir: epath.Path) -> None
           'config.%s was %s, is now %s', name, old.get(name), now.get(name)
         )
   workdir.mkdir(parents=True, exist_ok=True)
-  evaluate.write_json(path, new)
+  logs.write_json(path, new)
 
 
 def _flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:

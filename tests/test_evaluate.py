@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from sr3_jax import checkpoint, evaluate, images, sources, train
+from sr3_jax import checkpoint, evaluate, images, logs, sources, train
 from sr3_jax.sr3 import SR3
 
 COUNT = 13  # eval.final_images of tests/tiny.py
@@ -249,7 +249,7 @@ def test_the_table_is_aligned_and_says_which_way_is_better():
 def test_a_json_file_is_replaced_whole(tmp_path):
   path = evaluate.epath.Path(tmp_path) / 'a.json'
   for value in ({'a': [1, 2]}, {'b': None}):
-    evaluate.write_json(path, value)
+    logs.write_json(path, value)
     assert json.loads(path.read_text()) == value
   assert [p.name for p in tmp_path.iterdir()] == ['a.json']
 
