@@ -80,6 +80,8 @@ def restore(
   _check_network(manager.directory / str(step), state['ema'])
   parts = {name: ocp.args.StandardRestore(_abstract(state[name])) for name in PARTS}
   args = ocp.args.Composite(**parts, data=grain.checkpoint.CheckpointRestore(data))
+  for name in PARTS:
+    _check_fits(manager.directory / str(step) / name, state[name])
   with _explained(manager.directory / str(step)):
     restored = manager.restore(step, args=args)
   return step, {name: restored[name] for name in PARTS}
@@ -106,6 +108,7 @@ def load_ema(workdir: epath.PathLike, params: Any) -> tuple[int, Any]:
       raise CheckpointError(f'{path}: no complete checkpoint yet')
     _check_network(path / str(step), params)
     args = ocp.args.Composite(ema=ocp.args.StandardRestore(_abstract(params)))
+    _check_fits(path / str(step) / 'ema', params)
     with _explained(path / str(step)):
       return step, manager.restore(step, args=args)['ema']
 
@@ -145,8 +148,35 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
   }
 
 
+def _check_fits(path: epath.Path, tree: Any) -> None:
+  """Compares names and shapes with what is stored.
+
+  Orbax would find out halfway and leave pages of its own on the screen.
+
+  Raises:
+    CheckpointError: names an array that differs.
+  """
+
+  def shapes(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    name = lambda path: jax.tree_util.keystr(path, simple=True, separator='/')
+    return {name(path): list(leaf.shape) for path, leaf in leaves}
+
+  with _explained(path):
+    stored = shapes(ocp.StandardCheckpointHandler().metadata(path).tree)
+  wanted = shapes(tree)
+  for name in sorted(stored.keys() | wanted.keys()):
+    there, here = stored.get(name, 'missing'), wanted.get(name, 'missing')
+    if there != here:
+      raise CheckpointError(
+        f'{path}: of another network or optimizer than this configuration: {name} is '
+        f'{there} there, {here} here; take another --workdir, or the settings in its '
+        'config.json'
+      )
+
+
 class _explained:
-  """Turns Orbax's pages about mismatched trees into one line."""
+  """Turns Orbax's pages about what it can't read into one line."""
 
   def __init__(self, path: epath.Path):
     self._path = path
@@ -159,6 +189,6 @@ class _explained:
     if isinstance(error, ValueError | KeyError | FileNotFoundError):
       first = str(error).strip().splitlines()[0][:200]
       raise CheckpointError(
-        f'{self._path}: does not fit this configuration (another network or '
-        f'optimizer?), or is damaged; take another --workdir. Orbax says: {first}'
+        f'{self._path}: damaged; remove this step, and the one before is taken. Orbax '
+        f'says: {first}'
       ) from None

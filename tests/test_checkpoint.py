@@ -173,6 +173,6 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path, part):
     shutil.rmtree(path)
   else:
     path.unlink()
-  with pytest.raises(checkpoint.CheckpointError, match='damaged') as error:
+  with pytest.raises(checkpoint.CheckpointError, match='damaged; remove') as error:
     checkpoint.load_ema(tmp_path, make_state(0)['params'])
   one_line(error)
