@@ -133,6 +133,10 @@ def run(config: ConfigDict, workdir: epath.Path, mode: str) -> None:
     print(f'{workdir}: finished, {results["step"]} steps; nothing left to do')
     print(evaluate.format_table(results['table']))
   else:
+    # A mistake there must not come to light when the training is over. (Without a path
+    # of their own the held-out images are those of training, checked in a moment.)
+    if config.data.eval_path or config.data.source != 'folder':
+      evaluate.evaluation_data(config, limit=1).close()
     if config.regression_steps:
       train.train(train.regression_config(config), workdir / 'regression')
     train.train(config, workdir)

@@ -23,6 +23,9 @@ from sr3_jax.unet import UNet
 
 Batch = dict[str, jax.Array]
 
+DTYPES = ('float32', 'bfloat16')  # of the computation
+DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SR3:
@@ -71,7 +74,7 @@ class SR3:
       num_classes=m.num_classes,
       patch=m.patch,
       remat=m.remat,
-      dtype=jnp.dtype(m.dtype),
+      dtype=pick('dtype', DTYPES, m.dtype),
     )
     return cls(
       network=network,

@@ -42,8 +42,8 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 
 # Arguments after --config and --workdir -> what the line must hold.
 MISTAKES = {
-  'key': (['--config.train.num_stps=5'], ['train.num_stps', 'num_steps, batch_size']),
-  'section': (['--config.trian.num_steps=5'], ['config.trian', 'train, checkpoint']),
+  'key': (['--config.train.num_stps=5'], ['train.num_stps', 'num_steps, tensorboard']),
+  'section': (['--config.trian.num_steps=5'], ['config.trian', 'task, train']),
   'subkey': (['--config.seed.a=5'], ['config.seed']),
   'type': (['--config.train.num_steps=many'], ['num_steps', 'many']),
   'mode': (['--mode=trian'], ['mode', 'train|eval|sample']),
@@ -56,7 +56,7 @@ MISTAKES = {
     ['/no/such', 'no such folder'],
   ),
   'sampler': (['--config.sampler.name=dpm'], ["'dpm'", 'ddpm, ddpm_posterior']),
-  'dtype': (['--config.model.dtype=float31'], ['float31']),
+  'dtype': (['--config.model.dtype=float31'], ["'float31'", 'float32, bfloat16']),
   'batch': (['--config.train.batch_size=12'], ['batch of 12', 'multiple of 8']),
   'size': (['--config.data.image_size=18'], ['18']),
   'held out': (
@@ -195,7 +195,6 @@ def test_the_telltale_tells(story):
   command = [sys.executable, '-c', 'import tensorflow']
   done = subprocess.run(command, env=os.environ | environment, capture_output=True)
   assert done.returncode
-  assert 'import tensorflow' in done.stderr.decode()
   assert (base / 'other').exists()
 
 
@@ -231,10 +230,10 @@ def test_a_changed_network_is_refused(story):
   for arguments in (['--mode=eval'], ['--config.train.num_steps=30']):
     done = go('--config.model.channels=12', *arguments)
     assert done.returncode == 1
-    assert 'Traceback' not in done.stderr
-    errors = [e for e in done.stderr.splitlines() if e.startswith('error: ')]
-    assert len(errors) == 1
-    assert 'another network' in errors[0]
+    *lines, error = done.stderr.splitlines()
+    assert error.startswith('error: ')
+    assert 'another network' in error
+    assert all(re.match(r'\d\d:\d\d:\d\d ', line) for line in lines)
 
 
 @pytest.mark.slow
