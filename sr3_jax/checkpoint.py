@@ -77,7 +77,6 @@ def restore(
     CheckpointError: it belongs to another network or optimizer.
   """
   step = manager.latest_step()
-  _check_network(manager.directory / str(step), state['ema'])
   parts = {name: ocp.args.StandardRestore(_abstract(state[name])) for name in PARTS}
   args = ocp.args.Composite(**parts, data=grain.checkpoint.CheckpointRestore(data))
   for name in PARTS:
@@ -106,7 +105,6 @@ def load_ema(workdir: epath.PathLike, params: Any) -> tuple[int, Any]:
     step = manager.latest_step()
     if step is None:
       raise CheckpointError(f'{path}: no complete checkpoint yet')
-    _check_network(path / str(step), params)
     args = ocp.args.Composite(ema=ocp.args.StandardRestore(_abstract(params)))
     _check_fits(path / str(step) / 'ema', params)
     with _explained(path / str(step)):
@@ -121,31 +119,6 @@ def _abstract(tree: Any) -> Any:
   return jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
   )
-
-
-def _check_network(path: epath.Path, params: Any) -> None:
-  """Refuses weights of another network, by their names and shapes.
-
-  Before anything is read, because Orbax says so in pages, and from several threads.
-  """
-  with _explained(path):
-    tree = ocp.PyTreeCheckpointHandler().metadata(path / 'ema').tree
-  saved, wanted = _shapes(tree), _shapes(params)
-  for name in sorted(saved.keys() | wanted.keys()):
-    if saved.get(name) != wanted.get(name):
-      raise CheckpointError(
-        f'{path}: weights of another network: {name} is {saved.get(name, "missing")} '
-        f'there, {wanted.get(name, "missing")} in this configuration; take its '
-        'configuration, or another --workdir'
-      )
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.shape)
-    for path, leaf in leaves
-  }
 
 
 def _check_fits(path: epath.Path, tree: Any) -> None:
