@@ -23,7 +23,6 @@ from sr3_jax.unet import UNet
 
 Batch = dict[str, jax.Array]
 
-DTYPES = ('float32', 'bfloat16')  # of the computation
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
