@@ -148,7 +148,7 @@ def main() -> None:
   parser.add_argument('--folder', type=pathlib.Path, help='kept; else a temporary one')
   options = parser.parse_args()
   rng = random.Random(options.seed)
-  num_steps = 10 * options.kills + 10
+  num_steps = 5 * options.kills + 20
   with tempfile.TemporaryDirectory() as temporary:
     folder = (options.folder or pathlib.Path(temporary)).resolve()
     folder.mkdir(parents=True, exist_ok=True)

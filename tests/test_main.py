@@ -12,8 +12,9 @@ import jax
 import numpy as np
 import PIL.Image
 import pytest
+import tiny
 
-from sr3_jax import checkpoint
+from sr3_jax import checkpoint, main
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = '--config=tests/tiny.py'
@@ -43,22 +44,15 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 # Arguments after --config and --workdir -> what the line must hold.
 MISTAKES = {
   'key': (['--config.train.num_stps=5'], ['train.num_stps', 'num_steps, tensorboard']),
-  'section': (['--config.trian.num_steps=5'], ['config.trian', 'task, train']),
-  'subkey': (['--config.seed.a=5'], ['config.seed']),
   'type': (['--config.train.num_steps=many'], ['num_steps', 'many']),
   'mode': (['--mode=trian'], ['mode', 'train|eval|sample']),
-  'flag': (['--wrkdir=x'], ['wrkdir']),
   'argument': (['extra'], ['extra']),
   'eval untrained': (['--mode=eval'], ['no checkpoints', 'train first']),
-  'sample untrained': (['--mode=sample'], ['no checkpoints', 'train first']),
   'folder': (
     ['--config.data.source=folder', '--config.data.path=/no/such'],
     ['/no/such', 'no such folder'],
   ),
   'sampler': (['--config.sampler.name=dpm'], ["'dpm'", 'ddpm, ddpm_posterior']),
-  'dtype': (['--config.model.dtype=float31'], ["'float31'", 'float32, bfloat16']),
-  'batch': (['--config.train.batch_size=12'], ['batch of 12', 'multiple of 8']),
-  'size': (['--config.data.image_size=18'], ['18']),
   'held out': (
     ['--config.data.eval_split=validation'],
     ["'validation'", 'train, eval'],
@@ -66,7 +60,6 @@ MISTAKES = {
 }
 SPECIAL = {
   'no config file': (['--config=configs/nothing.py', '--workdir=x'], ['nothing.py']),
-  'no config': (['--workdir=x'], ['config']),
   'no workdir': ([CONFIG], ['workdir']),
 }
 
@@ -102,6 +95,48 @@ def test_a_mistake_is_one_line(mistakes, name):
   for word in EXPECTED[name]:
     assert word in line
   assert done.stdout == ''
+
+
+@pytest.mark.parametrize(
+  ('change', 'words'),
+  [
+    ({'model.dtype': 'float31'}, ["'float31'", 'float32, bfloat16']),
+    ({'method': 'gan'}, ["'gan'", 'sr3, regression']),
+    ({'train.batch_size': 12}, ['batch of 12', 'multiple of 8']),
+    ({'train.accumulate': 2}, ['batch of 8', 'multiple of 16']),
+    ({'eval.batch_size': 9}, ['batch of 9', 'multiple of 8']),
+    ({'data.image_size': 18}, ['18 x 18', '4x smaller']),
+    ({'data.image_size': 20, 'model.patch': 8}, ['multiples of 8', '20 x 20']),
+    ({'eval.image_size': 22}, ['22 x 22', '4x smaller']),
+  ],
+  ids=str,
+)
+def test_what_does_not_fit_together_is_refused_at_once(change, words):
+  config = tiny.get_config()
+  main.check(config)
+  config.update_from_flattened_dict(change)
+  with tiny.compilations() as compiled, pytest.raises(SystemExit) as error:
+    main.check(config)
+  assert 'jit(init)' not in compiled
+  assert str(error.value).startswith('error: ')
+  for word in words:
+    assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('name', 'words'),
+  [
+    ('trian.num_steps', ['config.trian', 'task, train']),
+    ('seed.a', ['config.seed.a', 'a value']),
+    ('model.depth', ['config.model.depth', 'channels, dropout']),
+  ],
+)
+def test_an_unknown_key_is_answered_with_the_known_ones(name, words):
+  main.check_key('train.num_steps')
+  with pytest.raises(SystemExit) as error:
+    main.check_key(name)
+  for word in words:
+    assert word in str(error.value)
 
 
 # --------------------------------------------------------------------- a whole run
