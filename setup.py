@@ -19,21 +19,21 @@ setuptools.setup(
   license='Apache-2.0',
   packages=['sr3_jax'],
   python_requires='>=3.11',
-  # The lower bounds are tested together: the suite passes with exactly these.
+  # Lower bounds that were installed together and tested.
   install_requires=[
     'absl-py>=2.2.0',
     'clu>=0.0.12',
     'etils[epath]>=1.12.2',
-    'flax>=0.12.3',
+    'flax>=0.12.8',
     'grain>=0.2.16',
-    'jax>=0.9.0',
+    'jax>=0.10.2',
     'ml-collections>=1.0.0',
     'numpy>=2.1.0',
-    'optax>=0.2.7',
+    'optax>=0.2.8',
     'orbax-checkpoint>=0.11.33',
     'pillow>=11.0.0',
     'scikit-image>=0.25.0',
-    'tensorflow-datasets>=4.9.9',
+    'tensorflow-datasets>=4.9.10',
   ],
   extras_require={
     'cuda': ['jax[cuda13]'],

@@ -95,6 +95,9 @@ def test_ddim_with_eta_1_is_the_posterior():
     np.testing.assert_allclose(
       samplers.ddim(gammas, eta=1.0), samplers.ddpm_posterior(gammas), atol=1e-9
     )
+    # In between, the noise is in proportion to eta.
+    noise = lambda eta, g=gammas: samplers.ddim(g, eta)[:, 3]
+    np.testing.assert_allclose(noise(0.3), 0.3 * noise(1.0), rtol=1e-12)
 
 
 def test_2m_starts_and_ends_as_ddim():

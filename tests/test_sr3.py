@@ -209,7 +209,8 @@ def test_the_start_is_noise_of_its_own():
   _, (start, previous) = model.begin(keys(4), condition)
   np.testing.assert_allclose(start.std(), 1, rtol=0.05)
   np.testing.assert_array_equal(previous, 0)
-  first = samplers.normal(keys(4), 1, start.shape[1:])
+  first_step = samplers.steps(*model.walk)['index'][0]
+  first = samplers.normal(keys(4), first_step, start.shape[1:])
   both = np.concatenate([start.reshape(4, -1), first.reshape(4, -1)])
   assert np.abs(np.corrcoef(both) - np.eye(8)).max() < 0.2
   _, (alone, _) = model.begin(keys(4)[2:3], condition[2:3])
