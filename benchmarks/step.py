@@ -121,14 +121,14 @@ def sampling(config, model: SR3) -> dict[str, float]:
   whole = 1 if model.method == 'regression' else len(table)
   count = min(FLAGS.sampling_steps, whole)
   steps = jax.tree.map(lambda s: s[:count], samplers.steps(gammas, table))
-  stochastic = bool(np.any(table[:, 3]))
+  stochastic = samplers.is_stochastic(table)
   params = model.init(jax.random.key(0))
   local = parallel.per_process(config.eval.batch_size) // jax.local_device_count()
   side = config.data.image_size
 
   def advance(params, x, carry, steps):
-    keys = samplers.example_keys(jax.random.key(0), local)
-    return model.advance(params, keys, x, carry, steps, stochastic)
+    noise = model.noise(jax.random.key(0), x) if stochastic else None
+    return model.advance(params, noise, x, carry, steps)
 
   image = np.zeros((jax.local_device_count(), local, side, side, 3), np.float32)
   args = parallel.replicate(params), image, (image, image), parallel.replicate(steps)

@@ -38,6 +38,8 @@ def get_config() -> ConfigDict:
   c.data.workers = 0  # processes that decode; 0 uses threads
 
   c.model = ConfigDict()
+  # 'sr3'; 'janspiry' or 'guided': networks of other people's weights (sr3_jax.convert).
+  c.model.network = 'sr3'
   c.model.channels = 128
   c.model.multipliers = (1, 2, 4, 4, 8, 8)
   c.model.num_blocks = 3
@@ -47,6 +49,10 @@ def get_config() -> ConfigDict:
   c.model.num_classes = 0  # 0: no class labels
   c.model.patch = 1  # fold p x p pixels into channels: fast, for small machines
   c.model.remat = False  # recompute activations: less memory, about a third slower
+  c.model.groups = 32  # of the group normalisation of 'janspiry'
+  c.model.affine = False  # noise level as scale and shift in 'janspiry'
+  c.model.num_heads = 4  # of the attention of 'guided'
+  c.model.upsampling = 'bicubic'  # of the condition to the output's size; 'bilinear'
   c.model.dtype = 'bfloat16'  # of the computation; parameters are float32
 
   c.diffusion = ConfigDict()
@@ -57,6 +63,7 @@ def get_config() -> ConfigDict:
   c.diffusion.prediction = 'eps'  # 'eps' (paper), 'v' or 'y0'
   c.diffusion.residual = False  # model the difference to the upsampled input
   c.diffusion.y0_scale = 1.0  # factor on what is modelled, to bring its spread near 0.5
+  c.diffusion.learned_variance = False  # of 'guided'; needs the sampler 'ddpm_learned'
   c.diffusion.loss = 'l1'  # or 'l2'
 
   c.sampler = ConfigDict()
@@ -78,6 +85,7 @@ def get_config() -> ConfigDict:
   c.train.clip_norm = 1.0  # global gradient norm; 0 is off
   c.train.ema_decay = 0.9999
   c.train.log_every = 100  # steps
+  c.train.init_from = ''  # a model folder or run whose weights a new run starts from
   c.train.tensorboard = False  # write events too; needs sr3_jax[tensorboard]
 
   c.checkpoint = ConfigDict()

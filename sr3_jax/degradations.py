@@ -9,11 +9,16 @@ from collections.abc import Callable
 
 import jax
 
+# Our names of kernels -> jax.image's.
+RESIZE = {'bicubic': 'cubic', 'bilinear': 'linear'}
 
-def resize(image: jax.Array, height: int, width: int) -> jax.Array:
-  """Bicubic resizing with anti-aliasing; equals Pillow's BICUBIC on float images."""
+
+def resize(
+  image: jax.Array, height: int, width: int, kernel: str = 'bicubic'
+) -> jax.Array:
+  """Resizing with anti-aliasing; equals Pillow's of that name on float images."""
   shape = (image.shape[0], height, width, image.shape[3])
-  return jax.image.resize(image, shape, method='cubic', antialias=True)
+  return jax.image.resize(image, shape, method=RESIZE[kernel], antialias=True)
 
 
 def super_resolution(key: jax.Array, hr: jax.Array, *, scale: int) -> jax.Array:

@@ -102,14 +102,15 @@ def _walk_programs(model: SR3, seed: int) -> tuple[Callable[..., Any], ...]:
   Kept by model, like the programs below, so that a training run compiles them once and
   not at every evaluation.
   """
-  stochastic = bool(np.any(model.walk[1][:, 3]))
+  stochastic = samplers.is_stochastic(model.walk[1])
 
   def begin(condition, index, sample):
-    return model.begin(keys(seed, index, sample[0]), condition)
+    x = model.upsample(condition)
+    return x, model.begin(model.noise(keys(seed, index, sample[0]), x), x)
 
   def advance(params, x, carry, steps, index, sample, label):
-    key = keys(seed, index, sample[0])
-    return model.advance(params, key, x, carry, steps, stochastic, label)
+    noise = model.noise(keys(seed, index, sample[0]), x) if stochastic else None
+    return model.advance(params, noise, x, carry, steps, label)
 
   return (
     parallel.pmap(begin),

@@ -12,6 +12,7 @@ float64. With alpha = gamma_t / gamma_s:
   ddpm_posterior  posterior mean, posterior variance       DDPM's smaller variance
   ddim            arXiv:2010.02502; eta = 1 gives ddpm_posterior
   dpmpp_2m        DPM-Solver++(2M), arXiv:2211.01095
+  ddpm_learned    the variance is the network's, between the two of ddpm; a fifth column
 
 Clipping and anything else that corrects the estimate happens inside `denoise`.
 """
@@ -23,7 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Denoise = Callable[[jax.Array, jax.Array], jax.Array]
+Denoise = Callable[[jax.Array, jax.Array], Any]
+Noise = Callable[[jax.Array], jax.Array]
 
 
 def _levels(gammas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -93,11 +95,22 @@ def dpmpp_2m(gammas: np.ndarray) -> np.ndarray:
   )
 
 
+def ddpm_learned(gammas: np.ndarray) -> np.ndarray:
+  """Learned variance, arXiv:2102.09672 eq. 15: rows (a, b, c, d, e), [steps, 5].
+
+  Each pixel's noise has the spread d^(1 - share) e^share: between the posterior's and
+  the larger one of `ddpm`, by the share that the network gives.
+  """
+  table = ddpm_posterior(gammas)
+  return np.concatenate([table, ddpm(gammas)[:, 3:]], axis=1)
+
+
 SAMPLERS: dict[str, Callable[..., np.ndarray]] = {
   'ddpm': ddpm,
   'ddpm_posterior': ddpm_posterior,
   'ddim': ddim,
   'dpmpp_2m': dpmpp_2m,
+  'ddpm_learned': ddpm_learned,
 }
 
 
@@ -117,7 +130,7 @@ def normal(key: jax.Array, index: int | jax.Array, shape: tuple[int, ...]) -> ja
 def steps(gammas: np.ndarray, table: np.ndarray) -> dict[str, np.ndarray]:
   """What the scan runs over: rows, their levels gamma_t and their numbers 1, 2, ..."""
   g_t, _ = _levels(gammas)
-  if table.shape != (len(g_t), 4):
+  if len(table) != len(g_t) or table.shape[1:] not in ((4,), (5,)):
     raise ValueError(f'{len(g_t)} steps need a [{len(g_t)}, 4] table: {table.shape}')
   return {
     'row': table.astype(np.float32),
@@ -126,36 +139,61 @@ def steps(gammas: np.ndarray, table: np.ndarray) -> dict[str, np.ndarray]:
   }
 
 
+def next_y(
+  row: jax.Array,
+  y: jax.Array,
+  y0: jax.Array,
+  y0_previous: jax.Array,
+  noise: jax.Array | None = None,
+  share: jax.Array | None = None,
+) -> jax.Array:
+  """One step of any table; without `noise` d counts as 0."""
+  a, b, c, d = row[0], row[1], row[2], row[3]
+  y = a * y + b * y0 + c * y0_previous
+  if noise is None:
+    return y
+  if share is not None:
+    # d = e = 0 in the last step, and share may leave [0, 1].
+    log = (1 - share) * jnp.log(jnp.maximum(d, 1e-30)) + share * jnp.log(
+      jnp.maximum(row[4], 1e-30)
+    )
+    d = jnp.where(d > 0, jnp.exp(log), 0)
+  return y + d * noise
+
+
 def advance(
   denoise: Denoise,
-  key: jax.Array,
+  noise: Noise | None,
   carry: tuple[jax.Array, jax.Array],
   steps: dict[str, Any],
-  stochastic: bool = True,
 ) -> tuple[jax.Array, jax.Array]:
   """Runs a stretch of a walk; a long one can be cut anywhere without changing it.
 
   Args:
-    denoise: (y [B, H, W, C], gamma [B]) -> estimate of y0 [B, H, W, C].
-    key: [B] keys, one per example.
+    denoise: (y [B, H, W, C], gamma [B]) -> estimate of y0 [B, H, W, C]; for tables of
+      five columns (estimate, share).
+    noise: step number -> standard normal [B, H, W, C]; None for tables whose d is 0.
     carry: (y, the previous y0 estimate).
     steps: from `steps()`, or a slice of it.
-    stochastic: False leaves out the noise of tables whose d is zero.
 
   Returns:
     The carry after the last of these steps.
   """
+  learned = steps['row'].shape[1] == 5
 
   def step(carry, now):
     y, y0_previous = carry
     y0 = denoise(y, jnp.full(y.shape[:1], now['gamma']))
-    a, b, c, d = now['row']
-    y = a * y + b * y0 + c * y0_previous
-    if stochastic:
-      y = y + d * normal(key, now['index'], y.shape[1:])
-    return (y, y0), None
+    y0, share = y0 if learned else (y0, None)
+    z = None if noise is None else noise(now['index'])
+    return (next_y(now['row'], y, y0, y0_previous, z, share), y0), None
 
   return jax.lax.scan(step, carry, steps)[0]
+
+
+def is_stochastic(table: np.ndarray) -> bool:
+  """Whether a table adds noise on the way."""
+  return bool(np.any(table[:, 3:]))
 
 
 def sample(
@@ -178,7 +216,5 @@ def sample(
     [B, H, W, C].
   """
   key = example_keys(key, y.shape[0])
-  stochastic = bool(np.any(table[:, 3]))
-  return advance(
-    denoise, key, (y, jnp.zeros_like(y)), steps(gammas, table), stochastic
-  )[0]
+  noise = (lambda i: normal(key, i, y.shape[1:])) if is_stochastic(table) else None
+  return advance(denoise, noise, (y, jnp.zeros_like(y)), steps(gammas, table))[0]

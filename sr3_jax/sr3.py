@@ -30,15 +30,17 @@ DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 class SR3:
   """A model: pure functions of parameters; it holds no arrays but the noise levels."""
 
-  network: UNet
+  network: Any  # a Flax module: UNet, or one of other people's weights
   degrade: Callable[[jax.Array, jax.Array], jax.Array]
   scale: int  # output side over condition side
   image_size: int  # side of the training crops
   gammas: np.ndarray  # trained levels, [T + 1]
+  upsampling: str  # how x is made of the condition: 'bicubic' or 'bilinear'
   method: str  # 'sr3' or 'regression'
   prediction: str  # 'eps', 'v' or 'y0'
   residual: bool
   y0_scale: float
+  learned_variance: bool  # the network gives that of each step too (C more channels)
   loss_power: int  # 1 or 2
   walk: tuple[np.ndarray, np.ndarray]  # levels and table of the default sampler
   clip: bool
@@ -58,33 +60,18 @@ class SR3:
     if d.schedule == 'linear':
       make_gammas = partial(make_gammas, start=d.start, end=d.end)
     gammas = make_gammas(d.num_levels)
-    first = config.data.image_size // m.patch
-    network = UNet(
-      channels=m.channels,
-      multipliers=tuple(m.multipliers),
-      num_blocks=m.num_blocks,
-      attention_levels=tuple(
-        level
-        for level in range(len(m.multipliers))
-        if first / 2**level in m.attention_resolutions
-      ),
-      middle_attention=m.middle_attention,
-      dropout=m.dropout,
-      num_classes=m.num_classes,
-      patch=m.patch,
-      remat=m.remat,
-      dtype=pick('dtype', DTYPES, m.dtype),
-    )
     return cls(
-      network=network,
+      network=make_network(config, gammas),
       degrade=degrade,
       scale=config.task.scale,
       image_size=config.data.image_size,
       gammas=gammas,
+      upsampling=pick('upsampling', {k: k for k in degradations.RESIZE}, m.upsampling),
       method=pick('method', {'sr3': 'sr3', 'regression': 'regression'}, config.method),
       prediction=pick('prediction', {k: k for k in diffusion.TARGETS}, d.prediction),
       residual=d.residual,
       y0_scale=d.y0_scale,
+      learned_variance=d.learned_variance,
       loss_power=pick('loss', {'l1': 1, 'l2': 2}, d.loss),
       walk=make_walk(gammas, **config.sampler),
       clip=config.sampler.clip,
@@ -102,7 +89,7 @@ class SR3:
   def upsample(self, condition: jax.Array) -> jax.Array:
     """The condition at the size of the output: x, [B, H, W, C]."""
     height, width = (self.scale * side for side in condition.shape[1:3])
-    return degradations.resize(condition, height, width)
+    return degradations.resize(condition, height, width, self.upsampling)
 
   def encode(self, image: jax.Array, x: jax.Array) -> jax.Array:
     """Image to y0."""
@@ -167,6 +154,32 @@ class SR3:
 
   # ------------------------------------------------------------------- sampling
 
+  def denoise(
+    self,
+    params: Any,
+    x: jax.Array,
+    y: jax.Array,
+    gamma: jax.Array,
+    label: jax.Array | None = None,
+  ) -> Any:
+    """The estimate of y0 from a noisy y; (y0, share) for a learned variance.
+
+    The regression baseline ignores y and the level: the last step of any walk takes
+    its estimate as it is.
+    """
+    if self.method == 'regression':
+      return self.predict(params, x, jnp.zeros_like(x), jnp.zeros(x.shape[:1]), label)
+    prediction = self.predict(params, x, y, gamma, label)
+    channels = y.shape[-1]
+    estimate = diffusion.estimate_y0(
+      self.prediction, prediction[..., :channels], y, gamma
+    )
+    if self.clip:
+      estimate = self.encode(jnp.clip(self.decode(estimate, x), -1, 1), x)
+    if not self.learned_variance:
+      return estimate
+    return estimate, (prediction[..., channels:] + 1) / 2
+
   def restore(
     self,
     params: Any,
@@ -175,6 +188,7 @@ class SR3:
     table: np.ndarray | None = None,
     gammas: np.ndarray | None = None,
     label: jax.Array | None = None,
+    noise: jax.Array | None = None,
   ) -> jax.Array:
     """Draws one restored image for each condition.
 
@@ -185,55 +199,96 @@ class SR3:
       table: [steps, 4] sampler made from `gammas`; None is the configured sampler.
       gammas: [steps + 1] levels of that table.
       label: int32 [B], for models with classes.
+      noise: [steps + 1, B, H, W, C] to use instead of drawing it: the start, then that
+        of each step; for comparisons with other programs.
 
     Returns:
       [B, H, W, C] in [-1, 1].
     """
     if table is None:
       gammas, table = self.walk
-    x, carry = self.begin(key, condition)
+    x = self.upsample(condition)
+    source = self.noise(key, x) if noise is None else jnp.asarray(noise).__getitem__
+    carry = self.begin(source, x)
     steps = samplers.steps(gammas, table)
-    stochastic = bool(np.any(table[:, 3]))
-    carry = self.advance(params, key, x, carry, steps, stochastic, label)
-    return self.finish(x, carry)
+    source = source if samplers.is_stochastic(table) else None
+    return self.finish(x, self.advance(params, source, x, carry, steps, label))
 
   # `restore` in three parts, so that a long walk can show progress between stretches.
 
-  def begin(self, key: jax.Array, condition: jax.Array) -> tuple[jax.Array, Any]:
-    """x and the first carry of a walk: pure noise."""
-    x = self.upsample(condition)
+  def noise(self, key: jax.Array, x: jax.Array) -> samplers.Noise:
+    """Step number -> noise like x; number 0 is the start."""
     key = samplers.example_keys(key, x.shape[0])
-    y = samplers.normal(key, 0, x.shape[1:])
-    return x, (y, jnp.zeros_like(y))
+    return lambda index: samplers.normal(key, index, x.shape[1:])
+
+  def begin(self, noise: samplers.Noise, x: jax.Array) -> Any:
+    """The first carry of a walk: pure noise."""
+    return noise(0), jnp.zeros_like(x)
 
   def advance(
     self,
     params: Any,
-    key: jax.Array,
+    noise: samplers.Noise | None,
     x: jax.Array,
     carry: Any,
     steps: dict[str, Any],
-    stochastic: bool,
     label: jax.Array | None = None,
   ) -> Any:
     """Takes `steps` of the walk; regression needs one and ignores what they say."""
-    key = samplers.example_keys(key, x.shape[0])
     if self.method == 'regression':
-      y0 = self.predict(params, x, jnp.zeros_like(x), jnp.zeros(x.shape[:1]), label)
+      y0 = self.denoise(params, x, *carry, label)
       return y0, y0
-
-    def denoise(y, gamma):
-      prediction = self.predict(params, x, y, gamma, label)
-      y0 = diffusion.estimate_y0(self.prediction, prediction, y, gamma)
-      if self.clip:
-        y0 = self.encode(jnp.clip(self.decode(y0, x), -1, 1), x)
-      return y0
-
-    return samplers.advance(denoise, key, carry, steps, stochastic)
+    denoise = lambda y, gamma: self.denoise(params, x, y, gamma, label)
+    return samplers.advance(denoise, noise, carry, steps)
 
   def finish(self, x: jax.Array, carry: Any) -> jax.Array:
     """The image at the end of a walk, clipped to [-1, 1]."""
     return jnp.clip(self.decode(carry[0], x), -1, 1)
+
+
+def make_network(config: ml_collections.ConfigDict, gammas: np.ndarray) -> Any:
+  """The network that `config.model` describes.
+
+  Raises:
+    ValueError: an unknown name.
+  """
+  m = config.model
+  first = config.data.image_size // m.patch
+  common = {
+    'channels': m.channels,
+    'multipliers': tuple(m.multipliers),
+    'num_blocks': m.num_blocks,
+    'attention_levels': tuple(
+      level
+      for level in range(len(m.multipliers))
+      if first / 2**level in m.attention_resolutions
+    ),
+    'dropout': m.dropout,
+    'dtype': pick('dtype', DTYPES, m.dtype),
+  }
+  # The other two are imported where they are used: few need them.
+  if m.network == 'janspiry':
+    from sr3_jax.janspiry import JanspiryUNet
+
+    return JanspiryUNet(**common, groups=m.groups, affine=m.affine)
+  if m.network == 'guided':
+    from sr3_jax.guided import GuidedUNet
+
+    return GuidedUNet(
+      **common,
+      num_heads=m.num_heads,
+      num_classes=m.num_classes,
+      out_channels=6 if config.diffusion.learned_variance else 3,
+      gammas=tuple(gammas.tolist()),
+    )
+  pick('network', {'sr3': UNet, 'janspiry': None, 'guided': None}, m.network)
+  return UNet(
+    **common,
+    middle_attention=m.middle_attention,
+    num_classes=m.num_classes,
+    patch=m.patch,
+    remat=m.remat,
+  )
 
 
 def make_walk(

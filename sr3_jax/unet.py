@@ -147,6 +147,16 @@ class UNet(nn.Module):
   remat: bool = False
   dtype: Any = jnp.float32
 
+  @property
+  def multiple(self) -> int:
+    """Sides of images must be multiples of this."""
+    return self.patch * 2 ** (len(self.multipliers) - 1)
+
+  @property
+  def has_attention(self) -> bool:
+    """Whether any pixel sees all others."""
+    return self.middle_attention or bool(self.attention_levels)
+
   @nn.compact
   def __call__(
     self,
@@ -172,10 +182,10 @@ class UNet(nn.Module):
       ValueError: H or W is not a multiple of patch * 2^(levels - 1).
     """
     height, width = inputs.shape[1:3]
-    multiple = self.patch * 2 ** (len(self.multipliers) - 1)
-    if height % multiple or width % multiple:
+    if height % self.multiple or width % self.multiple:
       raise ValueError(
-        f'the network needs sides that are multiples of {multiple}: {height} x {width}'
+        f'the network needs sides that are multiples of {self.multiple}: '
+        f'{height} x {width}'
       )
     dense = lambda name: nn.Dense(
       4 * self.channels, kernel_init=_fan_avg, dtype=self.dtype, name=name

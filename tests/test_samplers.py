@@ -1,5 +1,7 @@
 """Tables against theory, and walks on data for which the denoiser is known exactly."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from sr3_jax import diffusion, samplers
 
 ALL = {**samplers.SAMPLERS, 'ddim_eta': lambda gammas: samplers.ddim(gammas, eta=0.5)}
+del ALL['ddpm_learned']  # five columns; its ends are two of the others
 GAMMAS = diffusion.linear_gammas(2000)
 MEAN, STD = 0.4, 0.25
 
@@ -25,13 +28,16 @@ def even_log_snr(num_steps):
   return np.r_[1, 1 / (1 + np.exp(-np.linspace(first, last, num_steps + 1)))]
 
 
-_advance = jax.jit(samplers.advance, static_argnums=(0, 4))
+@partial(jax.jit, static_argnums=(0, 4))
+def _advance(denoise, key, carry, steps, stochastic):
+  noise = lambda i: samplers.normal(key, i, carry[0].shape[1:])
+  return samplers.advance(denoise, noise if stochastic else None, carry, steps)
 
 
 def run(denoise, key, y, gammas, table):
   """`samplers.sample`, but samplers with as many steps share a compilation."""
   key = samplers.example_keys(key, len(y))
-  stochastic = bool(np.any(table[:, 3]))
+  stochastic = samplers.is_stochastic(table)
   steps = samplers.steps(gammas, table)
   return _advance(denoise, key, (y, jnp.zeros_like(y)), steps, stochastic)[0]
 
@@ -276,3 +282,23 @@ def test_a_walk_can_be_cut_anywhere(name):
     stretch = {name: values[start : start + 2] for name, values in steps.items()}
     carry = _advance(gaussian, key, carry, stretch, True)
   np.testing.assert_allclose(carry[0], whole, atol=1e-6)
+
+
+@pytest.mark.parametrize('share, same', [(0.0, 'ddpm_posterior'), (1.0, 'ddpm')])
+def test_learned_variance_lies_between_two_fixed_ones(share, same):
+  """The network's share 0 and 1 are samplers we know, and half is their log mean."""
+  gammas = diffusion.respace(GAMMAS, 5)
+  key = samplers.example_keys(jax.random.key(0), 3)
+  y = jax.random.normal(jax.random.key(1), (3, 4, 4, 1))
+  learned = lambda y, gamma: (gaussian(y, gamma), jnp.full_like(y, share))
+  table = samplers.ddpm_learned(gammas)
+  got = samplers.sample(learned, key, y, gammas, table)
+  want = samplers.sample(gaussian, key, y, gammas, samplers.SAMPLERS[same](gammas))
+  np.testing.assert_allclose(got, want, atol=1e-5)
+  one = jnp.ones((1, 1, 1, 1))
+  row = jnp.asarray(table[1], jnp.float32)
+  noisy = samplers.next_y(row, 0 * one, 0 * one, 0 * one, one, one / 2)
+  np.testing.assert_allclose(noisy.item(), np.sqrt(row[3] * row[4]), rtol=1e-5)
+  # Shares outside [0, 1] happen; the last step still adds nothing.
+  last = jnp.asarray(table[-1], jnp.float32)
+  assert samplers.next_y(last, one, 3 * one, one, one, -5 * one).item() == 3

@@ -2,7 +2,6 @@
 
 import pathlib
 import runpy
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -206,14 +205,15 @@ def test_the_start_is_noise_of_its_own():
   """Not that of the first step, nor of another example; the same for any batch."""
   model = SR3.from_config(tiny())
   condition = condition_of(photos())
-  _, (start, previous) = model.begin(keys(4), condition)
+  x = model.upsample(condition)
+  start, previous = model.begin(model.noise(keys(4), x), x)
   np.testing.assert_allclose(start.std(), 1, rtol=0.05)
   np.testing.assert_array_equal(previous, 0)
   first_step = samplers.steps(*model.walk)['index'][0]
   first = samplers.normal(keys(4), first_step, start.shape[1:])
   both = np.concatenate([start.reshape(4, -1), first.reshape(4, -1)])
   assert np.abs(np.corrcoef(both) - np.eye(8)).max() < 0.2
-  _, (alone, _) = model.begin(keys(4)[2:3], condition[2:3])
+  alone, _ = model.begin(model.noise(keys(4)[2:3], x[2:3]), x[2:3])
   np.testing.assert_array_equal(alone[0], start[2])
 
 
@@ -263,11 +263,13 @@ def test_restore_in_stretches(small):
   condition = condition_of(photos())
   gammas, table = model.walk
   steps = samplers.steps(gammas, table)
-  advance = jax.jit(partial(model.advance, stochastic=True))
-  x, carry = model.begin(keys(4), condition)
+  x = model.upsample(condition)
+  noise = model.noise(keys(4), x)
+  advance = jax.jit(model.advance, static_argnums=1)
+  carry = model.begin(noise, x)
   for start, stop in ((0, 2), (2, 4)):
     stretch = {name: value[start:stop] for name, value in steps.items()}
-    carry = advance(params, keys(4), x, carry, stretch)
+    carry = advance(params, noise, x, carry, stretch)
   image = model.finish(x, carry)
   np.testing.assert_allclose(image, restore(params, keys(4), condition), atol=1e-4)
 
@@ -287,8 +289,9 @@ def test_clipping_acts_on_the_image():
     for clip in (True, False):
       config.sampler.clip = clip
       model = Constant.from_config(config)
-      x, carry = model.begin(keys(1), condition)
-      carry = model.advance(10.0, keys(1), x, carry, samplers.steps(*model.walk), False)
+      x = model.upsample(condition)
+      carry = model.begin(model.noise(keys(1), x), x)
+      carry = model.advance(10.0, None, x, carry, samplers.steps(*model.walk))
       carries[clip] = carry[1].mean()
       assert np.all(model.finish(x, carry) == 1)
     # y0 = 10 is an image of 2.5, or 3 over x = 0.5. Clipped to 1, y0 is 4 or 2.
