@@ -1,0 +1,316 @@
+"""The upsampling network of openai/guided-diffusion (arXiv:2105.05233).
+
+It exists to run the weights released there (`python -m sr3_jax.convert`): BigGAN-like
+residual blocks that resample inside, the timestep as a scale and a shift after the
+second normalisation, several attention heads, classes, and a learned variance.
+
+Modules are numbered as in the original, so that names translate one by one
+(`flax_name`). Activations are [B, H, W, C]; parameters and statistics are float32.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def timestep(gamma: jax.Array, gammas: Sequence[float]) -> jax.Array:
+  """The 0-based timestep whose level is nearest in log-SNR.
+
+  Trained levels rounded to float32 give their own timestep exactly.
+
+  Args:
+    gamma: float32 [B] levels.
+    gammas: [T + 1] trained levels, falling from gammas[0] = 1.
+
+  Returns:
+    float32 [B], whole numbers 0..T-1.
+  """
+  # The middle of two levels in log-SNR is their geometric mean in SNR.
+  level = np.asarray(gammas[1:], np.float64)
+  snr = level / (1 - level)
+  middle = np.sqrt(snr[1:] * snr[:-1])
+  between = (middle / (1 + middle)).astype(np.float32)
+  return (gamma[:, None] < between[None]).sum(axis=1).astype(jnp.float32)
+
+
+def timestep_embedding(t: jax.Array, width: int) -> jax.Array:
+  """Cosines, then sines, at `width / 2` frequencies from 1 to 1e-4: [B, width]."""
+  half = width // 2
+  # In float32 like the original: phases reach 1000, so the rounding can be seen.
+  frequencies = np.exp(
+    np.float32(-np.log(10000)) * np.arange(half, dtype=np.float32) / np.float32(half)
+  )
+  phase = t[:, None] * frequencies[None]
+  return jnp.concatenate([jnp.cos(phase), jnp.sin(phase)], axis=1)
+
+
+def _norm(dtype: Any, name: str) -> nn.GroupNorm:
+  return nn.GroupNorm(32, epsilon=1e-5, use_fast_variance=False, dtype=dtype, name=name)
+
+
+def _down(x: jax.Array) -> jax.Array:
+  b, h, w, c = x.shape
+  return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def _up(x: jax.Array) -> jax.Array:
+  return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
+class ResBlock(nn.Module):
+  """Residual block; `resample` is applied inside, to both branches."""
+
+  channels: int
+  resample: str = ''  # '', 'down' (average of 2 x 2) or 'up' (nearest)
+  dropout: float = 0.0
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, emb: jax.Array, deterministic: bool) -> jax.Array:
+    conv = lambda name: nn.Conv(
+      self.channels, (3, 3), padding=1, dtype=self.dtype, name=name
+    )
+    dense = lambda size, name: nn.Dense(size, dtype=self.dtype, name=name)
+    resample = {'': lambda h: h, 'down': _down, 'up': _up}[self.resample]
+    h = conv('conv1')(resample(nn.swish(_norm(self.dtype, 'norm1')(x))))
+    level = dense(2 * self.channels, 'emb')(nn.swish(emb))[:, None, None]
+    scale, shift = jnp.split(level, 2, axis=-1)
+    h = nn.swish(_norm(self.dtype, 'norm2')(h) * (1 + scale) + shift)
+    h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
+    x = resample(x)
+    if x.shape[-1] != self.channels:
+      x = dense(self.channels, 'skip')(x)
+    return x + conv('conv2')(h)
+
+
+class Attention(nn.Module):
+  """Self-attention over all positions; each head's q, k and v lie together."""
+
+  num_heads: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    b, height, width, c = x.shape
+    h = _norm(self.dtype, 'norm')(x).reshape(b, height * width, c)
+    qkv = nn.Dense(3 * c, dtype=self.dtype, name='qkv')(h)
+    qkv = qkv.reshape(b, -1, self.num_heads, 3 * c // self.num_heads)
+    h = jax.nn.dot_product_attention(*jnp.split(qkv, 3, axis=-1))
+    h = nn.Dense(c, dtype=self.dtype, name='proj_out')(h.reshape(b, -1, c))
+    return x + h.reshape(x.shape)
+
+
+class GuidedUNet(nn.Module):
+  """Predicts noise and its variance from a noisy image and its upsampled condition.
+
+  Attributes:
+    gammas: [T + 1] trained levels: the network knows the timesteps, not the levels.
+    channels: width unit; the embedding has four times as many.
+    multipliers: width of each level over `channels`; each level halves the image.
+    num_blocks: residual blocks a level on the way down; one more on the way up.
+    attention_levels: levels (0 is full size) with attention after every block; the
+      middle always has it.
+    num_heads: of every attention; the weights do not tell it.
+    dropout: rate inside residual blocks.
+    out_channels: 6 with a learned variance, else 3.
+    num_classes: 0 for none.
+    dtype: of the computation. Parameters are float32.
+  """
+
+  gammas: Sequence[float]
+  channels: int = 192
+  multipliers: Sequence[int] = (1, 1, 2, 2, 4, 4)
+  num_blocks: int = 2
+  attention_levels: Sequence[int] = (3, 4, 5)
+  num_heads: int = 4
+  dropout: float = 0.0
+  out_channels: int = 6
+  num_classes: int = 1000
+  dtype: Any = jnp.float32
+
+  @property
+  def multiple(self) -> int:
+    """Sides of images must be multiples of this."""
+    return 2 ** (len(self.multipliers) - 1)
+
+  @property
+  def has_attention(self) -> bool:
+    """Whether any pixel sees all others: always, by the middle."""
+    return True
+
+  @nn.compact
+  def __call__(
+    self,
+    inputs: jax.Array,
+    gamma: jax.Array,
+    label: jax.Array | None = None,
+    *,
+    deterministic: bool = True,
+  ) -> jax.Array:
+    """Runs the network.
+
+    Args:
+      inputs: [B, H, W, 6]: condition, then noisy image (the original has them the
+        other way round).
+      gamma: float32 [B] noise levels in [0, 1]; the nearest trained one counts.
+      label: int32 [B] in 0..num_classes-1, for models with classes.
+      deterministic: False switches dropout on (rng 'dropout').
+
+    Returns:
+      float32 [B, H, W, out_channels]: noise; then, with a learned variance, the raw v
+      (-1 is the posterior's log-variance, 1 the larger one's).
+
+    Raises:
+      ValueError: H or W is not a multiple of 2^(levels - 1), or a label is missing.
+    """
+    height, width = inputs.shape[1:3]
+    if height % self.multiple or width % self.multiple:
+      raise ValueError(
+        f'the network needs sides that are multiples of {self.multiple}: '
+        f'{height} x {width}'
+      )
+    if self.num_classes and label is None:
+      raise ValueError(
+        f'the network needs a class: a label in 0..{self.num_classes - 1}'
+      )
+    conv = lambda size, name: nn.Conv(
+      size, (3, 3), padding=1, dtype=self.dtype, name=name
+    )
+    dense = lambda name: nn.Dense(4 * self.channels, dtype=self.dtype, name=name)
+
+    emb = timestep_embedding(timestep(gamma, self.gammas), self.channels)
+    emb = dense('emb2')(nn.swish(dense('emb1')(emb)))
+    if self.num_classes:
+      emb = emb + nn.Embed(
+        self.num_classes, 4 * self.channels, dtype=self.dtype, name='label'
+      )(label)
+
+    def block(h, size, name, resample=''):
+      return ResBlock(size, resample, self.dropout, self.dtype, name=name)(
+        h, emb, deterministic
+      )
+
+    attend = lambda h, name: Attention(self.num_heads, self.dtype, name=name)(h)
+    sizes = [self.channels * m for m in self.multipliers]
+    x, y = jnp.split(inputs, 2, axis=-1)
+    h = conv(sizes[0], 'input_0_0')(jnp.concatenate([y, x], axis=-1))
+    skips = [h]
+    for level, size in enumerate(sizes):
+      for _ in range(self.num_blocks):
+        name = f'input_{len(skips)}'
+        h = block(h, size, f'{name}_0')
+        if level in self.attention_levels:
+          h = attend(h, f'{name}_1')
+        skips.append(h)
+      if level < len(sizes) - 1:
+        h = block(h, size, f'input_{len(skips)}_0', 'down')
+        skips.append(h)
+
+    h = block(h, sizes[-1], 'middle_0')
+    h = attend(h, 'middle_1')
+    h = block(h, sizes[-1], 'middle_2')
+
+    number = 0
+    for level, size in reversed(list(enumerate(sizes))):
+      for i in range(self.num_blocks + 1):
+        part = 1
+        h = jnp.concatenate([h, skips.pop()], axis=-1)
+        h = block(h, size, f'output_{number}_0')
+        if level in self.attention_levels:
+          h = attend(h, f'output_{number}_1')
+          part = 2
+        if level and i == self.num_blocks:
+          h = block(h, size, f'output_{number}_{part}', 'up')
+        number += 1
+
+    h = nn.swish(_norm(self.dtype, 'norm_out')(h))
+    return conv(self.out_channels, 'conv_out')(h).astype(jnp.float32)
+
+
+# ------------------------------------------------------------- PyTorch's side
+
+_NAMES = (  # of modules; a pattern of the original -> ours
+  (r'^time_embed\.0$', 'emb1'),
+  (r'^time_embed\.2$', 'emb2'),
+  (r'^label_emb$', 'label'),
+  (r'^out\.0$', 'norm_out'),
+  (r'^out\.2$', 'conv_out'),
+  (r'^(input|output)_blocks\.(\d+)\.(\d)', r'\1_\2_\3'),
+  (r'^middle_block\.(\d)', r'middle_\1'),
+  (r'\.in_layers\.0$', '/norm1'),
+  (r'\.in_layers\.2$', '/conv1'),
+  (r'\.emb_layers\.1$', '/emb'),
+  (r'\.out_layers\.0$', '/norm2'),
+  (r'\.out_layers\.3$', '/conv2'),
+  (r'\.skip_connection$', '/skip'),
+  (r'\.(norm|qkv|proj_out)$', r'/\1'),
+)
+
+
+def flax_name(module: str) -> str:
+  """Our name, joined by '/', of a module of the original; unknown ones stay."""
+  for pattern, name in _NAMES:
+    module = re.sub(pattern, name, module)
+  return module
+
+
+def architecture(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Attributes of the network that has tensors of these PyTorch names and shapes.
+
+  Everything but `num_heads`, `gammas` and `dropout`, which no tensor shows.
+
+  Raises:
+    ValueError: these are not the tensors of this network.
+  """
+  first, inputs = shapes['input_blocks.0.0.weight'][:2]
+  if inputs != 6:
+    raise ValueError(
+      f'its first convolution takes {inputs} channels, not 6 (noisy image and '
+      'condition): it is not one of the upsamplers'
+    )
+  if any(name.endswith(('.op.weight', '.conv.weight')) for name in shapes):
+    raise ValueError(
+      'it resamples by convolutions: only networks made with --resblock_updown True '
+      'are known'
+    )
+  channels = shapes['time_embed.0.weight'][1]
+  level = shapes.get('input_blocks.1.0.emb_layers.1.weight', (0,))[0]
+  if level != 2 * first:
+    raise ValueError(
+      'the timestep is added, not a scale and a shift: only networks made with '
+      '--use_scale_shift_norm True are known'
+    )
+  # A block that halves the image has the same tensors as one that does not; but on the
+  # way up the last block of each level is followed by one that doubles it.
+  ups = [
+    number
+    for number in range(sum(name.startswith('output_blocks.') for name in shapes))
+    for part in (1, 2)
+    if f'output_blocks.{number}.{part}.in_layers.2.weight' in shapes
+  ]
+  if not ups:
+    raise ValueError('it has only one level; the upsamplers have several')
+  blocks = ups[0]
+  starts = [1 + level * (blocks + 1) for level in range(len(ups) + 1)]
+  kernels = [
+    shapes.get(f'input_blocks.{start}.0.in_layers.2.weight', (1,)) for start in starts
+  ]
+  if first % channels or any(kernel[0] % channels for kernel in kernels):
+    raise ValueError(f'its levels are not multiples of {channels} channels wide')
+  return {
+    'channels': channels,
+    'multipliers': tuple(kernel[0] // channels for kernel in kernels),
+    'num_blocks': blocks,
+    'attention_levels': tuple(
+      level
+      for level, start in enumerate(starts)
+      if f'input_blocks.{start}.1.qkv.weight' in shapes
+    ),
+    'num_classes': shapes.get('label_emb.weight', (0,))[0],
+    'out_channels': shapes.get('out.2.weight', (0,))[0],
+  }

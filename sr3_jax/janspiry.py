@@ -1,0 +1,253 @@
+"""The network of Janspiry/Image-Super-Resolution-via-Iterative-Refinement.
+
+It exists to run weights trained there (`python -m sr3_jax.convert`); new models are
+better off with `unet.UNet`. Differences from the paper's network: residual blocks of
+DDPM instead of BigGAN, sums not divided by sqrt(2), the noise level added to each block
+(or, in an older form, a scale and a shift), resampling by convolutions between blocks.
+
+Modules are numbered as in the original, so that names translate one by one
+(`flax_name`). Activations are [B, H, W, C]; parameters and statistics are float32.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def noise_embedding(gamma: jax.Array, width: int) -> jax.Array:
+  """Sines, then cosines, of sqrt(gamma) at `width / 2` frequencies: [B, width].
+
+  All angles lie in 0..1: the original has no factor before the root.
+  """
+  frequencies = np.exp(-np.log(10000) * np.arange(width // 2) / (width // 2))
+  phase = jnp.sqrt(gamma)[:, None] * frequencies[None].astype(np.float32)
+  return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=1)
+
+
+class ResBlock(nn.Module):
+  """Two normalised convolutions around the noise level, and a shortcut."""
+
+  channels: int
+  groups: int
+  affine: bool = False
+  dropout: float = 0.0
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, emb: jax.Array, deterministic: bool) -> jax.Array:
+    conv = lambda name: nn.Conv(
+      self.channels, (3, 3), padding=1, dtype=self.dtype, name=name
+    )
+    dense = lambda size, name: nn.Dense(size, dtype=self.dtype, name=name)
+    h = conv('conv1')(nn.swish(_norm(self.groups, self.dtype, 'norm1')(x)))
+    if self.affine:
+      level = dense(2 * self.channels, 'emb')(emb)[:, None, None]
+      scale, shift = jnp.split(level, 2, axis=-1)
+      h = (1 + scale) * h + shift
+    else:
+      h = h + dense(self.channels, 'emb')(emb)[:, None, None]
+    h = nn.swish(_norm(self.groups, self.dtype, 'norm2')(h))
+    h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
+    if x.shape[-1] != self.channels:
+      x = dense(self.channels, 'skip')(x)
+    return conv('conv2')(h) + x
+
+
+class Attention(nn.Module):
+  """Self-attention over all positions; one head, queries and keys without bias."""
+
+  groups: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    b, height, width, c = x.shape
+    h = _norm(self.groups, self.dtype, 'norm')(x).reshape(b, height * width, 1, c)
+    qkv = nn.Dense(3 * c, use_bias=False, dtype=self.dtype, name='qkv')(h)
+    h = jax.nn.dot_product_attention(*jnp.split(qkv, 3, axis=-1))
+    h = nn.Dense(c, dtype=self.dtype, name='out')(h)
+    return x + h.reshape(x.shape)
+
+
+def _norm(groups: int, dtype: Any, name: str) -> nn.GroupNorm:
+  return nn.GroupNorm(
+    groups, epsilon=1e-5, use_fast_variance=False, dtype=dtype, name=name
+  )
+
+
+class JanspiryUNet(nn.Module):
+  """Predicts the noise in an image from the image and its upsampled condition.
+
+  Attributes:
+    channels: width of the first level.
+    multipliers: width of each level over `channels`; each level halves the image.
+    num_blocks: residual blocks a level on the way down; one more on the way up.
+    attention_levels: levels (0 is full size) with attention after every block. The
+      first of the two middle blocks always has it.
+    dropout: rate inside residual blocks.
+    groups: of the group normalisation; the weights do not tell it.
+    affine: the noise level scales and shifts; else it is added.
+    dtype: of the computation. Parameters are float32.
+  """
+
+  channels: int = 64
+  multipliers: Sequence[int] = (1, 2, 4, 8, 8)
+  num_blocks: int = 2
+  attention_levels: Sequence[int] = (3,)
+  dropout: float = 0.0
+  groups: int = 32
+  affine: bool = False
+  dtype: Any = jnp.float32
+
+  @property
+  def multiple(self) -> int:
+    """Sides of images must be multiples of this."""
+    return 2 ** (len(self.multipliers) - 1)
+
+  @property
+  def has_attention(self) -> bool:
+    """Whether any pixel sees all others: always, by the middle."""
+    return True
+
+  @nn.compact
+  def __call__(
+    self,
+    inputs: jax.Array,
+    gamma: jax.Array,
+    label: jax.Array | None = None,
+    *,
+    deterministic: bool = True,
+  ) -> jax.Array:
+    """Runs the network.
+
+    Args:
+      inputs: [B, H, W, 6]: condition, then noisy image.
+      gamma: float32 [B] noise levels in [0, 1].
+      label: ignored; there are no classes.
+      deterministic: False switches dropout on (rng 'dropout').
+
+    Returns:
+      float32 [B, H, W, 3].
+
+    Raises:
+      ValueError: H or W is not a multiple of 2^(levels - 1).
+    """
+    del label
+    height, width = inputs.shape[1:3]
+    if height % self.multiple or width % self.multiple:
+      raise ValueError(
+        f'the network needs sides that are multiples of {self.multiple}: '
+        f'{height} x {width}'
+      )
+    conv = lambda size, name, strides=1: nn.Conv(
+      size, (3, 3), strides, padding=1, dtype=self.dtype, name=name
+    )
+    dense = lambda size, name: nn.Dense(size, dtype=self.dtype, name=name)
+
+    emb = noise_embedding(gamma, self.channels)
+    emb = nn.swish(dense(4 * self.channels, 'emb1')(emb))
+    emb = dense(self.channels, 'emb2')(emb)
+
+    def block(h, size, name, attention):
+      h = ResBlock(size, self.groups, self.affine, self.dropout, self.dtype, name=name)(
+        h, emb, deterministic
+      )
+      if attention:
+        h = Attention(self.groups, self.dtype, name=f'{name}_attention')(h)
+      return h
+
+    sizes = [self.channels * m for m in self.multipliers]
+    h = conv(self.channels, 'downs_0')(inputs)
+    skips = [h]
+    for level, size in enumerate(sizes):
+      for _ in range(self.num_blocks):
+        h = block(h, size, f'downs_{len(skips)}', level in self.attention_levels)
+        skips.append(h)
+      if level < len(sizes) - 1:
+        h = conv(size, f'downs_{len(skips)}', strides=2)(h)
+        skips.append(h)
+
+    h = block(h, sizes[-1], 'mid_0', attention=True)
+    h = block(h, sizes[-1], 'mid_1', attention=False)
+
+    number = 0
+    for level, size in reversed(list(enumerate(sizes))):
+      for _ in range(self.num_blocks + 1):
+        h = jnp.concatenate([h, skips.pop()], axis=-1)
+        h = block(h, size, f'ups_{number}', level in self.attention_levels)
+        number += 1
+      if level:
+        h = jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)
+        h = conv(size, f'ups_{number}')(h)
+        number += 1
+
+    h = nn.swish(_norm(self.groups, self.dtype, 'norm_out')(h))
+    return conv(3, 'conv_out')(h).astype(jnp.float32)
+
+
+# ------------------------------------------------------------- PyTorch's side
+
+_NAMES = (  # of modules; a pattern of the original -> ours
+  (r'^noise_level_mlp\.1', 'emb1'),
+  (r'^noise_level_mlp\.3', 'emb2'),
+  (r'^final_conv\.block\.0', 'norm_out'),
+  (r'^final_conv\.block\.3', 'conv_out'),
+  (r'^(downs|mid|ups)\.(\d+)', r'\1_\2'),
+  (r'\.res_block\.noise_func\.noise_func\.0$', '/emb'),
+  (r'\.res_block\.block(\d)\.block\.0$', r'/norm\1'),
+  (r'\.res_block\.block(\d)\.block\.3$', r'/conv\1'),
+  (r'\.res_block\.res_conv$', '/skip'),
+  (r'\.attn\.(norm|qkv|out)$', r'_attention/\1'),
+  (r'^((?:downs|ups)_\d+)\.conv$', r'\1'),
+)
+
+
+def flax_name(module: str) -> str:
+  """Our name, joined by '/', of a module of the original; unknown ones stay."""
+  for pattern, name in _NAMES:
+    module = re.sub(pattern, name, module)
+  return module
+
+
+def architecture(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Attributes of the network that has tensors of these PyTorch names and shapes.
+
+  Everything but `groups` and `dropout`, which no tensor shows.
+
+  Raises:
+    ValueError: these are not the tensors of this network.
+  """
+  channels, inputs = shapes['downs.0.weight'][:2]
+  if inputs != 6:
+    raise ValueError(
+      f'its first convolution takes {inputs} channels, not 6 (condition and noisy '
+      'image)'
+      + (': it is an unconditional generator, with no input to upscale' * (inputs == 3))
+    )
+  widths, blocks, attention = [[]], 0, set()
+  for number in range(1, sum(name.startswith('downs.') for name in shapes)):
+    if f'downs.{number}.conv.weight' in shapes:
+      widths.append([])
+    elif shape := shapes.get(f'downs.{number}.res_block.block1.block.3.weight'):
+      widths[-1].append(shape[0])
+    if f'downs.{number}.attn.qkv.weight' in shapes:
+      attention.add(len(widths) - 1)
+  blocks = len(widths[0])
+  if not all(len(w) == blocks > 0 and w[0] % channels == 0 for w in widths):
+    raise ValueError(
+      f'residual blocks of widths {widths} from level to level: every level should '
+      f'have equally many, of a multiple of {channels} channels'
+    )
+  level = shapes.get('downs.1.res_block.noise_func.noise_func.0.weight', (0,))
+  return {
+    'channels': channels,
+    'multipliers': tuple(w[0] // channels for w in widths),
+    'num_blocks': blocks,
+    'attention_levels': tuple(sorted(attention)),
+    'affine': level[0] == 2 * widths[0][0],
+  }
