@@ -26,6 +26,7 @@ setuptools.setup(
     'etils[epath]>=1.12.2',
     'flax>=0.12.8',
     'grain>=0.2.16',
+    'imagecodecs>=2025.3.30',
     'jax>=0.10.2',
     'ml-collections>=1.0.0',
     'numpy>=2.1.0',
@@ -34,6 +35,7 @@ setuptools.setup(
     'pillow>=11.0.0',
     'scikit-image>=0.25.0',
     'tensorflow-datasets>=4.9.10',
+    'tifffile>=2025.1.10',
   ],
   extras_require={
     'cuda': ['jax[cuda13]'],

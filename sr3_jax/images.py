@@ -10,8 +10,8 @@ import io
 import os
 import uuid
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
 
 import numpy as np
 from etils import epath
@@ -73,7 +73,7 @@ def read(
   Raises:
     ImageError: the file can't be read, for whatever reason.
   """
-  with _errors(path):
+  with errors(path):
     data = epath.Path(path).read_bytes()
   return decode(data, str(path), channels=channels, max_pixels=max_pixels)
 
@@ -82,7 +82,7 @@ def decode(
   data: bytes, name: str, *, channels: int = 3, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
   """`read` for the bytes of a file; `name` is what errors call it."""
-  with _errors(name), _open(io.BytesIO(data), max_pixels) as image:
+  with errors(name), open_image(io.BytesIO(data), max_pixels) as image:
     profile = image.info.get('icc_profile')
     # A damaged EXIF block is no reason to lose the picture.
     with contextlib.suppress(SyntaxError, KeyError, TypeError, ValueError):
@@ -101,18 +101,23 @@ def size(path: epath.PathLike, *, max_pixels: int = MAX_PIXELS) -> tuple[int, in
     ImageError: the header can't be read, or it claims more than `max_pixels`.
   """
   with (
-    _errors(path),
+    errors(path),
     epath.Path(path).open('rb') as file,
-    _open(file, max_pixels) as image,
+    open_image(file, max_pixels) as image,
   ):
-    width, height = image.size
-    # Pillow reports a TIFF already turned. A PNG without EXIF in front of its pixels
-    # would be decoded to look behind them.
-    if image.format != 'TIFF' and (image.format != 'PNG' or 'exif' in image.info):
-      with contextlib.suppress(Exception):
-        if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):
-          width, height = height, width
-    return height, width
+    return upright_size(image)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+  """(height, width) of an opened image once its EXIF orientation is applied."""
+  width, height = image.size
+  # Pillow reports a TIFF already turned. A PNG without EXIF in front of its pixels
+  # would be decoded to look behind them.
+  if image.format != 'TIFF' and (image.format != 'PNG' or 'exif' in image.info):
+    with contextlib.suppress(Exception):
+      if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):
+        width, height = height, width
+  return height, width
 
 
 def write(path: epath.PathLike, image: Any) -> None:
@@ -135,14 +140,25 @@ def write(path: epath.PathLike, image: Any) -> None:
   image = np.asarray(image)
   if image.dtype != np.uint8:
     image = to_uint8(image)
-  temporary = path.parent / f'.{path.name}.{uuid.uuid4().hex}.tmp'
-  with _errors(path):
+  with errors(path):
     format_, options = _SAVE[path.suffix.lower()]
     buffer = io.BytesIO()
     _to_pillow(image).save(buffer, format_, **options)
+  write_bytes(path, buffer.getvalue())
+
+
+def write_bytes(path: epath.PathLike, data: bytes) -> None:
+  """Writes a file that readers see whole or not at all; makes missing folders.
+
+  Raises:
+    ImageError: a place that can't be written.
+  """
+  path = epath.Path(path)
+  temporary = path.parent / f'.{uuid.uuid4().hex}.tmp'
+  with errors(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-      temporary.write_bytes(buffer.getvalue())
+      temporary.write_bytes(data)
       temporary.replace(path)
     except BaseException:
       temporary.unlink(missing_ok=True)
@@ -241,7 +257,7 @@ def sheet(
 
 
 @contextlib.contextmanager
-def _errors(path: Any):
+def errors(path: Any) -> Iterator[None]:
   """Turns whatever a file can provoke into one line that names it."""
   try:
     yield
@@ -256,8 +272,12 @@ def _errors(path: Any):
     raise ImageError(f'{path}: {reason}') from None
 
 
-def _open(file: Any, max_pixels: int) -> Image.Image:
-  """Opens a file, reading its header only."""
+def open_image(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
+  """Opens a seekable file with Pillow, reading its header only.
+
+  Raises:
+    ImageError: no known format, or the header claims more than `max_pixels`.
+  """
   file.seek(0, os.SEEK_END)
   if not file.tell():
     raise ImageError('zero bytes')
@@ -291,7 +311,7 @@ def _flatten(image: Image.Image, profile: bytes | None) -> Image.Image:
     image = image.convert('L' if grey else 'RGB')
   elif image.mode not in ('L', 'RGB', 'CMYK'):
     image = image.convert('L' if image.mode in ('1', 'LA', 'La') else 'RGB')
-  if profile and (transform := _icc_transform(profile, image.mode)):
+  if profile and (transform := icc_transform(profile, image.mode)):
     image = transform.apply(image)
   if alpha is not None:
     white = Image.new('RGB', image.size, 'white')
@@ -300,7 +320,7 @@ def _flatten(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 @functools.lru_cache(maxsize=16)
-def _icc_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+def icc_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
   """Transform from an embedded profile to sRGB; None where there is nothing to do.
 
   That is: the profile is broken, is for another kind of pixel, or is sRGB itself
