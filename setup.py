@@ -33,6 +33,7 @@ setuptools.setup(
     'optax>=0.2.8',
     'orbax-checkpoint>=0.11.33',
     'pillow>=11.0.0',
+    'safetensors>=0.5.0',
     'scikit-image>=0.25.0',
     'tensorflow-datasets>=4.9.10',
     'tifffile>=2025.1.10',
@@ -42,6 +43,14 @@ setuptools.setup(
     'tpu': ['jax[tpu]', 'gcsfs'],
     'tensorboard': ['tensorflow-cpu', 'tensorboard'],
     'gcs': ['gcsfs'],
+    # Until 2.5.1 weights_only=True could be tricked (CVE-2025-32434).
+    'convert': ['torch>=2.6'],
     'test': ['pytest', 'pytest-xdist', 'ruff'],
+  },
+  entry_points={
+    'console_scripts': [
+      'sr3-convert = sr3_jax.convert:main',
+      'sr3-upscale = sr3_jax.upscale:main',
+    ],
   },
 )

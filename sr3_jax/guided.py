@@ -234,6 +234,11 @@ class GuidedUNet(nn.Module):
 
 # ------------------------------------------------------------- PyTorch's side
 
+Network = GuidedUNet
+PROJECT = 'openai/guided-diffusion'
+HIDDEN = 'num_heads'  # the attribute that no tensor shows
+SCHEDULE = (1000, 1e-4, 2e-2)  # levels, first and last beta of the released weights
+
 _NAMES = (  # of modules; a pattern of the original -> ours
   (r'^time_embed\.0$', 'emb1'),
   (r'^time_embed\.2$', 'emb2'),
