@@ -1,3 +1,25 @@
 """SR3 in JAX: super-resolution by iterative refinement (arXiv:2104.07636)."""
 
+from typing import Any
+
 __version__ = '0.1.0'
+
+
+def load(model: Any, **options: Any) -> Any:
+  """A model, ready to enlarge pictures: `sr3_jax.load('DIR').upscale(image)`.
+
+  Args:
+    model: a model folder, a run's workdir, a .safetensors file with config.json beside
+      it, or hf://owner/name.
+    **options: of `sr3_jax.pipeline.Upscaler`.
+
+  Returns:
+    `sr3_jax.pipeline.Upscaler`.
+
+  Raises:
+    ValueError: one line that says what is wrong with the model.
+  """
+  # Here, so that importing the package doesn't start JAX.
+  from sr3_jax import hub, pipeline
+
+  return pipeline.Upscaler(hub.load(model), **options)

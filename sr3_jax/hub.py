@@ -1,0 +1,562 @@
+"""Models as folders that can be copied, uploaded and loaded from anywhere.
+
+A model folder holds
+
+  model.safetensors  the averaged weights; names joined by '/': 'conv_in/kernel'
+  config.json        {"format": 1, "sr3_jax": version, "config": ..., "step", "source"}
+  presets.json       sampler settings by name, as `--mode=sweep` finds them; optional
+  README.md          a model card, made from the run
+
+Nothing in it is code or a pickle, and no file names another. What comes from outside is
+checked before it is used: names and shapes of all weights against the network that the
+configuration describes, the configuration against the known keys and their types.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import re
+import tempfile
+import uuid
+from typing import Any
+
+import jax
+import ml_collections
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+from absl import logging
+from etils import epath
+from flax import traverse_util
+
+import sr3_jax
+from sr3_jax import checkpoint, diffusion, model_card, samplers
+from sr3_jax.config import as_json, get_config
+from sr3_jax.sr3 import SR3, make_walk
+
+FORMAT = 1
+WEIGHTS, CONFIG, PRESETS, CARD = FILES = (
+  'model.safetensors',
+  'config.json',
+  'presets.json',
+  'README.md',
+)
+# How weights may be stored, by our names; what is loaded is float32.
+DTYPES = {
+  'float32': np.float32,
+  'bfloat16': ml_dtypes.bfloat16,
+  'float16': np.float16,
+}
+_STORED = ('F32', 'BF16', 'F16')  # the same in safetensors' words
+# A JSON file that claims to be larger is none of ours.
+_MAX_JSON = 2**20
+# Building a network takes time and memory in these; others only in its weights.
+_MAX = {
+  'config.model.num_blocks': 64,
+  'config.diffusion.num_levels': 10**6,
+  'config.sampler.num_steps': 10**6,
+}
+
+
+class HubError(ValueError):
+  """One line: which file or folder, what is wrong, what to do."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Loaded:
+  """A model with its weights.
+
+  Attributes:
+    model: the model.
+    params: float32 NumPy arrays, on the host.
+    config: of the run that made it.
+    presets: name -> sampler setting, for `walk`; may be empty.
+    fingerprint: of the weights, 16 hexadecimal digits; the same for the run and for
+      the float32 folder made from it.
+    name: of the folder, or owner/name.
+    step: training steps done.
+    source: where the weights come from, in words.
+  """
+
+  model: SR3
+  params: Any
+  config: ml_collections.ConfigDict
+  presets: dict[str, dict[str, Any]]
+  fingerprint: str
+  name: str
+  step: int
+  source: str
+
+
+# ------------------------------------------------------------------------ loading
+
+
+def load(path: epath.PathLike) -> Loaded:
+  """Loads a model.
+
+  Args:
+    path: a model folder; a run's workdir (its newest averaged weights); a .safetensors
+      file with config.json beside it; or hf://owner/name, hf://owner/name@revision.
+
+  Raises:
+    HubError: there is no model, or a file of it is not what it should be.
+    checkpoint.CheckpointError: a run's checkpoint is missing or damaged.
+  """
+  place, name = _find(path)
+  folder = place if is_run(place) else place.parent
+  header = _read_json(folder / CONFIG)
+  if is_run(place):
+    header = {'format': FORMAT, 'config': header}
+  where = f'{folder / CONFIG}'
+  if 'format' not in header or not isinstance(header.get('config'), dict):
+    raise HubError(f'{where}: not the configuration of a model folder')
+  if header['format'] != FORMAT:
+    raise HubError(
+      f'{where}: format {header["format"]!r}, made by a newer version '
+      f'({header.get("sr3_jax")}) than this one ({sr3_jax.__version__}): update sr3_jax'
+    )
+  maker = str(header.get('sr3_jax', sr3_jax.__version__))
+  config = read_config(header['config'], where, maker)
+  try:
+    model = SR3.from_config(config)
+  except Exception as error:  # a file from anywhere: sizes may be absurd in any way
+    raise HubError(f'{where}: {_line(error)}') from None
+  step, params = load_weights(place, model)
+  return Loaded(
+    model=model,
+    params=params,
+    config=config,
+    presets=_read_presets(folder / PRESETS, model.gammas),
+    fingerprint=fingerprint(params),
+    name=name,
+    step=step,
+    source=str(header.get('source') or f'trained on {_data_name(config)}'),
+  )
+
+
+def load_weights(path: epath.PathLike, model: SR3) -> tuple[int, Any]:
+  """Training steps done, and the weights of `path` if they are of `model`'s network.
+
+  Args:
+    path: as in `load`.
+    model: says names and shapes.
+
+  Returns:
+    The step and float32 NumPy arrays.
+
+  Raises:
+    HubError, checkpoint.CheckpointError: as `load`.
+  """
+  place, _ = _find(path)
+  try:
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+  except Exception as error:
+    raise HubError(f'{place}: no network can be built: {_line(error)}') from None
+  if is_run(place):
+    step, params = checkpoint.load_ema(place, shapes)
+    return step, jax.tree.map(np.asarray, params)
+  header = _read_json(place.parent / CONFIG)
+  step = header.get('step', 0)
+  wanted = {k: v.shape for k, v in traverse_util.flatten_dict(shapes, sep='/').items()}
+  params = _read_tensors(place, wanted)
+  tree = traverse_util.unflatten_dict(params, sep='/')
+  return step if isinstance(step, int) else 0, tree
+
+
+def fingerprint(params: Any) -> str:
+  """First 16 hexadecimal digits of the SHA-256 of all weights, names and shapes."""
+  flat = traverse_util.flatten_dict(params, sep='/')
+  digest = hashlib.sha256()
+  for name in sorted(flat):
+    leaf = np.asarray(flat[name], '<f4')
+    digest.update(f'{name} {leaf.shape}\n'.encode())
+    digest.update(leaf.tobytes())
+  return digest.hexdigest()[:16]
+
+
+def is_run(path: epath.PathLike) -> bool:
+  """Whether a path is a run's workdir."""
+  return checkpoint.folder(path).is_dir()
+
+
+def walk(gammas: np.ndarray, preset: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+  """Levels [steps + 1] and table [steps, 4 or 5] of a sampler preset.
+
+  Args:
+    gammas: [T + 1] trained levels.
+    preset: 'name', 'num_steps', 'spacing' and 'eta' as in config.sampler; or the
+      spacing 'linear' with 'start' and 'end': the levels of num_steps betas between the
+      two, as the paper searches them, as far as the trained levels reach.
+
+  Raises:
+    ValueError: a name or number that is not possible.
+  """
+  setting = {'eta': 0.0} | preset
+  if setting['spacing'] != 'linear':
+    return make_walk(gammas, **setting, clip=True)
+  name, eta = setting['name'], setting['eta']
+  if name not in samplers.SAMPLERS:
+    raise ValueError(f'unknown sampler {name!r}; known: {", ".join(samplers.SAMPLERS)}')
+  levels = diffusion.linear_gammas(
+    setting['num_steps'], setting['start'], setting['end']
+  )
+  levels = levels[levels >= gammas[-1] * (1 - 1e-6)]
+  if len(levels) < 2:
+    raise ValueError(f'betas from {setting["start"]} are not of the trained levels')
+  sampler = samplers.SAMPLERS[name]
+  return levels, sampler(levels, eta=eta) if name == 'ddim' else sampler(levels)
+
+
+def read_config(
+  stored: dict[str, Any], where: str, maker: str
+) -> ml_collections.ConfigDict:
+  """A stored configuration laid over the defaults: keys it lacks are newer than it.
+
+  Args:
+    stored: from JSON.
+    where: file, for messages.
+    maker: version of sr3_jax that wrote it.
+
+  Raises:
+    HubError: an unknown key or a value of another type.
+  """
+  config = get_config()
+  _merge(config, stored, where, maker, 'config')
+  return config
+
+
+def _merge(config, stored, where, maker, prefix) -> None:
+  for key, value in stored.items():
+    name = f'{prefix}.{key}'
+    if key not in config:
+      raise HubError(
+        f'{where}: unknown key {name}; written by sr3_jax {maker}, this is '
+        f'{sr3_jax.__version__}: update, or remove the key if it does not matter'
+      )
+    default = config[key]
+    if isinstance(default, ml_collections.ConfigDict) and isinstance(value, dict):
+      _merge(default, value, where, maker, name)
+      continue
+    if isinstance(default, tuple) and isinstance(value, list):
+      value = tuple(value)
+      good = all(type(v) is int for v in value) and len(value) <= 32
+    elif isinstance(default, float) and type(value) is int:
+      value, good = float(value), abs(value) < 2**53
+    else:
+      good = type(value) is type(default)
+    if not good:
+      group = isinstance(default, ml_collections.ConfigDict)
+      kind = 'an object' if group else f'like {default!r}'
+      raise HubError(f'{where}: {name} should be {kind}, is {str(value)[:80]!r}')
+    if type(value) is int and abs(value) > _MAX.get(name, 2**31):
+      raise HubError(f'{where}: {name} is {value}: too large')
+    config[key] = value
+
+
+def _find(path: epath.PathLike) -> tuple[epath.Path, str]:
+  """The weights (.safetensors file, or workdir of a run) and the model's name."""
+  text = os.fspath(path)
+  if text.startswith('hf://'):
+    folder, name = _download(text)
+    return folder / WEIGHTS, name
+  place = epath.Path(text).expanduser()
+  if '://' not in text:
+    place = epath.Path(os.path.abspath(place))  # links stay: their names say what it is
+  if place.suffix == '.safetensors' and place.is_file():
+    return place, place.parent.name if place.name == WEIGHTS else place.stem
+  if (place / WEIGHTS).is_file():
+    return place / WEIGHTS, place.name
+  if is_run(place):
+    return place, place.name
+  if place.suffix in ('.pth', '.pt', '.ckpt', '.bin', '.pkl'):
+    advice = 'convert it first: python -m sr3_jax.convert'
+  elif not place.exists():
+    advice = 'no such file or folder'
+  else:
+    advice = f'a model folder has {WEIGHTS}, a run has checkpoints'
+  raise HubError(f'{text}: no model: {advice}')
+
+
+def _download(text: str) -> tuple[epath.Path, str]:
+  """A snapshot of a model on the Hugging Face hub, in its own cache."""
+  match = re.fullmatch(r'hf://([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?', text)
+  if not match:
+    raise HubError(f'{text}: should be hf://owner/name or hf://owner/name@revision')
+  name, revision = match.groups()
+  try:
+    import huggingface_hub
+  except ImportError:
+    raise HubError(
+      f"{text}: needs huggingface_hub: pip install 'sr3_jax[hub]'"
+    ) from None
+  try:
+    folder = huggingface_hub.snapshot_download(
+      repo_id=name, revision=revision, allow_patterns=list(FILES)
+    )
+  except Exception as error:  # its own and several libraries' beneath it
+    raise HubError(f'{text}: cannot be downloaded: {_line(error)}') from None
+  folder = epath.Path(folder)
+  if not (folder / WEIGHTS).is_file():
+    raise HubError(f'{text}: no model: it has no {WEIGHTS}')
+  return folder, name
+
+
+def _read_json(path: epath.Path) -> dict[str, Any]:
+  try:
+    if path.stat().length > _MAX_JSON:
+      raise HubError(f'{path}: larger than any file of ours: not read')
+    value = json.loads(path.read_text())
+  except (FileNotFoundError, NotADirectoryError):
+    raise HubError(f'{path}: missing; a model needs it beside its weights') from None
+  except (ValueError, RecursionError) as error:
+    if isinstance(error, HubError):
+      raise
+    raise HubError(f'{path}: not JSON: {_line(error)}') from None
+  if not isinstance(value, dict):
+    raise HubError(f'{path}: should hold a JSON object')
+  return value
+
+
+def _read_presets(path: epath.Path, gammas: np.ndarray) -> dict[str, dict[str, Any]]:
+  """The presets, each tried once."""
+  if not path.exists():
+    return {}
+  presets = _read_json(path)
+  for name, preset in presets.items():
+    try:
+      if not 1 <= preset['num_steps'] < len(gammas):
+        raise ValueError(f'num_steps {preset["num_steps"]} of {len(gammas) - 1} levels')
+      walk(gammas, preset)
+    except Exception as error:
+      raise HubError(f'{path}: preset {name!r}: {_line(error)}') from None
+  return presets
+
+
+def _read_tensors(
+  path: epath.Path, wanted: dict[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+  """Reads exactly the arrays `wanted`; what is over on either side is refused."""
+  if '://' in os.fspath(path):  # the library maps a file of this machine
+    with tempfile.TemporaryDirectory() as folder:
+      local = epath.Path(folder) / WEIGHTS
+      path.copy(local)
+      return _read_tensors(local, wanted)
+  try:
+    with safetensors.safe_open(os.fspath(path), framework='numpy') as file:
+      slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+      _check_same(path, {k: tuple(s.get_shape()) for k, s in slices.items()}, wanted)
+      for name, stored in slices.items():
+        if stored.get_dtype() not in _STORED:
+          raise HubError(f'{path}: {name} is {stored.get_dtype()}, not a float')
+      tensors = {k: np.array(file.get_tensor(k), np.float32) for k in wanted}
+  except safetensors.SafetensorError as error:
+    raise HubError(f'{path}: not a whole safetensors file: {_line(error)}') from None
+  for name, tensor in tensors.items():
+    if not np.isfinite(tensor).all():
+      raise HubError(f'{path}: {name} holds values that are not finite')
+  return tensors
+
+
+def _check_same(
+  path: epath.Path,
+  stored: dict[str, tuple[int, ...]],
+  wanted: dict[str, tuple[int, ...]],
+) -> None:
+  """Compares names and shapes; the line names all that differ, up to a few of each."""
+
+  def some(names):
+    names = sorted(names)
+    more = f' and {len(names) - 5} more' if len(names) > 5 else ''
+    return ', '.join(names[:5]) + more
+
+  parts = []
+  if missing := wanted.keys() - stored.keys():
+    parts.append(f'missing: {some(missing)}')
+  if extra := stored.keys() - wanted.keys():
+    parts.append(f'left over: {some(extra)}')
+  if other := [k for k in wanted.keys() & stored.keys() if wanted[k] != stored[k]]:
+    shapes = [f'{k} {list(stored[k])} instead of {list(wanted[k])}' for k in other]
+    parts.append(f'of another shape: {some(shapes)}')
+  if parts:
+    raise HubError(f'{path}: not the weights of this network; {"; ".join(parts)}')
+
+
+# ------------------------------------------------------------------------- saving
+
+
+def save(
+  folder: epath.PathLike,
+  params: Any,
+  config: ml_collections.ConfigDict,
+  *,
+  step: int,
+  source: str = '',
+  presets: dict[str, dict[str, Any]] | None = None,
+  results: dict[str, Any] | None = None,
+  license: str = 'unknown',
+  dtype: str = 'float32',
+) -> None:
+  """Writes a model folder.
+
+  A new folder appears when it is complete. In an old one only our four files are
+  replaced (it may be a clone of a repository); while that is done it has no
+  config.json, so nobody loads one's weights with the other's configuration. Of paths
+  of image folders only the last name is kept.
+
+  Args:
+    folder: of this machine; new, empty, or a model folder.
+    params: of the network, host or device arrays.
+    config: of the run.
+    step: training steps done.
+    source: where the weights come from, in words.
+    presets: sampler settings by name.
+    results: as results.json of a run holds them.
+    license: an identifier as model hubs use them, such as 'apache-2.0', or a name.
+    dtype: 'float32', exact; 'bfloat16' or 'float16', half the size.
+
+  Raises:
+    HubError: the folder holds something else, or the weights are not the network's.
+  """
+  if dtype not in DTYPES:
+    raise HubError(f'unknown dtype {dtype!r}; known: {", ".join(DTYPES)}')
+  if '://' in os.fspath(folder):
+    raise HubError(f'{folder}: write a model to a folder of this machine, then copy it')
+  folder = epath.Path(folder).expanduser().resolve()
+  if folder.exists() and not _is_ours(folder):
+    raise HubError(f'{folder}: not a model folder and not empty; not touched')
+  model = SR3.from_config(config)
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  wanted = {k: v.shape for k, v in traverse_util.flatten_dict(shapes, sep='/').items()}
+  flat = traverse_util.flatten_dict(params, sep='/')
+  _check_same(folder, {k: np.shape(v) for k, v in flat.items()}, wanted)
+  flat = {k: np.array(v, np.float32, order='C') for k, v in flat.items()}
+  with np.errstate(over='ignore'):  # said below, with the name
+    stored = {k: v.astype(DTYPES[dtype]) for k, v in flat.items()}
+  for name, tensor in stored.items():
+    if not np.isfinite(tensor).all():
+      raise HubError(f'{folder}: {name} holds values that are not finite in {dtype}')
+  public = _publishable(config)
+  source = ' '.join(source.split()) or f'trained on {_data_name(config)}'
+  header = {
+    'format': FORMAT,
+    'sr3_jax': sr3_jax.__version__,
+    'config': as_json(public),
+    'step': int(step),
+    'source': source,
+  }
+  card = model_card.make(
+    public,
+    name=folder.name,
+    version=sr3_jax.__version__,
+    num_params=sum(v.size for v in flat.values()),
+    fingerprint=fingerprint(stored),
+    step=step,
+    source=source,
+    presets=presets or {},
+    results=results,
+    license=license,
+    dtype=dtype,
+  )
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  part = folder.parent / f'.{folder.name}.{uuid.uuid4().hex}.tmp'
+  part.mkdir()
+  try:
+    safetensors.numpy.save_file(stored, os.fspath(part / WEIGHTS), {'format': 'np'})
+    if presets:
+      (part / PRESETS).write_text(json.dumps(presets, indent=2) + '\n')
+    (part / CARD).write_text(card)
+    (part / CONFIG).write_text(json.dumps(header, indent=2) + '\n')
+    # The library makes a file that only its owner can read.
+    os.chmod(part / WEIGHTS, os.stat(part / CONFIG).st_mode)
+    if not folder.exists():
+      part.replace(folder)
+      return
+    for name in (CONFIG, PRESETS):
+      (folder / name).unlink(missing_ok=True)
+    for name in (WEIGHTS, PRESETS, CARD, CONFIG):
+      if (part / name).exists():
+        (part / name).replace(folder / name)
+  finally:
+    if part.exists():
+      part.rmtree()
+
+
+def export(
+  path: epath.PathLike,
+  folder: epath.PathLike,
+  *,
+  license: str = 'unknown',
+  dtype: str = 'float32',
+) -> Loaded:
+  """Makes a model folder of a run (or of another model), its results and presets.
+
+  Args:
+    path: as `load` takes it.
+    folder: as `save` takes it.
+    license: as `save` takes it.
+    dtype: as `save` takes it.
+
+  Returns:
+    What was exported.
+
+  Raises:
+    HubError, checkpoint.CheckpointError: as `load` and `save`.
+  """
+  loaded = load(path)
+  results = None
+  place, _ = _find(path)
+  if is_run(place) and (place / 'results.json').exists():
+    results = _read_json(place / 'results.json')
+    if results.get('step') != loaded.step:
+      logging.warning(
+        '%s: results.json is of step %s, the weights of step %d; left out of the card',
+        *(place, results.get('step'), loaded.step),
+      )
+      results = None
+  save(
+    folder,
+    loaded.params,
+    loaded.config,
+    step=loaded.step,
+    source=loaded.source,
+    presets=loaded.presets,
+    results=results,
+    license=license,
+    dtype=dtype,
+  )
+  return loaded
+
+
+def _is_ours(folder: epath.Path) -> bool:
+  """Whether `save` may write there."""
+  if not folder.is_dir():
+    return False
+  return (folder / WEIGHTS).exists() or not any(itertools.islice(folder.iterdir(), 1))
+
+
+def _publishable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """A copy without the folders of this machine: they are nobody's business."""
+  config = config.copy_and_resolve_references()
+  config.data.data_dir = ''
+  if config.data.source == 'folder':
+    for key in ('path', 'eval_path'):
+      config.data[key] = epath.Path(config.data[key]).name
+  if not config.train.init_from.startswith('hf://'):
+    config.train.init_from = epath.Path(config.train.init_from).name
+  return config
+
+
+def _data_name(config: ml_collections.ConfigDict) -> str:
+  data = _publishable(config).data
+  return data.path or data.source
+
+
+def _line(error: BaseException) -> str:
+  """What an exception says, in at most a line."""
+  text = ' '.join(str(error).split()) or type(error).__name__
+  if isinstance(error, KeyError):
+    text = f'no {text}'
+  return text[:300]
