@@ -286,13 +286,24 @@ def open_image(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
     image = Image.open(file, formats=_FORMATS)
   except Image.UnidentifiedImageError:
     raise ImageError('not a JPEG, PNG, WebP, TIFF or BMP image') from None
-  width, height = image.size
-  if width * height > max_pixels:
+  try:
+    check_size(*image.size, max_pixels)
+  except ImageError:
     image.close()
+    raise
+  return image
+
+
+def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
+  """Refuses what a header claims, before memory is taken for it.
+
+  Raises:
+    ImageError: more than `max_pixels`.
+  """
+  if width * height > max_pixels:
     raise ImageError(
       f'{width} x {height} pixels are more than the limit of {max_pixels / 1e6:.0f} Mpx'
     )
-  return image
 
 
 def _flatten(image: Image.Image, profile: bytes | None) -> Image.Image:
