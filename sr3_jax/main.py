@@ -14,7 +14,7 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
-from sr3_jax import checkpoint, evaluate, images, logs, parallel, sources, train
+from sr3_jax import checkpoint, evaluate, hub, images, logs, parallel, sources, train
 from sr3_jax.config import ConfigDict, get_config
 from sr3_jax.sr3 import SR3
 
@@ -50,6 +50,7 @@ flags.mark_flags_as_required(['config', 'workdir'])
 USER_ERRORS = (
   checkpoint.CheckpointError,
   sources.DataError,
+  hub.HubError,
   images.ImageError,
   train.TrainingError,
 )
@@ -138,6 +139,9 @@ def run(config: ConfigDict, workdir: epath.Path, mode: str) -> None:
     if config.data.eval_path or config.data.source != 'folder':
       evaluate.evaluation_data(config, limit=1).close()
     if config.regression_steps:
+      # The same for the weights that the second training starts from.
+      if config.train.init_from and not hub.is_run(workdir):
+        hub.load_weights(config.train.init_from, SR3.from_config(config))
       train.train(train.regression_config(config), workdir / 'regression')
     train.train(config, workdir)
     evaluate.evaluate_run(config, workdir)

@@ -14,7 +14,7 @@ import optax
 from absl import logging
 from etils import epath
 
-from sr3_jax import checkpoint, data, evaluate, images, logs, parallel, sources
+from sr3_jax import checkpoint, data, evaluate, hub, images, logs, parallel, sources
 from sr3_jax.config import as_json
 from sr3_jax.sr3 import SR3
 
@@ -148,12 +148,15 @@ def regression_config(config: ml_collections.ConfigDict) -> ml_collections.Confi
   baseline.train.decay_steps = min(
     config.train.decay_steps, config.regression_steps // 2
   )
+  baseline.train.init_from = ''  # weights of another task
   baseline.eval.every_steps = 0
   return baseline
 
 
 def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainState:
-  """Trains from scratch or from the newest checkpoint in `workdir` to the end.
+  """Trains from the newest checkpoint in `workdir`, or from the start, to the end.
+
+  The start is random weights or those of `train.init_from`.
 
   Writes config.json, checkpoints/, metrics.jsonl and, at evaluations, pictures. A run
   that was stopped at any moment and started again gives the same parameters, bit for
@@ -164,7 +167,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
 
   Raises:
     TrainingError: the loss is not finite, or the finished run can't go on.
-    sources.DataError, checkpoint.CheckpointError: as they say.
+    sources.DataError, checkpoint.CheckpointError, hub.HubError: as they say.
   """
   c = config.train
   workdir = epath.Path(workdir)
@@ -189,6 +192,10 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
         logging.info('%s: already trained for %d steps', workdir, step)
         return state
       logging.info('resuming from step %d', step)
+    elif c.init_from:
+      _, params = hub.load_weights(c.init_from, model)
+      state = state.replace(params=params, ema=params)
+      logging.info('starting from the weights of %s', c.init_from)
     write_config(config, workdir)
     logging.info(
       '%s, %.2fM parameters, %d device(s); compiling, the first step takes a while',

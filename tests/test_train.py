@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tiny
 
-from sr3_jax import checkpoint, data, logs, parallel, train
+from sr3_jax import checkpoint, data, hub, logs, parallel, train
 from sr3_jax.sr3 import SR3
 
 HERE = pathlib.Path(__file__).parent
@@ -377,6 +377,37 @@ def test_one_device_resumes_too_and_agrees_with_eight(trained, compile_cache, tm
       np.testing.assert_allclose(a['loss'], b['loss'], rtol=1e-5)
 
 
+def test_a_run_may_start_from_the_weights_of_another(trained, tmp_path):
+  c = trained.config.copy_and_resolve_references()
+  c.train.init_from = os.fspath(trained.workdir)
+  c.train.num_steps, c.eval.every_steps = 1, 0
+  state = train.train(c, tmp_path / 'tuned')
+  # Adam's first step moves nothing by more than the learning rate, 1e-2 / 3.
+  change = jax.tree.map(
+    lambda a, b: np.abs(np.subtract(a, b)), state.params, trained.state.ema
+  )
+  assert 1e-3 < max(np.max(c) for c in jax.tree.leaves(change)) < 0.0034
+  assert_same_bits(state.ema, state.params)
+  # The start is not looked at again.
+  c.train.init_from = '/no/such'
+  assert_same_bits(train.train(c, tmp_path / 'tuned').saved(), state.saved())
+  with pytest.raises(hub.HubError, match='/no/such: no model: no such file'):
+    train.train(c, tmp_path / 'other')
+
+
+def test_weights_of_another_network_are_no_start(trained, tmp_path):
+  hub.export(trained.workdir, tmp_path / 'model')
+  c = trained.config.copy_and_resolve_references()
+  c.train.init_from = os.fspath(tmp_path / 'model')
+  c.model.channels = 12
+  with pytest.raises(hub.HubError, match='not the weights of this network') as error:
+    train.train(c, tmp_path / 'tuned')
+  assert '\n' not in str(error.value)
+  c.train.init_from = os.fspath(trained.workdir)
+  with pytest.raises(checkpoint.CheckpointError, match='of another network'):
+    train.train(c, tmp_path / 'tuned')
+
+
 class Fragile:
   """A model that breaks where an image is white: its loss, or just the gradient."""
 
@@ -452,10 +483,12 @@ def test_a_line_at_the_first_step_has_no_speed_yet(config, tmp_path, monkeypatch
 def test_regression_baseline_differs_in_method_and_length_only(config):
   c = config.copy_and_resolve_references()
   c.regression_steps, c.train.decay_steps = 6, 10
+  c.train.init_from = 'somewhere'
   baseline = train.regression_config(c)
   assert baseline.method == 'regression'
   assert (baseline.train.num_steps, baseline.train.decay_steps) == (6, 3)
   assert c.method == 'sr3'
+  assert baseline.train.init_from == ''
   same = baseline.to_dict()
   same['method'] = 'sr3'
   same['train'] = c.train.to_dict()
