@@ -6,6 +6,7 @@ leading axis over all devices, of which each process holds its own.
 """
 
 import functools
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -47,21 +48,45 @@ def pmap(
     donate_argnums: arguments whose buffers the results may take over.
 
   Returns:
-    The same function of `[D, ...]` arrays. `.lower(*args)` gives the lowered program.
+    The same function of `[D, ...]` arrays. `.lower(*args)` gives the lowered program,
+    `.compiled(*args)` the compiled one.
   """
   mapped = jax.pmap(function, axis_name=AXIS, donate_argnums=tuple(donate_argnums))
   programs: dict[Any, Any] = {}
 
-  def call(*args):
+  def compiled(*args):
     leaves, structure = jax.tree.flatten(args)
     shapes = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
     if shapes not in programs:
       lowered = mapped.lower(*args)
       programs[shapes] = lowered.compile(compiler_options=compiler_options())
-    return programs[shapes](*args)
+    return programs[shapes]
 
-  call.lower = mapped.lower
+  def call(*args):
+    return compiled(*args)(*args)
+
+  call.lower, call.compiled = mapped.lower, compiled
   return call
+
+
+def memory(function: Callable[..., Any], *args: Any) -> int:
+  """Bytes that a function made by `pmap` takes on a device, its arguments included."""
+  m = function.compiled(*args).memory_analysis()
+  whole = m.argument_size_in_bytes + m.output_size_in_bytes + m.temp_size_in_bytes
+  return whole - m.alias_size_in_bytes
+
+
+def free_memory() -> int | None:
+  """Bytes free on this process's fullest device; None where nobody knows."""
+  stats = [device.memory_stats() for device in jax.local_devices()]
+  if all(stats):
+    return min(s['bytes_limit'] - s['bytes_in_use'] for s in stats)
+  try:
+    lines = pathlib.Path('/proc/meminfo').read_text().splitlines()
+    free = next(line for line in lines if line.startswith('MemAvailable'))
+    return int(free.split()[1]) * 1024 // jax.local_device_count()
+  except (OSError, StopIteration):
+    return None
 
 
 def per_process(batch_size: int, parts: int = 1) -> int:
@@ -87,7 +112,7 @@ def _sharding() -> NamedSharding:
   return NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec(AXIS))
 
 
-def _put(tree: Any) -> Any:
+def put(tree: Any) -> Any:
   """Host arrays [local D, ...] -> device arrays [D, ...]."""
   put = functools.partial(jax.make_array_from_process_local_data, _sharding())
   return jax.tree.map(put, tree)
@@ -97,14 +122,14 @@ def replicate(tree: Any) -> Any:
   """A copy of every leaf on every device: [...] -> [D, ...]."""
   count = jax.local_device_count()
   spread = lambda leaf: np.broadcast_to(np.asarray(leaf), (count, *np.shape(leaf)))
-  return _put(jax.tree.map(spread, tree))
+  return put(jax.tree.map(spread, tree))
 
 
 def shard(batch: Any) -> Any:
   """This process's part of a batch, split over its devices: [B, ...] -> [D, b, ...]."""
   count = jax.local_device_count()
   split = lambda leaf: np.reshape(leaf, (count, -1, *leaf.shape[1:]))
-  return _put(jax.tree.map(split, batch))
+  return put(jax.tree.map(split, batch))
 
 
 def unreplicate(tree: Any) -> Any:

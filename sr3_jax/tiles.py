@@ -1,0 +1,144 @@
+"""Geometry of large images: overlapping tiles, their windows, exact resizing.
+
+NumPy only, computed once per image in float64; what runs at every step is in pipeline.
+"""
+
+import functools
+
+import numpy as np
+from PIL import Image
+
+KERNELS = {
+  'bicubic': Image.Resampling.BICUBIC,
+  'bilinear': Image.Resampling.BILINEAR,
+}
+
+
+def round_up(length: int, multiple: int) -> int:
+  return -(-length // multiple) * multiple
+
+
+def cover(
+  length: int, tile: int, pad: int, multiple: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Tiles along one axis and how much each counts at each of its pixels.
+
+  Neighbours overlap by at least 2 pad pixels. Over the middle half of the overlap one
+  fades into the other; the outer quarter of a tile's overlap, pad / 2 pixels at its
+  edge, counts for nothing, because there the network has seen too little. Where that
+  is more than the network can see, the tiled estimate equals the untiled one.
+
+  Args:
+    length: pixels to cover.
+    tile: side of a tile.
+    pad: half of the smallest overlap; less than tile / 2.
+    multiple: tiles start at multiples of this, to stay on the network's grid.
+
+  Returns:
+    starts: int32 [n]; the last tile ends at or behind `length`.
+    windows: float32 [n, tile]; those of all tiles add up to 1 everywhere.
+  """
+  total = max(round_up(length, multiple), tile)
+  if total == tile:
+    return np.zeros(1, np.int32), np.ones((1, tile), np.float32)
+  stride = max((tile - 2 * pad) // multiple, 1) * multiple
+  count = -(-(total - tile) // stride) + 1
+  starts = np.linspace(0, (total - tile) / multiple, count).astype(np.int32) * multiple
+  to_edge = np.arange(tile) + 0.5
+  rise = np.clip((to_edge - pad / 2) / max(pad, 1e-9), 0, 1)
+  rise = np.sin(rise * np.pi / 2) ** 2
+  windows = np.empty((count, tile))
+  for k in range(count):  # nothing fades at the borders of the image
+    left = rise if k else 1.0
+    right = rise[::-1] if k < count - 1 else 1.0
+    windows[k] = left * right
+  total_weight = np.zeros(total)
+  for start, window in zip(starts, windows, strict=True):
+    total_weight[start : start + tile] += window
+  for start, window in zip(starts, windows, strict=True):
+    window /= total_weight[start : start + tile]
+  return starts, windows.astype(np.float32)
+
+
+def mirror(image: np.ndarray, height: int, width: int) -> np.ndarray:
+  """[h, w, C] continued by reflection to the right and below, [height, width, C].
+
+  The network then sees around the image what it is like inside, and the statistics of
+  its normalisation layers are those of the image.
+  """
+  rows, columns = (
+    np.pad(np.arange(have), (0, want - have), mode='symmetric')
+    for have, want in zip(image.shape[:2], (height, width), strict=True)
+  )
+  return image[rows][:, columns]
+
+
+def resize(
+  image: np.ndarray, height: int, width: int, kernel: str = 'bicubic'
+) -> np.ndarray:
+  """Pillow's anti-aliased resizing of float32 [h, w, C]; not clipped.
+
+  Equals `degradations.resize`, without a program to compile for each size.
+  """
+  if image.shape[:2] == (height, width):
+    return image
+  planes = [
+    Image.fromarray(np.ascontiguousarray(image[..., c], np.float32)).resize(
+      (width, height), KERNELS[kernel]
+    )
+    for c in range(image.shape[-1])
+  ]
+  return np.stack([np.asarray(plane) for plane in planes], axis=-1)
+
+
+@functools.lru_cache(maxsize=32)
+def shrinking(length: int, small: int) -> tuple[np.ndarray, np.ndarray]:
+  """Bicubic reduction along one axis as a matrix, and its right inverse.
+
+  Returns:
+    down: float32 [small, length]; `down @ column` is Pillow's bicubic reduction.
+    up: float32 [length, small], the pseudoinverse: down @ up = 1, so that adding
+      up @ (wanted - down @ column) makes `column` reduce to `wanted` exactly, and no
+      smaller change does.
+  """
+  identity = np.eye(length, dtype=np.float32)[..., None]
+  down = resize(identity, small, length)[..., 0].astype(np.float64)
+  up = np.linalg.solve(down @ down.T, down).T
+  return down.astype(np.float32), up.astype(np.float32)
+
+
+def make_consistent(
+  image: np.ndarray, small: np.ndarray, iterations: int = 40
+) -> np.ndarray:
+  """An image near `image`, in [-1, 1], whose bicubic reduction is `small`.
+
+  Corrects by the pseudoinverse and clips, in turns, with Nesterov's acceleration. Where
+  no image in range reduces to `small` (stripes of one pixel in pure black and white do
+  not come from any), it comes as near as clipping allows.
+
+  Args:
+    image: [H, W, C].
+    small: [h, w, C], h <= H, w <= W, in [-1, 1].
+    iterations: at most this many; it ends when no pixel of the reduction is off by a
+      tenth of an 8-bit level.
+
+  Returns:
+    float32 [H, W, C] in [-1, 1].
+  """
+  down_rows, up_rows = shrinking(image.shape[0], small.shape[0])
+  down_columns, up_columns = shrinking(image.shape[1], small.shape[1])
+  # Matrix products over planes: BLAS, many times faster than einsum over pixels.
+  planes = lambda a: np.moveaxis(np.asarray(a, np.float32), -1, 0)
+  small = planes(small)
+  missing = lambda a: small - down_rows @ a @ down_columns.T
+  now = ahead = np.clip(planes(image), -1, 1)
+  momentum = 1.0
+  for _ in range(iterations):
+    before, error = now, missing(ahead)
+    now = np.clip(ahead + up_rows @ error @ up_columns.T, -1, 1)
+    if np.abs(missing(now)).max() < 0.1 / 127.5:
+      break
+    faster = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
+    ahead = now + (momentum - 1) / faster * (now - before)
+    momentum = faster
+  return np.moveaxis(now, 0, -1)
