@@ -150,6 +150,16 @@ def extension(format_: str, height: int, width: int) -> str:
   return found if max(height, width) <= MAX_SIDE.get(found, 2**31) else '.png'
 
 
+def check_sides(extension: str, height: int, width: int) -> None:
+  """Refuses what a format can't hold.
+
+  Raises:
+    ImageError: a side is too long.
+  """
+  if max(height, width) > MAX_SIDE.get(extension, 2**31):
+    raise ImageError(f'{extension} files hold no {width} x {height} pixels: use .png')
+
+
 def encode(picture: Picture, extension: str, settings: dict[str, Any]) -> bytes:
   """The bytes of a file.
 
@@ -168,9 +178,7 @@ def encode(picture: Picture, extension: str, settings: dict[str, Any]) -> bytes:
   """
   if extension not in EXTENSIONS:
     raise ImageError(f'cannot write {extension!r} files, only {", ".join(EXTENSIONS)}')
-  height, width = picture.pixels.shape[:2]
-  if max(height, width) > MAX_SIDE.get(extension, 2**31):
-    raise ImageError(f'{extension} files hold no {width} x {height} pixels: use .png')
+  check_sides(extension, *picture.pixels.shape[:2])
   if picture.bits == 16 and extension in ('.png', '.tif'):
     stored, top = _to_uint16(picture.pixels), 65535
   else:
@@ -227,38 +235,34 @@ def resize_alpha(alpha: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def heat(values: np.ndarray, legend: str) -> np.ndarray:
-  """A map [H, W] of non-negative numbers as colours, with a scale below.
+  """A map as `colours`, with a scale and a line of text below.
 
   Args:
-    values: from 0, dark, to their largest, bright.
-    legend: what the numbers are.
+    values: [H, W], not negative.
+    legend: what they are.
 
   Returns:
     uint8 [H + scale, max(W, 260), 3].
   """
-  top = float(values.max()) or 1.0
   height, width = values.shape
   size = max(11, min(width // 40, 40))
-  font = ImageFont.load_default(size=size)
-  margin = size // 2
-  length = max(width, 260)
-  canvas = Image.new('RGB', (length, height + 3 * size + 2 * margin), 'white')
-  canvas.paste(Image.fromarray(_colours(values / top)), (0, 0))
-  bar = np.broadcast_to(
-    np.linspace(0, 1, length - 2 * margin), (size, length - 2 * margin)
-  )
-  canvas.paste(Image.fromarray(_colours(bar)), (margin, height + margin))
-  draw, ink, y = ImageDraw.Draw(canvas), (32, 32, 32), height + margin + size * 3 // 2
-  draw.text((margin, y), '0', ink, font=font)
-  draw.text((length / 2, y), legend, ink, font=font, anchor='ma')
-  draw.text((length - margin, y), f'{top:.3g}', ink, font=font, anchor='ra')
+  margin, length = size // 2, max(width, 260)
+  bar = np.tile(np.linspace(0, 1, length - 2 * margin), (size, 1))
+  canvas = Image.new('RGB', (length, height + 4 * size + 3 * margin), 'white')
+  canvas.paste(Image.fromarray(colours(values)), (0, 0))
+  canvas.paste(Image.fromarray(colours(bar)), (margin, height + margin))
+  draw, ink, font = ImageDraw.Draw(canvas), (32, 32, 32), ImageFont.load_default(size)
+  y = height + margin + size * 3 // 2
+  draw.text((margin, y), '0', ink, font)
+  draw.text((length - margin, y), f'{values.max():.3g}', ink, font, anchor='ra')
+  draw.text((length / 2, y + size * 5 // 4), legend, ink, font, anchor='ma')
   return np.array(canvas)
 
 
-def _colours(values: np.ndarray) -> np.ndarray:
-  """[0, 1] -> uint8 [..., 3]."""
+def colours(values: np.ndarray) -> np.ndarray:
+  """Numbers from 0, dark, to their largest, bright: uint8 [..., 3]."""
   table = np.array([list(bytes.fromhex(colour)) for colour in _HEAT.split()])
-  at = np.linspace(0, 1, len(table))
+  at = np.linspace(0, float(values.max()) or 1.0, len(table))
   channels = [np.interp(values, at, table[:, c]) for c in range(3)]
   return np.round(np.stack(channels, -1)).astype(np.uint8)
 
