@@ -61,7 +61,7 @@ def noise_strip(
 
 @functools.lru_cache(maxsize=16)
 def program(
-  model: SR3, tile: tuple[int, int], batch: int, consistency: bool
+  model: SR3, tile: tuple[int, int], batch: int, consistency: bool, shared: bool
 ) -> Callable[..., Any]:
   """Some steps of the walk of N images, over all devices.
 
@@ -80,6 +80,14 @@ def program(
     y, y0: the carry, [N, H, W, C]; donated.
 
   and returns (y, y0).
+
+  Args:
+    model: the model.
+    tile: height and width.
+    batch: tiles at a time on each device.
+    consistency: whether estimates are corrected.
+    shared: all devices hold the same images and each works on some of their tiles;
+      otherwise each has images of its own.
   """
 
   def run(params, image, work, walk, start, count, y, y0):
@@ -125,7 +133,7 @@ def program(
 
       total = jnp.zeros((*x.shape[:3], out_channels))
       total = jax.lax.fori_loop(0, work['batches'], one_batch, total)
-      return jax.lax.psum(total, parallel.AXIS)
+      return jax.lax.psum(total, parallel.AXIS) if shared else total
 
     def correct(y0):
       """The nearest estimate that, made small, is the condition."""

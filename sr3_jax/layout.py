@@ -31,7 +31,8 @@ class Layout:
   tile: Size  # in output pixels
   height: int  # of the canvas
   width: int
-  images: int  # canvases at a time
+  images: int  # canvases at a time on each device
+  shared: bool  # all devices work on the same canvases, each on some of the tiles
 
 
 class Planner:
@@ -43,7 +44,7 @@ class Planner:
     sides: of the tiles it may use, ascending, in output pixels; (0,) is the whole
       image.
     pad: half of the smallest overlap, output pixels.
-    at_once: small images at a time, in units of 8 of 64 x 64 pixels.
+    at_once: small images at a time and device, in units of 8 of 64 x 64 pixels.
   """
 
   def __init__(
@@ -76,17 +77,17 @@ class Planner:
     if self.sides == (0,):
       multiple = math.lcm(self.multiple, CELL)
       whole = tiles.round_up(height, multiple), tiles.round_up(width, multiple)
-      return Layout(whole, *whole, images=1)
+      return Layout(whole, *whole, images=1, shared=True)
     if tile := self._small_tile(size):
       side = tiles.round_up(tile, CELL)
       images = max(1, 8 * 64**2 // tile**2) * self._at_once
-      return Layout((tile, tile), side, side, images)
+      return Layout((tile, tile), side, side, images, shared=False)
     known = [
       layout
       for layout in self._known
       if layout.height >= height
       and layout.width >= width
-      and layout.height * layout.width <= MAX_WASTE * height * width
+      and layout.height * layout.width <= MAX_WASTE * self._used(height, width)
     ]
     if known:
       return min(known, key=lambda layout: layout.height * layout.width)
@@ -104,7 +105,8 @@ class Planner:
     for height, width in sorted(large, key=math.prod, reverse=True):
       for known in canvases:
         union = max(known[0], height), max(known[1], width)
-        if math.prod(union) <= min(2 * math.prod(known), MAX_WASTE * height * width):
+        waste = 2 * self._used(*known), MAX_WASTE * self._used(height, width)
+        if math.prod(union) <= min(waste):
           known[:] = union
           break
       else:
@@ -144,12 +146,16 @@ class Planner:
     side = max(self.output(size))
     return min((t for t in self.sides if side <= t <= SMALL), default=None)
 
+  def _used(self, height: int, width: int) -> int:
+    """Pixels of the tiles of an output, at least."""
+    return max(height, self.sides[-1]) * max(width, self.sides[-1])
+
   def _add(self, height: int, width: int) -> Layout:
     """A new canvas of at least this size for the largest tiles."""
     tile = self.sides[-1]
     cover = lambda n: max(tiles.round_up(n, self.multiple), tile)
     sides = [tiles.round_up(cover(n), CELL) for n in (height, width)]
-    layout = Layout((tile, tile), *sides, images=1)
+    layout = Layout((tile, tile), *sides, images=1, shared=True)
     self._known.append(layout)
     return layout
 

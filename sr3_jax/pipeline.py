@@ -113,7 +113,7 @@ class Upscaler:
       self.model.scale,
       self.model.network.multiple,
       *choose_tiles(self.model, tile, tile_pad),
-      at_once=self._batch * jax.local_device_count(),
+      at_once=self._batch,
     )
     self._asked = self._plan.sides
     self._walk = parallel.replicate(canvas.walk_data(*walk))
@@ -279,7 +279,8 @@ class Upscaler:
       # Asked for anew each time: having run out of memory changes the layouts.
       layouts = {k: self._plan.layout(items[k].condition.shape[:2]) for k in waiting}
       layout = layouts[waiting[0]]
-      few = [k for k in waiting if layouts[k] == layout][: layout.images]
+      most = layout.images * (1 if layout.shared else jax.local_device_count())
+      few = [k for k in waiting if layouts[k] == layout][:most]
       try:
         done = self._run(layout, [items[k] for k in few], on_steps)
       except jax.errors.JaxRuntimeError as error:
@@ -326,28 +327,56 @@ class Upscaler:
       # Progress about once a second, without waiting for the device more than that.
       # The first call may have compiled.
       stretch = 1 if done == 1 else max(1, int(stretch / max(seconds, 1e-3)))
-    y = np.asarray(carry[0].addressable_data(0)[0])
+    devices = 1 if layout.shared else jax.local_device_count()
+    canvases = parallel.gather(carry[0]) if devices > 1 else _first(carry[0])
     outputs = []
     for k, item in enumerate(items):
       height, width = self._plan.output(item.condition.shape[:2])
-      x = self._enlarge(item.condition)
-      image = self.model.decode(y[k, :height, :width], x)
+      y = canvases[k % devices * layout.images + k // devices, :height, :width]
+      image = self.model.decode(y, self._enlarge(item.condition))
       outputs.append(np.clip(image, -1, 1))
     return outputs
 
   def _program(self, layout: Layout):
-    return canvas.program(self.model, layout.tile, self._batch, self._consistency)
+    return canvas.program(
+      self.model, layout.tile, self._batch, self._consistency, layout.shared
+    )
 
   def _enlarge(self, condition: np.ndarray) -> np.ndarray:
     size = self._plan.output(condition.shape[:2])
     return tiles.resize(condition, *size, self.model.upsampling)
 
   def _arguments(self, layout: Layout, items: list[_Item]) -> list[Any]:
-    """What `canvas.program` takes, on the devices; unused canvases stay empty."""
-    count, (tile_height, tile_width) = layout.images, layout.tile
-    height, width = layout.height, layout.width
+    """What `canvas.program` takes, on the devices; unused canvases stay empty.
+
+    Item k is on device k % D, or on all if canvases are shared; then its tiles are
+    dealt out to them.
+    """
+    devices = jax.local_device_count()
+    hosts = 1 if layout.shared else devices
+    parts = [self._host_arguments(layout, items[d::hosts]) for d in range(hosts)]
+    images, tile_lists = zip(*parts, strict=True)
+    if layout.shared:
+      images = images * devices
+      tile_lists = [tile_lists[0][d::devices] for d in range(devices)]
+    # Room for the tiles of full canvases, in whole batches.
+    most = self._plan.count((layout.height, layout.width), layout) * layout.images
+    room = tiles.round_up(-(-most // (devices // hosts)), self._batch)
+    works = [self._work(layout, tile_list, room) for tile_list in tile_lists]
+    shape = layout.images, layout.height, layout.width, 3
+    state = np.zeros((devices, *shape), np.float32)
+    zero = np.zeros(devices, np.int32)
+    stack = lambda trees: jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+    image, work, *rest = parallel.put(
+      (stack(images), stack(works), zero, zero, state, state)
+    )
+    return [self._params, image, work, self._walk, *rest]
+
+  def _host_arguments(self, layout, items):
+    """Canvases of one device with their images on them, and the list of tiles."""
+    count, height, width = layout.images, layout.height, layout.width
     small = [-(-side // self.model.scale) for side in (height, width)]
-    image: dict[str, np.ndarray] = {
+    image: dict[str, Any] = {
       'x': np.zeros((count, height, width, 3), np.float32),
       'seed': np.zeros((count, 4), np.uint32),
       'label': np.zeros(count, np.int32),
@@ -357,22 +386,21 @@ class Upscaler:
       for name, side, low in (('rows', height, small[0]), ('columns', width, small[1])):
         image[f'down_{name}'] = np.zeros((count, low, side), np.float32)
         image[f'up_{name}'] = np.zeros((count, side, low), np.float32)
-    at, rows, columns, used = [], [], [], 0
+    tile_list, used = [], 0
     for k, item in enumerate(items):
       h, w = item.condition.shape[:2]
-      cover = self._plan.cover(self._plan.output((h, w)), layout)
-      (tops, row_windows), (lefts, column_windows) = cover
-      full = tops[-1] + tile_height, lefts[-1] + tile_width
+      rows, columns = self._plan.cover(self._plan.output((h, w)), layout)
+      full = rows[0][-1] + layout.tile[0], columns[0][-1] + layout.tile[1]
       image['x'][k, : full[0], : full[1]] = tiles.mirror(
         self._enlarge(item.condition), *full
       )
       image['seed'][k], image['label'][k] = item.seed, item.label
       used = max(used, full[0])
-      for top, row_window in zip(tops, row_windows, strict=True):
-        for left, column_window in zip(lefts, column_windows, strict=True):
-          at.append((k, top, left))
-          rows.append(row_window)
-          columns.append(column_window)
+      tile_list += [
+        ((k, top, left), row_window, column_window)
+        for top, row_window in zip(*rows, strict=True)
+        for left, column_window in zip(*columns, strict=True)
+      ]
       if self._consistency:
         image['condition'][k, :h, :w] = item.condition
         for name, low in (('rows', h), ('columns', w)):
@@ -380,30 +408,24 @@ class Upscaler:
           image[f'down_{name}'][k, :low, : len(up)] = down
           image[f'up_{name}'][k, : len(up), :low] = up
     image['strips'] = np.int32(-(-used // canvas.CELL))
+    return image, tile_list
 
-    # Room for the tiles of a full canvas on each device, in whole batches.
-    most = self._plan.count((height, width), layout)
-    devices = jax.local_device_count()
-    share = tiles.round_up(-(-most * count // devices), self._batch)
-    batches = -(-len(at) // (devices * self._batch))
-
-    def spread(values, shape, dtype):
-      table = np.zeros((devices, share, *shape), dtype)
-      for n, value in enumerate(values):
-        # Batch by batch over the devices, so that all have as many.
-        table[n % devices, n // devices] = value
-      return table
-
+  def _work(self, layout, tile_list, room):
+    """One device's tiles as arrays with room for `room` of them."""
     work = {
-      'at': spread(at, (3,), np.int32),
-      'rows': spread(rows, (tile_height,), np.float32),
-      'columns': spread(columns, (tile_width,), np.float32),
-      'batches': np.full(devices, batches, np.int32),
+      'at': np.zeros((room, 3), np.int32),
+      'rows': np.zeros((room, layout.tile[0]), np.float32),
+      'columns': np.zeros((room, layout.tile[1]), np.float32),
+      'batches': np.int32(-(-len(tile_list) // self._batch)),
     }
-    state = np.zeros((count, height, width, 3), np.float32)
-    zero = np.int32(0)
-    image, *rest = parallel.replicate((image, zero, zero, state, state))
-    return [self._params, image, parallel.put(work), self._walk, *rest]
+    for n, tile in enumerate(tile_list):
+      work['at'][n], work['rows'][n], work['columns'][n] = tile
+    return work
+
+
+def _first(array: jax.Array) -> np.ndarray:
+  """The first device's part, on the host."""
+  return np.asarray(array.addressable_data(0))[0]
 
 
 def choose_walk(

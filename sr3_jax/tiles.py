@@ -4,6 +4,7 @@ NumPy only, computed once per image in float64; what runs at every step is in pi
 """
 
 import functools
+import math
 
 import numpy as np
 from PIL import Image
@@ -138,7 +139,7 @@ def make_consistent(
     now = np.clip(ahead + up_rows @ error @ up_columns.T, -1, 1)
     if np.abs(missing(now)).max() < 0.1 / 127.5:
       break
-    faster = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
+    faster = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
     ahead = now + (momentum - 1) / faster * (now - before)
     momentum = faster
   return np.moveaxis(now, 0, -1)

@@ -1,0 +1,95 @@
+import math
+
+import numpy as np
+import pytest
+
+from sr3_jax.layout import MAX_WASTE, Planner, output_size
+
+
+def planner(sides=(64, 128, 256), **options):
+  options = {'scale': 4, 'multiple': 4, 'pad': 16, 'at_once': 1} | options
+  return Planner(sides=sides, **options)
+
+
+@pytest.mark.parametrize(
+  'size, outscale, runs',
+  [
+    ((10, 20), 4, [(10, 20)]),
+    ((10, 20), 2, [(10, 20)]),  # reduced afterwards: the input is used as it is
+    ((10, 20), 0.5, [(10, 20)]),
+    ((10, 20), 4.1, [(10, 20), (11, 21)]),  # 41 x 82 from 11 x 21, made 4 x larger
+    ((10, 20), 16, [(10, 20), (40, 80)]),
+    ((10, 20), 20, [(10, 20), (40, 80), (50, 100)]),
+    ((1, 1), 6, [(1, 1), (2, 2)]),
+  ],
+)
+def test_passes(size, outscale, runs):
+  plan = planner()
+  assert plan.passes(size, outscale) == runs
+  # Every run is given no less than the one before produced or the output needs.
+  assert all(
+    have * 4 >= want
+    for have, want in zip(runs[-1], output_size(size, outscale), strict=True)
+  )
+
+
+def test_passes_of_thousands_of_scales_reach_the_output():
+  for outscale in np.linspace(0.3, 60, 500):
+    runs = planner().passes((7, 5), outscale)
+    assert len(runs) == max(1, math.ceil(math.log(outscale, 4) - 1e-9))
+    for want, have in zip(output_size((7, 5), outscale), runs[-1], strict=True):
+      assert have * 4 >= want
+
+
+def test_layouts_hold_the_image_and_depend_on_its_size_only():
+  plan = planner()
+  for size in [(1, 1), (16, 16), (17, 3), (32, 32), (33, 33), (90, 200), (64, 1000)]:
+    layout = plan.layout(size)
+    height, width = plan.output(size)
+    cover = plan.cover((height, width), layout)
+    assert cover[0][0][-1] + layout.tile[0] >= height
+    assert cover[1][0][-1] + layout.tile[1] >= width
+    assert layout.height >= cover[0][0][-1] + layout.tile[0]
+    assert layout.width >= cover[1][0][-1] + layout.tile[1]
+    assert layout.height % 32 == layout.width % 32 == 0
+    # Whatever other canvases there are, the tile is the same.
+    other = planner()
+    other.reserve([(500, 500)])
+    assert other.layout(size).tile == layout.tile
+
+
+def test_small_images_share_a_program_and_large_ones_a_canvas():
+  plan = planner()
+  assert {plan.layout((n, m)) for n in range(1, 17) for m in (1, 16)} == {
+    plan.layout((16, 16))
+  }
+  sizes = [(h, w) for h in range(1, 200, 7) for w in range(1, 200, 11)]
+  plan.reserve(sizes)
+  assert len({plan.layout(size) for size in sizes}) == 3
+
+
+def test_one_huge_image_does_not_cost_the_small_ones():
+  plan = planner()
+  plan.reserve([(40, 40), (4000, 100), (100, 4000)])
+  small = plan.layout((40, 40))
+  assert small.height * small.width <= MAX_WASTE * 160**2
+  tall, wide = plan.layout((4000, 100)), plan.layout((100, 4000))
+  assert tall.height > tall.width and wide.width > wide.height
+
+
+def test_no_tiles():
+  plan = planner(sides=(0,))
+  plan.reserve([(1000, 1000)])
+  layout = plan.layout((30, 50))
+  assert layout.tile == (layout.height, layout.width) == (128, 224)
+  assert plan.work((30, 50)) == 128 * 224 // 64**2
+
+
+def test_halving_stops_at_the_network():
+  plan = planner(sides=(64, 128), pad=32)
+  layout = plan.layout((200, 200))
+  assert plan.halve(layout) == 64 and plan.sides == (64,)
+  assert plan.pad == 16  # a quarter of the tile
+  assert plan.layout((200, 200)).tile == (64, 64)
+  assert plan.halve(plan.layout((200, 200))) == 32
+  assert plan.halve(plan.layout((200, 200))) == 0
