@@ -303,7 +303,7 @@ def _kept_exif(exif: Image.Exif) -> bytes | None:
     tags = exif.get_ifd(directory)
     tags = {tag: value for tag, value in tags.items() if tag not in _LEFT_TAGS}
     if tags:
-      kept.get_ifd(directory).update(tags)
+      kept[directory] = tags
   data = kept.tobytes()
   return data if len(kept) else None
 
@@ -364,7 +364,8 @@ def _commented(exif: bytes | None, text: str) -> bytes:
     result = Image.Exif()
     if block:
       result.load(block)
-    result.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _ASCII + (_MARK + text).encode()
+    comment = {_USER_COMMENT: _ASCII + (_MARK + text).encode()}
+    result[_EXIF_IFD] = result.get_ifd(_EXIF_IFD) | comment
     data = result.tobytes()
     if len(data) < 65500:
       break

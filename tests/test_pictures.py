@@ -392,10 +392,9 @@ def test_exif_is_kept_where_it_still_holds():
   exif = Image.Exif()
   exif[271], exif[272], exif[0x0132] = 'Maker', 'Model Ü', '2026:11:22 10:00:00'
   exif[270], exif[282] = 'my words', 72.0
-  exif.get_ifd(0x8769).update(
-    {0x829D: 2.8, 0xA002: 640, 0x927C: b'secret', 0x9286: b'ASCII\0\0\0mine'}
-  )
-  exif.get_ifd(0x8825)[1] = 'N'
+  comment = b'ASCII\0\0\0mine'
+  exif[0x8769] = {0x829D: 2.8, 0xA002: 640, 0x927C: b'secret', 0x9286: comment}
+  exif[0x8825] = {1: 'N'}
   data = _file('JPEG', _noise(8, 8), exif=exif)
   picture = pictures.read(data)
   for extension in ('.png', '.jpg', '.webp'):
