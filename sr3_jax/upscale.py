@@ -135,7 +135,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     return _run(parser, args, inputs)
   except KeyboardInterrupt:
-    print('\ninterrupted; the same command goes on with what is left', file=sys.stderr)
+    line = 'interrupted; the same command goes on with what is left'
+    # In a terminal the progress line stands here.
+    print('\n' * sys.stderr.isatty() + line, file=sys.stderr)
     return 130
 
 
@@ -263,6 +265,8 @@ def _check(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> N
       parser.error('--output=- takes one picture: give a folder')
     if sys.stdout.isatty():
       parser.error('--output=-: standard output is a terminal; send it to a file')
+  if '-' in inputs and sys.stdin.isatty():
+    parser.error('INPUT -: standard input is a terminal; send a picture to it')
   for text in (*inputs, args.output):
     if '://' in text:
       parser.error(f'{text}: inputs and outputs are local files and folders')

@@ -301,7 +301,10 @@ def test_bad_files_are_one_line_errors(tmp_path):
 def test_nothing_leaks_to_stderr(tmp_path):
   tiff = _tiff(_noise(40, 40, 3, np.uint16), photometric='rgb', compression='lzw')
   (tmp_path / 'a.tif').write_bytes(tiff[:-900])
-  (tmp_path / 'b.tif').write_bytes(tiff)
+  with tifffile.TiffFile(io.BytesIO(tiff)) as file:
+    at = file.pages[0].tags['ResolutionUnit'].valueoffset
+  odd = tiff[:at] + struct.pack('<H', 99) + tiff[at + 2 :]
+  (tmp_path / 'b.tif').write_bytes(odd)
   code = """
 import pathlib, sys
 from sr3_jax import pictures
@@ -414,8 +417,12 @@ def test_exif_is_kept_where_it_still_holds():
   for bits in (8, 16):
     deep = pictures.Picture(picture.pixels, bits=bits, exif=picture.exif)
     for extension in ('.png', '.tif'):
-      with Image.open(io.BytesIO(pictures.encode(deep, extension, SETTINGS))) as image:
+      written = pictures.encode(deep, extension, SETTINGS)
+      with Image.open(io.BytesIO(written)) as image:
         assert image.getexif()[271] == 'Maker'
+      if extension == '.png':  # by the standard, without 'Exif' in front
+        at = written.index(b'eXIf') + 4
+        assert written[at : at + 2] in (b'II', b'MM')
 
 
 def test_large_exif_gives_way_to_the_settings(tmp_path):
