@@ -100,6 +100,11 @@ def get_config() -> ConfigDict:
   c.eval.batch_size = 64  # over all devices
   c.eval.max_seconds = 300.0  # time budget of one evaluation during training
 
+  c.sweep = ConfigDict()
+  c.sweep.num_steps = (4, 8, 12, 16, 20, 50, 100, 1000)  # the last is the yardstick's
+  c.sweep.num_images = 64
+  c.sweep.search_steps = 20  # up to this many, ranges of betas are searched too
+
   c.sample = ConfigDict()
   c.sample.num_images = 8
   c.sample.num_samples = 3  # of each image

@@ -129,7 +129,7 @@ def load(path: epath.PathLike) -> Loaded:
     model=model,
     params=params,
     config=config,
-    presets=_read_presets(folder / PRESETS, model.gammas),
+    presets=load_presets(folder, model.gammas),
     fingerprint=fingerprint(params),
     name=name,
     step=step,
@@ -164,6 +164,28 @@ def load_weights(path: epath.PathLike, model: SR3) -> tuple[int, Any]:
   params = _read_tensors(place, wanted)
   tree = traverse_util.unflatten_dict(params, sep='/')
   return step if isinstance(step, int) else 0, tree
+
+
+def load_presets(
+  folder: epath.PathLike, gammas: np.ndarray
+) -> dict[str, dict[str, Any]]:
+  """The presets in a model folder or a run's workdir, each tried once; {} if none.
+
+  Raises:
+    HubError: one is not possible with these levels, [T + 1].
+  """
+  path = epath.Path(folder) / PRESETS
+  if not path.exists():
+    return {}
+  presets = _read_json(path)
+  for name, preset in presets.items():
+    try:
+      if not 1 <= preset['num_steps'] < len(gammas):
+        raise ValueError(f'num_steps {preset["num_steps"]} of {len(gammas) - 1} levels')
+      walk(gammas, preset)
+    except Exception as error:
+      raise HubError(f'{path}: preset {name!r}: {_line(error)}') from None
+  return presets
 
 
 def fingerprint(params: Any) -> str:
@@ -318,21 +340,6 @@ def _read_json(path: epath.Path) -> dict[str, Any]:
   if not isinstance(value, dict):
     raise HubError(f'{path}: should hold a JSON object')
   return value
-
-
-def _read_presets(path: epath.Path, gammas: np.ndarray) -> dict[str, dict[str, Any]]:
-  """The presets, each tried once."""
-  if not path.exists():
-    return {}
-  presets = _read_json(path)
-  for name, preset in presets.items():
-    try:
-      if not 1 <= preset['num_steps'] < len(gammas):
-        raise ValueError(f'num_steps {preset["num_steps"]} of {len(gammas) - 1} levels')
-      walk(gammas, preset)
-    except Exception as error:
-      raise HubError(f'{path}: preset {name!r}: {_line(error)}') from None
-  return presets
 
 
 def _read_tensors(

@@ -14,12 +14,22 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
-from sr3_jax import checkpoint, evaluate, hub, images, logs, parallel, sources, train
+from sr3_jax import (
+  checkpoint,
+  evaluate,
+  hub,
+  images,
+  logs,
+  parallel,
+  sources,
+  sweep,
+  train,
+)
 from sr3_jax.config import ConfigDict, get_config
 from sr3_jax.sr3 import SR3
 
 FLAGS = flags.FLAGS
-MODES = ('train', 'eval', 'sample')
+MODES = ('train', 'eval', 'sample', 'sweep')
 
 flags.DEFINE_string('workdir', None, 'Folder of the run: local or gs://.')
 flags.DEFINE_enum(
@@ -27,7 +37,8 @@ flags.DEFINE_enum(
   'train',
   MODES,
   'train: train or resume, then evaluate. eval: measure the newest checkpoint. '
-  'sample: restore held-out images with it.',
+  'sample: restore held-out images with it. sweep: find out how few sampling steps it '
+  'needs, for upscale --steps=fast, balanced or best.',
 )
 flags.DEFINE_string(
   'cache',
@@ -52,6 +63,7 @@ USER_ERRORS = (
   sources.DataError,
   hub.HubError,
   images.ImageError,
+  sweep.SweepError,
   train.TrainingError,
 )
 
@@ -130,6 +142,8 @@ def run(config: ConfigDict, workdir: epath.Path, mode: str) -> None:
     evaluate.evaluate_run(config, workdir)
   elif mode == 'sample':
     evaluate.sample_run(config, workdir)
+  elif mode == 'sweep':
+    sweep.sweep_run(config, workdir)
   elif results := evaluate.finished(config, workdir):
     print(f'{workdir}: finished, {results["step"]} steps; nothing left to do')
     print(evaluate.format_table(results['table']))

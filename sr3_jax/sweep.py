@@ -1,0 +1,422 @@
+"""Quality against sampling steps: --mode=sweep finds out how few steps a model needs.
+
+Every sampler of `samplers.SAMPLERS` walks over levels of every family:
+
+  time, log_snr, cosine  trained levels, even in that coordinate (`diffusion.respace`)
+  linear                 those of a line of betas, whose ends are searched over a small
+                         grid, as the paper did for its at most 100 steps (section 2.4)
+
+on the same held-out images, from the same starting noise. A walk is data, so one
+compiled program takes them all, whatever their length.
+
+The yardstick is the paper's sampler, alone with the most steps. Two numbers decide
+whether a setting is as good: PSNR, and a perceptual measure, `spectrum_db`: the
+distance of the power spectra of outputs and truth, every frequency counting the same.
+PSNR alone would choose blur (it did not track quality in the paper either); the
+spectrum sees blur as missing and grain as invented power; being taken over a whole set
+of images, it does not ask for the one true picture, and it needs no trained network.
+Both are logarithmic: one per cent of it is one per cent of power, 0.043 dB.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import scipy.optimize
+from absl import logging
+from etils import epath
+
+from sr3_jax import diffusion, evaluate, hub, images, logs, parallel, plots, samplers
+from sr3_jax.config import as_json
+from sr3_jax.sr3 import SR3
+
+Setting = dict[str, Any]  # as `hub.walk` takes it
+Row = dict[str, Any]  # {'setting': Setting, metric: value or None, ...}
+
+PSNR_TOLERANCE = 0.1  # dB
+SPECTRUM_TOLERANCE = 10 * math.log10(1.01)  # dB: one per cent of power
+# Presets and how many steps they may take; 'best' is not about steps.
+BUDGETS = {'fast': 20, 'balanced': 100}
+# The search over lines of betas: the first beta, and the level at which the line ends
+# (which stands for the last beta: for few steps that has to be near 1).
+STARTS = (1e-4, 1e-2)
+ENDS = (1e-4, 1e-3, 1e-2)
+
+
+class SweepError(ValueError):
+  """One line: what can't be swept, and why."""
+
+
+# ------------------------------------------------------------------------ settings
+
+
+def linear_end(num_steps: int, start: float, level: float) -> float | None:
+  """The last beta of the line that begins with `start` and ends at `level`.
+
+  Solves sum(log(1 - beta_i)) = log(level); None if the line would have to fall.
+  """
+  excess = lambda end: (
+    np.log1p(-np.linspace(start, end, num_steps)).sum() - math.log(level)
+  )
+  top = 1 - 1e-9
+  if excess(start) < 0 or excess(top) > 0:
+    return None
+  return float(scipy.optimize.brentq(excess, start, top, xtol=1e-15, rtol=1e-14))
+
+
+def all_settings(
+  gammas: np.ndarray, counts: Iterable[int], search_steps: int, learned: bool
+) -> list[Setting]:
+  """What is measured: the yardstick first, then from few steps to many.
+
+  Args:
+    gammas: [T + 1] trained levels.
+    counts: of steps; those above T are left out. The largest is the yardstick's alone.
+    search_steps: up to this many steps, lines of betas are searched too.
+    learned: whether the model gives the variance of each step.
+
+  Returns:
+    No two settings are the same walk.
+  """
+  counts = sorted({n for n in counts if 1 <= n < len(gammas)})
+  if not counts:
+    raise SweepError(f'no step count from 1 to {len(gammas) - 1} in sweep.num_steps')
+  names = [n for n in samplers.SAMPLERS if learned or n != 'ddpm_learned']
+  yardstick = 'ddpm_learned' if learned else 'ddpm'
+  wanted = [{'name': yardstick, 'num_steps': counts.pop(), 'spacing': 'time'}]
+  for count in counts:
+    levels = [{'spacing': spacing} for spacing in diffusion.SPACINGS]
+    for start in STARTS if count <= search_steps else ():
+      for level in ENDS:
+        end = linear_end(count, start, max(level, gammas[-1]))
+        if end is not None:
+          levels.append({'spacing': 'linear', 'start': start, 'end': end})
+    for name in names:
+      wanted += [{'name': name, 'num_steps': count, **one} for one in levels]
+  found = {}
+  for setting in wanted:
+    setting['eta'] = 0.0
+    walk = hub.walk(gammas, setting)[0]
+    found.setdefault((setting['name'], walk.tobytes()), setting)
+  return list(found.values())
+
+
+def describe(setting: Setting) -> str:
+  """A setting in a few words, one line."""
+  spacing = setting['spacing']
+  if spacing == 'linear':
+    spacing = f'betas {setting["start"]:.0e} to {setting["end"]:.4g}'
+  return f'{setting["name"]}, {setting["num_steps"]} steps, {spacing}'
+
+
+# ----------------------------------------------------------------------- measuring
+
+
+class Walker:
+  """Restores by any walk with one compiled program.
+
+  Args:
+    model: the model.
+    params: its weights.
+    seed: of all noise.
+    most: steps of the longest walk.
+  """
+
+  def __init__(self, model: SR3, params: Any, seed: int, most: int):
+    self.model, self._params, self._most = model, parallel.replicate(params), most
+
+    def begin(condition, index):
+      x = model.upsample(condition)
+      return x, model.begin(model.noise(evaluate.keys(seed, index, 0), x), x)
+
+    def advance(params, x, carry, steps, first, last, index, label):
+      # Deterministic walks draw noise, too, and multiply it by zero.
+      noise = model.noise(evaluate.keys(seed, index, 0), x)
+
+      def one(i, carry):
+        step = jax.tree.map(lambda s: jax.lax.dynamic_slice_in_dim(s, i, 1), steps)
+        return model.advance(params, noise, x, carry, step, label)
+
+      return jax.lax.fori_loop(first, last, one, carry)
+
+    self._begin = parallel.pmap(begin)
+    self._advance = parallel.pmap(advance, donate_argnums=(2,))
+    self._finish = parallel.pmap(model.finish)
+
+  def choose(self, setting: Setting) -> None:
+    """Sets the walk of the calls to come."""
+    gammas, table = hub.walk(self.model.gammas, setting)
+    if self.model.learned_variance and table.shape[1] == 4:
+      # Between d and d, whatever share the network gives.
+      table = np.concatenate([table, table[:, 3:]], axis=1)
+    self._count = len(table)
+    extra = self._most - self._count
+    pad = lambda s: np.pad(s, ((0, extra), *[(0, 0)] * (s.ndim - 1)))
+    self._steps = parallel.replicate(jax.tree.map(pad, samplers.steps(gammas, table)))
+
+  def __call__(
+    self,
+    condition: jax.Array,
+    batch: dict[str, jax.Array],
+    sample: int = 0,
+    on_steps: Callable[[int], None] = lambda steps: None,
+  ) -> jax.Array:
+    """As `evaluate.Restorer`, one sample: [D, b, h, w, C] -> [D, b, H, W, C]."""
+    del sample
+    index, label = batch['index'], batch.get('label')
+    x, carry = self._begin(condition, index)
+    for first in range(0, self._count, evaluate.STRETCH):
+      last = min(first + evaluate.STRETCH, self._count)
+      limits = parallel.replicate((np.int32(first), np.int32(last)))
+      carry = self._advance(self._params, x, carry, self._steps, *limits, index, label)
+      jax.block_until_ready(carry)
+      on_steps(last - first)
+    return self._finish(x, carry)
+
+
+def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> list[Row]:
+  """--mode=sweep: measures what sweep.json does not hold yet; chooses presets.
+
+  Writes sweep.json after every setting, then presets.json and sweep.png.
+
+  Args:
+    config: of the model.
+    workdir: of its run, or its model folder.
+
+  Returns:
+    A row for every setting, the yardstick first.
+
+  Raises:
+    SweepError: there is nothing to choose from.
+    hub.HubError, checkpoint.CheckpointError, sources.DataError: as they say.
+  """
+  if config.method == 'regression':
+    raise SweepError('a regression model takes one step: there is nothing to sweep')
+  workdir = epath.Path(workdir)
+  model = SR3.from_config(config)
+  settings = all_settings(
+    model.gammas,
+    config.sweep.num_steps,
+    config.sweep.search_steps,
+    model.learned_variance,
+  )
+  step, params = hub.load_weights(workdir, model)
+  batches = evaluation_batches(config)
+  path = workdir / 'sweep.json'
+  record = {
+    'measured': _measured(config, hub.fingerprint(params)),
+    'step': step,
+    'yardstick': settings[0],
+    'rows': [],
+  }
+  done = _rows_of(path, record['measured'])
+  todo = [s for s in settings if parallel.agree(s not in [r['setting'] for r in done])]
+  record['rows'] = [row for row in done if row['setting'] in settings]
+  logging.info('%d settings, %d of them to measure', len(settings), len(todo))
+  walker = Walker(
+    model, params, config.seed, max(setting['num_steps'] for setting in settings)
+  )
+  main_process = jax.process_index() == 0
+  total = sum(setting['num_steps'] for setting in todo) * len(batches)
+  taken = 0
+  with logs.Progress(total, unit='sampling step', enabled=main_process) as progress:
+
+    def on_steps(steps: int) -> None:
+      nonlocal taken
+      taken += steps
+      progress.update(taken)
+
+    for setting in todo:
+      walker.choose(setting)
+      table = evaluate.evaluate(
+        model, {'it': walker}, batches, seed=config.seed, on_steps=on_steps
+      ).table
+      scores = {k: v if math.isfinite(v) else None for k, v in table['it'].items()}
+      record['rows'].append({'setting': setting} | scores)
+      if main_process:
+        logs.write_json(path, record)
+  rows = sorted(record['rows'], key=lambda row: settings.index(row['setting']))
+  presets = choose(rows)
+  if main_process:
+    logs.write_json(path, record | {'rows': rows, 'presets': presets})
+    logs.write_json(workdir / 'presets.json', presets)
+    images.write(workdir / 'sweep.png', plot(rows))
+    print(evaluate.format_table(_shown(rows)))
+    print(summary(rows, presets))
+    print(f'presets: {workdir / "presets.json"}, plot: {workdir / "sweep.png"}')
+  return rows
+
+
+def evaluation_batches(
+  config: ml_collections.ConfigDict,
+) -> list[dict[str, np.ndarray]]:
+  """The held-out images, read once for all settings."""
+  reader = evaluate.evaluation_data(config, config.sweep.num_images)
+  batches = list(reader)
+  reader.close()
+  return batches
+
+
+def _measured(config: ml_collections.ConfigDict, weights: str) -> dict[str, Any]:
+  """All that a row depends on beside its setting."""
+  config = as_json(config)
+  parts = ('seed', 'method', 'task', 'data', 'model', 'diffusion')
+  return {part: config[part] for part in parts} | {
+    'weights': weights,
+    'clip': config['sampler']['clip'],
+    'image_size': config['eval']['image_size'],
+    'num_images': config['sweep']['num_images'],
+  }
+
+
+def _rows_of(path: epath.Path, measured: dict[str, Any]) -> list[Row]:
+  """The rows of an earlier sweep, if they are of the same weights and images."""
+  if not path.exists():
+    return []
+  try:
+    record = json.loads(path.read_text())
+    if record['measured'] == measured:
+      return record['rows']
+  except (ValueError, KeyError, TypeError):
+    logging.warning('%s: not a sweep of ours: measuring anew', path)
+    return []
+  logging.warning('%s is of other weights or images: measuring anew', path)
+  return []
+
+
+# ------------------------------------------------------------------------ choosing
+
+
+def shortfall(row: Row, yardstick: Row) -> float:
+  """How much worse than the yardstick, in tolerances: up to 1 is as good.
+
+  The larger of two numbers, of PSNR and of `spectrum_db`; negative if both are better.
+  """
+  if row['psnr'] is None or row['spectrum_db'] is None:
+    return math.inf
+  return max(
+    (yardstick['psnr'] - row['psnr']) / PSNR_TOLERANCE,
+    (row['spectrum_db'] - yardstick['spectrum_db']) / SPECTRUM_TOLERANCE,
+  )
+
+
+def choose(rows: Sequence[Row]) -> dict[str, Setting]:
+  """Presets from measured rows; a pure function.
+
+  'fast' and 'balanced' are the fewest steps within the budget that are as good as the
+  yardstick: PSNR not lower by more than 0.1 dB, spectrum distance not higher by more
+  than one per cent of power; of several with so many steps the best. If none is as
+  good, the one that falls short the least. 'best', at any cost: the smallest spectrum
+  distance of those whose PSNR is not lower by more than 0.1 dB.
+
+  Args:
+    rows: the yardstick first.
+  """
+  yardstick = rows[0]
+  if yardstick['psnr'] is None or yardstick['spectrum_db'] is None:
+    raise SweepError(
+      f'{describe(yardstick["setting"])} gave no finite picture: train on, or sweep '
+      'with fewer steps'
+    )
+  steps = lambda row: row['setting']['num_steps']
+  short = lambda row: shortfall(row, yardstick)
+  chosen = {}
+  for name, budget in BUDGETS.items():
+    within = [row for row in rows if steps(row) <= budget]
+    good = [row for row in within if short(row) <= 1]
+    if good:
+      chosen[name] = min(good, key=lambda row: (steps(row), short(row)))
+    else:
+      chosen[name] = min(within or rows, key=lambda row: (short(row), steps(row)))
+  faithful = [
+    row
+    for row in rows
+    if None not in (row['psnr'], row['spectrum_db'])
+    and row['psnr'] >= yardstick['psnr'] - PSNR_TOLERANCE
+  ]
+  chosen['best'] = min(faithful, key=lambda row: (row['spectrum_db'], steps(row)))
+  return {name: row['setting'] for name, row in chosen.items()}
+
+
+# ------------------------------------------------------------------------- showing
+
+
+def _shown(rows: Sequence[Row]) -> dict[str, Row]:
+  """Of every sampler and number of steps the best levels, for the table."""
+  best: dict[tuple[int, str], Row] = {}
+  for row in rows[1:]:
+    key = row['setting']['num_steps'], row['setting']['name']
+    if key not in best or shortfall(row, rows[0]) < shortfall(best[key], rows[0]):
+      best[key] = row
+  nan = lambda row: {k: math.nan if v is None else v for k, v in row.items()}
+  return {describe(row['setting']): nan(row) for row in (rows[0], *best.values())}
+
+
+def summary(rows: Sequence[Row], presets: dict[str, Setting]) -> str:
+  """What the presets are, and how they compare with the yardstick; a line each."""
+  yardstick = rows[0]
+  good = f'as good as {describe(yardstick["setting"])}'
+  lines = []
+  for name, setting in presets.items():
+    row = next(row for row in rows if row['setting'] == setting)
+    psnr = row['psnr'] - yardstick['psnr']
+    spectrum = row['spectrum_db'] - yardstick['spectrum_db']
+    lines.append(
+      f'{name}: {describe(setting)}; PSNR {psnr:+.2f} dB, spectrum {spectrum:+.2f} dB '
+      f'against {describe(yardstick["setting"])}: '
+      + ('as good' if shortfall(row, yardstick) <= 1 else f'not {good}')
+    )
+  return '\n'.join(lines)
+
+
+def plot(rows: Sequence[Row]) -> np.ndarray:
+  """PSNR and spectrum distance against steps, a line per sampler and kind of levels.
+
+  Of lines of betas the best one at each number of steps is shown.
+
+  Returns:
+    uint8 [H, W, 3].
+  """
+  yardstick = rows[0]
+  lines: dict[tuple[str, str], dict[int, Row]] = {}
+  for row in rows:
+    s = row['setting']
+    line = lines.setdefault((s['name'], s['spacing']), {})
+    old = line.get(s['num_steps'])
+    if old is None or shortfall(row, yardstick) < shortfall(old, yardstick):
+      line[s['num_steps']] = row
+  # All levels are one walk, whatever the spacing: its point belongs to all lines.
+  for (name, spacing), line in lines.items():
+    if spacing != 'linear':
+      line |= {n: r for n, r in lines.get((name, 'time'), {}).items() if n not in line}
+  names = list(dict.fromkeys(name for name, _ in lines))
+  spacings = [*diffusion.SPACINGS, 'linear']
+  styles = {
+    f'{name}, {"betas" if spacing == "linear" else spacing}': (
+      names.index(name),
+      spacings.index(spacing),
+    )
+    for name, spacing in sorted(lines)
+  }
+  panels = []
+  for key, title, below, above in (
+    ('psnr', 'PSNR, dB (higher is better)', 3.0, 3.0),
+    ('spectrum_db', 'spectrum distance, dB (lower is better)', 3.0, 4.0),
+  ):
+    shown = {}
+    for (name, spacing), label in zip(sorted(lines), styles, strict=True):
+      line = sorted(lines[name, spacing].items())
+      points = [(n, row[key]) for n, row in line if row[key] is not None]
+      if points:
+        shown[label] = tuple(zip(*points, strict=True))
+    values = [y for _, ys in shown.values() for y in ys]
+    low = max(min(values), yardstick[key] - below)
+    high = min(max(values), yardstick[key] + above)
+    margin = 0.05 * (high - low) + 0.05
+    mark = yardstick[key], describe(yardstick['setting'])
+    panels.append(plots.Panel(title, shown, (low - margin, high + margin), mark))
+  return plots.chart(panels, styles, x_title='sampling steps')

@@ -1,0 +1,337 @@
+"""The sweep: its settings, its one program, its choice, its files."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+import tiny
+
+from sr3_jax import diffusion, evaluate, hub, logs, parallel, sweep
+from sr3_jax.sr3 import SR3
+
+GAMMAS = diffusion.linear_gammas(2000)
+YARDSTICK = {'name': 'ddpm', 'num_steps': 1000, 'spacing': 'time', 'eta': 0.0}
+
+
+# ----------------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize('steps', [2, 4, 20, 100])
+@pytest.mark.parametrize('start', [1e-6, 1e-2])
+@pytest.mark.parametrize('level', [1e-6, 4.4e-5, 1e-2])
+def test_a_line_of_betas_ends_at_a_level(steps, start, level):
+  end = sweep.linear_end(steps, start, level)
+  betas = np.linspace(start, end, steps)
+  np.testing.assert_allclose(np.prod(1 - betas), level, rtol=1e-6)
+  assert start < end < 1
+
+
+def test_a_line_that_would_fall_is_none():
+  """50 betas of 0.01 leave 0.605 of the signal."""
+  assert sweep.linear_end(50, 0.01, 0.61) is None
+  assert sweep.linear_end(50, 0.01, 0.60) == pytest.approx(0.01, abs=1e-3)
+  assert sweep.linear_end(1, 0.5, 1e-3) is None
+
+
+def test_the_known_line_for_a_hundred_steps_is_among_the_searched():
+  """1e-4 to 0.2 in 100 steps ends at 2.1e-5, by common advice for few steps."""
+  end = sweep.linear_end(100, 1e-4, 2.1e-5)
+  assert end == pytest.approx(0.2, rel=0.01)
+
+
+def test_settings_are_walks_of_their_own_over_trained_levels():
+  settings = sweep.all_settings(GAMMAS, (1000, 4, 100), 4, learned=False)
+  assert settings[0] == YARDSTICK
+  steps = [s['num_steps'] for s in settings[1:]]
+  assert steps == sorted(steps)
+  assert set(steps) == {4, 100}  # the most steps are the yardstick's alone
+  walks = [hub.walk(GAMMAS, s) for s in settings]
+  for setting, (levels, table) in zip(settings, walks, strict=True):
+    assert len(table) == setting['num_steps']
+    assert levels[0] == 1
+    assert levels[-1] >= GAMMAS[-1] * (1 - 1e-6)
+  keys = [(s['name'], w[0].tobytes()) for s, w in zip(settings, walks, strict=True)]
+  assert len(set(keys)) == len(keys)
+  names = {'ddpm', 'ddpm_posterior', 'ddim', 'dpmpp_2m'}
+  for count, kinds in ((4, {*diffusion.SPACINGS, 'linear'}), (100, diffusion.SPACINGS)):
+    of_count = [s for s in settings[1:] if s['num_steps'] == count]
+    assert {(s['name'], s['spacing']) for s in of_count} == {
+      (name, kind) for name in names for kind in kinds
+    }
+  searched = {s['end'] for s in settings if s['spacing'] == 'linear'}
+  assert len(searched) == len(sweep.STARTS) * len(sweep.ENDS)
+
+
+def test_what_the_model_has_bounds_the_settings():
+  gammas = diffusion.linear_gammas(50, 1e-4, 0.3)
+  settings = sweep.all_settings(gammas, (4, 50, 51, 1000), 0, learned=True)
+  assert settings[0] == YARDSTICK | {'name': 'ddpm_learned', 'num_steps': 50}
+  assert {s['num_steps'] for s in settings[1:]} == {4}
+  assert 'ddpm_learned' in {s['name'] for s in settings[1:]}
+  with pytest.raises(sweep.SweepError, match='from 1 to 50 in'):
+    sweep.all_settings(gammas, (51, 0), 0, learned=False)
+  # All levels are one walk, whatever their spacing.
+  settings = sweep.all_settings(gammas, (50, 51), 0, learned=False)
+  assert len(settings) == 1
+
+
+# ---------------------------------------------------------------------- measuring
+
+
+@pytest.fixture(scope='module')
+def config():
+  c = tiny.get_config()
+  c.sweep.num_steps = (2, 3, 27)  # the longest is cut into two stretches
+  c.sweep.num_images = 13
+  c.sweep.search_steps = 2
+  return c
+
+
+@pytest.fixture(scope='module')
+def params(config):
+  """Random weights; those of a new network, zero in its last layer, show nothing."""
+  rng = np.random.default_rng(0)
+  shapes = jax.eval_shape(SR3.from_config(config).init, jax.random.key(0))
+  return jax.tree.map(
+    lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32), shapes
+  )
+
+
+def test_one_program_takes_every_walk_and_does_what_restore_does(
+  compile_cache, config, params
+):
+  del compile_cache
+  model = SR3.from_config(config)
+  walker = sweep.Walker(model, params, 5, most=27)
+  condition = jax.random.uniform(jax.random.key(3), (8, 4, 4, 3), minval=-1)
+  index = np.arange(8, dtype=np.int32)
+  batch = parallel.shard({'condition': condition, 'index': index})
+  keys = evaluate.keys(5, jnp.asarray(index), 0)
+  outputs, told = [], []
+  settings = sweep.all_settings(model.gammas, config.sweep.num_steps, 2, False)
+  kinds = {(s['name'] == 'ddpm', s['spacing'] == 'linear'): s for s in settings}
+  some = [settings[0], *kinds.values(), {**settings[1], 'name': 'ddim', 'eta': 1.0}]
+  with tiny.compilations() as compiled:
+    for setting in some:
+      walker.choose(setting)
+      image = walker(batch['condition'], batch, 0, told.append)
+      outputs.append(parallel.gather(image))
+  assert compiled.count('jit(_fun)') <= 3  # begin, advance, finish
+  assert told[:2] == [25, 2]
+  assert [s['name'] for s in some] == [
+    'ddpm',
+    'ddpm',
+    'ddpm',
+    *['dpmpp_2m'] * 2,
+    'ddim',
+  ]
+  for setting, output in zip(some, outputs, strict=True):
+    gammas, table = hub.walk(model.gammas, setting)
+    expected = model.restore(params, keys, condition, table, gammas)
+    np.testing.assert_allclose(output, expected, atol=1e-4, err_msg=str(setting))
+    assert np.std(output) > 0.1
+  different = {output.tobytes() for output in outputs}
+  assert len(different) == len(outputs)
+
+
+@pytest.fixture(scope='module')
+def swept(compile_cache, config, params, tmp_path_factory):
+  """A model folder after a sweep that was interrupted and begun again; its rows."""
+  del compile_cache
+  folder = tmp_path_factory.mktemp('swept')
+  hub.save(folder, params, config, step=20)
+  write, count = logs.write_json, [0]
+
+  def interrupting(path, value):
+    write(path, value)
+    count[0] += 1
+    if count[0] == 4:
+      raise KeyboardInterrupt
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(logs, 'write_json', interrupting)
+    with pytest.raises(KeyboardInterrupt):
+      sweep.sweep_run(config, folder)
+    half = json.loads((folder / 'sweep.json').read_text())
+    measured = []
+    choose = sweep.Walker.choose
+    patch.setattr(logs, 'write_json', write)
+    patch.setattr(
+      sweep.Walker, 'choose', lambda self, s: measured.append(s) or choose(self, s)
+    )
+    rows = sweep.sweep_run(config, folder)
+  return folder, half, measured, rows
+
+
+def test_an_interrupted_sweep_goes_on(swept, config):
+  _, half, measured, rows = swept
+  settings = sweep.all_settings(
+    SR3.from_config(config).gammas, config.sweep.num_steps, 2, False
+  )
+  assert len(half['rows']) == 4
+  assert [row['setting'] for row in half['rows']] == settings[:4]
+  assert measured == settings[4:]
+  assert [row['setting'] for row in rows] == settings
+  assert rows[:4] == half['rows']
+
+
+def test_rows_are_what_evaluation_measures(params, swept, config):
+  """The same sampler, configured and evaluated by --mode=eval's own means."""
+  setting = {'name': 'dpmpp_2m', 'num_steps': 3, 'spacing': 'log_snr', 'eta': 0.0}
+  (row,) = (row for row in swept[3] if row['setting'] == setting)
+  c = config.copy_and_resolve_references()
+  c.sampler.update(setting)
+  model = SR3.from_config(c)
+  restorer = evaluate.Restorer(model, params, c.seed)
+  batches = evaluate.evaluation_data(c, 13)
+  table = evaluate.evaluate(model, {'it': restorer}, batches, seed=c.seed).table['it']
+  batches.close()
+  assert row['images'] == table['images'] == 13
+  for key, value in table.items():
+    np.testing.assert_allclose(row[key], value, rtol=1e-3, err_msg=key)
+
+
+def test_a_sweep_writes_what_it_promises(swept):
+  folder, _, _, rows = swept
+  record = json.loads((folder / 'sweep.json').read_text())
+  assert record['rows'] == rows
+  assert record['yardstick'] == rows[0]['setting']
+  assert record['step'] == 20
+  presets = json.loads((folder / 'presets.json').read_text())
+  assert record['presets'] == presets == sweep.choose(rows)
+  assert hub.load(folder).presets == presets
+  picture = np.asarray(PIL.Image.open(folder / 'sweep.png'))
+  assert picture.std() > 10
+  assert not list(folder.glob('*.part'))
+
+
+def test_a_sweep_is_not_repeated_and_not_mixed(swept, config, monkeypatch, capsys):
+  """Other images are another sweep; fewer settings are less of the same."""
+  folder, _, _, rows = swept
+  before = (folder / 'sweep.json').read_bytes()
+  monkeypatch.setattr(
+    sweep.Walker, 'choose', lambda self, setting: pytest.fail('measured again')
+  )
+  assert sweep.sweep_run(config, folder) == rows
+  assert (folder / 'sweep.json').read_bytes() == before
+  text = capsys.readouterr().out
+  assert 'ddpm, 27 steps, time' in text
+  assert 'fast: ' in text
+  measured = []
+
+  class Enough(BaseException):
+    pass
+
+  def choose(self, setting):
+    measured.append(setting)
+    raise Enough
+
+  monkeypatch.setattr(sweep.Walker, 'choose', choose)
+  for key, value in (
+    ('sweep.num_images', 12),
+    ('seed', 1),
+    ('eval.image_size', 32),
+    ('sampler.clip', False),
+  ):
+    c = config.copy_and_resolve_references()
+    c.update_from_flattened_dict({key: value})
+    with pytest.raises(Enough):
+      sweep.sweep_run(c, folder)
+    assert measured.pop() == rows[0]['setting'], key
+  c = config.copy_and_resolve_references()
+  c.train.num_steps, c.sampler.name, c.sweep.num_steps = 21, 'ddim', (2, 4, 27)
+  with pytest.raises(Enough):
+    sweep.sweep_run(c, folder)
+  assert measured.pop()['num_steps'] == 4
+
+
+def test_a_sweep_file_of_something_else_is_measured_anew(tmp_path):
+  path = sweep.epath.Path(tmp_path) / 'sweep.json'
+  for text in ('', '[]', '{"measured": 1}', '{"measured": {"a": 1}}'):
+    path.write_text(text)
+    assert sweep._rows_of(path, {'a': 1}) == []
+  path.write_text('{"measured": {"a": 1}, "rows": [3]}')
+  assert sweep._rows_of(path, {'a': 1}) == [3]
+
+
+def test_regression_has_nothing_to_sweep(config, tmp_path):
+  c = config.copy_and_resolve_references()
+  c.method = 'regression'
+  with pytest.raises(sweep.SweepError, match='one step'):
+    sweep.sweep_run(c, tmp_path)
+
+
+# ----------------------------------------------------------------------- choosing
+
+
+def row(steps: int, psnr: float, spectrum: float, name: str = 'ddim') -> sweep.Row:
+  setting = {'name': name, 'num_steps': steps, 'spacing': 'time', 'eta': 0.0}
+  return {'setting': setting, 'psnr': psnr, 'spectrum_db': spectrum}
+
+
+REFERENCE = row(1000, 25.0, 2.0, 'ddpm')
+
+
+def chosen(*rows) -> dict[str, int]:
+  presets = sweep.choose([REFERENCE, *rows])
+  return {name: setting['num_steps'] for name, setting in presets.items()}
+
+
+def test_one_per_cent_of_power():
+  assert pytest.approx(1.01) == 10 ** (sweep.SPECTRUM_TOLERANCE / 10)
+
+
+def test_a_shortfall_is_the_worse_of_two():
+  short = lambda psnr, spectrum: sweep.shortfall(row(4, psnr, spectrum), REFERENCE)
+  assert short(25.0, 2.0) == 0
+  assert short(24.9, 2.0) == pytest.approx(1)
+  assert short(26.0, 2.0 + 0.04321) == pytest.approx(1, abs=1e-3)
+  assert short(24.7, 1.0) == pytest.approx(3)
+  assert short(26.0, 1.0) < 0
+  assert short(None, 2.0) == short(25.0, None) == math.inf
+
+
+def test_the_fewest_steps_that_are_as_good():
+  rows = [row(4, 24.0, 1.0), row(8, 24.95, 2.02), row(12, 25.5, 1.9), row(50, 26, 1.0)]
+  assert chosen(*rows) == {'fast': 8, 'balanced': 8, 'best': 50}
+  # Of several with as many steps the best.
+  presets = sweep.choose([REFERENCE, *rows, row(8, 25.0, 1.9, 'dpmpp_2m')])
+  assert presets['fast']['name'] == 'dpmpp_2m'
+
+
+def test_budgets():
+  good = lambda steps: row(steps, 25.0, 2.0)
+  assert chosen(row(20, 20.0, 9.0), good(21), good(100))['fast'] == 20
+  assert chosen(row(20, 20.0, 9.0), good(21), good(100))['balanced'] == 21
+  assert chosen(good(20), good(100))['fast'] == 20
+
+
+def test_none_is_as_good_then_the_nearest():
+  rows = [row(4, 25.0, 4.0), row(8, 24.7, 2.0), row(20, 23.0, 1.0), row(50, 24.8, 2.0)]
+  assert chosen(*rows) == {'fast': 8, 'balanced': 50, 'best': 1000}
+  assert chosen() == {'fast': 1000, 'balanced': 1000, 'best': 1000}
+  # Blur has the highest PSNR of all; it is not near.
+  assert chosen(row(4, 27.0, 9.0), row(8, 24.5, 2.0))['fast'] == 8
+
+
+def test_best_does_not_give_up_faithfulness():
+  rows = [row(50, 24.8, 0.1), row(20, 24.95, 1.0), row(100, 24.95, 1.0)]
+  assert chosen(*rows)['best'] == 20
+
+
+def test_walks_that_broke_are_not_chosen():
+  assert chosen(row(4, None, None), row(8, 25.0, 2.0))['fast'] == 8
+  with pytest.raises(sweep.SweepError, match='ddpm, 1000 steps'):
+    sweep.choose([row(1000, None, None, 'ddpm'), row(4, 25.0, 2.0)])
+
+
+def test_the_summary_says_whether_it_is_as_good():
+  rows = [REFERENCE, row(4, 24.0, 2.5), row(50, 24.95, 1.9)]
+  fast, balanced, _ = sweep.summary(rows, sweep.choose(rows)).splitlines()
+  assert fast.startswith('fast: ddim, 4 steps, time; PSNR -1.00 dB, spectrum +0.50 dB')
+  assert fast.endswith('not as good as ddpm, 1000 steps, time')
+  assert balanced.endswith('as good')
