@@ -152,9 +152,9 @@ def _facts(
   facts |= given
   if missing := [key for key in asked if key not in facts]:
     alike = [name for name in PRESETS if not _differences(family, found, name)]
+    hint = f' (its shapes are those of --preset={alike[0]})' if alike else ''
     raise WeightsError(
-      f'no tensor tells {_flags(missing)}: give them, or a --preset'
-      + f' (its shapes are those of --preset={min(alike)})' * bool(alike)
+      f'no tensor tells {_flags(missing)}: give them, or a --preset{hint}'
     )
   return facts
 
