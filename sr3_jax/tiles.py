@@ -61,6 +61,25 @@ def cover(
   return starts, windows.astype(np.float32)
 
 
+def seam(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> float:
+  """How much tiles show: mean gradient across their borders over that elsewhere.
+
+  Args:
+    image: [H, W, C].
+    rows, columns: where tiles meet: the first row below, the first column right of it.
+
+  Returns:
+    1 where nothing shows, but for what the image itself has there.
+  """
+  near, far = 0.0, 0.0
+  for axis, borders in enumerate((rows, columns)):
+    step = np.abs(np.diff(image, axis=axis)).mean((1 - axis, 2))
+    # A fade is wider than a cut: the two steps on each side belong to it.
+    close = np.abs(np.arange(1, len(step) + 1)[:, None] - borders).min(1) <= 2
+    near, far = near + step[close].mean(), far + step[~close].mean()
+  return near / far
+
+
 def mirror(image: np.ndarray, height: int, width: int) -> np.ndarray:
   """[h, w, C] continued by reflection to the right and below, [height, width, C].
 

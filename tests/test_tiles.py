@@ -31,6 +31,17 @@ def test_windows_ignore_what_lies_at_the_edge_and_fade_smoothly():
   np.testing.assert_allclose(fade, windows[1][:16][::-1], atol=1e-6)
 
 
+def test_seam():
+  """White noise has no borders; a step of 1 at two of them, over a mean of 1.13."""
+  rng = np.random.default_rng(0)
+  image = rng.standard_normal((400, 400, 3))
+  rows = columns = np.array([100, 200, 300])
+  assert abs(tiles.seam(image, rows, columns) - 1) < 0.02
+  image[200:] += 20
+  assert tiles.seam(image, rows, columns) > 1.5
+  assert tiles.seam(image, rows + 20, columns) < 1
+
+
 def test_mirror():
   image = np.arange(6, dtype=np.float32).reshape(2, 3, 1)
   wide = tiles.mirror(image, 5, 7)[..., 0]
