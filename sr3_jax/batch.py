@@ -245,7 +245,7 @@ def _is_finished(job: Job, upscaler: Any, options: Options) -> bool:
         f'{path} is there and was not made from this file: choose another --output '
         'or --suffix, or --overwrite it'
       )
-    same &= found['request'] == mark['request']
+    same &= found.get('request') == mark['request']
   return same
 
 

@@ -7,7 +7,6 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
@@ -583,7 +582,5 @@ def test_with_a_model(model, tmp_path, monkeypatch, capsys, compile_cache):
   assert found['weights'] == sr3_jax.load(model).loaded.fingerprint
   assert found['seed'] == 7 and found['num_steps'] == 2
   capsys.readouterr()
-  start = time.monotonic()
   assert upscale.main(['in', '--output=out', *options]) == 0
-  assert time.monotonic() - start < 30
   assert _last_line(capsys) == '0 done, 5 skipped, 0 failed'
