@@ -202,7 +202,8 @@ def sheet(
   """A comparison sheet: pictures in rows, a title above each column.
 
   Every picture is fitted into a square cell; smaller ones are enlarged by nearest
-  neighbour, so that their pixels can be seen, larger ones reduced by area.
+  neighbour, so that their pixels can be seen, larger ones reduced by area. A row is as
+  high as its highest picture.
 
   Args:
     rows: uint8 images `[H, W, 3]` or `[H, W, 1]` of any sizes; None is an empty cell.
@@ -236,7 +237,9 @@ def sheet(
     left = 2 * margin + max(int(label_font.getlength(label)) + 1 for label in labels)
 
   pitch = cell + gutter
-  height = top + pitch * len(rows)
+  heights = [_row_height(row, cell) for row in rows]
+  tops = np.cumsum([top, *(height + gutter for height in heights)]).tolist()
+  height = tops[-1]
   canvas = Image.new('RGB', (left + pitch * columns, height), 'white')
   draw = ImageDraw.Draw(canvas)
   ink = (32, 32, 32)
@@ -245,13 +248,13 @@ def sheet(
     draw.text(at, title, ink, font=title_font, anchor='mm')
   for r, row in enumerate(rows):
     if r < len(labels):
-      at = (left - margin, top + r * pitch + cell / 2)
+      at = (left - margin, tops[r] + heights[r] / 2)
       draw.text(at, labels[r], ink, font=label_font, anchor='rm')
     for c, image in enumerate(row):
       if image is not None:
         fitted = _fit_cell(image, cell)
         x = left + c * pitch + (cell - fitted.width) // 2
-        y = top + r * pitch + (cell - fitted.height) // 2
+        y = tops[r] + (heights[r] - fitted.height) // 2
         canvas.paste(fitted, (x, y))
   return np.array(canvas)
 
@@ -364,13 +367,23 @@ def _to_pillow(image: np.ndarray) -> Image.Image:
   return Image.fromarray(image)
 
 
-def _fit_cell(image: np.ndarray, cell: int) -> Image.Image:
-  """A picture at the size at which it fills a square cell."""
+def _fitted(image: np.ndarray, cell: int) -> tuple[int, int]:
+  """Width and height at which a picture fills a square cell."""
   height, width = image.shape[:2]
   scale = cell / max(height, width)
-  shape = max(1, round(width * scale)), max(1, round(height * scale))
-  method = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX
-  return _to_pillow(image).convert('RGB').resize(shape, method)
+  return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _row_height(row: Sequence[np.ndarray | None], cell: int) -> int:
+  heights = [_fitted(image, cell)[1] for image in row if image is not None]
+  return max(heights, default=cell)
+
+
+def _fit_cell(image: np.ndarray, cell: int) -> Image.Image:
+  """A picture at the size at which it fills a square cell."""
+  enlarged = cell >= max(image.shape[:2])
+  method = Image.Resampling.NEAREST if enlarged else Image.Resampling.BOX
+  return _to_pillow(image).convert('RGB').resize(_fitted(image, cell), method)
 
 
 def _title_font(

@@ -437,7 +437,12 @@ def test_sheet_fits_oblong_and_large_images():
   wide = np.zeros((20, 40, 3), np.uint8)
   sheet = images.sheet([[wide]], cell=40, gutter=2)
   rows, columns = np.nonzero(sheet[..., 0] == 0)
-  assert (rows.min(), rows.max(), columns.min(), columns.max()) == (12, 31, 2, 41)
+  # The row is as high as its picture, not as the cell.
+  assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 21, 2, 41)
+  assert sheet.shape == (24, 44, 3)
+  tall = images.sheet([[wide, wide.swapaxes(0, 1)]], cell=40, gutter=2)
+  rows, _ = np.nonzero(tall[:, :42, 0] == 0)
+  assert (rows.min(), rows.max()) == (12, 31)
   assert images.sheet([[_noise(90, 90)]], cell=30, gutter=0).shape == (30, 30, 3)
 
 
