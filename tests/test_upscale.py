@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 import tifffile
 import tiny
-from PIL import Image
+from PIL import Image, ImageCms
 
 from sr3_jax import batch, folders, images, pictures, pipeline, upscale
 from sr3_jax.sr3 import SR3
 
 pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
+
+# Made once: it carries the second it was made in.
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
 
 
 class Standin:
@@ -350,14 +353,14 @@ def test_interrupted_then_continued(command, standin, capsys, monkeypatch):
 def test_what_belongs_to_a_picture_is_kept(command):
   exif = Image.Exif()
   exif[274], exif[271] = 6, 'Camera'
-  truth = _save('in/a.png', 6, 8, 4, exif=exif, icc_profile=_srgb())
+  truth = _save('in/a.png', 6, 8, 4, exif=exif, icc_profile=SRGB)
   stored = np.random.default_rng(0).integers(0, 2**16, (5, 7, 3), dtype=np.uint16)
   tifffile.imwrite('in/b.tif', stored, photometric='rgb')
   _save('in/c.png', 4, 4, 1)
   assert command('in') == 0
   with Image.open('out/a_out.png') as image:
     assert image.mode == 'RGBA' and image.size == (12, 16)
-    assert image.info['icc_profile'] == _srgb()
+    assert image.info['icc_profile'] == SRGB
     assert image.getexif()[271] == 'Camera' and image.getexif().get(274, 1) == 1
     upright = np.rot90(truth, -1)
     pixels = np.asarray(image)
@@ -420,12 +423,6 @@ def test_one_pixel(command):
   for name in _written():
     with Image.open(f'out/{name}') as image:
       assert image.height == 1
-
-
-def _srgb():
-  from PIL import ImageCms
-
-  return ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
 
 
 # ------------------------------------------------------------- streams and mistakes
