@@ -17,8 +17,6 @@ import hashlib
 import itertools
 import json
 import os
-import re
-import tempfile
 import uuid
 from typing import Any
 
@@ -26,43 +24,30 @@ import jax
 import ml_collections
 import ml_dtypes
 import numpy as np
-import safetensors
 import safetensors.numpy
 from absl import logging
 from etils import epath
 from flax import traverse_util
 
-import sr3_jax
-from sr3_jax import checkpoint, diffusion, model_card, samplers
-from sr3_jax.config import as_json, get_config
+from sr3_jax import (
+  __version__,
+  checkpoint,
+  diffusion,
+  model_card,
+  model_files,
+  samplers,
+)
+from sr3_jax.config import as_json
+from sr3_jax.model_files import CARD, CONFIG, PRESETS, WEIGHTS, HubError
 from sr3_jax.sr3 import SR3, make_walk
 
 FORMAT = 1
-WEIGHTS, CONFIG, PRESETS, CARD = FILES = (
-  'model.safetensors',
-  'config.json',
-  'presets.json',
-  'README.md',
-)
 # How weights may be stored, by our names; what is loaded is float32.
 DTYPES = {
   'float32': np.float32,
   'bfloat16': ml_dtypes.bfloat16,
   'float16': np.float16,
 }
-_STORED = ('F32', 'BF16', 'F16')  # the same in safetensors' words
-# A JSON file that claims to be larger is none of ours.
-_MAX_JSON = 2**20
-# Building a network takes time and memory in these; others only in its weights.
-_MAX = {
-  'config.model.num_blocks': 64,
-  'config.diffusion.num_levels': 10**6,
-  'config.sampler.num_steps': 10**6,
-}
-
-
-class HubError(ValueError):
-  """One line: which file or folder, what is wrong, what to do."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -107,7 +92,7 @@ def load(path: epath.PathLike) -> Loaded:
   """
   place, name = _find(path)
   folder = place if is_run(place) else place.parent
-  header = _read_json(folder / CONFIG)
+  header = model_files.read_json(folder / CONFIG)
   if is_run(place):
     header = {'format': FORMAT, 'config': header}
   where = f'{folder / CONFIG}'
@@ -116,14 +101,14 @@ def load(path: epath.PathLike) -> Loaded:
   if header['format'] != FORMAT:
     raise HubError(
       f'{where}: format {header["format"]!r}, made by a newer version '
-      f'({header.get("sr3_jax")}) than this one ({sr3_jax.__version__}): update sr3_jax'
+      f'({header.get("sr3_jax")}) than this one ({__version__}): update sr3_jax'
     )
-  maker = str(header.get('sr3_jax', sr3_jax.__version__))
-  config = read_config(header['config'], where, maker)
+  maker = str(header.get('sr3_jax', __version__))
+  config = model_files.read_config(header['config'], where, maker)
   try:
     model = SR3.from_config(config)
   except Exception as error:  # a file from anywhere: sizes may be absurd in any way
-    raise HubError(f'{where}: {_line(error)}') from None
+    raise HubError(f'{where}: {model_files.line(error)}') from None
   step, params = load_weights(place, model)
   return Loaded(
     model=model,
@@ -154,14 +139,16 @@ def load_weights(path: epath.PathLike, model: SR3) -> tuple[int, Any]:
   try:
     shapes = jax.eval_shape(model.init, jax.random.key(0))
   except Exception as error:
-    raise HubError(f'{place}: no network can be built: {_line(error)}') from None
+    raise HubError(
+      f'{place}: no network can be built: {model_files.line(error)}'
+    ) from None
   if is_run(place):
     step, params = checkpoint.load_ema(place, shapes)
     return step, jax.tree.map(np.asarray, params)
-  header = _read_json(place.parent / CONFIG)
+  header = model_files.read_json(place.parent / CONFIG)
   step = header.get('step', 0)
   wanted = {k: v.shape for k, v in traverse_util.flatten_dict(shapes, sep='/').items()}
-  params = _read_tensors(place, wanted)
+  params = model_files.read_tensors(place, wanted)
   tree = traverse_util.unflatten_dict(params, sep='/')
   return step if isinstance(step, int) else 0, tree
 
@@ -177,14 +164,14 @@ def load_presets(
   path = epath.Path(folder) / PRESETS
   if not path.exists():
     return {}
-  presets = _read_json(path)
+  presets = model_files.read_json(path)
   for name, preset in presets.items():
     try:
       if not 1 <= preset['num_steps'] < len(gammas):
         raise ValueError(f'num_steps {preset["num_steps"]} of {len(gammas) - 1} levels')
       walk(gammas, preset)
     except Exception as error:
-      raise HubError(f'{path}: preset {name!r}: {_line(error)}') from None
+      raise HubError(f'{path}: preset {name!r}: {model_files.line(error)}') from None
   return presets
 
 
@@ -232,57 +219,11 @@ def walk(gammas: np.ndarray, preset: dict[str, Any]) -> tuple[np.ndarray, np.nda
   return levels, sampler(levels, eta=eta) if name == 'ddim' else sampler(levels)
 
 
-def read_config(
-  stored: dict[str, Any], where: str, maker: str
-) -> ml_collections.ConfigDict:
-  """A stored configuration laid over the defaults: keys it lacks are newer than it.
-
-  Args:
-    stored: from JSON.
-    where: file, for messages.
-    maker: version of sr3_jax that wrote it.
-
-  Raises:
-    HubError: an unknown key or a value of another type.
-  """
-  config = get_config()
-  _merge(config, stored, where, maker, 'config')
-  return config
-
-
-def _merge(config, stored, where, maker, prefix) -> None:
-  for key, value in stored.items():
-    name = f'{prefix}.{key}'
-    if key not in config:
-      raise HubError(
-        f'{where}: unknown key {name}; written by sr3_jax {maker}, this is '
-        f'{sr3_jax.__version__}: update, or remove the key if it does not matter'
-      )
-    default = config[key]
-    if isinstance(default, ml_collections.ConfigDict) and isinstance(value, dict):
-      _merge(default, value, where, maker, name)
-      continue
-    if isinstance(default, tuple) and isinstance(value, list):
-      value = tuple(value)
-      good = all(type(v) is int for v in value) and len(value) <= 32
-    elif isinstance(default, float) and type(value) is int:
-      value, good = float(value), abs(value) < 2**53
-    else:
-      good = type(value) is type(default)
-    if not good:
-      group = isinstance(default, ml_collections.ConfigDict)
-      kind = 'an object' if group else f'like {default!r}'
-      raise HubError(f'{where}: {name} should be {kind}, is {str(value)[:80]!r}')
-    if type(value) is int and abs(value) > _MAX.get(name, 2**31):
-      raise HubError(f'{where}: {name} is {value}: too large')
-    config[key] = value
-
-
 def _find(path: epath.PathLike) -> tuple[epath.Path, str]:
   """The weights (.safetensors file, or workdir of a run) and the model's name."""
   text = os.fspath(path)
   if text.startswith('hf://'):
-    folder, name = _download(text)
+    folder, name = model_files.download(text)
     return folder / WEIGHTS, name
   place = epath.Path(text).expanduser()
   if '://' not in text:
@@ -300,95 +241,6 @@ def _find(path: epath.PathLike) -> tuple[epath.Path, str]:
   else:
     advice = f'a model folder has {WEIGHTS}, a run has checkpoints'
   raise HubError(f'{text}: no model: {advice}')
-
-
-def _download(text: str) -> tuple[epath.Path, str]:
-  """A snapshot of a model on the Hugging Face hub, in its own cache."""
-  match = re.fullmatch(r'hf://([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?', text)
-  if not match:
-    raise HubError(f'{text}: should be hf://owner/name or hf://owner/name@revision')
-  name, revision = match.groups()
-  try:
-    import huggingface_hub
-  except ImportError:
-    raise HubError(
-      f"{text}: needs huggingface_hub: pip install 'sr3_jax[hub]'"
-    ) from None
-  try:
-    folder = huggingface_hub.snapshot_download(
-      repo_id=name, revision=revision, allow_patterns=list(FILES)
-    )
-  except Exception as error:  # its own and several libraries' beneath it
-    raise HubError(f'{text}: cannot be downloaded: {_line(error)}') from None
-  folder = epath.Path(folder)
-  if not (folder / WEIGHTS).is_file():
-    raise HubError(f'{text}: no model: it has no {WEIGHTS}')
-  return folder, name
-
-
-def _read_json(path: epath.Path) -> dict[str, Any]:
-  try:
-    if path.stat().length > _MAX_JSON:
-      raise HubError(f'{path}: larger than any file of ours: not read')
-    value = json.loads(path.read_text())
-  except (FileNotFoundError, NotADirectoryError):
-    raise HubError(f'{path}: missing; a model needs it beside its weights') from None
-  except (ValueError, RecursionError) as error:
-    if isinstance(error, HubError):
-      raise
-    raise HubError(f'{path}: not JSON: {_line(error)}') from None
-  if not isinstance(value, dict):
-    raise HubError(f'{path}: should hold a JSON object')
-  return value
-
-
-def _read_tensors(
-  path: epath.Path, wanted: dict[str, tuple[int, ...]]
-) -> dict[str, np.ndarray]:
-  """Reads exactly the arrays `wanted`; what is over on either side is refused."""
-  if '://' in os.fspath(path):  # the library maps a file of this machine
-    with tempfile.TemporaryDirectory() as folder:
-      local = epath.Path(folder) / WEIGHTS
-      path.copy(local)
-      return _read_tensors(local, wanted)
-  try:
-    with safetensors.safe_open(os.fspath(path), framework='numpy') as file:
-      slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-      _check_same(path, {k: tuple(s.get_shape()) for k, s in slices.items()}, wanted)
-      for name, stored in slices.items():
-        if stored.get_dtype() not in _STORED:
-          raise HubError(f'{path}: {name} is {stored.get_dtype()}, not a float')
-      tensors = {k: np.array(file.get_tensor(k), np.float32) for k in wanted}
-  except safetensors.SafetensorError as error:
-    raise HubError(f'{path}: not a whole safetensors file: {_line(error)}') from None
-  for name, tensor in tensors.items():
-    if not np.isfinite(tensor).all():
-      raise HubError(f'{path}: {name} holds values that are not finite')
-  return tensors
-
-
-def _check_same(
-  path: epath.Path,
-  stored: dict[str, tuple[int, ...]],
-  wanted: dict[str, tuple[int, ...]],
-) -> None:
-  """Compares names and shapes; the line names all that differ, up to a few of each."""
-
-  def some(names):
-    names = sorted(names)
-    more = f' and {len(names) - 5} more' if len(names) > 5 else ''
-    return ', '.join(names[:5]) + more
-
-  parts = []
-  if missing := wanted.keys() - stored.keys():
-    parts.append(f'missing: {some(missing)}')
-  if extra := stored.keys() - wanted.keys():
-    parts.append(f'left over: {some(extra)}')
-  if other := [k for k in wanted.keys() & stored.keys() if wanted[k] != stored[k]]:
-    shapes = [f'{k} {list(stored[k])} instead of {list(wanted[k])}' for k in other]
-    parts.append(f'of another shape: {some(shapes)}')
-  if parts:
-    raise HubError(f'{path}: not the weights of this network; {"; ".join(parts)}')
 
 
 # ------------------------------------------------------------------------- saving
@@ -438,7 +290,7 @@ def save(
   shapes = jax.eval_shape(model.init, jax.random.key(0))
   wanted = {k: v.shape for k, v in traverse_util.flatten_dict(shapes, sep='/').items()}
   flat = traverse_util.flatten_dict(params, sep='/')
-  _check_same(folder, {k: np.shape(v) for k, v in flat.items()}, wanted)
+  model_files.check_same(folder, {k: np.shape(v) for k, v in flat.items()}, wanted)
   flat = {k: np.array(v, np.float32, order='C') for k, v in flat.items()}
   with np.errstate(over='ignore'):  # said below, with the name
     stored = {k: v.astype(DTYPES[dtype]) for k, v in flat.items()}
@@ -449,7 +301,7 @@ def save(
   source = ' '.join(source.split()) or f'trained on {_data_name(config)}'
   header = {
     'format': FORMAT,
-    'sr3_jax': sr3_jax.__version__,
+    'sr3_jax': __version__,
     'config': as_json(public),
     'step': int(step),
     'source': source,
@@ -457,7 +309,7 @@ def save(
   card = model_card.make(
     public,
     name=folder.name,
-    version=sr3_jax.__version__,
+    version=__version__,
     num_params=sum(v.size for v in flat.values()),
     fingerprint=fingerprint(stored),
     step=step,
@@ -516,7 +368,7 @@ def export(
   results = None
   place, _ = _find(path)
   if is_run(place) and (place / 'results.json').exists():
-    results = _read_json(place / 'results.json')
+    results = model_files.read_json(place / 'results.json')
     if results.get('step') != loaded.step:
       logging.warning(
         '%s: results.json is of step %s, the weights of step %d; left out of the card',
@@ -559,11 +411,3 @@ def _publishable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict
 def _data_name(config: ml_collections.ConfigDict) -> str:
   data = _publishable(config).data
   return data.path or data.source
-
-
-def _line(error: BaseException) -> str:
-  """What an exception says, in at most a line."""
-  text = ' '.join(str(error).split()) or type(error).__name__
-  if isinstance(error, KeyError):
-    text = f'no {text}'
-  return text[:300]

@@ -95,13 +95,16 @@ def _axes(panel: Panel, styles, size, font) -> Image.Image:
   if panel.mark:
     y = at(1, panel.mark[0])[1]
     draw.line([0, y, width, y], _GREY, 2 * _SMOOTH)
-    place = width - 5 * _SMOOTH, y - 3 * _SMOOTH
-    draw.text(place, panel.mark[1], _GREY, font=font, anchor='rs')
   for label, (xs, ys) in panel.lines.items():
     points = [at(x, y) for x, y in zip(xs, ys, strict=True)]
     _line(draw, points, styles[label])
     for point in points:
       _dot(draw, point, styles[label])
+  if panel.mark:  # over the lines, on white, so that it can be read
+    place = width - 5 * _SMOOTH, y - 3 * _SMOOTH
+    box = draw.textbbox(place, panel.mark[1], font=font, anchor='rs')
+    draw.rectangle(box, 'white')
+    draw.text(place, panel.mark[1], _GREY, font=font, anchor='rs')
   draw.rectangle([0, 0, width - 1, height - 1], outline=_GREY, width=_SMOOTH)
   return image
 
@@ -153,7 +156,7 @@ def _y_ticks(limits: tuple[float, float]) -> list[float]:
   """Round numbers inside the range, four to nine of them."""
   low, high = limits
   step = 10.0 ** math.floor(math.log10((high - low) / 4))
-  step *= max(k for k in (1, 2, 2.5, 4) if k * step <= (high - low) / 4)
+  step *= max(k for k in (1, 2, 2.5, 5) if k * step <= (high - low) / 4 * (1 + 1e-9))
   first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
   return [round(k * step, 10) for k in range(first, last + 1)]
 

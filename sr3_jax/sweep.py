@@ -359,16 +359,15 @@ def _shown(rows: Sequence[Row]) -> dict[str, Row]:
 def summary(rows: Sequence[Row], presets: dict[str, Setting]) -> str:
   """What the presets are, and how they compare with the yardstick; a line each."""
   yardstick = rows[0]
-  good = f'as good as {describe(yardstick["setting"])}'
-  lines = []
+  lines = [f'against {describe(yardstick["setting"])}:']
   for name, setting in presets.items():
     row = next(row for row in rows if row['setting'] == setting)
     psnr = row['psnr'] - yardstick['psnr']
     spectrum = row['spectrum_db'] - yardstick['spectrum_db']
+    verdict = 'as good' if shortfall(row, yardstick) <= 1 else 'not as good'
     lines.append(
-      f'{name}: {describe(setting)}; PSNR {psnr:+.2f} dB, spectrum {spectrum:+.2f} dB '
-      f'against {describe(yardstick["setting"])}: '
-      + ('as good' if shortfall(row, yardstick) <= 1 else f'not {good}')
+      f'{name}: {describe(setting)}: PSNR {psnr:+.2f} dB, spectrum distance '
+      f'{spectrum:+.2f} dB, {verdict}'
     )
   return '\n'.join(lines)
 
@@ -382,25 +381,25 @@ def plot(rows: Sequence[Row]) -> np.ndarray:
     uint8 [H, W, 3].
   """
   yardstick = rows[0]
+  order = [*diffusion.SPACINGS, 'linear']
+  by_line = lambda row: (
+    list(samplers.SAMPLERS).index(row['setting']['name']),
+    order.index(row['setting']['spacing']),
+  )
   lines: dict[tuple[str, str], dict[int, Row]] = {}
-  for row in rows:
+  for row in sorted(rows, key=by_line):
     s = row['setting']
     line = lines.setdefault((s['name'], s['spacing']), {})
     old = line.get(s['num_steps'])
     if old is None or shortfall(row, yardstick) < shortfall(old, yardstick):
       line[s['num_steps']] = row
-  # All levels are one walk, whatever the spacing: its point belongs to all lines.
-  for (name, spacing), line in lines.items():
-    if spacing != 'linear':
-      line |= {n: r for n, r in lines.get((name, 'time'), {}).items() if n not in line}
   names = list(dict.fromkeys(name for name, _ in lines))
-  spacings = [*diffusion.SPACINGS, 'linear']
   styles = {
     f'{name}, {"betas" if spacing == "linear" else spacing}': (
       names.index(name),
-      spacings.index(spacing),
+      order.index(spacing),
     )
-    for name, spacing in sorted(lines)
+    for name, spacing in lines
   }
   panels = []
   for key, title, below, above in (
@@ -408,9 +407,8 @@ def plot(rows: Sequence[Row]) -> np.ndarray:
     ('spectrum_db', 'spectrum distance, dB (lower is better)', 3.0, 4.0),
   ):
     shown = {}
-    for (name, spacing), label in zip(sorted(lines), styles, strict=True):
-      line = sorted(lines[name, spacing].items())
-      points = [(n, row[key]) for n, row in line if row[key] is not None]
+    for label, (_, line) in zip(styles, lines.items(), strict=True):
+      points = [(n, r[key]) for n, r in sorted(line.items()) if r[key] is not None]
       if points:
         shown[label] = tuple(zip(*points, strict=True))
     values = [y for _, ys in shown.values() for y in ys]

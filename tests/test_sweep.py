@@ -331,7 +331,39 @@ def test_walks_that_broke_are_not_chosen():
 
 def test_the_summary_says_whether_it_is_as_good():
   rows = [REFERENCE, row(4, 24.0, 2.5), row(50, 24.95, 1.9)]
-  fast, balanced, _ = sweep.summary(rows, sweep.choose(rows)).splitlines()
-  assert fast.startswith('fast: ddim, 4 steps, time; PSNR -1.00 dB, spectrum +0.50 dB')
-  assert fast.endswith('not as good as ddpm, 1000 steps, time')
-  assert balanced.endswith('as good')
+  head, fast, balanced, best = sweep.summary(rows, sweep.choose(rows)).splitlines()
+  assert head == 'against ddpm, 1000 steps, time:'
+  fast_is = 'PSNR -1.00 dB, spectrum distance +0.50 dB, not as good'
+  assert fast == f'fast: ddim, 4 steps, time: {fast_is}'
+  assert balanced.startswith('balanced: ddim, 50 steps')
+  assert balanced.endswith('-0.10 dB, as good')
+  assert best.startswith('best: ddim, 50 steps')
+
+
+def test_the_plot_has_a_line_for_every_sampler_and_kind(monkeypatch):
+  """Of several lines of betas the best at each number of steps."""
+  drawn = []
+  monkeypatch.setattr(
+    sweep.plots, 'chart', lambda panels, styles, **_: drawn.append((panels, styles))
+  )
+  linear = lambda steps, psnr: (
+    row(steps, psnr, 2.0)
+    | {
+      'setting': row(steps, 0, 0)['setting']
+      | {'spacing': 'linear', 'start': psnr / 1000, 'end': 0.5}
+    }
+  )
+  rows = [REFERENCE, row(8, 24.0, 2.1), row(4, 23.0, 2.5), linear(4, 21.0)]
+  sweep.plot([*rows, linear(4, 22.0), row(4, None, None, 'dpmpp_2m')])
+  ((psnr, spectrum), styles) = drawn[0]
+  assert list(styles) == ['ddpm, time', 'ddim, time', 'ddim, betas', 'dpmpp_2m, time']
+  assert len(set(styles.values())) == 4
+  assert psnr.lines == {
+    'ddpm, time': ((1000,), (25.0,)),
+    'ddim, time': ((4, 8), (23.0, 24.0)),
+    'ddim, betas': ((4,), (22.0,)),
+  }
+  assert spectrum.lines['ddim, time'] == ((4, 8), (2.5, 2.1))
+  for panel, value in ((psnr, 25.0), (spectrum, 2.0)):
+    assert panel.y_range[0] < value < panel.y_range[1]
+    assert panel.mark == (value, 'ddpm, 1000 steps, time')

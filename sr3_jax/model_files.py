@@ -1,0 +1,183 @@
+"""The files of a model folder, read without trusting them.
+
+A model may come from anywhere. Sizes are bounded before anything is read or built,
+values are compared with what the defaults allow, arrays with what the network wants;
+what doesn't fit is named in one line.
+"""
+
+import json
+import os
+import re
+import tempfile
+from typing import Any
+
+import ml_collections
+import numpy as np
+import safetensors
+from etils import epath
+
+from sr3_jax import __version__
+from sr3_jax.config import get_config
+
+WEIGHTS, CONFIG, PRESETS, CARD = FILES = (
+  'model.safetensors',
+  'config.json',
+  'presets.json',
+  'README.md',
+)
+_STORED = ('F32', 'BF16', 'F16')  # in safetensors' words
+# A JSON file that claims to be larger is none of ours.
+_MAX_JSON = 2**20
+# Building a network takes time and memory in these; others only in its weights.
+_MAX = {
+  'config.model.num_blocks': 64,
+  'config.diffusion.num_levels': 10**6,
+  'config.sampler.num_steps': 10**6,
+}
+
+
+class HubError(ValueError):
+  """One line: which file or folder, what is wrong, what to do."""
+
+
+def line(error: BaseException) -> str:
+  """What an exception says, in at most a line."""
+  text = ' '.join(str(error).split()) or type(error).__name__
+  if isinstance(error, KeyError):
+    text = f'no {text}'
+  return text[:300]
+
+
+def read_json(path: epath.Path) -> dict[str, Any]:
+  try:
+    if path.stat().length > _MAX_JSON:
+      raise HubError(f'{path}: larger than any file of ours: not read')
+    value = json.loads(path.read_text())
+  except (FileNotFoundError, NotADirectoryError):
+    raise HubError(f'{path}: missing; a model needs it beside its weights') from None
+  except (ValueError, RecursionError) as error:
+    if isinstance(error, HubError):
+      raise
+    raise HubError(f'{path}: not JSON: {line(error)}') from None
+  if not isinstance(value, dict):
+    raise HubError(f'{path}: should hold a JSON object')
+  return value
+
+
+def read_config(
+  stored: dict[str, Any], where: str, maker: str
+) -> ml_collections.ConfigDict:
+  """A stored configuration laid over the defaults: keys it lacks are newer than it.
+
+  Args:
+    stored: from JSON.
+    where: file, for messages.
+    maker: version of sr3_jax that wrote it.
+
+  Raises:
+    HubError: an unknown key or a value of another type.
+  """
+  config = get_config()
+  _merge(config, stored, where, maker, 'config')
+  return config
+
+
+def _merge(config, stored, where, maker, prefix) -> None:
+  for key, value in stored.items():
+    name = f'{prefix}.{key}'
+    if key not in config:
+      raise HubError(
+        f'{where}: unknown key {name}; written by sr3_jax {maker}, this is '
+        f'{__version__}: update, or remove the key if it does not matter'
+      )
+    default = config[key]
+    if isinstance(default, ml_collections.ConfigDict) and isinstance(value, dict):
+      _merge(default, value, where, maker, name)
+      continue
+    if isinstance(default, tuple) and isinstance(value, list):
+      value = tuple(value)
+      good = all(type(v) is int for v in value) and len(value) <= 32
+    elif isinstance(default, float) and type(value) is int:
+      value, good = float(value), abs(value) < 2**53
+    else:
+      good = type(value) is type(default)
+    if not good:
+      group = isinstance(default, ml_collections.ConfigDict)
+      kind = 'an object' if group else f'like {default!r}'
+      raise HubError(f'{where}: {name} should be {kind}, is {str(value)[:80]!r}')
+    if type(value) is int and abs(value) > _MAX.get(name, 2**31):
+      raise HubError(f'{where}: {name} is {value}: too large')
+    config[key] = value
+
+
+def read_tensors(
+  path: epath.Path, wanted: dict[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+  """Reads exactly the arrays `wanted`; what is over on either side is refused."""
+  if '://' in os.fspath(path):  # the library maps a file of this machine
+    with tempfile.TemporaryDirectory() as folder:
+      local = epath.Path(folder) / WEIGHTS
+      path.copy(local)
+      return read_tensors(local, wanted)
+  try:
+    with safetensors.safe_open(os.fspath(path), framework='numpy') as file:
+      slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+      check_same(path, {k: tuple(s.get_shape()) for k, s in slices.items()}, wanted)
+      for name, stored in slices.items():
+        if stored.get_dtype() not in _STORED:
+          raise HubError(f'{path}: {name} is {stored.get_dtype()}, not a float')
+      tensors = {k: np.array(file.get_tensor(k), np.float32) for k in wanted}
+  except safetensors.SafetensorError as error:
+    raise HubError(f'{path}: not a whole safetensors file: {line(error)}') from None
+  for name, tensor in tensors.items():
+    if not np.isfinite(tensor).all():
+      raise HubError(f'{path}: {name} holds values that are not finite')
+  return tensors
+
+
+def check_same(
+  path: epath.Path,
+  stored: dict[str, tuple[int, ...]],
+  wanted: dict[str, tuple[int, ...]],
+) -> None:
+  """Compares names and shapes; the line names all that differ, up to a few of each."""
+
+  def some(names):
+    names = sorted(names)
+    more = f' and {len(names) - 5} more' if len(names) > 5 else ''
+    return ', '.join(names[:5]) + more
+
+  parts = []
+  if missing := wanted.keys() - stored.keys():
+    parts.append(f'missing: {some(missing)}')
+  if extra := stored.keys() - wanted.keys():
+    parts.append(f'left over: {some(extra)}')
+  if other := [k for k in wanted.keys() & stored.keys() if wanted[k] != stored[k]]:
+    shapes = [f'{k} {list(stored[k])} instead of {list(wanted[k])}' for k in other]
+    parts.append(f'of another shape: {some(shapes)}')
+  if parts:
+    raise HubError(f'{path}: not the weights of this network; {"; ".join(parts)}')
+
+
+def download(text: str) -> tuple[epath.Path, str]:
+  """A snapshot of a model on the Hugging Face hub, in its own cache."""
+  match = re.fullmatch(r'hf://(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?', text)
+  if not match:
+    raise HubError(f'{text}: should be hf://owner/name or hf://owner/name@revision')
+  name, revision = match.groups()
+  try:
+    import huggingface_hub
+  except ImportError:
+    raise HubError(
+      f"{text}: needs huggingface_hub: pip install 'sr3_jax[hub]'"
+    ) from None
+  try:
+    folder = huggingface_hub.snapshot_download(
+      repo_id=name, revision=revision, allow_patterns=list(FILES)
+    )
+  except Exception as error:  # its own and several libraries' beneath it
+    raise HubError(f'{text}: cannot be downloaded: {line(error)}') from None
+  folder = epath.Path(folder)
+  if not (folder / WEIGHTS).is_file():
+    raise HubError(f'{text}: no model: it has no {WEIGHTS}')
+  return folder, name
