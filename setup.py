@@ -45,6 +45,7 @@ setuptools.setup(
     'gcs': ['gcsfs'],
     # Until 2.5.1 weights_only=True could be tricked (CVE-2025-32434).
     'convert': ['torch>=2.6'],
+    'hub': ['huggingface_hub'],
     'test': ['pytest', 'pytest-xdist', 'ruff'],
   },
   entry_points={
