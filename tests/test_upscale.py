@@ -154,9 +154,10 @@ def test_equal_names_are_told_apart(command):
   assert {name: pathlib.Path('out', name).read_bytes() for name in names} == before
 
 
-def test_stems_of_derived_names():
-  """Outputs of one input may be called as those of another."""
-  places = [pathlib.PurePath(name) for name in ('a.png', 'a_1.png', 'A.png', 'b/a.png')]
+@pytest.mark.parametrize('names', [('a.png', 'a_1.png', 'b/a.png'), ('a.png', 'A.png')])
+def test_stems_of_derived_names(names):
+  """Outputs of one may be called as another's, or nearly, for some file systems."""
+  places = [pathlib.PurePath(name) for name in names]
   sources = [folders.Source('', pathlib.Path('x', place), place) for place in places]
   outputs = lambda i, stem: [f'{stem}.png', f'{stem}_1.png']
   stems = folders.stems(sources, outputs)
@@ -166,7 +167,8 @@ def test_stems_of_derived_names():
     for name in outputs(0, stem)
   ]
   assert len(set(files)) == len(files)
-  assert stems[3] == 'a'
+  if 'b/a.png' in names:
+    assert stems[2] == 'a'
 
 
 @pytest.mark.parametrize('output', ['in', 'in/large', '.'])
@@ -180,6 +182,10 @@ def test_own_outputs_are_no_inputs(command, standin, output, capsys):
   assert _last_line(capsys) == '0 done, 2 skipped, 0 failed'
   assert command('in/**/*.png', *options) == 0
   assert _written('.') == first
+  if output == 'in/large':  # where nothing is an input, whoever wrote it
+    _save('in/large/stripped.png')
+    assert command('in', *options) == 0
+    assert _last_line(capsys) == '0 done, 2 skipped, 0 failed'
   # Unless they are asked for.
   where = pathlib.Path(output, 'a_out_1.png')
   assert command(str(where), '--output=twice') == 0
