@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from PIL import Image
 
 from sr3_jax import __version__, canvas, hub, parallel, samplers, tiles
 from sr3_jax.hub import Loaded
@@ -494,6 +495,12 @@ def as_float(image: Any) -> np.ndarray:
   Raises:
     PipelineError: not such an image.
   """
+  if isinstance(image, Image.Image) and image.mode not in ('L', 'RGB', 'I;16'):
+    if image.has_transparency_data:
+      raise PipelineError(
+        f'a {image.mode} image with transparency: convert it, or use the command'
+      )
+    image = image.convert('RGB')  # palettes, CMYK, black and white
   array = np.asarray(image)
   array = array[..., None] if array.ndim == 2 else array
   if array.ndim != 3 or array.shape[-1] not in (1, 3) or 0 in array.shape:

@@ -233,6 +233,9 @@ def test_kinds_of_images(pointwise):
   kinds = [pixels.astype(np.uint16) * 257, pixels / 127.5 - 1, Image.fromarray(pixels)]
   for image in kinds:
     np.testing.assert_allclose(upscaler.upscale(image).image, want, atol=1e-5)
+  palette = Image.fromarray(pixels).quantize(64)
+  of_palette = upscaler.upscale(palette.convert('RGB')).image
+  np.testing.assert_array_equal(upscaler.upscale(palette).image, of_palette)
   grey = upscaler.upscale(pixels[..., 0]).image
   assert grey.shape == (20, 24, 1)
   three = upscaler.upscale(np.repeat(pixels[..., :1], 3, axis=-1)).image
@@ -368,6 +371,7 @@ def test_options_that_do_not_fit(pointwise, options, message):
   [
     (np.zeros((4, 4, 4)), {}, 'not an image'),
     (np.zeros((0, 4, 3)), {}, 'not an image'),
+    (Image.new('RGBA', (4, 4)), {}, 'transparency'),
     (np.zeros((4, 4, 3), np.int64), {}, 'must be uint8'),
     (np.full((4, 4, 3), 255.0), {}, 'must be in'),
     (np.full((4, 4, 3), np.nan), {}, 'must be in'),
