@@ -14,7 +14,7 @@ import PIL.Image
 import pytest
 import tiny
 
-from sr3_jax import checkpoint, main
+from sr3_jax import checkpoint, hub, main
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = '--config=tests/tiny.py'
@@ -45,7 +45,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 MISTAKES = {
   'key': (['--config.train.num_stps=5'], ['train.num_stps', 'num_steps, tensorboard']),
   'type': (['--config.train.num_steps=many'], ['num_steps', 'many']),
-  'mode': (['--mode=trian'], ['mode', 'train|eval|sample']),
+  'mode': (['--mode=trian'], ['mode', 'train|eval|sample|sweep']),
   'argument': (['extra'], ['extra']),
   'eval untrained': (['--mode=eval'], ['no checkpoints', 'train first']),
   'folder': (
@@ -137,6 +137,14 @@ def test_an_unknown_key_is_answered_with_the_known_ones(name, words):
     main.check_key(name)
   for word in words:
     assert word in str(error.value)
+
+
+def test_a_wrong_start_is_refused_before_the_baseline_is_trained(tmp_path):
+  config = tiny.get_config()
+  config.regression_steps, config.train.init_from = 2, str(tmp_path / 'nothing')
+  with pytest.raises(hub.HubError, match='nothing: no model'):
+    main.run(config, main.epath.Path(tmp_path / 'work'), 'train')
+  assert not (tmp_path / 'work').exists()
 
 
 # --------------------------------------------------------------------- a whole run
@@ -258,6 +266,18 @@ def test_sample_writes_files(story):
   names = ('0', '1', 'input', 'truth')
   assert files == [f'{i:05d}_{name}.png' for i in range(2) for name in names]
   assert str(workdir / 'samples') in done.stdout
+
+
+def test_sweep_writes_presets(story):
+  workdir, go, _ = story
+  less = ['--config.sweep.num_images=8', '--config.sweep.search_steps=0']
+  done = go('--mode=sweep', '--config.sweep.num_steps=(1,2)', *less)
+  assert done.returncode == 0, done.stderr
+  assert 'sampling step' in done.stderr
+  assert 'ddpm, 2 steps, time' in done.stdout
+  presets = json.loads((workdir / 'presets.json').read_text())
+  assert list(presets) == ['fast', 'balanced', 'best']
+  assert (workdir / 'sweep.png').exists()
 
 
 def test_a_changed_network_is_refused(story):
