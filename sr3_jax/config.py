@@ -70,7 +70,7 @@ def get_config() -> ConfigDict:
   c.sampler.name = 'ddpm'  # a key of sr3_jax.samplers.SAMPLERS
   c.sampler.num_steps = 100
   c.sampler.spacing = (
-    'log_snr'  # of the steps over the trained levels; 'time', 'cosine'
+    'log_snr'  # over the trained levels; or another of diffusion.SPACINGS
   )
   c.sampler.eta = 0.0  # of 'ddim'
   c.sampler.clip = True  # clip the estimate of the clean image to the image range

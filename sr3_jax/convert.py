@@ -209,7 +209,8 @@ def _make_config(
     side // 2**level for level in found['attention_levels']
   )
   c.diffusion.num_levels, c.diffusion.start, c.diffusion.end = levels
-  c.sampler.spacing = 'time'
+  # Both ways as the originals: one takes all levels.
+  c.sampler.spacing = 'trained'
   if family == 'janspiry':
     c.model.groups = facts['groups']
     c.model.affine = found['affine']

@@ -68,6 +68,8 @@ SPACINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
   'time': lambda gammas: np.arange(len(gammas), dtype=np.float64),
   'log_snr': lambda gammas: -log_snr(gammas),
   'cosine': lambda gammas: np.arccos(np.sqrt(gammas)),
+  # 'time' over noisy levels only, as guided-diffusion chooses its steps.
+  'trained': lambda gammas: np.r_[-np.inf, 1.0 : len(gammas)],
 }
 
 
@@ -82,8 +84,8 @@ def respace(gammas: np.ndarray, num_steps: int, spacing: str = 'time') -> np.nda
   Args:
     gammas: [T + 1] trained levels.
     num_steps: 1..T.
-    spacing: 'time' (every k-th level), 'log_snr' or 'cosine' (even in the angle
-      arccos(sqrt(gamma))).
+    spacing: 'time' (every k-th level), 'log_snr', 'cosine' (even in the angle
+      arccos(sqrt(gamma))) or 'trained' (every k-th, from the first noisy one).
 
   Returns:
     float64 [num_steps + 1], falling from 1 to gammas[-1].

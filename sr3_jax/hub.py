@@ -32,10 +32,8 @@ from flax import traverse_util
 from sr3_jax import (
   __version__,
   checkpoint,
-  diffusion,
   model_card,
   model_files,
-  samplers,
 )
 from sr3_jax.config import as_json
 from sr3_jax.model_files import CARD, CONFIG, PRESETS, WEIGHTS, HubError
@@ -58,7 +56,7 @@ class Loaded:
     model: the model.
     params: float32 NumPy arrays, on the host.
     config: of the run that made it.
-    presets: name -> sampler setting, for `walk`; may be empty.
+    presets: name -> sampler setting, for `sr3.make_walk`; may be empty.
     fingerprint: of the weights, 16 hexadecimal digits; the same for the run and for
       the float32 folder made from it.
     name: of the folder, or owner/name.
@@ -169,7 +167,7 @@ def load_presets(
     try:
       if not 1 <= preset['num_steps'] < len(gammas):
         raise ValueError(f'num_steps {preset["num_steps"]} of {len(gammas) - 1} levels')
-      walk(gammas, preset)
+      make_walk(gammas, **preset)
     except Exception as error:
       raise HubError(f'{path}: preset {name!r}: {model_files.line(error)}') from None
   return presets
@@ -189,34 +187,6 @@ def fingerprint(params: Any) -> str:
 def is_run(path: epath.PathLike) -> bool:
   """Whether a path is a run's workdir."""
   return checkpoint.folder(path).is_dir()
-
-
-def walk(gammas: np.ndarray, preset: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-  """Levels [steps + 1] and table [steps, 4 or 5] of a sampler preset.
-
-  Args:
-    gammas: [T + 1] trained levels.
-    preset: 'name', 'num_steps', 'spacing' and 'eta' as in config.sampler; or the
-      spacing 'linear' with 'start' and 'end': the levels of num_steps betas between the
-      two, as the paper searches them, as far as the trained levels reach.
-
-  Raises:
-    ValueError: a name or number that is not possible.
-  """
-  setting = {'eta': 0.0} | preset
-  if setting['spacing'] != 'linear':
-    return make_walk(gammas, **setting, clip=True)
-  name, eta = setting['name'], setting['eta']
-  if name not in samplers.SAMPLERS:
-    raise ValueError(f'unknown sampler {name!r}; known: {", ".join(samplers.SAMPLERS)}')
-  levels = diffusion.linear_gammas(
-    setting['num_steps'], setting['start'], setting['end']
-  )
-  levels = levels[levels >= gammas[-1] * (1 - 1e-6)]
-  if len(levels) < 2:
-    raise ValueError(f'betas from {setting["start"]} are not of the trained levels')
-  sampler = samplers.SAMPLERS[name]
-  return levels, sampler(levels, eta=eta) if name == 'ddim' else sampler(levels)
 
 
 def _find(path: epath.PathLike) -> tuple[epath.Path, str]:

@@ -108,9 +108,7 @@ def main(argv: list[str]) -> None:
     fail("a workdir on gs:// needs gcsfs: pip install 'sr3_jax[gcs]'")
   if FLAGS.multihost:
     jax.distributed.initialize()
-  if FLAGS.cache:
-    jax.config.update('jax_compilation_cache_dir', FLAGS.cache)
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  parallel.keep_programs(FLAGS.cache)
   try:
     run(FLAGS.config, epath.Path(FLAGS.workdir), FLAGS.mode)
   except USER_ERRORS as error:

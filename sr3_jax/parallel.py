@@ -38,6 +38,13 @@ def compiler_options() -> dict[str, str]:
   return dict(_CPU_OPTIONS)
 
 
+def keep_programs(folder: str) -> None:
+  """Keeps compiled programs in `folder` for a fast next start; '' keeps none."""
+  if folder:
+    jax.config.update('jax_compilation_cache_dir', folder)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+
+
 def pmap(
   function: Callable[..., Any], donate_argnums: Sequence[int] = ()
 ) -> Callable[..., Any]:

@@ -15,10 +15,10 @@ import jax
 import numpy as np
 from PIL import Image
 
-from sr3_jax import __version__, canvas, hub, parallel, samplers, tiles
+from sr3_jax import __version__, canvas, parallel, samplers, tiles
 from sr3_jax.hub import Loaded
 from sr3_jax.layout import TILES, Layout, Planner, output_size
-from sr3_jax.sr3 import SR3
+from sr3_jax.sr3 import SR3, make_walk
 
 MAX_OUTSCALE = 64
 # What `steps` may be called where --mode=sweep has not written a model's own presets.
@@ -460,7 +460,7 @@ def choose_walk(
       f'{min(most, canvas.MAX_STEPS)}'
     )
   try:
-    return options, hub.walk(model.gammas, options)
+    return options, make_walk(model.gammas, **options)
   except ValueError as error:
     raise PipelineError(str(error)) from None
 

@@ -54,7 +54,8 @@ class SR3:
         fit together.
     """
     d, m = config.diffusion, config.model
-    task = dict(config.task)
+    task, sampler = dict(config.task), dict(config.sampler)
+    clip = sampler.pop('clip')
     degrade = partial(pick('task', degradations.TASKS, task.pop('name')), **task)
     make_gammas = pick('schedule', diffusion.SCHEDULES, d.schedule)
     if d.schedule == 'linear':
@@ -73,8 +74,8 @@ class SR3:
       y0_scale=d.y0_scale,
       learned_variance=d.learned_variance,
       loss_power=pick('loss', {'l1': 1, 'l2': 2}, d.loss),
-      walk=make_walk(gammas, **config.sampler),
-      clip=config.sampler.clip,
+      walk=make_walk(gammas, **sampler),
+      clip=clip,
     )
 
   def init(self, key: jax.Array, side: int | None = None) -> Any:
@@ -292,12 +293,38 @@ def make_network(config: ml_collections.ConfigDict, gammas: np.ndarray) -> Any:
 
 
 def make_walk(
-  gammas: np.ndarray, *, name: str, num_steps: int, spacing: str, eta: float, clip: bool
+  gammas: np.ndarray,
+  *,
+  name: str,
+  num_steps: int,
+  spacing: str,
+  eta: float = 0.0,
+  start: float = 0.0,
+  end: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Levels [steps + 1] and table [steps, 4] of a configured sampler."""
-  del clip  # acts on the estimate, not on the walk
+  """Levels [steps + 1] and table [steps, 4 or 5] of a sampler setting.
+
+  Args:
+    gammas: [T + 1] trained levels.
+    name: a key of `samplers.SAMPLERS`.
+    num_steps: 1 to T.
+    spacing: a key of `diffusion.SPACINGS`, for a subset of the trained levels; or
+      'linear' for those of num_steps betas from `start` to `end`, as the paper searches
+      them, as far as the trained levels reach.
+    eta: of 'ddim'.
+    start, end: of 'linear'.
+
+  Raises:
+    ValueError: a name or number that is not possible.
+  """
   sampler = pick('sampler', samplers.SAMPLERS, name)
-  levels = diffusion.respace(gammas, num_steps, spacing)
+  if spacing == 'linear':
+    levels = diffusion.linear_gammas(num_steps, start, end)
+    levels = levels[levels >= gammas[-1] * (1 - 1e-6)]
+    if len(levels) < 2:
+      raise ValueError(f'betas from {start} to {end} are not of the trained levels')
+  else:
+    levels = diffusion.respace(gammas, num_steps, spacing)
   return levels, sampler(levels, eta=eta) if name == 'ddim' else sampler(levels)
 
 

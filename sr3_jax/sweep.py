@@ -32,15 +32,17 @@ from etils import epath
 
 from sr3_jax import diffusion, evaluate, hub, images, logs, parallel, plots, samplers
 from sr3_jax.config import as_json
-from sr3_jax.sr3 import SR3
+from sr3_jax.sr3 import SR3, make_walk
 
-Setting = dict[str, Any]  # as `hub.walk` takes it
+Setting = dict[str, Any]  # as `sr3.make_walk` takes it
 Row = dict[str, Any]  # {'setting': Setting, metric: value or None, ...}
 
 PSNR_TOLERANCE = 0.1  # dB
 SPECTRUM_TOLERANCE = 10 * math.log10(1.01)  # dB: one per cent of power
 # Presets and how many steps they may take; 'best' is not about steps.
 BUDGETS = {'fast': 20, 'balanced': 100}
+# 'trained' differs from 'time' in the last step only.
+SPACINGS = tuple(s for s in diffusion.SPACINGS if s != 'trained')
 # The search over lines of betas: the first beta, and the level at which the line ends
 # (which stands for the last beta: for few steps that has to be near 1).
 STARTS = (1e-4, 1e-2)
@@ -89,7 +91,7 @@ def all_settings(
   yardstick = 'ddpm_learned' if learned else 'ddpm'
   wanted = [{'name': yardstick, 'num_steps': counts.pop(), 'spacing': 'time'}]
   for count in counts:
-    levels = [{'spacing': spacing} for spacing in diffusion.SPACINGS]
+    levels = [{'spacing': spacing} for spacing in SPACINGS]
     for start in STARTS if count <= search_steps else ():
       for level in ENDS:
         end = linear_end(count, start, max(level, gammas[-1]))
@@ -100,7 +102,7 @@ def all_settings(
   found = {}
   for setting in wanted:
     setting['eta'] = 0.0
-    walk = hub.walk(gammas, setting)[0]
+    walk = make_walk(gammas, **setting)[0]
     found.setdefault((setting['name'], walk.tobytes()), setting)
   return list(found.values())
 
@@ -149,7 +151,7 @@ class Walker:
 
   def choose(self, setting: Setting) -> None:
     """Sets the walk of the calls to come."""
-    gammas, table = hub.walk(self.model.gammas, setting)
+    gammas, table = make_walk(self.model.gammas, **setting)
     if self.model.learned_variance and table.shape[1] == 4:
       # Between d and d, whatever share the network gives.
       table = np.concatenate([table, table[:, 3:]], axis=1)

@@ -183,11 +183,11 @@ def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int
 
   from absl import flags, logging
 
-  from sr3_jax import logs
+  from sr3_jax import logs, parallel
 
   flags.FLAGS.mark_as_parsed()  # else absl warns that it doesn't know its own
   logs.setup_logging()
-  _set_cache(args.cache)
+  parallel.keep_programs(args.cache)
   options = batch.Options(
     output=output,
     suffix=args.suffix,
@@ -242,14 +242,6 @@ def _memory(upscaler: Any, args: argparse.Namespace, size: tuple[int, int]) -> s
     return line
   line += f', {free / 1e9:.2f} GB free'
   return line if needed <= free else f'{line}: smaller tiles (--tile) need less'
-
-
-def _set_cache(folder: str) -> None:
-  import jax
-
-  if folder:
-    jax.config.update('jax_compilation_cache_dir', folder)
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
 
 def _check(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> None:

@@ -85,17 +85,21 @@ def test_respace_is_even_in_its_coordinate(spacing):
     'time': lambda g: np.searchsorted(-gammas, -g),
     'log_snr': lambda g: np.log(g / (1 - g)),
     'cosine': lambda g: np.arccos(np.sqrt(g)),
+    'trained': lambda g: np.searchsorted(-gammas, -g),
   }[spacing]
   walk = diffusion.respace(gammas, 25, spacing)
-  # log-SNR starts at the first noisy level; its neighbours are 1.9 apart there.
-  first = 1 if spacing == 'log_snr' else 0
+  # Two start at the first noisy level; in log-SNR its neighbours are 1.9 apart.
+  first = 1 if spacing in ('log_snr', 'trained') else 0
   steps = np.diff(coordinate(walk[first:]))
-  nearest = {'time': 0.5, 'log_snr': 0.96, 'cosine': 0.002}[spacing]
+  nearest = {'time': 0.5, 'log_snr': 0.96, 'cosine': 0.002, 'trained': 0.5}[spacing]
   even = steps.sum() / len(steps)
   wanted = coordinate(walk[first:])[0] + even * np.arange(len(steps) + 1)
   assert np.abs(coordinate(walk[first:]) - wanted).max() <= nearest
   if spacing == 'time':
     np.testing.assert_array_equal(walk, gammas[::80])
+  if spacing == 'trained':  # steps 1, 1 + 1999 / 24, ..., 2000
+    chosen = [round(1 + 1999 / 24 * k) for k in range(25)]
+    np.testing.assert_array_equal(walk[1:], gammas[chosen])
 
 
 def test_only_the_step_count_changed():

@@ -22,7 +22,7 @@ from flax import traverse_util
 import sr3_jax
 from sr3_jax import checkpoint, diffusion, hub, model_files, samplers, train
 from sr3_jax.config import as_json, get_config
-from sr3_jax.sr3 import SR3
+from sr3_jax.sr3 import SR3, make_walk
 
 PRESETS = {
   'fast': {'name': 'dpmpp_2m', 'num_steps': 4, 'spacing': 'log_snr', 'eta': 0.0},
@@ -510,25 +510,27 @@ def test_a_model_folder_exports_too(exported, tmp_path):
 
 def test_walks_of_presets(loaded):
   gammas = loaded.model.gammas
-  levels, table = hub.walk(gammas, PRESETS['fast'])
+  levels, table = make_walk(gammas, **PRESETS['fast'])
   np.testing.assert_array_equal(levels, diffusion.respace(gammas, 4, 'log_snr'))
   np.testing.assert_array_equal(table, samplers.dpmpp_2m(levels))
   betas = np.linspace(1e-2, 0.9, 5)
-  levels, table = hub.walk(gammas, PRESETS['best'])
+  levels, table = make_walk(gammas, **PRESETS['best'])
   np.testing.assert_allclose(levels, np.concatenate([[1], np.cumprod(1 - betas)]))
   np.testing.assert_array_equal(table, samplers.ddpm(levels))
   ddim = PRESETS['best'] | {'name': 'ddim', 'eta': 0.5}
-  np.testing.assert_array_equal(hub.walk(gammas, ddim)[1], samplers.ddim(levels, 0.5))
+  np.testing.assert_array_equal(
+    make_walk(gammas, **ddim)[1], samplers.ddim(levels, 0.5)
+  )
 
 
 def test_linear_walks_stay_within_the_trained_levels(loaded):
   gammas = loaded.model.gammas
   steep = PRESETS['best'] | {'end': 0.9999, 'num_steps': 8}
-  levels, table = hub.walk(gammas, steep)
+  levels, table = make_walk(gammas, **steep)
   assert gammas[-1] <= levels[-1]
   assert len(table) == len(levels) - 1 < 8
   with pytest.raises(ValueError, match='trained levels'):
-    hub.walk(gammas, steep | {'start': 0.99999})
+    make_walk(gammas, **(steep | {'start': 0.99999}))
 
 
 # ---------------------------------------------------------------------------- hub

@@ -12,7 +12,7 @@ from skimage import data
 
 from sr3_jax import canvas, hub, tiles
 from sr3_jax.pipeline import PipelineError, Upscaler
-from sr3_jax.sr3 import SR3
+from sr3_jax.sr3 import SR3, make_walk
 
 
 class Local(nn.Module):
@@ -112,7 +112,7 @@ def test_the_walk_is_that_of_the_model(pointwise):
   model = pointwise.model
   options = dict(pointwise.config.sampler) | {'name': 'ddpm', 'num_steps': 5}
   options.pop('clip')
-  gammas, table = hub.walk(model.gammas, options)
+  gammas, table = make_walk(model.gammas, **options)
 
   def noise(index):
     key = jax.random.key(7)
@@ -396,3 +396,18 @@ def test_regression_takes_one_step():
   image = photo(16, 16)
   want = model.model.restore(model.params, jax.random.key(0), image[None])[0]
   np.testing.assert_allclose(upscaler.upscale(image).image, want, atol=1e-5)
+
+
+def test_every_run_has_noise_of_its_own(pointwise, monkeypatch):
+  """Samples, images and the second run of a large scale don't repeat a noise."""
+  seeds = []
+
+  def run(self, layout, items, on_steps):
+    seeds.extend(item.seed for item in items)
+    return [np.repeat(np.repeat(item.condition, 4, 0), 4, 1) for item in items]
+
+  monkeypatch.setattr(Upscaler, '_run', run)
+  images = [photo(4, 4)] * 2
+  Upscaler(pointwise, seed=3).upscale_many(images, 8, num_samples=3, numbers=[0, 5])
+  assert len(set(seeds)) == len(seeds) == 2 * 2 * 3
+  assert {seed[0] for seed in seeds} == {3} and {seed[1] for seed in seeds} == {0, 5}

@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 from sr3_jax import diffusion, evaluate, hub, logs, parallel, sweep
-from sr3_jax.sr3 import SR3
+from sr3_jax.sr3 import SR3, make_walk
 
 GAMMAS = diffusion.linear_gammas(2000)
 YARDSTICK = {'name': 'ddpm', 'num_steps': 1000, 'spacing': 'time', 'eta': 0.0}
@@ -49,7 +49,7 @@ def test_settings_are_walks_of_their_own_over_trained_levels():
   steps = [s['num_steps'] for s in settings[1:]]
   assert steps == sorted(steps)
   assert set(steps) == {4, 100}  # the most steps are the yardstick's alone
-  walks = [hub.walk(GAMMAS, s) for s in settings]
+  walks = [make_walk(GAMMAS, **s) for s in settings]
   for setting, (levels, table) in zip(settings, walks, strict=True):
     assert len(table) == setting['num_steps']
     assert levels[0] == 1
@@ -57,7 +57,7 @@ def test_settings_are_walks_of_their_own_over_trained_levels():
   keys = [(s['name'], w[0].tobytes()) for s, w in zip(settings, walks, strict=True)]
   assert len(set(keys)) == len(keys)
   names = {'ddpm', 'ddpm_posterior', 'ddim', 'dpmpp_2m'}
-  for count, kinds in ((4, {*diffusion.SPACINGS, 'linear'}), (100, diffusion.SPACINGS)):
+  for count, kinds in ((4, {*sweep.SPACINGS, 'linear'}), (100, sweep.SPACINGS)):
     of_count = [s for s in settings[1:] if s['num_steps'] == count]
     assert {(s['name'], s['spacing']) for s in of_count} == {
       (name, kind) for name in names for kind in kinds
@@ -130,7 +130,7 @@ def test_one_program_takes_every_walk_and_does_what_restore_does(
     'ddim',
   ]
   for setting, output in zip(some, outputs, strict=True):
-    gammas, table = hub.walk(model.gammas, setting)
+    gammas, table = make_walk(model.gammas, **setting)
     expected = model.restore(params, keys, condition, table, gammas)
     np.testing.assert_allclose(output, expected, atol=1e-4, err_msg=str(setting))
     assert np.std(output) > 0.1
