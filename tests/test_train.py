@@ -380,7 +380,11 @@ def test_one_device_resumes_too_and_agrees_with_eight(trained, compile_cache, tm
 def test_a_run_may_start_from_the_weights_of_another(trained, tmp_path):
   c = trained.config.copy_and_resolve_references()
   c.train.init_from = os.fspath(trained.workdir)
-  c.train.num_steps, c.eval.every_steps = 1, 0
+  c.train.num_steps, c.eval.every_steps = 0, 0
+  start = train.train(c, tmp_path / 'start')
+  for mine in (start.params, start.ema):
+    assert_same_bits(mine, trained.state.ema)
+  c.train.num_steps = 1
   state = train.train(c, tmp_path / 'tuned')
   # Adam's first step moves nothing by more than the learning rate, 1e-2 / 3.
   change = jax.tree.map(
