@@ -383,7 +383,7 @@ def plot(rows: Sequence[Row]) -> np.ndarray:
     uint8 [H, W, 3].
   """
   yardstick = rows[0]
-  order = [*diffusion.SPACINGS, 'linear']
+  order = [*SPACINGS, 'linear']
   by_line = lambda row: (
     list(samplers.SAMPLERS).index(row['setting']['name']),
     order.index(row['setting']['spacing']),
