@@ -1,0 +1,134 @@
+"""Makes the pictures of docs/upscale.md and prints the figures that stand beside them.
+
+  python docs/make_pictures.py --model=runs/quickstart
+
+Of the two photographs of scikit-image that the quickstart holds back.
+"""
+
+import argparse
+import pathlib
+
+import numpy as np
+from skimage import data
+
+import sr3_jax
+from sr3_jax import hub, images, metrics, tiles
+from sr3_jax.pipeline import Upscaler
+
+FOLDER = pathlib.Path(__file__).parent
+
+
+def small(name: str, factor: int) -> np.ndarray:
+  """A photograph, made `factor` times smaller, as 8-bit floats in [-1, 1]."""
+  photo = images.to_float(getattr(data, name)())
+  height, width = (side // factor for side in photo.shape[:2])
+  photo = photo[: height * factor, : width * factor]
+  return images.to_float(images.to_uint8(tiles.resize(photo, height, width)))
+
+
+def save(name: str, rows: list[list[np.ndarray]], titles: list[str], cell: int) -> None:
+  rows = [[images.to_uint8(picture) for picture in row] for row in rows]
+  images.write(FOLDER / name, images.sheet(rows, titles, cell=cell))
+  print(FOLDER / name)
+
+
+def heat(spread: np.ndarray) -> np.ndarray:
+  """A spread map as grey: white is 0.25 of the range of values, 64 of 256 levels."""
+  grey = np.clip(spread / 0.5, 0, 1) * 2 - 1
+  return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def samples(loaded: hub.Loaded) -> None:
+  """Input, bicubic, two samples, mean, spread."""
+  upscaler, rows = Upscaler(loaded), []
+  for name, top, left in [('coffee', 8, 28), ('chelsea', 10, 20)]:
+    image = small(name, 4)[top : top + 64, left : left + 64]
+    result = upscaler.upscale(image, num_samples=8)
+    shown = [result.bicubic, *result.samples[:2], result.mean]
+    rows.append([image, *shown, heat(result.spread)])
+    error = np.abs(result.mean - result.samples).mean()
+    print(f'{name}: spread {result.spread.mean():.3f}, to the mean {error:.3f}')
+  titles = ['input', 'bicubic', 'sample 1', 'sample 2', 'mean of 8', 'spread']
+  save('upscale.jpg', rows, titles, cell=256)
+
+
+def together(loaded: hub.Loaded) -> None:
+  """Tiles of 16 input pixels: alone and put side by side, denoised together, none."""
+  image = small('coffee', 4)[:96, :144]
+  height, width = image.shape[:2]
+  options = {'on_note': print}
+  alone = Upscaler(loaded, **options)
+  parts = [
+    alone.upscale(image[r : r + 16, c : c + 16], number=r * width + c).image
+    for r in range(0, height, 16)
+    for c in range(0, width, 16)
+  ]
+  side, across, down = parts[0].shape[0], width // 16, height // 16
+  cut = np.reshape(parts, (down, across, side, side, 3)).swapaxes(1, 2)
+  cut = cut.reshape(down * side, across * side, 3)
+  tiled = Upscaler(loaded, tile=16, **options)
+  blended = tiled.upscale(image).image
+  whole = Upscaler(loaded, tile=0, **options).upscale(image).image
+
+  def shows(picture, borders):
+    return tiles.seam(picture, *borders) / tiles.seam(whole, *borders)
+
+  edges = [np.arange(side, n, side) for n in cut.shape[:2]]
+  pad, multiple = tiled.settings()['tile_pad'], loaded.model.network.multiple
+  middles = []
+  for length in cut.shape[:2]:
+    starts, _ = tiles.cover(length, side, pad, multiple)
+    middles.append((starts[:-1] + side + starts[1:]) // 2)
+  print(f'seams: cut {shows(cut, edges):.3f}, together {shows(blended, middles):.3f}')
+  crop = (slice(60, 252), slice(100, 292))
+  row = [picture[crop] for picture in (cut, blended, whole)]
+  save(
+    'tiles.jpg', [row], ['separate tiles', 'denoised together', 'no tiles'], cell=384
+  )
+
+
+def consistency(loaded: hub.Loaded) -> None:
+  """With and without the correction; figures over both photographs."""
+  rows, lines = [], {False: [], True: []}
+  for name in ('coffee', 'chelsea'):
+    image = small(name, 4)[:72, :108]
+    truth = images.to_float(getattr(data, name)())[:288, :432]
+    row = [image]
+    for on in (False, True):
+      output = Upscaler(loaded, consistency=on).upscale(image).image
+      output = images.to_float(images.to_uint8(output))
+      low = tiles.resize(output, *image.shape[:2])
+      batch = [a[None] for a in (low, image)]
+      lines[on].append(
+        [
+          float(metrics.psnr(output[None], truth[None])[0]),
+          float(metrics.consistency(*batch)[0]),
+          float(metrics.colour_drift(*batch)[0]),
+        ]
+      )
+      row.append(output[40:232, 100:292])
+    rows.append([row[0][10:58, 25:73], *row[1:], truth[40:232, 100:292]])
+  for on, figures in lines.items():
+    psnr, error, drift = np.mean(figures, axis=0)
+    print(f'consistency {on}: PSNR {psnr:.2f}, {error:.3f} e-5, drift {drift:.4f}')
+  save('consistency.jpg', rows, ['input', 'off', 'on', 'truth'], cell=288)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--model', required=True, help='a run or a model folder')
+  parser.add_argument('--only', choices=PICTURES, help='one of the pictures')
+  args = parser.parse_args()
+  loaded = hub.load(args.model)
+  print(f'sr3_jax {sr3_jax.__version__}, {loaded.name}, step {loaded.step}')
+  for name, make in PICTURES.items():
+    if args.only in (None, name):
+      make(loaded)
+
+
+PICTURES = {'samples': samples, 'together': together, 'consistency': consistency}
+
+if __name__ == '__main__':
+  main()
