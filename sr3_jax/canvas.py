@@ -10,20 +10,20 @@ an image fills, how many steps and of which sampler are data. Noise is drawn in 
 each from its place and step, so that it doesn't depend on the canvas.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr3_jax import parallel, samplers
+from sr3_jax import parallel, samplers, tiles
+from sr3_jax.layout import Layout, Planner
 from sr3_jax.sr3 import SR3
+from sr3_jax.tiles import CELL
 
-# Side of the cells in which noise is drawn, and height of the strips in which a canvas
-# is updated: memory beyond the canvas itself stays small, and empty rows cost nothing.
-CELL = 32
 # Rows of every walk's table: one shape for all.
 MAX_STEPS = 4096
 
@@ -45,6 +45,27 @@ def walk_data(gammas: np.ndarray, table: np.ndarray) -> dict[str, np.ndarray]:
     'row': np.pad(row, ((0, extra), (0, 0))),
     'gamma': np.pad(steps['gamma'], (0, extra), constant_values=1),
   }
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+  """One run of the model: one sample of one image.
+
+  Attributes:
+    condition: [h, w, C].
+    seed: what makes its noise: four numbers.
+    label: class; ignored by models without.
+  """
+
+  condition: np.ndarray
+  seed: tuple[int, int, int, int]
+  label: int
+
+
+def enlarge(model: SR3, condition: np.ndarray) -> np.ndarray:
+  """x: the condition [h, w, C] at the size of the output."""
+  height, width = (model.scale * side for side in condition.shape[:2])
+  return tiles.resize(condition, height, width, model.upsampling)
 
 
 def noise_strip(
@@ -182,3 +203,93 @@ def program(
     return jax.lax.fori_loop(start, start + count, step, (y, y0))
 
   return parallel.pmap(run, donate_argnums=(6, 7))
+
+
+def arguments(
+  model: SR3,
+  plan: Planner,
+  layout: Layout,
+  items: Sequence[Item],
+  batch: int,
+  consistency: bool,
+) -> tuple[Any, ...]:
+  """What `program` takes but for weights and walk, on the devices.
+
+  Item k is on device k % D, or on all if canvases are shared; then its tiles are dealt
+  out to them. Canvases without an item stay empty.
+
+  Returns:
+    image, work, start, count, y, y0.
+  """
+  devices = jax.local_device_count()
+  hosts = 1 if layout.shared else devices
+  parts = [
+    _images(model, plan, layout, items[d::hosts], consistency) for d in range(hosts)
+  ]
+  images, tile_lists = zip(*parts, strict=True)
+  if layout.shared:
+    images = images * devices
+    tile_lists = [tile_lists[0][d::devices] for d in range(devices)]
+  # Room for the tiles of full canvases, in whole batches.
+  most = plan.count((layout.height, layout.width), layout) * layout.images
+  room = tiles.round_up(-(-most // (devices // hosts)), batch)
+  works = [_work(layout, tile_list, room, batch) for tile_list in tile_lists]
+  shape = devices, layout.images, layout.height, layout.width, 3
+  state, zero = np.zeros(shape, np.float32), np.zeros(devices, np.int32)
+  stack = lambda trees: jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+  return parallel.put((stack(images), stack(works), zero, zero, state, state))
+
+
+def _images(
+  model: SR3, plan: Planner, layout: Layout, items: Sequence[Item], consistency: bool
+) -> tuple[dict[str, Any], list[Any]]:
+  """Canvases of one device with their images on them, and the list of their tiles."""
+  count, height, width = layout.images, layout.height, layout.width
+  small = [-(-side // model.scale) for side in (height, width)]
+  image: dict[str, Any] = {
+    'x': np.zeros((count, height, width, 3), np.float32),
+    'seed': np.zeros((count, 4), np.uint32),
+    'label': np.zeros(count, np.int32),
+  }
+  if consistency:
+    image['condition'] = np.zeros((count, *small, 3), np.float32)
+    for name, side, low in (('rows', height, small[0]), ('columns', width, small[1])):
+      image[f'down_{name}'] = np.zeros((count, low, side), np.float32)
+      image[f'up_{name}'] = np.zeros((count, side, low), np.float32)
+  tile_list, used = [], 0
+  for k, item in enumerate(items):
+    h, w = item.condition.shape[:2]
+    rows, columns = plan.cover(plan.output((h, w)), layout)
+    full = rows[0][-1] + layout.tile[0], columns[0][-1] + layout.tile[1]
+    x = tiles.mirror(enlarge(model, item.condition), *full)
+    image['x'][k, : full[0], : full[1]] = x
+    image['seed'][k], image['label'][k] = item.seed, item.label
+    used = max(used, full[0])
+    tile_list += [
+      ((k, top, left), row_window, column_window)
+      for top, row_window in zip(*rows, strict=True)
+      for left, column_window in zip(*columns, strict=True)
+    ]
+    if consistency:
+      image['condition'][k, :h, :w] = item.condition
+      for name, low in (('rows', h), ('columns', w)):
+        down, up = tiles.shrinking(low * model.scale, low)
+        image[f'down_{name}'][k, :low, : len(up)] = down
+        image[f'up_{name}'][k, : len(up), :low] = up
+  image['strips'] = np.int32(-(-used // CELL))
+  return image, tile_list
+
+
+def _work(
+  layout: Layout, tile_list: list[Any], room: int, batch: int
+) -> dict[str, Any]:
+  """One device's tiles as arrays with room for `room` of them."""
+  work = {
+    'at': np.zeros((room, 3), np.int32),
+    'rows': np.zeros((room, layout.tile[0]), np.float32),
+    'columns': np.zeros((room, layout.tile[1]), np.float32),
+    'batches': np.int32(-(-len(tile_list) // batch)),
+  }
+  for n, tile in enumerate(tile_list):
+    work['at'][n], work['rows'][n], work['columns'][n] = tile
+  return work

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from sr3_jax import tiles
-from sr3_jax.canvas import CELL
+from sr3_jax.tiles import CELL
 
 Size = tuple[int, int]  # height, width
 

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from sr3_jax import __version__, canvas, parallel, samplers, tiles
+from sr3_jax.canvas import Item
 from sr3_jax.hub import Loaded
 from sr3_jax.layout import TILES, Layout, Planner, output_size
 from sr3_jax.sr3 import SR3, make_walk
@@ -61,15 +62,6 @@ class Result:
   def spread(self) -> np.ndarray:
     """Standard deviation over samples, mean over channels: [H, W]."""
     return self.samples.std(0).mean(-1)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Item:
-  """One run of the model: one sample of one image."""
-
-  condition: np.ndarray  # [h, w, 3]
-  seed: tuple[int, int, int, int]  # seed, image, sample, pass
-  label: int
 
 
 class Upscaler:
@@ -234,7 +226,7 @@ class Upscaler:
         source, sample = divmod(k, num_samples)
         condition = tiles.resize(image, *sizes[source][p])
         seed = (self._seed, numbers[source], sample, p)
-        items.append(_Item(condition, seed, label))
+        items.append(Item(condition, seed, label))
       current = self._run_all(items, on_steps)
     results = []
     for k, image in enumerate(inputs):
@@ -273,7 +265,7 @@ class Upscaler:
 
   # --------------------------------------------------------------------- running
 
-  def _run_all(self, items: list[_Item], on_steps) -> list[np.ndarray]:
+  def _run_all(self, items: list[Item], on_steps) -> list[np.ndarray]:
     """Outputs of the model, in the order of `items`; those of a canvas together."""
     outputs: dict[int, np.ndarray] = {}
     while waiting := [k for k in range(len(items)) if k not in outputs]:
@@ -310,7 +302,7 @@ class Upscaler:
         'device; choose a smaller --outscale or cut the image'
       )
 
-  def _run(self, layout: Layout, items: list[_Item], on_steps) -> list[np.ndarray]:
+  def _run(self, layout: Layout, items: list[Item], on_steps) -> list[np.ndarray]:
     """A walk from noise to images, on one canvas each."""
     program = self._program(layout)
     args = self._arguments(layout, items)
@@ -334,7 +326,7 @@ class Upscaler:
     for k, item in enumerate(items):
       height, width = self._plan.output(item.condition.shape[:2])
       y = canvases[k % devices * layout.images + k // devices, :height, :width]
-      image = self.model.decode(y, self._enlarge(item.condition))
+      image = self.model.decode(y, canvas.enlarge(self.model, item.condition))
       outputs.append(np.clip(image, -1, 1))
     return outputs
 
@@ -343,85 +335,11 @@ class Upscaler:
       self.model, layout.tile, self._batch, self._consistency, layout.shared
     )
 
-  def _enlarge(self, condition: np.ndarray) -> np.ndarray:
-    size = self._plan.output(condition.shape[:2])
-    return tiles.resize(condition, *size, self.model.upsampling)
-
-  def _arguments(self, layout: Layout, items: list[_Item]) -> list[Any]:
-    """What `canvas.program` takes, on the devices; unused canvases stay empty.
-
-    Item k is on device k % D, or on all if canvases are shared; then its tiles are
-    dealt out to them.
-    """
-    devices = jax.local_device_count()
-    hosts = 1 if layout.shared else devices
-    parts = [self._host_arguments(layout, items[d::hosts]) for d in range(hosts)]
-    images, tile_lists = zip(*parts, strict=True)
-    if layout.shared:
-      images = images * devices
-      tile_lists = [tile_lists[0][d::devices] for d in range(devices)]
-    # Room for the tiles of full canvases, in whole batches.
-    most = self._plan.count((layout.height, layout.width), layout) * layout.images
-    room = tiles.round_up(-(-most // (devices // hosts)), self._batch)
-    works = [self._work(layout, tile_list, room) for tile_list in tile_lists]
-    shape = layout.images, layout.height, layout.width, 3
-    state = np.zeros((devices, *shape), np.float32)
-    zero = np.zeros(devices, np.int32)
-    stack = lambda trees: jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
-    image, work, *rest = parallel.put(
-      (stack(images), stack(works), zero, zero, state, state)
+  def _arguments(self, layout: Layout, items: list[Item]) -> list[Any]:
+    image, work, *rest = canvas.arguments(
+      self.model, self._plan, layout, items, self._batch, self._consistency
     )
     return [self._params, image, work, self._walk, *rest]
-
-  def _host_arguments(self, layout, items):
-    """Canvases of one device with their images on them, and the list of tiles."""
-    count, height, width = layout.images, layout.height, layout.width
-    small = [-(-side // self.model.scale) for side in (height, width)]
-    image: dict[str, Any] = {
-      'x': np.zeros((count, height, width, 3), np.float32),
-      'seed': np.zeros((count, 4), np.uint32),
-      'label': np.zeros(count, np.int32),
-    }
-    if self._consistency:
-      image['condition'] = np.zeros((count, *small, 3), np.float32)
-      for name, side, low in (('rows', height, small[0]), ('columns', width, small[1])):
-        image[f'down_{name}'] = np.zeros((count, low, side), np.float32)
-        image[f'up_{name}'] = np.zeros((count, side, low), np.float32)
-    tile_list, used = [], 0
-    for k, item in enumerate(items):
-      h, w = item.condition.shape[:2]
-      rows, columns = self._plan.cover(self._plan.output((h, w)), layout)
-      full = rows[0][-1] + layout.tile[0], columns[0][-1] + layout.tile[1]
-      image['x'][k, : full[0], : full[1]] = tiles.mirror(
-        self._enlarge(item.condition), *full
-      )
-      image['seed'][k], image['label'][k] = item.seed, item.label
-      used = max(used, full[0])
-      tile_list += [
-        ((k, top, left), row_window, column_window)
-        for top, row_window in zip(*rows, strict=True)
-        for left, column_window in zip(*columns, strict=True)
-      ]
-      if self._consistency:
-        image['condition'][k, :h, :w] = item.condition
-        for name, low in (('rows', h), ('columns', w)):
-          down, up = tiles.shrinking(low * self.model.scale, low)
-          image[f'down_{name}'][k, :low, : len(up)] = down
-          image[f'up_{name}'][k, : len(up), :low] = up
-    image['strips'] = np.int32(-(-used // canvas.CELL))
-    return image, tile_list
-
-  def _work(self, layout, tile_list, room):
-    """One device's tiles as arrays with room for `room` of them."""
-    work = {
-      'at': np.zeros((room, 3), np.int32),
-      'rows': np.zeros((room, layout.tile[0]), np.float32),
-      'columns': np.zeros((room, layout.tile[1]), np.float32),
-      'batches': np.int32(-(-len(tile_list) // self._batch)),
-    }
-    for n, tile in enumerate(tile_list):
-      work['at'][n], work['rows'][n], work['columns'][n] = tile
-    return work
 
 
 def _first(array: jax.Array) -> np.ndarray:

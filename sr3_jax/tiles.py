@@ -9,6 +9,9 @@ import math
 import numpy as np
 from PIL import Image
 
+# Side of the cells in which a canvas's noise is drawn, and height of the strips in
+# which it is updated: sides of canvases are multiples of it.
+CELL = 32
 KERNELS = {
   'bicubic': Image.Resampling.BICUBIC,
   'bilinear': Image.Resampling.BILINEAR,
