@@ -22,12 +22,9 @@ from sr3_jax.layout import TILES, Layout, Planner, output_size
 from sr3_jax.sr3 import SR3, make_walk
 
 MAX_OUTSCALE = 64
-# What `steps` may be called where --mode=sweep has not written a model's own presets.
-PRESETS = {
-  'fast': {'name': 'dpmpp_2m', 'num_steps': 12, 'spacing': 'log_snr'},
-  'balanced': {},  # as configured
-  'best': {'num_steps': 250},
-}
+# Steps of 'balanced' at most and of 'best' at least, where --mode=sweep has not written
+# a model's own presets.
+BALANCED, BEST = 100, 250
 
 
 class PipelineError(ValueError):
@@ -363,7 +360,12 @@ def choose_walk(
   del options['clip']  # the model's, not the walk's
   most = len(model.gammas) - 1
   if isinstance(steps, str):
-    presets = PRESETS | loaded.presets
+    configured = options['num_steps']
+    presets = {
+      'fast': {'name': 'dpmpp_2m', 'num_steps': 12, 'spacing': 'log_snr'},
+      'balanced': {'num_steps': min(configured, BALANCED)},
+      'best': {'num_steps': max(configured, BEST)},
+    } | loaded.presets
     if steps not in presets:
       raise PipelineError(f'no preset {steps!r}; there are {", ".join(presets)}')
     options |= presets[steps]

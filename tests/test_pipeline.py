@@ -421,3 +421,18 @@ def test_every_run_has_noise_of_its_own(pointwise, monkeypatch):
   Upscaler(pointwise, seed=3).upscale_many(images, 8, num_samples=3, numbers=[0, 5])
   assert len(set(seeds)) == len(seeds) == 2 * 2 * 3
   assert {seed[0] for seed in seeds} == {3} and {seed[1] for seed in seeds} == {0, 5}
+
+
+def test_presets_are_in_order_and_a_models_own_come_first():
+  """Of a model as converted, with thousands of steps configured, and of others."""
+  for configured, want in ((2000, (12, 100, 2000)), (50, (12, 50, 250))):
+    model = loaded(
+      Pointwise(), diffusion__num_levels=2000, sampler__num_steps=configured
+    )
+    steps = [Upscaler(model, steps=s).num_steps for s in ('fast', 'balanced', 'best')]
+    assert tuple(steps) == want
+  own = {'fast': {'name': 'ddpm', 'num_steps': 7, 'spacing': 'time', 'eta': 0.0}}
+  model = dataclasses.replace(model, presets=own)
+  settings = Upscaler(model, steps='fast').settings()
+  assert settings['num_steps'] == 7 and settings['sampler_name'] == 'ddpm'
+  assert Upscaler(model).num_steps == 50
