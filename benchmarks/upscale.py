@@ -19,7 +19,6 @@ What is timed:
 
 import argparse
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -62,7 +61,6 @@ def inputs(network: str, count: int) -> list[np.ndarray]:
 def their_network(peer: str, network: str):
   """Their diffusion model with random weights, seed 0."""
   sys.path.insert(0, peer)
-  os.environ['TQDM_DISABLE'] = '1'
   import torch
   from model.sr3_modules import diffusion, unet
 
