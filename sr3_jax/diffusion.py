@@ -46,8 +46,10 @@ def cosine_gammas(num_steps: int, offset: float = 0.008) -> np.ndarray:
 
 def _from_betas(betas: np.ndarray) -> np.ndarray:
   gammas = np.concatenate([[1.0], np.cumprod(1 - betas)])
-  if not (np.all(betas > 0) and gammas[-1] > 0):
-    raise ValueError('betas must be positive and leave some signal at the last level')
+  if not (np.all((betas > 0) & (betas < 1)) and gammas[-1] > 0):
+    raise ValueError(
+      'betas must lie between 0 and 1 and leave some signal at the last level'
+    )
   return gammas
 
 

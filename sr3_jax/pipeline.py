@@ -374,6 +374,8 @@ def choose_walk(
     options['num_steps'] = steps
   if sampler:
     options['name'] = sampler
+  if options['name'] == 'ddpm_learned' and not model.learned_variance:
+    raise PipelineError("the sampler 'ddpm_learned' needs a model of learned variance")
   if not 1 <= options['num_steps'] <= min(most, canvas.MAX_STEPS):
     raise PipelineError(
       f'{options["num_steps"]} steps: this model can take 1 to '

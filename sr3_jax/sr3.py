@@ -61,6 +61,8 @@ class SR3:
     if d.schedule == 'linear':
       make_gammas = partial(make_gammas, start=d.start, end=d.end)
     gammas = make_gammas(d.num_levels)
+    if sampler['name'] == 'ddpm_learned' and not d.learned_variance:
+      raise ValueError("the sampler 'ddpm_learned' needs diffusion.learned_variance")
     return cls(
       network=make_network(config, gammas),
       degrade=degrade,
@@ -239,7 +241,13 @@ class SR3:
     if self.method == 'regression':
       y0 = self.denoise(params, x, *carry, label)
       return y0, y0
-    denoise = lambda y, gamma: self.denoise(params, x, y, gamma, label)
+
+    def denoise(y, gamma):
+      estimate = self.denoise(params, x, y, gamma, label)
+      # Samplers with a variance of their own have no use for the network's.
+      fixed = self.learned_variance and steps['row'].shape[1] == 4
+      return estimate[0] if fixed else estimate
+
     return samplers.advance(denoise, noise, carry, steps)
 
   def finish(self, x: jax.Array, carry: Any) -> jax.Array:

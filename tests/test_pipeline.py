@@ -368,6 +368,7 @@ def test_out_of_memory_for_good(pointwise, monkeypatch):
     ({'steps': 0}, '0 steps: this model can take 1 to 50'),
     ({'steps': 51}, '51 steps: this model can take 1 to 50'),
     ({'sampler': 'euler'}, "unknown sampler 'euler'; known: ddpm"),
+    ({'sampler': 'ddpm_learned'}, 'needs a model of learned variance'),
     ({'tile': 16, 'tile_pad': 5}, 'a pad of at most 4, not 5'),
   ],
 )

@@ -413,3 +413,35 @@ def test_eta_reaches_ddim():
   model = SR3.from_config(tiny(sampler__name='ddim', sampler__eta=1.0))
   gammas, table = model.walk
   np.testing.assert_allclose(table, samplers.ddpm_posterior(gammas), atol=1e-9)
+
+
+def test_samplers_of_fixed_variance_ignore_a_learned_one():
+  """The network's share of the variance matters to 'ddpm_learned' alone."""
+
+  class Learned(SR3):
+    """Predicts y0 = 0.5, and `params` as its share of the variance."""
+
+    def predict(self, params, x, y, gamma, label=None, dropout_key=None):
+      return jnp.concatenate([jnp.full_like(x, 0.5), jnp.full_like(x, params)], -1)
+
+  config = tiny(diffusion__prediction='y0', diffusion__learned_variance=True)
+  model = Learned.from_config(config)
+  gammas = diffusion.respace(model.gammas, 3)
+  condition = jnp.zeros((1, 4, 4, 3))
+  steps = {}
+  for name in ('ddpm', 'ddpm_learned'):
+    table = samplers.SAMPLERS[name](gammas)
+    x = model.upsample(condition)
+    noise = model.noise(keys(1), x)
+    for share in (-1.0, 1.0):
+      first = jax.tree.map(lambda s: s[:1], samplers.steps(gammas, table))
+      carry = model.advance(share, noise, x, model.begin(noise, x), first)
+      steps[name, share] = carry[0]
+  np.testing.assert_array_equal(steps['ddpm', -1.0], steps['ddpm', 1.0])
+  assert np.abs(steps['ddpm_learned', -1.0] - steps['ddpm_learned', 1.0]).max() > 1e-3
+  np.testing.assert_allclose(steps['ddpm_learned', 1.0], steps['ddpm', 1.0], atol=1e-5)
+
+
+def test_a_learned_variance_needs_a_network_that_gives_it():
+  with pytest.raises(ValueError, match='needs diffusion'):
+    SR3.from_config(tiny(sampler__name='ddpm_learned'))
