@@ -1,0 +1,273 @@
+"""The Inception-v3 behind FID, KID and the inception score.
+
+FID is defined by one set of weights, the network of 2015-12-05 that Google released as
+a TensorFlow graph; PyTorch programs read it as `pt_inception-2015-12-05-6726825d.pth`.
+It differs from torchvision's Inception-v3: 1008 classes, average pools that don't count
+their padding, and a max pool in the last block. Blocks and branches carry their PyTorch
+names; batch normalisation, fixed at inference, is folded into the convolutions.
+
+The resizing to 299 x 299 is a part of the metric. Here it is what pytorch-fid does:
+bilinear between pixel centres, without antialiasing (`RESIZE`). The original graph, and
+torch-fidelity after it, sample at pixel corners instead; their figures differ a little.
+"""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+
+SIDE = 299
+FEATURES, CLASSES = 2048, 1008
+RESIZE = (
+  f'to {SIDE} x {SIDE}, bilinear between pixel centres, no antialiasing, as pytorch-fid'
+)
+# Of the batch normalisations; PyTorch's default is smaller.
+_EPSILON = 1e-3
+
+
+class InceptionV3(nn.Module):
+  """Images [B, H, W, 3] in [-1, 1] -> features [B, 2048], the last pool's averages.
+
+  H and W are 75 or more. They need not be 299; FID's are, so call `features`.
+  """
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    x = _conv(x, 'Conv2d_1a_3x3', 32, 3, stride=2)
+    x = _conv(x, 'Conv2d_2a_3x3', 32, 3, padding='VALID')
+    x = _conv(x, 'Conv2d_2b_3x3', 64, 3)
+    x = _shrink(x)
+    x = _conv(x, 'Conv2d_3b_1x1', 80, 1)
+    x = _conv(x, 'Conv2d_4a_3x3', 192, 3, padding='VALID')
+    x = _shrink(x)
+    x = BlockA(32, name='Mixed_5b')(x)
+    x = BlockA(64, name='Mixed_5c')(x)
+    x = BlockA(64, name='Mixed_5d')(x)
+    x = BlockB(name='Mixed_6a')(x)
+    x = BlockC(128, name='Mixed_6b')(x)
+    x = BlockC(160, name='Mixed_6c')(x)
+    x = BlockC(160, name='Mixed_6d')(x)
+    x = BlockC(192, name='Mixed_6e')(x)
+    x = BlockD(name='Mixed_7a')(x)
+    x = BlockE(name='Mixed_7b')(x)
+    x = BlockE(max_pool=True, name='Mixed_7c')(x)
+    return jnp.mean(x, axis=(1, 2))
+
+
+class BlockA(nn.Module):
+  """35 x 35: 1 x 1, 5 x 5, and two 3 x 3 convolutions, and a pool."""
+
+  pool_features: int
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    one = _conv(x, 'branch1x1', 64, 1)
+    five = _conv(x, 'branch5x5_1', 48, 1)
+    five = _conv(five, 'branch5x5_2', 64, 5)
+    three = _conv(x, 'branch3x3dbl_1', 64, 1)
+    three = _conv(three, 'branch3x3dbl_2', 96, 3)
+    three = _conv(three, 'branch3x3dbl_3', 96, 3)
+    pool = _conv(_average(x), 'branch_pool', self.pool_features, 1)
+    return jnp.concatenate([one, five, three, pool], axis=-1)
+
+
+class BlockB(nn.Module):
+  """35 x 35 to 17 x 17."""
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    three = _conv(x, 'branch3x3', 384, 3, stride=2)
+    double = _conv(x, 'branch3x3dbl_1', 64, 1)
+    double = _conv(double, 'branch3x3dbl_2', 96, 3)
+    double = _conv(double, 'branch3x3dbl_3', 96, 3, stride=2)
+    return jnp.concatenate([three, double, _shrink(x)], axis=-1)
+
+
+class BlockC(nn.Module):
+  """17 x 17: 7 x 7 convolutions as pairs of 1 x 7 and 7 x 1."""
+
+  width: int
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    one = _conv(x, 'branch1x1', 192, 1)
+    seven = _conv(x, 'branch7x7_1', self.width, 1)
+    seven = _conv(seven, 'branch7x7_2', self.width, (1, 7))
+    seven = _conv(seven, 'branch7x7_3', 192, (7, 1))
+    double = _conv(x, 'branch7x7dbl_1', self.width, 1)
+    double = _conv(double, 'branch7x7dbl_2', self.width, (7, 1))
+    double = _conv(double, 'branch7x7dbl_3', self.width, (1, 7))
+    double = _conv(double, 'branch7x7dbl_4', self.width, (7, 1))
+    double = _conv(double, 'branch7x7dbl_5', 192, (1, 7))
+    pool = _conv(_average(x), 'branch_pool', 192, 1)
+    return jnp.concatenate([one, seven, double, pool], axis=-1)
+
+
+class BlockD(nn.Module):
+  """17 x 17 to 8 x 8."""
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    three = _conv(x, 'branch3x3_1', 192, 1)
+    three = _conv(three, 'branch3x3_2', 320, 3, stride=2)
+    seven = _conv(x, 'branch7x7x3_1', 192, 1)
+    seven = _conv(seven, 'branch7x7x3_2', 192, (1, 7))
+    seven = _conv(seven, 'branch7x7x3_3', 192, (7, 1))
+    seven = _conv(seven, 'branch7x7x3_4', 192, 3, stride=2)
+    return jnp.concatenate([three, seven, _shrink(x)], axis=-1)
+
+
+class BlockE(nn.Module):
+  """8 x 8: 3 x 3 convolutions as 1 x 3 beside 3 x 1."""
+
+  # The released graph has it in its last block, where its paper has an average.
+  max_pool: bool = False
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    one = _conv(x, 'branch1x1', 320, 1)
+    three = _conv(x, 'branch3x3_1', 384, 1)
+    wide = _conv(three, 'branch3x3_2a', 384, (1, 3))
+    tall = _conv(three, 'branch3x3_2b', 384, (3, 1))
+    double = _conv(x, 'branch3x3dbl_1', 448, 1)
+    double = _conv(double, 'branch3x3dbl_2', 384, 3)
+    double_wide = _conv(double, 'branch3x3dbl_3a', 384, (1, 3))
+    double_tall = _conv(double, 'branch3x3dbl_3b', 384, (3, 1))
+    pool = nn.max_pool(x, (3, 3), padding='SAME') if self.max_pool else _average(x)
+    pool = _conv(pool, 'branch_pool', 192, 1)
+    parts = [one, wide, tall, double_wide, double_tall, pool]
+    return jnp.concatenate(parts, axis=-1)
+
+
+def _conv(
+  x: Array,
+  name: str,
+  features: int,
+  size: int | tuple[int, int],
+  *,
+  stride: int = 1,
+  padding: str = '',
+) -> Array:
+  """Convolution, folded normalisation, ReLU; strided ones have no padding."""
+  return nn.relu(
+    nn.Conv(
+      features,
+      (size, size) if isinstance(size, int) else size,
+      strides=stride,
+      padding=padding or ('SAME' if stride == 1 else 'VALID'),
+      precision=jax.lax.Precision.HIGHEST,
+      name=name,
+    )(x)
+  )
+
+
+def _shrink(x: Array) -> Array:
+  return nn.max_pool(x, (3, 3), strides=(2, 2), padding='VALID')
+
+
+def _average(x: Array) -> Array:
+  """Means of 3 x 3 pixels, at the border of those that exist."""
+  return nn.avg_pool(x, (3, 3), padding='SAME', count_include_pad=False)
+
+
+def resize(image: Array) -> Array:
+  """[B, H, W, C] -> [B, 299, 299, C] as `RESIZE` says; PyTorch's `interpolate`."""
+  shape = (image.shape[0], SIDE, SIDE, image.shape[3])
+  if image.shape == shape:
+    return image
+  return jax.image.resize(
+    image, shape, 'linear', antialias=False, precision=jax.lax.Precision.HIGHEST
+  )
+
+
+def features(params: Mapping, image: Array) -> Array:
+  """What FID and KID compare.
+
+  Args:
+    params: from `from_torch`.
+    image: float32 [B, H, W, 3] in [-1, 1], of any size.
+
+  Returns:
+    float32 [B, 2048].
+  """
+  return InceptionV3().apply({'params': params}, resize(image))
+
+
+def from_torch(tensors: Mapping[str, np.ndarray]) -> dict:
+  """Parameters of `InceptionV3` from those of the PyTorch network, by their names.
+
+  Args:
+    tensors: arrays of the state dict; `fc` and counters are not looked at.
+
+  Returns:
+    A tree of float32 arrays.
+
+  Raises:
+    ValueError: a tensor is missing or of another shape; one line.
+  """
+  blank = jnp.zeros((1, SIDE, SIDE, 3))
+  shapes = jax.eval_shape(InceptionV3().init, jax.random.key(0), blank)['params']
+
+  def convert(path, shape):
+    *modules, leaf = (part.key for part in path)
+    array = _fold(tensors, '.'.join(modules))[leaf]
+    if array.shape != shape.shape:
+      raise ValueError(
+        f'not the Inception-v3 of FID: {".".join(modules)} gives a {leaf} of '
+        f'{array.shape}, it has {shape.shape}'
+      )
+    return array
+
+  return jax.tree_util.tree_map_with_path(convert, shapes)
+
+
+def class_weights(tensors: Mapping[str, np.ndarray]) -> np.ndarray | None:
+  """[2048, 1008] from features to classes; None where a file comes without them."""
+  weight = tensors.get('fc.weight')
+  if weight is None:
+    return None
+  if weight.shape != (CLASSES, FEATURES):
+    raise ValueError(
+      f'not the Inception-v3 of FID: fc.weight is {weight.shape}, not '
+      f'{(CLASSES, FEATURES)}'
+    )
+  return np.ascontiguousarray(weight.T, np.float32)
+
+
+def probabilities(weights: np.ndarray, features: np.ndarray) -> np.ndarray:
+  """Probabilities of the 1008 classes, as the inception score takes them.
+
+  The bias of the last layer is left out. Salimans et al. (arXiv:1606.03498) read the
+  matrix product of the graph, before it is added, so every published score has none.
+
+  Args:
+    weights: [2048, 1008] from `class_weights`.
+    features: [n, 2048].
+
+  Returns:
+    float64 [n, 1008]; rows sum to 1.
+  """
+  logits = np.float64(features @ weights)
+  logits -= logits.max(axis=1, keepdims=True)
+  exp = np.exp(logits)
+  return exp / exp.sum(axis=1, keepdims=True)
+
+
+def _fold(tensors: Mapping[str, np.ndarray], module: str) -> dict[str, np.ndarray]:
+  """A convolution and its normalisation as one convolution with a bias."""
+  names = ('conv.weight', 'bn.weight', 'bn.bias', 'bn.running_mean', 'bn.running_var')
+  if missing := [name for name in names if f'{module}.{name}' not in tensors]:
+    raise ValueError(f'not the Inception-v3 of FID: no {module}.{missing[0]}')
+  # float64, so that folding rounds once.
+  kernel, scale, shift, mean, variance = (
+    np.float64(tensors[f'{module}.{name}']) for name in names
+  )
+  scale = scale / np.sqrt(variance + _EPSILON)
+  return {
+    'kernel': np.float32(np.transpose(kernel, (2, 3, 1, 0)) * scale),
+    'bias': np.float32(shift - mean * scale),
+  }

@@ -1,0 +1,181 @@
+"""LPIPS, the learned perceptual distance (Zhang et al. 2018, arXiv:1801.03924).
+
+Version 0.1 with the AlexNet or the VGG16 that torchvision trained: activations after
+five layers, scaled to unit length at every pixel, squared differences weighted per
+channel (weights fitted to people's answers), averaged over pixels, summed over layers.
+Papers mean AlexNet unless they say otherwise; its authors recommend VGG for training
+only.
+
+Images are taken at their own size: LPIPS knows no resizing, so values at different
+sizes don't compare.
+"""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+
+# ImageNet's mean and standard deviation, for images in [-1, 1].
+_SHIFT = np.float32([-0.030, -0.088, -0.188])[None, None, None]
+_SCALE = np.float32([0.458, 0.448, 0.450])[None, None, None]
+# Keeps a pixel without any activation from dividing by zero.
+_EPSILON = 1e-10
+
+# A convolution: place in torchvision's `features`, channels, side, stride, padding, and
+# whether LPIPS looks at it. Or the side of a max pool of stride 2.
+_Layer = int | tuple[int, int, int, int, int, bool]
+_LAYERS: dict[str, tuple[_Layer, ...]] = {
+  'alex': (
+    (0, 64, 11, 4, 2, True),
+    3,
+    (3, 192, 5, 1, 2, True),
+    3,
+    (6, 384, 3, 1, 1, True),
+    (8, 256, 3, 1, 1, True),
+    (10, 256, 3, 1, 1, True),
+  ),
+  'vgg': (
+    (0, 64, 3, 1, 1, False),
+    (2, 64, 3, 1, 1, True),
+    2,
+    (5, 128, 3, 1, 1, False),
+    (7, 128, 3, 1, 1, True),
+    2,
+    (10, 256, 3, 1, 1, False),
+    (12, 256, 3, 1, 1, False),
+    (14, 256, 3, 1, 1, True),
+    2,
+    (17, 512, 3, 1, 1, False),
+    (19, 512, 3, 1, 1, False),
+    (21, 512, 3, 1, 1, True),
+    2,
+    (24, 512, 3, 1, 1, False),
+    (26, 512, 3, 1, 1, False),
+    (28, 512, 3, 1, 1, True),
+  ),
+}
+BACKBONES = tuple(_LAYERS)
+# The smallest side that leaves a pixel for the last layer.
+SMALLEST = {'alex': 31, 'vgg': 16}
+
+
+class Backbone(nn.Module):
+  """Images [B, H, W, 3] in [-1, 1] -> the five activations LPIPS compares."""
+
+  kind: str
+
+  @nn.compact
+  def __call__(self, image: Array) -> list[Array]:
+    x = (image - _SHIFT) / _SCALE
+    seen = []
+    for layer in _LAYERS[self.kind]:
+      if isinstance(layer, int):
+        x = nn.max_pool(x, (layer, layer), strides=(2, 2), padding='VALID')
+        continue
+      place, channels, side, stride, padding, looked_at = layer
+      x = nn.relu(
+        nn.Conv(
+          channels,
+          (side, side),
+          strides=stride,
+          padding=padding,
+          precision=jax.lax.Precision.HIGHEST,
+          name=f'features_{place}',
+        )(x)
+      )
+      if looked_at:
+        seen.append(x)
+    return seen
+
+
+def distance(params: Mapping, image: Array, truth: Array) -> Array:
+  """LPIPS of pairs of images.
+
+  Args:
+    params: from `from_torch`; says which backbone.
+    image: float32 [B, H, W, 3] in [-1, 1].
+    truth: the same shape.
+
+  Returns:
+    float32 [B]; 0 for identical images, about 0.7 for unrelated ones.
+
+  Raises:
+    ValueError: different shapes, or smaller than `SMALLEST`.
+  """
+  if image.shape != truth.shape:
+    raise ValueError(
+      f'lpips compares images of one shape, got {image.shape}, {truth.shape}'
+    )
+  kind = _kind(params['backbone'])
+  if min(image.shape[1:3]) < SMALLEST[kind]:
+    raise ValueError(
+      f'lpips with {kind} needs images of at least {SMALLEST[kind]} x {SMALLEST[kind]} '
+      f'pixels, got {image.shape[1]} x {image.shape[2]}: leave it out for such small '
+      'images'
+    )
+  both = jnp.concatenate([image, truth])
+  seen = Backbone(kind).apply({'params': params['backbone']}, both)
+  total = jnp.zeros(len(image))
+  for activations, weights in zip(seen, params['weights'], strict=True):
+    length = jnp.sqrt(jnp.sum(activations**2, axis=-1, keepdims=True))
+    a, b = jnp.split(activations / (length + _EPSILON), 2)
+    # A sum, not a matrix product, which TPUs would round to bfloat16.
+    total += jnp.sum((a - b) ** 2 * weights[None, None, None], -1).mean(axis=(1, 2))
+  return total
+
+
+def from_torch(
+  kind: str, backbone: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray]
+) -> dict:
+  """Parameters for `distance`, from PyTorch's by their names.
+
+  Args:
+    kind: 'alex' or 'vgg'.
+    backbone: torchvision's state dict; only `features` is looked at.
+    weights: of the `lpips` package, `lin0.model.1.weight` to `lin4.model.1.weight`.
+
+  Returns:
+    {'backbone': tree of float32 arrays, 'weights': five of [C]}.
+
+  Raises:
+    ValueError: a tensor is missing or of another shape; one line.
+  """
+  convs, channels, before = {}, [], 3
+  for layer in _LAYERS[kind]:
+    if isinstance(layer, int):
+      continue
+    place, after, side, _, _, looked_at = layer
+    name = f'features.{place}'
+    kernel = _take(backbone, f'{name}.weight', (after, before, side, side))
+    convs[f'features_{place}'] = {
+      'kernel': np.ascontiguousarray(np.transpose(kernel, (2, 3, 1, 0))),
+      'bias': _take(backbone, f'{name}.bias', (after,)),
+    }
+    before = after
+    if looked_at:
+      channels.append(after)
+  return {
+    'backbone': convs,
+    'weights': [
+      _take(weights, f'lin{i}.model.1.weight', (1, n, 1, 1)).reshape(n)
+      for i, n in enumerate(channels)
+    ],
+  }
+
+
+def _take(tensors: Mapping, name: str, shape: tuple[int, ...]) -> np.ndarray:
+  if name not in tensors:
+    raise ValueError(f'not the weights of LPIPS: no {name}')
+  if tensors[name].shape != shape:
+    raise ValueError(
+      f'not the weights of LPIPS: {name} is {tensors[name].shape}, not {shape}'
+    )
+  return np.asarray(tensors[name], np.float32)
+
+
+def _kind(backbone: Mapping) -> str:
+  return 'alex' if len(backbone) == 5 else 'vgg'

@@ -1,0 +1,382 @@
+"""Weights of the networks behind metrics: a table, a folder, and how they get there.
+
+They are other people's, so none come with this package. At first use they are fetched,
+checked against the SHA-256 in `WEIGHTS`, read once with PyTorch (`pip install
+'sr3_jax[convert]'`) and kept as .safetensors; those can be copied to machines without
+PyTorch or network. The folder is ~/.cache/sr3_jax/weights or $SR3_JAX_WEIGHTS.
+
+`python -m sr3_jax.net_weights` shows what is there and what is missing.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import http.client
+import json
+import os
+import pathlib
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from sr3_jax import logs, torch_weights
+from sr3_jax.torch_weights import Tensors, WeightsError
+
+VARIABLE = 'SR3_JAX_WEIGHTS'
+_TIMEOUT = 30  # seconds of silence before a server is given up
+_CHUNK = 1 << 20
+
+
+class WeightsMissing(RuntimeError):
+  """One line: which file is missing or wrong, where to get it, where to put it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A file that somebody else offers.
+
+  Attributes:
+    file: its name in the folder.
+    url: where it is.
+    sha256: of the whole file.
+    size: in bytes.
+    keep: the beginnings of the names of those tensors that are wanted.
+  """
+
+  file: str
+  url: str
+  sha256: str
+  size: int
+  keep: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+  """The weights of one network: `about` them, their licence, the files they are in."""
+
+  about: str
+  licence: str
+  sources: tuple[Source, ...]
+
+
+_TORCHVISION = 'https://download.pytorch.org/models/'
+_LPIPS = (
+  'https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/'
+  'lpips/weights/v0.1/'
+)
+WEIGHTS = {
+  'inception': Weights(
+    'Inception-v3 of 2015-12-05, for FID, KID and the inception score',
+    'Apache-2.0 (Google; converted for pytorch-fid)',
+    (
+      Source(
+        'pt_inception-2015-12-05-6726825d.pth',
+        'https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/'
+        'pt_inception-2015-12-05-6726825d.pth',
+        '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2',
+        95_628_359,
+        ('Conv2d_', 'Mixed_', 'fc.weight'),
+      ),
+    ),
+  ),
+  'lpips_alex': Weights(
+    'LPIPS v0.1 over AlexNet',
+    'BSD-3-Clause (torchvision), BSD-2-Clause (lpips)',
+    (
+      Source(
+        'alexnet-owt-7be5be79.pth',
+        _TORCHVISION + 'alexnet-owt-7be5be79.pth',
+        '7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02',
+        244_408_911,
+        ('features.',),
+      ),
+      Source(
+        'alex.pth',
+        _LPIPS + 'alex.pth',
+        'df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0',
+        6_009,
+        ('lin',),
+      ),
+    ),
+  ),
+  'lpips_vgg': Weights(
+    'LPIPS v0.1 over VGG16',
+    'BSD-3-Clause (torchvision), BSD-2-Clause (lpips)',
+    (
+      Source(
+        'vgg16-397923af.pth',
+        _TORCHVISION + 'vgg16-397923af.pth',
+        '397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0',
+        553_433_881,
+        ('features.',),
+      ),
+      Source(
+        'vgg.pth',
+        _LPIPS + 'vgg.pth',
+        'a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868',
+        7_289,
+        ('lin',),
+      ),
+    ),
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+  """Weights as they were read.
+
+  Attributes:
+    tensors: by their PyTorch names.
+    origin: file -> SHA-256 of what they came from in the first place.
+    standard: whether that is what `WEIGHTS` names.
+  """
+
+  tensors: Tensors
+  origin: dict[str, str]
+  standard: bool
+
+  @property
+  def fingerprint(self) -> str:
+    """16 hexadecimal digits that change with any byte of the files of `origin`."""
+    digests = ''.join(sorted(self.origin.values()))
+    return hashlib.sha256(digests.encode()).hexdigest()[:16]
+
+  @property
+  def source(self) -> str:
+    """The files of `origin` in words, for a protocol."""
+    files = ', '.join(f'{file} ({sha[:8]})' for file, sha in self.origin.items())
+    return files + ('' if self.standard else ', not the standard files')
+
+
+def folder() -> pathlib.Path:
+  """Where weights are kept; it need not exist."""
+  given = os.environ.get(VARIABLE)
+  default = '~/.cache/sr3_jax/weights'
+  return pathlib.Path(given or default).expanduser().absolute()
+
+
+def load(name: str, path: str = '', *, place: pathlib.Path | None = None) -> Loaded:
+  """The weights of a network; fetched if they aren't there.
+
+  Args:
+    name: a key of `WEIGHTS`.
+    path: used instead, and nothing is fetched: a folder, or a file that holds all
+      tensors, .safetensors or PyTorch's.
+    place: where they are kept, `folder()` by default.
+
+  Raises:
+    WeightsMissing: they can't be had; says what to do.
+    KeyError: no such network.
+  """
+  weights = WEIGHTS[name]
+  given = pathlib.Path(path).expanduser().absolute() if path else None
+  try:
+    if given and not given.is_dir():
+      return _read_file(given, weights)
+    return _from_folder(name, weights, given or place or folder(), fetch=not given)
+  except WeightsMissing as error:
+    raise WeightsMissing(f'{name}: {error}') from None
+  except WeightsError as error:  # only of files that were named
+    raise WeightsMissing(f'{name}: {given}: {error}') from None
+  except OSError as error:
+    raise WeightsMissing(
+      f'{name}: {error.filename or given or place}: {error.strerror or error}'
+    ) from None
+
+
+def _from_folder(
+  name: str, weights: Weights, place: pathlib.Path, *, fetch: bool
+) -> Loaded:
+  kept = place / f'{name}.safetensors'
+  if kept.exists():
+    return _read_kept(kept, weights)
+  for source in weights.sources:
+    if fetch and not (place / source.file).exists():
+      try:
+        _fetch(source, place)
+      except (OSError, http.client.HTTPException) as error:
+        raise WeightsMissing(
+          f'not fetched ({_line(error)}): {_by_hand(weights, place)}'
+        ) from None
+  if not all((place / source.file).exists() for source in weights.sources):
+    raise WeightsMissing(_by_hand(weights, place))
+  tensors: Tensors = {}
+  for source in weights.sources:
+    path = place / source.file
+    if (digest := _sha256(path)) != source.sha256:
+      raise WeightsMissing(
+        f'{path} is not the file it should be (its SHA-256 is {digest}, not '
+        f'{source.sha256}): delete it and get it from {source.url}'
+      )
+    try:
+      read = torch_weights.read(path)
+    except WeightsError as error:
+      raise WeightsMissing(
+        f'{path}: {error}; or copy {kept.name} from a machine that has it to {place}'
+      ) from None
+    tensors |= {
+      key: tensor for key, tensor in read.items() if key.startswith(source.keep)
+    }
+  origin = {source.file: source.sha256 for source in weights.sources}
+  with contextlib.suppress(OSError):  # a folder may be read-only
+    keep(kept, tensors, origin)
+  return _loaded(tensors, origin, weights)
+
+
+def _by_hand(weights: Weights, place: pathlib.Path) -> str:
+  """What to download to where."""
+  wanted = [
+    f'{source.url} (SHA-256 {source.sha256})'
+    for source in weights.sources
+    if not (place / source.file).exists()
+  ]
+  return f'download {" and ".join(wanted)} into {place}'
+
+
+def _fetch(source: Source, place: pathlib.Path) -> None:
+  """Downloads a file: under a temporary name, renamed once its checksum is right."""
+  place.mkdir(parents=True, exist_ok=True)
+  progress = logs.Progress(max(1, source.size // _CHUNK), unit='MiB')
+  digest, done = hashlib.sha256(), 0
+  with (
+    urllib.request.urlopen(source.url, timeout=_TIMEOUT) as response,
+    _temporary(place / source.file) as file,
+  ):
+    while block := response.read(_CHUNK):
+      file.write(block)
+      digest.update(block)
+      done += len(block)
+      progress.update(done // _CHUNK)
+    if digest.hexdigest() != source.sha256:
+      raise WeightsMissing(
+        f'{source.url} sent another file ({done:,} bytes, SHA-256 '
+        f'{digest.hexdigest()}, should be {source.size:,} bytes, {source.sha256}); '
+        'nothing was kept'
+      )
+  progress.close()
+
+
+@contextlib.contextmanager
+def _temporary(path: pathlib.Path) -> Iterator[BinaryIO]:
+  """A file that gets its name only if the block ends well."""
+  with tempfile.NamedTemporaryFile(dir=path.parent, prefix='.', delete=False) as file:
+    try:
+      yield file
+      file.close()
+      os.chmod(file.name, 0o644)
+      os.replace(file.name, path)
+    except BaseException:
+      os.unlink(file.name)
+      raise
+
+
+def keep(path: pathlib.Path, tensors: Tensors, origin: dict[str, str]) -> None:
+  """Writes tensors as `load` finds them, with what they came from (file -> SHA-256)."""
+  tensors = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+  metadata = {'origin': json.dumps(origin), 'tensors_sha256': _digest(tensors)}
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with _temporary(path) as file:
+    file.write(safetensors.numpy.save(tensors, metadata))
+
+
+def _read_file(path: pathlib.Path, weights: Weights) -> Loaded:
+  """A file that the user names; it may be anybody's."""
+  if path.suffix == '.safetensors':
+    return _read_kept(path, weights)
+  return _loaded(torch_weights.read(path), {path.name: _sha256(path)}, weights)
+
+
+def _read_kept(path: pathlib.Path, weights: Weights) -> Loaded:
+  try:
+    tensors = torch_weights.read(path)
+    with safetensors.safe_open(path, framework='numpy') as file:
+      metadata = file.metadata() or {}
+  except WeightsError as error:
+    raise WeightsMissing(f'{path}: {error}; delete it to have it made again') from None
+  if 'tensors_sha256' not in metadata:  # not written by `keep`
+    return _loaded(tensors, {path.name: _sha256(path)}, weights)
+  if metadata['tensors_sha256'] != _digest(tensors):
+    raise WeightsMissing(f'{path} is damaged: delete it to have it made again')
+  return _loaded(tensors, json.loads(metadata['origin']), weights)
+
+
+def _loaded(tensors: Tensors, origin: dict[str, str], weights: Weights) -> Loaded:
+  standard = {source.sha256 for source in weights.sources}
+  return Loaded(tensors, origin, set(origin.values()) == standard)
+
+
+def _digest(tensors: Tensors) -> str:
+  digest = hashlib.sha256()
+  for name in sorted(tensors):
+    tensor = tensors[name]
+    digest.update(f'{name} {tensor.dtype} {tensor.shape} '.encode())
+    digest.update(np.ascontiguousarray(tensor).data)
+  return digest.hexdigest()
+
+
+def _sha256(path: pathlib.Path) -> str:
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _line(error: BaseException) -> str:
+  return (' '.join(str(error).split()) or type(error).__name__)[:300]
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='python -m sr3_jax.net_weights',
+    description='Shows which weights of the networks behind FID, KID, the inception '
+    'score and LPIPS are there, and gets the missing ones.',
+    epilog='Without network: download what is listed elsewhere, put it into the folder '
+    "and run this again. PyTorch (pip install 'sr3_jax[convert]') is needed once, to "
+    'make the .safetensors; these can be copied instead.',
+  )
+  parser.add_argument(
+    '--fetch', action='store_true', help='download and convert what is missing'
+  )
+  parser.add_argument(
+    '--folder',
+    metavar='DIR',
+    type=pathlib.Path,
+    help=f'where the weights are, instead of ${VARIABLE} or ~/.cache/sr3_jax/weights',
+  )
+  return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+  """The command; status 1 if anything that was to be fetched could not be."""
+  args = _parser().parse_args(argv)
+  place = (args.folder or folder()).expanduser().absolute()
+  print(f'folder: {place}')
+  failed = False
+  for name, weights in WEIGHTS.items():
+    print(f'{name}: {weights.about}; {weights.licence}')
+    kept = place / f'{name}.safetensors'
+    try:
+      if args.fetch or kept.exists():
+        loaded = load(name, place=place)
+        print(f'  there, from {loaded.source}')
+        continue
+    except WeightsMissing as error:
+      print(f'error: {error}', file=sys.stderr)
+      failed = True
+      continue
+    for source in weights.sources:
+      state = 'there' if (place / source.file).exists() else 'missing'
+      print(f'  {state}: {source.file}, {source.size / 1e6:,.1f} MB, {source.url}')
+      print(f'    SHA-256 {source.sha256}')
+  if failed:
+    sys.exit(1)
+
+
+if __name__ == '__main__':
+  main()
