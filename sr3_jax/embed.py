@@ -1,0 +1,135 @@
+"""Pictures of report folders as data URIs, within a limit on a page's size."""
+
+import base64
+import dataclasses
+import io
+import itertools
+import re
+from collections.abc import Sequence
+
+from etils import epath
+from PIL import Image
+
+from sr3_jax import images
+from sr3_jax.report_data import ReportError
+
+LIMIT = 15_000_000  # characters of data URIs on a page
+_QUALITY = 90
+_TYPES = {'.png': 'PNG', '.jpg': 'JPEG', '.jpeg': 'JPEG', '.webp': 'WEBP'}
+_PLAIN = re.compile(r'[^\\:\0]+')
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+  """A picture inside of a page; sides in pixels."""
+
+  uri: str
+  width: int
+  height: int
+
+
+Rows = Sequence[Sequence[epath.Path | None]]
+
+
+def locate(folder: epath.PathLike, cell: str) -> epath.Path:
+  """The file that a cell of a sheet names.
+
+  Args:
+    folder: the report's.
+    cell: relative to it, with '/'.
+
+  Raises:
+    ReportError: it leads out of the folder, or isn't a .png, .jpg or .webp.
+  """
+  folder = epath.Path(folder)
+  parts = cell.split('/')
+  file = folder / cell
+  if not _PLAIN.fullmatch(cell) or {'', '.', '..'} & set(parts):
+    raise ReportError(f'{cell!r} is not a picture inside of the report folder')
+  if file.suffix.lower() not in _TYPES:
+    raise ReportError(f'{cell!r} is not a .png, .jpg or .webp picture')
+  if not file.resolve().is_relative_to(folder.resolve()):  # a link
+    raise ReportError(f'{cell!r} leads out of the report folder')
+  return file
+
+
+def embed(
+  sheets: Sequence[Rows], limit: int = LIMIT
+) -> tuple[list[list[list[Picture | None]]], str]:
+  """Reads the pictures of a page's sheets.
+
+  PNG, JPEG and WebP go in as they are. If that is more than `limit`, pictures become
+  WebP where it is smaller; if that is still more, the last rows of all sheets go.
+
+  Args:
+    sheets: rows of files, None where a cell is empty.
+    limit: in characters of the page.
+
+  Returns:
+    The same with pictures, maybe fewer rows; and what was done to them, or ''.
+
+  Raises:
+    ReportError: a file that isn't there or isn't a picture.
+  """
+  files = dict.fromkeys(f for rows in sheets for row in rows for f in row if f)
+  raw = {file: _read(file) for file in files}
+  found, note = {f: _picture(*entry) for f, entry in raw.items()}, ''
+  if sum(_row_size(row, found) for rows in sheets for row in rows) > limit:
+    found = {f: _smaller(*entry) for f, entry in raw.items()}
+    note = (
+      f'To keep this page small, its pictures are WebP of quality {_QUALITY}; the '
+      'originals are in the report folder.'
+    )
+  kept: list[list] = [[] for _ in sheets]
+  left, room, full = 0, limit, False
+  # Row by row through all sheets, so that each keeps its first ones.
+  for rank in itertools.zip_longest(*sheets):
+    for s, row in enumerate(rank):
+      if row is None:
+        continue
+      room -= _row_size(row, found)
+      full = full or room < 0
+      if full:
+        left += 1
+      else:
+        kept[s].append([found.get(file) for file in row])
+  if left:
+    note += f' {left} rows of pictures did not fit and are left out.'
+  return kept, note
+
+
+def _row_size(row: Sequence[epath.Path | None], found: dict) -> int:
+  return sum(len(found[file].uri) for file in row if file)
+
+
+def _read(file: epath.Path) -> tuple[bytes, Image.Image]:
+  """Bytes of a file and its header."""
+  try:
+    data = file.read_bytes()
+    with images.errors(file):
+      image = images.open_image(io.BytesIO(data))
+  except OSError as error:
+    raise ReportError(f'{file}: {error.strerror or error}') from None
+  except images.ImageError as error:
+    raise ReportError(str(error)) from None
+  if image.format not in _TYPES.values():
+    raise ReportError(f'{file}: {image.format} under the name of another format')
+  return data, image
+
+
+def _picture(data: bytes, image: Image.Image) -> Picture:
+  text = base64.b64encode(data).decode()
+  return Picture(f'data:image/{image.format.lower()};base64,{text}', *image.size)
+
+
+def _smaller(data: bytes, image: Image.Image) -> Picture:
+  try:
+    buffer = io.BytesIO()
+    image.convert('RGB').save(buffer, 'WEBP', quality=_QUALITY)
+    small = buffer.getvalue()
+  except Exception:  # cut files, sides that WebP hasn't: the browser may know better
+    return _picture(data, image)
+  if len(small) >= len(data):
+    return _picture(data, image)
+  with Image.open(io.BytesIO(small)) as reduced:
+    return _picture(small, reduced)
