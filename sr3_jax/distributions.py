@@ -1,0 +1,383 @@
+"""Distances between sets of images as formulas of their features, and their errors.
+
+Everything is NumPy in float64 on the host: covariances of 2048 features and their roots
+lose their last digits in float32. Features are [n, d] arrays of one image a row, of
+any floating type, from any network.
+
+FID and KID compare two sets, the inception score judges one. How far a value can be
+trusted is said by bootstrap: what if other images of the same kind had been drawn?
+A mean is resampled as it is. FID and the inception score are biased: a resample holds
+only 63 % of the different images and looks further away (or less varied) than the whole
+set does, so percentiles of its values would lie beside the estimate. Of those only the
+spread is used, as a standard error around the estimate.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+# Half the width of a 95 % interval in standard errors.
+_WIDTH = 1.96
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Moments:
+  """Mean and scatter of a set of features: all that FID knows of it.
+
+  Sets of any size are gathered in constant memory: `Moments.of` each batch, `merge`.
+
+  Attributes:
+    count: number of rows n.
+    mean: float64 [d].
+    scatter: float64 [d, d], the sum over rows of (x - mean)(x - mean)^T.
+  """
+
+  count: int
+  mean: np.ndarray
+  scatter: np.ndarray
+
+  @classmethod
+  def of(cls, features: np.ndarray) -> 'Moments':
+    """Moments of features [n, d] with n >= 1.
+
+    Raises:
+      ValueError: no rows, another shape, or values that aren't finite.
+    """
+    x = np.float64(_rows(features))
+    mean = x.mean(axis=0)
+    x = x - mean
+    return cls(len(x), mean, x.T @ x)
+
+  @property
+  def covariance(self) -> np.ndarray:
+    """[d, d], the unbiased one (n - 1), as FID takes it.
+
+    Raises:
+      ValueError: of fewer than two rows there is none.
+    """
+    if self.count < 2:
+      raise ValueError(f'a covariance needs at least 2 images, got {self.count}')
+    return self.scatter / (self.count - 1)
+
+  @functools.cached_property
+  def factor(self) -> np.ndarray:
+    """[d, rank]: factor @ factor.T is the covariance."""
+    values, vectors = np.linalg.eigh(self.covariance)
+    # Rounding leaves a singular matrix with tiny eigenvalues of either sign.
+    real = values > len(values) * np.finfo(np.float64).eps * max(values[-1], 0)
+    return vectors[:, real] * np.sqrt(values[real])
+
+
+def merge(a: Moments, b: Moments) -> Moments:
+  """Moments of both sets together, exact (Chan, Golub, LeVeque 1979)."""
+  if a.mean.shape != b.mean.shape:
+    raise ValueError(
+      f'moments of {a.mean.size} and of {b.mean.size} features do not merge'
+    )
+  count = a.count + b.count
+  step = b.mean - a.mean
+  return Moments(
+    count,
+    a.mean + step * (b.count / count),
+    a.scatter + b.scatter + np.outer(step, step) * (a.count * b.count / count),
+  )
+
+
+def frechet_distance(a: Moments, b: Moments) -> float:
+  """Frechet distance of two Gaussians (FID of Inception features; 0 is right).
+
+  |mean_a - mean_b|^2 + trace(A + B - 2 (A B)^(1/2)) of covariances A and B (Heusel et
+  al., arXiv:1706.08500). With A = F F^T and B = G G^T the trace of the root is the sum
+  of the singular values of F^T G: real, and exact for singular covariances too.
+  """
+  if a.mean.shape != b.mean.shape:
+    raise ValueError(
+      f'features of {a.mean.size} and of {b.mean.size} numbers do not compare'
+    )
+  root = np.linalg.svd(a.factor.T @ b.factor, compute_uv=False).sum()
+  step = a.mean - b.mean
+  trace = np.trace(a.covariance) + np.trace(b.covariance)
+  return max(0.0, float(step @ step + trace - 2 * root))
+
+
+def frechet_interval(
+  x: np.ndarray, b: Moments, *, resamples: int = 20, seed: int = 0
+) -> tuple[float, float]:
+  """95 % interval of the Frechet distance from what is judged, by bootstrap.
+
+  The estimate plus and minus 1.96 standard errors (see the top of the file for why no
+  percentiles). It is the error of drawing these images and not others; the bias of
+  FID, which falls as 1 / n and is the same for all methods on the same images, is not
+  in it. The standard error of 20 resamples is itself right to a sixth.
+
+  Args:
+    x: features of the judged images, [n, d] with n >= 2.
+    b: moments of the truth, taken as they are.
+    resamples: how often.
+    seed: of the draws.
+
+  Returns:
+    low and high, low >= 0.
+  """
+  x = _rows(x)
+  if len(x) <= x.shape[1]:
+    distance = _frechet_of_rows(x, b)
+  else:
+    distance = lambda rows: frechet_distance(_gather(x, rows), b)
+  values = [distance(rows) for rows in _resamples(len(x), resamples, seed)]
+  return _around(distance(np.arange(len(x))), values)
+
+
+def _gather(x: np.ndarray, rows: np.ndarray) -> Moments:
+  """Moments of some rows, a few thousand at a time."""
+  parts = np.array_split(rows, -(-len(rows) // 4096))
+  return functools.reduce(merge, (Moments.of(x[part]) for part in parts))
+
+
+def _frechet_of_rows(x: np.ndarray, b: Moments) -> Callable[[np.ndarray], float]:
+  """`frechet_distance` of some rows of x, at the cost of n^3 instead of d^3.
+
+  If F^T is the centred rows over (n - 1)^(1/2), the singular values of F^T G are the
+  roots of the eigenvalues of F^T B F, [n, n], which is a part of x B x^T, centred.
+  """
+  x = np.float64(x) - b.mean
+  plain = x @ x.T
+  weighted = x @ b.factor
+  weighted = weighted @ weighted.T
+  trace = np.trace(b.covariance)
+
+  def distance(rows: np.ndarray) -> float:
+    n = len(rows)
+    pick = np.ix_(rows, rows)
+    gram = plain[pick]
+    step = gram.mean()  # squared distance of the means
+    spread = (np.trace(gram) - n * step) / (n - 1)
+    kernel = weighted[pick]
+    kernel = kernel - kernel.mean(0) - kernel.mean(1, keepdims=True) + kernel.mean()
+    values = np.linalg.eigvalsh(kernel / (n - 1))
+    root = np.sqrt(np.maximum(values, 0)).sum()
+    return max(0.0, float(step + spread + trace - 2 * root))
+
+  return distance
+
+
+def kid(
+  x: np.ndarray, y: np.ndarray, *, subsets: int = 100, size: int = 1000, seed: int = 0
+) -> tuple[float, np.ndarray]:
+  """Kernel inception distance (Binkowski et al., arXiv:1801.01401; 0 is right).
+
+  The unbiased squared maximum mean discrepancy with the kernel (x . y / d + 1)^3, mean
+  over random subsets without repetition. Unbiased also means that it may be negative.
+
+  Args:
+    x: features of the judged images, [n, d].
+    y: features of the truth, [m, d].
+    subsets: how many.
+    size: images in each, of x and of y; at most n and m. Where it is both, all subsets
+      are the same.
+    seed: of the draws.
+
+  Returns:
+    The mean, and the value of each subset, [subsets].
+
+  Raises:
+    ValueError: fewer than two images, or features that don't fit together.
+  """
+  x, y = _pair(x, y)
+  size = min(size, len(x), len(y))
+  if size == len(x) == len(y):
+    return (value := _mmd(x, y)), np.full(subsets, value)
+  rng = np.random.default_rng(seed)
+  values = np.array(
+    [
+      _mmd(
+        x[rng.choice(len(x), size, replace=False)],
+        y[rng.choice(len(y), size, replace=False)],
+      )
+      for _ in range(subsets)
+    ]
+  )
+  return float(values.mean()), values
+
+
+def kid_interval(
+  x: np.ndarray,
+  y: np.ndarray,
+  estimate: float,
+  *,
+  resamples: int = 200,
+  most: int = 2000,
+  seed: int = 0,
+) -> tuple[float, float]:
+  """95 % interval of KID from what is judged, by bootstrap.
+
+  Plus and minus 1.96 standard errors around `estimate`. In a resample an image may come
+  twice; pairs of one image with itself are left out, as the unbiased estimate does.
+
+  Args:
+    x: features of the judged images, [n, d].
+    y: features of the truth, taken as they are, [m, d].
+    estimate: the value from `kid`.
+    resamples: how often.
+    most: only so many random images of each set are looked at, for time and memory; the
+      error is then scaled by (most / n)^(1/2).
+    seed: of the draws.
+  """
+  x, y = _pair(x, y)
+  rng = np.random.default_rng(seed)
+  total = len(x)
+  if len(x) > most:
+    x = x[rng.choice(len(x), most, replace=False)]
+  if len(y) > most:
+    y = y[rng.choice(len(y), most, replace=False)]
+  within = _kernel(x, x)
+  np.fill_diagonal(within, 0)
+  towards = _kernel(x, y).mean(axis=1)
+  values = []
+  for rows in _resamples(len(x), resamples, seed):
+    weights = np.bincount(rows, minlength=len(x)).astype(np.float64)
+    pairs = len(x) ** 2 - weights @ weights
+    values.append(weights @ within @ weights / pairs - 2 * (weights @ towards) / len(x))
+  error = np.std(values, ddof=1) * np.sqrt(len(x) / total)
+  return float(estimate - _WIDTH * error), float(estimate + _WIDTH * error)
+
+
+def inception_score(
+  probabilities: np.ndarray, *, splits: int = 10
+) -> tuple[float, float]:
+  """Inception score (Salimans et al., arXiv:1606.03498; more is better).
+
+  exp of the mean KL divergence of p(class | image) from its mean over the images, in
+  `splits` parts of the images in their order. It rises with the number of images in a
+  part: compare only scores of as many.
+
+  Args:
+    probabilities: [n, classes], rows sum to 1, n >= splits.
+    splits: how many parts.
+
+  Returns:
+    Mean and standard deviation over the parts.
+
+  Raises:
+    ValueError: fewer images than parts.
+  """
+  p = np.float64(_rows(probabilities))
+  if len(p) < splits:
+    raise ValueError(
+      f'an inception score of {splits} parts needs at least {splits} images, got '
+      f'{len(p)}'
+    )
+  parts = np.array_split(p, splits)
+  scores = [_score(part.mean(axis=0), _entropy(part).mean()) for part in parts]
+  return float(np.mean(scores)), float(np.std(scores))
+
+
+def score_interval(
+  probabilities: np.ndarray,
+  estimate: float,
+  *,
+  resamples: int = 200,
+  seed: int = 0,
+) -> tuple[float, float]:
+  """95 % interval of the inception score by bootstrap, around `estimate`.
+
+  Plus and minus 1.96 standard errors of the score of all images as one part.
+  """
+  p = np.float64(_rows(probabilities))
+  entropy = _entropy(p)
+  values = []
+  for rows in _resamples(len(p), resamples, seed):
+    weights = np.bincount(rows, minlength=len(p)) / len(p)
+    values.append(_score(weights @ p, weights @ entropy))
+  return _around(estimate, values)
+
+
+def bootstrap_means(
+  values: np.ndarray, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+  """Percentile bootstrap intervals of the means of columns.
+
+  One draw serves all columns, and the same seed and number of images the same draws:
+  the intervals of methods measured on the same images go together.
+
+  Args:
+    values: [n, m], one image a row, one metric a column.
+    resamples: how often.
+    seed: of the draws.
+    level: probability that the interval is to hold.
+
+  Returns:
+    low and high, float64 [m]; nan for a column with a value that isn't finite.
+
+  Raises:
+    ValueError: no rows.
+  """
+  values = np.asarray(values, np.float64)
+  if values.ndim != 2 or not len(values):
+    raise ValueError(f'values should be [images, metrics], got {values.shape}')
+  good = np.isfinite(values).all(axis=0)
+  values = np.where(good[None], values, 0)
+  means = np.stack(
+    [
+      np.bincount(rows, minlength=len(values)) @ values / len(values)
+      for rows in _resamples(len(values), resamples, seed)
+    ]
+  )
+  low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+  return np.where(good, low, np.nan), np.where(good, high, np.nan)
+
+
+def _resamples(n: int, count: int, seed: int) -> Iterator[np.ndarray]:
+  """`count` times n of n rows, drawn with repetition, one after the other."""
+  rng = np.random.default_rng(seed)
+  for _ in range(count):
+    yield rng.integers(0, n, n)
+
+
+def _around(estimate: float, values: list[float]) -> tuple[float, float]:
+  half = _WIDTH * float(np.std(values, ddof=1))
+  return max(0.0, estimate - half), estimate + half
+
+
+def _mmd(x: np.ndarray, y: np.ndarray) -> float:
+  """Unbiased: pairs of one image with itself are left out."""
+  within = sum(
+    (k.sum() - np.trace(k)) / (len(k) * (len(k) - 1))
+    for k in (_kernel(x, x), _kernel(y, y))
+  )
+  return float(within - 2 * _kernel(x, y).mean())
+
+
+def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+  return (np.float64(x) @ np.float64(y).T / x.shape[1] + 1) ** 3
+
+
+def _entropy(p: np.ndarray) -> np.ndarray:
+  """Of each row, in nats; 0 log 0 is 0."""
+  return -np.sum(p * np.log(np.where(p > 0, p, 1)), axis=-1)
+
+
+def _score(mean: np.ndarray, entropy: float) -> float:
+  return float(np.exp(_entropy(mean) - entropy))
+
+
+def _pair(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  x, y = _rows(x), _rows(y)
+  if x.shape[1] != y.shape[1]:
+    raise ValueError(
+      f'features of {x.shape[1]} and of {y.shape[1]} numbers do not compare'
+    )
+  if min(len(x), len(y)) < 2:
+    raise ValueError(f'KID needs at least 2 images, got {min(len(x), len(y))}')
+  return x, y
+
+
+def _rows(features: np.ndarray) -> np.ndarray:
+  x = np.asarray(features)
+  if x.ndim != 2 or not x.size:
+    raise ValueError(f'features should be [images, numbers], got {x.shape}')
+  if not np.isfinite(x).all():
+    raise ValueError('features are not finite: an image or the network is broken')
+  return x

@@ -1,0 +1,258 @@
+"""Formulas of FID, KID and IS against SciPy, closed forms and plain loops.
+
+One slow test compares with torch-fidelity (`pip install torch-fidelity`).
+"""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.special
+
+from sr3_jax import distributions
+from sr3_jax.distributions import Moments
+
+
+def _features(n, d=12, seed=0, shift=0.0, rank=None):
+  """Correlated, skewed, off zero: as features are."""
+  rng = np.random.default_rng(seed)
+  mix = np.random.default_rng(99).standard_normal((rank or d, d))
+  x = rng.gamma(1.0, size=(n, rank or d)) @ mix
+  return np.float32(x + shift + 3)
+
+
+def _frechet(x, y):
+  """As SciPy's matrix root has it."""
+  a, b = np.cov(np.float64(x), rowvar=False), np.cov(np.float64(y), rowvar=False)
+  step = np.float64(x).mean(0) - np.float64(y).mean(0)
+  root = np.real(scipy.linalg.sqrtm(a @ b))
+  return step @ step + np.trace(a + b - 2 * root)
+
+
+def test_moments_are_numpys():
+  x = _features(40)
+  moments = Moments.of(x)
+  assert moments.count == 40
+  np.testing.assert_allclose(moments.mean, np.float64(x).mean(0), rtol=1e-14)
+  np.testing.assert_allclose(
+    moments.covariance, np.cov(np.float64(x), rowvar=False), rtol=1e-12, atol=1e-12
+  )
+
+
+def test_merging_batches_is_the_whole():
+  x = _features(101, shift=1000.0)  # far off zero, where naive sums lose digits
+  merged = Moments.of(x[:1])
+  for start, stop in ((1, 8), (8, 60), (60, 101)):
+    merged = distributions.merge(merged, Moments.of(x[start:stop]))
+  whole = Moments.of(x)
+  assert merged.count == 101
+  np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-14)
+  np.testing.assert_allclose(merged.covariance, whole.covariance, rtol=1e-9, atol=1e-9)
+
+
+def test_frechet_distance_is_scipys():
+  x, y = _features(60, seed=1), _features(80, seed=2, shift=0.5)
+  found = distributions.frechet_distance(Moments.of(x), Moments.of(y))
+  np.testing.assert_allclose(found, _frechet(x, y), rtol=1e-10)
+
+
+def test_frechet_distance_of_known_gaussians():
+  rng = np.random.default_rng(0)
+  a, b = rng.uniform(0.5, 2, 6), rng.uniform(0.5, 2, 6)  # variances, independent
+  turn = np.linalg.qr(rng.standard_normal((6, 6)))[0]
+  step = rng.standard_normal(6)
+  moments = [
+    Moments(11, mean, 10 * turn @ np.diag(variance) @ turn.T)
+    for mean, variance in ((np.zeros(6), a), (step, b))
+  ]
+  expected = step @ step + np.sum((np.sqrt(a) - np.sqrt(b)) ** 2)
+  np.testing.assert_allclose(
+    distributions.frechet_distance(*moments), expected, rtol=1e-12
+  )
+
+
+def test_frechet_distance_of_singular_covariances():
+  # In closed form: two lines at an angle. The root of the product is the product of
+  # the deviations times the cosine.
+  def line(direction, length):
+    direction = np.array(direction) / np.linalg.norm(direction)
+    return Moments(2, np.zeros(3), length**2 * np.outer(direction, direction))
+
+  found = distributions.frechet_distance(line([1, 0, 0], 2), line([1, 1, 0], 3))
+  np.testing.assert_allclose(found, 4 + 9 - 2 * 6 * np.sqrt(0.5), rtol=1e-12)
+  x = _features(5, d=40)  # fewer images than features
+  assert distributions.frechet_distance(Moments.of(x), Moments.of(x)) < 1e-9
+  y = Moments.of(_features(200, d=40, rank=7, seed=1))
+  assert y.factor.shape == (40, 7)
+
+
+@pytest.mark.parametrize('n', (15, 60))  # fewer and more images than features
+def test_frechet_interval_is_the_spread_of_resamples(n):
+  x, b = _features(n, d=20, seed=3), Moments.of(_features(300, d=20, shift=0.3))
+  low, high = distributions.frechet_interval(x, b, resamples=30, seed=4)
+  rng = np.random.default_rng(4)
+  draws = [x[rng.integers(0, n, n)] for _ in range(30)]
+  values = [distributions.frechet_distance(Moments.of(draw), b) for draw in draws]
+  estimate = distributions.frechet_distance(Moments.of(x), b)
+  half = 1.96 * np.std(values, ddof=1)
+  np.testing.assert_allclose((low, high), (max(0, estimate - half), estimate + half))
+  assert low < estimate < high
+  # The reason for not taking percentiles.
+  assert np.mean(values) > estimate
+
+
+def _mmd_by_loops(x, y):
+  kernel = lambda a, b: (np.dot(np.float64(a), np.float64(b)) / len(a) + 1) ** 3
+  mean = lambda values: sum(values) / len(values)
+  pairs = lambda z: [
+    kernel(a, b) for i, a in enumerate(z) for j, b in enumerate(z) if i != j
+  ]
+  return (
+    mean(pairs(x)) + mean(pairs(y)) - 2 * mean([kernel(a, b) for a in x for b in y])
+  )
+
+
+def test_kid_is_the_double_loop():
+  x, y = _features(9, seed=5) / 4, _features(9, seed=6) / 4
+  value, subsets = distributions.kid(x, y, subsets=3)
+  np.testing.assert_allclose(value, _mmd_by_loops(x, y), rtol=1e-10)
+  np.testing.assert_array_equal(subsets, np.full(3, value))
+
+
+def test_kid_is_the_mean_over_subsets():
+  x, y = _features(30, seed=5) / 4, _features(20, seed=6) / 4
+  value, subsets = distributions.kid(x, y, subsets=4, size=7, seed=8)
+  rng = np.random.default_rng(8)
+  expected = [
+    _mmd_by_loops(x[rng.choice(30, 7, replace=False)], y[rng.choice(20, 7, False)])
+    for _ in range(4)
+  ]
+  np.testing.assert_allclose(subsets, expected, rtol=1e-10)
+  assert value == pytest.approx(np.mean(expected))
+
+
+def test_kid_is_unbiased():
+  """Sets of one kind: around zero, some below."""
+  values = [
+    distributions.kid(_features(25, seed=i), _features(25, seed=i + 500))[0]
+    for i in range(200)
+  ]
+  assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(200)
+  assert min(values) < 0 < max(values)
+
+
+@pytest.mark.parametrize('most', (2000, 30))
+def test_kid_interval_is_as_wide_as_repeating_says(most):
+  y = _features(60, seed=1)
+  draws = [_features(60, seed=i, shift=0.3) for i in range(100, 180)]
+  values = [distributions.kid(x, y)[0] for x in draws]
+  widths = []
+  for x, value in list(zip(draws, values, strict=True))[:20]:
+    low, high = distributions.kid_interval(x, y, value, resamples=60, most=most)
+    assert low < value < high
+    widths.append(high - low)
+  # The bootstrap of a skewed kernel is right to some ten percent.
+  assert np.median(widths) == pytest.approx(2 * 1.96 * np.std(values), rel=0.4)
+
+
+def test_inception_score_is_scipys_divergence():
+  p = np.random.default_rng(0).dirichlet(np.full(7, 0.3), size=24)
+  p[0] = np.eye(7)[3]  # certain: 0 log 0
+  mean, std = distributions.inception_score(p, splits=3)
+  scores = [
+    np.exp(np.mean(np.sum(scipy.special.rel_entr(part, part.mean(0)), axis=1)))
+    for part in np.split(p, 3)
+  ]
+  np.testing.assert_allclose((mean, std), (np.mean(scores), np.std(scores)), rtol=1e-12)
+
+
+def test_inception_score_at_its_ends():
+  certain = np.eye(8)
+  assert distributions.inception_score(certain, splits=1)[0] == pytest.approx(8)
+  assert distributions.inception_score(certain, splits=8) == (1, 0)
+  low, high = distributions.score_interval(np.full((8, 4), 0.25), 1.0)
+  assert low == pytest.approx(1) and high == pytest.approx(1)
+
+
+def test_score_interval_is_the_spread_of_resamples():
+  p = np.random.default_rng(0).dirichlet(np.full(7, 0.3), size=24)
+  low, high = distributions.score_interval(p, 2.5, resamples=50, seed=3)
+  rng = np.random.default_rng(3)
+  values = [
+    distributions.inception_score(p[rng.integers(0, 24, 24)], splits=1)[0]
+    for _ in range(50)
+  ]
+  assert high - 2.5 == pytest.approx(1.96 * np.std(values, ddof=1))
+  assert 2.5 - low == pytest.approx(high - 2.5)
+
+
+def test_bootstrap_of_means_is_scipys():
+  values = np.random.default_rng(0).gamma(2.0, size=(60, 2))
+  low, high = distributions.bootstrap_means(values, resamples=4000)
+  for column in range(2):
+    found = scipy.stats.bootstrap(
+      (values[:, column],), np.mean, n_resamples=4000, method='percentile', rng=1
+    ).confidence_interval
+    np.testing.assert_allclose((low[column], high[column]), found, rtol=0.01)
+
+
+def test_bootstrap_draws_are_shared():
+  values = np.random.default_rng(0).standard_normal((50, 1))
+  one = distributions.bootstrap_means(values, resamples=50, seed=7)
+  both = distributions.bootstrap_means(
+    np.concatenate([values, -values], axis=1), resamples=50, seed=7
+  )
+  np.testing.assert_allclose((both[0][0], both[1][0]), (one[0][0], one[1][0]))
+  np.testing.assert_allclose(both[0][1], -one[1][0])  # the mirror image
+
+
+def test_bootstrap_of_infinite_values_has_no_interval():
+  values = np.ones((5, 3))
+  values[2, 1], values[4, 2] = np.inf, np.nan
+  low, high = distributions.bootstrap_means(values, resamples=20)
+  np.testing.assert_array_equal(low, [1, np.nan, np.nan])
+  np.testing.assert_array_equal(high, [1, np.nan, np.nan])
+
+
+def test_mistakes_are_said():
+  x = _features(4)
+  with pytest.raises(ValueError, match='not finite'):
+    Moments.of(np.where(x == x[0, 0], np.nan, x))
+  with pytest.raises(ValueError, match=r'\[images, numbers\], got \(0, 12\)'):
+    Moments.of(x[:0])
+  with pytest.raises(ValueError, match='at least 2 images, got 1'):
+    _ = Moments.of(x[:1]).covariance
+  with pytest.raises(ValueError, match='12 and of 3'):
+    distributions.frechet_distance(Moments.of(x), Moments.of(x[:, :3]))
+  with pytest.raises(ValueError, match='12 and of 3'):
+    distributions.merge(Moments.of(x), Moments.of(x[:, :3]))
+  with pytest.raises(ValueError, match='12 and of 3'):
+    distributions.kid(x, x[:, :3])
+  with pytest.raises(ValueError, match='at least 2 images, got 1'):
+    distributions.kid(x, x[:1])
+  with pytest.raises(ValueError, match='at least 10 images, got 4'):
+    distributions.inception_score(np.full((4, 2), 0.5))
+  with pytest.raises(ValueError, match=r'\[images, metrics\]'):
+    distributions.bootstrap_means(np.ones(3))
+
+
+@pytest.mark.slow
+def test_torch_fidelity_says_the_same():
+  torch = pytest.importorskip('torch')
+  metrics = pytest.importorskip('torch_fidelity.metric_fid')
+  scores = pytest.importorskip('torch_fidelity.metric_isc')
+  kernels = pytest.importorskip('torch_fidelity.metric_kid')
+  x, y = _features(400, d=64, seed=1), _features(300, d=64, seed=2, shift=0.2)
+  peers = [metrics.fid_features_to_statistics(torch.tensor(z)) for z in (x, y)]
+  found = distributions.frechet_distance(Moments.of(x), Moments.of(y))
+  expected = metrics.fid_statistics_to_metric(*peers, verbose=False)
+  np.testing.assert_allclose(found, *expected.values(), rtol=1e-6)
+  options = {'kid_subsets': 1, 'kid_subset_size': 300, 'verbose': False}
+  expected = kernels.kid_features_to_metric(
+    torch.tensor(x[:300]).double(), torch.tensor(y).double(), **options
+  )
+  found = distributions.kid(x[:300], y)[0]
+  np.testing.assert_allclose(found, next(iter(expected.values())), rtol=1e-9)
+  logits = np.random.default_rng(0).standard_normal((200, 30)) * 3
+  expected = scores.isc_features_to_metric(torch.tensor(logits), shuffle=False)
+  found = distributions.inception_score(scipy.special.softmax(logits, axis=1))
+  np.testing.assert_allclose(found, list(expected.values()), rtol=1e-9)
