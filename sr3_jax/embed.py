@@ -98,18 +98,28 @@ def embed(
   return kept, note
 
 
+def read_bytes(file: epath.Path) -> bytes:
+  """What is in a file.
+
+  Raises:
+    ReportError: it can't be read.
+  """
+  try:
+    return file.read_bytes()
+  except OSError as error:
+    raise ReportError(f'{file}: {error.strerror or error}') from None
+
+
 def _row_size(row: Sequence[epath.Path | None], found: dict) -> int:
   return sum(len(found[file].uri) for file in row if file)
 
 
 def _read(file: epath.Path) -> tuple[bytes, Image.Image]:
   """Bytes of a file and its header."""
+  data = read_bytes(file)
   try:
-    data = file.read_bytes()
     with images.errors(file):
       image = images.open_image(io.BytesIO(data))
-  except OSError as error:
-    raise ReportError(f'{file}: {error.strerror or error}') from None
   except images.ImageError as error:
     raise ReportError(str(error)) from None
   if image.format not in _TYPES.values():

@@ -55,7 +55,7 @@ def render(report: Mapping[str, Any], folder: epath.PathLike) -> str:
       'highest of them. Where intervals overlap, “best” may be chance.',
     ),
     'metric_terms': [
-      (f'{m["title"]}{_better(m, ", ")}', m.get('about') or '')
+      (f'{m["title"]}{better(m, ", ")}', m.get('about') or '')
       for m in report['metrics']
     ],
     'method_terms': [(m['name'], m.get('about') or '') for m in report['methods']],
@@ -75,7 +75,7 @@ def render(report: Mapping[str, Any], folder: epath.PathLike) -> str:
     'protocol': nested(report['protocol']),
     'code': nested(report.get('code') or {}),
     'command': report.get('command') or '',
-    'footer': f'Made by sr3_jax{_version(report)}. {report.get("time") or ""}'.strip(),
+    'footer': f'Made by sr3_jax{version(report)}. {report.get("time") or ""}'.strip(),
   }
   names = {
     'results': 'Results',
@@ -122,14 +122,16 @@ def results(
   metrics: Sequence[Mapping[str, Any]],
   groups: Iterable[tuple[str, Mapping[str, Any], Sequence[str]]],
   caption: str,
+  *,
+  mark: bool = True,
 ) -> dict[str, Any]:
   """A table of methods and metrics, as the templates take it.
 
   Args:
     metrics: the columns.
-    groups: title, method -> metric -> entry, and methods in order. The best of a
-      column is that of all groups without a title, or of its own group.
+    groups: title, method -> metric -> entry, and methods in order.
     caption: what the numbers are.
+    mark: the best of a column in each group.
   """
   groups = list(groups)
   used = [
@@ -143,6 +145,8 @@ def results(
       m['key']: best(
         {n: table[n][m['key']] for n in names if m['key'] in table.get(n, {})}, m
       )
+      if mark
+      else ()
       for m in used
     }
     rows = [
@@ -156,13 +160,18 @@ def results(
       for name in names
     ]
     view.append({'title': title, 'rows': rows})
-  columns = [{'title': m['title'], 'better': _better(m)} for m in used]
-  return {'caption': caption, 'corner': 'Method', 'columns': columns, 'groups': view}
+  head = columns(used)
+  return {'caption': caption, 'corner': 'Method', 'columns': head, 'groups': view}
+
+
+def columns(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+  """The head of a table of metrics, as the templates take it."""
+  return [{'title': m['title'], 'better': better(m)} for m in metrics]
 
 
 def _entry(entry: Mapping[str, Any] | None, metric: Mapping[str, Any], is_best: bool):
   if entry is None:
-    return {'text': '', 'lines': [], 'best': False}
+    return {'text': '', 'lines': [], 'mark': ''}
   show = functools.partial(number, digits=metric['digits'])
   lines = []
   if entry.get('low') is not None and entry.get('high') is not None:
@@ -171,7 +180,11 @@ def _entry(entry: Mapping[str, Any] | None, metric: Mapping[str, Any], is_best: 
   if len(seeds) > 1:
     span = f'{show(min(seeds))} to {show(max(seeds))}'
     lines.append(f'{len(seeds)} seeds: {span}')
-  return {'text': show(entry['value']), 'lines': lines, 'best': is_best}
+  return {
+    'text': show(entry['value']),
+    'lines': lines,
+    'mark': 'best' if is_best else '',
+  }
 
 
 def plane(
@@ -207,8 +220,8 @@ def plane(
       points,
       ident='plane-chart',
       title=f'{y["title"]} against {x["title"]}',
-      x_title=f'{x["title"]}{_better(x, ", ")}',
-      y_title=f'{y["title"]}{_better(y, ", ")}',
+      x_title=f'{x["title"]}{better(x, ", ")}',
+      y_title=f'{y["title"]}{better(y, ", ")}',
       better=(signs.get(x['better'], 0), signs.get(y['better'], 0)),
     )
   )
@@ -298,7 +311,7 @@ def _distributions(report: Mapping[str, Any], styles: Mapping[str, int]):
       rows,
       ident=f'distribution-{len(panels)}',
       title=f'Distribution of {metric["title"]}',
-      x_title=f'{metric["title"]}{_better(metric, ", ")}',
+      x_title=f'{metric["title"]}{better(metric, ", ")}',
     )
     bins = [
       [f'{_short(a)} to {_short(b)}', *(_short(row.counts[i]) for row in rows)]
@@ -365,7 +378,8 @@ def nested(protocol: Mapping[str, Any]) -> list[tuple[str, str, list]]:
   ]
 
 
-def _better(metric: Mapping[str, Any], before: str = '') -> str:
+def better(metric: Mapping[str, Any], before: str = '') -> str:
+  """'higher is better' and the like, after a text; '' where nothing is."""
   goal = metric['better']
   if not goal:
     return ''
@@ -388,5 +402,6 @@ def _summary(report: Mapping[str, Any]) -> str:
   return f'{images}, {methods}, {measured}.'
 
 
-def _version(report: Mapping[str, Any]) -> str:
+def version(report: Mapping[str, Any]) -> str:
+  """Of sr3_jax, after a blank; '' if the report doesn't say."""
   return f' {plain(v)}' if (v := (report.get('code') or {}).get('sr3_jax')) else ''

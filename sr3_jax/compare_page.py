@@ -1,0 +1,229 @@
+"""compare.html: several reports on one page."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epath
+from markupsafe import Markup
+
+from sr3_jax import compare, embed, report_page, svg
+from sr3_jax.report_data import Report, number
+
+_MOST_ROWS = 12  # of pictures
+_NUMBERED = re.compile(r'(?:.*/)?(\d+)_[^/]*')
+
+
+def render(reports: Sequence[Report], pairs: Sequence[compare.Pair]) -> str:
+  """The page.
+
+  Args:
+    reports: two or more, each with a name of its own.
+    pairs: of `compare.differences` to the first of them.
+
+  Returns:
+    HTML that needs nothing else.
+
+  Raises:
+    ReportError: a picture is missing, is none, or isn't inside of its folder.
+  """
+  metrics = compare.metrics_of(reports)
+  names = [report.name for report in reports]
+  table = merged(reports)
+  comparable = not any(compare.why_unpaired(reports[0], r) for r in reports[1:])
+  samples, note = _samples(reports) if comparable else (None, '')
+  caption = (
+    'Below a value: its 95 % interval over images and, if there are several sampling '
+    'seeds, the lowest and the highest of them.'
+  )
+  if not comparable:
+    caption += ' No value is called best, for the images are not the same.'
+  groups = [('', table, list(table))]
+  protocol = compare.protocol_differences(reports)
+  view = {
+    'title': ', '.join(names),
+    'overline': 'Comparison of reports',
+    'summary': f'{len(reports)} reports; differences are to {names[0]}.',
+    'notes': [*remarks(reports), *([note] if note else [])],
+    'runs': {
+      'caption': 'What is compared',
+      'columns': ['Name', 'Report', 'Images', 'Time'],
+      'rows': [
+        [r.name, r.data['title'], str(r.data['images']), r.data.get('time') or '']
+        for r in reports
+      ],
+    },
+    'protocol': {
+      'caption': 'What differs in protocols and code',
+      'columns': ['', *names],
+      'rows': [[key, *texts] for key, texts in protocol],
+    },
+    'table': report_page.results(metrics, groups, caption, mark=comparable),
+    'charts': _forests(metrics, pairs),
+    'differences': _difference_table(metrics, pairs),
+    'marks': chance(pairs),
+    'plane': report_page.plane(groups, metrics, reports[0].data.get('perceptual')),
+    'samples': samples,
+    'footer': f'Made by sr3_jax{report_page.version(reports[0].data)}.',
+  }
+  sections = {
+    'what': 'Protocols',
+    'results': 'Results',
+    'differences': 'Differences',
+    'plane': 'PSNR and perception',
+    'samples': 'Samples',
+  }
+  there = view | {'what': True, 'results': True, 'differences': pairs}
+  view['sections'] = [(k, name) for k, name in sections.items() if there[k]]
+  return report_page.fill('compare.html', view)
+
+
+def merged(reports: Sequence[Report]) -> dict[str, Any]:
+  """One table of all: 'run: method' -> metric -> entry."""
+  return {
+    f'{report.name}: {method}': report.data['table'].get(method, {})
+    for report in reports
+    for method in report.methods()
+  }
+
+
+def remarks(reports: Sequence[Report]) -> list[str]:
+  """What has to be known before differences are read."""
+  found = []
+  for other in reports[1:]:
+    if why := compare.why_unpaired(reports[0], other):
+      found.append(
+        f'{other.name} and {reports[0].name} are not compared image by image, for '
+        f'{why}: intervals are those of independent images, and a difference may come '
+        'from the images.'
+      )
+  return found
+
+
+def chance(pairs: Sequence[compare.Pair]) -> str:
+  """How many marks there are, and how many to expect by chance."""
+  known = [d for p in pairs for d in p.metrics.values() if d.interval and not d.same]
+  marked = sum(d.differs for d in known)
+  return (
+    f'{marked} of {len(known)} intervals exclude 0. Of intervals around no difference, '
+    'one in twenty would.'
+  )
+
+
+def said(difference: compare.Difference, digits: int) -> str:
+  """'+0.31 (+0.12 to +0.50)', or '=' where there is no difference at all."""
+  if difference.same:
+    return '='
+  text = number(difference.value, digits, sign=True)
+  if difference.interval is None:
+    return text
+  low, high = (number(v, digits, sign=True) for v in difference.interval)
+  return f'{text} ({low} to {high})'
+
+
+def verdict(difference: compare.Difference) -> str:
+  """What the interval says, in a word or two."""
+  if difference.interval is None:
+    return '' if not difference.same else '='
+  if not difference.differs:
+    return '=' if difference.same else 'includes 0'
+  return {1: 'better', -1: 'worse', 0: 'differs'}[difference.better]
+
+
+def _difference_table(metrics, pairs: Sequence[compare.Pair]) -> dict[str, Any]:
+  used = [m for m in metrics if any(m['key'] in p.metrics for p in pairs)]
+  rows = []
+  for pair in pairs:
+    entries = []
+    for metric in used:
+      difference = pair.metrics.get(metric['key'])
+      if difference is None:
+        entries.append({'text': '', 'lines': [], 'mark': ''})
+        continue
+      value, _, interval = said(difference, metric['digits']).partition(' ')
+      word = verdict(difference)
+      lines = [interval.strip('()')] if interval else []
+      lines += [word] if word not in ('', '=') and not difference.differs else []
+      mark = word if difference.differs else ''
+      entries.append({'text': value, 'lines': lines, 'mark': mark})
+    rows.append({'name': pair.title, 'entries': entries})
+  return {
+    'caption': 'Framed words: the 95 % interval excludes 0. "=": no difference at all.',
+    'corner': 'Difference',
+    'columns': report_page.columns(used),
+    'groups': [{'title': '', 'rows': rows}],
+  }
+
+
+def _forests(metrics, pairs: Sequence[compare.Pair]) -> list[dict[str, Any]]:
+  panels = []
+  for metric in metrics:
+    rows = []
+    for i, pair in enumerate(pairs):
+      difference = pair.metrics.get(metric['key'])
+      if difference is not None and not difference.same:
+        label = f'{pair.run}: {pair.method}'
+        if pair.method != pair.first_method:
+          label += f' − {pair.first_method}'
+        note = said(difference, metric['digits'])
+        rows.append(
+          svg.Difference(label, difference.value, difference.interval, note, i)
+        )
+    if rows:
+      better = report_page.better(metric, ', ')
+      chart = svg.forest(
+        rows,
+        ident=f'difference-{len(panels)}',
+        title=f'Differences of {metric["title"]}',
+        x_title=f'difference of {metric["title"]}{better}',
+      )
+      panels.append({'title': metric['title'], 'svg': Markup(chart), 'table': None})
+  return panels
+
+
+def _samples(reports: Sequence[Report]) -> tuple[dict[str, Any] | None, str]:
+  """One sheet of the images that all reports show, and a note on its pictures."""
+  found = [_by_image(report) for report in reports]
+  shared = [i for i in found[0] if all(i in shown for shown in found)][:_MOST_ROWS]
+  titles = dict.fromkeys(t for shown in found for i in shared for t in shown[i])
+  columns = {}
+  for title in sorted(titles, key=lambda t: t == 'truth'):  # the truth comes last
+    files = [[shown[i].get(title) for i in shared] for shown in found]
+    if _all_equal(files):
+      columns[title] = files[0]
+      continue
+    for report, own in zip(reports, files, strict=True):
+      if any(own):
+        columns[f'{report.name}: {title}'] = own
+  if not columns:
+    return None, ''
+  rows = [{'label': f'image {i}'} for i in shared]
+  sheet = {'title': 'Samples', 'columns': list(columns), 'rows': rows}
+  (pictures,), note = embed.embed([list(zip(*columns.values(), strict=True))])
+  return report_page.sheet_view(sheet, pictures), note
+
+
+def _by_image(report: Report) -> dict[int, dict[str, epath.Path]]:
+  """Number of an image -> title of a column -> file, from all sheets of a report."""
+  found: dict[int, dict[str, epath.Path]] = {}
+  for sheet in report.data.get('sheets') or []:
+    for row in sheet['rows']:
+      cells = [(t, c) for t, c in zip(sheet['columns'], row['cells'], strict=True) if c]
+      index = row.get('index')
+      if index is None:  # the names of files say it
+        numbers = {m[1] for _, c in cells if (m := _NUMBERED.fullmatch(c))}
+        if len(numbers) != 1:
+          continue
+        index = int(numbers.pop())
+      for title, cell in cells:
+        file = embed.locate(report.folder, cell)
+        found.setdefault(index, {}).setdefault(title, file)
+  return found
+
+
+def _all_equal(columns: Sequence[Sequence[epath.Path | None]]) -> bool:
+  """Whether columns of files hold the same bytes, row by row."""
+  return all(
+    all(row) and len({embed.read_bytes(file) for file in row}) == 1
+    for row in zip(*columns, strict=True)
+  )
