@@ -14,12 +14,16 @@ spread is used, as a standard error around the estimate.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import scipy.linalg
 
 # Half the width of a 95 % interval in standard errors.
 _WIDTH = 1.96
+# Kernels between so many images of each set fit into memory: 200 MB each.
+_AT_ONCE = 5000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,11 +67,12 @@ class Moments:
 
   @functools.cached_property
   def factor(self) -> np.ndarray:
-    """[d, rank]: factor @ factor.T is the covariance."""
-    values, vectors = np.linalg.eigh(self.covariance)
-    # Rounding leaves a singular matrix with tiny eigenvalues of either sign.
-    real = values > len(values) * np.finfo(np.float64).eps * max(values[-1], 0)
-    return vectors[:, real] * np.sqrt(values[real])
+    """[d, rank]: factor @ factor.T is the covariance, to rounding."""
+    # Pivoted Cholesky: stops at the rank, and takes a tenth of the time of eigenvalues.
+    lower, order, rank, _ = scipy.linalg.lapack.dpstrf(self.covariance, lower=1)
+    factor = np.empty((len(order), rank))
+    factor[order - 1] = np.tril(lower)[:, :rank]
+    return factor
 
 
 def merge(a: Moments, b: Moments) -> Moments:
@@ -187,18 +192,23 @@ def kid(
   """
   x, y = _pair(x, y)
   size = min(size, len(x), len(y))
-  if size == len(x) == len(y):
-    return (value := _mmd(x, y)), np.full(subsets, value)
   rng = np.random.default_rng(seed)
-  values = np.array(
-    [
-      _mmd(
-        x[rng.choice(len(x), size, replace=False)],
-        y[rng.choice(len(y), size, replace=False)],
-      )
-      for _ in range(subsets)
-    ]
-  )
+  if size == len(x) == len(y):
+    value = _mmd(_kernel(x, x), _kernel(x, y), _kernel(y, y))
+    return value, np.full(subsets, value)
+  if max(len(x), len(y)) <= _AT_ONCE:
+    xx, xy, yy = _kernel(x, x), _kernel(x, y), _kernel(y, y)
+  else:
+    xx = xy = yy = None
+  values = np.empty(subsets)
+  for i in range(subsets):
+    a = rng.choice(len(x), size, replace=False)
+    b = rng.choice(len(y), size, replace=False)
+    if xx is None:
+      parts = _kernel(x[a], x[a]), _kernel(x[a], y[b]), _kernel(y[b], y[b])
+    else:
+      parts = xx[np.ix_(a, a)], xy[np.ix_(a, b)], yy[np.ix_(b, b)]
+    values[i] = _mmd(*parts)
   return float(values.mean()), values
 
 
@@ -236,10 +246,10 @@ def kid_interval(
   np.fill_diagonal(within, 0)
   towards = _kernel(x, y).mean(axis=1)
   values = []
-  for rows in _resamples(len(x), resamples, seed):
-    weights = np.bincount(rows, minlength=len(x)).astype(np.float64)
-    pairs = len(x) ** 2 - weights @ weights
-    values.append(weights @ within @ weights / pairs - 2 * (weights @ towards) / len(x))
+  for weights in _weights(len(x), resamples, seed):
+    pairs = len(x) ** 2 - np.sum(weights**2, axis=1)
+    inner = np.sum((weights @ within) * weights, axis=1) / pairs
+    values.extend(inner - 2 * (weights @ towards) / len(x))
   error = np.std(values, ddof=1) * np.sqrt(len(x) / total)
   return float(estimate - _WIDTH * error), float(estimate + _WIDTH * error)
 
@@ -270,7 +280,9 @@ def inception_score(
       f'{len(p)}'
     )
   parts = np.array_split(p, splits)
-  scores = [_score(part.mean(axis=0), _entropy(part).mean()) for part in parts]
+  scores = [
+    np.exp(_entropy(part.mean(axis=0)) - _entropy(part).mean()) for part in parts
+  ]
   return float(np.mean(scores)), float(np.std(scores))
 
 
@@ -288,9 +300,9 @@ def score_interval(
   p = np.float64(_rows(probabilities))
   entropy = _entropy(p)
   values = []
-  for rows in _resamples(len(p), resamples, seed):
-    weights = np.bincount(rows, minlength=len(p)) / len(p)
-    values.append(_score(weights @ p, weights @ entropy))
+  for weights in _weights(len(p), resamples, seed):
+    weights = weights / len(p)
+    values.extend(np.exp(_entropy(weights @ p) - weights @ entropy))
   return _around(estimate, values)
 
 
@@ -319,12 +331,8 @@ def bootstrap_means(
     raise ValueError(f'values should be [images, metrics], got {values.shape}')
   good = np.isfinite(values).all(axis=0)
   values = np.where(good[None], values, 0)
-  means = np.stack(
-    [
-      np.bincount(rows, minlength=len(values)) @ values / len(values)
-      for rows in _resamples(len(values), resamples, seed)
-    ]
-  )
+  draws = _weights(len(values), resamples, seed)
+  means = np.concatenate([weights @ values / len(values) for weights in draws])
   low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
   return np.where(good, low, np.nan), np.where(good, high, np.nan)
 
@@ -336,18 +344,22 @@ def _resamples(n: int, count: int, seed: int) -> Iterator[np.ndarray]:
     yield rng.integers(0, n, n)
 
 
+def _weights(n: int, count: int, seed: int) -> Iterator[np.ndarray]:
+  """How often each of n rows is in each resample, float64 [32 at most, n]."""
+  draws = _resamples(n, count, seed)
+  while rows := list(itertools.islice(draws, 32)):
+    yield np.stack([np.bincount(r, minlength=n).astype(np.float64) for r in rows])
+
+
 def _around(estimate: float, values: list[float]) -> tuple[float, float]:
   half = _WIDTH * float(np.std(values, ddof=1))
   return max(0.0, estimate - half), estimate + half
 
 
-def _mmd(x: np.ndarray, y: np.ndarray) -> float:
-  """Unbiased: pairs of one image with itself are left out."""
-  within = sum(
-    (k.sum() - np.trace(k)) / (len(k) * (len(k) - 1))
-    for k in (_kernel(x, x), _kernel(y, y))
-  )
-  return float(within - 2 * _kernel(x, y).mean())
+def _mmd(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray) -> float:
+  """From kernels; unbiased: pairs of one image with itself are left out."""
+  within = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (xx, yy)]
+  return float(sum(within) - 2 * xy.mean())
 
 
 def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -357,10 +369,6 @@ def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _entropy(p: np.ndarray) -> np.ndarray:
   """Of each row, in nats; 0 log 0 is 0."""
   return -np.sum(p * np.log(np.where(p > 0, p, 1)), axis=-1)
-
-
-def _score(mean: np.ndarray, entropy: float) -> float:
-  return float(np.exp(_entropy(mean) - entropy))
 
 
 def _pair(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
