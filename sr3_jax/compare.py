@@ -103,13 +103,14 @@ def why_unpaired(first: Report, other: Report) -> str:
 def differences(first: Report, other: Report) -> list[Pair]:
   """How the methods of another report differ from those of the first.
 
-  Methods go together by name; and the last one of each, which is the one that a report
-  is about, go together under any name.
+  Methods go together by name; and the last ones of both, which are what reports are
+  about, go together under any name.
 
   Raises:
     ReportError: a damaged values.npz.
   """
-  ours, theirs = first.methods(), other.methods()
+  # The truth is in tables for its classification only.
+  ours, theirs = ([n for n in r.methods() if n != 'truth'] for r in (first, other))
   together = [(name, name) for name in theirs if name in ours]
   if ours and theirs and ours[-1] != theirs[-1]:
     together.append((ours[-1], theirs[-1]))

@@ -7,7 +7,7 @@ from typing import Any
 from etils import epath
 from markupsafe import Markup
 
-from sr3_jax import compare, embed, report_page, svg
+from sr3_jax import charts, compare, embed, report_view
 from sr3_jax.report_data import Report, number
 
 _MOST_ROWS = 12  # of pictures
@@ -58,13 +58,13 @@ def render(reports: Sequence[Report], pairs: Sequence[compare.Pair]) -> str:
       'columns': ['', *names],
       'rows': [[key, *texts] for key, texts in protocol],
     },
-    'table': report_page.results(metrics, groups, caption, mark=comparable),
+    'table': report_view.results(metrics, groups, caption, mark=comparable),
     'charts': _forests(metrics, pairs),
     'differences': _difference_table(metrics, pairs),
     'marks': chance(pairs),
-    'plane': report_page.plane(groups, metrics, reports[0].data.get('perceptual')),
+    'plane': _plane(reports, metrics),
     'samples': samples,
-    'footer': f'Made by sr3_jax{report_page.version(reports[0].data)}.',
+    'footer': report_view.footer({'code': reports[0].data.get('code')}),
   }
   sections = {
     'what': 'Protocols',
@@ -75,7 +75,7 @@ def render(reports: Sequence[Report], pairs: Sequence[compare.Pair]) -> str:
   }
   there = view | {'what': True, 'results': True, 'differences': pairs}
   view['sections'] = [(k, name) for k, name in sections.items() if there[k]]
-  return report_page.fill('compare.html', view)
+  return report_view.fill('compare.html', view)
 
 
 def merged(reports: Sequence[Report]) -> dict[str, Any]:
@@ -85,6 +85,26 @@ def merged(reports: Sequence[Report]) -> dict[str, Any]:
     for report in reports
     for method in report.methods()
   }
+
+
+def _plane(reports: Sequence[Report], metrics) -> Markup | None:
+  """PSNR against perceptual distance; methods with the same values in all come once."""
+  perceptual = reports[0].data.get('perceptual')
+  points: dict[str, Any] = {}
+  for method in dict.fromkeys(m for r in reports for m in r.methods()):
+    rows = {
+      f'{r.name}: {method}': r.data['table'][method]
+      for r in reports
+      if method in r.data['table']
+    }
+    places = [
+      tuple(row.get(key, {}).get('value') for key in (perceptual, 'psnr'))
+      for row in rows.values()
+    ]
+    if len(places) > 1 and len(set(places)) == 1:
+      rows = {method: next(iter(rows.values()))}
+    points |= rows
+  return report_view.plane([('', points, list(points))], metrics, perceptual)
 
 
 def remarks(reports: Sequence[Report]) -> list[str]:
@@ -150,7 +170,7 @@ def _difference_table(metrics, pairs: Sequence[compare.Pair]) -> dict[str, Any]:
   return {
     'caption': 'Framed words: the 95 % interval excludes 0. "=": no difference at all.',
     'corner': 'Difference',
-    'columns': report_page.columns(used),
+    'columns': report_view.columns(used),
     'groups': [{'title': '', 'rows': rows}],
   }
 
@@ -167,11 +187,11 @@ def _forests(metrics, pairs: Sequence[compare.Pair]) -> list[dict[str, Any]]:
           label += f' − {pair.first_method}'
         note = said(difference, metric['digits'])
         rows.append(
-          svg.Difference(label, difference.value, difference.interval, note, i)
+          charts.Difference(label, difference.value, difference.interval, note, i)
         )
     if rows:
-      better = report_page.better(metric, ', ')
-      chart = svg.forest(
+      better = report_view.better(metric, ', ')
+      chart = charts.forest(
         rows,
         ident=f'difference-{len(panels)}',
         title=f'Differences of {metric["title"]}',
@@ -185,7 +205,10 @@ def _samples(reports: Sequence[Report]) -> tuple[dict[str, Any] | None, str]:
   """One sheet of the images that all reports show, and a note on its pictures."""
   found = [_by_image(report) for report in reports]
   shared = [i for i in found[0] if all(i in shown for shown in found)][:_MOST_ROWS]
-  titles = dict.fromkeys(t for shown in found for i in shared for t in shown[i])
+  # More samples of a method and their spread are on the pages of the reports.
+  kept = {'input', 'truth', *(m for report in reports for m in report.methods())}
+  seen = dict.fromkeys(t for shown in found for i in shared for t in shown[i])
+  titles = [title for title in seen if title in kept]
   columns = {}
   for title in sorted(titles, key=lambda t: t == 'truth'):  # the truth comes last
     files = [[shown[i].get(title) for i in shared] for shown in found]
@@ -200,7 +223,7 @@ def _samples(reports: Sequence[Report]) -> tuple[dict[str, Any] | None, str]:
   rows = [{'label': f'image {i}'} for i in shared]
   sheet = {'title': 'Samples', 'columns': list(columns), 'rows': rows}
   (pictures,), note = embed.embed([list(zip(*columns.values(), strict=True))])
-  return report_page.sheet_view(sheet, pictures), note
+  return report_view.sheet_view(sheet, pictures), note
 
 
 def _by_image(report: Report) -> dict[int, dict[str, epath.Path]]:

@@ -16,6 +16,7 @@ import numpy as np
 from etils import epath
 
 FORMAT = 1
+_LARGEST = 1e100
 NAME = 'report.json'
 _NUMBER = (int, float)
 _INTERVAL = {'value': _NUMBER, 'low?': _NUMBER, 'high?': _NUMBER, 'seeds?': [_NUMBER]}
@@ -167,6 +168,8 @@ def _check(value: Any, wanted: Any, where: str) -> None:
   else:
     known = {str: 'a text', int: 'a whole number', dict: 'an object'}
     fits = isinstance(value, wanted) and not isinstance(value, bool)
+    if isinstance(value, int | float) and math.isfinite(value):
+      fits &= abs(value) <= _LARGEST  # axes have to be computed
     _expect(fits, where, known.get(wanted, 'a number'))
 
 
