@@ -1,0 +1,207 @@
+"""Any image classifier in an ONNX file, for the accuracy of outputs.
+
+The paper enlarges 56 x 56 crops four times, gives them to a ResNet-50 at 224 x 224, and
+counts how often the true class comes first, or is among the first five (table 3). Any
+network does that takes RGB images and gives a score per class: from
+`torch.onnx.export`, Keras through tf2onnx, the ONNX model zoo. Needs onnxruntime: `pip
+install 'sr3_jax[classifier]'`.
+"""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+# What networks trained on ImageNet expect of images in [0, 1].
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SIDE = 224
+
+_TYPES = {'tensor(float)': np.float32, 'tensor(float16)': np.float16}
+
+
+class ClassifierError(ValueError):
+  """One line: which file, what is wrong with it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+  """A classifier, ready to be called.
+
+  Attributes:
+    name: of the file.
+    session: onnxruntime's.
+    channels_first: whether it takes [B, 3, H, W] and not [B, H, W, 3].
+    side: (height, width) that images are resized to.
+    batch: images it takes at once; 0 for any number.
+    dtype: of its input.
+    mean: subtracted from images in [0, 1], per channel.
+    std: they are then divided by, per channel.
+    fingerprint: 16 hexadecimal digits of the file.
+  """
+
+  name: str
+  session: Any
+  channels_first: bool
+  side: tuple[int, int]
+  batch: int
+  dtype: Any
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+  fingerprint: str
+
+  @property
+  def about(self) -> str:
+    """One line for a protocol."""
+    return (
+      f'{self.name} ({self.fingerprint}), images at {self.side[0]} x {self.side[1]}, '
+      'bicubic with antialiasing where they have another size, '
+      f'mean {self.mean} and deviation {self.std} of [0, 1]'
+    )
+
+  def logits(self, images: Any) -> np.ndarray:
+    """Scores of the classes.
+
+    Args:
+      images: float32 [B, H, W, 3] in [-1, 1], of any size.
+
+    Returns:
+      float32 [B, classes]; only their order matters, so probabilities do as well.
+
+    Raises:
+      ClassifierError: the network failed, or doesn't give a score per class.
+    """
+    shape = (len(images), *self.side, 3)
+    if images.shape != shape:
+      images = jax.image.resize(
+        images, shape, 'cubic', antialias=True, precision=jax.lax.Precision.HIGHEST
+      )
+    x = (np.asarray(images, np.float32) + 1) / 2
+    x = (x - np.float32(self.mean)) / np.float32(self.std)
+    if self.channels_first:
+      x = np.moveaxis(x, -1, 1)
+    x = np.ascontiguousarray(x, self.dtype)
+    step = self.batch or max(1, len(x))
+    scores = [self._run(x[i : i + step]) for i in range(0, len(x), step)]
+    return np.concatenate(scores)
+
+  def _run(self, x: np.ndarray) -> np.ndarray:
+    count = len(x)
+    if self.batch > count:  # a fixed batch is filled up
+      x = np.concatenate([x, np.repeat(x[-1:], self.batch - count, axis=0)])
+    try:
+      scores = self.session.run(None, {self.session.get_inputs()[0].name: x})[0]
+    except Exception as error:  # onnxruntime's have no common type
+      raise ClassifierError(f'{self.name}: failed: {_line(error)}') from None
+    scores = np.asarray(scores, np.float32)
+    if scores.ndim < 2 or len(scores) != len(x) or scores.size // len(x) < 2:
+      raise ClassifierError(
+        f'{self.name}: its first output should be [images, classes], for {len(x)} '
+        f'images it is {list(scores.shape)}'
+      )
+    return scores.reshape(len(x), -1)[:count]
+
+
+def load(
+  path: str | os.PathLike,
+  *,
+  mean: tuple[float, ...] = MEAN,
+  std: tuple[float, ...] = STD,
+) -> Classifier:
+  """Reads an ONNX file.
+
+  Layout, size, batch and type of its input are taken from the file; where it leaves the
+  size open, images are given at 224 x 224.
+
+  Args:
+    path: the file.
+    mean: of images in [0, 1], per channel.
+    std: the same.
+
+  Raises:
+    ClassifierError: no such file, no onnxruntime, or not a classifier of RGB images.
+  """
+  path = pathlib.Path(path).expanduser()
+  if not path.is_file():
+    raise ClassifierError(f'{path}: no such file')
+  try:
+    import onnxruntime
+  except ImportError:
+    raise ClassifierError(
+      f"{path}: needs onnxruntime: pip install 'sr3_jax[classifier]'"
+    ) from None
+  options = onnxruntime.SessionOptions()
+  options.log_severity_level = 3  # errors, which are raised anyway
+  try:
+    session = onnxruntime.InferenceSession(
+      path, options, providers=onnxruntime.get_available_providers()
+    )
+  except Exception as error:  # onnxruntime's have no common type
+    raise ClassifierError(
+      f'{path}: cannot be read as an ONNX model: {_line(error)}'
+    ) from None
+  inputs = session.get_inputs()
+  if len(inputs) != 1:
+    raise ClassifierError(
+      f'{path}: takes {len(inputs)} inputs, a classifier takes one: images'
+    )
+  (given,) = inputs
+  if given.type not in _TYPES:
+    raise ClassifierError(
+      f'{path}: takes {given.type}, should take {" or ".join(_TYPES)}'
+    )
+  # Numbers, or names and None where any number will do.
+  sizes = [size if isinstance(size, int) else 0 for size in given.shape or ()]
+  if len(sizes) != 4 or (sizes[1] not in (0, 3) and sizes[3] != 3):
+    raise ClassifierError(
+      f'{path}: takes {given.shape}, should take [images, 3, height, width] or '
+      '[images, height, width, 3]'
+    )
+  channels_first = sizes[1] == 3 or sizes[3] != 3
+  height, width = sizes[2:] if channels_first else sizes[1:3]
+  with path.open('rb') as file:
+    digest = hashlib.file_digest(file, 'sha256').hexdigest()
+  return Classifier(
+    path.name,
+    session,
+    channels_first,
+    (height or SIDE, width or SIDE),
+    max(0, sizes[0]),
+    _TYPES[given.type],
+    tuple(mean),
+    tuple(std),
+    digest[:16],
+  )
+
+
+def top_k_hits(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+  """Whether the true class is among the k with the highest scores.
+
+  Args:
+    logits: [B, classes].
+    labels: int [B], numbers of the classifier's outputs, from 0.
+    k: from 1.
+
+  Returns:
+    bool [B]. Ties count for the label only if fewer than k classes score as high: a
+    network that says the same of all classes hits nothing.
+
+  Raises:
+    ValueError: a label that the classifier doesn't have.
+  """
+  logits, labels = np.asarray(logits), np.asarray(labels)
+  classes = logits.shape[1]
+  if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+    raise ValueError(
+      f'labels go from {labels.min()} to {labels.max()}, the classifier has classes '
+      f'0 to {classes - 1}'
+    )
+  own = np.take_along_axis(logits, labels[:, None], axis=1)
+  return np.sum(logits >= own, axis=1) <= k
+
+
+def _line(error: BaseException) -> str:
+  return (' '.join(str(error).split()) or type(error).__name__)[:300]
