@@ -1,0 +1,399 @@
+"""The paper's human study as arithmetic: who sees what, and what the answers say.
+
+Two-alternative forced choice (SR3 paper, section 4): two candidates for the same scene,
+a photograph and a model's output, are shown side by side for a fixed time; then the
+subject chooses. Task 1 shows the low-resolution input between them, task 2 doesn't. The
+fool rate is the share of trials in which the output is preferred; 50 % can't be beaten
+by being real. Nothing here touches files.
+"""
+
+import dataclasses
+import hashlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sr3_jax.study_results import Answer, Result
+
+QUESTIONS = {
+  1: 'Which is the better high-quality version of the image in the middle?',
+  2: 'Which image would you guess is from a camera?',
+}
+SIDES = ('left', 'right')
+CHECK, PRACTICE = 'check', 'practice'  # shown against a spoilt picture, not a method's
+NUM_PRACTICE = 3
+CHECK_EVERY = 10  # trials
+
+# Fool rates of the paper in percent. Task 2 as the authors' site plots them; task 1 is
+# quoted from memory and was not found in a source.
+PAPER = (
+  {
+    'task': 1,
+    'data': 'faces, 16 to 128',
+    'verified': False,
+    'rates': {'FSRGAN': 8.9, 'PULSE': 24.6, 'Regression': 29.3, 'SR3': 54.1},
+  },
+  {
+    'task': 1,
+    'data': 'ImageNet, 64 to 256',
+    'verified': False,
+    'rates': {'Regression': 16.8, 'SR3': 38.8},
+  },
+  {
+    'task': 2,
+    'data': 'faces, 16 to 128',
+    'verified': True,
+    'rates': {'FSRGAN': 8.5, 'PULSE': 33.7, 'Regression': 15.3, 'SR3': 47.4},
+  },
+  {
+    'task': 2,
+    'data': 'ImageNet, 64 to 256',
+    'verified': True,
+    'rates': {'Regression': 13.4, 'SR3': 39.0},
+  },
+)
+
+# ------------------------------------------------------------------- who sees what
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+  """One choice.
+
+  Attributes:
+    image: name of the scene.
+    shown: the method whose output stands beside the photograph, CHECK or PRACTICE.
+    real: side of the photograph, 'left' or 'right'.
+  """
+
+  image: str
+  shown: str
+  real: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+  """What all subjects' plans follow from.
+
+  Attributes:
+    images: names of the scenes that count, `rounds * per_subject` of them.
+    practice: scenes of the practice trials.
+    checks: scenes of the attention checks; a subject sees no scene twice.
+    methods: names, each compared with the photograph.
+    tasks: (1,), (2,) or (1, 2). A subject has one task only: whoever has seen the
+      photograph beside its input would recognise it later.
+    per_subject: trials of a subject that count.
+    seed: every order and side is drawn from it.
+  """
+
+  images: tuple[str, ...]
+  practice: tuple[str, ...]
+  checks: tuple[str, ...]
+  methods: tuple[str, ...]
+  tasks: tuple[int, ...]
+  per_subject: int
+  seed: int
+
+  @property
+  def rounds(self) -> int:
+    """Subjects of one task who together see every image once."""
+    return len(self.images) // self.per_subject
+
+  @property
+  def cycle(self) -> int:
+    """Subjects after whom all is exactly even.
+
+    By then every image was shown with every method, with the photograph on either
+    side, once in every task.
+    """
+    return self.rounds * len(self.methods) * 2 * len(self.tasks)
+
+
+def make_design(
+  names: Sequence[str],
+  methods: Sequence[str],
+  tasks: Sequence[int],
+  *,
+  num_images: int = 100,
+  images_per_subject: int = 50,
+  seed: int = 0,
+) -> Design:
+  """Draws the scenes of practice, checks and trials, each scene for one of them.
+
+  So that few subjects make the study exactly even, a subject sees a whole fraction of
+  the images: 97 images and 50 a subject become 96 and 48.
+
+  Args:
+    names: of all scenes there are.
+    methods: names of the methods.
+    tasks: 1, 2 or both.
+    num_images: scenes that count, at most.
+    images_per_subject: how many of them a subject sees, at most.
+    seed: of the draw.
+
+  Raises:
+    ValueError: too few scenes.
+  """
+  checks = max(1, min(images_per_subject, len(names)) // CHECK_EVERY)
+  extra = NUM_PRACTICE + checks
+  if len(names) <= extra:
+    raise ValueError(
+      f'{len(names)} images are too few: {NUM_PRACTICE} for practice and {checks} for '
+      f'attention checks are needed beside those that count'
+    )
+  count = min(num_images, len(names) - extra)
+  rounds = -(-count // images_per_subject)
+  per_subject = count // rounds
+  order = _shuffled(sorted(names), seed, 'scenes')
+  return Design(
+    images=tuple(order[extra : extra + rounds * per_subject]),
+    practice=tuple(order[:NUM_PRACTICE]),
+    checks=tuple(order[NUM_PRACTICE:extra]),
+    methods=tuple(methods),
+    tasks=tuple(tasks),
+    per_subject=per_subject,
+    seed=seed,
+  )
+
+
+def plan(design: Design, subject: int) -> tuple[int, list[Trial]]:
+  """The task of a subject and all its trials in order, a function of its arguments.
+
+  A Latin square: image j of a subject's share is shown with method `j + turn`, and the
+  turn advances when all images were seen. Within a subject the methods' counts, every
+  method's sides and all sides together differ by one at most.
+
+  Args:
+    design: of the study.
+    subject: from 0 on.
+
+  Returns:
+    1 or 2, and NUM_PRACTICE trials of practice followed by those that count with an
+    attention check somewhere in every ten.
+  """
+  task = design.tasks[subject % len(design.tasks)]
+  number = subject // len(design.tasks)
+  methods, share = len(design.methods), design.per_subject
+  turn, window = divmod(number, design.rounds)
+  again = turn // methods
+  # Other companions, and so other methods beside each other, in every cycle.
+  images = _shuffled(design.images, design.seed, 'share', again // 2)
+  trials = []
+  for j, image in enumerate(images[window * share : (window + 1) * share]):
+    method = design.methods[(j + turn) % methods]
+    side = (j // methods + j % methods + turn % methods + again) % 2
+    trials.append(Trial(image, method, SIDES[side]))
+  key = (design.seed, 'subject', subject)
+  trials = _shuffled(trials, *key)
+  checks = _spoilt(design.checks, CHECK, *key)
+  # Last first: earlier places stay where they are.
+  for c in reversed(range(len(checks))):
+    start, stop = (share * k // len(checks) for k in (c, c + 1))
+    place = _shuffled(range(start, stop), *key, 'place', c)[0]
+    trials.insert(place, checks[c])
+  return task, _spoilt(design.practice, PRACTICE, *key) + trials
+
+
+def _spoilt(images: Sequence[str], kind: str, *key: Any) -> list[Trial]:
+  """Easy trials in a subject's order, sides even to one."""
+  images = _shuffled(images, *key, kind)
+  sides = _shuffled(range(len(images)), *key, kind, 'sides')
+  return [Trial(i, kind, SIDES[s % 2]) for i, s in zip(images, sides, strict=True)]
+
+
+def _shuffled(items: Sequence[Any], *key: Any) -> list[Any]:
+  """An order drawn from `key`: the same on every machine, in every version."""
+  digest = lambda item: hashlib.blake2b(repr((*key, item)).encode()).digest()
+  return sorted(items, key=digest)
+
+
+# --------------------------------------------------------------- what answers say
+
+
+def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
+  """Wilson's score interval of a share, for independent trials.
+
+  Raises:
+    ValueError: no trial.
+  """
+  if trials < 1:
+    raise ValueError('no trials')
+  z = statistics.NormalDist().inv_cdf((1 + level) / 2)
+  share = successes / trials
+  centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+  spread = z * (share * (1 - share) / trials + (z / (2 * trials)) ** 2) ** 0.5
+  half = spread / (1 + z * z / trials)
+  return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def bootstrap(
+  successes: Sequence[int],
+  trials: Sequence[int],
+  level: float = 0.95,
+  draws: int = 10_000,
+  seed: int = 0,
+) -> tuple[float, float] | None:
+  """Interval of a share when whole subjects are drawn again (cluster bootstrap).
+
+  Args:
+    successes: of every subject.
+    trials: of every subject.
+    level: of the interval.
+    draws: times that as many subjects are drawn, with replacement.
+    seed: of the draws.
+
+  Returns:
+    (low, high); None below two subjects with trials, who say nothing about subjects.
+  """
+  k, n = np.asarray(successes), np.asarray(trials)
+  k, n = k[n > 0], n[n > 0]
+  if len(n) < 2:
+    return None
+  even = np.full(len(n), 1 / len(n))
+  times = np.random.default_rng(seed).multinomial(len(n), even, size=draws)
+  low, high = np.quantile((times @ k) / (times @ n), [(1 - level) / 2, (1 + level) / 2])
+  return float(low), float(high)
+
+
+def spoilt(answer: Answer, seconds: float) -> bool:
+  """Whether the pictures were not shown once, undisturbed, for the study's time.
+
+  The screen's own rhythm costs a frame or two; a fifth (and 0.1 s) is more than that.
+  """
+  off = abs(answer.shown - seconds)
+  return answer.views != 1 or answer.interrupted or off > max(0.1, 0.2 * seconds)
+
+
+def analyse(
+  results: Sequence[Result],
+  plans: Sequence[tuple[int, Sequence[Trial]]],
+  seconds: float,
+  *,
+  max_failed: float = 0.2,
+  keep_all: bool = False,
+) -> dict[str, Any]:
+  """Everything that is said about a study, ready for JSON.
+
+  Args:
+    results: whole ones, one a subject; `result.number` counts from 1.
+    plans: task and trials of every subject.
+    seconds: for which pictures were to be shown.
+    max_failed: share of attention checks above which a subject is left out.
+    keep_all: leaves nobody out.
+
+  Returns:
+    'rates' a task and method, 'per_subject', 'per_image', 'attention' and totals. A
+    rate has 'low' and 'high', the 95 % interval over subjects (null for fewer than
+    two), and 'wilson', which takes all trials for independent.
+  """
+  people = [
+    _person(result, *plans[result.number - 1], seconds, max_failed)
+    for result in results
+  ]
+  for person in people:
+    person['left_out'] = person['inattentive'] and not keep_all
+  kept = [person for person in people if not person['left_out']]
+  shown = [(p['task'], *choice) for p in kept for choice in p['choices']]
+  images = _tally(
+    ((task, method, image), fooled) for task, method, image, fooled in shown
+  )
+  times = [time for person in kept for time in person['times']]
+  lefts = [left for person in kept for left in person['lefts']]
+  checks = sum(person['checks'] for person in people)
+  inner = ('choices', 'times', 'lefts')
+  return {
+    'subjects': len(kept),
+    'left_out': sum(person['left_out'] for person in people),
+    'inattentive': sum(person['inattentive'] for person in people),
+    'max_failed': max_failed,
+    'keep_all': keep_all,
+    'interval': '95 %, cluster bootstrap over subjects',
+    'rates': _rates(kept),
+    'attention': {'checks': checks, 'failed': sum(p['failed'] for p in people)},
+    'median_answer_seconds': statistics.median(times) if times else None,
+    'left_answers': statistics.fmean(lefts) if lefts else None,
+    'spoilt_trials': sum(person['spoilt'] for person in kept),
+    'per_subject': [
+      {name: value for name, value in person.items() if name not in inner}
+      for person in people
+    ],
+    'per_image': [
+      {'task': task, 'method': method, 'image': image, **_share(*counts)}
+      for (task, method, image), counts in sorted(images.items())
+    ],
+    'paper': [dict(entry) for entry in PAPER],
+  }
+
+
+def _person(
+  result: Result, task: int, trials: Sequence[Trial], seconds: float, max_failed: float
+) -> dict[str, Any]:
+  """One subject's answers, counted."""
+  kinds = [trial.shown for trial in trials]
+  pairs = [
+    (trial, answer)
+    for kind, trial, answer in zip(kinds, trials, result.answers, strict=True)
+    if kind != PRACTICE
+  ]
+  good = [(t, a) for t, a in pairs if not spoilt(a, seconds)]
+  checks = [a.side != t.real for t, a in good if t.shown == CHECK]
+  counted = [(t, a) for t, a in good if t.shown != CHECK]
+  choices = [(t.shown, t.image, a.side != t.real) for t, a in counted]
+  times = [a.time for _, a in counted]
+  failed = sum(checks)
+  return {
+    'number': result.number,
+    'id': result.id,
+    'task': task,
+    **_share(sum(fooled for *_, fooled in choices), len(choices)),
+    'checks': len(checks),
+    'failed': failed,
+    'inattentive': bool(checks) and failed > max_failed * len(checks),
+    'median_answer_seconds': statistics.median(times) if times else None,
+    'spoilt': len(pairs) - len(good),
+    'reduced': result.reduced,
+    'choices': choices,
+    'times': times,
+    'lefts': [a.side == 'left' for _, a in counted],
+  }
+
+
+def _rates(people: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+  """Fool rate and intervals for every task and method that was shown."""
+  counts = [
+    _tally(((p['task'], method), fooled) for method, _, fooled in p['choices'])
+    for p in people
+  ]
+  rates = []
+  for task, method in sorted({key for person in counts for key in person}):
+    own = [person[task, method] for person in counts if (task, method) in person]
+    fooled, trials = zip(*own, strict=True)
+    low, high = bootstrap(fooled, trials) or (None, None)
+    rates.append(
+      {
+        'task': task,
+        'method': method,
+        **_share(sum(fooled), sum(trials)),
+        'low': low,
+        'high': high,
+        'wilson': list(wilson(sum(fooled), sum(trials))),
+        'subjects': len(own),
+      }
+    )
+  return rates
+
+
+def _tally(pairs: Any) -> dict[Any, tuple[int, int]]:
+  """(key, fooled) pairs -> key: (times fooled, times)."""
+  counts: dict[Any, tuple[int, int]] = {}
+  for key, fooled in pairs:
+    k, n = counts.get(key, (0, 0))
+    counts[key] = (k + fooled, n + 1)
+  return counts
+
+
+def _share(fooled: int, trials: int) -> dict[str, Any]:
+  rate = fooled / trials if trials else None
+  return {'rate': rate, 'fooled': int(fooled), 'trials': trials}

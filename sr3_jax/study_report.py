@@ -1,0 +1,131 @@
+"""What `python -m sr3_jax.human_study analyse` prints: tables of plain text."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sr3_jax import study
+
+EXTREMES = 3  # images listed with the lowest and the highest fool rate
+NOTES = (
+  'Fool rate: share of trials in which the output was preferred to the photograph.',
+  'The interval to quote is the one over subjects (cluster bootstrap, 10,000 draws):',
+  'answers of one person are not independent, as the Wilson interval takes them to be.',
+  'With fewer than ten subjects, or none or all fooled, it is too narrow: quote both.',
+  "* quoted from memory, not verified. The paper's images and subjects are others: a",
+  'yardstick, not a comparison.',
+)
+
+
+def report(found: dict[str, Any]) -> str:
+  """What `study.analyse` found, as text; with `seconds` and `skipped` files."""
+  lines = [_people(found)]
+  for task in sorted({rate['task'] for rate in found['rates']}):
+    lines += ['', f'Task {task}: {study.QUESTIONS[task]}', *_table(found, task)]
+    lines += ['', *_images(found, task)]
+  lines += ['', *_subjects(found['per_subject'])]
+  lines += ['', *NOTES]
+  return '\n'.join(lines)
+
+
+def _people(found: dict[str, Any]) -> str:
+  checks, skipped = found['attention'], len(found['skipped'])
+  out = f'{found["left_out"]} left out'
+  if found['keep_all']:
+    out = f'{found["inattentive"]} would be left out but for --keep-all'
+  text = (
+    f'{found["subjects"]} subjects, {out} (more than {_percent(found["max_failed"])} '
+    f'of the attention checks failed), {skipped} files skipped\n'
+    f'attention checks: {checks["failed"]} of {checks["checks"]} failed'
+  )
+  if found['median_answer_seconds'] is not None:
+    text += (
+      f'; median answer after {found["median_answer_seconds"]:.2f} s; "left" in '
+      f'{_percent(found["left_answers"])} of the answers'
+    )
+  if found['spoilt_trials']:
+    text += (
+      f"\n{found['spoilt_trials']} trials don't count: seen twice, interrupted, or not "
+      f'shown for {found["seconds"]:g} s'
+    )
+  reduced = sum(person['reduced'] for person in found['per_subject'])
+  if reduced:
+    text += f'\n{reduced} subjects saw pictures on fewer pixels than these have'
+  return text
+
+
+def _table(found: dict[str, Any], task: int) -> list[str]:
+  rows = [('', 'fool rate', '95 % over subjects', '95 % Wilson', 'trials', 'subjects')]
+  for rate in found['rates']:
+    if rate['task'] == task:
+      rows.append(
+        (
+          rate['method'],
+          _percent(rate['rate']),
+          _range(rate['low'], rate['high']),
+          _range(*rate['wilson']),
+          str(rate['trials']),
+          str(rate['subjects']),
+        )
+      )
+  for entry in found['paper']:
+    if entry['task'] == task:
+      rows.append((f'the paper, {entry["data"]}', *[''] * 5))
+      mark = '' if entry['verified'] else ' *'
+      for method, percent in entry['rates'].items():
+        rows.append((f'  {method}', f'{percent:.1f} %{mark}', *[''] * 4))
+  return _aligned(rows)
+
+
+def _images(found: dict[str, Any], task: int) -> list[str]:
+  """For every method the images that fooled least and most."""
+  rows = [('', 'lowest by image', 'highest by image')]
+  for rate in found['rates']:
+    if rate['task'] != task:
+      continue
+    own = [
+      entry
+      for entry in found['per_image']
+      if (entry['task'], entry['method']) == (task, rate['method'])
+    ]
+    own.sort(key=lambda entry: (entry['rate'], entry['image']))
+    text = lambda entries: ', '.join(
+      f'{_short(e["image"])} {e["fooled"]}/{e["trials"]}' for e in entries
+    )
+    rows.append((rate['method'], text(own[:EXTREMES]), text(own[: -EXTREMES - 1 : -1])))
+  return _aligned(rows)
+
+
+def _subjects(people: Sequence[dict[str, Any]]) -> list[str]:
+  rows = [('subject', 'task', 'fool rate', 'trials', 'checks failed', 'median s', '')]
+  for person in sorted(people, key=lambda p: (p['number'], p['id'])):
+    seconds = person['median_answer_seconds']
+    rows.append(
+      (
+        str(person['number']),
+        str(person['task']),
+        _percent(person['rate']),
+        str(person['trials']),
+        f'{person["failed"]} of {person["checks"]}',
+        '-' if seconds is None else f'{seconds:.2f}',
+        'left out' if person['left_out'] else '',
+      )
+    )
+  return _aligned(rows)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  pad = lambda row: '  '.join(c.ljust(w) for c, w in zip(row, widths, strict=True))
+  return ['  ' + pad(row).rstrip() for row in rows]
+
+
+def _percent(value: float | None) -> str:
+  return '-' if value is None else f'{100 * value:.1f} %'
+
+
+def _range(low: float | None, high: float | None) -> str:
+  return '-' if low is None else f'{100 * low:.1f} to {100 * high:.1f} %'
+
+
+def _short(name: str) -> str:
+  return name if len(name) <= 24 else name[:23] + '…'

@@ -1,0 +1,148 @@
+"""Serves a study on this machine and keeps the results that it is sent.
+
+For a laboratory with one computer, and for trying a study out. It answers on the
+loopback address only, with the files that the site had at the start and nothing else;
+to reach subjects elsewhere, put the site on a web host.
+"""
+
+import datetime
+import http.server
+import pathlib
+import sys
+import uuid
+from typing import Any
+
+from sr3_jax import images, study_results
+
+TYPES = {
+  '.html': 'text/html; charset=utf-8',
+  '.css': 'text/css; charset=utf-8',
+  '.js': 'text/javascript; charset=utf-8',
+  '.svg': 'image/svg+xml',
+  '.png': 'image/png',
+}
+MAX_RESULTS = 10_000  # files; nobody fills the disk by accident
+
+
+def results_path(site: pathlib.Path) -> pathlib.Path:
+  """SITE-results, beside the site: answers are not published."""
+  return site.resolve().with_name(site.resolve().name + '-results')
+
+
+def make_server(site: pathlib.Path, port: int) -> http.server.ThreadingHTTPServer:
+  """A server on 127.0.0.1 that is ready to `serve_forever`.
+
+  Args:
+    site: what `study_build.build` made.
+    port: 0 takes a free one.
+
+  Raises:
+    OSError: the port is taken, or the folder can't be read.
+  """
+  # A request is looked up in this table, so that no path leads anywhere else.
+  files = {
+    '/' + path.relative_to(site).as_posix(): path
+    for path in sorted(site.rglob('*'))
+    if path.is_file() and not path.is_symlink() and path.suffix in TYPES
+  }
+  files['/'] = files['/index.html']
+  results = results_path(site)
+
+  class Handler(_Handler):
+    pass
+
+  Handler.files, Handler.results = files, results
+  return http.server.ThreadingHTTPServer(('127.0.0.1', port), Handler)
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+  """GET of the site's files, POST of results."""
+
+  files: dict[str, pathlib.Path]
+  results: pathlib.Path
+  protocol_version = 'HTTP/1.1'
+  server_version, sys_version = 'sr3_jax', ''
+  timeout = 30  # seconds for a client that says nothing
+
+  def do_GET(self) -> None:
+    path = self.files.get(self.path.partition('?')[0])
+    if not self._is_own():
+      self._answer(403, 'this host only')
+    elif path is None:
+      self._answer(404, 'no such page')
+    else:
+      try:
+        data = path.read_bytes()
+      except OSError:
+        self._answer(404, 'no such page')
+        return
+      self._answer(200, data, TYPES[path.suffix])
+
+  do_HEAD = do_GET
+
+  def do_POST(self) -> None:
+    length = self.headers.get('Content-Length', '')
+    # What isn't read would be taken for the next request.
+    self.close_connection = True
+    if not self._is_own():
+      self._answer(403, 'this host only')
+    elif self.path != '/results':
+      self._answer(404, 'results go to /results')
+    elif self.headers.get_content_type() != 'application/json':
+      # Pages of other sites can't send this type unasked.
+      self._answer(415, 'application/json only')
+    elif not (length.isascii() and length.isdigit()):
+      self._answer(411, 'a length is needed')
+    elif len(length) > 9 or int(length) > study_results.MAX_BYTES:
+      self._answer(413, 'too large')
+    else:
+      self._keep(self.rfile.read(int(length)))
+
+  def _keep(self, data: bytes) -> None:
+    try:
+      result = study_results.parse(data)
+    except study_results.ResultError as error:
+      self._answer(400, str(error))
+      return
+    now = datetime.datetime.now(datetime.UTC)
+    # Nothing that the client sent becomes part of the name.
+    name = f'{now:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:12]}.json'
+    try:
+      if self.results.is_dir() and len(list(self.results.iterdir())) >= MAX_RESULTS:
+        self._answer(507, 'too many results')
+        return
+      images.write_bytes(self.results / name, data)
+    except (OSError, images.ImageError) as error:
+      print(f'error: {error}', file=sys.stderr)
+      self._answer(500, 'could not be written')
+      return
+    print(f'subject {result.number}: {self.results.name}/{name}', flush=True)
+    self._answer(201, 'thank you')
+
+  def _is_own(self) -> bool:
+    """Whether the request is for this host by name, and from a page of it.
+
+    A foreign name that resolves to 127.0.0.1 would let that site's pages read this one.
+    """
+    port = self.server.server_address[1]
+    hosts = {f'127.0.0.1:{port}', f'localhost:{port}'}
+    origin = self.headers.get('Origin')
+    own = origin is None or origin in {f'http://{host}' for host in hosts}
+    return own and self.headers.get('Host') in hosts
+
+  def _answer(
+    self, status: int, body: bytes | str, kind: str = 'text/plain; charset=utf-8'
+  ) -> None:
+    data = body.encode() if isinstance(body, str) else body
+    self.send_response(status)
+    self.send_header('Content-Type', kind)
+    self.send_header('Content-Length', str(len(data)))
+    self.send_header('Cache-Control', 'no-cache')
+    self.send_header('X-Content-Type-Options', 'nosniff')
+    self.send_header('X-Frame-Options', 'DENY')
+    self.end_headers()
+    if self.command != 'HEAD':
+      self.wfile.write(data)
+
+  def log_message(self, *_: Any) -> None:
+    """Silent: a line for every picture says nothing."""
