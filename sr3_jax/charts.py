@@ -148,7 +148,7 @@ def histograms(
     title: as in `scatter`.
     x_title: below the axis.
   """
-  left, right, row_height, bars = 6, 6, 54, 34
+  left, right, row_height, bars = 14, 14, 54, 34
   bottom = 8 + row_height * len(rows)
   across = Scale([edges[0], edges[-1]], left, WIDTH - right, 0)
   most = max((c for row in rows for c in row.counts if finite(c)), default=0) or 1
@@ -167,9 +167,9 @@ def histograms(
       x = n(across(row.mark))
       marks.append(path(f'M{x} {base}V{base - bars - 3}', 'mark'))
     parts.append(group(marks, row.style))
-    parts.append(text(left, base - bars - 7, svg.fit(row.label, 230), 'label'))
-    parts.append(text(WIDTH - right, base - bars - 7, row.note, 'tick', 'end'))
-  parts.append(text(WIDTH - right, bottom + 33, x_title, 'axis', 'end'))
+    parts.append(text(0, base - bars - 7, svg.fit(row.label, 230), 'label'))
+    parts.append(text(WIDTH, base - bars - 7, row.note, 'tick', 'end'))
+  parts.append(text(WIDTH, bottom + 33, x_title, 'axis', 'end'))
   said = '; '.join(f'{row.label}: {row.note}' for row in rows)
   return svg.chart(parts, bottom + 40, ident, title, f'A histogram a row. {said}.')
 
@@ -234,7 +234,7 @@ def forest(rows: Sequence[Difference], *, ident: str, title: str, x_title: str) 
     title: as in `scatter`.
     x_title: below the axis.
   """
-  left, right, row_height = 8, 8, 40
+  left, right, row_height = 14, 14, 40
   bottom = 8 + row_height * len(rows)
   values = [v for row in rows for v in (row.value, *_ends(row.interval))]
   across = Scale([0.0, *values], left, WIDTH - right, 0.06)
@@ -250,10 +250,10 @@ def forest(rows: Sequence[Difference], *, ident: str, title: str, x_title: str) 
       marks.append(path(f'M{a} {middle}H{b}{caps}', 'whisker'))
     marks.append(marker(across(row.value), middle, row.style))
     parts.append(group(marks, row.style))
-    room = WIDTH - left - right - 12 - svg.CHARACTER * len(row.note)
-    parts.append(text(left, y + 15, svg.fit(row.label, room), 'label'))
-    parts.append(text(WIDTH - right, y + 15, row.note, 'label', 'end'))
-  parts.append(text(WIDTH - right, bottom + 33, x_title, 'axis', 'end'))
+    room = WIDTH - 12 - svg.CHARACTER * len(row.note)
+    parts.append(text(0, y + 15, svg.fit(row.label, room), 'label'))
+    parts.append(text(WIDTH, y + 15, row.note, 'label', 'end'))
+  parts.append(text(WIDTH, bottom + 33, x_title, 'axis', 'end'))
   said = '; '.join(f'{row.label}: {row.note}' for row in rows)
   return svg.chart(parts, bottom + 40, ident, title, f'{x_title}. {said}.')
 
