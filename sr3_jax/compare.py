@@ -68,9 +68,9 @@ def metrics_of(reports: Sequence[Report]) -> list[dict[str, Any]]:
   """Descriptions of all metrics, in order; where two know one, the first says it."""
   found: dict[str, dict[str, Any]] = {}
   for report in reports:
-    found = report.metrics() | found if found else report.metrics()
-  order = {key: i for r in reversed(reports) for i, key in enumerate(r.metrics())}
-  return sorted(found.values(), key=lambda metric: order[metric['key']])
+    for key, metric in report.metrics().items():
+      found.setdefault(key, metric)
+  return list(found.values())
 
 
 def protocol_differences(reports: Sequence[Report]) -> list[tuple[str, list[str]]]:
@@ -116,45 +116,67 @@ def differences(first: Report, other: Report) -> list[Pair]:
     together.append((ours[-1], theirs[-1]))
   paired = not why_unpaired(first, other)
   arrays = (values(first), values(other)) if paired else ({}, {})
-  rows = tuple(_common(*arrays)) if all(arrays) else ()
-  found = []
-  for a, b in together:
-    by_metric = {}
-    for metric in metrics_of([first, other]):
-      key = metric['key']
-      entries = [
-        r.data['table'].get(n, {}).get(key) for r, n in ((first, a), (other, b))
-      ]
-      if not all(entries):
-        continue
-      difference = None
-      if rows and f'{a}/{key}' in arrays[0] and f'{b}/{key}' in arrays[1]:
-        columns = arrays[0][f'{a}/{key}'][rows[0]], arrays[1][f'{b}/{key}'][rows[1]]
-        difference = paired_difference(*columns)
-      difference = difference or unpaired_difference(*entries)
-      if difference is not None:
-        by_metric[key] = _judged(difference, metric['better'])
-    found.append(Pair(other.name, b, first.name, a, by_metric))
-  return found
+  return [
+    Pair(other.name, b, first.name, a, _of_methods((first, a), (other, b), arrays))
+    for a, b in together
+  ]
 
 
-def paired_difference(first: np.ndarray, other: np.ndarray) -> Difference | None:
-  """Mean of other - first over images, with a bootstrap interval over pairs.
+def _of_methods(first, other, arrays) -> dict[str, Difference]:
+  """Metric -> difference of a report's method from that of another."""
+  (ours, a), (theirs, b) = first, other
+  rows = _common(*arrays) if all(arrays) else None
+  entries, changes = {}, {}
+  for metric in metrics_of([ours, theirs]):
+    key = metric['key']
+    found = [r.data['table'].get(n, {}).get(key) for r, n in (first, other)]
+    if not all(found):
+      continue
+    entries[key] = metric['better'], found
+    if rows and f'{a}/{key}' in arrays[0] and f'{b}/{key}' in arrays[1]:
+      x, y = arrays[0][f'{a}/{key}'][rows[0]], arrays[1][f'{b}/{key}'][rows[1]]
+      changes[key] = change(x, y)
+  paired = paired_differences(changes)
+  differences = {}
+  for key, (goal, found) in entries.items():
+    difference = paired.get(key) or unpaired_difference(*found)
+    if difference is not None:
+      differences[key] = _judged(difference, goal)
+  return differences
+
+
+def change(first: np.ndarray, other: np.ndarray) -> np.ndarray:
+  """other - first in float64, [n]; nan where both are infinite."""
+  with np.errstate(invalid='ignore'):
+    return np.asarray(other, np.float64) - np.asarray(first, np.float64)
+
+
+def paired_differences(changes: Mapping[str, np.ndarray]) -> dict[str, Difference]:
+  """Means of changes over images, with bootstrap intervals over images.
 
   Args:
-    first: [n], one value an image.
-    other: [n], of the same images. Pairs that aren't finite don't count.
+    changes: metric -> [n], one an image. Images for which it isn't finite don't count.
 
   Returns:
-    None for less than two pairs.
+    Those of metrics with two images or more.
   """
-  with np.errstate(invalid='ignore'):
-    change = np.asarray(other, np.float64) - np.asarray(first, np.float64)
-  change = change[np.isfinite(change)]
-  if len(change) < 2:
-    return None
-  low, high = distributions.bootstrap_means(change[:, None], resamples=RESAMPLES)
-  return Difference(float(change.mean()), (float(low[0]), float(high[0])), len(change))
+  groups: dict[bytes, list[str]] = {}
+  for key, column in changes.items():
+    good = np.isfinite(column)
+    if good.sum() > 1:
+      groups.setdefault(good.tobytes(), []).append(key)
+  found = {}
+  for keys in groups.values():  # metrics of the same images are resampled together
+    good = np.isfinite(changes[keys[0]])
+    columns = np.stack([changes[key][good] for key in keys], axis=1)
+    if columns.any():
+      limits = distributions.bootstrap_means(columns, resamples=RESAMPLES)
+    else:
+      limits = np.zeros((2, len(keys)))
+    for key, value, low, high in zip(keys, columns.mean(axis=0), *limits, strict=True):
+      interval = float(low), float(high)
+      found[key] = Difference(float(value), interval, len(columns))
+  return found
 
 
 def unpaired_difference(
