@@ -61,4 +61,5 @@ def get_config() -> ConfigDict:
   c.eval.final_images = 64
   c.eval.batch_size = 8
   c.eval.max_seconds = 20.0
+  c.eval.networks = ()  # no FID, no LPIPS: their weights are a download of their own
   return c

@@ -28,25 +28,6 @@ from sr3_jax.tiles import CELL
 MAX_STEPS = 4096
 
 
-def walk_data(gammas: np.ndarray, table: np.ndarray) -> dict[str, np.ndarray]:
-  """A walk as the program takes it, padded to MAX_STEPS rows of five columns.
-
-  Raises:
-    ValueError: more steps than that.
-  """
-  steps = samplers.steps(gammas, table)
-  extra = MAX_STEPS - len(table)
-  if extra < 0:
-    raise ValueError(f'{len(table)} sampling steps are more than {MAX_STEPS}')
-  row = steps['row']
-  if row.shape[1] == 4:  # a fixed variance: both ends of its range are the same
-    row = np.concatenate([row, row[:, 3:]], axis=1)
-  return {
-    'row': np.pad(row, ((0, extra), (0, 0))),
-    'gamma': np.pad(steps['gamma'], (0, extra), constant_values=1),
-  }
-
-
 @dataclasses.dataclass(frozen=True)
 class Item:
   """One run of the model: one sample of one image.
@@ -96,7 +77,7 @@ def program(
     work: this device's tiles: 'at' int32 [M, 3] (image, top, left), 'rows' [M, tile
       height] and 'columns' [M, tile width], their windows; 'batches' int32, how many of
       the M / batch batches there are.
-    walk: from `walk_data`.
+    walk: from `samplers.steps`, of MAX_STEPS rows.
     start, count: the steps to take; step 0 begins with drawing the noise.
     y, y0: the carry, [N, H, W, C]; donated.
 

@@ -137,7 +137,7 @@ def load(
   options.log_severity_level = 3  # errors, which are raised anyway
   try:
     session = onnxruntime.InferenceSession(
-      path, options, providers=onnxruntime.get_available_providers()
+      os.fspath(path), options, providers=onnxruntime.get_available_providers()
     )
   except Exception as error:  # onnxruntime's have no common type
     raise ClassifierError(

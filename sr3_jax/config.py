@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
   c.task = ConfigDict()
   c.task.name = 'super_resolution'  # a key of sr3_jax.degradations.TASKS
   c.task.scale = 4  # output side over input side
+  c.task.through = 0  # side of a still smaller image that inputs are enlarged from
 
   c.data = ConfigDict()
   c.data.source = 'folder'  # 'photos' (scikit-image's), 'folder' or 'tfds'
@@ -99,6 +100,17 @@ def get_config() -> ConfigDict:
   c.eval.final_images = 1_000  # at the end and by --mode=eval
   c.eval.batch_size = 64  # over all devices
   c.eval.max_seconds = 300.0  # time budget of one evaluation during training
+  # The rest is of the final evaluation and of --mode=eval.
+  c.eval.num_seeds = 1  # samples of every image; more show the spread over seeds
+  c.eval.border = 0  # pixels that PSNR and SSIM leave out at every side
+  # For FID, KID and IS; for LPIPS. Without weights they are left out.
+  c.eval.networks = ('inception', 'lpips_alex', 'lpips_vgg')
+  c.eval.weights = ''  # folder of their weights; '' is ~/.cache/sr3_jax/weights
+  c.eval.reference = ''  # statistics for FID and KID (.npz); '': the true images
+  c.eval.reference_images = 0  # of --mode=reference; 0: all of the training set
+  c.eval.classifier = ''  # ONNX file, for error rates of labelled images
+  c.eval.regression = ''  # run or model of a baseline; '': WORKDIR/regression
+  c.eval.save_images = False  # write every output to WORKDIR/report/images
 
   c.sweep = ConfigDict()
   c.sweep.num_steps = (4, 8, 12, 16, 20, 50, 100, 1000)  # the last is the yardstick's

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import grain
@@ -293,16 +294,46 @@ def eval_batches(
     DataError: wrong arguments, or an empty source.
   """
   cut = Cut(image_size, crop, reduce=reduce)
-  if not len(source):
-    raise DataError('the source has no images')
-  total = len(source) if limit is None else limit
-  if crop != 'random':
-    total = min(total, len(source))
+  total = _eval_total(source, cut, limit)
   step = batch_size * process_count
   read = functools.partial(_eval_record, source=source, cut=cut, total=total, seed=seed)
   slots = grain.MapDataset.range(-(-total // step) * step).map(read)
   mine = slots.batch(batch_size)[process_index::process_count]
   return Batches(mine, source, cut, workers=0)
+
+
+def eval_images(
+  source: Source,
+  numbers: Iterable[int],
+  *,
+  image_size: int,
+  crop: str,
+  reduce: int | tuple[int, ...] = 1,
+  limit: int | None = None,
+  seed: int = 0,
+) -> dict[str, np.ndarray]:
+  """Some images of an evaluation set by their 'index': a batch as `eval_batches` has.
+
+  Args:
+    source, image_size, crop, reduce, limit, seed: as of the whole set.
+    numbers: of the images, in this order; -1 is filling.
+  """
+  cut = Cut(image_size, crop, reduce=reduce)
+  total = _eval_total(source, cut, limit)
+  number = lambda i: i if i >= 0 else total
+  records = [
+    _eval_record(number(i), source=source, cut=cut, total=total, seed=seed)
+    for i in numbers
+  ]
+  return {k: np.stack([r[k] for r in records]) for k in records[0] if k != 'bad'}
+
+
+def _eval_total(source: Source, cut: Cut, limit: int | None) -> int:
+  """Images in an evaluation set."""
+  if not len(source):
+    raise DataError('the source has no images')
+  total = len(source) if limit is None else limit
+  return total if cut.crop == 'random' else min(total, len(source))
 
 
 @functools.lru_cache(maxsize=2)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 
 # Our names of kernels -> jax.image's.
-RESIZE = {'bicubic': 'cubic', 'bilinear': 'linear'}
+RESIZE = {'bicubic': 'cubic', 'bilinear': 'linear', 'lanczos': 'lanczos3'}
 
 
 def resize(
@@ -21,8 +21,17 @@ def resize(
   return jax.image.resize(image, shape, method=RESIZE[kernel], antialias=True)
 
 
-def super_resolution(key: jax.Array, hr: jax.Array, *, scale: int) -> jax.Array:
+def super_resolution(
+  key: jax.Array, hr: jax.Array, *, scale: int, through: int = 0
+) -> jax.Array:
   """The small image: bicubic, anti-aliased, `scale` times smaller (paper, section 4).
+
+  Args:
+    key: not used: nothing is random.
+    hr: [B, H, W, C].
+    scale: magnification.
+    through: if not 0, the image is first reduced to this side and then enlarged to
+      H // scale, as the paper does for its classification test (56, then 64).
 
   Returns:
     [B, H // scale, W // scale, C].
@@ -34,6 +43,10 @@ def super_resolution(key: jax.Array, hr: jax.Array, *, scale: int) -> jax.Array:
   height, width = hr.shape[1:3]
   if height % scale or width % scale:
     raise ValueError(f'images of {height} x {width} cannot be made {scale}x smaller')
+  if through:
+    hr = resize(
+      hr, through * height // min(height, width), through * width // min(height, width)
+    )
   return resize(hr, height // scale, width // scale)
 
 

@@ -160,6 +160,8 @@ def _conv(
       strides=stride,
       padding=padding or ('SAME' if stride == 1 else 'VALID'),
       precision=jax.lax.Precision.HIGHEST,
+      # Weights always come from a file; random ones would take seconds to describe.
+      kernel_init=nn.initializers.zeros,
       name=name,
     )(x)
   )

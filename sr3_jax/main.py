@@ -16,12 +16,17 @@ from ml_collections import config_flags
 
 from sr3_jax import (
   checkpoint,
-  evaluate,
+  classifier,
+  evaluation,
   hub,
   images,
   logs,
+  modes,
+  net_weights,
   parallel,
+  reference,
   sources,
+  summary,
   sweep,
   train,
 )
@@ -29,7 +34,7 @@ from sr3_jax.config import ConfigDict, get_config
 from sr3_jax.sr3 import SR3
 
 FLAGS = flags.FLAGS
-MODES = ('train', 'eval', 'sample', 'sweep')
+MODES = ('train', 'eval', 'sample', 'sweep', 'reference')
 
 flags.DEFINE_string('workdir', None, 'Folder of the run: local or gs://.')
 flags.DEFINE_enum(
@@ -38,7 +43,8 @@ flags.DEFINE_enum(
   MODES,
   'train: train or resume, then evaluate. eval: measure the newest checkpoint. '
   'sample: restore held-out images with it. sweep: find out how few sampling steps it '
-  'needs, for upscale --steps=fast, balanced or best.',
+  'needs, for upscale --steps=fast, balanced or best. reference: statistics of the '
+  'training images for FID and KID.',
 )
 flags.DEFINE_string(
   'cache',
@@ -60,6 +66,9 @@ flags.mark_flags_as_required(['config', 'workdir'])
 
 USER_ERRORS = (
   checkpoint.CheckpointError,
+  classifier.ClassifierError,
+  net_weights.WeightsMissing,
+  reference.StatisticsError,
   sources.DataError,
   hub.HubError,
   images.ImageError,
@@ -137,26 +146,28 @@ def run(config: ConfigDict, workdir: epath.Path, mode: str) -> None:
   """What the flags ask for."""
   check(config)
   if mode == 'eval':
-    evaluate.evaluate_run(config, workdir)
+    modes.evaluate_run(config, workdir)
   elif mode == 'sample':
-    evaluate.sample_run(config, workdir)
+    modes.sample_run(config, workdir)
   elif mode == 'sweep':
     sweep.sweep_run(config, workdir)
-  elif results := evaluate.finished(config, workdir):
+  elif mode == 'reference':
+    modes.reference_run(config, workdir)
+  elif results := modes.finished(config, workdir):
     print(f'{workdir}: finished, {results["step"]} steps; nothing left to do')
-    print(evaluate.format_table(results['table']))
+    print(summary.format_table(results['table']))
   else:
     # A mistake there must not come to light when the training is over. (Without a path
     # of their own the held-out images are those of training, checked in a moment.)
     if config.data.eval_path or config.data.source != 'folder':
-      evaluate.evaluation_data(config, limit=1).close()
+      evaluation.evaluation_data(config, limit=1).close()
     if config.regression_steps:
       # The same for the weights that the second training starts from.
       if config.train.init_from and not hub.is_run(workdir):
         hub.load_weights(config.train.init_from, SR3.from_config(config))
       train.train(train.regression_config(config), workdir / 'regression')
     train.train(config, workdir)
-    evaluate.evaluate_run(config, workdir)
+    modes.evaluate_run(config, workdir)
 
 
 if __name__ == '__main__':

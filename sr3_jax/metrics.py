@@ -18,9 +18,11 @@ Array = jax.Array
 # [-1, 1] is 2 wide and 8 bits are 255 wide.
 _LEVELS = 127.5
 # Wang et al. 2004, section III.C: an 11 x 11 Gaussian window of 1.5 pixels.
-_WINDOW, _SIGMA, _K1, _K2 = 11, 1.5, 0.01, 0.03
+SSIM_WINDOW, _SIGMA, _K1, _K2 = 11, 1.5, 0.01, 0.03
 # Rec. 601 luma, as in JPEG.
 _LUMA = (0.299, 0.587, 0.114)
+# The same in the range of video, 16 to 235 (ITU-R BT.601).
+_VIDEO_LUMA = (65.481, 128.553, 24.966)
 
 
 def quantize(image: Array) -> Array:
@@ -29,8 +31,39 @@ def quantize(image: Array) -> Array:
   return levels / _LEVELS - 1.0
 
 
+def crop_border(image: Array, border: int) -> Array:
+  """Without `border` pixels at each side.
+
+  Raises:
+    ValueError: nothing would be left.
+  """
+  height, width = image.shape[1:3]
+  if min(height, width) <= 2 * border:
+    raise ValueError(f'a border of {border} leaves nothing of {height} x {width}')
+  return image[:, border : height - border, border : width - border]
+
+
+def luma(image: Array) -> Array:
+  """Y of YCbCr as ITU-R BT.601 has it for video: 16 to 235 of 255 levels.
+
+  What the super-resolution literature calls "PSNR (Y)" is taken on this; it equals
+  MATLAB's and scikit-image's rgb2ycbcr, not rounded. Grey images count as R = G = B.
+
+  Args:
+    image: [B, H, W, 3] or [B, H, W, 1] in [-1, 1].
+
+  Returns:
+    [B, H, W, 1], still with 127.5 levels to 1.
+  """
+  if image.shape[-1] == 1:
+    image = jnp.broadcast_to(image, (*image.shape[:-1], 3))
+  share = (image + 1.0) / 2.0
+  y = 16.0 + sum(w * share[..., c] for c, w in enumerate(_VIDEO_LUMA))
+  return y[..., None] / _LEVELS - 1.0
+
+
 def psnr(image: Array, truth: Array) -> Array:
-  """Peak signal-to-noise ratio in dB over all channels (RGB, not luma).
+  """Peak signal-to-noise ratio in dB over all channels.
 
   The mean square runs over pixels and channels, the peak is 255 levels. Identical
   images give +inf, so average PSNR only over images that differ.
@@ -52,9 +85,9 @@ def ssim(image: Array, truth: Array) -> Array:
     ValueError: the images are smaller than the window of 11 pixels.
   """
   _check_same_shape(image, truth)
-  if min(image.shape[1:3]) < _WINDOW:
+  if min(image.shape[1:3]) < SSIM_WINDOW:
     raise ValueError(
-      f'ssim needs images of at least {_WINDOW} x {_WINDOW} pixels, got '
+      f'ssim needs images of at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels, got '
       f'{image.shape[1]} x {image.shape[2]}: leave it out for such small images'
     )
   # Halving gives a data range of 1. Covariances don't depend on the origin and keep
@@ -193,11 +226,11 @@ def _check_same_shape(a: Array, b: Array) -> None:
 
 def _window_mean(x: Array) -> Array:
   """Gaussian mean of every 11 x 11 window inside [B, H, W, C]."""
-  offsets = np.arange(_WINDOW) - _WINDOW // 2
+  offsets = np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
   weights = np.exp(-0.5 * (offsets / _SIGMA) ** 2)
   weights = [float(w) for w in weights / weights.sum()]
   for axis in (1, 2):
-    size = x.shape[axis] - _WINDOW + 1
+    size = x.shape[axis] - SSIM_WINDOW + 1
     x = sum(
       w * jax.lax.slice_in_dim(x, i, i + size, axis=axis) for i, w in enumerate(weights)
     )

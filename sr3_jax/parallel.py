@@ -115,6 +115,12 @@ def per_process(batch_size: int, parts: int = 1) -> int:
   return batch_size // jax.process_count()
 
 
+def round_up(batch_size: int) -> int:
+  """The next batch size that splits over this process's devices."""
+  count = jax.local_device_count()
+  return -(-batch_size // count) * count
+
+
 def _sharding() -> NamedSharding:
   return NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec(AXIS))
 
@@ -166,3 +172,20 @@ def agree(value: bool) -> bool:
   from jax.experimental import multihost_utils
 
   return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+
+
+def everywhere(value: bool) -> bool:
+  """Whether every process says so."""
+  if jax.process_count() == 1:
+    return value
+  from jax.experimental import multihost_utils
+
+  return bool(multihost_utils.process_allgather(np.asarray(value)).all())
+
+
+def barrier(name: str) -> None:
+  """Waits until every process is here."""
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices(name)

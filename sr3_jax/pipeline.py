@@ -106,7 +106,7 @@ class Upscaler:
       at_once=self._batch,
     )
     self._asked = self._plan.sides
-    self._walk = parallel.replicate(canvas.walk_data(*walk))
+    self._walk = parallel.replicate(samplers.steps(*walk, room=canvas.MAX_STEPS))
     self._params = parallel.replicate(loaded.params)
     parallel.compiler_options()
 

@@ -127,15 +127,32 @@ def normal(key: jax.Array, index: int | jax.Array, shape: tuple[int, ...]) -> ja
   return jax.vmap(draw)(key)
 
 
-def steps(gammas: np.ndarray, table: np.ndarray) -> dict[str, np.ndarray]:
-  """What the scan runs over: rows, their levels gamma_t and their numbers 1, 2, ..."""
+def steps(
+  gammas: np.ndarray, table: np.ndarray, room: int | None = None
+) -> dict[str, np.ndarray]:
+  """What a walk runs over: rows, their levels gamma_t and their numbers 1, 2, ...
+
+  Args:
+    gammas: [steps + 1] levels.
+    table: [steps, 4] or [steps, 5], made from them.
+    room: rows of zeros are added up to this many, so that walks of any length can be
+      arguments of one compiled program; None adds none.
+
+  Returns:
+    'row' [room, 5], 'gamma' [room], 'index' [room]. Where the variance is fixed, both
+    ends of its range (d and e) are the same.
+  """
   g_t, _ = _levels(gammas)
-  if len(table) != len(g_t) or table.shape[1:] not in ((4,), (5,)):
+  count = len(table)
+  if count != len(g_t) or table.shape[1:] not in ((4,), (5,)):
     raise ValueError(f'{len(g_t)} steps need a [{len(g_t)}, 4] table: {table.shape}')
+  extra = (room or count) - count
+  if extra < 0:
+    raise ValueError(f'{count} sampling steps are more than {room}')
   return {
-    'row': table.astype(np.float32),
-    'gamma': g_t.astype(np.float32),
-    'index': np.arange(1, len(g_t) + 1, dtype=np.int32),
+    'row': np.pad(table[:, [0, 1, 2, 3, -1]].astype(np.float32), ((0, extra), (0, 0))),
+    'gamma': np.pad(g_t.astype(np.float32), (0, extra), constant_values=1),
+    'index': np.arange(1, count + extra + 1, dtype=np.int32),
   }
 
 
@@ -147,17 +164,15 @@ def next_y(
   noise: jax.Array | None = None,
   share: jax.Array | None = None,
 ) -> jax.Array:
-  """One step of any table; without `noise` d counts as 0."""
-  a, b, c, d = row[0], row[1], row[2], row[3]
+  """One step of any table; without `noise` d counts as 0, without `share` e as d."""
+  a, b, c, d, e = (row[i] for i in range(5))
   y = a * y + b * y0 + c * y0_previous
   if noise is None:
     return y
   if share is not None:
-    # d = e = 0 in the last step, and share may leave [0, 1].
-    log = (1 - share) * jnp.log(jnp.maximum(d, 1e-30)) + share * jnp.log(
-      jnp.maximum(row[4], 1e-30)
-    )
-    d = jnp.where(d > 0, jnp.exp(log), 0)
+    # d^(1 - share) e^share; the last step has d = e = 0, and share may leave [0, 1].
+    log = lambda x: jnp.log(jnp.maximum(x, 1e-30))
+    d = d * jnp.exp(share * (log(e) - log(d)))
   return y + d * noise
 
 
@@ -170,8 +185,8 @@ def advance(
   """Runs a stretch of a walk; a long one can be cut anywhere without changing it.
 
   Args:
-    denoise: (y [B, H, W, C], gamma [B]) -> estimate of y0 [B, H, W, C]; for tables of
-      five columns (estimate, share).
+    denoise: (y [B, H, W, C], gamma [B]) -> estimate of y0 [B, H, W, C]; or (estimate,
+      share) of a network that gives the variance, which tables of four columns ignore.
     noise: step number -> standard normal [B, H, W, C]; None for tables whose d is 0.
     carry: (y, the previous y0 estimate).
     steps: from `steps()`, or a slice of it.
@@ -179,12 +194,11 @@ def advance(
   Returns:
     The carry after the last of these steps.
   """
-  learned = steps['row'].shape[1] == 5
 
   def step(carry, now):
     y, y0_previous = carry
     y0 = denoise(y, jnp.full(y.shape[:1], now['gamma']))
-    y0, share = y0 if learned else (y0, None)
+    y0, share = y0 if isinstance(y0, tuple) else (y0, None)
     z = None if noise is None else noise(now['index'])
     return (next_y(now['row'], y, y0, y0_previous, z, share), y0), None
 

@@ -242,12 +242,7 @@ class SR3:
       y0 = self.denoise(params, x, *carry, label)
       return y0, y0
 
-    def denoise(y, gamma):
-      estimate = self.denoise(params, x, y, gamma, label)
-      # Samplers with a variance of their own have no use for the network's.
-      fixed = self.learned_variance and steps['row'].shape[1] == 4
-      return estimate[0] if fixed else estimate
-
+    denoise = lambda y, gamma: self.denoise(params, x, y, gamma, label)
     return samplers.advance(denoise, noise, carry, steps)
 
   def finish(self, x: jax.Array, carry: Any) -> jax.Array:

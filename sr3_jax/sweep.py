@@ -20,7 +20,7 @@ Both are logarithmic: one per cent of it is one per cent of power, 0.043 dB.
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -30,8 +30,19 @@ import scipy.optimize
 from absl import logging
 from etils import epath
 
-from sr3_jax import diffusion, evaluate, hub, images, logs, parallel, plots, samplers
+from sr3_jax import (
+  diffusion,
+  evaluation,
+  hub,
+  images,
+  logs,
+  parallel,
+  plots,
+  samplers,
+  summary,
+)
 from sr3_jax.config import as_json
+from sr3_jax.restorer import Restorer, progress
 from sr3_jax.sr3 import SR3, make_walk
 
 Setting = dict[str, Any]  # as `sr3.make_walk` takes it
@@ -118,68 +129,6 @@ def describe(setting: Setting) -> str:
 # ----------------------------------------------------------------------- measuring
 
 
-class Walker:
-  """Restores by any walk with one compiled program.
-
-  Args:
-    model: the model.
-    params: its weights.
-    seed: of all noise.
-    most: steps of the longest walk.
-  """
-
-  def __init__(self, model: SR3, params: Any, seed: int, most: int):
-    self.model, self._params, self._most = model, parallel.replicate(params), most
-
-    def begin(condition, index):
-      x = model.upsample(condition)
-      return x, model.begin(model.noise(evaluate.keys(seed, index, 0), x), x)
-
-    def advance(params, x, carry, steps, first, last, index, label):
-      # Deterministic walks draw noise, too, and multiply it by zero.
-      noise = model.noise(evaluate.keys(seed, index, 0), x)
-
-      def one(i, carry):
-        step = jax.tree.map(lambda s: jax.lax.dynamic_slice_in_dim(s, i, 1), steps)
-        return model.advance(params, noise, x, carry, step, label)
-
-      return jax.lax.fori_loop(first, last, one, carry)
-
-    self._begin = parallel.pmap(begin)
-    self._advance = parallel.pmap(advance, donate_argnums=(2,))
-    self._finish = parallel.pmap(model.finish)
-
-  def choose(self, setting: Setting) -> None:
-    """Sets the walk of the calls to come."""
-    gammas, table = make_walk(self.model.gammas, **setting)
-    if self.model.learned_variance and table.shape[1] == 4:
-      # Between d and d, whatever share the network gives.
-      table = np.concatenate([table, table[:, 3:]], axis=1)
-    self._count = len(table)
-    extra = self._most - self._count
-    pad = lambda s: np.pad(s, ((0, extra), *[(0, 0)] * (s.ndim - 1)))
-    self._steps = parallel.replicate(jax.tree.map(pad, samplers.steps(gammas, table)))
-
-  def __call__(
-    self,
-    condition: jax.Array,
-    batch: dict[str, jax.Array],
-    sample: int = 0,
-    on_steps: Callable[[int], None] = lambda steps: None,
-  ) -> jax.Array:
-    """As `evaluate.Restorer`, one sample: [D, b, h, w, C] -> [D, b, H, W, C]."""
-    del sample
-    index, label = batch['index'], batch.get('label')
-    x, carry = self._begin(condition, index)
-    for first in range(0, self._count, evaluate.STRETCH):
-      last = min(first + evaluate.STRETCH, self._count)
-      limits = parallel.replicate((np.int32(first), np.int32(last)))
-      carry = self._advance(self._params, x, carry, self._steps, *limits, index, label)
-      jax.block_until_ready(carry)
-      on_steps(last - first)
-    return self._finish(x, carry)
-
-
 def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> list[Row]:
   """--mode=sweep: measures what sweep.json does not hold yet; chooses presets.
 
@@ -219,24 +168,21 @@ def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> lis
   todo = [s for s in settings if parallel.agree(s not in [r['setting'] for r in done])]
   record['rows'] = [row for row in done if row['setting'] in settings]
   logging.info('%d settings, %d of them to measure', len(settings), len(todo))
-  walker = Walker(
-    model, params, config.seed, max(setting['num_steps'] for setting in settings)
-  )
+  longest = max(setting['num_steps'] for setting in settings)
+  restorer = Restorer(model, params, config.seed, room=longest)
   main_process = jax.process_index() == 0
   total = sum(setting['num_steps'] for setting in todo) * len(batches)
-  taken = 0
-  with logs.Progress(total, unit='sampling step', enabled=main_process) as progress:
-
-    def on_steps(steps: int) -> None:
-      nonlocal taken
-      taken += steps
-      progress.update(taken)
-
+  with progress(total) as on_steps:
     for setting in todo:
-      walker.choose(setting)
-      table = evaluate.evaluate(
-        model, {'it': walker}, batches, seed=config.seed, on_steps=on_steps
-      ).table
+      restorer.choose(*make_walk(model.gammas, **setting))
+      table = evaluation.evaluate(
+        model,
+        {'it': restorer},
+        batches,
+        seed=config.seed,
+        baselines=(),
+        on_steps=on_steps,
+      ).table()
       scores = {k: v if math.isfinite(v) else None for k, v in table['it'].items()}
       record['rows'].append({'setting': setting} | scores)
       if main_process:
@@ -247,8 +193,8 @@ def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> lis
     logs.write_json(path, record | {'rows': rows, 'presets': presets})
     logs.write_json(workdir / 'presets.json', presets)
     images.write(workdir / 'sweep.png', plot(rows))
-    print(evaluate.format_table(_shown(rows)))
-    print(summary(rows, presets))
+    print(summary.format_table(_shown(rows)))
+    print(verdicts(rows, presets))
     print(f'presets: {workdir / "presets.json"}, plot: {workdir / "sweep.png"}')
   return rows
 
@@ -257,7 +203,7 @@ def evaluation_batches(
   config: ml_collections.ConfigDict,
 ) -> list[dict[str, np.ndarray]]:
   """The held-out images, read once for all settings."""
-  reader = evaluate.evaluation_data(config, config.sweep.num_images)
+  reader = evaluation.evaluation_data(config, config.sweep.num_images)
   batches = list(reader)
   reader.close()
   return batches
@@ -358,7 +304,7 @@ def _shown(rows: Sequence[Row]) -> dict[str, Row]:
   return {describe(row['setting']): nan(row) for row in (rows[0], *best.values())}
 
 
-def summary(rows: Sequence[Row], presets: dict[str, Setting]) -> str:
+def verdicts(rows: Sequence[Row], presets: dict[str, Setting]) -> str:
   """What the presets are, and how they compare with the yardstick; a line each."""
   yardstick = rows[0]
   lines = [f'against {describe(yardstick["setting"])}:']

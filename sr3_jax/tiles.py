@@ -15,6 +15,7 @@ CELL = 32
 KERNELS = {
   'bicubic': Image.Resampling.BICUBIC,
   'bilinear': Image.Resampling.BILINEAR,
+  'lanczos': Image.Resampling.LANCZOS,
 }
 
 

@@ -14,8 +14,19 @@ import optax
 from absl import logging
 from etils import epath
 
-from sr3_jax import checkpoint, data, evaluate, hub, images, logs, parallel, sources
+from sr3_jax import (
+  checkpoint,
+  data,
+  evaluation,
+  hub,
+  images,
+  logs,
+  parallel,
+  sources,
+  summary,
+)
 from sr3_jax.config import as_json
+from sr3_jax.restorer import Restorer
 from sr3_jax.sr3 import SR3
 
 
@@ -267,25 +278,24 @@ def during_training(
 ) -> None:
   """A quick look at the averaged weights on a few fixed held-out images."""
   ema = parallel.unreplicate(state.ema)
-  batches = evaluate.evaluation_data(config, config.eval.num_images)
-  result = evaluate.evaluate(
+  batches = evaluation.evaluation_data(config, config.eval.num_images)
+  result = evaluation.evaluate(
     model,
-    {model.method: evaluate.Restorer(model, ema, config.seed)},
+    {model.method: Restorer(model, ema, config.seed)},
     batches,
     seed=config.seed,
-    num_rows=config.sample.num_images,
     max_seconds=config.eval.max_seconds,
   )
   batches.close()
-  scores = result.table[model.method]
+  table = result.table()
+  scores = table[model.method]
   writer.write(step, **{f'eval_{name}': value for name, value in scores.items()})
   if jax.process_index() == 0:
-    sheet = images.sheet(result.rows, result.titles)
+    columns = [c[: config.sample.num_images] for c in result.first.values()]
+    sheet = images.sheet(list(zip(*columns, strict=True)), list(result.first))
     images.write(workdir / 'progress' / f'{step:08d}.png', sheet)
     writer.write_image(step, 'samples', sheet)
-    logging.info(
-      'step %d on held-out images:\n%s', step, evaluate.format_table(result.table)
-    )
+    logging.info('step %d on held-out images:\n%s', step, summary.format_table(table))
 
 
 def _fetch(window: list[dict[str, jax.Array]]) -> tuple[np.ndarray, np.ndarray]:

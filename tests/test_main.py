@@ -195,7 +195,7 @@ def test_everything_promised_is_there(story):
   assert [line['step'] for line in lines if 'eval_psnr' in line] == [5, 15]
   results = json.loads((workdir / 'results.json').read_text())
   assert results['step'] == 20
-  assert list(results['table']) == ['bicubic', 'regression', 'sr3']
+  assert list(results['table']) == ['bicubic', 'lanczos', 'regression', 'sr3']
   assert results['table']['sr3']['images'] == 13
   pictures = [workdir / 'samples.png', *(workdir / 'progress').iterdir()]
   assert [p.name for p in pictures[1:]].count('00000015.png') == 1

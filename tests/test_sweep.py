@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 import tiny
 
-from sr3_jax import diffusion, evaluate, hub, logs, parallel, sweep
+from sr3_jax import diffusion, evaluation, hub, logs, parallel, restorer, sweep
 from sr3_jax.sr3 import SR3, make_walk
 
 GAMMAS = diffusion.linear_gammas(2000)
@@ -106,18 +106,18 @@ def test_one_program_takes_every_walk_and_does_what_restore_does(
 ):
   del compile_cache
   model = SR3.from_config(config)
-  walker = sweep.Walker(model, params, 5, most=27)
+  walker = restorer.Restorer(model, params, 5, room=27)
   condition = jax.random.uniform(jax.random.key(3), (8, 4, 4, 3), minval=-1)
   index = np.arange(8, dtype=np.int32)
   batch = parallel.shard({'condition': condition, 'index': index})
-  keys = evaluate.keys(5, jnp.asarray(index), 0)
+  keys = restorer.keys(5, jnp.asarray(index), 0)
   outputs, told = [], []
   settings = sweep.all_settings(model.gammas, config.sweep.num_steps, 2, False)
   kinds = {(s['name'] == 'ddpm', s['spacing'] == 'linear'): s for s in settings}
   some = [settings[0], *kinds.values(), {**settings[1], 'name': 'ddim', 'eta': 1.0}]
   with tiny.compilations() as compiled:
     for setting in some:
-      walker.choose(setting)
+      walker.choose(*make_walk(model.gammas, **setting))
       image = walker(batch['condition'], batch, 0, told.append)
       outputs.append(parallel.gather(image))
   assert compiled.count('jit(_fun)') <= 3  # begin, advance, finish
@@ -158,10 +158,12 @@ def swept(compile_cache, config, params, tmp_path_factory):
       sweep.sweep_run(config, folder)
     half = json.loads((folder / 'sweep.json').read_text())
     measured = []
-    choose = sweep.Walker.choose
+    choose = restorer.Restorer.choose
     patch.setattr(logs, 'write_json', write)
     patch.setattr(
-      sweep.Walker, 'choose', lambda self, s: measured.append(s) or choose(self, s)
+      restorer.Restorer,
+      'choose',
+      lambda self, *walk: measured.append(walk) or choose(self, *walk),
     )
     rows = sweep.sweep_run(config, folder)
   return folder, half, measured, rows
@@ -169,12 +171,13 @@ def swept(compile_cache, config, params, tmp_path_factory):
 
 def test_an_interrupted_sweep_goes_on(swept, config):
   _, half, measured, rows = swept
-  settings = sweep.all_settings(
-    SR3.from_config(config).gammas, config.sweep.num_steps, 2, False
-  )
+  gammas = SR3.from_config(config).gammas
+  settings = sweep.all_settings(gammas, config.sweep.num_steps, 2, False)
   assert len(half['rows']) == 4
   assert [row['setting'] for row in half['rows']] == settings[:4]
-  assert measured == settings[4:]
+  for walk, setting in zip(measured, settings[4:], strict=True):
+    for mine, its in zip(walk, make_walk(gammas, **setting), strict=True):
+      np.testing.assert_array_equal(mine, its)
   assert [row['setting'] for row in rows] == settings
   assert rows[:4] == half['rows']
 
@@ -186,9 +189,9 @@ def test_rows_are_what_evaluation_measures(params, swept, config):
   c = config.copy_and_resolve_references()
   c.sampler.update(setting)
   model = SR3.from_config(c)
-  restorer = evaluate.Restorer(model, params, c.seed)
-  batches = evaluate.evaluation_data(c, 13)
-  table = evaluate.evaluate(model, {'it': restorer}, batches, seed=c.seed).table['it']
+  it = restorer.Restorer(model, params, c.seed)
+  batches = evaluation.evaluation_data(c, 13)
+  table = evaluation.evaluate(model, {'it': it}, batches, seed=c.seed).table()['it']
   batches.close()
   assert row['images'] == table['images'] == 13
   for key, value in table.items():
@@ -214,7 +217,7 @@ def test_a_sweep_is_not_repeated_and_not_mixed(swept, config, monkeypatch, capsy
   folder, _, _, rows = swept
   before = (folder / 'sweep.json').read_bytes()
   monkeypatch.setattr(
-    sweep.Walker, 'choose', lambda self, setting: pytest.fail('measured again')
+    restorer.Restorer, 'choose', lambda self, *walk: pytest.fail('measured again')
   )
   assert sweep.sweep_run(config, folder) == rows
   assert (folder / 'sweep.json').read_bytes() == before
@@ -226,11 +229,11 @@ def test_a_sweep_is_not_repeated_and_not_mixed(swept, config, monkeypatch, capsy
   class Enough(BaseException):
     pass
 
-  def choose(self, setting):
-    measured.append(setting)
+  def choose(self, *walk):
+    measured.append(walk)
     raise Enough
 
-  monkeypatch.setattr(sweep.Walker, 'choose', choose)
+  monkeypatch.setattr(restorer.Restorer, 'choose', choose)
   for key, value in (
     ('sweep.num_images', 12),
     ('seed', 1),
@@ -241,12 +244,12 @@ def test_a_sweep_is_not_repeated_and_not_mixed(swept, config, monkeypatch, capsy
     c.update_from_flattened_dict({key: value})
     with pytest.raises(Enough):
       sweep.sweep_run(c, folder)
-    assert measured.pop() == rows[0]['setting'], key
+    assert len(measured.pop()[1]) == rows[0]['setting']['num_steps'], key
   c = config.copy_and_resolve_references()
   c.train.num_steps, c.sampler.name, c.sweep.num_steps = 21, 'ddim', (2, 4, 27)
   with pytest.raises(Enough):
     sweep.sweep_run(c, folder)
-  assert measured.pop()['num_steps'] == 4
+  assert len(measured.pop()[1]) == 4
 
 
 def test_a_sweep_file_of_something_else_is_measured_anew(tmp_path):
@@ -331,7 +334,7 @@ def test_walks_that_broke_are_not_chosen():
 
 def test_the_summary_says_whether_it_is_as_good():
   rows = [REFERENCE, row(4, 24.0, 2.5), row(50, 24.95, 1.9)]
-  head, fast, balanced, best = sweep.summary(rows, sweep.choose(rows)).splitlines()
+  head, fast, balanced, best = sweep.verdicts(rows, sweep.choose(rows)).splitlines()
   assert head == 'against ddpm, 1000 steps, time:'
   fast_is = 'PSNR -1.00 dB, spectrum distance +0.50 dB, not as good'
   assert fast == f'fast: ddim, 4 steps, time: {fast_is}'

@@ -42,6 +42,7 @@ def get_config() -> ConfigDict:
   c.eval.num_images = 8
   c.eval.final_images = 13  # not a multiple of the batch
   c.eval.batch_size = 8
+  c.eval.networks = ()
   c.sample.num_images = 2
   c.sample.num_samples = 2
   return c

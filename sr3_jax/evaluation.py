@@ -1,0 +1,222 @@
+"""Measures methods on a held-out set: restored on all devices, recorded as it streams.
+
+Every method sees the same inputs, made by the model's own task from the same crops.
+Outputs are rounded to 8 bits before they are measured, as files would be. Sample i of
+image j is a function of (seed, i, j) alone.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+
+from sr3_jax import data, images, parallel, sources, summary
+from sr3_jax.records import Records
+from sr3_jax.restorer import BASELINES, OnSteps, Restorer, degrader, reducer
+from sr3_jax.scoring import Scorer, quantize
+from sr3_jax.sr3 import SR3
+
+TRUTH = 'truth'
+
+
+@dataclasses.dataclass
+class Evaluation:
+  """What `evaluate` returns.
+
+  Attributes:
+    records: per-image values; part 'truth' holds what belongs to the true images.
+    methods: name -> its parts, one for each seed.
+    scale: magnification.
+    first: the first batch's real images, uint8 [n, H, W, C] by name: 'input', methods,
+      'truth'; empty if they had been measured before.
+  """
+
+  records: Records
+  methods: dict[str, list[str]]
+  scale: int
+  first: dict[str, np.ndarray]
+
+  def table(self) -> dict[str, dict[str, float]]:
+    """Method -> metric -> mean, without distances of sets, and the count 'images'."""
+    rows = summary.table(self.records, self.methods, scale=self.scale, intervals=False)
+    count = self.count()
+    return {name: row | {'images': count} for name, row in summary.values(rows).items()}
+
+  def count(self) -> int:
+    """Images that were measured."""
+    return len(self.records.scalars(TRUTH)['index'])
+
+
+def evaluate(
+  model: SR3,
+  methods: dict[str, Restorer],
+  batches: Iterable[dict[str, np.ndarray]],
+  *,
+  seed: int,
+  scorer: Scorer | None = None,
+  records: Records | None = None,
+  num_seeds: int = 1,
+  baselines: Iterable[str] = BASELINES,
+  max_seconds: float = float('inf'),
+  on_steps: OnSteps = lambda steps: None,
+  on_output: Callable[[str, np.ndarray, np.ndarray], None] | None = None,
+) -> Evaluation:
+  """Measures the baselines and `methods` on the same images.
+
+  Args:
+    model: whose task makes the inputs.
+    methods: name -> restorer.
+    batches: from `data.eval_batches`.
+    seed: of inputs with something random in them.
+    scorer: what is measured; None is formulas only.
+    records: where values go; images that are there already are passed over.
+    num_seeds: samples of every image by methods that are random.
+    baselines: of `restorer.BASELINES`, what to measure too.
+    max_seconds: no further batch is begun after this time.
+    on_steps: called with the number of sampling steps just done (or passed over).
+    on_output: called with a name, images uint8 [n, H, W, C] and their numbers [n]
+      before these are recorded: 'input', 'truth', and each method's first sample.
+
+  Raises:
+    sources.DataError: not one image could be read.
+  """
+  scorer = scorer or Scorer()
+  records = records or Records()
+  degrade, reduce = degrader(model, seed), reducer(model, seed)
+  samples = {n: num_seeds if m.is_random else 1 for n, m in methods.items()}
+  parts = {name: [name] for name in baselines}
+  parts |= {n: [f'{n}/{i}' for i in range(count)] for n, count in samples.items()}
+  first: dict[str, np.ndarray] = {}
+  seen = 0
+  began = time.monotonic()
+  for number, host in enumerate(batches):
+    mask = host['mask']
+    index = host['index'][mask]
+    seen += len(index)
+    missing = lambda part, index=index: (
+      not parallel.everywhere(records.has(part, index))
+    )
+    batch = parallel.shard(host)
+    pixels = lambda image, mask=mask: images.to_uint8(parallel.gather(image)[mask])
+
+    def show(name, image, number=number, index=index, pixels=pixels):
+      if number == 0 or on_output:
+        shown = pixels(image)
+        if number == 0:
+          first[name] = shown
+        if on_output:
+          on_output(name, shown, index)
+
+    todo = [
+      part for part in (TRUTH, *itertools.chain(*parts.values())) if missing(part)
+    ]
+    if todo:
+      hr, condition, enlarged = degrade(batch)
+    if TRUTH in todo:
+      show('input', condition)
+      values = scorer.of_truth(hr, batch)
+      values['hash'] = np.array(
+        [fingerprint(i) for i in host['image'][mask]], np.uint64
+      )
+    for name, names in parts.items():
+      for sample, part in enumerate(names):
+        if part not in todo:
+          on_steps(methods[name].num_steps if name in methods else 0)
+          continue
+        if name in methods:
+          output = methods[name](condition, batch, sample, on_steps)
+        else:
+          output = enlarged[name]
+        low = reduce(quantize(output), batch['index'])
+        if sample == 0:
+          show(name, output)
+        records.add(part, number, scorer(output, hr, low, condition, batch))
+    if TRUTH in todo:
+      show(TRUTH, hr)
+      records.add(TRUTH, number, values)
+    if parallel.agree(time.monotonic() - began > max_seconds):
+      break
+  if parallel.everywhere(seen == 0):
+    raise sources.DataError('no held-out image could be read: nothing to measure')
+  return Evaluation(records, parts, model.scale, first)
+
+
+def fingerprint(image: np.ndarray) -> int:
+  """64 bits of the content of a uint8 image."""
+  return int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest())
+
+
+def held_out(
+  config: ml_collections.ConfigDict,
+) -> tuple[sources.Source, dict[str, Any]]:
+  """The source of the held-out images, and how they are cut."""
+  d = config.data
+  cut = {
+    'image_size': config.eval.image_size or d.image_size,
+    'crop': d.crop,
+    'reduce': tuple(d.reduce),
+    'seed': config.seed,
+  }
+  source = sources.make_source(
+    d.source,
+    path=d.eval_path or d.path,
+    split=d.eval_split,
+    data_dir=d.data_dir or None,
+    min_size=data.Cut(cut['image_size'], d.crop, reduce=cut['reduce']).min_size,
+  )
+  if d.source == 'folder' and not d.eval_path:
+    logging.warning('no data.eval_path: evaluating on the training images')
+  return source, cut
+
+
+def evaluation_data(config: ml_collections.ConfigDict, limit: int) -> data.Batches:
+  """This process's share of the first `limit` held-out images, always the same."""
+  source, cut = held_out(config)
+  return data.eval_batches(
+    source,
+    batch_size=parallel.per_process(config.eval.batch_size),
+    limit=limit,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+    **cut,
+  )
+
+
+def restored(
+  config: ml_collections.ConfigDict,
+  model: SR3,
+  methods: dict[str, Restorer],
+  numbers: list[int],
+  samples: int,
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+  """Restores single held-out images again: (number, pictures by name) of this process.
+
+  Names are 'input', the baselines, the methods ('sr3' is sample 0, 'sr3 2' and so on
+  the others) and 'truth'; pictures uint8 [H, W, C].
+  """
+  source, cut = held_out(config)
+  size = config.eval.batch_size
+  mine = parallel.per_process(size)
+  for start in range(0, len(numbers), size):
+    chosen = (numbers[start : start + size] + [-1] * size)[:size]
+    chosen = chosen[jax.process_index() * mine :][:mine]
+    host = data.eval_images(source, chosen, limit=config.eval.final_images, **cut)
+    batch = parallel.shard(host)
+    hr, condition, enlarged = degrader(model, config.seed)(batch)
+    shown = {'input': condition} | enlarged
+    for name, method in methods.items():
+      for i in range(samples if method.is_random else 1):
+        shown[f'{name} {i + 1}' if i else name] = method(condition, batch, i)
+    shown = {
+      k: images.to_uint8(v) for k, v in parallel.gather(shown | {TRUTH: hr}).items()
+    }
+    for row, number in enumerate(chosen):
+      if number >= 0 and host['mask'][row]:
+        yield number, {name: pixels[row] for name, pixels in shown.items()}

@@ -1,0 +1,162 @@
+"""Folders of images that belong together: matched by name, batched by size."""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from sr3_jax import images
+
+TRUTH, INPUT = 'truth', 'input'
+Size = tuple[int, int]
+
+
+class ImageSetError(ValueError):
+  """One line: which folder, what is wrong with it, what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+  """One image in all its versions.
+
+  Attributes:
+    name: path below the folders, without extension.
+    files: of the truth, the input if there are inputs, and each method, by name.
+    size: height and width of the truth and the outputs.
+    input_size: of the input, or None.
+  """
+
+  name: str
+  files: Mapping[str, pathlib.Path]
+  size: Size
+  input_size: Size | None
+
+
+def find(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Image files below a folder by their name, sorted; hidden ones are left out.
+
+  Raises:
+    ImageSetError: no such folder, nothing in it, or one name with two extensions.
+  """
+  if not folder.is_dir():
+    what = 'is a file, not a folder' if folder.exists() else 'no such folder'
+    raise ImageSetError(f'{folder}: {what}')
+  found: dict[str, pathlib.Path] = {}
+  for path in sorted(folder.rglob('*')):
+    below = path.relative_to(folder)
+    hidden = any(part.startswith('.') for part in below.parts)
+    if hidden or path.suffix.lower() not in images.EXTENSIONS:
+      continue
+    name = below.with_suffix('').as_posix()
+    if name in found:
+      raise ImageSetError(
+        f'{path}: {found[name].name} is the same image: keep one of the two'
+      )
+    found[name] = path
+  if not found:
+    raise ImageSetError(f'{folder}: no image files in this folder')
+  return found
+
+
+def match(
+  truth: pathlib.Path,
+  outputs: Mapping[str, pathlib.Path],
+  inputs: pathlib.Path | None = None,
+) -> tuple[list[Item], dict[str, str]]:
+  """Images that are there in every folder and fit together.
+
+  Args:
+    truth: folder of the true images.
+    outputs: method -> folder of its outputs.
+    inputs: folder of the small images that outputs were made from.
+
+  Returns:
+    The items, sorted by name, and name -> reason of every image that was left out.
+
+  Raises:
+    ImageSetError: nothing fits, or a folder cannot be used.
+  """
+  folders = {TRUTH: truth, **({INPUT: inputs} if inputs else {}), **outputs}
+  found = {key: find(folder) for key, folder in folders.items()}
+  items, left_out = [], {}
+  for name in sorted(set().union(*found.values())):
+    missing = [str(folders[key]) for key in found if name not in found[key]]
+    if missing:
+      left_out[name] = f'not in {", ".join(missing)}'
+      continue
+    files = {key: found[key][name] for key in found}
+    try:
+      sizes = {key: images.size(path) for key, path in files.items()}
+    except images.ImageError as error:
+      left_out[name] = str(error)
+      continue
+    small = sizes.pop(INPUT, None)
+    if len(set(sizes.values())) > 1:
+      text = ', '.join(f'{k} {w} x {h}' for k, (h, w) in sizes.items())
+      left_out[name] = f'sizes differ: {text}'
+    else:
+      items.append(Item(name, files, sizes[TRUTH], small))
+  if not items:
+    name, reason = next(iter(left_out.items()))
+    raise ImageSetError(
+      f'{truth}: no image fits those of the other folders; {name}: {reason} (files '
+      'belong together by their names without extensions)'
+    )
+  return items, left_out
+
+
+def batches(
+  items: Sequence[Item], batch_size: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+  """Batches of one size each, numbered; the last of a size is filled up with zeros.
+
+  Yields:
+    Number, and {key: uint8 [B, H, W, 3], 'mask': bool [B], 'index': int32 [B]}; index
+    is the place in `items`, -1 for filling. An image that turns out to be broken is
+    filling, too, and named in the log.
+  """
+  groups: dict[Any, list[int]] = {}
+  for i, item in enumerate(items):
+    groups.setdefault((item.size, item.input_size), []).append(i)
+  number = 0
+  for _, places in sorted(groups.items(), key=str):
+    for start in range(0, len(places), batch_size):
+      yield number, _batch(items, places[start : start + batch_size], batch_size)
+      number += 1
+
+
+def _batch(
+  items: Sequence[Item], places: Sequence[int], batch_size: int
+) -> dict[str, Any]:
+  batch: dict[str, Any] = {
+    'index': np.full(batch_size, -1, np.int32),
+    'mask': np.zeros(batch_size, bool),
+  }
+  for row, place in enumerate(places):
+    item = items[place]
+    try:
+      pixels = {key: images.read(path) for key, path in item.files.items()}
+    except images.ImageError as error:
+      logging.warning('left out: %s', error)
+      continue
+    batch['index'][row], batch['mask'][row] = place, True
+    for key, image in pixels.items():
+      if key not in batch:
+        batch[key] = np.zeros((batch_size, *image.shape), np.uint8)
+      batch[key][row] = image
+  return batch
+
+
+def fingerprint(items: Sequence[Item]) -> str:
+  """Of names, sizes in bytes and times of all files: changes when one of them does."""
+  digest = hashlib.sha256()
+  for item in items:
+    for key, path in item.files.items():
+      stat = path.stat()
+      line = f'{item.name}\n{key}\n{stat.st_size}\n{stat.st_mtime_ns}\n'
+      digest.update(line.encode())
+  return digest.hexdigest()[:16]

@@ -1,0 +1,317 @@
+"""What --mode=eval, sample and reference do with a run."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+from etils import epath
+
+from sr3_jax import (
+  __version__,
+  checkpoint,
+  classifier,
+  feature_nets,
+  hub,
+  images,
+  logs,
+  model_files,
+  net_weights,
+  parallel,
+  reference,
+  report_writer,
+  summary,
+)
+from sr3_jax.config import as_json
+from sr3_jax.evaluation import (
+  TRUTH,
+  Evaluation,
+  evaluate,
+  evaluation_data,
+  held_out,
+  restored,
+)
+from sr3_jax.records import open_records
+from sr3_jax.restorer import Restorer, degrader, progress
+from sr3_jax.scoring import Scorer
+from sr3_jax.sr3 import SR3
+
+
+def load_methods(
+  config: ml_collections.ConfigDict, workdir: epath.PathLike
+) -> tuple[int, dict[str, Restorer], dict[str, str]]:
+  """The newest averaged weights of a run, and of its regression baseline if any.
+
+  Returns:
+    The step of the run's weights; name -> restorer, the baseline first; name -> hash
+    of the weights.
+
+  Raises:
+    checkpoint.CheckpointError: there are none, or they belong to another network.
+  """
+  methods, hashes = {}, {}
+  baseline = epath.Path(config.eval.regression or epath.Path(workdir) / 'regression')
+  there = config.eval.regression or checkpoint.folder(baseline).exists()
+  if there and config.method != 'regression':
+    regression = config.copy_and_resolve_references()
+    regression.method = 'regression'
+    _, methods['regression'], hashes['regression'] = load_method(regression, baseline)
+  step, method, weights = load_method(config, workdir)
+  return step, methods | {config.method: method}, hashes | {config.method: weights}
+
+
+def load_method(
+  config: ml_collections.ConfigDict, place: epath.PathLike
+) -> tuple[int, Restorer, str]:
+  """Step, restorer and hash of the averaged weights of a run or model folder."""
+  model = SR3.from_config(config)
+  if (epath.Path(place) / model_files.WEIGHTS).exists():
+    step, ema = hub.load_weights(place, model)
+  else:
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    step, ema = checkpoint.load_ema(place, shapes)
+  return step, Restorer(model, ema, config.seed), hub.fingerprint(ema)
+
+
+def load_nets(
+  names: Iterable[str], folder: str
+) -> tuple[dict[str, feature_nets.FeatureNet], list[dict[str, Any]]]:
+  """The networks whose weights can be had, and what is left out for want of others."""
+  nets, left_out = {}, []
+  for name in names:
+    try:
+      nets[name] = feature_nets.load(name, folder)
+    except net_weights.WeightsMissing as error:
+      keys = ['fid', 'kid', 'is'] if name == 'inception' else [name]
+      left_out.append({'metrics': keys, 'why': str(error)})
+      logging.warning('left out: %s: %s', ', '.join(keys), error)
+  return nets, left_out
+
+
+def evaluate_run(
+  config: ml_collections.ConfigDict, workdir: epath.PathLike
+) -> dict[str, dict[str, float]]:
+  """--mode=eval: writes report/, results.json and samples.png; returns the table.
+
+  Raises:
+    sources.DataError, checkpoint.CheckpointError, reference.StatisticsError,
+    classifier.ClassifierError: as they say.
+  """
+  workdir = epath.Path(workdir)
+  e = config.eval
+  step, methods, hashes = load_methods(config, workdir)
+  nets, left_out = load_nets(e.networks, e.weights)
+  # Before the first image: a mistake there must not come to light at the end.
+  against = reference.load(e.reference) if e.reference else None
+  judge = classifier.load(e.classifier) if e.classifier else None
+  batches = evaluation_data(config, e.final_images)
+  folder = workdir / 'report'
+  made_by = _made_by(config, hashes, nets)
+  records = open_records(folder / 'records', made_by)
+  total = batches.num_batches * sum(
+    m.num_steps * (e.num_seeds if m.is_random else 1) for m in methods.values()
+  )
+  write = None
+  if e.save_images:
+    write = lambda name, shown, index: save_images(
+      folder / 'images', name, shown, index
+    )
+  with progress(total) as on_steps:
+    result = evaluate(
+      methods[config.method].model,
+      methods,
+      batches,
+      seed=config.seed,
+      scorer=Scorer(border=e.border, nets=nets, classifier=judge),
+      records=records,
+      num_seeds=e.num_seeds,
+      on_steps=on_steps,
+      on_output=write,
+    )
+  batches.close()
+  parallel.barrier('measured')
+  rows = report_writer.table(
+    result.records, result.methods, result.scale, nets, against
+  )
+  sheets = _sheets(config, result, methods, folder)
+  parallel.barrier('pictures')
+  table = summary.values(rows)
+  if jax.process_index() == 0:
+    report_writer.write(
+      folder,
+      title=f'{workdir.name}, step {step}',
+      records=result.records,
+      methods=result.methods,
+      scale=result.scale,
+      rows=rows,
+      sheets=sheets,
+      left_out=left_out,
+      protocol=_protocol(config, result, methods, made_by, nets, against, judge),
+      abouts={n: _about(n, m, config) for n, m in methods.items()},
+      curves=report_writer.curves(workdir),
+      image_size=e.image_size or config.data.image_size,
+    )
+    count = result.count()
+    results = {
+      'step': step,
+      'table': {name: row | {'images': count} for name, row in table.items()},
+      'config': as_json(config),
+    }
+    logs.write_json(workdir / 'results.json', results)
+    logging.info('%d held-out images, step %d:', count, step)
+    print(summary.format_table(table))
+    print(f'report: {folder / "report.html"}, pictures: {workdir / "samples.png"}')
+  return {name: row | {'images': result.count()} for name, row in table.items()}
+
+
+def save_images(
+  folder: epath.Path, name: str, shown: np.ndarray, index: np.ndarray
+) -> None:
+  """Writes folder/NAME/00012.png and so on: what sr3_jax.human_study takes."""
+  for image, number in zip(shown, index.tolist(), strict=True):
+    images.write(folder / name / f'{number:05d}.png', image)
+
+
+def _sheets(
+  config: ml_collections.ConfigDict,
+  result: Evaluation,
+  methods: dict[str, Restorer],
+  folder: epath.Path,
+) -> list[dict[str, Any]]:
+  """Restores and writes the pictures of the report; samples.png too."""
+  model = methods[config.method].model
+  whole = result.records.scalars(f'{config.method}/0')
+  first = whole['index'][: config.sample.num_images].tolist()
+  samples = config.sample.num_samples if methods[config.method].is_random else 1
+  ranked = report_writer.ranked(whole)
+  others = sorted({i for picks in ranked.values() for i in picks.values()} - set(first))
+  pictures = folder / 'pictures'
+  restore = lambda numbers, count: restored(config, model, methods, numbers, count)
+  for numbers, count in ((first, samples), (others, 1)):
+    for number, named in restore(numbers, count):
+      if count > 1:
+        named = report_writer.with_spread(named, config.method)
+      for name, image in named.items():
+        images.write(pictures / f'{number:05d}_{name}.png', image)
+  parallel.barrier('restored')
+  sheets = report_writer.sheets(
+    first, ranked, list(result.methods), config.method, samples, whole
+  )
+  if jax.process_index() == 0:
+    sheet = report_writer.contact_sheet(folder, sheets[0])
+    images.write(folder.parent / 'samples.png', sheet)
+  return sheets
+
+
+def _made_by(config, hashes, nets) -> dict[str, Any]:
+  """All that a recorded value depends on."""
+  whole = as_json(config)
+  parts = {key: whole[key] for key in ('seed', 'task', 'data', 'sampler')}
+  keys = ('image_size', 'final_images', 'border', 'classifier')
+  return parts | {
+    'eval': {key: whole['eval'][key] for key in keys},
+    'weights': hashes,
+    'networks': {name: net.fingerprint for name, net in nets.items()},
+    'sr3_jax': __version__,
+  }
+
+
+def _protocol(config, result, methods, made_by, nets, against, judge) -> dict[str, Any]:
+  """What somebody needs to measure the same again."""
+  d = config.data
+  size = config.eval.image_size or d.image_size
+  name = epath.Path(d.eval_path or d.path).name if d.source == 'folder' else d.source
+  settings = as_json(config.sampler)
+  sampled = {n: m for n, m in methods.items() if m.is_random}
+  samples = ', '.join(map(str, range(config.eval.num_seeds)))
+  return {
+    'task': f'{config.task.name}, {size // result.scale} to {size}',
+    'degradation': 'bicubic with antialiasing (equals Pillow BICUBIC), not rounded',
+    'images': f'{result.count()} of {name}, {size} x {size}, crop {d.crop!r}',
+    'image list': report_writer.list_hash(result.records),
+    **report_writer.CONVENTIONS,
+    'border': f'{config.eval.border} pixels left out by PSNR and SSIM',
+    'weights': made_by['weights'],
+    'sampler': {n: settings | {'num_steps': m.num_steps} for n, m in sampled.items()},
+    'seeds': f'{config.seed}, samples {samples}',
+    **report_writer.judges(nets, against, judge),
+    'machine': report_writer.machine(),
+    'configuration': as_json(config),
+  }
+
+
+def _about(name: str, method: Restorer, config: ml_collections.ConfigDict) -> str:
+  if name == 'regression':
+    return 'The same network as a one-step predictor of the mean.'
+  s = config.sampler
+  return f'{s.name}, {method.num_steps} steps, levels spaced by {s.spacing}.'
+
+
+def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> None:
+  """--mode=sample: writes samples/IMAGE_{input,truth,SAMPLE}.png and samples.png.
+
+  Raises:
+    sources.DataError, checkpoint.CheckpointError: as they say.
+  """
+  workdir = epath.Path(workdir)
+  count, samples = config.sample.num_images, config.sample.num_samples
+  batches = evaluation_data(config, count)
+  step, method, _ = load_method(config, workdir)
+  degrade = degrader(method.model, config.seed)
+  titles = ['input', *(f'sample {i + 1}' for i in range(samples)), TRUTH]
+  rows = []
+  with progress(method.num_steps * batches.num_batches * samples) as on_steps:
+    for batch in batches:
+      real = np.flatnonzero(batch['mask'])
+      numbers = batch['index'][real]
+      batch = parallel.shard(batch)
+      hr, condition, _ = degrade(batch)
+      outputs = [method(condition, batch, i, on_steps) for i in range(samples)]
+      columns = [images.to_uint8(c) for c in parallel.gather([condition, *outputs, hr])]
+      names = ['input', *map(str, range(samples)), TRUTH]
+      for i, number in zip(real, numbers, strict=True):
+        rows.append([column[i] for column in columns])
+        for name, column in zip(names, columns, strict=True):
+          images.write(workdir / 'samples' / f'{number:05d}_{name}.png', column[i])
+  batches.close()
+  if jax.process_index() == 0:
+    images.write(workdir / 'samples.png', images.sheet(rows[:16], titles))
+    logging.info('step %d: %d samples of each of %d images', step, samples, count)
+    print(f'pictures: {workdir / "samples"}, sheet: {workdir / "samples.png"}')
+
+
+def reference_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> None:
+  """--mode=reference: statistics of the training images, in WORKDIR/reference.npz.
+
+  Raises:
+    sources.DataError, net_weights.WeightsMissing, reference.StatisticsError.
+  """
+  net = feature_nets.load('inception', config.eval.weights)
+  whole = config.copy_and_resolve_references()
+  whole.data.eval_path, whole.data.eval_split = config.data.path, config.data.split
+  source, cut = held_out(whole)
+  batches = evaluation_data(whole, config.eval.reference_images or len(source))
+  size = cut['image_size']
+  about = {'source': batches.name, 'size': f'{size} x {size}', 'network': net.about}
+  with progress(batches.num_batches * config.eval.batch_size) as on_images:
+    made = reference.of_batches(net, batches, about, on_images)
+  batches.close()
+  if jax.process_index() == 0:
+    path = epath.Path(workdir) / 'reference.npz'
+    reference.save(path, made)
+    print(f'statistics of {made.moments.count} images: {path}')
+
+
+def finished(
+  config: ml_collections.ConfigDict, workdir: epath.PathLike
+) -> dict[str, Any] | None:
+  """results.json, if it is that of this configuration's whole run; else None."""
+  path = epath.Path(workdir) / 'results.json'
+  if not path.exists():
+    return None
+  results = json.loads(path.read_text())
+  whole = results['step'] == config.train.num_steps
+  return results if whole and results['config'] == as_json(config) else None

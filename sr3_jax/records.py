@@ -1,0 +1,134 @@
+"""Per-image values of an evaluation, kept as they come: what makes it resumable.
+
+A part is one method's images ('bicubic', 'sr3/0', 'sr3/1', 'truth'). Its values arrive
+in batches; each becomes one file PART/BATCH-PROCESS.npz, written whole or not at all,
+so that a killed evaluation goes on where it was and memory doesn't grow with the number
+of images. Nothing in the files is a pickle.
+"""
+
+import io
+import json
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from absl import logging
+from etils import epath
+
+from sr3_jax import images, parallel
+
+Values = dict[str, np.ndarray]  # [n, ...] each; 'index' int [n] is always there
+
+
+class Records:
+  """What has been measured so far.
+
+  Args:
+    folder: where to keep it; None keeps it in memory.
+  """
+
+  def __init__(self, folder: epath.Path | None = None):
+    self.folder = folder
+    self._memory: dict[str, dict[str, Values]] = {}
+    self._index: dict[str, set[int]] = {}
+
+  def has(self, part: str, index: np.ndarray) -> bool:
+    """Whether all these images of a part are there."""
+    return set(index.tolist()) <= self._done(part)
+
+  def add(self, part: str, batch: int, values: Values) -> None:
+    """Keeps the values of a batch of this process's images."""
+    name = f'{batch:08d}-{jax.process_index()}.npz'
+    self._done(part).update(values['index'].tolist())
+    if self.folder is None:
+      self._memory.setdefault(part, {})[name] = values
+      return
+    buffer = io.BytesIO()
+    np.savez(buffer, **values)
+    images.write_bytes(self.folder / part / name, buffer.getvalue())
+
+  def parts(self) -> list[str]:
+    """The parts of which there is something."""
+    if self.folder is None:
+      return list(self._memory)
+    found = {path.parent for path in self.folder.glob('**/*.npz')}
+    return sorted(str(path.relative_to(self.folder)) for path in found)
+
+  def stream(self, part: str) -> Iterator[Values]:
+    """The values of a part, batch by batch, in the order of the batches.
+
+    Every image comes once, even if it was measured twice (by another number of
+    processes before a kill).
+    """
+    seen: set[int] = set()
+    for name in self._names(part):
+      values = self._read(part, name)
+      if values is None:
+        continue
+      fresh = np.array([i not in seen for i in values['index'].tolist()], bool)
+      seen.update(values['index'].tolist())
+      if fresh.any():
+        yield {key: value[fresh] for key, value in values.items()}
+
+  def scalars(self, part: str) -> Values:
+    """All one-number values of a part, sorted by image: small even for 50,000."""
+    collected: dict[str, list[np.ndarray]] = {}
+    for values in self.stream(part):
+      for key, value in values.items():
+        if value.ndim == 1:
+          collected.setdefault(key, []).append(value)
+    whole = {key: np.concatenate(value) for key, value in collected.items()}
+    order = np.argsort(whole['index']) if whole else []
+    return {key: value[order] for key, value in whole.items()}
+
+  def _done(self, part: str) -> set[int]:
+    """The images of a part that are there; read from its files once."""
+    if part not in self._index:
+      self._index[part] = set()
+      for name in self._names(part) if self.folder is not None else ():
+        values = self._read(part, name)
+        if values is not None:
+          self._index[part].update(values['index'].tolist())
+    return self._index[part]
+
+  def _names(self, part: str) -> list[str]:
+    if self.folder is None:
+      return sorted(self._memory.get(part, ()))
+    return sorted(path.name for path in (self.folder / part).glob('*.npz'))
+
+  def _read(self, part: str, name: str) -> Values | None:
+    if self.folder is None:
+      return self._memory[part][name]
+    path = self.folder / part / name
+    try:
+      with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+        return {key: file[key] for key in file.files}
+    except (ValueError, KeyError, OSError, EOFError) as error:
+      logging.warning('%s: damaged, measured again (%s)', path, error)
+      return None
+
+
+def open_records(folder: epath.Path, made_by: dict) -> Records:
+  """The records of an evaluation, if they were made by the same things; else new ones.
+
+  Args:
+    folder: of the records, the same for all processes.
+    made_by: all that a value depends on, as JSON; written to made_by.json.
+  """
+  if jax.process_index() == 0:
+    _prepare(folder, made_by)
+  parallel.barrier('records')
+  return Records(folder)
+
+
+def _prepare(folder: epath.Path, made_by: dict) -> None:
+  path = folder / 'made_by.json'
+  if path.exists():
+    try:
+      if json.loads(path.read_text()) == json.loads(json.dumps(made_by)):
+        return
+    except ValueError:
+      pass
+    logging.info('%s: of other weights, images or settings: measuring anew', folder)
+    folder.rmtree()
+  images.write_bytes(path, json.dumps(made_by, indent=2).encode())

@@ -1,0 +1,157 @@
+"""Reference statistics: what FID and KID compare with, computed once and reused.
+
+A file holds the mean and covariance of Inception's features, some features for KID, and
+what they were made of. The files of pytorch-fid ('mu' and 'sigma') are read as well;
+they have no features, so KID is left out.
+"""
+
+import dataclasses
+import functools
+import io
+import json
+import zipfile
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from sr3_jax import images, parallel
+from sr3_jax.distributions import Moments, merge
+from sr3_jax.feature_nets import FeatureNet
+
+FORMAT = 1
+MOST_KID = 10_000  # features that KID compares at most
+_KEPT = 2_000  # of them in a file: 16 MB
+
+
+class StatisticsError(ValueError):
+  """One line: what is wrong with a file of statistics."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+  """A set of images as FID and KID see it.
+
+  Attributes:
+    moments: of the features of all images.
+    features: float32 [k, 2048] of some of them, chosen at random; None if unknown.
+    about: what the set is: text by key, shown in every protocol.
+  """
+
+  moments: Moments
+  features: np.ndarray | None
+  about: dict[str, Any]
+
+
+def choose(count: int, most: int, seed: int = 0) -> np.ndarray:
+  """At most that many of `count` places, at random, sorted."""
+  return np.sort(np.random.default_rng(seed).permutation(count)[:most])
+
+
+def of_features(features: np.ndarray, about: dict[str, Any]) -> Reference:
+  """From the features of all images, [n, 2048] (in memory or mapped)."""
+  chosen = features[choose(len(features), MOST_KID)]
+  return Reference(moments_of(features), chosen, about)
+
+
+def moments_of(features: np.ndarray) -> Moments:
+  """Of [n, d] features, which may be mapped from a file, block by block."""
+  blocks = (features[i : i + 1000] for i in range(0, len(features), 1000))
+  return functools.reduce(merge, map(Moments.of, blocks))
+
+
+def of_batches(
+  net: FeatureNet,
+  batches: Iterable[dict[str, np.ndarray]],
+  about: dict[str, Any],
+  on_images: Any = lambda count: None,
+) -> Reference:
+  """From uint8 batches of this process's images ('image', 'mask' and 'index').
+
+  Args:
+    net: Inception.
+    batches: as `data.eval_batches` gives them.
+    about: what the set is.
+    on_images: called with the number of images just done.
+  """
+  params = parallel.replicate(net.params)
+  program = parallel.pmap(lambda p, image: net.apply(p, images.to_float(image)))
+  moments, kept, order = None, np.zeros((0, 0), np.float32), np.zeros(0)
+  for batch in batches:
+    mask = batch['mask']
+    features = parallel.gather(program(params, parallel.shard(batch['image'])))[mask]
+    on_images(len(features))
+    if not len(features):
+      continue
+    part = Moments.of(features)
+    moments = part if moments is None else merge(moments, part)
+    # The images of the smallest random numbers are a random choice of all.
+    draw = [np.random.default_rng((0, int(i))).random() for i in batch['index'][mask]]
+    order = np.concatenate([order, draw])
+    kept = np.concatenate([kept.reshape(-1, features.shape[1]), features])
+    best = np.argsort(order)[:_KEPT]
+    order, kept = order[best], kept[best]
+  if jax.process_count() > 1:
+    moments, kept = _over_processes(moments, kept)
+  if moments is None or moments.count < 2:
+    raise StatisticsError('statistics need at least two images that can be read')
+  return Reference(moments, kept, about | {'images': int(moments.count)})
+
+
+def _over_processes(moments: Moments, kept: np.ndarray) -> tuple[Moments, np.ndarray]:
+  """All processes' parts together; each must have had at least one image."""
+  from jax.experimental import multihost_utils
+
+  share = -(-_KEPT // jax.process_count())
+  filled = np.full((share, kept.shape[1]), np.nan, np.float32)
+  filled[: len(kept[:share])] = kept[:share]
+  gathered = multihost_utils.process_allgather((dataclasses.asdict(moments), filled))
+  parts, kept = jax.tree.map(np.asarray, gathered)
+  each = [
+    Moments(**{name: value[i] for name, value in parts.items()})
+    for i in range(jax.process_count())
+  ]
+  kept = kept.reshape(-1, kept.shape[-1])
+  return functools.reduce(merge, each), kept[np.isfinite(kept[:, 0])]
+
+
+def save(path: epath.PathLike, reference: Reference) -> None:
+  """Writes a file that `load` reads, whole or not at all."""
+  buffer = io.BytesIO()
+  values = {
+    'mu': reference.moments.mean,
+    'sigma': reference.moments.covariance.astype(np.float32),
+    'count': np.int64(reference.moments.count),
+    'about': np.array(json.dumps(reference.about | {'format': FORMAT})),
+  }
+  if reference.features is not None:
+    values['features'] = reference.features[:_KEPT]
+  np.savez(buffer, **values)
+  images.write_bytes(path, buffer.getvalue())
+
+
+def load(path: epath.PathLike) -> Reference:
+  """Reads what `save` wrote, or the 'mu' and 'sigma' of pytorch-fid.
+
+  Raises:
+    StatisticsError: not such a file.
+  """
+  path = epath.Path(path)
+  try:
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+      stored = {name: file[name] for name in file.files}
+    mean, covariance = (np.asarray(stored[k], np.float64) for k in ('mu', 'sigma'))
+    size = mean.shape[0]
+    if mean.shape != (size,) or covariance.shape != (size, size):
+      raise ValueError(f'mu {mean.shape} and sigma {covariance.shape} do not fit')
+    count = int(stored.get('count', 0)) or 50_000  # only scales what is divided by it
+    moments = Moments(count, mean, covariance * (count - 1))
+    about = json.loads(str(stored['about'])) if 'about' in stored else {}
+    return Reference(moments, stored.get('features'), {'file': path.name} | about)
+  except FileNotFoundError:
+    raise StatisticsError(f'{path}: no such file') from None
+  except (ValueError, KeyError, OSError, TypeError, zipfile.BadZipFile) as error:
+    reason = ' '.join(str(error).split())
+    raise StatisticsError(f'{path}: not reference statistics ({reason})') from None

@@ -1,0 +1,320 @@
+"""A report folder from what has been recorded: report.json, values.npz, report.html."""
+
+import datetime
+import hashlib
+import io
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from sr3_jax import (
+  __version__,
+  images,
+  logs,
+  paper,
+  pictures,
+  report_page,
+  summary,
+)
+from sr3_jax.classifier import Classifier
+from sr3_jax.feature_nets import FeatureNet
+from sr3_jax.records import Records
+from sr3_jax.reference import Reference, of_features
+from sr3_jax.summary import METRICS, Row
+
+# How numbers are made, in every protocol.
+CONVENTIONS = {
+  'resize library': 'jax.image.resize (equals Pillow on floating point)',
+  'colour': 'PSNR and SSIM over RGB; those of Y on the luma of BT.601, 16 to 235',
+  'value range': 'outputs rounded to 8 bits; peak 255; truth 8 bits',
+  'SSIM': 'Gaussian window of 11, sigma 1.5, whole windows, K1 0.01, K2 0.03',
+  'consistency': 'mean square on the [0, 1] scale, times 1e5, as the SR3 paper',
+  'intervals': '95 %: bootstrap over images (1,000 Poisson resamples); FID, KID and IS '
+  '1.96 bootstrap standard errors',
+}
+_ABOUT = {
+  'bicubic': 'The input enlarged by the bicubic kernel.',
+  'lanczos': 'The input enlarged by the Lanczos kernel of 3 lobes.',
+}
+_RANKED = ('psnr', 'lpips_alex', 'lpips_vgg', 'consistency')
+_BINS = 24
+
+
+def table(
+  records: Records,
+  methods: dict[str, list[str]],
+  scale: float | None,
+  nets: Mapping[str, FeatureNet],
+  against: Reference | None,
+) -> dict[str, Row]:
+  """The table, with FID and KID against `against`, or the true images if it is None."""
+  probabilities = None
+  if 'inception' in nets:
+    probabilities = nets['inception'].probabilities
+    if against is None:
+      features = summary.gather_features(records, 'truth')
+      against = of_features(features, {'images': 'the true images themselves'})
+  methods = dict(methods)
+  if 'top1_error' in next(records.stream('truth'), {}):
+    methods['truth'] = ['truth']  # the classifier's own errors, the paper's baseline
+  return summary.table(
+    records,
+    methods,
+    scale=scale,
+    reference=against,
+    probabilities=probabilities,
+  )
+
+
+def write(
+  folder: epath.Path,
+  *,
+  title: str,
+  records: Records,
+  methods: dict[str, list[str]],
+  scale: float | None,
+  image_size: int | None,
+  rows: dict[str, Row],
+  sheets: list[dict[str, Any]],
+  left_out: list[dict[str, Any]],
+  protocol: dict[str, Any],
+  abouts: dict[str, str],
+  curves: dict[str, Any],
+  command: str = '',
+) -> None:
+  """Writes values.npz, report.json and report.html into `folder`.
+
+  Args:
+    folder: its pictures/ are there already.
+    title: of the page.
+    records: of single images.
+    methods: name -> its parts.
+    scale: magnification; with `image_size` it finds the paper's table.
+    image_size: side of the outputs, None if they differ.
+    rows: from `table`.
+    sheets: of pictures.
+    left_out: which metrics are missing, and why.
+    protocol: all that somebody needs to measure the same again.
+    abouts: method -> a sentence.
+    curves: of training.
+    command: what made this report.
+  """
+  scalars = {name: records.scalars(parts[0]) for name, parts in methods.items()}
+  keys = [key for key in METRICS if any(key in row for row in rows.values())]
+  _write_values(folder / 'values.npz', scalars)
+  report = {
+    'format': 1,
+    'title': title,
+    'protocol': protocol,
+    'metrics': [
+      {
+        'key': key,
+        'title': METRICS[key].title,
+        'digits': METRICS[key].digits,
+        'better': METRICS[key].better,
+        'about': METRICS[key].about,
+      }
+      for key in keys
+    ],
+    'perceptual': next(
+      (k for k in ('lpips_alex', 'lpips_vgg', 'fid', 'spectrum_db') if k in keys), None
+    ),
+    'methods': [{'name': n, 'about': (_ABOUT | abouts).get(n, '')} for n in rows],
+    'table': rows,
+    'left_out': left_out,
+    'images': len(next(iter(scalars.values()))['index']),
+    'paper': paper.table_for(scale, image_size, classified='top1_error' in keys),
+    'distributions': _distributions(scalars, keys),
+    'curves': curves,
+    'sheets': sheets,
+    'code': _code(),
+    'time': datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%dT%H:%M:%SZ'),
+    'command': command,
+  }
+  report = _finite(report)
+  logs.write_json(folder / 'report.json', report)
+  page = report_page.render(report, folder)
+  images.write_bytes(folder / 'report.html', page.encode())
+
+
+def list_hash(records: Records) -> str:
+  """Of the true images in their order: equal lists can be compared image by image."""
+  hashes = records.scalars('truth')['hash']
+  return hashlib.sha256(hashes.astype('<u8').tobytes()).hexdigest()[:16]
+
+
+def judges(
+  nets: Mapping[str, FeatureNet],
+  against: Reference | None,
+  classifier: Classifier | None,
+) -> dict[str, Any]:
+  """What a protocol says of networks and of the reference set."""
+  found: dict[str, Any] = {}
+  if nets:
+    found['networks'] = {
+      name: f'{net.about} ({net.fingerprint})' for name, net in nets.items()
+    }
+  if 'inception' in nets:
+    found['reference set'] = against.about if against else 'the true images'
+  if classifier is not None:
+    found['classifier'] = classifier.about
+  return found
+
+
+def machine() -> str:
+  """Devices and Python in a line."""
+  device = jax.devices()[0]
+  return (
+    f'{jax.device_count()} x {device.device_kind} ({device.platform}), '
+    f'{jax.process_count()} process(es), {platform.machine()}'
+  )
+
+
+def ranked(scalars: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
+  """Metric -> numbers of its best, median and worst image."""
+  found = {}
+  for key in _RANKED:
+    if key in scalars and len(scalars[key]):
+      order = np.argsort(scalars[key], kind='stable')
+      if METRICS[key].better == 'higher':
+        order = order[::-1]
+      places = {'best': order[0], 'median': order[len(order) // 2], 'worst': order[-1]}
+      found[key] = {k: int(scalars['index'][i]) for k, i in places.items()}
+  return found
+
+
+def with_spread(named: dict[str, np.ndarray], method: str) -> dict[str, np.ndarray]:
+  """Adds 'spread': how samples of a picture differ, as colours (dark is not at all)."""
+  samples = [p for n, p in named.items() if n == method or n.startswith(f'{method} ')]
+  spread = np.std(np.float32(samples), axis=0).mean(-1)
+  return named | {'spread': pictures.colours(spread)}
+
+
+def sheets(
+  first: Sequence[int],
+  ranked: Mapping[str, Mapping[str, int]],
+  methods: Sequence[str],
+  main: str,
+  samples: int,
+  scalars: Mapping[str, np.ndarray],
+  *,
+  inputs: bool = True,
+) -> list[dict[str, Any]]:
+  """Sheets of the pictures NUMBER_NAME.png: samples, then best, median and worst.
+
+  Args:
+    first: numbers of the images of the first sheet.
+    ranked: from the function of that name, of the main method.
+    methods: in the order of columns.
+    main: the method that has several samples.
+    samples: how many.
+    scalars: of the main method.
+    inputs: whether there are pictures of the inputs.
+  """
+  before = ['input'] if inputs else []
+  several = [f'{main} {i + 1}' for i in range(1, samples)]
+  spread = ['spread'] if samples > 1 else []
+  columns = [*before, *methods, *several, *spread, 'truth']
+  made = [_sheet('Samples', columns, [(f'image {i}', i) for i in first])]
+  place = {int(i): row for row, i in enumerate(scalars['index'])}
+  for key, picks in ranked.items():
+    metric = METRICS[key]
+    rows = [
+      (f'{k}: {scalars[key][place[i]]:.{metric.digits}f}, image {i}', i)
+      for k, i in picks.items()
+    ]
+    title = f'{metric.title} of {main}: best, median, worst'
+    made.append(_sheet(title, [*before, *methods, 'truth'], rows))
+  return made
+
+
+def _sheet(title, columns, rows) -> dict[str, Any]:
+  cells = lambda i: [f'pictures/{i:05d}_{column}.png' for column in columns]
+  return {
+    'title': title,
+    'columns': columns,
+    'rows': [{'label': text, 'cells': cells(i), 'index': i} for text, i in rows],
+  }
+
+
+def contact_sheet(folder: epath.Path, sheet: dict[str, Any]) -> np.ndarray:
+  """A sheet of report.json as one picture, uint8 [H, W, 3]."""
+  rows = [[images.read(folder / c) for c in row['cells']] for row in sheet['rows']]
+  return images.sheet(rows, sheet['columns'])
+
+
+def curves(workdir: epath.Path) -> dict[str, Any]:
+  """Losses and held-out PSNR of a run and its baseline, from their metrics.jsonl."""
+  found: dict[str, dict[str, list[list[float]]]] = {}
+  for name, folder in (('sr3', workdir), ('regression', workdir / 'regression')):
+    path = folder / 'metrics.jsonl'
+    if not path.exists():
+      continue
+    for line in path.read_text().splitlines():
+      try:
+        row = json.loads(line)
+      except ValueError:  # a torn last line
+        continue
+      for key, title in (('loss', 'loss'), ('eval_psnr', 'held-out PSNR dB')):
+        if isinstance(row.get(key), int | float):
+          found.setdefault(title, {}).setdefault(name, []).append(
+            [row['step'], row[key]]
+          )
+  return found
+
+
+def _write_values(path: epath.Path, scalars: Mapping[str, Mapping[str, np.ndarray]]):
+  """values.npz: 'index' and METHOD/METRIC of every image."""
+  index = next(iter(scalars.values()))['index']
+  values = {'index': index}
+  for name, columns in scalars.items():
+    for key in METRICS:
+      if key in columns and np.array_equal(columns['index'], index):
+        values[f'{name}/{key}'] = columns[key].astype(np.float32)
+  buffer = io.BytesIO()
+  np.savez_compressed(buffer, **values)
+  images.write_bytes(path, buffer.getvalue())
+
+
+def _distributions(scalars, keys) -> dict[str, Any]:
+  """Histograms of every per-image metric, one set of bins for all methods."""
+  found = {}
+  for key in keys:
+    columns = {n: c[key] for n, c in scalars.items() if key in c}
+    columns = {n: c[np.isfinite(c)] for n, c in columns.items()}
+    whole = np.concatenate([*columns.values(), np.zeros(0)])
+    if not len(whole) or whole.min() == whole.max() or key.startswith('top'):
+      continue
+    edges = np.histogram_bin_edges(whole, _BINS)
+    counts = {n: np.histogram(c, edges)[0].tolist() for n, c in columns.items()}
+    found[key] = {'edges': edges.tolist(), 'counts': counts}
+  return found
+
+
+def _code() -> dict[str, str]:
+  versions = {'sr3_jax': __version__, 'python': platform.python_version()}
+  for module in ('jax', 'flax', 'numpy'):
+    versions[module] = __import__(module).__version__
+  return versions
+
+
+def _finite(value: Any) -> Any:
+  """JSON has no inf or nan: numbers that aren't finite are left out of tables."""
+  if isinstance(value, dict):
+    kept = {k: _finite(v) for k, v in value.items()}
+    if kept.get('value') is _MISSING:
+      return _MISSING
+    return {k: v for k, v in kept.items() if v is not _MISSING}
+  if isinstance(value, list | tuple):
+    return [v for v in map(_finite, value) if v is not _MISSING]
+  if isinstance(value, float) and not np.isfinite(value):
+    return _MISSING
+  return value
+
+
+_MISSING = object()

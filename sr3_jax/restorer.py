@@ -1,0 +1,163 @@
+"""A model's restoration of batches, on all devices: compiled once, whatever the walk.
+
+Sample i of image j is a function of (seed, i, j) alone: neither the batch nor the
+number of devices changes it.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sr3_jax import degradations, images, logs, parallel, samplers
+from sr3_jax.sr3 import SR3
+
+# A walk is cut into stretches of this many steps, to show progress in between.
+STRETCH = 25
+OnSteps = Callable[[int], None]
+
+
+def keys(seed: int, index: jax.Array, sample: int | jax.Array) -> jax.Array:
+  """One key per image, a function of (seed, sample, index): [B] -> [B] keys."""
+  key = jax.random.fold_in(jax.random.key(seed), sample)
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+
+
+class Restorer:
+  """A model's restoration, compiled for all devices; parameters stay on them.
+
+  Args:
+    model: the model.
+    params: its weights, on the host or one device.
+    seed: of all noise.
+    room: steps of the longest walk that will be chosen; None is that of the model's
+      own, which is chosen at first.
+  """
+
+  def __init__(self, model: SR3, params: Any, seed: int, room: int | None = None):
+    self._params = parallel.replicate(params)
+    self.model, self._room = model, room
+    self._begin, self._advance, self._finish = _programs(model, seed)
+    if room is None:
+      self.choose(*model.walk)
+
+  def choose(self, gammas: np.ndarray, table: np.ndarray) -> None:
+    """Sets the walk of the calls to come: levels [steps + 1], table [steps, 4 or 5]."""
+    self.num_steps = 1 if self.model.method == 'regression' else len(table)
+    self._steps = parallel.replicate(samplers.steps(gammas, table, self._room))
+
+  @property
+  def is_random(self) -> bool:
+    """Whether samples of one image differ."""
+    return self.model.method != 'regression'
+
+  def __call__(
+    self,
+    condition: jax.Array,
+    batch: dict[str, jax.Array],
+    sample: int = 0,
+    on_steps: OnSteps = lambda steps: None,
+  ) -> jax.Array:
+    """Draws one image per condition.
+
+    Args:
+      condition: [D, b, h, w, C] over all devices.
+      batch: holds 'index', int32 [D, b], and 'label' for models with classes.
+      sample: number of the sample of each image.
+      on_steps: called with the number of sampling steps just done.
+
+    Returns:
+      [D, b, H, W, C] in [-1, 1].
+    """
+    index, label = batch['index'], batch.get('label')
+    number = parallel.shard(np.full(jax.local_device_count(), sample, np.int32))
+    x, carry = self._begin(condition, index, number)
+    for first in range(0, self.num_steps, STRETCH):
+      last = min(first + STRETCH, self.num_steps)
+      limits = parallel.replicate((np.int32(first), np.int32(last)))
+      carry = self._advance(
+        self._params, x, carry, self._steps, *limits, index, number, label
+      )
+      jax.block_until_ready(carry)
+      on_steps(last - first)
+    return self._finish(x, carry)
+
+
+@functools.lru_cache(maxsize=4)
+def _programs(model: SR3, seed: int) -> tuple[Callable[..., Any], ...]:
+  """`begin`, `advance` and `finish` for all devices.
+
+  Kept by model, so that a training run compiles them once and not at every evaluation.
+  """
+
+  def begin(condition, index, sample):
+    x = model.upsample(condition)
+    return x, model.begin(model.noise(keys(seed, index, sample[0]), x), x)
+
+  def advance(params, x, carry, steps, first, last, index, sample, label):
+    # Deterministic walks draw noise, too, and multiply it by zero.
+    noise = model.noise(keys(seed, index, sample[0]), x)
+
+    def one(i, carry):
+      step = jax.tree.map(lambda s: jax.lax.dynamic_slice_in_dim(s, i, 1), steps)
+      return model.advance(params, noise, x, carry, step, label)
+
+    return jax.lax.fori_loop(first, last, one, carry)
+
+  return (
+    parallel.pmap(begin),
+    parallel.pmap(advance, donate_argnums=(2,)),
+    parallel.pmap(model.finish),
+  )
+
+
+@functools.lru_cache(maxsize=4)
+def degrader(model: SR3, seed: int) -> Callable[[dict[str, jax.Array]], Any]:
+  """Compiled: batch [D, b, ...] -> truth, condition, and its enlargements.
+
+  The enlargements are those by kernels alone, by name: the baselines of any table.
+  """
+
+  def degrade(image, index):
+    hr = images.to_float(image)
+    condition = model.degrade(keys(seed, index, 0), hr)
+    enlarge = lambda kernel: jnp.clip(
+      degradations.resize(condition, *hr.shape[1:3], kernel), -1, 1
+    )
+    return hr, condition, {name: enlarge(name) for name in BASELINES}
+
+  degrade = parallel.pmap(degrade)
+  return lambda batch: degrade(batch['image'], batch['index'])
+
+
+# Enlargements by kernels alone, at no cost: in every table.
+BASELINES = ('bicubic', 'lanczos')
+
+
+@functools.lru_cache(maxsize=4)
+def reducer(model: SR3, seed: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  """Compiled: output [D, b, H, W, C], index -> it, degraded as the truth was."""
+
+  def reduce(output, index):
+    return model.degrade(keys(seed, index, 0), output)
+
+  return parallel.pmap(reduce)
+
+
+@contextlib.contextmanager
+def progress(total: int) -> Iterator[OnSteps]:
+  """Shows progress over `total` sampling steps; gives what to call with each few."""
+  done = 0
+  enabled = jax.process_index() == 0
+  with logs.Progress(total, unit='sampling step', enabled=enabled) as shown:
+
+    def on_steps(steps: int) -> None:
+      nonlocal done
+      done += steps
+      shown.update(done)
+
+    yield on_steps
