@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import io
 import itertools
+import os
 import re
 from collections.abc import Sequence
 
@@ -48,7 +49,9 @@ def locate(folder: epath.PathLike, cell: str) -> epath.Path:
     raise ReportError(f'{cell!r} is not a picture inside of the report folder')
   if file.suffix.lower() not in _TYPES:
     raise ReportError(f'{cell!r} is not a .png, .jpg or .webp picture')
-  if not file.resolve().is_relative_to(folder.resolve()):  # a link
+  # Links are followed; epath's resolve() doesn't.
+  inside = os.path.join(os.path.realpath(folder), '')
+  if not os.path.realpath(file).startswith(inside):
     raise ReportError(f'{cell!r} leads out of the report folder')
   return file
 
