@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import hashlib
 import http.client
+import importlib.util
 import json
 import os
 import pathlib
@@ -136,7 +137,7 @@ class Loaded:
   Attributes:
     tensors: by their PyTorch names.
     origin: file -> SHA-256 of what they came from in the first place.
-    standard: whether that is what `WEIGHTS` names.
+    standard: whether those are the files that `WEIGHTS` names.
   """
 
   tensors: Tensors
@@ -153,7 +154,7 @@ class Loaded:
   def source(self) -> str:
     """The files of `origin` in words, for a protocol."""
     files = ', '.join(f'{file} ({sha[:8]})' for file, sha in self.origin.items())
-    return files + ('' if self.standard else ', not the standard files')
+    return files + ('' if self.standard else ', not the published files')
 
 
 def folder() -> pathlib.Path:
@@ -178,18 +179,18 @@ def load(name: str, path: str = '', *, place: pathlib.Path | None = None) -> Loa
   """
   weights = WEIGHTS[name]
   given = pathlib.Path(path).expanduser().absolute() if path else None
+  place = given or place or folder()
   try:
     if given and not given.is_dir():
       return _read_file(given, weights)
-    return _from_folder(name, weights, given or place or folder(), fetch=not given)
+    return _from_folder(name, weights, place, fetch=not given)
   except WeightsMissing as error:
     raise WeightsMissing(f'{name}: {error}') from None
-  except WeightsError as error:  # only of files that were named
-    raise WeightsMissing(f'{name}: {given}: {error}') from None
+  except WeightsError as error:  # says nothing of where
+    raise WeightsMissing(f'{name}: {place}: {error}') from None
   except OSError as error:
-    raise WeightsMissing(
-      f'{name}: {error.filename or given or place}: {error.strerror or error}'
-    ) from None
+    where, why = error.filename or place, error.strerror or error
+    raise WeightsMissing(f'{name}: {where}: {why}') from None
 
 
 def _from_folder(
@@ -197,54 +198,63 @@ def _from_folder(
 ) -> Loaded:
   kept = place / f'{name}.safetensors'
   if kept.exists():
-    return _read_kept(kept, weights)
-  for source in weights.sources:
-    if fetch and not (place / source.file).exists():
-      try:
-        _fetch(source, place)
-      except (OSError, http.client.HTTPException) as error:
-        raise WeightsMissing(
-          f'not fetched ({_line(error)}): {_by_hand(weights, place)}'
-        ) from None
-  if not all((place / source.file).exists() for source in weights.sources):
-    raise WeightsMissing(_by_hand(weights, place))
-  tensors: Tensors = {}
-  for source in weights.sources:
-    path = place / source.file
-    if (digest := _sha256(path)) != source.sha256:
-      raise WeightsMissing(
-        f'{path} is not the file it should be (its SHA-256 is {digest}, not '
-        f'{source.sha256}): delete it and get it from {source.url}'
-      )
     try:
-      read = torch_weights.read(path)
+      return _read_kept(kept, weights)
     except WeightsError as error:
       raise WeightsMissing(
-        f'{path}: {error}; or copy {kept.name} from a machine that has it to {place}'
+        f'{kept}: {error}; delete it to have it made again'
       ) from None
-    tensors |= {
-      key: tensor for key, tensor in read.items() if key.startswith(source.keep)
-    }
+  missing = [s for s in weights.sources if not (place / s.file).exists()]
+  convertible = importlib.util.find_spec('torch') is not None
+  if missing and fetch and convertible:
+    try:
+      for source in missing:
+        _fetch(source, place)
+    except (OSError, http.client.HTTPException) as error:
+      raise WeightsMissing(
+        f'{_by_hand(missing, place)} (trying that failed: {_line(error)})'
+      ) from None
+  elif missing or not convertible:
+    steps = [_by_hand(missing, place)] if missing else []
+    if not convertible:
+      steps.append(
+        "pip install 'sr3_jax[convert]', whose PyTorch reads them once; or copy "
+        f'{kept.name} from a machine that has it to {place}'
+      )
+    raise WeightsMissing(', and '.join(steps))
+  tensors: Tensors = {}
+  for source in weights.sources:
+    tensors |= _read_source(source, place / source.file)
   origin = {source.file: source.sha256 for source in weights.sources}
   with contextlib.suppress(OSError):  # a folder may be read-only
     keep(kept, tensors, origin)
   return _loaded(tensors, origin, weights)
 
 
-def _by_hand(weights: Weights, place: pathlib.Path) -> str:
+def _by_hand(missing: list[Source], place: pathlib.Path) -> str:
   """What to download to where."""
-  wanted = [
-    f'{source.url} (SHA-256 {source.sha256})'
-    for source in weights.sources
-    if not (place / source.file).exists()
-  ]
-  return f'download {" and ".join(wanted)} into {place}'
+  files = [f'{source.url} (SHA-256 {source.sha256})' for source in missing]
+  return f'download {" and ".join(files)} into {place}'
+
+
+def _read_source(source: Source, path: pathlib.Path) -> Tensors:
+  if (digest := _sha256(path)) != source.sha256:
+    raise WeightsMissing(
+      f'{path} is not the file it should be (its SHA-256 is {digest}, not '
+      f'{source.sha256}): delete it and get it from {source.url}'
+    )
+  try:
+    tensors = torch_weights.read(path)
+  except WeightsError as error:
+    raise WeightsMissing(f'{path}: {error}') from None
+  return {key: value for key, value in tensors.items() if key.startswith(source.keep)}
 
 
 def _fetch(source: Source, place: pathlib.Path) -> None:
   """Downloads a file: under a temporary name, renamed once its checksum is right."""
   place.mkdir(parents=True, exist_ok=True)
-  progress = logs.Progress(max(1, source.size // _CHUNK), unit='MiB')
+  total = source.size // _CHUNK
+  progress = logs.Progress(total, unit='MiB', enabled=total > 10)
   digest, done = hashlib.sha256(), 0
   with (
     urllib.request.urlopen(source.url, timeout=_TIMEOUT) as response,
@@ -257,9 +267,9 @@ def _fetch(source: Source, place: pathlib.Path) -> None:
       progress.update(done // _CHUNK)
     if digest.hexdigest() != source.sha256:
       raise WeightsMissing(
-        f'{source.url} sent another file ({done:,} bytes, SHA-256 '
-        f'{digest.hexdigest()}, should be {source.size:,} bytes, {source.sha256}); '
-        'nothing was kept'
+        f'{source.url} sent something else: {done:,} bytes of SHA-256 '
+        f'{digest.hexdigest()}, should be {source.size:,} of {source.sha256}; nothing '
+        'was kept, try again later'
       )
   progress.close()
 
@@ -267,7 +277,9 @@ def _fetch(source: Source, place: pathlib.Path) -> None:
 @contextlib.contextmanager
 def _temporary(path: pathlib.Path) -> Iterator[BinaryIO]:
   """A file that gets its name only if the block ends well."""
-  with tempfile.NamedTemporaryFile(dir=path.parent, prefix='.', delete=False) as file:
+  with tempfile.NamedTemporaryFile(
+    dir=path.parent, prefix=f'.{path.name}.', delete=False
+  ) as file:
     try:
       yield file
       file.close()
@@ -295,16 +307,14 @@ def _read_file(path: pathlib.Path, weights: Weights) -> Loaded:
 
 
 def _read_kept(path: pathlib.Path, weights: Weights) -> Loaded:
-  try:
-    tensors = torch_weights.read(path)
-    with safetensors.safe_open(path, framework='numpy') as file:
-      metadata = file.metadata() or {}
-  except WeightsError as error:
-    raise WeightsMissing(f'{path}: {error}; delete it to have it made again') from None
+  """Raises: WeightsError."""
+  tensors = torch_weights.read(path)
+  with safetensors.safe_open(path, framework='numpy') as file:
+    metadata = file.metadata() or {}
   if 'tensors_sha256' not in metadata:  # not written by `keep`
     return _loaded(tensors, {path.name: _sha256(path)}, weights)
   if metadata['tensors_sha256'] != _digest(tensors):
-    raise WeightsMissing(f'{path} is damaged: delete it to have it made again')
+    raise WeightsError('is damaged, its checksum is wrong')
   return _loaded(tensors, json.loads(metadata['origin']), weights)
 
 
@@ -366,7 +376,7 @@ def main(argv: list[str] | None = None) -> None:
         loaded = load(name, place=place)
         print(f'  there, from {loaded.source}')
         continue
-    except WeightsMissing as error:
+    except (WeightsMissing, OSError) as error:
       print(f'error: {error}', file=sys.stderr)
       failed = True
       continue
