@@ -211,13 +211,14 @@ def _samples(reports: Sequence[Report]) -> tuple[dict[str, Any] | None, str]:
   titles = [title for title in seen if title in kept]
   columns = {}
   for title in sorted(titles, key=lambda t: t == 'truth'):  # the truth comes last
-    files = [[shown[i].get(title) for i in shared] for shown in found]
-    if _all_equal(files):
-      columns[title] = files[0]
-      continue
-    for report, own in zip(reports, files, strict=True):
-      if any(own):
-        columns[f'{report.name}: {title}'] = own
+    files = {
+      report.name: [shown[i].get(title) for i in shared]
+      for report, shown in zip(reports, found, strict=True)
+    }
+    if _all_equal(list(files.values())):
+      columns[title] = files[reports[0].name]
+    else:
+      columns |= {f'{name}: {title}': own for name, own in files.items() if any(own)}
   if not columns:
     return None, ''
   rows = [{'label': f'image {i}'} for i in shared]
@@ -227,9 +228,9 @@ def _samples(reports: Sequence[Report]) -> tuple[dict[str, Any] | None, str]:
 
 
 def _by_image(report: Report) -> dict[int, dict[str, epath.Path]]:
-  """Number of an image -> title of a column -> file, from all sheets of a report."""
+  """Number of an image -> title of a column -> file, of a report's samples."""
   found: dict[int, dict[str, epath.Path]] = {}
-  for sheet in report.data.get('sheets') or []:
+  for sheet in (report.data.get('sheets') or [])[:1]:
     for row in sheet['rows']:
       cells = [(t, c) for t, c in zip(sheet['columns'], row['cells'], strict=True) if c]
       index = row.get('index')

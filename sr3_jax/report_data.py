@@ -168,8 +168,8 @@ def _check(value: Any, wanted: Any, where: str) -> None:
   else:
     known = {str: 'a text', int: 'a whole number', dict: 'an object'}
     fits = isinstance(value, wanted) and not isinstance(value, bool)
-    if isinstance(value, int | float) and math.isfinite(value):
-      fits &= abs(value) <= _LARGEST  # axes have to be computed
+    if isinstance(value, int | float):
+      fits &= not _LARGEST < abs(value) < math.inf  # axes have to be computed
     _expect(fits, where, known.get(wanted, 'a number'))
 
 
