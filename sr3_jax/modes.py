@@ -88,6 +88,9 @@ def load_nets(
       keys = ['fid', 'kid', 'is'] if name == 'inception' else [name]
       left_out.append({'metrics': keys, 'why': str(error)})
       logging.warning('left out: %s: %s', ', '.join(keys), error)
+  if 'inception' in nets and nets['inception'].probabilities is None:
+    why = 'The weights of Inception come without its last layer, of the classes.'
+    left_out.append({'metrics': ['is'], 'why': why})
   return nets, left_out
 
 
