@@ -25,8 +25,8 @@ from sr3_jax import (
 
 DESCRIPTION = """\
 Two-alternative forced choice, as in the SR3 paper: people see a photograph and a
-model's output side by side for 3 seconds and say which is real. How often the output is
-taken for the photograph is the fool rate; 50 % is the best there is.
+model's output side by side for 3 seconds and choose. How often they prefer the output
+is the fool rate; at 50 % it can't be told from the photograph.
 """
 EPILOG = """\
 examples:
@@ -85,7 +85,7 @@ def make_parser() -> Parser:
     '--subjects',
     type=_count,
     metavar='N',
-    help='plans to make; default: 50 or a few more, until all is exactly even',
+    help='plans to make; default: 50 a task, or a few more until all is exactly even',
   )
   add('--seed', type=int, default=0, help='draws images, orders, sides; default: 0')
   add('--post', metavar='URL', help='where results are sent; /results for `serve`')
@@ -162,7 +162,8 @@ def _build(args: argparse.Namespace) -> int:
     )
   except ValueError as error:
     raise study_build.StudyError(str(error)) from None
-  subjects = args.subjects or -(-PAPER_SUBJECTS // design.cycle) * design.cycle
+  wanted = PAPER_SUBJECTS * len(design.tasks)
+  subjects = args.subjects or -(-wanted // design.cycle) * design.cycle
   total = study_build.count(design, inputs)
   with logs.Progress(total, unit='picture') as progress:
     key = study_build.build(

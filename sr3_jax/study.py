@@ -3,8 +3,8 @@
 Two-alternative forced choice (SR3 paper, section 4): two candidates for the same scene,
 a photograph and a model's output, are shown side by side for a fixed time; then the
 subject chooses. Task 1 shows the low-resolution input between them, task 2 doesn't. The
-fool rate is the share of trials in which the output is preferred; 50 % can't be beaten
-by being real. Nothing here touches files.
+fool rate is the share of trials in which the output is preferred; at 50 % outputs can't
+be told from photographs. Nothing here touches files.
 """
 
 import dataclasses

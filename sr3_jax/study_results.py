@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 FORMAT = 1
-MAX_BYTES = 1 << 20  # a study of 2000 trials takes a quarter of it
-MAX_TRIALS = 5000
+MAX_BYTES = 1 << 20  # the largest study takes three quarters of it
+MAX_TRIALS = 6000
 MAX_MS = 24 * 3600 * 1000
 SIDES = ('left', 'right')
 DEVICES = ('keyboard', 'mouse', 'touch', 'pen')

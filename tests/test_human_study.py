@@ -341,6 +341,32 @@ def test_a_telephone_shows_all_without_scrolling_sideways(browser, site):
   browser.assert_quiet()
 
 
+def test_a_missing_picture_and_another_tab_are_noticed(browser, site, tmp_path):
+  broken = tmp_path / 'site'
+  shutil.copytree(site, broken)
+  shutil.move(broken / 'pictures', broken / 'away')
+  browser.screen(1024, 768)
+  browser.begin(f'{broken.as_uri()}/index.html?subject=2')
+  browser.click('#practise')
+  assert 'did not load' in browser.find('#trouble').text
+  (broken / 'away').rename(broken / 'pictures')
+  browser.script('window.STUDY.seconds = 0.5')
+  browser.click('#retry')
+  browser.find('#stage img')
+  page = browser.driver.current_window_handle
+  browser.driver.switch_to.new_window('tab')
+  browser.driver.close()
+  browser.driver.switch_to.window(page)
+  browser.click('#stage button.left')
+  browser.find('#stage img')  # of the next pair, which nothing disturbs
+  browser.click('#stage button.left')
+  kept = 'return JSON.parse(Object.values(localStorage)[0]).answers'
+  assert [a['interrupted'] for a in browser.script(kept)] == [True, False]
+  (broken / 'plan.js').unlink()
+  browser.driver.refresh()
+  assert 'did not load' in browser.find('#trouble').text
+
+
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_both_schemes_reach_the_contrast_of_wcag_aa(browser, site, scheme):
   browser.screen(1024, 768, scheme)
@@ -357,7 +383,7 @@ def test_both_schemes_reach_the_contrast_of_wcag_aa(browser, site, scheme):
   assert (red > 200) == (scheme == 'light')
   browser.script("document.getElementById('number').value = 'x'")
   browser.click('#consent button')
-  assert browser.find('#number-error').text == 'Please give a number from 1 to 56.'
+  assert browser.find('#number-error').text == 'Please give a number from 1 to 104.'
   assert browser.script(FAINT) == []
   focus = 'const s = getComputedStyle(document.activeElement); return s.outlineWidth'
   assert browser.script(focus) == '3px'

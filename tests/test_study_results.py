@@ -45,7 +45,7 @@ def hostile(key):
     'format': (changed(format=2), 'format 2 is not known'),
     'bool': (changed(number=True), '"number" must be an integer'),
     'zero': (changed(number=0), '"number" must be an integer'),
-    'unknown subject': (changed(number=999), 'subject 999 of 56 is not in the plan'),
+    'unknown subject': (changed(number=999), 'subject 999 of 104 is not in the plan'),
     'id': (changed(id='../../etc/passwd'), '"id" must match'),
     'id type': (changed(id=['a'] * 32), '"id" must match'),
     'other study': (changed(study='0' * 16), 'is of study 0000000000000000, not of'),

@@ -8,11 +8,17 @@
 
 (() => {
   const STUDY = window.STUDY;
-  const STORE = `picture-study-${STUDY.study}`;
+  const STORE = `picture-study-${STUDY?.study}`;
   const REST_EVERY = 20; // pairs
   const ANSWER_SECONDS = 2; // for the estimate on the first page
   const KEYS = { ArrowLeft: 'left', 1: 'left', ArrowRight: 'right', 2: 'right' };
   const byId = (id) => document.getElementById(id);
+
+  if (!STUDY) {
+    byId('retry').addEventListener('click', () => location.reload());
+    show('trouble');
+    return;
+  }
 
   let session = load();
   let answer = null; // what to do with a choice, while one is wanted
