@@ -99,7 +99,7 @@ def scatter(
   parts.append(text(0, 14, y_title, 'axis'))
   parts.append(text(WIDTH - right, height - 6, x_title, 'axis', 'end'))
   places = [(across(p.x), up(p.y)) for p in points]
-  boxes = [(x - 6, y - 6, x + 6, y + 6) for x, y in places]
+  boxes = [_around(x, y, 6) for x, y in places]
   for point, (x, y) in zip(points, places, strict=True):
     marks = []
     if ends := _ends(point.x_range):
@@ -205,20 +205,22 @@ def lines(
   every = [point for points in kept for point in points]
   across = Scale([x for x, _ in every], left, WIDTH - right, 0)
   up = Scale([y for _, y in every], height - bottom, top, 0.12, log)
-  parts = svg.frame(across, up, (left, top, WIDTH - right, height - bottom))
-  ends = []
+  limits = (left, top, WIDTH - right, height - bottom)
+  parts = svg.frame(across, up, limits)
+  ends, boxes = [], []
   for line, points in zip(series, kept, strict=True):
     if points:
       outline = 'L'.join(f'{n(across(x))} {n(up(y))}' for x, y in points)
       x, y = across(points[-1][0]), up(points[-1][1])
       marks = [path(f'M{outline}', 'line'), marker(x, y, line.style)]
       parts.append(group(marks, line.style))
-      ends.append((y - 9, line.label, points[-1][1]))
-  lowest = top + _LINE
-  for y, label, _ in sorted(ends):  # from the top down, none on another
-    y = max(y, lowest)
-    lowest = y + _LINE
-    parts.append(text(WIDTH - right - 3, y, svg.fit(label, 200), 'label', 'end'))
+      ends.append(((x, y), line.label, points[-1][1]))
+      boxes += [_around(across(x), up(y), 2) for x, y in points]
+  boxes += [_around(*place, 6) for place, _, _ in ends]
+  for place, label, _ in ends:
+    x, y, anchor = _free_place(place, svg.fit(label, 200), boxes, limits)
+    boxes.append(_box(x, y, svg.fit(label, 200), anchor))
+    parts.append(text(x, y, svg.fit(label, 200), 'label', anchor))
   parts.append(text(0, 12, f'{y_title}, logarithmic' if log else y_title, 'axis'))
   parts.append(text(WIDTH - right, height - 6, x_title, 'axis', 'end'))
   said = '; '.join(f'{label} ends at {value:.4g}' for _, label, value in ends)
@@ -292,6 +294,10 @@ def _box(x, y, text, anchor) -> tuple[float, float, float, float]:
   width = svg.CHARACTER * len(text)
   left = x - width * {'start': 0, 'middle': 0.5, 'end': 1}[anchor]
   return left, y - 10, left + width, y + 3
+
+
+def _around(x: float, y: float, room: float) -> tuple[float, float, float, float]:
+  return x - room, y - room, x + room, y + room
 
 
 def _ends(interval: Range | None) -> Range | tuple[()]:

@@ -53,6 +53,7 @@ def render(report: Mapping[str, Any], folder: epath.PathLike) -> str:
     'paper': _paper(report),
     'samples': sheets[0] if sheets else None,
     'extremes': sheets[1:],
+    'widest': max((s['columns'] * (s['width'] + 8) for s in sheets[1:]), default=0),
     'plane': report_view.plane(
       [('', report['table'], list(styles))], report['metrics'], report.get('perceptual')
     ),
