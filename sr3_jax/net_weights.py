@@ -19,6 +19,7 @@ import os
 import pathlib
 import sys
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -211,8 +212,9 @@ def _from_folder(
       for source in missing:
         _fetch(source, place)
     except (OSError, http.client.HTTPException) as error:
+      why = error.reason if type(error) is urllib.error.URLError else error
       raise WeightsMissing(
-        f'{_by_hand(missing, place)} (trying that failed: {_line(error)})'
+        f'{_by_hand(missing, place)} (trying that failed: {_line(why)})'
       ) from None
   elif missing or not convertible:
     steps = [_by_hand(missing, place)] if missing else []
@@ -337,7 +339,7 @@ def _sha256(path: pathlib.Path) -> str:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def _line(error: BaseException) -> str:
+def _line(error: BaseException | str) -> str:
   return (' '.join(str(error).split()) or type(error).__name__)[:300]
 
 
