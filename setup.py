@@ -18,6 +18,7 @@ setuptools.setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   packages=['sr3_jax'],
+  package_data={'sr3_jax': ['templates/*', 'study_site/*']},
   python_requires='>=3.11',
   # Lower bounds that were installed together and tested.
   install_requires=[
@@ -28,6 +29,7 @@ setuptools.setup(
     'grain>=0.2.16',
     'imagecodecs>=2025.3.30',
     'jax>=0.10.2',
+    'jinja2>=3.1.5',
     'ml-collections>=1.0.0',
     'numpy>=2.1.0',
     'optax>=0.2.8',
@@ -35,6 +37,7 @@ setuptools.setup(
     'pillow>=11.0.0',
     'safetensors>=0.5.0',
     'scikit-image>=0.25.0',
+    'scipy>=1.14.0',
     'tensorflow-datasets>=4.9.10',
     'tifffile>=2025.1.10',
   ],
@@ -46,7 +49,19 @@ setuptools.setup(
     # Until 2.5.1 weights_only=True could be tricked (CVE-2025-32434).
     'convert': ['torch>=2.6'],
     'hub': ['huggingface_hub'],
-    'test': ['pytest', 'pytest-xdist', 'ruff'],
+    'classify': ['onnxruntime'],
+    'notebooks': ['ipykernel', 'matplotlib', 'nbclient'],
+    'test': [
+      'ipykernel',
+      'matplotlib',
+      'nbclient',
+      'onnx',
+      'onnxruntime',
+      'pytest',
+      'pytest-xdist',
+      'ruff',
+      'selenium',
+    ],
   },
   entry_points={
     'console_scripts': [
