@@ -86,14 +86,21 @@ def protocol_differences(reports: Sequence[Report]) -> list[tuple[str, list[str]
   return [(key, texts) for key, texts in rows if len(set(texts)) > 1]
 
 
-def why_unpaired(first: Report, other: Report) -> str:
-  """Why the images of two reports can't be compared one by one; '' if they can."""
+def other_images(first: Report, other: Report) -> str:
+  """Why two reports may be of other images; '' if they are of the same."""
   ours, theirs = (r.data['protocol'] for r in (first, other))
   for key in ('image list', 'truth'):
     if ours.get(key) != theirs.get(key):
       return f'their protocols name another {key}'
   if ours.get('image list') is None:
     return 'their protocols do not say which images'
+  return ''
+
+
+def why_unpaired(first: Report, other: Report) -> str:
+  """Why two reports can't be compared image by image; '' if they can."""
+  if reason := other_images(first, other):
+    return reason
   for report in (first, other):
     if not (report.folder / 'values.npz').exists():
       return f'{report.name} has no values.npz'

@@ -30,7 +30,7 @@ def render(reports: Sequence[Report], pairs: Sequence[compare.Pair]) -> str:
   metrics = compare.metrics_of(reports)
   names = [report.name for report in reports]
   table = merged(reports)
-  comparable = not any(compare.why_unpaired(reports[0], r) for r in reports[1:])
+  comparable = not any(compare.other_images(reports[0], r) for r in reports[1:])
   samples, note = _samples(reports) if comparable else (None, '')
   caption = (
     'Below a value: its 95 % interval over images and, if there are several sampling '
@@ -112,11 +112,11 @@ def remarks(reports: Sequence[Report]) -> list[str]:
   found = []
   for other in reports[1:]:
     if why := compare.why_unpaired(reports[0], other):
-      found.append(
-        f'{other.name} and {reports[0].name} are not compared image by image, for '
-        f'{why}: intervals are those of independent images, and a difference may come '
-        'from the images.'
-      )
+      text = f'{other.name} is not compared image by image, for {why}: intervals are '
+      text += 'those of independent images, wider than they need be for the same ones'
+      if compare.other_images(reports[0], other):
+        text += ', and a difference may come from the images alone'
+      found.append(f'{text}.')
   return found
 
 

@@ -77,7 +77,7 @@ def results(
         {
           n: table[n][m['key']]
           for n in names
-          if m['key'] in table.get(n, {}) and n not in _REFERENCES
+          if m['key'] in table.get(n, {}) and not n.endswith(_REFERENCES)
         },
         m,
       )

@@ -324,6 +324,22 @@ def test_reports_of_other_images_are_not_compared_in_pairs(folders, tmp_path):
   said = page.all_text()
   assert 'name another image list' in said and 'f00' in said
   assert not page.of('img') and 'best' not in said.split('No value is called best')[1]
+  # The same images without values of each: pictures yes, pairs no.
+  report_fixture.make(tmp_path / 'd', count=9)
+  (tmp_path / 'd' / 'values.npz').unlink()
+  reports = [report_data.load(p, p.name) for p in (folders / 'a', tmp_path / 'd')]
+  page = Page(compare_page.render(reports, compare.differences(*reports)))
+  assert 'd has no values.npz' in page.all_text() and page.of('img')
+
+
+def test_the_truth_is_never_the_best_method(tmp_path):
+  metric = {'key': 'e', 'title': 'Error', 'digits': 2, 'better': 'lower'}
+  table = {
+    n: {'e': {'value': v}} for n, v in {'a': 0.5, 'b': 0.4, 'truth': 0.1}.items()
+  }
+  view = report_view.results([metric], [('', table, list(table))], '')
+  marks = [row['entries'][0]['mark'] for row in view['groups'][0]['rows']]
+  assert marks == ['', 'best', '']
 
 
 # ------------------------------------------------------------------ the command
