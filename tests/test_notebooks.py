@@ -111,7 +111,7 @@ def test_step_by_step(compile_cache, tmp_path):
       'from_restore': restore_difference,
       'steps': SAMPLING_STEPS,
       'edge': [float(one), float(mean)],
-      'psnr_of_means': psnr_of_means,
+      'errors': errors.tolist(),
       'details': {name: score[1] for name, score in scores.items()},
       'by_steps': {name: [row[1] for row in rows] for name, rows in comparison.items()},
       'cascade': [list(first.shape[1:]), list(second[0].shape)],
@@ -126,8 +126,8 @@ def test_step_by_step(compile_cache, tmp_path):
     assert animation.n_frames == found['steps'] + 1
   one, mean = found['edge']
   assert one == pytest.approx(2 * mean)
-  # Averaging brings PSNR, and takes detail.
-  assert found['psnr_of_means'] == sorted(found['psnr_of_means'])
+  # Averaging takes error, and detail.
+  assert found['errors'] == sorted(found['errors'], reverse=True)
   details = found['details']
   assert details['SR3, mean of 8'] < 0.5 * details['SR3, one sample']
   # One step has decided nothing: both samplers give the first estimate.
@@ -159,12 +159,12 @@ def test_colab_evaluation(compile_cache, tmp_path):
     HOME=str(home),
   )
   assert found['images'] == 8
-  assert {'bicubic', 'regression', 'sr3'} <= set(found['methods'])
+  assert {'bicubic', 'sr3'} <= set(found['methods'])
   assert found['rows'] == found['metrics'] > 4
-  # Bicubic enlargement of photographs; the untrained networks are near it.
-  assert all(15 < value < 45 for value in found['psnr'].values())
+  # Photographs enlarged; the network, hardly trained, adds noise.
+  assert all(10 < value < 45 for value in found['psnr'].values())
   folder = work / 'evaluation'
-  with Image.open(folder / 'large' / 'picture_compare.png') as sheet:
+  with Image.open(folder / 'large' / 'picture_out_compare.png') as sheet:
     assert min(sheet.size) > 100
   report = json.loads((folder / 'tiny_run' / 'report' / 'report.json').read_text())
   assert report['table'].keys() == set(found['methods'])
