@@ -244,8 +244,8 @@
     await frame();
     interrupted = document.hidden;
     stage.replaceChildren(...images);
-    const start = performance.now();
     noteSize(images);
+    const start = performance.now();
     const end = await until(start, STUDY.seconds);
     const disturbed = interrupted;
     stage.replaceChildren(...['left', 'right'].map(choice));
