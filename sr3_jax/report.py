@@ -7,10 +7,13 @@ the pages, compare.py the differences.
 import argparse
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NoReturn
 
 from etils import epath
+
+from sr3_jax import compare, compare_page, images, report_page
+from sr3_jax.report_data import Report, ReportError, load, number
 
 DESCRIPTION = """\
 One report: makes its page, report.html, again from report.json and the pictures.
@@ -84,12 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       f'{", ".join(map(repr, names))}'
     )
 
-  from sr3_jax import compare, compare_page, images, report_data, report_page
-
   try:
-    reports = [
-      report_data.load(place, name) for place, name in zip(places, names, strict=True)
-    ]
+    reports = [load(place, name) for place, name in zip(places, names, strict=True)]
     folder = epath.Path(args.out) if args.out else reports[0].folder
     if len(reports) == 1:
       page = folder / 'report.html'
@@ -102,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       for line in lines(reports, pairs, width):
         print(printable(line))
     images.write_bytes(page, html.encode())
-  except (report_data.ReportError, images.ImageError) as error:
+  except (ReportError, images.ImageError) as error:
     parser.error(str(error))
   print(f'page: {page}')
   return 0
@@ -128,11 +127,16 @@ def names_of(places: Sequence[epath.Path]) -> list[str]:
   return [f'{i}: {name}' for i, name in enumerate(names, 1)]  # a report twice
 
 
-def lines(reports, pairs, width: int) -> Iterator[str]:
-  """What the command prints about several reports."""
-  from sr3_jax import compare, compare_page
-  from sr3_jax.report_data import number
+def lines(
+  reports: Sequence[Report], pairs: Sequence[compare.Pair], width: int
+) -> Iterator[str]:
+  """What the command prints about several reports.
 
+  Args:
+    reports: all, the first one first.
+    pairs: of `compare.differences` to the first.
+    width: of the terminal, in characters.
+  """
   metrics = compare.metrics_of(reports)
   protocol = compare.protocol_differences(reports)
   if protocol:
@@ -143,7 +147,7 @@ def lines(reports, pairs, width: int) -> Iterator[str]:
   table = compare_page.merged(reports)
   used = [m for m in metrics if any(m['key'] in row for row in table.values())]
   rows = [
-    [name, *(_value(row.get(m['key']), m['digits'], number) for m in used)]
+    [name, *(_value(row.get(m['key']), m['digits']) for m in used)]
     for name, row in table.items()
   ]
   yield from _aligned([['', *(m['title'] for m in used)], *rows], width)
@@ -171,7 +175,7 @@ def lines(reports, pairs, width: int) -> Iterator[str]:
     yield f'* {compare_page.chance(pairs)}'
 
 
-def _value(entry, digits: int, number) -> str:
+def _value(entry: Mapping[str, Any] | None, digits: int) -> str:
   return number(entry['value'], digits) if entry else '–'
 
 
