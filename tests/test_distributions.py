@@ -140,6 +140,21 @@ def test_kid_is_unbiased():
   assert min(values) < 0 < max(values)
 
 
+def test_kid_interval_leaves_out_pairs_of_an_image_with_itself():
+  x, y = np.float64(_features(8, seed=1)), np.float64(_features(5, seed=2))
+  low, high = distributions.kid_interval(x, y, 0.5, resamples=6, seed=3)
+  rng = np.random.default_rng(3)
+  kernel = lambda a, b: (np.dot(a, b) / 12 + 1) ** 3
+  values = []
+  for _ in range(6):
+    rows = rng.integers(0, 8, 8)
+    within = [kernel(x[i], x[j]) for i in rows for j in rows if i != j]
+    across = [kernel(x[i], b) for i in rows for b in y]
+    values.append(np.mean(within) - 2 * np.mean(across))
+  half = 1.96 * np.std(values, ddof=1)
+  np.testing.assert_allclose((low, high), (0.5 - half, 0.5 + half))
+
+
 @pytest.mark.parametrize('most', (2000, 30))
 def test_kid_interval_is_as_wide_as_repeating_says(most):
   y = _features(60, seed=1)
