@@ -1,11 +1,12 @@
 """Per-image values of an evaluation, kept as they come: what makes it resumable.
 
 A part is one method's images ('bicubic', 'sr3/0', 'sr3/1', 'truth'). Its values arrive
-in batches; each becomes one file PART/BATCH-PROCESS.npz, written whole or not at all,
+in batches; each becomes one file PART/BATCH-IMAGES.npz, written whole or not at all,
 so that a killed evaluation goes on where it was and memory doesn't grow with the number
 of images. Nothing in the files is a pickle.
 """
 
+import hashlib
 import io
 import json
 from collections.abc import Iterator
@@ -38,7 +39,10 @@ class Records:
 
   def add(self, part: str, batch: int, values: Values) -> None:
     """Keeps the values of a batch of this process's images."""
-    name = f'{batch:08d}-{jax.process_index()}.npz'
+    # Another batch size or number of processes makes other batches of the same number:
+    # these must not replace what was there.
+    held = hashlib.sha256(values['index'].astype('<i8').tobytes()).hexdigest()[:8]
+    name = f'{batch:08d}-{held}.npz'
     self._done(part).update(values['index'].tolist())
     if self.folder is None:
       self._memory.setdefault(part, {})[name] = values
@@ -46,13 +50,6 @@ class Records:
     buffer = io.BytesIO()
     np.savez(buffer, **values)
     images.write_bytes(self.folder / part / name, buffer.getvalue())
-
-  def parts(self) -> list[str]:
-    """The parts of which there is something."""
-    if self.folder is None:
-      return list(self._memory)
-    found = {path.parent for path in self.folder.glob('**/*.npz')}
-    return sorted(str(path.relative_to(self.folder)) for path in found)
 
   def stream(self, part: str) -> Iterator[Values]:
     """The values of a part, batch by batch, in the order of the batches.
@@ -71,7 +68,10 @@ class Records:
         yield {key: value[fresh] for key, value in values.items()}
 
   def scalars(self, part: str) -> Values:
-    """All one-number values of a part, sorted by image: small even for 50,000."""
+    """One-number values of a part, sorted by image: small even for 50,000.
+
+    Only what all images have: some are too small for SSIM.
+    """
     collected: dict[str, list[np.ndarray]] = {}
     for values in self.stream(part):
       for key, value in values.items():
@@ -79,7 +79,7 @@ class Records:
           collected.setdefault(key, []).append(value)
     whole = {key: np.concatenate(value) for key, value in collected.items()}
     order = np.argsort(whole['index']) if whole else []
-    return {key: value[order] for key, value in whole.items()}
+    return {k: value[order] for k, value in whole.items() if len(value) == len(order)}
 
   def _done(self, part: str) -> set[int]:
     """The images of a part that are there; read from its files once."""
@@ -102,8 +102,11 @@ class Records:
     path = self.folder / part / name
     try:
       with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-        return {key: file[key] for key in file.files}
-    except (ValueError, KeyError, OSError, EOFError) as error:
+        values = {key: file[key] for key in file.files}
+      if len({len(values['index']), *map(len, values.values())}) > 1:
+        raise ValueError('not one value for each image')
+      return values
+    except Exception as error:  # zip and array headers fail in any way
       logging.warning('%s: damaged, measured again (%s)', path, error)
       return None
 
@@ -130,5 +133,8 @@ def _prepare(folder: epath.Path, made_by: dict) -> None:
     except ValueError:
       pass
     logging.info('%s: of other weights, images or settings: measuring anew', folder)
-    folder.rmtree()
+    # made_by.json goes last: after a kill in between what is left must not look new.
+    for old in folder.iterdir():
+      if old.is_dir():
+        old.rmtree()
   images.write_bytes(path, json.dumps(made_by, indent=2).encode())
