@@ -140,6 +140,11 @@ def _batch(
     item = items[place]
     try:
       pixels = {key: images.read(path) for key, path in item.files.items()}
+      for key, image in pixels.items():
+        wanted = item.input_size if key == INPUT else item.size
+        # A header may promise another size, EXIF behind the pixels turn the image.
+        if image.shape[:2] != wanted:
+          raise images.ImageError(f'{item.files[key]}: not the size its header says')
     except images.ImageError as error:
       logging.warning('left out: %s', error)
       continue
