@@ -190,12 +190,12 @@ def top_k_hits(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     network that says the same of all classes hits nothing.
 
   Raises:
-    ValueError: a label that the classifier doesn't have.
+    ClassifierError: a label that the classifier doesn't have.
   """
   logits, labels = np.asarray(logits), np.asarray(labels)
   classes = logits.shape[1]
   if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
-    raise ValueError(
+    raise ClassifierError(
       f'labels go from {labels.min()} to {labels.max()}, the classifier has classes '
       f'0 to {classes - 1}'
     )

@@ -84,10 +84,11 @@ class Scorer:
     gathered = parallel.gather(values | {'index': batch['index']})
     kept = {name: value[mask] for name, value in gathered.items()}
     if self.classifier is not None and 'label' in batch:
-      logits = self.classifier.logits(parallel.gather(image)[mask])
-      labels = parallel.gather(batch['label'])[mask]
+      shown, labels = parallel.gather((image, batch['label']))
+      # Of the last batch a process may have nothing.
+      logits = self.classifier.logits(shown[mask]) if mask.any() else np.zeros((0, 1))
       for k in (1, 5):
-        missed = 1.0 - top_k_hits(logits, labels, k)
+        missed = 1.0 - top_k_hits(logits, labels[mask], k)
         kept[f'top{k}_error'] = missed.astype(np.float32)
     return kept
 
