@@ -76,6 +76,13 @@ def test_unpaired_intervals_are_exact_for_normal_means():
   assert found.value == 1 and found.images == 0 and found.differs
 
 
+def test_beside_an_exact_value_the_interval_is_that_of_the_other():
+  exact = {'value': 10.0, 'low': 10.0, 'high': 10.0}
+  skewed = {'value': 11.0, 'low': 10.5, 'high': 14.0}
+  assert compare.unpaired_difference(exact, skewed).interval == (0.5, 4.0)
+  assert compare.unpaired_difference(skewed, exact).interval == (-4.0, -0.5)
+
+
 def test_unpaired_intervals_keep_their_skew_and_cover():
   # Means of exponential values: their intervals are not symmetric.
   rng = np.random.default_rng(1)

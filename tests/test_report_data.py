@@ -161,7 +161,7 @@ def test_the_best_is_that_of_the_metric_s_direction():
   )
   assert choose('higher') == {'c'}
   assert choose('lower') == {'a'}
-  assert choose('1 is right') == {'a'}
+  assert choose('1 is right', d=0.2) == {'a'}
   assert choose('') == set()
   assert choose('higher', d=2.001) == {'c', 'd'}  # what is shown is the same
   assert choose('higher', d=math.nan) == {'c'}
