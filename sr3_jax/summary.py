@@ -194,12 +194,14 @@ def _pixel_scores(
     # Images of other sizes may lack a value (SSIM) or have another number of rings.
     common = [k for k in sums if not total or np.shape(total.get(k)) == sums[k].shape]
     total = {k: total[k] + sums[k] if total else sums[k] for k in common}
-  found = {key: total[key] / total['weight'] for key in _MEANS if key in total}
-  if 'power' in total:
-    power, truth = total['power'], total['power_truth']
-    if scale is not None and scale > 1:
-      found['detail'] = np.asarray(metrics.detail(power, truth, scale))
-    found['spectrum_db'] = np.asarray(metrics.spectrum_distance(power, truth))
+  # A resample of very few images may have none.
+  with np.errstate(invalid='ignore'):
+    found = {key: total[key] / total['weight'] for key in _MEANS if key in total}
+    if 'power' in total:
+      power, truth = total['power'], total['power_truth']
+      if scale is not None and scale > 1:
+        found['detail'] = np.asarray(metrics.detail(power, truth, scale))
+      found['spectrum_db'] = np.asarray(metrics.spectrum_distance(power, truth))
   return {
     key: {'value': float(value[0]), 'samples': value[1:]}
     for key, value in found.items()
