@@ -261,10 +261,10 @@ def curves(workdir: epath.Path) -> dict[str, Any]:
       except ValueError:  # a torn last line
         continue
       for key, title in (('loss', 'loss'), ('eval_psnr', 'held-out PSNR dB')):
-        if isinstance(row.get(key), int | float):
-          found.setdefault(title, {}).setdefault(name, []).append(
-            [row['step'], row[key]]
-          )
+        point = [row.get('step'), row.get(key)]
+        # A run that diverged has losses that are no numbers.
+        if all(isinstance(v, int | float) and np.isfinite(v) for v in point):
+          found.setdefault(title, {}).setdefault(name, []).append(point)
   return found
 
 
