@@ -20,12 +20,13 @@ def _photo(height, width):
   return image[None].astype(np.float32) / 127.5 - 1
 
 
-def _pillow(image, height, width):
-  """Bicubic on float pixels: Pillow's mode F, one channel at a time."""
+def _pillow(image, height, width, kernel='BICUBIC'):
+  """Resizing of float pixels: Pillow's mode F, one channel at a time."""
   planes = [Image.fromarray(np.ascontiguousarray(plane)) for plane in image[0].T]
   assert planes[0].mode == 'F'
   # .T has turned the picture on its side: so are the sizes.
-  planes = [plane.resize((height, width), Image.Resampling.BICUBIC) for plane in planes]
+  method = Image.Resampling[kernel]
+  planes = [plane.resize((height, width), method) for plane in planes]
   return np.stack([np.asarray(plane) for plane in planes]).T[None]
 
 
@@ -45,6 +46,28 @@ def test_resize_is_pillows_bicubic(size, to):
   found = degradations.resize(image, *to)
   assert found.dtype == jnp.float32
   np.testing.assert_allclose(found, _pillow(image, *to), atol=1e-6)
+
+
+@pytest.mark.parametrize('kernel', ['lanczos', 'bilinear'])
+@pytest.mark.parametrize(('size', 'to'), [((64, 96), (16, 24)), ((30, 25), (40, 56))])
+def test_other_kernels_are_pillows(kernel, size, to):
+  image = _photo(*size)
+  found = degradations.resize(image, *to, kernel)
+  np.testing.assert_allclose(found, _pillow(image, *to, kernel.upper()), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('size', 'middle'), [((128, 128), (28, 28)), ((128, 192), (28, 42))]
+)
+def test_through_a_still_smaller_image(size, middle):
+  """The paper's classification test: what the middle lost does not come back."""
+  hr = _photo(*size)
+  degrade = partial(degradations.super_resolution, scale=4, through=28)
+  small = jax.jit(degrade)(KEY, hr)
+  truth = _pillow(_pillow(hr, *middle), size[0] // 4, size[1] // 4)
+  np.testing.assert_allclose(small, truth, atol=1e-5)
+  plain = degradations.super_resolution(KEY, hr, scale=4)
+  assert np.abs(small - plain).max() > 0.05
 
 
 @pytest.mark.parametrize('scale', [2, 8])

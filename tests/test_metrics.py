@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import skimage.data
+from skimage.color import rgb2ycbcr
 from skimage.filters import gaussian
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
@@ -69,6 +70,39 @@ def test_psnr_of_quantized_images_is_the_one_of_their_png_files():
   got = metrics.psnr(metrics.quantize(np.float32(image)), metrics.quantize(truth))
   want = [peak_signal_noise_ratio(t, x) for x, t in zip(*files, strict=True)]
   np.testing.assert_allclose(got, want, atol=1e-4)
+
+
+def test_luma_equals_scikit_image():
+  """Also that its PSNR is "PSNR (Y)": of 255 levels, though luma has 219."""
+  truth = photos(32)
+  image = noisy(truth, 0.1)
+  y, y_truth = (np.asarray(metrics.luma(x)) for x in (image, truth))
+  assert y.shape == (4, 32, 32, 1)
+  wanted = [rgb2ycbcr((np.float64(x) + 1) / 2)[..., :1] for x in (image, truth)]
+  np.testing.assert_allclose((y + 1) * 127.5, wanted[0], atol=1e-4)
+  psnr = [
+    peak_signal_noise_ratio(t, x, data_range=255) for x, t in zip(*wanted, strict=True)
+  ]
+  np.testing.assert_allclose(metrics.psnr(y, y_truth), psnr, atol=1e-3)
+
+
+def test_luma_of_grey_and_its_ends():
+  grey = np.linspace(-1, 1, 9, dtype=np.float32).reshape(1, 3, 3, 1)
+  y = metrics.luma(grey)
+  colour = np.broadcast_to(grey, (1, 3, 3, 3))
+  np.testing.assert_allclose(y, metrics.luma(colour), atol=1e-6)
+  levels = (np.asarray(y).ravel() + 1) * 127.5
+  np.testing.assert_allclose(levels, np.linspace(16, 235, 9), atol=1e-3)
+
+
+def test_crop_border():
+  image = photos(24)[:, :, :19]
+  cropped = metrics.crop_border(image, 4)
+  np.testing.assert_array_equal(cropped, image[:, 4:-4, 4:-4])
+  np.testing.assert_array_equal(metrics.crop_border(image, 0), image)
+  assert metrics.crop_border(image, 9).shape == (4, 6, 1, 3)
+  with pytest.raises(ValueError, match='border of 10 leaves nothing of 24 x 19'):
+    metrics.crop_border(image, 10)
 
 
 def test_quantize_keeps_levels_and_clips():
