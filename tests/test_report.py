@@ -398,6 +398,7 @@ def test_what_strangers_write_does_not_steer_the_terminal():
     (['.'], 'no report.json in it'),
     (['damaged.json'], 'damaged JSON'),
     (['future.json'], 'format 2'),
+    (['hostile.json'], 'table.a?[2J b.psnr is not an object'),
     (['{a}', '{b}', '--names', 'x'], '2 different names'),
     (['{a}', '{b}', '--names', 'x', 'x'], '2 different names'),
     ([], 'required'),
@@ -408,6 +409,9 @@ def test_mistakes_end_in_one_line(folders, tmp_path, monkeypatch, capsys, argv, 
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'damaged.json').write_text('{')
   (tmp_path / 'future.json').write_text('{"format": 2}')
+  hostile_ = json.loads((folders / 'a' / 'report.json').read_text())
+  hostile_['table'] = {'a\x1b[2J\nb': {'psnr': 1}}
+  (tmp_path / 'hostile.json').write_text(json.dumps(hostile_))
   argv = [a.format(a=folders / 'a', b=folders / 'b') for a in argv]
   with pytest.raises(SystemExit) as exit_:
     run(*argv)

@@ -63,7 +63,8 @@ def show(browser, address, width=1280, scheme='light'):
   }
   browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', screen)
   feature = {'name': 'prefers-color-scheme', 'value': scheme}
-  browser.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': [feature]})
+  media = {'media': 'screen', 'features': [feature]}
+  browser.execute_cdp_cmd('Emulation.setEmulatedMedia', media)
   browser.get(address)
 
 
@@ -174,8 +175,10 @@ def test_a_tap_flicks_too(browser, pages):
 
 
 def test_all_is_open_on_paper(browser, pages):
-  show(browser, pages['report'], scheme='dark')
-  browser.execute_cdp_cmd('Emulation.setEmulatedMedia', {'media': 'print'})
+  show(browser, pages['report'])
+  dark = {'name': 'prefers-color-scheme', 'value': 'dark'}
+  on_paper = {'media': 'print', 'features': [dark]}
+  browser.execute_cdp_cmd('Emulation.setEmulatedMedia', on_paper)
   browser.execute_script("window.dispatchEvent(new Event('beforeprint'))")
   back, closed = browser.execute_script("""
     const closed = document.querySelectorAll('details:not([open])');
