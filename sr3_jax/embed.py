@@ -97,7 +97,7 @@ def embed(
       else:
         kept[s].append([found.get(file) for file in row])
   if left:
-    note += f' {left} rows of pictures did not fit and are left out.'
+    note += f' Rows of pictures that did not fit and are left out: {left}.'
   return kept, note
 
 
