@@ -96,12 +96,12 @@ def test_luma_of_grey_and_its_ends():
 
 
 def test_crop_border():
-  image = photos(24)[:, :, :19]
+  image = photos(24)[:, :, :20]
   cropped = metrics.crop_border(image, 4)
   np.testing.assert_array_equal(cropped, image[:, 4:-4, 4:-4])
   np.testing.assert_array_equal(metrics.crop_border(image, 0), image)
-  assert metrics.crop_border(image, 9).shape == (4, 6, 1, 3)
-  with pytest.raises(ValueError, match='border of 10 leaves nothing of 24 x 19'):
+  assert metrics.crop_border(image, 9).shape == (4, 6, 2, 3)
+  with pytest.raises(ValueError, match='border of 10 leaves nothing of 24 x 20'):
     metrics.crop_border(image, 10)
 
 
