@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import io
 import json
-import zipfile
 from collections.abc import Iterable
 from typing import Any
 
@@ -117,6 +116,21 @@ def _over_processes(moments: Moments, kept: np.ndarray) -> tuple[Moments, np.nda
   return functools.reduce(merge, each), kept[np.isfinite(kept[:, 0])]
 
 
+def check(reference: Reference, net: FeatureNet) -> None:
+  """Makes sure that statistics are of features like a network's.
+
+  Raises:
+    StatisticsError: they have another number of values.
+  """
+  image = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
+  wanted = jax.eval_shape(net.apply, net.params, image).shape[1]
+  if reference.moments.mean.size != wanted:
+    raise StatisticsError(
+      f'{reference.about.get("file", "the reference set")}: statistics of '
+      f'{reference.moments.mean.size} features, {net.name} has {wanted}'
+    )
+
+
 def save(path: epath.PathLike, reference: Reference) -> None:
   """Writes a file that `load` reads, whole or not at all."""
   buffer = io.BytesIO()
@@ -143,15 +157,23 @@ def load(path: epath.PathLike) -> Reference:
     with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
       stored = {name: file[name] for name in file.files}
     mean, covariance = (np.asarray(stored[k], np.float64) for k in ('mu', 'sigma'))
-    size = mean.shape[0]
+    features = stored.get('features')
+    size = mean.size
     if mean.shape != (size,) or covariance.shape != (size, size):
       raise ValueError(f'mu {mean.shape} and sigma {covariance.shape} do not fit')
-    count = int(stored.get('count', 0)) or 50_000  # only scales what is divided by it
+    if features is not None and (features.shape[1:] != (size,) or len(features) < 2):
+      raise ValueError(f'mu {mean.shape} and features {features.shape} do not fit')
+    known = [mean, covariance] + ([] if features is None else [features])
+    if not all(np.isfinite(array).all() for array in known):
+      raise ValueError('numbers that are not finite')
+    count = int(stored.get('count', 50_000))  # only scales what is divided by it
+    if count < 2:
+      raise ValueError(f'of {count} images')
     moments = Moments(count, mean, covariance * (count - 1))
     about = json.loads(str(stored['about'])) if 'about' in stored else {}
-    return Reference(moments, stored.get('features'), {'file': path.name} | about)
+    return Reference(moments, features, {'file': path.name} | about)
   except FileNotFoundError:
     raise StatisticsError(f'{path}: no such file') from None
-  except (ValueError, KeyError, OSError, TypeError, zipfile.BadZipFile) as error:
-    reason = ' '.join(str(error).split())
+  except Exception as error:  # zip and array headers fail in any way
+    reason = ' '.join(str(error).split()) or type(error).__name__
     raise StatisticsError(f'{path}: not reference statistics ({reason})') from None
