@@ -6,9 +6,9 @@ results: outputs are matched to true images by their file names.
 
 import argparse
 import hashlib
-import json
 import pathlib
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,10 +24,12 @@ examples:
   python -m sr3_jax.evaluate --truth=truth --outputs mine=runs/a other=/data/theirs
   python -m sr3_jax.evaluate --truth=truth --inputs=small --outputs=mine --border=4
 
-Files belong together by their names without extensions (a.png, a.jpg). A killed run goes
-on where it was. Weights of networks: python -m sr3_jax.net_weights --help.
+Files belong together by their names without extensions (a.png, a.jpg). A killed run
+goes on where it was. Weights of networks: python -m sr3_jax.net_weights --help.
 """
 NETWORKS = ('inception', 'lpips_alex', 'lpips_vgg')
+# Names that mean something else in tables, pictures or batches.
+TAKEN = ('truth', 'input', 'bicubic', 'lanczos', 'mask', 'index', 'label')
 REFERENCES = pathlib.Path('~/.cache/sr3_jax/reference')
 
 
@@ -50,32 +52,47 @@ def make_parser() -> Parser:
     help="what is measured; without NAME= the folder's name",
   )
   add('--inputs', type=path, metavar='DIR', help='the small images, if there are any')
-  add('--report', type=path, default=path('report'), metavar='DIR', help='where to')
-  add('--border', type=int, default=0, help='pixels that PSNR and SSIM leave out')
+  add(
+    '--report',
+    type=path,
+    default=path('report'),
+    metavar='DIR',
+    help='folder of the report; default: report',
+  )
+  number = {'type': int, 'metavar': 'N'}
+  add(
+    '--border',
+    **number,
+    default=0,
+    help='pixels at every side that PSNR and SSIM leave out; default: 0',
+  )
   add(
     '--networks',
     nargs='*',
     choices=NETWORKS,
     default=NETWORKS,
-    help='for FID, KID and IS, and for LPIPS; default: all; without names: none',
+    metavar='NAME',
+    help=f'{", ".join(NETWORKS)}: for FID, KID and IS, and for LPIPS; default: all '
+    'three; without names: none',
   )
-  add('--weights', default='', metavar='DIR', help='folder of their weights')
+  add('--weights', default='', metavar='DIR', help='of the networks; default: ~/.cache')
   add(
     '--reference',
     type=path,
     metavar='FILE',
     help='for FID and KID: statistics (.npz) or a folder; default: the true images',
   )
-  add('--classifier', default='', metavar='ONNX', help='for error rates')
-  add('--labels', type=path, metavar='FILE', help='lines "NAME CLASS" for them')
-  add('--batch_size', type=int, default=8, help='images at a time; default: 8')
-  add('--num_images', type=int, default=8, help='pictures of the first sheet')
-  add('--cache', default=CACHE, metavar='DIR', help='compiled programs')
+  add('--classifier', default='', metavar='FILE', help='ONNX, for error rates')
+  add('--labels', type=path, metavar='FILE', help='its classes: lines "NAME CLASS"')
+  add('--batch_size', **number, default=8, help='images at a time; default: 8')
+  add('--num_images', **number, default=8, help='images shown; default: 8')
+  add('--cache', default=CACHE, metavar='DIR', help='compiled programs, kept here')
   return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
+  argv = sys.argv[1:] if argv is None else argv
   parser = make_parser()
   args = parser.parse_args(argv)
   outputs = _outputs(parser, args.outputs)
@@ -99,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     reference.StatisticsError,
   )
   try:
-    run(args, outputs)
+    run(args, outputs, f'{parser.prog} {shlex.join(argv)}')
   except known as error:
     parser.error(str(error))
   except OSError as error:
@@ -114,19 +131,22 @@ def _outputs(parser: Parser, texts: Sequence[str]) -> dict[str, pathlib.Path]:
   """Method -> folder."""
   found = {}
   for text in texts:
-    name, _, folder = text.rpartition('=')
-    path = pathlib.Path(folder)
+    name, equals, folder = text.partition('=')
+    path = pathlib.Path(folder if equals else text)
+    name = name if equals else ''
     name = name or path.resolve().name
     if not re.fullmatch(r'[A-Za-z0-9_. -]{1,60}', name) or name.startswith('.'):
       parser.error(f'--outputs {text}: {name!r} is no name; give NAME=DIR')
-    if name in ('truth', 'input', 'bicubic', 'lanczos', *found):
+    if name in (*TAKEN, *found):
       parser.error(f'--outputs {text}: the name {name!r} is taken; give NAME=DIR')
     found[name] = path
   return found
 
 
-def run(args: argparse.Namespace, outputs: dict[str, pathlib.Path]) -> None:
-  """Measures, and writes the report."""
+def run(
+  args: argparse.Namespace, outputs: dict[str, pathlib.Path], command: str
+) -> None:
+  """Measures, and writes the report, which says by which command."""
   from absl import logging
   from etils import epath
 
@@ -150,7 +170,12 @@ def run(args: argparse.Namespace, outputs: dict[str, pathlib.Path]) -> None:
     logging.warning(
       '%d of %d images left out', len(left_out), len(left_out) + len(items)
     )
-  nets, missing = modes.load_nets(args.networks, args.weights)
+  side = min(min(item.size) for item in items)
+  if side <= 2 * args.border:
+    raise image_sets.ImageSetError(
+      f'--border={args.border} leaves nothing of images of {side} pixels'
+    )
+  nets, missing = modes.load_nets(args.networks, args.weights, side)
   judge = classifier.load(args.classifier) if args.classifier else None
   labels = _labels(args.labels, items) if judge else None
   against = _reference(args, nets)
@@ -158,7 +183,8 @@ def run(args: argparse.Namespace, outputs: dict[str, pathlib.Path]) -> None:
     'files': image_sets.fingerprint(items),
     'border': args.border,
     'networks': {name: net.fingerprint for name, net in nets.items()},
-    'classifier': args.classifier,
+    'classifier': judge.fingerprint if judge else None,
+    'labels': None if labels is None else hashlib.sha256(labels).hexdigest(),
     'sr3_jax': __version__,
   }
   folder = epath.Path(args.report)
@@ -174,6 +200,8 @@ def run(args: argparse.Namespace, outputs: dict[str, pathlib.Path]) -> None:
       _measure(scorer, kept, number, batch, methods)
       done += int(batch['mask'].sum())
       progress.update(done)
+  if not len(kept.scalars('truth').get('index', ())):
+    raise image_sets.ImageSetError(f'{args.truth}: not one image could be read')
   scale = _scale(items)
   parts = {name: [name] for name in methods}
   rows = report_writer.table(kept, parts, scale, nets, against)
@@ -196,12 +224,13 @@ def run(args: argparse.Namespace, outputs: dict[str, pathlib.Path]) -> None:
     rows=rows,
     sheets=sheets,
     left_out=missing + _without(args, judge),
-    protocol=_protocol(args, items, kept, nets, against, judge, outputs),
+    protocol=_protocol(args, items, left_out, kept, nets, against, judge, outputs),
     abouts={
-      name: f'Images of the folder {path.name}.' for name, path in outputs.items()
+      name: f'Images of the folder {path.resolve().name}.'
+      for name, path in outputs.items()
     },
     curves={},
-    command='python -m sr3_jax.evaluate ' + ' '.join(sys.argv[1:]),
+    command=command,
   )
   print(summary.format_table(summary.values(rows)))
   print(f'report: {folder / "report.html"} ({len(values["index"])} images)')
@@ -249,9 +278,11 @@ def _reference(args: argparse.Namespace, nets: dict[str, Any]) -> Any:
 
   if args.reference is None or 'inception' not in nets:
     return None
-  if not args.reference.is_dir():
-    return reference.load(args.reference)
   net = nets['inception']
+  if not args.reference.is_dir():
+    given = reference.load(args.reference)
+    reference.check(given, net)
+    return given
   files = image_sets.find(args.reference)
   items = []
   for name, path in files.items():
@@ -266,7 +297,7 @@ def _reference(args: argparse.Namespace, nets: dict[str, Any]) -> Any:
     logging.info('statistics of %s: %s', args.reference, path)
     return reference.load(path)
   logging.info('statistics of %s: %d images', args.reference, len(items))
-  about = {'folder': args.reference.name, 'network': net.about, 'hash': name}
+  about = {'folder': args.reference.resolve().name, 'network': net.about, 'hash': name}
 
   def batches() -> Iterator[dict[str, Any]]:
     size = parallel.round_up(args.batch_size)
@@ -274,9 +305,8 @@ def _reference(args: argparse.Namespace, nets: dict[str, Any]) -> Any:
       if batch['mask'].any():
         yield batch
 
-  made = reference.of_batches(net, batches(), about)
-  reference.save(path, made)
-  return made
+  reference.save(path, reference.of_batches(net, batches(), about))
+  return reference.load(path)  # rounded to float32, as at every later call
 
 
 def _labels(path: pathlib.Path, items: Sequence[Any]) -> Any:
@@ -286,17 +316,18 @@ def _labels(path: pathlib.Path, items: Sequence[Any]) -> Any:
   from sr3_jax import image_sets
 
   found = {}
-  for number, line in enumerate(path.read_text().splitlines(), 1):
+  for number, line in enumerate(path.read_text(errors='replace').splitlines(), 1):
     name, _, label = line.strip().rpartition(' ')
     if not line.strip():
       continue
-    if not label.isdigit():
+    if not re.fullmatch('[0-9]{1,9}', label):
       raise image_sets.ImageSetError(f'{path}:{number}: not "NAME CLASS"')
     found[name.strip()] = int(label)
   missing = [item.name for item in items if item.name not in found]
   if missing:
     raise image_sets.ImageSetError(
-      f'{path}: no class for {missing[0]} and {len(missing) - 1} more'
+      f'{path}: no class for {missing[0]} and {len(missing) - 1} more (names are '
+      'without extensions)'
     )
   return np.array([found[item.name] for item in items], np.int32)
 
@@ -339,9 +370,14 @@ def _without(args: argparse.Namespace, judge: Any) -> list[dict[str, Any]]:
   return found
 
 
-def _protocol(args, items, kept, nets, against, judge, outputs) -> dict[str, Any]:
+def _protocol(
+  args, items, left_out, kept, nets, against, judge, outputs
+) -> dict[str, Any]:
   from sr3_jax import report_writer
 
+  count = len(kept.scalars('truth')['index'])
+  # Without a partner or with a broken header, and those that broke in the middle.
+  missing = len(left_out) + len(items) - count
   sizes = {item.size for item in items}
   height, width = items[0].size
   size = f'{width} x {height}' if len(sizes) == 1 else f'{len(sizes)} sizes'
@@ -349,11 +385,12 @@ def _protocol(args, items, kept, nets, against, judge, outputs) -> dict[str, Any
   return {
     'task': 'images of folders against true images, by file name',
     **({'degradation': f'for consistency: {reduced}'} if args.inputs else {}),
-    'images': f'{len(items)} of {args.truth.name}, {size}',
+    'images': f'{count} of {args.truth.resolve().name}, {size}',
+    **({'left out': f'{missing} images without partner or broken'} if missing else {}),
     'image list': report_writer.list_hash(kept),
     **report_writer.CONVENTIONS,
     'border': f'{args.border} pixels left out by PSNR and SSIM',
-    'outputs': {name: json.dumps(path.name) for name, path in outputs.items()},
+    'outputs': {name: path.resolve().name for name, path in outputs.items()},
     **report_writer.judges(nets, against, judge),
     'machine': report_writer.machine(),
   }

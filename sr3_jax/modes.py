@@ -18,6 +18,7 @@ from sr3_jax import (
   hub,
   images,
   logs,
+  lpips,
   model_files,
   net_weights,
   parallel,
@@ -77,11 +78,22 @@ def load_method(
 
 
 def load_nets(
-  names: Iterable[str], folder: str
+  names: Iterable[str], folder: str, side: int
 ) -> tuple[dict[str, feature_nets.FeatureNet], list[dict[str, Any]]]:
-  """The networks whose weights can be had, and what is left out for want of others."""
+  """The networks whose weights can be had, and what is left out for want of others.
+
+  Args:
+    names: of `feature_nets.NAMES`.
+    folder: of weights; '' for those that are kept or fetched.
+    side: the shortest of all images: LPIPS needs some pixels.
+  """
   nets, left_out = {}, []
   for name in names:
+    least = lpips.SMALLEST.get(name.removeprefix('lpips_'), 0)
+    if side < least:
+      why = f'It needs images of at least {least} x {least} pixels.'
+      left_out.append({'metrics': [name], 'why': why})
+      continue
     try:
       nets[name] = feature_nets.load(name, folder)
     except net_weights.WeightsMissing as error:
@@ -106,13 +118,16 @@ def evaluate_run(
   workdir = epath.Path(workdir)
   e = config.eval
   step, methods, hashes = load_methods(config, workdir)
-  nets, left_out = load_nets(e.networks, e.weights)
+  side = e.image_size or config.data.image_size
+  nets, left_out = load_nets(e.networks, e.weights, side)
   # Before the first image: a mistake there must not come to light at the end.
   against = reference.load(e.reference) if e.reference else None
+  if against and 'inception' in nets:
+    reference.check(against, nets['inception'])
   judge = classifier.load(e.classifier) if e.classifier else None
   batches = evaluation_data(config, e.final_images)
   folder = workdir / 'report'
-  made_by = _made_by(config, hashes, nets)
+  made_by = _made_by(config, hashes, nets, judge)
   records = open_records(folder / 'records', made_by)
   total = batches.num_batches * sum(
     m.num_steps * (e.num_seeds if m.is_random else 1) for m in methods.values()
@@ -155,7 +170,7 @@ def evaluate_run(
       protocol=_protocol(config, result, methods, made_by, nets, against, judge),
       abouts={n: _about(n, m, config) for n, m in methods.items()},
       curves=report_writer.curves(workdir),
-      image_size=e.image_size or config.data.image_size,
+      image_size=side,
     )
     count = result.count()
     results = {
@@ -209,15 +224,16 @@ def _sheets(
   return sheets
 
 
-def _made_by(config, hashes, nets) -> dict[str, Any]:
+def _made_by(config, hashes, nets, judge) -> dict[str, Any]:
   """All that a recorded value depends on."""
   whole = as_json(config)
   parts = {key: whole[key] for key in ('seed', 'task', 'data', 'sampler')}
-  keys = ('image_size', 'final_images', 'border', 'classifier')
+  keys = ('image_size', 'final_images', 'border')
   return parts | {
     'eval': {key: whole['eval'][key] for key in keys},
     'weights': hashes,
     'networks': {name: net.fingerprint for name, net in nets.items()},
+    'classifier': judge.fingerprint if judge else None,
     'sr3_jax': __version__,
   }
 

@@ -1,0 +1,450 @@
+"""`python -m sr3_jax.evaluate` on real 8-bit files of two sizes, as a user calls it."""
+
+import json
+import pathlib
+
+import numpy as np
+import PIL.Image
+import pytest
+import scipy.linalg
+import skimage.data
+import tiny_nets
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from sr3_jax import (
+  classifier,
+  evaluate,
+  feature_nets,
+  images,
+  net_weights,
+  report_data,
+)
+from sr3_jax.scoring import Scorer
+
+SIZES = [(24, 24)] * 5 + [(20, 16)] * 3  # height, width; four times the inputs
+NAMES = [*'abcde', 'sub/f', 'sub/g', 'sub/h']
+LOADERS = {
+  'inception': lambda: tiny_nets.inception(),
+  'lpips_vgg': lambda: tiny_nets.lpips('lpips_vgg'),
+}
+
+
+def crop(place: int, height: int, width: int) -> PIL.Image.Image:
+  """A part of a photograph, without its darkest and brightest levels."""
+  photo = skimage.data.astronaut()[40 * place : 40 * place + 4 * height, 150:]
+  small = PIL.Image.fromarray(photo[:, : 4 * width]).resize((width, height))
+  return small.point(lambda level: 40 + level * 0.7)
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory) -> pathlib.Path:
+  """truth/, small/ (inputs), mine/ (noise, PNG), theirs/ (JPEG), labels and a network.
+
+  One truth is alone, one of mine is broken.
+  """
+  root = tmp_path_factory.mktemp('folders')
+  noise = np.random.default_rng(0)
+  save = lambda image, name: (
+    (root / name).parent.mkdir(parents=True, exist_ok=True),
+    image.save(root / name),
+  )
+  for place, (name, size) in enumerate(zip(NAMES, SIZES, strict=True)):
+    truth = crop(place, *size)
+    low = truth.resize((size[1] // 4, size[0] // 4), PIL.Image.Resampling.BICUBIC)
+    mine = np.asarray(truth, float) + noise.normal(0, 4 + 3 * place, (*size, 3))
+    save(truth, f'truth/{name}.png')
+    save(low, f'small/{name}.png')
+    save(
+      PIL.Image.fromarray(np.clip(mine, 0, 255).astype(np.uint8)), f'mine/{name}.png'
+    )
+    save(truth, f'theirs/{name}.jpg')
+  save(crop(2, 24, 24), 'truth/alone.png')
+  for folder in ('truth', 'small', 'theirs'):
+    save(crop(3, 24, 24), f'{folder}/broken.png')
+  (root / 'mine' / 'broken.png').write_bytes(b'broken')
+  (root / 'labels.txt').write_text(
+    ''.join(f'{name} {i % 7}\n' for i, name in enumerate(NAMES)) + '\nnobody 1\n'
+  )
+  return root
+
+
+@pytest.fixture(scope='module')
+def network(folders) -> pathlib.Path:
+  """Seven classes from the mean colour, as ONNX."""
+  onnx = pytest.importorskip('onnx')
+  pytest.importorskip('onnxruntime')
+  helper, types = onnx.helper, onnx.TensorProto
+  matrix = np.random.default_rng(3).normal(size=(3, 7)).astype(np.float32)
+  graph = helper.make_graph(
+    [
+      helper.make_node('ReduceMean', ['x', 'axes'], ['pooled'], keepdims=0),
+      helper.make_node('MatMul', ['pooled', 'matrix'], ['classes']),
+    ],
+    'tiny',
+    [helper.make_tensor_value_info('x', types.FLOAT, ['b', 3, 16, 16])],
+    [helper.make_tensor_value_info('classes', types.FLOAT, None)],
+    [
+      helper.make_tensor('axes', types.INT64, [2], [2, 3]),
+      helper.make_tensor('matrix', types.FLOAT, matrix.shape, matrix.ravel()),
+    ],
+  )
+  model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)])
+  model.ir_version = 10
+  onnx.save(model, folders / 'net.onnx')
+  return folders / 'net.onnx'
+
+
+def load(name, folder):
+  """Tiny networks in the place of two; the weights of the third are missing."""
+  if name not in LOADERS:
+    raise net_weights.WeightsMissing(f'{name}: download them')
+  return LOADERS[name]()
+
+
+@pytest.fixture
+def tiny_networks(monkeypatch):
+  monkeypatch.setattr(feature_nets, 'load', load)
+
+
+def arguments(folders, report='report', *more: str) -> list[str]:
+  return [
+    f'--truth={folders / "truth"}',
+    '--outputs',
+    str(folders / 'mine'),
+    f'other one={folders / "theirs"}',
+    f'--report={folders / report}',
+    '--cache=',
+    *more,
+  ]
+
+
+@pytest.fixture(scope='module')
+def full(folders, network) -> list[str]:
+  inputs, labels = f'--inputs={folders / "small"}', f'--labels={folders / "labels.txt"}'
+  more = (inputs, f'--classifier={network}', labels, '--border=2', '--num_images=3')
+  return arguments(folders, 'report', *more)
+
+
+@pytest.fixture(scope='module')
+def report(folders, full) -> report_data.Report:
+  """Everything there is, once."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(feature_nets, 'load', load)
+    assert evaluate.main(full) == 0
+  return report_data.load(folders / 'report')
+
+
+def pixels(folders, method: str) -> list[np.ndarray]:
+  """8-bit images of a method, by Pillow; the baselines are made from the inputs."""
+  found = []
+  for name, (height, width) in zip(NAMES, SIZES, strict=True):
+    if method in ('bicubic', 'lanczos'):
+      small = np.asarray(PIL.Image.open(folders / 'small' / f'{name}.png'))
+      image = resized(small, height, width, method.upper())
+      found.append(np.clip(np.rint(image), 0, 255).astype(np.uint8))
+    else:
+      (path,) = (folders / method).glob(f'{name}.*')
+      found.append(np.asarray(PIL.Image.open(path)))
+  return found
+
+
+def resized(image: np.ndarray, height: int, width: int, kernel='BICUBIC') -> np.ndarray:
+  """Pillow on floating point: [H, W, 3] in [0, 255]."""
+  planes = [PIL.Image.fromarray(np.float32(image[..., c])) for c in range(3)]
+  method = PIL.Image.Resampling[kernel]
+  return np.stack([np.asarray(p.resize((width, height), method)) for p in planes], -1)
+
+
+METHODS = {'bicubic': 'bicubic', 'lanczos': 'lanczos', 'mine': 'mine'}
+METHODS |= {'other one': 'theirs'}
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_numbers_are_those_of_the_files(folders, report, method):
+  """scikit-image's PSNR and SSIM, Pillow's reduction, NumPy's networks."""
+  sums = dict.fromkeys(('psnr', 'ssim', 'consistency', 'colour_drift', 'lpips_vgg'), 0)
+  places = pixels(folders, METHODS[method]), pixels(folders, 'truth')
+  small = pixels(folders, 'small')
+  for image, truth, low in zip(*places, small, strict=True):
+    inside = image[2:-2, 2:-2], truth[2:-2, 2:-2]  # --border=2
+    sums['psnr'] += peak_signal_noise_ratio(*inside)
+    sums['ssim'] += structural_similarity(
+      *inside,
+      channel_axis=-1,
+      gaussian_weights=True,
+      sigma=1.5,
+      use_sample_covariance=False,
+    )
+    error = (np.clip(resized(image, *low.shape[:2]), 0, 255) - low) / 255
+    sums['consistency'] += 1e5 * np.mean(error**2)
+    sums['colour_drift'] += 255 * np.abs(error.mean((0, 1))).mean()
+    pair = images.to_float(image)[None], images.to_float(truth)[None]
+    sums['lpips_vgg'] += tiny_nets.distance(*pair)[0]
+  row = report.data['table'][method]
+  # A level of a pixel of the baselines may tip over.
+  tolerance = {'rtol': 2e-3, 'atol': 2e-3} if method in LEARNT else {'rtol': 1e-4}
+  for key, value in sums.items():
+    want = value / len(NAMES)
+    np.testing.assert_allclose(row[key]['value'], want, err_msg=key, **tolerance)
+    assert row[key]['low'] < row[key]['value'] < row[key]['high']
+  assert 'detail' not in row  # images that are not square have no rings
+
+
+LEARNT = ('bicubic', 'lanczos')
+
+
+def frechet(x: np.ndarray, y: np.ndarray) -> float:
+  """Of two sets of features, with SciPy's root of a matrix."""
+  a, b = np.cov(x.T), np.cov(y.T)
+  root = scipy.linalg.sqrtm(a @ b).real
+  return np.sum((x.mean(0) - y.mean(0)) ** 2) + np.trace(a + b - 2 * root)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_distances_of_sets(folders, report, method):
+  """FID by SciPy's root of a matrix; KID by its definition."""
+  of = lambda name: np.concatenate(
+    [tiny_nets.features(images.to_float(p)[None]) for p in pixels(folders, name)]
+  )
+  x, y = of(METHODS[method]), of('truth')
+  row = report.data['table'][method]
+  fid = frechet(x, y)
+  np.testing.assert_allclose(row['fid']['value'], fid, rtol=2e-2, atol=1e-4)
+  kernel = lambda p, q: (p @ q.T / 4 + 1) ** 3
+  within = [
+    (kernel(p, p).sum() - np.trace(kernel(p, p))) / (len(p) * (len(p) - 1))
+    for p in (x, y)
+  ]
+  kid = 1e3 * (sum(within) - 2 * kernel(x, y).mean())
+  np.testing.assert_allclose(row['kid']['value'], kid, rtol=2e-2, atol=0.5)
+  assert row['is']['value'] >= 1
+
+
+def test_error_rates(folders, report, network):
+  judge = classifier.load(network)
+  table = report.data['table']
+  assert list(table) == [*METHODS, 'truth']
+  labels = np.arange(len(NAMES))[:, None] % 7
+  found = set()
+  for method, folder in (METHODS | {'truth': 'truth'}).items():
+    shown = [images.to_float(p)[None] for p in pixels(folders, folder)]
+    ranks = np.argsort([-judge.logits(image)[0] for image in shown], axis=1)
+    for k in (1, 5):
+      missed = 1 - (ranks[:, :k] == labels).any(1).mean()
+      value = table[method][f'top{k}_error']['value']
+      np.testing.assert_allclose(value, missed, atol=1e-6)
+      found.add(round(value, 3))
+  assert len(found) > 1
+  assert set(table['truth']) == {'top1_error', 'top5_error', 'fid', 'kid', 'is'}
+  assert abs(table['truth']['fid']['value']) < 1e-4
+
+
+def test_the_report_is_whole(folders, report, full):
+  folder = folders / 'report'
+  data = report.data
+  assert (folder / 'report.html').stat().st_size > 10_000
+  assert '/' + '/'.join(folders.parts[1:]) not in json.dumps(data['protocol'])
+  assert data['images'] == len(NAMES)
+  assert data['protocol']['images'] == '8 of truth, 2 sizes'
+  assert data['protocol']['left out'].startswith('2 images')
+  assert data['protocol']['border'].startswith('2 pixels')
+  assert data['protocol']['outputs'] == {'mine': 'mine', 'other one': 'theirs'}
+  assert data['command'].startswith('python -m sr3_jax.evaluate --truth=')
+  assert "'other one=" in data['command']
+  (left_out,) = data['left_out']
+  assert left_out['metrics'] == ['lpips_alex'] and '31 x 31' in left_out['why']
+  values = report_data.values(report)
+  assert values['index'].tolist() == list(range(len(NAMES)))
+  for method in METHODS:
+    mean = values[f'{method}/psnr'].mean()
+    np.testing.assert_allclose(data['table'][method]['psnr']['value'], mean, rtol=1e-5)
+  first = data['sheets'][0]
+  assert first['columns'] == ['input', *METHODS, 'truth'] and len(first['rows']) == 3
+  for sheet in data['sheets']:
+    for row in sheet['rows']:
+      for column, cell in zip(sheet['columns'], row['cells'], strict=True):
+        shown = images.read(folder / cell)
+        name = METHODS.get(column, {'input': 'small'}.get(column, column))
+        wanted = pixels(folders, name)[row['index']]
+        assert np.abs(shown.astype(int) - wanted).max() <= (column in LEARNT)
+  picks = {s['title'].split(' of ')[0]: s['rows'] for s in data['sheets'][1:]}
+  by_psnr = values['mine/psnr'].argsort()
+  assert picks['PSNR dB'][0]['index'] == by_psnr[-1]
+  assert picks['PSNR dB'][2]['index'] == by_psnr[0]
+
+
+def test_the_same_command_measures_nothing_again(
+  folders, report, full, tiny_networks, monkeypatch, capsys
+):
+  def refuse(*args, **kwargs):
+    raise AssertionError('measured again')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(Scorer, '__call__', refuse)
+    patch.setattr(Scorer, 'of_truth', refuse)
+    assert evaluate.main([*full, '--batch_size=16']) == 0  # other batches, too
+  again = report_data.load(folders / 'report').data
+  assert again['table'] == report.data['table']
+  same = set(again) - {'time', 'command'}
+  assert all(again[key] == report.data[key] for key in same)
+  out = capsys.readouterr().out
+  assert 'other one' in out and f'report: {folders / "report" / "report.html"}' in out
+
+
+def test_other_labels_are_measured(folders, report, full, tiny_networks):
+  """And a killed run's report is replaced."""
+  other = folders / 'other.txt'
+  other.write_text(''.join(f'{name} {(i + 3) % 7}\n' for i, name in enumerate(NAMES)))
+  args = [*full, f'--labels={other}', f'--report={folders / "again"}']
+  before = [a for a in full if not a.startswith('--report')]
+  assert evaluate.main([*before, f'--report={folders / "again"}']) == 0
+  first = report_data.load(folders / 'again').data['table']
+  assert first == report.data['table']
+  assert evaluate.main(args) == 0
+  second = report_data.load(folders / 'again').data['table']
+  rates = [[t[m]['top1_error']['value'] for m in t] for t in (first, second)]
+  assert rates[0] != rates[1]
+  assert first['mine']['psnr'] == second['mine']['psnr']
+
+
+def test_without_weights_the_others_are_measured(folders, tmp_path, monkeypatch):
+  """No network, no inputs, no classifier: each says what it needs."""
+  monkeypatch.setenv('SR3_JAX_WEIGHTS', str(tmp_path / 'weights'))
+
+  def no_network(*args, **kwargs):
+    raise OSError('no route to host')
+
+  monkeypatch.setattr(net_weights, '_fetch', no_network)
+  names = ['--networks', 'inception', 'lpips_vgg']
+  assert evaluate.main(arguments(folders, 'bare', '--border=2', *names)) == 0
+  data = report_data.load(folders / 'bare').data
+  assert list(data['table']) == ['mine', 'other one']
+  assert list(data['table']['mine']) == ['psnr', 'ssim', 'psnr_y', 'ssim_y']
+  reasons = {
+    key: entry['why'] for entry in data['left_out'] for key in entry['metrics']
+  }
+  for key, name in (('fid', 'inception'), ('kid', 'inception'), ('lpips_vgg', 'vgg16')):
+    assert 'download https://' in reasons[key] and name in reasons[key]
+    assert str(tmp_path / 'weights') in reasons[key]
+  assert (
+    '--inputs' in reasons['consistency'] and '--classifier' in reasons['top1_error']
+  )
+  assert data['sheets'][0]['columns'] == ['mine', 'other one', 'truth']
+
+
+def test_a_reference_folder_is_measured_once(
+  folders, tmp_path, tiny_networks, monkeypatch
+):
+  monkeypatch.setattr(evaluate, 'REFERENCES', tmp_path / 'kept')
+  more = ['--border=2', '--networks', 'inception']
+  args = arguments(folders, 'against', *more, f'--reference={folders / "theirs"}')
+  stamps, found = [], []
+  for _ in range(2):
+    assert evaluate.main(args) == 0
+    (kept,) = (tmp_path / 'kept').iterdir()
+    stamps.append(kept.stat().st_mtime_ns)
+    found.append(report_data.load(folders / 'against').data)
+  assert evaluate.main([*args[:-1], f'--reference={kept}']) == 0
+  found.append(report_data.load(folders / 'against').data)
+  assert stamps[0] == stamps[1]
+  assert found[0]['table'] == found[1]['table'] == found[2]['table']
+  about = found[2]['protocol']['reference set']
+  assert about['folder'] == 'theirs' and about['images'] == 9
+  of = lambda shown: np.concatenate(
+    [tiny_nets.features(images.to_float(p)[None]) for p in shown]
+  )
+  whole = of([images.read(p) for p in (folders / 'theirs').rglob('*.*g')])
+  fid = frechet(of(pixels(folders, 'mine')), whole)
+  value = found[0]['table']['mine']['fid']['value']
+  np.testing.assert_allclose(value, fid, rtol=2e-2, atol=1e-4)
+
+
+MISTAKES = {
+  'no truth': (['--truth={}/nowhere'], 'nowhere: no such folder'),
+  'border': (['--border=8'], '--border=8 leaves nothing of images of 16 pixels'),
+  'negative border': (['--border=-1'], '--border=-1 is too small'),
+  'batch': (['--batch_size=0'], '--batch_size=0 is too small'),
+  'no labels': (['--classifier=net.onnx'], 'belong together'),
+  'no such labels': (['--classifier={}/net.onnx', '--labels={}/no.txt'], 'no.txt: No'),
+  'no such network': (['--classifier={}/x.onnx', '--labels={}/labels.txt'], 'x.onnx'),
+  'no ONNX': (['--classifier={}/labels.txt', '--labels={}/labels.txt'], 'ONNX'),
+  'network name': (['--networks', 'vgg'], 'invalid choice'),
+  'report is a file': (['--report={}/labels.txt'], 'labels.txt'),
+  'outputs twice': (['--outputs', 'a={}/mine', 'a={}/theirs'], "'a' is taken"),
+  'outputs taken': (['--outputs', 'truth={}/mine'], "'truth' is taken"),
+  'outputs of a batch': (['--outputs', 'index={}/mine'], "'index' is taken"),
+  'no name': (['--outputs', 'a/b={}/mine'], 'is no name; give NAME=DIR'),
+  'hidden name': (['--outputs', '.a={}/mine'], 'is no name; give NAME=DIR'),
+  'empty': (['--outputs', 'a={}/empty'], 'no image files'),
+  'statistics': (['--reference={}/labels.txt'], 'not reference statistics'),
+  'other statistics': (['--reference={}/three.npz'], '3 features, inception has 4'),
+  'unknown': (['--speed=1'], 'unrecognized arguments'),
+}
+
+
+@pytest.mark.parametrize('name', MISTAKES)
+def test_mistakes_are_one_line(folders, network, tiny_networks, capsys, name):
+  (folders / 'empty').mkdir(exist_ok=True)
+  np.savez(folders / 'three.npz', mu=np.zeros(3), sigma=np.eye(3))
+  more, message = MISTAKES[name]
+  more = [text.replace('{}', str(folders)) for text in more]
+  assert_refused(arguments(folders, 'wrong', *more), message, capsys)
+  assert not (folders / 'wrong' / 'report.json').exists()
+
+
+LABELS = {
+  'text': ('a cat\n', ':1: not "NAME CLASS"'),
+  'alone': ('a 1\n3\nb\n', ':3: not "NAME CLASS"'),
+  'huge': ('a 99999999999\n', ':1: not "NAME CLASS"'),
+  'some': ('a 1\n', 'no class for b and 6 more'),
+  'binary': (b'\xff\xfe\x00', ':1: not "NAME CLASS"'),
+  'unknown': (''.join(f'{n} 7\n' for n in NAMES), 'labels go from 7 to 7'),
+}
+
+
+@pytest.mark.parametrize('name', LABELS)
+def test_wrong_labels_are_one_line(folders, network, tmp_path, capsys, name):
+  text, message = LABELS[name]
+  path = tmp_path / 'labels.txt'
+  path.write_bytes(text if isinstance(text, bytes) else text.encode())
+  more = [f'--classifier={network}', f'--labels={path}', '--networks', '--border=2']
+  assert_refused(arguments(folders, 'wrong', *more), message, capsys)
+
+
+def assert_refused(args, message: str, capsys) -> None:
+  with pytest.raises(SystemExit) as exit_:
+    evaluate.main(args)
+  assert exit_.value.code == 2
+  lines = capsys.readouterr().err.strip().splitlines()
+  errors = [line for line in lines if line.startswith('error: ')]
+  assert errors == lines[-1:] and message in errors[0], lines
+  assert not any('Traceback' in line for line in lines)
+
+
+def test_images_that_all_break_are_one_line(folders, tmp_path, capsys):
+  data = (folders / 'truth' / 'a.png').read_bytes()
+  for name in ('truth', 'mine'):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / 'a.png').write_bytes(data[: len(data) // 2])
+  args = [f'--truth={tmp_path / "truth"}', '--outputs', str(tmp_path / 'mine')]
+  args += [f'--report={tmp_path / "report"}', '--cache=', '--networks']
+  assert_refused(args, 'not one image could be read', capsys)
+
+
+def test_names_of_outputs():
+  parse = lambda *texts: evaluate._outputs(evaluate.make_parser(), texts)
+  path = pathlib.Path
+  assert parse('runs/a', 'b=runs/c') == {'a': path('runs/a'), 'b': path('runs/c')}
+  assert parse('mine=runs/lr=1e-4/out') == {'mine': path('runs/lr=1e-4/out')}
+  assert parse('=runs/a') == {'a': path('runs/a')}
+  assert list(parse('.')) == [path.cwd().name]
+
+
+def test_help_is_readable(capsys):
+  with pytest.raises(SystemExit) as exit_:
+    evaluate.main(['--help'])
+  assert exit_.value.code == 0
+  text = capsys.readouterr().out
+  options = {a.option_strings[0] for a in evaluate.make_parser()._actions}
+  assert all(option in text for option in options - {'-h'})
+  assert all(len(line) <= 88 for line in text.splitlines())
