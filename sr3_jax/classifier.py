@@ -16,6 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from sr3_jax.messages import line
+
 # What networks trained on ImageNet expect of images in [0, 1].
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIDE = 224
@@ -95,7 +97,7 @@ class Classifier:
     try:
       scores = self.session.run(None, {self.session.get_inputs()[0].name: x})[0]
     except Exception as error:  # onnxruntime's have no common type
-      raise ClassifierError(f'{self.name}: failed: {_line(error)}') from None
+      raise ClassifierError(f'{self.name}: failed: {line(error)}') from None
     scores = np.asarray(scores, np.float32)
     if scores.ndim < 2 or len(scores) != len(x) or scores.size // len(x) < 2:
       raise ClassifierError(
@@ -141,7 +143,7 @@ def load(
     )
   except Exception as error:  # onnxruntime's have no common type
     raise ClassifierError(
-      f'{path}: cannot be read as an ONNX model: {_line(error)}'
+      f'{path}: cannot be read as an ONNX model: {line(error)}'
     ) from None
   inputs = session.get_inputs()
   if len(inputs) != 1:
@@ -201,7 +203,3 @@ def top_k_hits(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     )
   own = np.take_along_axis(logits, labels[:, None], axis=1)
   return np.sum(logits >= own, axis=1) <= k
-
-
-def _line(error: BaseException) -> str:
-  return (' '.join(str(error).split()) or type(error).__name__)[:300]

@@ -21,8 +21,9 @@ from flax import traverse_util
 
 from sr3_jax import checkpoint, guided, hub, janspiry
 from sr3_jax.config import ConfigDict, get_config
+from sr3_jax.messages import line, some
 from sr3_jax.sr3 import SR3
-from sr3_jax.torch_weights import Tensors, WeightsError, read, some
+from sr3_jax.torch_weights import Tensors, WeightsError, read
 
 # Modules of the known networks, by the names that configurations use.
 FAMILIES = {'janspiry': janspiry, 'guided': guided}
@@ -115,7 +116,7 @@ def convert(
   try:
     found = FAMILIES[family].architecture(shapes)
   except Exception as error:  # a file from anywhere: sizes may be absurd in any way
-    raise WeightsError(_line(error)) from None
+    raise WeightsError(line(error)) from None
   facts = _facts(family, found, preset, given)
   _check_widths(shapes, facts)
   levels = FAMILIES[family].SCHEDULE
@@ -241,7 +242,7 @@ def _translate(
   try:
     wanted = jax.eval_shape(SR3.from_config(config).init, jax.random.key(0))
   except Exception as error:  # sizes may be absurd in any way
-    raise WeightsError(f'no network can be built: {_line(error)}') from None
+    raise WeightsError(f'no network can be built: {line(error)}') from None
   wanted = {k: v.shape for k, v in traverse_util.flatten_dict(wanted, sep='/').items()}
   differ = {
     'missing': wanted.keys() - flat.keys(),
@@ -278,11 +279,6 @@ def _leaf(module: str, leaf: str, array: np.ndarray) -> tuple[str, np.ndarray]:
 
 def _flags(names: Iterable[str]) -> str:
   return ', '.join(f'--{name}' for name in names)
-
-
-def _line(error: BaseException) -> str:
-  """What an exception says, in at most a line."""
-  return (' '.join(str(error).split()) or type(error).__name__)[:300]
 
 
 # ---------------------------------------------------------------------- command
@@ -375,7 +371,7 @@ def main(argv: list[str] | None = None) -> None:
         **stored,
       )
   except (WeightsError, hub.HubError, checkpoint.CheckpointError) as error:
-    sys.exit(f'error: {_line(error)}')
+    sys.exit(f'error: {line(error)}')
   except OSError as error:
     sys.exit(f'error: {error.filename or args.output}: {error.strerror or error}')
   leaves = jax.tree.leaves(params)

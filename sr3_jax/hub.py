@@ -36,6 +36,7 @@ from sr3_jax import (
   model_files,
 )
 from sr3_jax.config import as_json
+from sr3_jax.messages import line
 from sr3_jax.model_files import CARD, CONFIG, PRESETS, WEIGHTS, HubError
 from sr3_jax.sr3 import SR3, make_walk
 
@@ -106,7 +107,7 @@ def load(path: epath.PathLike) -> Loaded:
   try:
     model = SR3.from_config(config)
   except Exception as error:  # a file from anywhere: sizes may be absurd in any way
-    raise HubError(f'{where}: {model_files.line(error)}') from None
+    raise HubError(f'{where}: {line(error)}') from None
   step, params = load_weights(place, model)
   return Loaded(
     model=model,
@@ -138,7 +139,7 @@ def load_weights(path: epath.PathLike, model: SR3) -> tuple[int, Any]:
     shapes = jax.eval_shape(model.init, jax.random.key(0))
   except Exception as error:
     raise HubError(
-      f'{place}: no network can be built: {model_files.line(error)}'
+      f'{place}: no network can be built: {line(error)}'
     ) from None
   if is_run(place):
     step, params = checkpoint.load_ema(place, shapes)
@@ -169,7 +170,7 @@ def load_presets(
         raise ValueError(f'num_steps {preset["num_steps"]} of {len(gammas) - 1} levels')
       make_walk(gammas, **preset)
     except Exception as error:
-      raise HubError(f'{path}: preset {name!r}: {model_files.line(error)}') from None
+      raise HubError(f'{path}: preset {name!r}: {line(error)}') from None
   return presets
 
 

@@ -18,6 +18,7 @@ from etils import epath
 
 from sr3_jax import __version__
 from sr3_jax.config import get_config
+from sr3_jax.messages import line, some
 
 WEIGHTS, CONFIG, PRESETS, CARD = FILES = (
   'model.safetensors',
@@ -38,14 +39,6 @@ _MAX = {
 
 class HubError(ValueError):
   """One line: which file or folder, what is wrong, what to do."""
-
-
-def line(error: BaseException) -> str:
-  """What an exception says, in at most a line."""
-  text = ' '.join(str(error).split()) or type(error).__name__
-  if isinstance(error, KeyError):
-    text = f'no {text}'
-  return text[:300]
 
 
 def read_json(path: epath.Path) -> dict[str, Any]:
@@ -141,11 +134,6 @@ def check_same(
   wanted: dict[str, tuple[int, ...]],
 ) -> None:
   """Compares names and shapes; the line names all that differ, up to a few of each."""
-
-  def some(names):
-    names = sorted(names)
-    more = f' and {len(names) - 5} more' if len(names) > 5 else ''
-    return ', '.join(names[:5]) + more
 
   parts = []
   if missing := wanted.keys() - stored.keys():

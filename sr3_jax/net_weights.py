@@ -29,6 +29,7 @@ import safetensors
 import safetensors.numpy
 
 from sr3_jax import logs, torch_weights
+from sr3_jax.messages import line
 from sr3_jax.torch_weights import Tensors, WeightsError
 
 VARIABLE = 'SR3_JAX_WEIGHTS'
@@ -214,7 +215,7 @@ def _from_folder(
     except (OSError, http.client.HTTPException) as error:
       why = error.reason if type(error) is urllib.error.URLError else error
       raise WeightsMissing(
-        f'{_by_hand(missing, place)} (trying that failed: {_line(why)})'
+        f'{_by_hand(missing, place)} (trying that failed: {line(why)})'
       ) from None
   elif missing or not convertible:
     steps = [_by_hand(missing, place)] if missing else []
@@ -337,10 +338,6 @@ def _digest(tensors: Tensors) -> str:
 def _sha256(path: pathlib.Path) -> str:
   with path.open('rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
-def _line(error: BaseException | str) -> str:
-  return (' '.join(str(error).split()) or type(error).__name__)[:300]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -119,7 +119,7 @@ class Upscaler:
       'weights': self.loaded.fingerprint,
       'version': __version__,
       'outscale': outscale or self.model.scale,
-      **{f'sampler_{k}' if k == 'name' else k: v for k, v in self._sampler.items()},
+      **{'sampler' if k == 'name' else k: v for k, v in self._sampler.items()},
       'seed': self._seed,
       'tiles': list(self._asked),
       'tile_pad': self._plan.pad,
@@ -203,12 +203,7 @@ class Upscaler:
     Raises:
       PipelineError: an image or a label that the model can't take, or no memory.
     """
-    outscale = outscale or self.model.scale
-    if not 0 < outscale <= MAX_OUTSCALE:
-      raise PipelineError(
-        f'outscale must be above 0, at most {MAX_OUTSCALE}: {outscale}'
-      )
-    label = self._checked_label(label)
+    outscale, label = self.check(outscale, label)
     inputs = [as_float(image) for image in images]
     numbers = numbers or [0] * len(inputs)
     current = [
@@ -248,6 +243,19 @@ class Upscaler:
     if self._consistency and enlarged:
       sample = tiles.make_consistent(sample, image)
     return sample
+
+  def check(self, outscale: float | None, label: int | None) -> tuple[float, int]:
+    """Factor and class that images are restored with.
+
+    Raises:
+      PipelineError: the model can't take one of them.
+    """
+    outscale = outscale or self.model.scale
+    if not 0 < outscale <= MAX_OUTSCALE:
+      raise PipelineError(
+        f'outscale must be above 0, at most {MAX_OUTSCALE}: {outscale}'
+      )
+    return outscale, self._checked_label(label)
 
   def _checked_label(self, label):
     classes = self.loaded.config.model.num_classes

@@ -104,7 +104,7 @@ def write(
     curves: of training.
     command: what made this report.
   """
-  scalars = {name: records.scalars(parts[0]) for name, parts in methods.items()}
+  scalars = {name: over_seeds(records, parts) for name, parts in methods.items()}
   keys = [key for key in METRICS if any(key in row for row in rows.values())]
   _write_values(folder / 'values.npz', scalars)
   report = {
@@ -140,6 +140,13 @@ def write(
   logs.write_json(folder / 'report.json', report)
   page = report_page.render(report, folder)
   images.write_bytes(folder / 'report.html', page.encode())
+
+
+def over_seeds(records: Records, parts: Sequence[str]) -> dict[str, np.ndarray]:
+  """Values of single images, the mean over a method's seeds."""
+  seeds = [records.scalars(part) for part in parts]
+  mean = lambda key: np.mean([seed[key] for seed in seeds], axis=0)
+  return {key: seeds[0][key] if key == 'index' else mean(key) for key in seeds[0]}
 
 
 def list_hash(records: Records) -> str:

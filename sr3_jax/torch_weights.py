@@ -4,11 +4,12 @@ import pathlib
 import pickle
 import re
 import warnings
-from collections.abc import Iterable
 
 import ml_dtypes  # noqa: F401 (makes NumPy know bfloat16)
 import numpy as np
 import safetensors
+
+from sr3_jax.messages import line, some
 
 Tensors = dict[str, np.ndarray]
 
@@ -58,7 +59,7 @@ def _read_safetensors(path: pathlib.Path) -> Tensors:
     with safetensors.safe_open(path, framework='numpy') as file:
       tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
   except (safetensors.SafetensorError, TypeError) as error:  # TypeError: of 8 bits
-    raise WeightsError(f'cannot be read as safetensors: {_line(error)}') from None
+    raise WeightsError(f'cannot be read as safetensors: {line(error)}') from None
   # Integers stay what they are; no network of ours has any.
   return {
     name: tensor if tensor.dtype.kind in 'iub' else np.asarray(tensor, np.float32)
@@ -86,7 +87,7 @@ def _read_torch(path: pathlib.Path) -> Tensors:
       + ', and unpickling that could run any program; save only the state dict'
     ) from None
   except Exception as error:  # a damaged file fails in any way
-    raise WeightsError(f'cannot be read as a PyTorch file: {_line(error)}') from None
+    raise WeightsError(f'cannot be read as a PyTorch file: {line(error)}') from None
   if isinstance(stored, dict):
     inner = [stored[key] for key in _CONTAINERS if isinstance(stored.get(key), dict)]
     if 'optimizer' in stored and not inner:
@@ -103,14 +104,3 @@ def _read_torch(path: pathlib.Path) -> Tensors:
     str(name): (t.float() if t.is_floating_point() else t).numpy()
     for name, t in stored.items()
   }
-
-
-def some(names: Iterable[str]) -> str:
-  """The first few names, and how many more there are."""
-  names = sorted(names)
-  more = f' and {len(names) - 5} more' if len(names) > 5 else ''
-  return ', '.join(names[:5])[:500] + more
-
-
-def _line(error: BaseException) -> str:
-  return (' '.join(str(error).split()) or type(error).__name__)[:300]

@@ -201,7 +201,7 @@ def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int
   )
   try:
     upscaler = load(args)
-    upscaler.upscale_many([], args.outscale, label=args.label)  # only checks these
+    upscaler.check(args.outscale, args.label)
   except (ValueError, OSError) as error:  # of hub, checkpoint and pipeline
     parser.error(str(error))
   jobs, skipped, failed = batch.plan(upscaler, options, sources, stdin)
@@ -225,11 +225,10 @@ def _announcement(upscaler: Any, args: argparse.Namespace, jobs: Sequence[Any]) 
 
   settings, devices = upscaler.settings(args.outscale), jax.local_devices()
   height, width = jobs[0].size
-  sampler = settings.get('sampler_name', settings.get('sampler'))
   return (
     f'{len(jobs)} picture{"s" * (len(jobs) > 1)}, up to {width} x {height} pixels, '
     f'{settings["outscale"]:g} times larger; {settings["model"]} '
-    f'({settings["weights"]}), {sampler}, {upscaler.num_steps} steps; '
+    f'({settings["weights"]}), {settings["sampler"]}, {upscaler.num_steps} steps; '
     f'{len(devices)} x {devices[0].device_kind}'
   )
 

@@ -435,5 +435,5 @@ def test_presets_are_in_order_and_a_models_own_come_first():
   own = {'fast': {'name': 'ddpm', 'num_steps': 7, 'spacing': 'time', 'eta': 0.0}}
   model = dataclasses.replace(model, presets=own)
   settings = Upscaler(model, steps='fast').settings()
-  assert settings['num_steps'] == 7 and settings['sampler_name'] == 'ddpm'
+  assert settings['num_steps'] == 7 and settings['sampler'] == 'ddpm'
   assert Upscaler(model).num_steps == 50

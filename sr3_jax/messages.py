@@ -1,0 +1,16 @@
+"""Errors and lists as they fit into one line."""
+
+from collections.abc import Iterable
+
+
+def line(error: BaseException | str) -> str:
+  """What an exception says, in at most a line."""
+  text = ' '.join(str(error).split()) or type(error).__name__
+  return f'no {text}'[:300] if isinstance(error, KeyError) else text[:300]
+
+
+def some(names: Iterable[str]) -> str:
+  """The first few names, sorted, and how many more there are."""
+  names = sorted(names)
+  more = f' and {len(names) - 5} more' if len(names) > 5 else ''
+  return ', '.join(names[:5])[:500] + more
