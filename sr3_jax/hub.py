@@ -138,9 +138,7 @@ def load_weights(path: epath.PathLike, model: SR3) -> tuple[int, Any]:
   try:
     shapes = jax.eval_shape(model.init, jax.random.key(0))
   except Exception as error:
-    raise HubError(
-      f'{place}: no network can be built: {line(error)}'
-    ) from None
+    raise HubError(f'{place}: no network can be built: {line(error)}') from None
   if is_run(place):
     step, params = checkpoint.load_ema(place, shapes)
     return step, jax.tree.map(np.asarray, params)

@@ -136,6 +136,9 @@ def check(config: ConfigDict) -> None:
       image = jax.ShapeDtypeStruct((1, size, size, 3), 'float32')
       x = jax.eval_shape(lambda hr: model.upsample(model.degrade(None, hr)), image)
       jax.eval_shape(functools.partial(model.init, side=x.shape[1]), jax.random.key(0))
+    size = config.eval.image_size or config.data.image_size
+    if size <= 2 * config.eval.border:
+      raise ValueError(f'eval.border={config.eval.border} leaves nothing of {size}')
     parallel.per_process(config.eval.batch_size)
     parallel.per_process(config.train.batch_size, parts=config.train.accumulate)
   except ValueError as error:

@@ -89,7 +89,8 @@ def _merge(config, stored, where, maker, prefix) -> None:
       continue
     if isinstance(default, tuple) and isinstance(value, list):
       value = tuple(value)
-      good = all(type(v) is int for v in value) and len(value) <= 32
+      kind = type(default[0])  # whole numbers, or names
+      good = all(type(v) is kind for v in value) and len(value) <= 32
     elif isinstance(default, float) and type(value) is int:
       value, good = float(value), abs(value) < 2**53
     else:

@@ -314,8 +314,15 @@ def reference_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) ->
   source, cut = held_out(whole)
   batches = evaluation_data(whole, config.eval.reference_images or len(source))
   size = cut['image_size']
-  about = {'source': batches.name, 'size': f'{size} x {size}', 'network': net.about}
-  with progress(batches.num_batches * config.eval.batch_size) as on_images:
+  d = whole.data
+  name = epath.Path(d.path).name if d.source == 'folder' else d.path or d.source
+  about = {
+    'source': f'{name} {d.split}',
+    'size': f'{size} x {size}',
+    'network': net.about,
+  }
+  about['fingerprint'] = net.fingerprint
+  with progress(batches.num_batches * config.eval.batch_size, 'image') as on_images:
     made = reference.of_batches(net, batches, about, on_images)
   batches.close()
   if jax.process_index() == 0:

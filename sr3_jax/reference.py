@@ -120,8 +120,14 @@ def check(reference: Reference, net: FeatureNet) -> None:
   """Makes sure that statistics are of features like a network's.
 
   Raises:
-    StatisticsError: they have another number of values.
+    StatisticsError: they are of other weights, or have another number of values.
   """
+  made_with = reference.about.get('fingerprint', net.fingerprint)
+  if made_with != net.fingerprint:
+    raise StatisticsError(
+      f'{reference.about.get("file", "the reference set")}: statistics of other weights '
+      f'of {net.name} ({made_with}, here {net.fingerprint}): make them again'
+    )
   image = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
   wanted = jax.eval_shape(net.apply, net.params, image).shape[1]
   if reference.moments.mean.size != wanted:

@@ -149,11 +149,11 @@ def reducer(model: SR3, seed: int) -> Callable[[jax.Array, jax.Array], jax.Array
 
 
 @contextlib.contextmanager
-def progress(total: int) -> Iterator[OnSteps]:
-  """Shows progress over `total` sampling steps; gives what to call with each few."""
+def progress(total: int, unit: str = 'sampling step') -> Iterator[OnSteps]:
+  """Shows progress over `total` units; gives what to call with each few."""
   done = 0
   enabled = jax.process_index() == 0
-  with logs.Progress(total, unit='sampling step', enabled=enabled) as shown:
+  with logs.Progress(total, unit=unit, enabled=enabled) as shown:
 
     def on_steps(steps: int) -> None:
       nonlocal done

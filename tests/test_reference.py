@@ -1,13 +1,15 @@
 """Reference statistics: kept, read back, computed in any order, refused in one line."""
 
+import dataclasses
 import pickle
 
 import numpy as np
 import pytest
+import tiny
 import tiny_nets
 from etils import epath
 
-from sr3_jax import images, reference
+from sr3_jax import evaluation, images, modes, reference
 from sr3_jax.reference import StatisticsError
 
 COUNT = 21
@@ -181,3 +183,25 @@ def test_statistics_of_another_network(tmp_path, features):
   np.savez(tmp_path / 'a.npz', **GOOD)
   with pytest.raises(StatisticsError, match=r'^a.npz: .* 3 features, inception has 4$'):
     reference.check(reference.load(tmp_path / 'a.npz'), net)
+
+
+def test_the_mode_makes_statistics_of_the_training_images(tmp_path, monkeypatch):
+  """Once of all training images, cut as in evaluation; then other weights refuse it."""
+  net = tiny_nets.inception()
+  monkeypatch.setattr(modes.feature_nets, 'load', lambda name, folder: net)
+  config = tiny.get_config()
+  config.eval.reference_images = 19  # not a multiple of the batch
+  modes.reference_run(config, tmp_path)
+  made = reference.load(tmp_path / 'reference.npz')
+  config.data.eval_split = config.data.split
+  batches = evaluation.evaluation_data(config, 19)
+  crops = [i for b in batches for i in b['image'][b['mask']]]
+  batches.close()
+  truth = tiny_nets.features(images.to_float(np.stack(crops)))
+  np.testing.assert_allclose(made.moments.mean, truth.mean(0), rtol=1e-4)
+  np.testing.assert_allclose(made.moments.covariance, np.cov(truth.T), rtol=1e-3)
+  assert made.moments.count == made.about['images'] == 19
+  assert made.about['source'] == 'photos train'
+  reference.check(made, net)
+  with pytest.raises(StatisticsError, match='other weights'):
+    reference.check(made, dataclasses.replace(net, fingerprint='33ff'))
