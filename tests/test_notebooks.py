@@ -158,7 +158,7 @@ def test_colab_evaluation(compile_cache, tmp_path):
     }""",
     HOME=str(home),
   )
-  assert found['images'] == 8
+  assert found['images'] == 6
   assert {'bicubic', 'sr3'} <= set(found['methods'])
   assert found['rows'] == found['metrics'] > 4
   # Photographs enlarged; the network, hardly trained, adds noise.
