@@ -266,7 +266,7 @@ def save(
   for name, tensor in stored.items():
     if not np.isfinite(tensor).all():
       raise HubError(f'{folder}: {name} holds values that are not finite in {dtype}')
-  public = _publishable(config)
+  public = publishable(config)
   source = ' '.join(source.split()) or f'trained on {_data_name(config)}'
   header = {
     'format': FORMAT,
@@ -365,7 +365,7 @@ def _is_ours(folder: epath.Path) -> bool:
   return (folder / WEIGHTS).exists() or not any(itertools.islice(folder.iterdir(), 1))
 
 
-def _publishable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+def publishable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """A copy without the folders of this machine: they are nobody's business."""
   config = config.copy_and_resolve_references()
   config.data.data_dir = ''
@@ -374,9 +374,11 @@ def _publishable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict
       config.data[key] = epath.Path(config.data[key]).name
   if not config.train.init_from.startswith('hf://'):
     config.train.init_from = epath.Path(config.train.init_from).name
+  for key in ('weights', 'reference', 'classifier', 'regression'):
+    config.eval[key] = epath.Path(config.eval[key]).name
   return config
 
 
 def _data_name(config: ml_collections.ConfigDict) -> str:
-  data = _publishable(config).data
+  data = publishable(config).data
   return data.path or data.source

@@ -258,7 +258,7 @@ def _protocol(config, result, methods, made_by, nets, against, judge) -> dict[st
     'seeds': f'{config.seed}, samples {samples}',
     **report_writer.judges(nets, against, judge),
     'machine': report_writer.machine(),
-    'configuration': as_json(config),
+    'configuration': as_json(hub.publishable(config)),
   }
 
 
