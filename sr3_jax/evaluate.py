@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sr3_jax.upscale import CACHE, Parser
+from sr3_jax.commands import CACHE, Parser
 
 DESCRIPTION = """\
 Measures images against true images: PSNR, SSIM, LPIPS, FID, KID and IS; with --inputs
@@ -39,8 +39,6 @@ def make_parser() -> Parser:
     prog='python -m sr3_jax.evaluate',
     description=DESCRIPTION,
     epilog=EPILOG,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
   )
   add, path = parser.add_argument, pathlib.Path
   add('--truth', type=path, required=True, metavar='DIR', help='the true images')

@@ -12,7 +12,7 @@ import pathlib
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from sr3_jax import (
   images,
@@ -22,6 +22,7 @@ from sr3_jax import (
   study_results,
   study_server,
 )
+from sr3_jax.commands import Parser
 
 DESCRIPTION = """\
 Two-alternative forced choice, as in the SR3 paper: people see a photograph and a
@@ -41,22 +42,12 @@ TASKS = {'1': (1,), '2': (2,), 'both': (1, 2)}
 PAPER_SUBJECTS = 50
 
 
-class Parser(argparse.ArgumentParser):
-  """Says what is wrong in one line."""
-
-  def error(self, message: str) -> NoReturn:
-    line = ' '.join(message.split())
-    self.exit(2, f'error: {line}; --help shows all options\n')
-
-
 def make_parser() -> Parser:
   """All options."""
   parser = Parser(
     prog='python -m sr3_jax.human_study',
     description=DESCRIPTION,
     epilog=EPILOG,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
   )
   commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
 
@@ -271,7 +262,9 @@ def _read(
 
 def _command(commands: Any, name: str, about: str) -> Any:
   parser = commands.add_parser(
-    name, help=about, description=about[0].upper() + about[1:] + '.', allow_abbrev=False
+    name,
+    help=about,
+    description=about[0].upper() + about[1:] + '.',
   )
   return parser.add_argument
 

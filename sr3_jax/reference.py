@@ -125,8 +125,8 @@ def check(reference: Reference, net: FeatureNet) -> None:
   made_with = reference.about.get('fingerprint', net.fingerprint)
   if made_with != net.fingerprint:
     raise StatisticsError(
-      f'{reference.about.get("file", "the reference set")}: statistics of other weights '
-      f'of {net.name} ({made_with}, here {net.fingerprint}): make them again'
+      f'{reference.about.get("file", "the reference set")}: statistics of other '
+      f'weights of {net.name} ({made_with}, here {net.fingerprint}): make them again'
     )
   image = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
   wanted = jax.eval_shape(net.apply, net.params, image).shape[1]

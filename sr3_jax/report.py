@@ -4,15 +4,15 @@ The command line and the text that it prints; report_page.py and compare_page.py
 the pages, compare.py the differences.
 """
 
-import argparse
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from etils import epath
 
 from sr3_jax import compare, compare_page, images, report_page
+from sr3_jax.commands import Parser
 from sr3_jax.report_data import Report, ReportError, load, number
 
 DESCRIPTION = """\
@@ -33,22 +33,12 @@ exit codes: 0 done; 2 a mistake in the command or a damaged report.
 _PLAIN = str.maketrans({'−': '-', '–': '-', '∞': 'inf', '…': '...'})
 
 
-class Parser(argparse.ArgumentParser):
-  """Says what is wrong in one line."""
-
-  def error(self, message: str) -> NoReturn:
-    line = printable(' '.join(message.split()))
-    self.exit(2, f'error: {line}; --help shows all options\n')
-
-
 def make_parser() -> Parser:
   """All options."""
   parser = Parser(
     prog='python -m sr3_jax.report',
     description=DESCRIPTION,
     epilog=EPILOG,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
   )
   add = parser.add_argument
   add(

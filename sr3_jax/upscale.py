@@ -10,7 +10,9 @@ import pathlib
 import sys
 import tempfile
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
+
+from sr3_jax.commands import CACHE, Parser
 
 DESCRIPTION = """\
 Enlarges pictures with a diffusion model: JPEG, PNG, WebP and TIFF, of any size, grey or
@@ -27,15 +29,6 @@ examples:
 exit codes: 0 all done; 1 some inputs could not be done, they are listed; 2 a mistake in
 the command; 130 interrupted.
 """
-CACHE = os.path.join(os.path.expanduser('~'), '.cache', 'sr3_jax', 'xla')
-
-
-class Parser(argparse.ArgumentParser):
-  """Says what is wrong in one line."""
-
-  def error(self, message: str) -> NoReturn:
-    line = ' '.join(message.split())
-    self.exit(2, f'error: {line}; --help shows all options\n')
 
 
 def make_parser() -> Parser:
@@ -44,8 +37,6 @@ def make_parser() -> Parser:
     prog='sr3-upscale',
     description=DESCRIPTION,
     epilog=EPILOG,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
   )
   add = parser.add_argument
   add(
