@@ -4,7 +4,7 @@ The paper enlarges 56 x 56 crops four times, gives them to a ResNet-50 at 224 x 
 counts how often the true class comes first, or is among the first five (table 3). Any
 network does that takes RGB images and gives a score per class: from
 `torch.onnx.export`, Keras through tf2onnx, the ONNX model zoo. Needs onnxruntime: `pip
-install 'sr3_jax[classifier]'`.
+install 'sr3_jax[classify]'`.
 """
 
 import dataclasses
@@ -133,7 +133,7 @@ def load(
     import onnxruntime
   except ImportError:
     raise ClassifierError(
-      f"{path}: needs onnxruntime: pip install 'sr3_jax[classifier]'"
+      f"{path}: needs onnxruntime: pip install 'sr3_jax[classify]'"
     ) from None
   options = onnxruntime.SessionOptions()
   options.log_severity_level = 3  # errors, which are raised anyway

@@ -222,7 +222,7 @@ def _from_folder(
     if not convertible:
       steps.append(
         "pip install 'sr3_jax[convert]', whose PyTorch reads them once; or copy "
-        f'{kept.name} from a machine that has it to {place}'
+        f'{kept.name} from a machine that has it to {_shown(place)}'
       )
     raise WeightsMissing(', and '.join(steps))
   tensors: Tensors = {}
@@ -237,7 +237,13 @@ def _from_folder(
 def _by_hand(missing: list[Source], place: pathlib.Path) -> str:
   """What to download to where."""
   files = [f'{source.url} (SHA-256 {source.sha256})' for source in missing]
-  return f'download {" and ".join(files)} into {place}'
+  return f'download {" and ".join(files)} into {_shown(place)}'
+
+
+def _shown(path: pathlib.Path) -> str:
+  """A path for messages, which end up in reports: nobody's name in it."""
+  home = pathlib.Path.home()
+  return f'~/{path.relative_to(home)}' if path.is_relative_to(home) else str(path)
 
 
 def _read_source(source: Source, path: pathlib.Path) -> Tensors:
