@@ -157,6 +157,7 @@ def run(
     parallel,
     records,
     report_writer,
+    restorer,
     summary,
   )
   from sr3_jax.scoring import Scorer
@@ -189,7 +190,7 @@ def run(
   kept = records.open_records(folder / 'records', made_by)
   scorer = Scorer(border=args.border, nets=nets, classifier=judge)
   batch_size = parallel.round_up(args.batch_size)
-  methods = [*(('bicubic', 'lanczos') if args.inputs else ()), *outputs]
+  methods = [*(restorer.BASELINES if args.inputs else ()), *outputs]
   with logs.Progress(len(items), unit='image') as progress:
     done = 0
     for number, batch in image_sets.batches(items, batch_size):

@@ -20,7 +20,7 @@ from absl import logging
 from sr3_jax import data, images, parallel, sources, summary
 from sr3_jax.records import Records
 from sr3_jax.restorer import BASELINES, OnSteps, Restorer, degrader, reducer
-from sr3_jax.scoring import Scorer, quantize
+from sr3_jax.scoring import Scorer
 from sr3_jax.sr3 import SR3
 
 TRUTH = 'truth'
@@ -94,37 +94,29 @@ def evaluate(
   parts = {name: [name] for name in baselines}
   parts |= {n: [f'{n}/{i}' for i in range(count)] for n, count in samples.items()}
   first: dict[str, np.ndarray] = {}
+  every = [TRUTH, *itertools.chain(*parts.values())]
   seen = 0
   began = time.monotonic()
   for number, host in enumerate(batches):
     mask = host['mask']
     index = host['index'][mask]
     seen += len(index)
-    missing = lambda part, index=index: (
-      not parallel.everywhere(records.has(part, index))
-    )
-    batch = parallel.shard(host)
-    pixels = lambda image, mask=mask: images.to_uint8(parallel.gather(image)[mask])
+    there = parallel.everywhere([records.has(part, index) for part in every])
+    todo = {part for part, done in zip(every, there, strict=True) if not done}
+    if todo:
+      batch = parallel.shard(host)
+      hr, condition, enlarged = degrade(batch)
 
-    def show(name, image, number=number, index=index, pixels=pixels):
+    def show(name, image, number=number, index=index, mask=mask):
       if number == 0 or on_output:
-        shown = pixels(image)
+        shown = images.to_uint8(parallel.gather(image)[mask])
         if number == 0:
           first[name] = shown
         if on_output:
           on_output(name, shown, index)
 
-    todo = [
-      part for part in (TRUTH, *itertools.chain(*parts.values())) if missing(part)
-    ]
-    if todo:
-      hr, condition, enlarged = degrade(batch)
     if TRUTH in todo:
       show('input', condition)
-      values = scorer.of_truth(hr, batch)
-      values['hash'] = np.array(
-        [fingerprint(i) for i in host['image'][mask]], np.uint64
-      )
     for name, names in parts.items():
       for sample, part in enumerate(names):
         if part not in todo:
@@ -134,16 +126,18 @@ def evaluate(
           output = methods[name](condition, batch, sample, on_steps)
         else:
           output = enlarged[name]
-        low = reduce(quantize(output), batch['index'])
+        low = reduce(output, batch['index'])
         if sample == 0:
           show(name, output)
         records.add(part, number, scorer(output, hr, low, condition, batch))
     if TRUTH in todo:
       show(TRUTH, hr)
-      records.add(TRUTH, number, values)
+      values = scorer.of_truth(hr, batch)
+      hashes = [fingerprint(image) for image in host['image'][mask]]
+      records.add(TRUTH, number, values | {'hash': np.array(hashes, np.uint64)})
     if parallel.agree(time.monotonic() - began > max_seconds):
       break
-  if parallel.everywhere(seen == 0):
+  if all(parallel.everywhere([seen == 0])):
     raise sources.DataError('no held-out image could be read: nothing to measure')
   return Evaluation(records, parts, model.scale, first)
 
@@ -153,10 +147,13 @@ def fingerprint(image: np.ndarray) -> int:
   return int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest())
 
 
-def held_out(
-  config: ml_collections.ConfigDict,
-) -> tuple[sources.Source, dict[str, Any]]:
-  """The source of the held-out images, and how they are cut."""
+# The source of the held-out images, and how they are cut. Making one reads headers of
+# the whole set, so it is made once and handed on.
+HeldOut = tuple[sources.Source, dict[str, Any]]
+
+
+def held_out(config: ml_collections.ConfigDict) -> HeldOut:
+  """The held-out images of a configuration."""
   d = config.data
   cut = {
     'image_size': config.eval.image_size or d.image_size,
@@ -176,9 +173,11 @@ def held_out(
   return source, cut
 
 
-def evaluation_data(config: ml_collections.ConfigDict, limit: int) -> data.Batches:
+def evaluation_data(
+  config: ml_collections.ConfigDict, limit: int, held: HeldOut | None = None
+) -> data.Batches:
   """This process's share of the first `limit` held-out images, always the same."""
-  source, cut = held_out(config)
+  source, cut = held or held_out(config)
   return data.eval_batches(
     source,
     batch_size=parallel.per_process(config.eval.batch_size),
@@ -193,6 +192,7 @@ def restored(
   config: ml_collections.ConfigDict,
   model: SR3,
   methods: dict[str, Restorer],
+  held: HeldOut,
   numbers: list[int],
   samples: int,
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
@@ -201,7 +201,7 @@ def restored(
   Names are 'input', the baselines, the methods ('sr3' is sample 0, 'sr3 2' and so on
   the others) and 'truth'; pictures uint8 [H, W, C].
   """
-  source, cut = held_out(config)
+  source, cut = held
   size = config.eval.batch_size
   mine = parallel.per_process(size)
   for start in range(0, len(numbers), size):

@@ -24,12 +24,14 @@ from sr3_jax import (
   parallel,
   reference,
   report_writer,
+  sources,
   summary,
 )
 from sr3_jax.config import as_json
 from sr3_jax.evaluation import (
   TRUTH,
   Evaluation,
+  HeldOut,
   evaluate,
   evaluation_data,
   held_out,
@@ -125,9 +127,10 @@ def evaluate_run(
   if against and 'inception' in nets:
     reference.check(against, nets['inception'])
   judge = classifier.load(e.classifier) if e.classifier else None
-  batches = evaluation_data(config, e.final_images)
+  held = held_out(config)
+  batches = evaluation_data(config, e.final_images, held)
   folder = workdir / 'report'
-  made_by = _made_by(config, hashes, nets, judge)
+  made_by = _made_by(config, held, hashes, nets, judge)
   records = open_records(folder / 'records', made_by)
   total = batches.num_batches * sum(
     m.num_steps * (e.num_seeds if m.is_random else 1) for m in methods.values()
@@ -154,7 +157,7 @@ def evaluate_run(
   rows = report_writer.table(
     result.records, result.methods, result.scale, nets, against
   )
-  sheets = _sheets(config, result, methods, folder)
+  sheets = _sheets(config, result, methods, held, folder)
   parallel.barrier('pictures')
   table = summary.values(rows)
   if jax.process_index() == 0:
@@ -197,6 +200,7 @@ def _sheets(
   config: ml_collections.ConfigDict,
   result: Evaluation,
   methods: dict[str, Restorer],
+  held: HeldOut,
   folder: epath.Path,
 ) -> list[dict[str, Any]]:
   """Restores and writes the pictures of the report; samples.png too."""
@@ -207,7 +211,7 @@ def _sheets(
   ranked = report_writer.ranked(whole)
   others = sorted({i for picks in ranked.values() for i in picks.values()} - set(first))
   pictures = folder / 'pictures'
-  restore = lambda numbers, count: restored(config, model, methods, numbers, count)
+  restore = lambda *what: restored(config, model, methods, held, *what)
   for numbers, count in ((first, samples), (others, 1)):
     for number, named in restore(numbers, count):
       if count > 1:
@@ -224,13 +228,15 @@ def _sheets(
   return sheets
 
 
-def _made_by(config, hashes, nets, judge) -> dict[str, Any]:
+def _made_by(config, held, hashes, nets, judge) -> dict[str, Any]:
   """All that a recorded value depends on."""
   whole = as_json(config)
   parts = {key: whole[key] for key in ('seed', 'task', 'data', 'sampler')}
-  keys = ('image_size', 'final_images', 'border')
+  # Pictures are written as they are measured: asked for later, it is done again.
+  keys = ('image_size', 'final_images', 'border', 'save_images')
   return parts | {
     'eval': {key: whole['eval'][key] for key in keys},
+    'images': sources.fingerprint(held[0]),
     'weights': hashes,
     'networks': {name: net.fingerprint for name, net in nets.items()},
     'classifier': judge.fingerprint if judge else None,
@@ -248,7 +254,8 @@ def _protocol(config, result, methods, made_by, nets, against, judge) -> dict[st
   samples = ', '.join(map(str, range(config.eval.num_seeds)))
   return {
     'task': f'{config.task.name}, {size // result.scale} to {size}',
-    'degradation': 'bicubic with antialiasing (equals Pillow BICUBIC), not rounded',
+    'degradation': 'bicubic with antialiasing (equals Pillow BICUBIC), not rounded'
+    + (f', by way of {config.task.through} pixels' if config.task.through else ''),
     'images': f'{result.count()} of {name}, {size} x {size}, crop {d.crop!r}',
     'image list': report_writer.list_hash(result.records),
     **report_writer.CONVENTIONS,
@@ -311,8 +318,9 @@ def reference_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) ->
   net = feature_nets.load('inception', config.eval.weights)
   whole = config.copy_and_resolve_references()
   whole.data.eval_path, whole.data.eval_split = config.data.path, config.data.split
-  source, cut = held_out(whole)
-  batches = evaluation_data(whole, config.eval.reference_images or len(source))
+  source, cut = held = held_out(whole)
+  count = config.eval.reference_images or len(source)
+  batches = evaluation_data(whole, count, held)
   size = cut['image_size']
   d = whole.data
   name = epath.Path(d.path).name if d.source == 'folder' else d.path or d.source
@@ -320,8 +328,8 @@ def reference_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) ->
     'source': f'{name} {d.split}',
     'size': f'{size} x {size}',
     'network': net.about,
+    'fingerprint': net.fingerprint,
   }
-  about['fingerprint'] = net.fingerprint
   with progress(batches.num_batches * config.eval.batch_size, 'image') as on_images:
     made = reference.of_batches(net, batches, about, on_images)
   batches.close()

@@ -174,13 +174,13 @@ def agree(value: bool) -> bool:
   return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
-def everywhere(value: bool) -> bool:
-  """Whether every process says so."""
+def everywhere(values: Sequence[bool]) -> list[bool]:
+  """Of each value, whether every process says so; all ask about as many."""
   if jax.process_count() == 1:
-    return value
+    return list(values)
   from jax.experimental import multihost_utils
 
-  return bool(multihost_utils.process_allgather(np.asarray(value)).all())
+  return multihost_utils.process_allgather(np.asarray(values)).all(0).tolist()
 
 
 def barrier(name: str) -> None:

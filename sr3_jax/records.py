@@ -32,6 +32,7 @@ class Records:
     self.folder = folder
     self._memory: dict[str, dict[str, Values]] = {}
     self._index: dict[str, set[int]] = {}
+    self._scalars: dict[str, Values] = {}
 
   def has(self, part: str, index: np.ndarray) -> bool:
     """Whether all these images of a part are there."""
@@ -44,6 +45,7 @@ class Records:
     held = hashlib.sha256(values['index'].astype('<i8').tobytes()).hexdigest()[:8]
     name = f'{batch:08d}-{held}.npz'
     self._done(part).update(values['index'].tolist())
+    self._scalars.pop(part, None)
     if self.folder is None:
       self._memory.setdefault(part, {})[name] = values
       return
@@ -70,8 +72,13 @@ class Records:
   def scalars(self, part: str) -> Values:
     """One-number values of a part, sorted by image: small even for 50,000.
 
-    Only what all images have: some are too small for SSIM.
+    Only what all images have: some are too small for SSIM. Read once.
     """
+    if part not in self._scalars:
+      self._scalars[part] = self._read_scalars(part)
+    return self._scalars[part]
+
+  def _read_scalars(self, part: str) -> Values:
     collected: dict[str, list[np.ndarray]] = {}
     for values in self.stream(part):
       for key, value in values.items():

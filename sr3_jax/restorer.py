@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr3_jax import degradations, images, logs, parallel, samplers
+from sr3_jax import degradations, images, logs, metrics, parallel, samplers
 from sr3_jax.sr3 import SR3
 
 # A walk is cut into stretches of this many steps, to show progress in between.
 STRETCH = 25
+# Enlargements by kernels alone, at no cost: in every table.
+BASELINES = ('bicubic', 'lanczos')
 OnSteps = Callable[[int], None]
 
 
@@ -134,16 +136,12 @@ def degrader(model: SR3, seed: int) -> Callable[[dict[str, jax.Array]], Any]:
   return lambda batch: degrade(batch['image'], batch['index'])
 
 
-# Enlargements by kernels alone, at no cost: in every table.
-BASELINES = ('bicubic', 'lanczos')
-
-
 @functools.lru_cache(maxsize=4)
 def reducer(model: SR3, seed: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
-  """Compiled: output [D, b, H, W, C], index -> it, degraded as the truth was."""
+  """Compiled: output [D, b, H, W, C], index -> its 8 bits degraded as the truth was."""
 
   def reduce(output, index):
-    return model.degrade(keys(seed, index, 0), output)
+    return model.degrade(keys(seed, index, 0), metrics.quantize(output))
 
   return parallel.pmap(reduce)
 

@@ -6,6 +6,7 @@ record that can't be read raises `images.ImageError`.
 """
 
 import functools
+import hashlib
 import importlib.util
 import itertools
 import os
@@ -152,6 +153,23 @@ class Folder:
 
   def name(self, index: int) -> str:
     return self._names[index]
+
+  def state(self, index: int) -> str:
+    """Name, size and time of a file."""
+    stat = (self._root / self._names[index]).stat()
+    return f'{self._names[index]} {stat.length} {stat.mtime}'
+
+
+def fingerprint(source: Source) -> str:
+  """Changes when a file of a folder does; others are told apart by their size.
+
+  16 hexadecimal digits, of the names, sizes and times of a folder's files.
+  """
+  lines = [str(len(source))]
+  if isinstance(source, Folder):
+    with futures.ThreadPoolExecutor(16) as pool:
+      lines += pool.map(source.state, range(len(source)))
+  return hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:16]
 
 
 class Tfds:

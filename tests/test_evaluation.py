@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import shutil
 
 import jax
@@ -269,3 +270,18 @@ def test_shown_images_round_as_the_measured_ones():
   shown = images.to_float(images.to_uint8(np.asarray(grid)))
   measured = metrics.quantize(grid)
   np.testing.assert_allclose(shown, measured, atol=1e-6)
+
+
+def test_images_that_changed_are_measured_again(tmp_path):
+  """Another file under the same name is another set, also with the same size."""
+  rng = np.random.default_rng(0)
+  for i in range(3):
+    images.write(tmp_path / f'{i}.png', rng.integers(0, 256, (16, 16, 3), np.uint8))
+  state = lambda: sources.fingerprint(sources.Folder(tmp_path))
+  before = state()
+  assert state() == before
+  os.utime(tmp_path / '1.png', (1, 1))
+  changed = state()
+  assert changed != before
+  (tmp_path / '1.png').rename(tmp_path / '3.png')
+  assert state() not in (before, changed)
