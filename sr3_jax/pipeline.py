@@ -13,22 +13,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 
 from sr3_jax import __version__, canvas, parallel, samplers, tiles
 from sr3_jax.canvas import Item
+from sr3_jax.choices import PipelineError, as_float, choose_tiles, choose_walk
 from sr3_jax.hub import Loaded
-from sr3_jax.layout import TILES, Layout, Planner, output_size
-from sr3_jax.sr3 import SR3, make_walk
+from sr3_jax.layout import Layout, Planner, output_size
 
 MAX_OUTSCALE = 64
-# Steps of 'balanced' at most and of 'best' at least, where --mode=sweep has not written
-# a model's own presets.
-BALANCED, BEST = 100, 250
-
-
-class PipelineError(ValueError):
-  """One line: what can't be done, and what can."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -350,98 +342,3 @@ class Upscaler:
 def _first(array: jax.Array) -> np.ndarray:
   """The first device's part, on the host."""
   return np.asarray(array.addressable_data(0))[0]
-
-
-def choose_walk(
-  loaded: Loaded, steps: int | str, sampler: str | None
-) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray]]:
-  """The walk that `steps` and `sampler` ask for, with what describes it.
-
-  Raises:
-    PipelineError: an unknown preset or sampler, or more steps than trained levels.
-  """
-  model = loaded.model
-  if model.method == 'regression':  # one step, to its estimate
-    gammas = np.array([1.0, 0.5])
-    return {'name': 'regression', 'num_steps': 1}, (gammas, samplers.ddpm(gammas))
-  options = dict(loaded.config.sampler)
-  del options['clip']  # the model's, not the walk's
-  most = len(model.gammas) - 1
-  if isinstance(steps, str):
-    configured = options['num_steps']
-    presets = {
-      'fast': {'name': 'dpmpp_2m', 'num_steps': 12, 'spacing': 'log_snr'},
-      'balanced': {'num_steps': min(configured, BALANCED)},
-      'best': {'num_steps': max(configured, BEST)},
-    } | loaded.presets
-    if steps not in presets:
-      raise PipelineError(f'no preset {steps!r}; there are {", ".join(presets)}')
-    options |= presets[steps]
-    options['num_steps'] = min(options['num_steps'], most)
-  else:
-    options['num_steps'] = steps
-  if sampler:
-    options['name'] = sampler
-  if options['name'] == 'ddpm_learned' and not model.learned_variance:
-    raise PipelineError("the sampler 'ddpm_learned' needs a model of learned variance")
-  if not 1 <= options['num_steps'] <= min(most, canvas.MAX_STEPS):
-    raise PipelineError(
-      f'{options["num_steps"]} steps: this model can take 1 to '
-      f'{min(most, canvas.MAX_STEPS)}'
-    )
-  try:
-    return options, make_walk(model.gammas, **options)
-  except ValueError as error:
-    raise PipelineError(str(error)) from None
-
-
-def choose_tiles(
-  model: SR3, tile: int | None, tile_pad: int | None
-) -> tuple[tuple[int, ...], int]:
-  """Sides of tiles and their pad in output pixels, from options in input pixels.
-
-  Raises:
-    PipelineError: a pad too large for the tiles.
-  """
-  scale, network = model.scale, model.network
-  if tile is not None:
-    sides = (tiles.round_up(tile * scale, network.multiple),)
-  elif network.has_attention:  # at another size it would see what it never saw
-    sides = (tiles.round_up(model.image_size, network.multiple),)
-  else:
-    sides = tuple(tiles.round_up(side, network.multiple) for side in TILES)
-  most = sides[-1] // 4
-  if tile_pad is not None and sides != (0,) and tile_pad * scale > most:
-    raise PipelineError(
-      f'tiles of {sides[-1] // scale} input pixels can have a pad of at most '
-      f'{most // scale}, not {tile_pad}'
-    )
-  return sides, min(scale * (4 if tile_pad is None else tile_pad), most)
-
-
-def as_float(image: Any) -> np.ndarray:
-  """An image of any kind as float32 [h, w, C] in [-1, 1], C = 1 or 3.
-
-  Raises:
-    PipelineError: not such an image.
-  """
-  if isinstance(image, Image.Image) and image.mode not in ('L', 'RGB', 'I;16'):
-    if image.has_transparency_data:
-      raise PipelineError(
-        f'a {image.mode} image with transparency: convert it, or use the command'
-      )
-    image = image.convert('RGB')  # palettes, CMYK, black and white
-  array = np.asarray(image)
-  array = array[..., None] if array.ndim == 2 else array
-  if array.ndim != 3 or array.shape[-1] not in (1, 3) or 0 in array.shape:
-    raise PipelineError(
-      f'not an image of 1 or 3 channels: an array of shape {np.shape(image)}'
-    )
-  if array.dtype in (np.uint8, np.uint16):
-    return (array / (np.iinfo(array.dtype).max / 2) - 1).astype(np.float32)
-  if not np.issubdtype(array.dtype, np.floating):
-    raise PipelineError(f'pixels must be uint8, uint16 or float, not {array.dtype}')
-  array = array.astype(np.float32)
-  if not np.abs(array).max() <= 1.5:  # bicubic kernels overshoot; NaN is refused, too
-    raise PipelineError('float pixels must be in [-1, 1]')
-  return array
