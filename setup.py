@@ -17,7 +17,7 @@ setuptools.setup(
   long_description=(HERE / 'README.md').read_text(),
   long_description_content_type='text/markdown',
   license='Apache-2.0',
-  packages=['sr3_jax'],
+  packages=['sr3_jax', 'sr3_jax.degradations'],
   package_data={'sr3_jax': ['templates/*', 'study_site/*']},
   python_requires='>=3.11',
   # Lower bounds that were installed together and tested.
