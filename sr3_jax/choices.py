@@ -32,7 +32,8 @@ def choose_walk(
     gammas = np.array([1.0, 0.5])
     return {'name': 'regression', 'num_steps': 1}, (gammas, samplers.ddpm(gammas))
   options = dict(loaded.config.sampler)
-  del options['clip']  # the model's, not the walk's
+  for name in ('clip', 'guidance'):  # not the walk's
+    del options[name]
   most = len(model.gammas) - 1
   if isinstance(steps, str):
     configured = options['num_steps']

@@ -21,17 +21,32 @@ def get_config() -> ConfigDict:
 
   c.task = ConfigDict()
   c.task.name = 'super_resolution'  # a key of sr3_jax.degradations.TASKS
+  # Each of the others matters to the tasks that take an option of its name.
   c.task.scale = 4  # output side over input side
   c.task.through = 0  # side of a still smaller image that inputs are enlarged from
+  c.task.augment_blur = (0.4, 0.6)  # sigma, input pixels, for half of the images
+  c.task.augment_noise = (0.0, 0.5)  # share of noise in the input's amplitude
+  c.task.masks = 'mix'  # of inpainting: Palette's; or 'free_form' or 'rectangles'
+  c.task.sides = 'mix'  # of uncropping; or 'one' or 'all'
+  c.task.quality = (5, 30)  # of JPEG: the lowest and the highest
+  c.task.blur = (0.5, 3.0)  # of deblurring: sigma, pixels
+  c.task.motion = (3.0, 12.0)  # of deblurring: length, pixels, for half of the images
+  c.task.noise = (0.02, 0.3)  # of denoising: standard deviation, images being -1 to 1
+  c.task.mixture = ()  # of 'mixture': names of tasks, equally often; repeat for more
 
   c.data = ConfigDict()
-  c.data.source = 'folder'  # 'photos' (scikit-image's), 'folder' or 'tfds'
+  # 'photos' (scikit-image's), 'folder', 'classes' (a folder of one folder a class),
+  # 'arrays' (an .npz file) or 'tfds'
+  c.data.source = 'folder'
   c.data.path = ''  # the folder, or the name of the TFDS dataset
   c.data.split = 'train'  # of 'photos' and 'tfds'
   c.data.eval_path = ''  # the same for evaluation; '' is data.path
   c.data.eval_split = 'validation'
   c.data.data_dir = ''  # where TFDS keeps its datasets; '' is its own default
   c.data.image_size = 256  # side of the clean crops, pixels
+  c.data.channels = 3  # of images; others than 3 are read from TIFF and .npy
+  c.data.low = ()  # stored values that mean black and white, one for each channel;
+  c.data.high = ()  # none: the ends of the files' type of integer
   c.data.crop = 'center'  # 'random'; 'center': largest square, area-resized; 'none'
   c.data.reduce = (1,)  # before random crops, area-reduce by one of these factors
   c.data.flip = True  # random left-right flips in training
@@ -48,6 +63,7 @@ def get_config() -> ConfigDict:
   c.model.middle_attention = True
   c.model.dropout = 0.0
   c.model.num_classes = 0  # 0: no class labels
+  c.model.label_dropout = 0.0  # share of training examples without, for guidance
   c.model.patch = 1  # fold p x p pixels into channels: fast, for small machines
   c.model.remat = False  # recompute activations: less memory, about a third slower
   c.model.groups = 32  # of the group normalisation of 'janspiry'
@@ -66,6 +82,7 @@ def get_config() -> ConfigDict:
   c.diffusion.y0_scale = 1.0  # factor on what is modelled, to bring its spread near 0.5
   c.diffusion.learned_variance = False  # of 'guided'; needs the sampler 'ddpm_learned'
   c.diffusion.loss = 'l1'  # or 'l2'
+  c.diffusion.hole_loss = True  # on missing pixels only, where the task has some
 
   c.sampler = ConfigDict()
   c.sampler.name = 'ddpm'  # a key of sr3_jax.samplers.SAMPLERS
@@ -75,6 +92,7 @@ def get_config() -> ConfigDict:
   )
   c.sampler.eta = 0.0  # of 'ddim'
   c.sampler.clip = True  # clip the estimate of the clean image to the image range
+  c.sampler.guidance = 1.0  # how much the class counts; needs model.label_dropout
 
   c.train = ConfigDict()
   c.train.num_steps = 1_000_000

@@ -367,8 +367,9 @@ def _eval_record(
 ) -> dict[str, Any]:
   """Image number `index` of an evaluation set of `total`, or filling."""
   size = cut.image_size
-  record: dict[str, Any] = {'image': np.zeros((size, size, 3), np.uint8)}
-  if source.labels:
+  blank = np.zeros((size, size, source.channels), source.dtype)
+  record: dict[str, Any] = {'image': blank}
+  if source.classes:
     record['label'] = np.int32(0)
   bad, real = -1, False
   if index < total:

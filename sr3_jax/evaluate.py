@@ -252,7 +252,7 @@ def _measure(scorer, kept, number: int, batch: dict[str, Any], methods) -> None:
   condition = put(image_sets.INPUT) if image_sets.INPUT in batch else None
   for name in todo:
     if name == 'truth':
-      values = scorer.of_truth(truth, sharded)
+      values = scorer.of_set(truth, sharded)
       shown = batch[image_sets.TRUTH][batch['mask']]
       values['hash'] = np.array([evaluation.fingerprint(i) for i in shown], np.uint64)
     else:

@@ -19,7 +19,7 @@ from absl import logging
 
 from sr3_jax import data, images, parallel, sources, summary
 from sr3_jax.records import Records
-from sr3_jax.restorer import BASELINES, OnSteps, Restorer, degrader, reducer
+from sr3_jax.restorer import OnSteps, Restorer, baselines, degrader, reducer
 from sr3_jax.scoring import Scorer
 from sr3_jax.sr3 import SR3
 
@@ -63,12 +63,15 @@ def evaluate(
   scorer: Scorer | None = None,
   records: Records | None = None,
   num_seeds: int = 1,
-  baselines: Iterable[str] = BASELINES,
+  beside: Iterable[str] | None = None,
   max_seconds: float = float('inf'),
   on_steps: OnSteps = lambda steps: None,
   on_output: Callable[[str, np.ndarray, np.ndarray], None] | None = None,
 ) -> Evaluation:
-  """Measures the baselines and `methods` on the same images.
+  """Measures what needs no network and `methods` on the same images.
+
+  Generated images have no truth of their own: of them only what sets are compared by is
+  recorded.
 
   Args:
     model: whose task makes the inputs.
@@ -78,7 +81,7 @@ def evaluate(
     scorer: what is measured; None is formulas only.
     records: where values go; images that are there already are passed over.
     num_seeds: samples of every image by methods that are random.
-    baselines: of `restorer.BASELINES`, what to measure too.
+    beside: what needs no network; None is all that `restorer.baselines` has.
     max_seconds: no further batch is begun after this time.
     on_steps: called with the number of sampling steps just done (or passed over).
     on_output: called with a name, images uint8 [n, H, W, C] and their numbers [n]
@@ -91,7 +94,8 @@ def evaluate(
   records = records or Records()
   degrade, reduce = degrader(model, seed), reducer(model, seed)
   samples = {n: num_seeds if m.is_random else 1 for n, m in methods.items()}
-  parts = {name: [name] for name in baselines}
+  beside = baselines(model) if beside is None else beside
+  parts = {name: [name] for name in beside}
   parts |= {n: [f'{n}/{i}' for i in range(count)] for n, count in samples.items()}
   first: dict[str, np.ndarray] = {}
   every = [TRUTH, *itertools.chain(*parts.values())]
@@ -106,6 +110,7 @@ def evaluate(
     if todo:
       batch = parallel.shard(host)
       hr, condition, enlarged = degrade(batch)
+      observed = condition[..., : model.channels]
 
     def show(name, image, number=number, index=index, mask=mask):
       if number == 0 or on_output:
@@ -115,8 +120,8 @@ def evaluate(
         if on_output:
           on_output(name, shown, index)
 
-    if TRUTH in todo:
-      show('input', condition)
+    if TRUTH in todo and model.task.conditional:
+      show('input', observed)
     for name, names in parts.items():
       for sample, part in enumerate(names):
         if part not in todo:
@@ -126,13 +131,17 @@ def evaluate(
           output = methods[name](condition, batch, sample, on_steps)
         else:
           output = enlarged[name]
-        low = reduce(output, batch['index'])
         if sample == 0:
           show(name, output)
-        records.add(part, number, scorer(output, hr, low, condition, batch))
+        if model.task.conditional:
+          low = reduce(output, batch['index'])
+          values = scorer(output, hr, low, observed, batch)
+        else:
+          values = scorer.of_set(output, batch)
+        records.add(part, number, values)
     if TRUTH in todo:
       show(TRUTH, hr)
-      values = scorer.of_truth(hr, batch)
+      values = scorer.of_set(hr, batch)
       hashes = [fingerprint(image) for image in host['image'][mask]]
       records.add(TRUTH, number, values | {'hash': np.array(hashes, np.uint64)})
     if parallel.agree(time.monotonic() - began > max_seconds):
@@ -210,7 +219,9 @@ def restored(
     host = data.eval_images(source, chosen, limit=config.eval.final_images, **cut)
     batch = parallel.shard(host)
     hr, condition, enlarged = degrader(model, config.seed)(batch)
-    shown = {'input': condition} | enlarged
+    shown = {'input': condition[..., : model.channels]} | enlarged
+    if not model.task.conditional:
+      del shown['input']
     for name, method in methods.items():
       for i in range(samples if method.is_random else 1):
         shown[f'{name} {i + 1}' if i else name] = method(condition, batch, i)

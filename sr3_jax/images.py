@@ -42,8 +42,8 @@ class ImageError(ValueError):
 
 
 def to_float(image: Any) -> Any:
-  """uint8 in [0, 255] -> float32 in [-1, 1]; NumPy or (traced) JAX arrays."""
-  return image.astype(np.float32) / 127.5 - 1.0
+  """uint8 or uint16 -> float32 in [-1, 1]; NumPy or (traced) JAX arrays."""
+  return image.astype(np.float32) / (np.iinfo(image.dtype).max / 2) - 1.0
 
 
 def to_uint8(image: Any) -> np.ndarray:

@@ -13,13 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr3_jax import degradations, images, logs, metrics, parallel, samplers
+from sr3_jax import degradations, logs, metrics, parallel, samplers
 from sr3_jax.sr3 import SR3
 
 # A walk is cut into stretches of this many steps, to show progress in between.
 STRETCH = 25
-# Enlargements by kernels alone, at no cost: in every table.
+# Enlargements by kernels alone, at no cost: in every table of super-resolution.
 BASELINES = ('bicubic', 'lanczos')
+# Where outputs are as large as inputs: the input as it is.
+DEGRADED = 'degraded'
 OnSteps = Callable[[int], None]
 
 
@@ -27,6 +29,13 @@ def keys(seed: int, index: jax.Array, sample: int | jax.Array) -> jax.Array:
   """One key per image, a function of (seed, sample, index): [B] -> [B] keys."""
   key = jax.random.fold_in(jax.random.key(seed), sample)
   return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+
+
+def baselines(model: SR3) -> tuple[str, ...]:
+  """What can be had without a network: names of the images that `degrader` adds."""
+  if not model.task.conditional:
+    return ()
+  return BASELINES if model.scale > 1 else (DEGRADED,)
 
 
 class Restorer:
@@ -38,11 +47,20 @@ class Restorer:
     seed: of all noise.
     room: steps of the longest walk that will be chosen; None is that of the model's
       own, which is chosen at first.
+    guidance: how much classes count; 1 for as much as they do by themselves.
   """
 
-  def __init__(self, model: SR3, params: Any, seed: int, room: int | None = None):
+  def __init__(
+    self,
+    model: SR3,
+    params: Any,
+    seed: int,
+    room: int | None = None,
+    guidance: float = 1.0,
+  ):
     self._params = parallel.replicate(params)
     self.model, self._room = model, room
+    self.guide(guidance)
     self._begin, self._advance, self._finish = _programs(model, seed)
     if room is None:
       self.choose(*model.walk)
@@ -51,6 +69,11 @@ class Restorer:
     """Sets the walk of the calls to come: levels [steps + 1], table [steps, 4 or 5]."""
     self.num_steps = 1 if self.model.method == 'regression' else len(table)
     self._steps = parallel.replicate(samplers.steps(gammas, table, self._room))
+
+  def guide(self, guidance: float) -> None:
+    """Sets how much classes count in the calls to come."""
+    guided = self.model.num_classes and guidance != 1
+    self._guidance = parallel.replicate(np.float32(guidance)) if guided else None
 
   @property
   def is_random(self) -> bool:
@@ -82,7 +105,15 @@ class Restorer:
       last = min(first + STRETCH, self.num_steps)
       limits = parallel.replicate((np.int32(first), np.int32(last)))
       carry = self._advance(
-        self._params, x, carry, self._steps, *limits, index, number, label
+        self._params,
+        x,
+        carry,
+        self._steps,
+        *limits,
+        index,
+        number,
+        label,
+        self._guidance,
       )
       jax.block_until_ready(carry)
       on_steps(last - first)
@@ -100,13 +131,15 @@ def _programs(model: SR3, seed: int) -> tuple[Callable[..., Any], ...]:
     x = model.upsample(condition)
     return x, model.begin(model.noise(keys(seed, index, sample[0]), x), x)
 
-  def advance(params, x, carry, steps, first, last, index, sample, label):
+  def advance(params, x, carry, steps, first, last, index, sample, label, guidance):
     # Deterministic walks draw noise, too, and multiply it by zero.
     noise = model.noise(keys(seed, index, sample[0]), x)
+    if guidance is not None:
+      guidance = jnp.full(x.shape[:1], guidance)
 
     def one(i, carry):
       step = jax.tree.map(lambda s: jax.lax.dynamic_slice_in_dim(s, i, 1), steps)
-      return model.advance(params, noise, x, carry, step, label)
+      return model.advance(params, noise, x, carry, step, label, guidance)
 
     return jax.lax.fori_loop(first, last, one, carry)
 
@@ -119,18 +152,16 @@ def _programs(model: SR3, seed: int) -> tuple[Callable[..., Any], ...]:
 
 @functools.lru_cache(maxsize=4)
 def degrader(model: SR3, seed: int) -> Callable[[dict[str, jax.Array]], Any]:
-  """Compiled: batch [D, b, ...] -> truth, condition, and its enlargements.
-
-  The enlargements are those by kernels alone, by name: the baselines of any table.
-  """
+  """Compiled: batch [D, b, ...] -> truth, condition, and the images of `baselines`."""
+  names = baselines(model)
 
   def degrade(image, index):
-    hr = images.to_float(image)
+    hr = model.to_float(image)
     condition = model.degrade(keys(seed, index, 0), hr)
-    enlarge = lambda kernel: jnp.clip(
-      degradations.resize(condition, *hr.shape[1:3], kernel), -1, 1
-    )
-    return hr, condition, {name: enlarge(name) for name in BASELINES}
+    observed = condition[..., : model.channels]
+    enlarge = lambda kernel: degradations.resize(observed, *hr.shape[1:3], kernel)
+    made = {n: observed if n == DEGRADED else enlarge(n) for n in names}
+    return hr, condition, {n: jnp.clip(image, -1, 1) for n, image in made.items()}
 
   degrade = parallel.pmap(degrade)
   return lambda batch: degrade(batch['image'], batch['index'])
@@ -141,7 +172,8 @@ def reducer(model: SR3, seed: int) -> Callable[[jax.Array, jax.Array], jax.Array
   """Compiled: output [D, b, H, W, C], index -> its 8 bits degraded as the truth was."""
 
   def reduce(output, index):
-    return model.degrade(keys(seed, index, 0), metrics.quantize(output))
+    low = model.degrade(keys(seed, index, 0), metrics.quantize(output))
+    return low[..., : model.channels]
 
   return parallel.pmap(reduce)
 

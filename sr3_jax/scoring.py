@@ -70,11 +70,11 @@ class Scorer:
         values[name] = _program(net.apply)(self._params[name], output, truth)
     return self._gather(values, output, batch)
 
-  def of_truth(
-    self, truth: jax.Array, batch: dict[str, jax.Array]
+  def of_set(
+    self, image: jax.Array, batch: dict[str, jax.Array]
   ) -> dict[str, np.ndarray]:
-    """What sets are compared by: features and error rates of the true images."""
-    return self._gather({}, truth, batch)
+    """What sets are compared by: features and error rates of images in 8 bits."""
+    return self._gather({}, quantize(image), batch)
 
   def _gather(self, values, image, batch) -> dict[str, np.ndarray]:
     if 'inception' in self.nets:

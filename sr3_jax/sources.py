@@ -1,8 +1,8 @@
 """Where images come from: random-access objects over folders, TFDS and photographs.
 
-A source has `len(source)`, `source[i]` -> `{'image': uint8 [H, W, 3]}` with an int32
-`'label'` where there are labels, `source.name(i)` for messages, and `source.labels`. A
-record that can't be read raises `images.ImageError`.
+A source has `len(source)`, `source[i]` -> `{'image': uint8 [H, W, C]}` with an int32
+`'label'` where there are labels, `source.name(i)` for messages, and `source.classes`,
+the names of the labels. A record that can't be read raises `images.ImageError`.
 """
 
 import functools
@@ -10,6 +10,8 @@ import hashlib
 import importlib.util
 import itertools
 import os
+import pathlib
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any, Protocol
@@ -47,7 +49,9 @@ class DataError(ValueError):
 class Source(Protocol):
   """What `train_batches` and `eval_batches` read from."""
 
-  labels: bool
+  classes: tuple[str, ...]  # none: no labels
+  channels: int
+  dtype: Any  # of the pixels
 
   def __len__(self) -> int: ...
   def __getitem__(self, index: int) -> dict[str, Any]: ...
@@ -61,7 +65,7 @@ class Photos:
     DataError: unknown split, or a scikit-image without its pictures.
   """
 
-  labels = False
+  classes, channels, dtype = (), 3, np.uint8
 
   def __init__(self, split: str):
     if split not in PHOTOS:
@@ -102,7 +106,7 @@ class Folder:
     DataError: no such folder, nothing in it, or nothing that can be used.
   """
 
-  labels = False
+  classes, channels, dtype = (), 3, np.uint8
 
   def __init__(
     self,
@@ -160,6 +164,79 @@ class Folder:
     return f'{self._names[index]} {stat.length} {stat.mtime}'
 
 
+class ClassFolder(Folder):
+  """A folder of folders, one for each class: labels are numbers of the sorted names.
+
+  Args:
+    path, min_size, max_pixels: as of `Folder`.
+
+  Raises:
+    DataError: as `Folder`, or an image outside of the folders.
+  """
+
+  def __init__(self, path: epath.PathLike, **options: Any):
+    super().__init__(path, **options)
+    places = [pathlib.PurePath(name).parts for name in (*self._names, *self.left_out)]
+    if stray := [place[0] for place in places if len(place) == 1]:
+      raise DataError(f'{path}: {stray[0]} is not in the folder of a class')
+    # Also of classes without a usable image: labels must not depend on image sizes.
+    self.classes = tuple(sorted({place[0] for place in places}))
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    label = self.classes.index(pathlib.PurePath(self._names[index]).parts[0])
+    return super().__getitem__(index) | {'label': np.int32(label)}
+
+
+class Arrays:
+  """An .npz file of images and labels, as small data sets are often kept.
+
+  Images are 'x_train' and 'x_test', uint8 [N, H, W, C], with 'y_train' and 'y_test',
+  int [N]; or 'x' and 'y', of which every tenth is for tests. 'classes' may name the
+  labels.
+
+  Args:
+    path: the file.
+    split: 'train' or 'test'.
+
+  Raises:
+    DataError: no such file or split, or arrays of other types and shapes.
+  """
+
+  def __init__(self, path: epath.PathLike, split: str):
+    self._name = f'{epath.Path(path).name}:{split}'
+    if split not in ('train', 'test'):
+      raise DataError(f"{path}: no split {split!r}, only 'train' and 'test'")
+    try:
+      with epath.Path(path).open('rb') as file, np.load(file) as stored:
+        if f'x_{split}' in stored:
+          self._images, labels = stored[f'x_{split}'], stored[f'y_{split}']
+        else:
+          test = np.arange(len(stored['y'])) % 10 == 9
+          chosen = test if split == 'test' else ~test
+          self._images, labels = stored['x'][chosen], stored['y'][chosen]
+        names = stored.get('classes', ())
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+      raise DataError(f'{path}: {first_line(error)}') from None
+    count = len(self._images)
+    if self._images.dtype != np.uint8 or self._images.ndim != 4 or not count:
+      raise DataError(f'{path}: images must be uint8 [N, H, W, C]')
+    if labels.shape != (count,) or labels.dtype.kind not in 'iu' or labels.min() < 0:
+      raise DataError(f'{path}: labels must be integers from 0, one for each image')
+    self._labels = labels.astype(np.int32)
+    most = max(len(names), int(labels.max()) + 1)
+    self.classes = tuple(map(str, names)) or tuple(map(str, range(most)))
+    self.channels, self.dtype = self._images.shape[-1], np.uint8
+
+  def __len__(self) -> int:
+    return len(self._images)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    return {'image': self._images[index], 'label': self._labels[index]}
+
+  def name(self, index: int) -> str:
+    return f'{self._name}[{index}]'
+
+
 def fingerprint(source: Source) -> str:
   """Changes when a file of a folder does; others are told apart by their size.
 
@@ -187,6 +264,8 @@ class Tfds:
   Raises:
     DataError: not prepared (the message has the command), no such split, no images.
   """
+
+  channels, dtype = 3, np.uint8
 
   def __init__(
     self,
@@ -218,7 +297,9 @@ class Tfds:
     features = dict(builder.info.features)
     if not isinstance(features.get('image'), tfds.features.Image):
       raise DataError(f"TFDS {name!r} has no 'image', only {', '.join(features)}")
-    self.labels = isinstance(features.get('label'), tfds.features.ClassLabel)
+    label = features.get('label')
+    named = isinstance(label, tfds.features.ClassLabel)
+    self.classes = tuple(label.names) if named else ()
     try:
       self._records = builder.as_data_source(
         split=split, decoders={'image': tfds.decode.SkipDecoding()}
@@ -237,7 +318,7 @@ class Tfds:
     except Exception as error:
       raise images.ImageError(f'{name}: {first_line(error)}') from None
     pixels = images.decode(record['image'], name, max_pixels=self._max_pixels)
-    if self.labels:
+    if self.classes:
       return {'image': pixels, 'label': np.int32(record['label'])}
     return {'image': pixels}
 
@@ -248,6 +329,10 @@ class Tfds:
 SOURCES: dict[str, Callable[..., Source]] = {
   'photos': lambda path, split, data_dir, min_size: Photos(split),
   'folder': lambda path, split, data_dir, min_size: Folder(path, min_size=min_size),
+  'classes': lambda path, split, data_dir, min_size: ClassFolder(
+    path, min_size=min_size
+  ),
+  'arrays': lambda path, split, data_dir, min_size: Arrays(path, split),
   'tfds': lambda path, split, data_dir, min_size: Tfds(path, split, data_dir),
 }
 
@@ -264,9 +349,9 @@ def make_source(
 
   Args:
     source: a key of SOURCES.
-    path: the folder, or the name of the TFDS dataset; photos need none.
-    split: 'train' or 'eval' of photos, or a TFDS split. A folder is taken whole: hold
-      images out by keeping them in another folder.
+    path: the folder or file, or the name of the TFDS dataset; photos need none.
+    split: 'train' or 'eval' of photos, 'train' or 'test' of arrays, or a TFDS split. A
+      folder is taken whole: hold images out by keeping them in another folder.
     data_dir: where TFDS datasets were prepared.
     min_size: shortest side that is of use; a folder leaves smaller images out.
 

@@ -1,15 +1,15 @@
 """SR3 in one file: network + noise levels + task + sampler.
 
 Symbols, as in arXiv:2104.07636:
-  condition  what is observed, e.g. the small image           [B, h, w, C]
-  x          the condition at full size, the network's input  [B, H, W, C]
+  condition  what is observed, e.g. the small image           [B, h, w, K]
+  x          the condition at full size, the network's input  [B, H, W, K]
   y0         what the diffusion models: the image, or its (scaled) residual over x
   y          y0 with noise: sqrt(gamma) y0 + sqrt(1 - gamma) eps
-Images are float32 in [-1, 1].
+Images are float32 in [-1, 1]. The first C of the K channels of a condition are an
+image; a task may add others (which pixels are missing), or have none at all: K = 0.
 """
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -31,9 +31,10 @@ class SR3:
   """A model: pure functions of parameters; it holds no arrays but the noise levels."""
 
   network: Any  # a Flax module: UNet, or one of other people's weights
-  degrade: Callable[[jax.Array, jax.Array], jax.Array]
-  scale: int  # output side over condition side
+  task: degradations.Task  # what makes conditions
   image_size: int  # side of the training crops
+  channels: int  # C, of images
+  value_range: tuple[np.ndarray, np.ndarray] | None  # stored values that mean -1 and 1
   gammas: np.ndarray  # trained levels, [T + 1]
   upsampling: str  # how x is made of the condition: 'bicubic' or 'bilinear'
   method: str  # 'sr3' or 'regression'
@@ -42,6 +43,9 @@ class SR3:
   y0_scale: float
   learned_variance: bool  # the network gives that of each step too (C more channels)
   loss_power: int  # 1 or 2
+  hole_loss: bool  # of missing pixels only, where the task has some
+  num_classes: int  # 0: none; this number as a label means "no class"
+  label_dropout: float  # share of training examples without their class
   walk: tuple[np.ndarray, np.ndarray]  # levels and table of the default sampler
   clip: bool
 
@@ -54,9 +58,11 @@ class SR3:
         fit together.
     """
     d, m = config.diffusion, config.model
-    task, sampler = dict(config.task), dict(config.sampler)
+    sampler = dict(config.sampler)
     clip = sampler.pop('clip')
-    degrade = partial(pick('task', degradations.TASKS, task.pop('name')), **task)
+    if sampler.pop('guidance') != 1 and not m.label_dropout:
+      raise ValueError('sampler.guidance needs a model with model.label_dropout')
+    task = degradations.make(config.task.name, config.task)
     make_gammas = pick('schedule', diffusion.SCHEDULES, d.schedule)
     if d.schedule == 'linear':
       make_gammas = partial(make_gammas, start=d.start, end=d.end)
@@ -65,9 +71,10 @@ class SR3:
       raise ValueError("the sampler 'ddpm_learned' needs diffusion.learned_variance")
     return cls(
       network=make_network(config, gammas),
-      degrade=degrade,
-      scale=config.task.scale,
+      task=task,
       image_size=config.data.image_size,
+      channels=config.data.channels,
+      value_range=value_range(config.data),
       gammas=gammas,
       upsampling=pick('upsampling', {k: k for k in degradations.RESIZE}, m.upsampling),
       method=pick('method', {'sr3': 'sr3', 'regression': 'regression'}, config.method),
@@ -76,6 +83,9 @@ class SR3:
       y0_scale=d.y0_scale,
       learned_variance=d.learned_variance,
       loss_power=pick('loss', {'l1': 1, 'l2': 2}, d.loss),
+      hole_loss=d.hole_loss,
+      num_classes=m.num_classes,
+      label_dropout=m.label_dropout if m.num_classes else 0.0,
       walk=make_walk(gammas, **sampler),
       clip=clip,
     )
@@ -83,25 +93,59 @@ class SR3:
   def init(self, key: jax.Array, side: int | None = None) -> Any:
     """Parameters of the network, float32; those of any image side are the same."""
     side = side or self.image_size
-    inputs = jnp.zeros((1, side, side, 6))
+    condition = self.task.num_channels(self.channels)
+    inputs = jnp.zeros((1, side, side, condition + self.channels))
     label = jnp.zeros((1,), jnp.int32)
     return jax.jit(self.network.init)(key, inputs, jnp.ones((1,)), label)['params']
 
+  @property
+  def scale(self) -> int:
+    """Output side over condition side."""
+    return self.task.scale
+
+  def degrade(self, key: jax.Array, hr: jax.Array) -> jax.Array:
+    """The condition of images [B, H, W, C], with one key for each."""
+    return self.task.degrade(key, hr)
+
   # ------------------------------------------------------------- the two spaces
 
+  def to_float(self, stored: jax.Array) -> jax.Array:
+    """Images as they are stored, integers or float, to float32 in [-1, 1]."""
+    if self.value_range is None:
+      return images.to_float(stored)
+    low, high = self.value_range
+    return (stored.astype(jnp.float32) - low) * (2 / (high - low)) - 1
+
   def upsample(self, condition: jax.Array) -> jax.Array:
-    """The condition at the size of the output: x, [B, H, W, C]."""
+    """The condition at the size of the output: x, [B, H, W, K]."""
+    if self.scale == 1:
+      return condition
     height, width = (self.scale * side for side in condition.shape[1:3])
     return degradations.resize(condition, height, width, self.upsampling)
 
   def encode(self, image: jax.Array, x: jax.Array) -> jax.Array:
     """Image to y0."""
-    return (image - x if self.residual else image) * self.y0_scale
+    return (image - self._observed(x) if self.residual else image) * self.y0_scale
 
   def decode(self, y0: jax.Array, x: jax.Array) -> jax.Array:
     """y0 to image: the inverse of `encode`."""
     image = y0 / self.y0_scale
-    return image + x if self.residual else image
+    return image + self._observed(x) if self.residual else image
+
+  def _observed(self, x: jax.Array) -> jax.Array:
+    """The image among the channels of a condition."""
+    return x[..., : self.channels]
+
+  def keep_known(self, y0: jax.Array, x: jax.Array) -> jax.Array:
+    """y0, or a noisy one, with its known pixels as they are, if there are any."""
+    if 'mask' not in self.task.extras:
+      return y0
+    return jnp.where(self.missing(x) > 0, y0, self.encode(self._observed(x), x))
+
+  def missing(self, x: jax.Array) -> jax.Array:
+    """1 where pixels are missing, 0 where they are known: [B, H, W, 1]."""
+    place = self.channels + self.task.extras.index('mask')
+    return x[..., place : place + 1]
 
   def predict(
     self,
@@ -131,29 +175,47 @@ class SR3:
       params: of the network.
       key: a key, or [B] keys: all that is random in example b is a function of key[b]
         alone (dropout excepted), so results don't depend on how a batch is split.
-      batch: 'image', uint8 [B, H, W, 3] clean crops; 'label', int32 [B], for models
-        with classes.
+      batch: 'image', [B, H, W, C] clean crops as stored; 'label', int32 [B], for
+        models with classes.
 
     Returns:
       float32 scalar.
     """
-    hr = images.to_float(batch['image'])
+    hr = self.to_float(batch['image'])
     key = samplers.example_keys(key, hr.shape[0])
     x = self.upsample(self.degrade(key, hr))
     y0 = self.encode(hr, x)
+    label = batch.get('label')
+    if self.label_dropout:
+      label = self._drop(key, label)
     dropout_key = jax.random.fold_in(key[0], 2) if self.network.dropout else None
-    predict = partial(self.predict, label=batch.get('label'), dropout_key=dropout_key)
+    predict = partial(self.predict, label=label, dropout_key=dropout_key)
     if self.method == 'regression':
       # The paper's baseline: same network, no noise, one step, squared error.
-      prediction = predict(params, x, jnp.zeros_like(x), jnp.zeros(x.shape[:1]))
-      return jnp.mean(jnp.square(prediction - y0))
+      prediction = predict(params, x, jnp.zeros_like(y0), jnp.zeros(x.shape[:1]))
+      return self._mean(jnp.square(prediction - y0), x)
     # Folded, because split(k)[1], which sample_gamma uses, is fold_in(k, 1), of eps.
     level = lambda k: diffusion.sample_gamma(jax.random.fold_in(k, 0), self.gammas, 1)
     gamma = jax.vmap(level)(key)[:, 0]
     eps = samplers.normal(key, 1, y0.shape[1:])
-    prediction = predict(params, x, diffusion.q_sample(y0, gamma, eps), gamma)
-    error = prediction - diffusion.target(self.prediction, y0, eps, gamma)
-    return jnp.mean(jnp.abs(error) ** self.loss_power)
+    y = self.keep_known(diffusion.q_sample(y0, gamma, eps), x)
+    error = predict(params, x, y, gamma) - diffusion.target(
+      self.prediction, y0, eps, gamma
+    )
+    return self._mean(jnp.abs(error) ** self.loss_power, x)
+
+  def _drop(self, key: jax.Array, label: jax.Array) -> jax.Array:
+    """Labels, some of them "no class": arXiv:2207.12598 trains both networks as one."""
+    draw = lambda k: jax.random.bernoulli(jax.random.fold_in(k, 3), self.label_dropout)
+    return jnp.where(jax.vmap(draw)(key), self.num_classes, label)
+
+  def _mean(self, error: jax.Array, x: jax.Array) -> jax.Array:
+    """Mean error of the pixels that the network has to say something about."""
+    if not self.hole_loss or 'mask' not in self.task.extras:
+      return jnp.mean(error)
+    missing = self.missing(x)
+    share = jnp.mean(missing, axis=(1, 2, 3), keepdims=True)
+    return jnp.mean(error * missing / jnp.maximum(share, 1e-6))
 
   # ------------------------------------------------------------------- sampling
 
@@ -164,21 +226,34 @@ class SR3:
     y: jax.Array,
     gamma: jax.Array,
     label: jax.Array | None = None,
+    guidance: jax.Array | None = None,
   ) -> Any:
     """The estimate of y0 from a noisy y; (y0, share) for a learned variance.
 
     The regression baseline ignores y and the level: the last step of any walk takes
-    its estimate as it is.
+    its estimate as it is. With `guidance` [B] the network is asked twice, with the
+    class and without: u + guidance (c - u), arXiv:2207.12598; 1 changes nothing.
     """
+    y = self.keep_known(y, x)
     if self.method == 'regression':
-      return self.predict(params, x, jnp.zeros_like(x), jnp.zeros(x.shape[:1]), label)
-    prediction = self.predict(params, x, y, gamma, label)
+      blank, level = jnp.zeros_like(y), jnp.zeros(x.shape[:1])
+      return self.keep_known(self.predict(params, x, blank, level, label), x)
+    if guidance is None:
+      prediction = self.predict(params, x, y, gamma, label)
+    else:
+      twice = lambda a: jnp.concatenate([a, a])
+      labels = jnp.concatenate([label, jnp.full_like(label, self.num_classes)])
+      both = self.predict(params, twice(x), twice(y), twice(gamma), labels)
+      with_class, without = jnp.split(both, 2)
+      weight = guidance[:, None, None, None]
+      prediction = without + weight * (with_class - without)
     channels = y.shape[-1]
     estimate = diffusion.estimate_y0(
       self.prediction, prediction[..., :channels], y, gamma
     )
     if self.clip:
       estimate = self.encode(jnp.clip(self.decode(estimate, x), -1, 1), x)
+    estimate = self.keep_known(estimate, x)
     if not self.learned_variance:
       return estimate
     return estimate, (prediction[..., channels:] + 1) / 2
@@ -192,18 +267,20 @@ class SR3:
     gammas: np.ndarray | None = None,
     label: jax.Array | None = None,
     noise: jax.Array | None = None,
+    guidance: jax.Array | None = None,
   ) -> jax.Array:
     """Draws one restored image for each condition.
 
     Args:
       params: of the network.
       key: a key, or [B] keys: sample b depends on key[b] alone.
-      condition: [B, h, w, C].
+      condition: [B, h, w, K].
       table: [steps, 4] sampler made from `gammas`; None is the configured sampler.
       gammas: [steps + 1] levels of that table.
       label: int32 [B], for models with classes.
       noise: [steps + 1, B, H, W, C] to use instead of drawing it: the start, then that
         of each step; for comparisons with other programs.
+      guidance: float32 [B], how much the class counts: see `denoise`.
 
     Returns:
       [B, H, W, C] in [-1, 1].
@@ -215,18 +292,19 @@ class SR3:
     carry = self.begin(source, x)
     steps = samplers.steps(gammas, table)
     source = source if samplers.is_stochastic(table) else None
-    return self.finish(x, self.advance(params, source, x, carry, steps, label))
+    carry = self.advance(params, source, x, carry, steps, label, guidance)
+    return self.finish(x, carry)
 
   # `restore` in three parts, so that a long walk can show progress between stretches.
 
   def noise(self, key: jax.Array, x: jax.Array) -> samplers.Noise:
-    """Step number -> noise like x; number 0 is the start."""
+    """Step number -> noise [B, H, W, C]; number 0 is the start."""
     key = samplers.example_keys(key, x.shape[0])
-    return lambda index: samplers.normal(key, index, x.shape[1:])
+    return lambda index: samplers.normal(key, index, (*x.shape[1:3], self.channels))
 
   def begin(self, noise: samplers.Noise, x: jax.Array) -> Any:
     """The first carry of a walk: pure noise."""
-    return noise(0), jnp.zeros_like(x)
+    return noise(0), jnp.zeros((*x.shape[:3], self.channels))
 
   def advance(
     self,
@@ -236,18 +314,41 @@ class SR3:
     carry: Any,
     steps: dict[str, Any],
     label: jax.Array | None = None,
+    guidance: jax.Array | None = None,
   ) -> Any:
     """Takes `steps` of the walk; regression needs one and ignores what they say."""
     if self.method == 'regression':
       y0 = self.denoise(params, x, *carry, label)
       return y0, y0
 
-    denoise = lambda y, gamma: self.denoise(params, x, y, gamma, label)
+    denoise = lambda y, gamma: self.denoise(params, x, y, gamma, label, guidance)
     return samplers.advance(denoise, noise, carry, steps)
 
   def finish(self, x: jax.Array, carry: Any) -> jax.Array:
-    """The image at the end of a walk, clipped to [-1, 1]."""
-    return jnp.clip(self.decode(carry[0], x), -1, 1)
+    """The image at the end of a walk, clipped to [-1, 1]; known pixels as they were."""
+    image = jnp.clip(self.decode(carry[0], x), -1, 1)
+    if 'mask' not in self.task.extras:
+      return image
+    return jnp.where(self.missing(x) > 0, image, self._observed(x))
+
+
+def value_range(
+  data: ml_collections.ConfigDict,
+) -> tuple[np.ndarray, np.ndarray] | None:
+  """Stored values [C] that mean -1 and 1; None for those of the type of integer.
+
+  Raises:
+    ValueError: not one pair for each channel, or an empty range.
+  """
+  low, high = np.array(data.low, np.float32), np.array(data.high, np.float32)
+  if not len(low) and not len(high):
+    return None
+  if len(low) != data.channels or len(high) != data.channels or np.any(high <= low):
+    raise ValueError(
+      f'data.low={data.low} and data.high={data.high} must be {data.channels} numbers '
+      'each, one for each channel, and rising'
+    )
+  return low, high
 
 
 def make_network(config: ml_collections.ConfigDict, gammas: np.ndarray) -> Any:
@@ -282,13 +383,14 @@ def make_network(config: ml_collections.ConfigDict, gammas: np.ndarray) -> Any:
       **common,
       num_heads=m.num_heads,
       num_classes=m.num_classes,
-      out_channels=6 if config.diffusion.learned_variance else 3,
+      out_channels=config.data.channels * (1 + config.diffusion.learned_variance),
       gammas=tuple(gammas.tolist()),
     )
   pick('network', {'sr3': UNet, 'janspiry': None, 'guided': None}, m.network)
   return UNet(
     **common,
     middle_attention=m.middle_attention,
+    out_channels=config.data.channels,
     num_classes=m.num_classes,
     patch=m.patch,
     remat=m.remat,

@@ -180,7 +180,7 @@ def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> lis
         {'it': restorer},
         batches,
         seed=config.seed,
-        baselines=(),
+        beside=(),
         on_steps=on_steps,
       ).table()
       scores = {k: v if math.isfinite(v) else None for k, v in table['it'].items()}

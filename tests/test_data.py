@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
 class Numbers:
   """A source whose record i is a picture of the number i."""
 
-  labels = True
+  classes, channels, dtype = tuple('0123456789'), 3, np.uint8
 
   def __init__(self, count, bad=(), size=4):
     self._count, self._bad, self._size = count, bad, size
@@ -50,7 +50,7 @@ class Numbers:
 class One:
   """A source of one given picture."""
 
-  labels = False
+  classes, channels, dtype = (), 3, np.uint8
 
   def __init__(self, image):
     self._image = image
@@ -196,7 +196,7 @@ def test_folders_without_images(tree, tmp_path):
 
 
 def test_unknown_names_are_answered_with_the_known():
-  with pytest.raises(data.DataError, match=r"'web'.*photos, folder, tfds"):
+  with pytest.raises(data.DataError, match=r"'web'.*photos, folder, classes, arrays, tfds"):
     sources.make_source('web')
   with pytest.raises(data.DataError, match='needs a path'):
     sources.make_source('folder')
@@ -248,7 +248,7 @@ def tfds_folder(tmp_path_factory):
 
 def test_tfds(tfds_folder, warnings):
   source = sources.make_source('tfds', path='squares', data_dir=tfds_folder)
-  assert len(source) == 12 and source.labels
+  assert len(source) == 12 and source.classes
   seen = {}
   for i in range(12):
     try:

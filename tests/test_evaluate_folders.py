@@ -281,7 +281,7 @@ def test_the_same_command_measures_nothing_again(
 
   with monkeypatch.context() as patch:
     patch.setattr(Scorer, '__call__', refuse)
-    patch.setattr(Scorer, 'of_truth', refuse)
+    patch.setattr(Scorer, 'of_set', refuse)
     assert evaluate.main([*full, '--batch_size=16']) == 0  # other batches, too
   again = report_data.load(folders / 'report').data
   assert again['table'] == report.data['table']

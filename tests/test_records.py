@@ -273,7 +273,7 @@ def test_killed_evaluations_equal_an_undisturbed_one(tmp_path, monkeypatch):
         scorer=Scorer(),
         records=kept,
         num_seeds=2,
-        baselines=('bicubic',),
+        beside=('bicubic',),
       )
 
   undisturbed = measure(tmp_path / 'whole', Counted())

@@ -73,9 +73,9 @@ def requested(browser, page) -> set[str]:
   found = set()
   for entry in browser.get_log('performance'):
     message = json.loads(entry['message'])['message']
-    if message['method'] == 'Network.requestWillBeSent':
-      if message['params']['documentURL'].startswith(page):
-        found.add(message['params']['request']['url'])
+    sent = message['method'] == 'Network.requestWillBeSent'
+    if sent and message['params']['documentURL'].startswith(page):
+      found.add(message['params']['request']['url'])
   return found
 
 

@@ -42,7 +42,7 @@ def scorer():
 def measure(scorer, pair, batch, truth=False):
   output, other, sharded = parallel.shard((*pair, batch))
   if truth:
-    return scorer.of_truth(other, sharded)
+    return scorer.of_set(other, sharded)
   return scorer(output, other, None, None, sharded)
 
 
