@@ -135,6 +135,20 @@ def get_config() -> ConfigDict:
   c.sweep.num_images = 64
   c.sweep.search_steps = 20  # up to this many, ranges of betas are searched too
 
+  c.cascade = ConfigDict()
+  # Models, runs or hf://: the first draws images, the others enlarge them. Relative
+  # paths stand beside the workdir. One value for each stage follows, or none at all.
+  c.cascade.stages = ()
+  c.cascade.blur = ()  # of what a stage is given, in sigma of its pixels; 0: none
+  c.cascade.noise = ()  # the same, share of noise in the amplitude
+  c.cascade.guidance = ()  # none: as the models' own configurations say
+  c.cascade.num_steps = ()  # the same
+  c.cascade.images_per_class = 8  # or in all, of models without classes
+  c.cascade.classes = ()  # numbers of classes; none: all
+  c.cascade.batch_size = 64  # over all devices
+  c.cascade.search_blur = (0.0, 0.3, 0.6)  # of --mode=sweep
+  c.cascade.search_noise = (0.0, 0.1, 0.2, 0.4)
+
   c.sample = ConfigDict()
   c.sample.num_images = 8
   c.sample.num_samples = 3  # of each image

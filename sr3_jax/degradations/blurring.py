@@ -181,7 +181,15 @@ def gaussian_noise(
   Returns:
     [B, H, W, C], not clipped.
   """
-  return image + _normal(key, image, grey) * sigma[:, None, None, None]
+  return image + normal(key, image, grey) * sigma[:, None, None, None]
+
+
+def normal(
+  key: jax.Array, image: jax.Array, grey: jax.Array | bool = False
+) -> jax.Array:
+  """Standard normal noise of an image's shape, equal in all channels where `grey`."""
+  noise = jax.vmap(lambda one: jax.random.normal(one, image.shape[1:]))(key)
+  return jnp.where(_per_example(grey), noise[..., :1], noise)
 
 
 def grey_noise(key: jax.Array, image: jax.Array, sigma: jax.Array) -> jax.Array:
@@ -208,14 +216,20 @@ def poisson_noise(
   Returns:
     [B, H, W, C], not clipped.
   """
+  return image + normal(key, image, grey) * shot_deviation(image, scale, grey)
+
+
+def shot_deviation(
+  image: jax.Array, scale: jax.Array, grey: jax.Array | bool = False
+) -> jax.Array:
+  """Standard deviation of `poisson_noise` in each pixel: [B, H, W, C]."""
   light = jnp.clip((image + 1) / 2, 0, 1)
   mean = jnp.mean(light, 3, keepdims=True)
   light = jnp.where(_per_example(grey), mean, light)
   # The root's slope is infinite in the dark: there neither noise nor gradient.
   lit = light > 1e-4
   deviation = jnp.where(lit, jnp.sqrt(jnp.where(lit, light, 1) / PHOTONS), 0)
-  strength = 2 * scale[:, None, None, None] * deviation  # 2: the range of [-1, 1]
-  return image + _normal(key, image, grey) * strength
+  return 2 * scale[:, None, None, None] * deviation  # 2: the range of [-1, 1]
 
 
 def _offsets(size: int) -> jax.Array:
@@ -237,9 +251,3 @@ def _mirrored(image: jax.Array, axis: int, size: int) -> jax.Array:
 def _per_example(choice: jax.Array | bool) -> jax.Array:
   """A truth value or [B] -> shape that meets [B, H, W, C]."""
   return jnp.asarray(choice).reshape(-1, 1, 1, 1)
-
-
-def _normal(key: jax.Array, image: jax.Array, grey: jax.Array | bool) -> jax.Array:
-  """Standard normal noise [B, H, W, C], equal in all channels where `grey`."""
-  noise = jax.vmap(lambda one: jax.random.normal(one, image.shape[1:]))(key)
-  return jnp.where(_per_example(grey), noise[..., :1], noise)
