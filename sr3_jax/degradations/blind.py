@@ -1,0 +1,325 @@
+"""Small images as they are found: blurred, resized, noisy and compressed, twice over.
+
+The second-order degradation of Real-ESRGAN (arXiv:2107.10833, section 3 and 4.1;
+what the paper leaves open, as the authors' published training options have it).
+"""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+
+from sr3_jax.degradations import blurring, jpeg
+
+# Sides of blur kernels are odd and between these; all are computed at the largest.
+SIZES = (7, 21)
+# Shares of Gaussian, generalised Gaussian and plateau kernels, each round or not.
+SHAPES = ('gaussian', 'generalised', 'plateau')
+SHAPE_SHARES = ((0.45, 0.25), (0.12, 0.03), (0.12, 0.03))
+# Exponent of the squared distance.
+GENERALISED, PLATEAU = (0.5, 4.0), (1.0, 2.0)
+# Cut-off of low-pass filters, radians a pixel: pi keeps nearly everything.
+CUTOFF = (math.pi / 3, math.pi)
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+  """One round of blur, resize, noise and JPEG. Pairs are the ends of uniform ranges.
+
+  Attributes:
+    blurred: share of images that are blurred.
+    sigma: of the blur, pixels.
+    sinc: share of blurs that are a low-pass filter with a sharp edge, which rings.
+    factor: of the resize; relative to the target size in the last round, else to the
+      size of the original.
+    up_down: shares of images that are enlarged and reduced; the others keep that size.
+    kernels: of the resize, each as often as the others: names of `_KERNELS`.
+    noise: standard deviation of the Gaussian noise, in 8-bit levels.
+    shots: scale of the Poisson noise, see `blurring.poisson_noise`.
+    gaussian: share of images with Gaussian noise; the others get Poisson noise.
+    grey: share of images with the same noise in all channels.
+    quality: of JPEG.
+    halved: share of images whose chroma JPEG keeps at half the size.
+  """
+
+  blurred: float = 1.0
+  sigma: tuple[float, float] = (0.2, 3.0)
+  sinc: float = 0.1
+  factor: tuple[float, float] = (0.15, 1.5)
+  up_down: tuple[float, float] = (0.2, 0.7)
+  kernels: tuple[str, ...] = ('area', 'bilinear', 'bicubic')
+  noise: tuple[float, float] = (1.0, 30.0)
+  shots: tuple[float, float] = (0.05, 3.0)
+  gaussian: float = 0.5
+  grey: float = 0.4
+  quality: tuple[float, float] = (30.0, 95.0)
+  halved: float = 1.0
+
+
+FIRST = Order()
+SECOND = Order(
+  blurred=0.8,
+  sigma=(0.2, 1.5),
+  factor=(0.3, 1.2),
+  up_down=(0.3, 0.4),
+  noise=(1.0, 25.0),
+  shots=(0.05, 2.5),
+)
+
+
+def second_order(
+  key: jax.Array,
+  hr: jax.Array,
+  *,
+  scale: int,
+  orders: tuple[Order, ...] = (FIRST, SECOND),
+  final_sinc: float = 0.8,
+) -> jax.Array:
+  """Degrades images by rounds of blur, resize, noise and JPEG.
+
+  The last round resizes to near the target size, and ends with the resize to that size,
+  a low-pass filter that rings, and JPEG; the JPEG comes before the other two in half of
+  the images. Between the rounds an image really has its random size, so that noise has
+  the grain and JPEG the blocks of that size: it lies in the corner of a canvas as large
+  as the largest factor makes it, whose rest repeats it mirrored. Unlike the authors',
+  reductions are anti-aliased.
+
+  Args:
+    key: [B] keys.
+    hr: [B, H, W, 3] in [-1, 1].
+    scale: how many times smaller the result is; 1 keeps the size.
+    orders: the rounds, first to last; a single one is the classical degradation.
+    final_sinc: share of images that end with the low-pass filter.
+
+  Returns:
+    [B, H // scale, W // scale, 3] in [-1, 1].
+
+  Raises:
+    ValueError: a side that scale does not divide.
+  """
+  height, width = hr.shape[1:3]
+  if height % scale or width % scale:
+    raise ValueError(f'images of {height} x {width} cannot be made {scale}x smaller')
+  target = (height // scale, width // scale)
+  image, extent = hr, _full((height, width), hr)
+  for index, order in enumerate(orders):
+    last = index == len(orders) - 1
+    image, extent, jpeg_lots = _round(
+      _fold(key, index), image, extent, target if last else (height, width), order
+    )
+    if not last:
+      image = _compressed(jpeg_lots, image, order)
+
+  early, kernel, cutoff, ringing = _lots(_fold(key, len(orders)), 4)
+  early = _per_example(early < 0.5)
+  image = jnp.where(early, _compressed(jpeg_lots, image, order), image)
+  image = _resample(kernel, image, extent, _full(target, hr), target, order)
+  size = SIZES[1]
+  filters = sinc_kernels(_between(cutoff, CUTOFF), size)
+  filters = _either(ringing < final_sinc, filters, _impulse(size))
+  image = jnp.clip(blurring.convolve(image, filters), -1, 1)
+  return jnp.where(early, image, _compressed(jpeg_lots, image, order))
+
+
+def sinc_kernels(cutoff: jax.Array, size: int) -> jax.Array:
+  """Ideal low-pass filters, circular: cutoff * J1(cutoff * r) / (2 pi r).
+
+  Args:
+    cutoff: [B], radians a pixel, up to pi.
+    size: odd side, at most 21.
+
+  Returns:
+    [B, size, size], each sums to 1.
+  """
+  offset = jnp.arange(size) - size // 2
+  radius = jnp.hypot(offset[:, None].astype(jnp.float32), offset[None].astype(float))
+  x = cutoff[:, None, None] * jnp.maximum(radius, 1e-3)[None]
+  # Bessel's integral over a period; at 96 nodes exact to float32 for x below 60.
+  node = 2 * jnp.pi * jnp.arange(96) / 96
+  waves = jnp.cos(node - x[..., None] * jnp.sin(node))
+  kernels = jnp.mean(waves, -1) / x
+  return kernels / jnp.sum(kernels, (1, 2), keepdims=True)
+
+
+def blur_kernels(key: jax.Array, order: Order) -> jax.Array:
+  """Random kernels [B, 21, 21] of one round; the unit impulse where it has no blur."""
+  size = SIZES[1]
+  kind, along, across, angle, generalised, plateau, side, cutoff, ringing, blurred = (
+    _lots(key, 10)
+  )
+  kind = _chosen(kind, sum(SHAPE_SHARES, ()))
+  shape, turned = kind // 2, kind % 2 == 1
+  along, across = _between(along, order.sigma), _between(across, order.sigma)
+  distance = blurring.squared_radius(
+    along,
+    jnp.where(turned, across, along),
+    _between(angle, (-math.pi, math.pi)),
+    size,
+  )
+  generalised = _between(generalised, GENERALISED)[:, None, None]
+  plateau = _between(plateau, PLATEAU)[:, None, None]
+  kernels = jnp.select(
+    [shape[:, None, None] == index for index in range(2)],
+    [jnp.exp(-distance / 2), jnp.exp(-(distance**generalised) / 2)],
+    1 / (1 + distance**plateau),
+  )
+  half = jnp.floor(_between(side, (SIZES[0], SIZES[1] + 2)) / 2)
+  # The cut-off goes lower where the kernel is large enough to show it.
+  lowest = jnp.where(half < 6, CUTOFF[0], math.pi / 5)
+  filters = sinc_kernels(_between(cutoff, (lowest, CUTOFF[1])), size)
+  kernels = _either(ringing < order.sinc, filters, kernels)
+  inside = jnp.abs(jnp.arange(size) - size // 2)[None] <= half[:, None]
+  kernels = kernels * (inside[:, :, None] & inside[:, None, :])
+  kernels = kernels / jnp.sum(kernels, (1, 2), keepdims=True)
+  return _either(blurred < order.blurred, kernels, _impulse(size))
+
+
+def _round(
+  key: jax.Array,
+  image: jax.Array,
+  extent: jax.Array,
+  base: tuple[int, int],
+  order: Order,
+) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
+  """Blur, resize and noise.
+
+  Args:
+    key: [B].
+    image: [B, h, w, C], a canvas.
+    extent: [B, 2], height and width of the part of it that is the image.
+    base: height and width at the factor 1.
+    order: what is done.
+
+  Returns:
+    A canvas that holds `base` times the largest factor, the extent in it, and the
+    lots of the JPEG that follows.
+  """
+  direction, factor, kernel, grey, strength, gaussian, *jpeg_lots = _lots(
+    _fold(key, 0), 8
+  )
+  image = blurring.convolve(image, blur_kernels(_fold(key, 1), order))
+  (low, high), (up, down) = order.factor, order.up_down
+  factor = jnp.select(
+    [direction < up, direction < up + down],
+    [_between(factor, (1, max(high, 1))), _between(factor, (low, min(high, 1)))],
+    1.0,
+  )
+  resized = jnp.maximum(jnp.round(factor[:, None] * jnp.array(base, jnp.float32)), 1)
+  canvas = tuple(math.ceil(side * max(high, 1)) for side in base)
+  image = _resample(kernel, image, extent, resized, canvas, order)
+
+  grey = grey < order.grey
+  even = _per_example(_between(strength, order.noise) / 127.5)
+  shots = blurring.shot_deviation(image, _between(strength, order.shots), grey)
+  deviation = jnp.where(_per_example(gaussian < order.gaussian), even, shots)
+  image = image + blurring.normal(_fold(key, 2), image, grey) * deviation
+  return jnp.clip(image, -1, 1), resized, jpeg_lots
+
+
+def _compressed(lots: list[jax.Array], image: jax.Array, order: Order) -> jax.Array:
+  quality = _between(lots[0], order.quality)
+  return jpeg.compress(image, quality, lots[1] < order.halved)
+
+
+def _resample(
+  lot: jax.Array,
+  image: jax.Array,
+  before: jax.Array,
+  after: jax.Array,
+  canvas: tuple[int, int],
+  order: Order,
+) -> jax.Array:
+  """Resizes the corner `before` [B, 2] of canvases to `after` [B, 2] of new ones."""
+  count = len(order.kernels)
+  choice = _chosen(lot, (1 / count,) * count)
+  for axis, side in enumerate(canvas):
+    weights = [
+      _KERNELS[name](before[:, axis], after[:, axis], image.shape[1 + axis], side)
+      for name in order.kernels
+    ]
+    weights = jnp.select(
+      [choice[:, None, None] == index for index in range(count)], weights
+    )
+    weights = weights / jnp.sum(weights, 2, keepdims=True)
+    equation = ('bih,bhwc->biwc', 'bjw,bhwc->bhjc')[axis]
+    image = jnp.einsum(equation, weights, image, precision='highest')
+  return image
+
+
+def _grids(
+  before: jax.Array, after: jax.Array, inputs: int, outputs: int
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+  """Pixels out [B, out, 1], pixels in [1, 1, in], which are there, and their ratio."""
+  before, after = before[:, None, None], after[:, None, None]
+  # Beyond its end the new image goes on mirrored.
+  out = jnp.mod(jnp.arange(outputs, dtype=jnp.float32)[None, :, None], 2 * after)
+  out = jnp.minimum(out, 2 * after - 1 - out)
+  pixel = jnp.arange(inputs, dtype=jnp.float32)[None, None]
+  return out, pixel, pixel < before, before / after
+
+
+def _area(before, after, inputs, outputs):
+  """Share of each old pixel in the area of the new one."""
+  out, pixel, there, ratio = _grids(before, after, inputs, outputs)
+  end = jnp.minimum((out + 1) * ratio, pixel + 1)
+  return jnp.maximum(end - jnp.maximum(out * ratio, pixel), 0) * there
+
+
+def _kernel(profile, before, after, inputs, outputs):
+  """Samples of a kernel that is as wide as a pixel of the coarser of both grids."""
+  out, pixel, there, ratio = _grids(before, after, inputs, outputs)
+  distance = (out + 0.5) * ratio - 0.5 - pixel
+  return profile(jnp.abs(distance) / jnp.maximum(ratio, 1)) * there
+
+
+def _cubic(x: jax.Array) -> jax.Array:
+  """Keys' cubic with a = -1/2, as Pillow's and JAX's."""
+  near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+  return jnp.where(x < 1, near, jnp.where(x < 2, far, 0))
+
+
+_KERNELS = {
+  'area': _area,
+  'bilinear': functools.partial(_kernel, lambda x: jnp.maximum(1 - x, 0)),
+  'bicubic': functools.partial(_kernel, _cubic),
+}
+
+
+def _full(size: tuple[int, int], image: jax.Array) -> jax.Array:
+  """[B, 2]: the extent of images that fill their canvas."""
+  return jnp.broadcast_to(jnp.array(size, jnp.float32), (image.shape[0], 2))
+
+
+def _impulse(size: int) -> jax.Array:
+  return jnp.zeros((1, size, size)).at[:, size // 2, size // 2].set(1)
+
+
+def _either(choice: jax.Array, kernels: jax.Array, others: jax.Array) -> jax.Array:
+  return jnp.where(choice[:, None, None], kernels, others)
+
+
+def _per_example(choice: jax.Array) -> jax.Array:
+  return choice[:, None, None, None]
+
+
+def _fold(key: jax.Array, part: int) -> jax.Array:
+  """Keys for one of the things drawn with them, independent of all others."""
+  return jax.vmap(lambda one: jax.random.fold_in(one, part))(key)
+
+
+def _lots(key: jax.Array, count: int) -> list[jax.Array]:
+  """Random numbers in [0, 1), `count` times [B]; one draw, which compiles fast."""
+  drawn = jax.vmap(lambda one: jax.random.uniform(one, (count,)))(key)
+  return [drawn[:, index] for index in range(count)]
+
+
+def _between(lot: jax.Array, ends: tuple) -> jax.Array:
+  return ends[0] + lot * (ends[1] - ends[0])
+
+
+def _chosen(lot: jax.Array, shares: tuple[float, ...]) -> jax.Array:
+  """[B] indices into `shares`, which sum to 1, each as often as its share says."""
+  limits = jnp.cumsum(jnp.array(shares))[:-1]
+  return jnp.sum(lot[:, None] >= limits[None], 1)
