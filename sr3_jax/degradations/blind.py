@@ -133,13 +133,13 @@ def sinc_kernels(cutoff: jax.Array, size: int) -> jax.Array:
   Returns:
     [B, size, size], each sums to 1.
   """
-  offset = jnp.arange(size) - size // 2
-  radius = jnp.hypot(offset[:, None].astype(jnp.float32), offset[None].astype(float))
+  offset = jnp.arange(size, dtype=jnp.float32) - size // 2
+  radius = jnp.hypot(offset[:, None], offset[None])
   x = cutoff[:, None, None] * jnp.maximum(radius, 1e-3)[None]
   # Bessel's integral over a period; at 96 nodes exact to float32 for x below 60.
-  node = 2 * jnp.pi * jnp.arange(96) / 96
-  waves = jnp.cos(node - x[..., None] * jnp.sin(node))
-  kernels = jnp.mean(waves, -1) / x
+  node = 2 * jnp.pi * jnp.arange(96)[None, None, None] / 96
+  sine = jnp.sin(node)
+  kernels = jnp.mean(sine * jnp.sin(x[..., None] * sine), -1) / x
   return kernels / jnp.sum(kernels, (1, 2), keepdims=True)
 
 
@@ -206,7 +206,7 @@ def _round(
     [_between(factor, (1, max(high, 1))), _between(factor, (low, min(high, 1)))],
     1.0,
   )
-  resized = jnp.maximum(jnp.round(factor[:, None] * jnp.array(base, jnp.float32)), 1)
+  resized = jnp.maximum(jnp.round(factor[:, None] * _full(base, image)), 1)
   canvas = tuple(math.ceil(side * max(high, 1)) for side in base)
   image = _resample(kernel, image, extent, resized, canvas, order)
 
