@@ -136,7 +136,7 @@ def sinc_kernels(cutoff: jax.Array, size: int) -> jax.Array:
   offset = jnp.arange(size, dtype=jnp.float32) - size // 2
   radius = jnp.hypot(offset[:, None], offset[None])
   x = cutoff[:, None, None] * jnp.maximum(radius, 1e-3)[None]
-  # Bessel's integral over a period; at 96 nodes exact to float32 for x below 60.
+  # Bessel's integral over a period; with 96 nodes as exact as float32 up to x = 60.
   node = 2 * jnp.pi * jnp.arange(96)[None, None, None] / 96
   sine = jnp.sin(node)
   kernels = jnp.mean(sine * jnp.sin(x[..., None] * sine), -1) / x
