@@ -3,8 +3,9 @@
 Conditioning augmentation: the input is blurred and noisy to a random degree, which the
 network is told, so that it isn't put out by what the stage before makes of details.
 
-  python -m sr3_jax.main --config=configs/classes_16_32.py --workdir=runs/classes_16_32 \
-    --config.data.path=FILE.npz --config.model.num_classes=10
+  python -m sr3_jax.main --config=configs/classes_16_32.py \
+    --workdir=runs/classes_16_32 --config.data.path=FILE.npz \
+    --config.model.num_classes=10
 """
 
 from sr3_jax.config import ConfigDict

@@ -33,14 +33,14 @@ class Evaluation:
   Attributes:
     records: per-image values; part 'truth' holds what belongs to the true images.
     methods: name -> its parts, one for each seed.
-    scale: magnification.
+    scale: magnification; None where outputs are as large as inputs.
     first: the first batch's real images, uint8 [n, H, W, C] by name: 'input', methods,
       'truth'; empty if they had been measured before.
   """
 
   records: Records
   methods: dict[str, list[str]]
-  scale: int
+  scale: int | None
   first: dict[str, np.ndarray]
 
   def table(self) -> dict[str, dict[str, float]]:
@@ -148,7 +148,7 @@ def evaluate(
       break
   if all(parallel.everywhere([seen == 0])):
     raise sources.DataError('no held-out image could be read: nothing to measure')
-  return Evaluation(records, parts, model.scale, first)
+  return Evaluation(records, parts, model.scale if model.scale > 1 else None, first)
 
 
 def fingerprint(image: np.ndarray) -> int:
@@ -219,9 +219,8 @@ def restored(
     host = data.eval_images(source, chosen, limit=config.eval.final_images, **cut)
     batch = parallel.shard(host)
     hr, condition, enlarged = degrader(model, config.seed)(batch)
-    shown = {'input': condition[..., : model.channels]} | enlarged
-    if not model.task.conditional:
-      del shown['input']
+    observed = {'input': condition[..., : model.channels]}
+    shown = (observed if model.task.conditional else {}) | enlarged
     for name, method in methods.items():
       for i in range(samples if method.is_random else 1):
         shown[f'{name} {i + 1}' if i else name] = method(condition, batch, i)

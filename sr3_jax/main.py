@@ -132,9 +132,10 @@ def check(config: ConfigDict) -> None:
   """Refuses what doesn't fit together, before anything expensive is begun."""
   try:
     model = SR3.from_config(config)
+    key = jax.random.split(jax.random.key(0), 1)
     for size in {config.data.image_size, config.eval.image_size or model.image_size}:
-      image = jax.ShapeDtypeStruct((1, size, size, 3), 'float32')
-      x = jax.eval_shape(lambda hr: model.upsample(model.degrade(None, hr)), image)
+      image = jax.ShapeDtypeStruct((1, size, size, model.channels), 'float32')
+      x = jax.eval_shape(lambda hr: model.upsample(model.degrade(key, hr)), image)
       jax.eval_shape(functools.partial(model.init, side=x.shape[1]), jax.random.key(0))
     size = config.eval.image_size or config.data.image_size
     if size <= 2 * config.eval.border:

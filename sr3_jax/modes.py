@@ -1,5 +1,6 @@
 """What --mode=eval, sample and reference do with a run."""
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -14,6 +15,7 @@ from sr3_jax import (
   __version__,
   checkpoint,
   classifier,
+  degradations,
   feature_nets,
   hub,
   images,
@@ -76,7 +78,8 @@ def load_method(
   else:
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     step, ema = checkpoint.load_ema(place, shapes)
-  return step, Restorer(model, ema, config.seed), hub.fingerprint(ema)
+  restorer = Restorer(model, ema, config.seed, guidance=config.sampler.guidance)
+  return step, restorer, hub.fingerprint(ema)
 
 
 def load_nets(
@@ -113,6 +116,9 @@ def evaluate_run(
 ) -> dict[str, dict[str, float]]:
   """--mode=eval: writes report/, results.json and samples.png; returns the table.
 
+  A model of several tasks has a report for each, report/TASK/, and a row of the table
+  for each task and method.
+
   Raises:
     sources.DataError, checkpoint.CheckpointError, reference.StatisticsError,
     classifier.ClassifierError: as they say.
@@ -127,10 +133,57 @@ def evaluate_run(
   if against and 'inception' in nets:
     reference.check(against, nets['inception'])
   judge = classifier.load(e.classifier) if e.classifier else None
-  held = held_out(config)
-  batches = evaluation_data(config, e.final_images, held)
-  folder = workdir / 'report'
-  made_by = _made_by(config, held, hashes, nets, judge)
+  judges = Judges(nets, left_out, against, judge)
+  run = Run(workdir, step, methods, hashes, held_out(config))
+  if config.task.name != degradations.MIXTURE:
+    table = _evaluate(config, run, judges, workdir / 'report')
+  else:
+    table = {}
+    for task in dict.fromkeys(config.task.mixture):
+      single = config.copy_and_resolve_references()
+      single.task.mixture = (task,)
+      rows = _evaluate(single, run, judges, workdir / 'report' / task)
+      table |= {f'{task} {name}': row for name, row in rows.items()}
+    if jax.process_index() == 0:
+      print(summary.format_table(table))
+  if jax.process_index() == 0:
+    results = {'step': step, 'table': table, 'config': as_json(config)}
+    logs.write_json(workdir / 'results.json', results)
+  return table
+
+
+@dataclasses.dataclass(frozen=True)
+class Judges:
+  """What measures beside formulas."""
+
+  nets: dict[str, feature_nets.FeatureNet]
+  left_out: list[dict[str, Any]]  # which metrics are missing, and why
+  against: reference.Reference | None
+  classifier: classifier.Classifier | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """What is measured."""
+
+  workdir: epath.Path
+  step: int
+  methods: dict[str, Restorer]
+  hashes: dict[str, str]  # of weights
+  held: HeldOut
+
+
+def _evaluate(
+  config: ml_collections.ConfigDict, run: Run, judges: Judges, folder: epath.Path
+) -> dict[str, dict[str, float]]:
+  """One task: writes `folder` and a sheet of samples; returns its table."""
+  e, methods, workdir = config.eval, run.methods, run.workdir
+  nets, against = judges.nets, judges.against
+  # The programs are those of the run's model, whatever the task is.
+  task = degradations.make(config.task.name, config.task)
+  model = dataclasses.replace(methods[config.method].model, task=task)
+  batches = evaluation_data(config, e.final_images, run.held)
+  made_by = _made_by(config, run, judges)
   records = open_records(folder / 'records', made_by)
   total = batches.num_batches * sum(
     m.num_steps * (e.num_seeds if m.is_random else 1) for m in methods.values()
@@ -142,11 +195,11 @@ def evaluate_run(
     )
   with progress(total) as on_steps:
     result = evaluate(
-      methods[config.method].model,
+      model,
       methods,
       batches,
       seed=config.seed,
-      scorer=Scorer(border=e.border, nets=nets, classifier=judge),
+      scorer=Scorer(border=e.border, nets=nets, classifier=judges.classifier),
       records=records,
       num_seeds=e.num_seeds,
       on_steps=on_steps,
@@ -157,35 +210,32 @@ def evaluate_run(
   rows = report_writer.table(
     result.records, result.methods, result.scale, nets, against
   )
-  sheets = _sheets(config, result, methods, held, folder)
+  several = config.task.name == degradations.MIXTURE
+  name = config.task.mixture[0] if several else config.task.name
+  sheet = workdir / (f'samples_{name}.png' if several else 'samples.png')
+  sheets = _sheets(config, model, result, methods, run.held, folder, sheet)
   parallel.barrier('pictures')
-  table = summary.values(rows)
+  count = result.count()
+  table = {n: row | {'images': count} for n, row in summary.values(rows).items()}
   if jax.process_index() == 0:
     report_writer.write(
       folder,
-      title=f'{workdir.name}, step {step}',
+      title=f'{workdir.name}, {name}, step {run.step}',
       records=result.records,
       methods=result.methods,
       scale=result.scale,
       rows=rows,
       sheets=sheets,
-      left_out=left_out,
-      protocol=_protocol(config, result, methods, made_by, nets, against, judge),
+      left_out=judges.left_out,
+      protocol=_protocol(config, model, result, methods, made_by, judges),
       abouts={n: _about(n, m, config) for n, m in methods.items()},
       curves=report_writer.curves(workdir),
-      image_size=side,
+      image_size=e.image_size or config.data.image_size,
     )
-    count = result.count()
-    results = {
-      'step': step,
-      'table': {name: row | {'images': count} for name, row in table.items()},
-      'config': as_json(config),
-    }
-    logs.write_json(workdir / 'results.json', results)
-    logging.info('%d held-out images, step %d:', count, step)
+    logging.info('%s, %d held-out images, step %d:', name, count, run.step)
     print(summary.format_table(table))
-    print(f'report: {folder / "report.html"}, pictures: {workdir / "samples.png"}')
-  return {name: row | {'images': result.count()} for name, row in table.items()}
+    print(f'report: {folder / "report.html"}, pictures: {sheet}')
+  return table
 
 
 def save_images(
@@ -198,13 +248,14 @@ def save_images(
 
 def _sheets(
   config: ml_collections.ConfigDict,
+  model: SR3,
   result: Evaluation,
   methods: dict[str, Restorer],
   held: HeldOut,
   folder: epath.Path,
+  sheet: epath.Path,
 ) -> list[dict[str, Any]]:
-  """Restores and writes the pictures of the report; samples.png too."""
-  model = methods[config.method].model
+  """Restores and writes the pictures of the report, and the first as one `sheet`."""
   whole = result.records.scalars(f'{config.method}/0')
   first = whole['index'][: config.sample.num_images].tolist()
   samples = config.sample.num_samples if methods[config.method].is_random else 1
@@ -220,15 +271,22 @@ def _sheets(
         images.write(pictures / f'{number:05d}_{name}.png', image)
   parallel.barrier('restored')
   sheets = report_writer.sheets(
-    first, ranked, list(result.methods), config.method, samples, whole
+    first,
+    ranked,
+    list(result.methods),
+    config.method,
+    samples,
+    whole,
+    inputs=model.task.conditional,
   )
   if jax.process_index() == 0:
-    sheet = report_writer.contact_sheet(folder, sheets[0])
-    images.write(folder.parent / 'samples.png', sheet)
+    images.write(sheet, report_writer.contact_sheet(folder, sheets[0]))
   return sheets
 
 
-def _made_by(config, held, hashes, nets, judge) -> dict[str, Any]:
+def _made_by(
+  config: ml_collections.ConfigDict, run: Run, judges: Judges
+) -> dict[str, Any]:
   """All that a recorded value depends on."""
   whole = as_json(config)
   parts = {key: whole[key] for key in ('seed', 'task', 'data', 'sampler')}
@@ -236,26 +294,36 @@ def _made_by(config, held, hashes, nets, judge) -> dict[str, Any]:
   keys = ('image_size', 'final_images', 'border', 'save_images')
   return parts | {
     'eval': {key: whole['eval'][key] for key in keys},
-    'images': sources.fingerprint(held[0]),
-    'weights': hashes,
-    'networks': {name: net.fingerprint for name, net in nets.items()},
-    'classifier': judge.fingerprint if judge else None,
+    'images': sources.fingerprint(run.held[0]),
+    'weights': run.hashes,
+    'networks': {name: net.fingerprint for name, net in judges.nets.items()},
+    'classifier': judges.classifier.fingerprint if judges.classifier else None,
     'sr3_jax': __version__,
   }
 
 
-def _protocol(config, result, methods, made_by, nets, against, judge) -> dict[str, Any]:
+def _protocol(
+  config: ml_collections.ConfigDict,
+  model: SR3,
+  result: Evaluation,
+  methods: dict[str, Restorer],
+  made_by: dict[str, Any],
+  judges: Judges,
+) -> dict[str, Any]:
   """What somebody needs to measure the same again."""
   d = config.data
   size = config.eval.image_size or d.image_size
-  name = epath.Path(d.eval_path or d.path).name if d.source == 'folder' else d.source
+  name = epath.Path(d.path).name if d.source == 'folder' else d.source
+  if d.source == 'folder' and d.eval_path:
+    name = epath.Path(d.eval_path).name
   settings = as_json(config.sampler)
   sampled = {n: m for n, m in methods.items() if m.is_random}
   samples = ', '.join(map(str, range(config.eval.num_seeds)))
+  several = config.task.name == degradations.MIXTURE
+  task = config.task.mixture[0] if several else config.task.name
   return {
-    'task': f'{config.task.name}, {size // result.scale} to {size}',
-    'degradation': 'bicubic with antialiasing (equals Pillow BICUBIC), not rounded'
-    + (f', by way of {config.task.through} pixels' if config.task.through else ''),
+    'task': f'{task}, {size // model.scale} to {size}',
+    'degradation': degradations.describe(task, config.task),
     'images': f'{result.count()} of {name}, {size} x {size}, crop {d.crop!r}',
     'image list': report_writer.list_hash(result.records),
     **report_writer.CONVENTIONS,
@@ -263,7 +331,7 @@ def _protocol(config, result, methods, made_by, nets, against, judge) -> dict[st
     'weights': made_by['weights'],
     'sampler': {n: settings | {'num_steps': m.num_steps} for n, m in sampled.items()},
     'seeds': f'{config.seed}, samples {samples}',
-    **report_writer.judges(nets, against, judge),
+    **report_writer.judges(judges.nets, judges.against, judges.classifier),
     'machine': report_writer.machine(),
     'configuration': as_json(hub.publishable(config)),
   }
@@ -287,7 +355,9 @@ def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> No
   batches = evaluation_data(config, count)
   step, method, _ = load_method(config, workdir)
   degrade = degrader(method.model, config.seed)
-  titles = ['input', *(f'sample {i + 1}' for i in range(samples)), TRUTH]
+  titles = [f'sample {i + 1}' for i in range(samples)]
+  if method.model.task.conditional:
+    titles = ['input', *titles, TRUTH]
   rows = []
   with progress(method.num_steps * batches.num_batches * samples) as on_steps:
     for batch in batches:
@@ -296,11 +366,14 @@ def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> No
       batch = parallel.shard(batch)
       hr, condition, _ = degrade(batch)
       outputs = [method(condition, batch, i, on_steps) for i in range(samples)]
-      columns = [images.to_uint8(c) for c in parallel.gather([condition, *outputs, hr])]
-      names = ['input', *map(str, range(samples)), TRUTH]
+      shown = dict(zip(map(str, range(samples)), outputs, strict=True))
+      if method.model.task.conditional:
+        observed = condition[..., : method.model.channels]
+        shown = {'input': observed} | shown | {TRUTH: hr}
+      columns = [images.to_uint8(c) for c in parallel.gather([*shown.values()])]
       for i, number in zip(real, numbers, strict=True):
         rows.append([column[i] for column in columns])
-        for name, column in zip(names, columns, strict=True):
+        for name, column in zip(shown, columns, strict=True):
           images.write(workdir / 'samples' / f'{number:05d}_{name}.png', column[i])
   batches.close()
   if jax.process_index() == 0:

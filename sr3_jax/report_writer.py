@@ -40,6 +40,7 @@ CONVENTIONS = {
 _ABOUT = {
   'bicubic': 'The input enlarged by the bicubic kernel.',
   'lanczos': 'The input enlarged by the Lanczos kernel of 3 lobes.',
+  'degraded': 'The input as it is.',
 }
 _RANKED = ('psnr', 'lpips_alex', 'lpips_vgg', 'consistency')
 _BINS = 24
@@ -211,6 +212,7 @@ def sheets(
   scalars: Mapping[str, np.ndarray],
   *,
   inputs: bool = True,
+  truth: bool = True,
 ) -> list[dict[str, Any]]:
   """Sheets of the pictures NUMBER_NAME.png: samples, then best, median and worst.
 
@@ -222,11 +224,15 @@ def sheets(
     samples: how many.
     scalars: of the main method.
     inputs: whether there are pictures of the inputs.
+    truth: whether there are of the true images.
   """
   before = ['input'] if inputs else []
   several = [f'{main} {i + 1}' for i in range(1, samples)]
   spread = ['spread'] if samples > 1 else []
-  columns = [*before, *methods, *several, *spread, 'truth']
+  after = ['truth'] if truth else []
+  # The degraded input is the input.
+  methods = [m for m in methods if not (inputs and m == 'degraded')]
+  columns = [*before, *methods, *several, *spread, *after]
   made = [_sheet('Samples', columns, [(f'image {i}', i) for i in first])]
   place = {int(i): row for row, i in enumerate(scalars['index'])}
   for key, picks in ranked.items():
@@ -236,7 +242,7 @@ def sheets(
       for k, i in picks.items()
     ]
     title = f'{metric.title} of {main}: best, median, worst'
-    made.append(_sheet(title, [*before, *methods, 'truth'], rows))
+    made.append(_sheet(title, [*before, *methods, *after], rows))
   return made
 
 

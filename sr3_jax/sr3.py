@@ -63,6 +63,8 @@ class SR3:
     if sampler.pop('guidance') != 1 and not m.label_dropout:
       raise ValueError('sampler.guidance needs a model with model.label_dropout')
     task = degradations.make(config.task.name, config.task)
+    if task.colour and config.data.channels != 3:
+      raise ValueError(f'the task {config.task.name!r} is for images of 3 channels')
     make_gammas = pick('schedule', diffusion.SCHEDULES, d.schedule)
     if d.schedule == 'linear':
       make_gammas = partial(make_gammas, start=d.start, end=d.end)

@@ -136,6 +136,7 @@ def training_data(config: ml_collections.ConfigDict) -> data.Batches:
     min_size=cut.min_size,
   )
   logging.info('training images: %d (%s)', len(source), d.path or d.source)
+  check_classes(config, source)
   return data.train_batches(
     source,
     batch_size=parallel.per_process(config.train.batch_size),
@@ -149,6 +150,20 @@ def training_data(config: ml_collections.ConfigDict) -> data.Batches:
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
+
+
+def check_classes(config: ml_collections.ConfigDict, source: sources.Source) -> None:
+  """Refuses a source whose labels a model with classes can't take.
+
+  Raises:
+    sources.DataError: it has none, or more than the model.
+  """
+  known, found = config.model.num_classes, len(source.classes)
+  if known and not 0 < found <= known:
+    raise sources.DataError(
+      f'model.num_classes={known}, and the data has {found or "no"} classes: set '
+      'model.num_classes, or choose a data.source with labels'
+    )
 
 
 def regression_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

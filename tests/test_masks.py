@@ -100,15 +100,14 @@ def test_no_corner_is_preferred(kind, drawn):
     assert abs(difference.mean()) < 3.5 * difference.std() / COUNT**0.5
 
 
-def test_strokes_are_few_and_unbroken(drawn):
-  """At most five strokes, each in one piece, though a brush is less than 1 pixel."""
-  parts = [
-    skimage.measure.label(m, connectivity=2).max() for m in drawn['free_form'][..., 0]
-  ]
+def test_strokes_are_few_and_unbroken(drawn, monkeypatch):
+  """At most five, each in one piece, even of a brush of an eighth of a pixel."""
+  pieces = lambda mask: [skimage.measure.label(m, connectivity=2).max() for m in mask]
+  parts = pieces(drawn['free_form'][..., 0])
   assert min(parts) == 1 and 3 <= max(parts) <= 5
-  tiny = np.asarray(masks.free_form(KEYS[:100], 12, 16))[..., 0]
-  parts = [skimage.measure.label(m, connectivity=2).max() for m in tiny]
-  assert min(parts) == 1 and max(parts) <= 5
+  monkeypatch.setattr(masks, 'RADIUS', (0.5 / 256, 1 / 256))
+  parts = pieces(masks.free_form(KEYS[:64], SIDE, SIDE)[..., 0])
+  assert min(parts) == 1 and 3 <= max(parts) <= 5
 
 
 def test_brush_is_the_distance_to_a_segment():

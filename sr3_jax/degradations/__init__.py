@@ -2,20 +2,24 @@
 
 from sr3_jax.degradations.resizing import RESIZE, area, resize
 from sr3_jax.degradations.tasks import (
+  MIXTURE,
   TASKS,
   Task,
   augment,
+  describe,
   make,
   super_resolution,
   with_hole,
 )
 
 __all__ = [
+  'MIXTURE',
   'RESIZE',
   'TASKS',
   'Task',
   'area',
   'augment',
+  'describe',
   'make',
   'resize',
   'super_resolution',

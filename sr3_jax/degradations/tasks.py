@@ -277,6 +277,14 @@ def make(name: str, options: Mapping[str, Any]) -> Task:
   )
 
 
+def describe(name: str, options: Mapping[str, Any]) -> str:
+  """A task and those of the options that matter to it, in a line."""
+  task = make(name, options)
+  first = (task.degrade.func.__doc__ or '').split('\n')[0]
+  settings = [f'{key} {value}' for key, value in task.degrade.keywords.items()]
+  return '; '.join([first, *settings])
+
+
 def _mixed(key: jax.Array, hr: jax.Array, *, parts: Sequence[Task]) -> jax.Array:
   """Every image with a task of its own: all are done, one is taken."""
   everything = jnp.ones((*hr.shape[:3], 1))
