@@ -264,8 +264,9 @@ def errors(path: Any) -> Iterator[None]:
   """Turns whatever a file can provoke into one line that names it."""
   try:
     yield
-  except ImageError as error:
-    raise ImageError(f'{path}: {error}') from None
+  except ImageError as error:  # which may have met this already, further inside
+    reason = str(error).removeprefix(f'{path}: ')
+    raise ImageError(f'{path}: {reason}') from None
   except FileNotFoundError:
     raise ImageError(f'{path}: no such file or folder') from None
   # Decoders raise nearly anything on hostile bytes: OSError, SyntaxError,
