@@ -115,7 +115,7 @@ class SR3:
     """Images as they are stored, integers or float, to float32 in [-1, 1]."""
     if self.value_range is None:
       return images.to_float(stored)
-    low, high = self.value_range
+    low, high = (limit.reshape(1, 1, 1, -1) for limit in self.value_range)
     return (stored.astype(jnp.float32) - low) * (2 / (high - low)) - 1
 
   def upsample(self, condition: jax.Array) -> jax.Array:

@@ -175,8 +175,8 @@ def with_hole(image: jax.Array, mask: jax.Array) -> jax.Array:
 def colorization(key: jax.Array, hr: jax.Array) -> jax.Array:
   """Luma in all three channels: [B, H, W, 3]."""
   del key
-  grey = jnp.sum(hr * jnp.array(LUMA), axis=-1, keepdims=True)
-  return jnp.broadcast_to(grey, hr.shape)
+  grey = jnp.tensordot(hr, jnp.array(LUMA), 1, precision='highest')
+  return jnp.broadcast_to(grey[..., None], hr.shape)
 
 
 def jpeg_artefacts(
