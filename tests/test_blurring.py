@@ -177,9 +177,9 @@ def test_gradients_are_finite_at_every_extreme(keys, image):
   """Black pixels, no blur, no motion, no noise."""
 
   def total(image, strength):
-    blurred = blurring.gaussian_blur(image, strength, SIZE)
-    kernels = blurring.gaussian_kernels(strength, strength, strength, SIZE)
-    motion = blurring.motion_kernels(keys[:3], strength, SIZE, shake=strength)
+    blurred = blurring.gaussian_blur(image, strength, 5)
+    kernels = blurring.gaussian_kernels(strength, strength, strength, 5)
+    motion = blurring.motion_kernels(keys[:3], strength, 5, shake=strength)
     blurred += blurring.convolve(image, kernels + motion)
     noisy = blurring.gaussian_noise(keys[:3], blurred, strength)
     noisy += blurring.poisson_noise(keys[:3], image, strength, grey=True)
