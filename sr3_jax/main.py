@@ -15,6 +15,8 @@ from etils import epath
 from ml_collections import config_flags
 
 from sr3_jax import (
+  cascade,
+  cascade_run,
   checkpoint,
   classifier,
   evaluation,
@@ -65,6 +67,7 @@ flags.DEFINE_bool(
 flags.mark_flags_as_required(['config', 'workdir'])
 
 USER_ERRORS = (
+  cascade.CascadeError,
   checkpoint.CheckpointError,
   classifier.ClassifierError,
   net_weights.WeightsMissing,
@@ -148,6 +151,9 @@ def check(config: ConfigDict) -> None:
 
 def run(config: ConfigDict, workdir: epath.Path, mode: str) -> None:
   """What the flags ask for."""
+  if config.cascade.stages:
+    cascade_run.run(config, workdir, mode)
+    return
   check(config)
   if mode == 'eval':
     modes.evaluate_run(config, workdir)

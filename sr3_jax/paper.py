@@ -45,6 +45,20 @@ CLASSIFICATION = {
   },
   'note': _DIFFERENT,
 }
+CASCADES = {
+  'title': 'Paper, Tables 4 and 5: class-conditional ImageNet 256 x 256, 50,000 images',
+  'metrics': ['fid'],
+  'rows': {
+    'VQ-VAE-2': {'fid': 38.1},
+    'BigGAN, truncation 1.0': {'fid': 7.4},
+    'BigGAN, truncation 1.5': {'fid': 11.8},
+    'SR3, two stages': {'fid': 11.3},
+    'SR3, no blur augmentation': {'fid': 13.1},
+    'SR3, L2 instead of L1': {'fid': 11.8},
+  },
+  'note': _DIFFERENT + ' FID of fewer than 50,000 images is higher.',
+}
+GENERATED = 0  # as a scale: images of given classes are drawn, nothing is enlarged
 
 
 def table_for(
@@ -53,10 +67,14 @@ def table_for(
   """The paper's table for a task, if it is one of the paper's.
 
   Args:
-    scale: output side over input side.
+    scale: output side over input side, or GENERATED.
     image_size: side of the outputs.
     classified: whether error rates of a classifier were measured.
   """
   if classified and scale == 4:
     return CLASSIFICATION
-  return {(8, 128): FACES, (4, 256): NATURAL}.get((scale, image_size))
+  return {
+    (8, 128): FACES,
+    (4, 256): NATURAL,
+    (GENERATED, 256): CASCADES,
+  }.get((scale, image_size))

@@ -18,20 +18,22 @@ _SMOOTH = 3  # drawn this many times larger, then reduced
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-  """One set of axes; x is logarithmic.
+  """One set of axes.
 
   Attributes:
     title: above it.
-    lines: label -> (x, y), of one length, x above 0. Labels tell styles apart, in all
-      panels alike.
+    lines: label -> (x, y), of one length. Labels tell styles apart, in all panels
+      alike.
     y_range: lowest and highest y shown; lines leave the panel where they exceed it.
     mark: a value of y to compare with, and its name.
+    linear: x is not logarithmic, so it may be 0.
   """
 
   title: str
   lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
   y_range: tuple[float, float]
   mark: tuple[float, str] | None = None
+  linear: bool = False
 
 
 def chart(
@@ -137,10 +139,11 @@ def _scale(panel: Panel, size):
   """(x, y) -> pixels inside the axes."""
   height, width = size
   ticks = _x_ticks(panel)
-  low, high = math.log(ticks[0]), math.log(ticks[-1])
+  along = (lambda x: x) if panel.linear else math.log
+  low, high = along(ticks[0]), along(ticks[-1])
   bottom, top = panel.y_range
   margin = 0.04
-  across = lambda x: (math.log(x) - low) / (high - low or 1)
+  across = lambda x: (along(x) - low) / (high - low or 1)
   return lambda x, y: (
     width * (margin + (1 - 2 * margin) * across(x)),
     height * (1 - (y - bottom) / (top - bottom)),

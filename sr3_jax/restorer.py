@@ -98,11 +98,18 @@ class Restorer:
     Returns:
       [D, b, H, W, C] in [-1, 1].
     """
+    return self._restore(condition, batch, sample, on_steps, self.num_steps)
+
+  def prepare(self, condition: jax.Array, batch: dict[str, jax.Array]) -> None:
+    """Compiles what calls with arguments of these shapes need: a walk of no steps."""
+    self._restore(condition, batch, 0, lambda steps: None, 0)
+
+  def _restore(self, condition, batch, sample, on_steps, num_steps) -> jax.Array:
     index, label = batch['index'], batch.get('label')
     number = parallel.shard(np.full(jax.local_device_count(), sample, np.int32))
     x, carry = self._begin(condition, index, number)
-    for first in range(0, self.num_steps, STRETCH):
-      last = min(first + STRETCH, self.num_steps)
+    for first in range(0, max(num_steps, 1), STRETCH):
+      last = min(first + STRETCH, num_steps)
       limits = parallel.replicate((np.int32(first), np.int32(last)))
       carry = self._advance(
         self._params,

@@ -1,0 +1,318 @@
+"""Which augmentation a cascade's stages want: --mode=sweep of a cascade.
+
+Stages that enlarge are told how blurred and noisy their input is, and one chooses that
+when one samples: nothing, and they take over every flaw of the stage before; much, and
+they draw another picture. The search goes stage by stage. Each is given the same drawn
+images at every pair of levels of cascade.search_blur and cascade.search_noise, as far
+as it was trained on them; the best pair stays, and what the stage makes with it is what
+the next one is given. One compiled program of a stage takes all levels.
+
+What is best is told by FID where the weights of Inception are there, else by the
+distance of power spectra, which knows blur and grain and needs no network.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+from etils import epath
+
+from sr3_jax import (
+  __version__,
+  evaluation,
+  images,
+  logs,
+  modes,
+  parallel,
+  plots,
+  reference,
+  sources,
+  summary,
+)
+from sr3_jax.cascade import Cascade, CascadeError, Stage, fits, job, load
+from sr3_jax.cascade_eval import (
+  load_judges,
+  powers,
+  scorer,
+  sized,
+  truth_name,
+  truths,
+)
+from sr3_jax.config import as_json
+from sr3_jax.records import open_records
+from sr3_jax.restorer import progress
+
+Levels = tuple[float, float]  # blur and noise
+Row = dict[str, Any]  # {'stage', 'side', 'blur', 'noise', metric: value, ...}
+# The first of these that was measured decides; less is better.
+SCORES = {'fid': 'FID', 'spectrum_db': 'spectrum distance, dB'}
+
+
+def search_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> list[Row]:
+  """--mode=sweep: writes search.json and search.png; prints the best levels.
+
+  Args:
+    config: of the cascade; its own levels are only used by stages without choice.
+    workdir: of the cascade.
+
+  Returns:
+    A row for every stage and pair of levels.
+
+  Raises:
+    CascadeError: there is nothing to choose.
+    sources.DataError, hub.HubError, checkpoint.CheckpointError: as they say.
+  """
+  workdir = epath.Path(workdir)
+  cascade = load(config, workdir)
+  config = sized(config, cascade)
+  grids = {s.place: grid(config, s) for s in cascade.stages}
+  if not any(len(levels) > 1 for levels in grids.values()):
+    raise CascadeError(
+      'no stage was trained on several of the levels in cascade.search_blur and '
+      "cascade.search_noise: only those of the task 'cascade' know of any"
+    )
+  judges = load_judges(config)
+  held = evaluation.held_out(config)
+  with fits('eval.batch_size'):
+    reader = evaluation.evaluation_data(config, config.sweep.num_images, held)
+  batches = list(reader)
+  reader.close()
+  made_by = _made_by(config, cascade, judges, held)
+  records = open_records(workdir / 'search', made_by)
+  # Each stage at all its levels, and once for the stage that follows.
+  steps = [s.num_steps * (len(grids[s.place]) + 1) for s in cascade.stages]
+  steps[-1] -= cascade.stages[-1].num_steps
+  chosen: dict[int, Levels] = {}
+  rows: list[Row] = []
+  with progress(sum(steps) * len(batches)) as on_steps:
+    search = _Search(config, cascade, judges, records, batches, on_steps)
+    for stage in cascade.stages:
+      found = search.stage(stage, grids[stage.place], chosen)
+      rows += found
+      if found:
+        chosen[stage.place] = best(found)
+  if jax.process_index() == 0:
+    report = {'chosen': _levels(cascade, chosen), 'rows': rows}
+    logs.write_json(workdir / 'search.json', {'made_by': made_by} | report)
+    images.write(workdir / 'search.png', plot(rows))
+    print(format_rows(rows, chosen.values()))
+    print(f'table: {workdir / "search.json"}, plot: {workdir / "search.png"}')
+    print(f'best: {command(_levels(cascade, chosen))}')
+  return rows
+
+
+def grid(config: ml_collections.ConfigDict, stage: Stage) -> list[Levels]:
+  """Pairs of levels to try, no augmentation first; none for a stage without levels."""
+  if not stage.augmented:
+    return []
+  kept = []
+  for name, most in zip(('blur', 'noise'), stage.trained, strict=True):
+    values = sorted({0.0, *map(float, config.cascade[f'search_{name}'])})
+    kept.append([value for value in values if 0 <= value <= most])
+    if len(kept[-1]) < len(values):
+      logging.info('%s: %s was trained up to %g', stage.name, name, most)
+  return [(blur, noise) for blur in kept[0] for noise in kept[1]]
+
+
+class _Search:
+  """What the search of every stage shares."""
+
+  def __init__(self, config, cascade: Cascade, judges, records, batches, on_steps):
+    self.cascade, self.judges, self.records = cascade, judges, records
+    self.batches, self.on_steps = batches, on_steps
+    self.labels = cascade.labels(config.cascade.classes)
+    # Of every batch the images that the next stage is given, uint8 on the host.
+    self.given: list[np.ndarray] = []
+
+  def stage(
+    self, stage: Stage, levels: Sequence[Levels], chosen: Mapping[int, Levels]
+  ) -> list[Row]:
+    """Measures a stage at all levels; rows of them, none if it has no levels."""
+    name = ' '.join(
+      f'{self.cascade.stages[place].side}_{blur:g}_{noise:g}'
+      for place, (blur, noise) in chosen.items()
+    )
+    parts = {pair: f'{name} {stage.side}_{pair[0]:g}_{pair[1]:g}' for pair in levels}
+    parts = {pair: part.strip() for pair, part in parts.items()}
+    truth = truth_name(self.cascade, stage.side)
+    self._measure_truth(truth, stage)
+    for pair, part in parts.items():
+      self._measure(stage, pair, part)
+    parallel.barrier(f'measured {stage.place}')
+    inception = self.judges.nets.get('inception')
+    against = self.judges.against if stage.side == self.cascade.side else None
+    if inception and against is None:
+      features = summary.gather_features(self.records, truth)
+      against = reference.of_features(features, {})
+    table = summary.table(
+      self.records,
+      {part: [part] for part in parts.values()},
+      scale=None,
+      reference=against,
+      probabilities=inception.probabilities if inception else None,
+      intervals=False,
+    )
+    values = summary.values(table)
+    rows = [
+      {'stage': stage.name, 'side': stage.side, 'blur': pair[0], 'noise': pair[1]}
+      | values[part]
+      for pair, part in parts.items()
+    ]
+    self._keep(stage, best(rows) if rows else (0.0, 0.0))
+    return rows
+
+  def _measure_truth(self, part: str, stage: Stage) -> None:
+    score = scorer(stage.side, self.judges)
+    for number, host in enumerate(self.batches):
+      if not self._has(part, host):
+        batch = parallel.shard(host)
+        values = score.of_set(self._truth(batch, stage), batch)
+        self.records.add(part, number, values)
+
+  def _measure(self, stage: Stage, pair: Levels, part: str) -> None:
+    score = scorer(stage.side, self.judges)
+    for number, (host, image, drawn) in enumerate(self._inputs()):
+      if self._has(part, host):
+        self.on_steps(stage.num_steps)
+        continue
+      blur, noise = pair
+      output = stage(image, drawn, self.on_steps, blur=blur, noise=noise)
+      batch = parallel.shard(host)
+      judged = {k: batch[k] for k in ('mask', 'index')}
+      if self.cascade.num_classes:
+        judged['label'] = drawn['label']
+      values = score.of_set(output, judged)
+      values |= powers(output, self._truth(batch, stage), host['mask'])
+      self.records.add(part, number, values)
+
+  def _keep(self, stage: Stage, pair: Levels) -> None:
+    """What the next stage is given; not needed of the last one."""
+    if stage.place == len(self.cascade.stages) - 1:
+      return
+    blur, noise = pair
+    self.given = [
+      parallel.gather(stage(image, drawn, self.on_steps, blur=blur, noise=noise))
+      for _, image, drawn in self._inputs()
+    ]
+
+  def _inputs(self) -> Iterator[tuple[dict[str, np.ndarray], Any, Any]]:
+    """Each batch of true images, with drawn images of the stage before, as given."""
+    for number, host in enumerate(self.batches):
+      places = np.where(host['mask'], host['index'], 0).tolist()
+      jobs = [job(place, self.labels) for place in places]
+      drawn = self.cascade.batch(jobs, len(jobs))
+      image = parallel.shard(self.given[number]) if self.given else None
+      yield host, image, drawn
+
+  def _truth(self, batch, stage: Stage) -> jax.Array:
+    sides = tuple(s.side for s in self.cascade.stages)
+    return truths(self.cascade.stages[0].model, sides)(batch['image'])[stage.side]
+
+  def _has(self, part: str, host: dict[str, np.ndarray]) -> bool:
+    index = host['index'][host['mask']]
+    return all(parallel.everywhere([self.records.has(part, index)]))
+
+
+def score_of(row: Row) -> tuple[str, float]:
+  """Name and value of what decides; a value that is no number counts as infinite."""
+  name = next(name for name in SCORES if name in row)
+  return name, row[name] if math.isfinite(row[name]) else math.inf
+
+
+def best(rows: Sequence[Row]) -> Levels:
+  """The levels of the least score; of equal ones the first, which is the mildest."""
+  row = min(rows, key=lambda row: score_of(row)[1])
+  return row['blur'], row['noise']
+
+
+def _levels(cascade: Cascade, chosen: Mapping[int, Levels]) -> dict[str, list[float]]:
+  pairs = [chosen.get(stage.place, (0.0, 0.0)) for stage in cascade.stages]
+  return {'blur': [b for b, _ in pairs], 'noise': [n for _, n in pairs]}
+
+
+def command(levels: Mapping[str, Sequence[float]]) -> str:
+  """Levels as one writes them behind a command."""
+  values = lambda one: ', '.join(f'{value:g}' for value in one)
+  return ' '.join(f'--config.cascade.{k}="({values(v)})"' for k, v in levels.items())
+
+
+def format_rows(rows: Sequence[Row], chosen: Any) -> str:
+  """All rows as text, the best of each stage marked."""
+  chosen = list(chosen)
+  sides = list(dict.fromkeys(row['side'] for row in rows))
+  mark = lambda row: (
+    ' *' if (row['blur'], row['noise']) == chosen[sides.index(row['side'])] else ''
+  )
+  return summary.format_table(
+    {
+      f'{row["side"]}: blur {row["blur"]:g}, noise {row["noise"]:g}{mark(row)}': {
+        key: value for key, value in row.items() if isinstance(value, float)
+      }
+      for row in rows
+    }
+  )
+
+
+def plot(rows: Sequence[Row]) -> np.ndarray:
+  """A panel for each stage: the score against the noise, a line for each blur.
+
+  Returns:
+    uint8 [H, W, 3].
+  """
+  blurs = sorted({row['blur'] for row in rows})
+  styles = {
+    f'blur {blur:g}': (k, k % len(plots.DASHES)) for k, blur in enumerate(blurs)
+  }
+  panels = []
+  for side in dict.fromkeys(row['side'] for row in rows):
+    own = [row for row in rows if row['side'] == side]
+    name = score_of(own[0])[0]
+    lines = {}
+    for label, blur in zip(styles, blurs, strict=True):
+      line = [r for r in own if r['blur'] == blur and math.isfinite(r[name])]
+      if line:
+        lines[label] = ([r['noise'] for r in line], [r[name] for r in line])
+    values = [value for _, ys in lines.values() for value in ys]
+    margin = 0.05 * (max(values) - min(values)) + 0.01
+    plain = own[0]
+    panels.append(
+      plots.Panel(
+        f'{plain["stage"]}, {side} x {side}: {SCORES[name]}',
+        lines,
+        (min(values) - margin, max(values) + margin),
+        (plain[name], 'no augmentation') if math.isfinite(plain[name]) else None,
+        linear=True,
+      )
+    )
+  title = 'noise of the input, share in the amplitude'
+  return plots.chart(panels, styles, x_title=title)
+
+
+def _made_by(
+  config: ml_collections.ConfigDict,
+  cascade: Cascade,
+  judges: modes.Judges,
+  held: evaluation.HeldOut,
+) -> dict[str, Any]:
+  """All that a score depends on, beside levels."""
+  whole = as_json(config)
+  about = {
+    key: {k: v for k, v in part.items() if k not in ('blur', 'noise')}
+    if isinstance(part, dict)
+    else part
+    for key, part in cascade.about.items()
+  }
+  return {
+    'cascade': about,
+    'classes': whole['cascade']['classes'],
+    'data': whole['data'],
+    'num_images': whole['sweep']['num_images'],
+    'images': sources.fingerprint(held[0]),
+    'networks': {name: net.fingerprint for name, net in judges.nets.items()},
+    'classifier': judges.classifier.fingerprint if judges.classifier else None,
+    'sr3_jax': __version__,
+  }
