@@ -89,8 +89,9 @@ def _merge(config, stored, where, maker, prefix) -> None:
       continue
     if isinstance(default, tuple) and isinstance(value, list):
       value = tuple(value)
-      kind = type(default[0])  # whole numbers, or names
-      good = all(type(v) is kind for v in value) and len(value) <= 32
+      kinds = {type(default[0])} if default else {int, float, str}
+      kinds |= {int} if float in kinds else set()  # JSON may write 1.0 as 1
+      good = all(type(v) in kinds for v in value) and len(value) <= 32
     elif isinstance(default, float) and type(value) is int:
       value, good = float(value), abs(value) < 2**53
     else:
