@@ -66,7 +66,7 @@ class Cut:
     return self.image_size * min(self.factors)
 
   def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """uint8 `[H, W, 3]` -> uint8 `[S, S, 3]`; ImageError if it is too small."""
+    """`[H, W, C]` -> `[S, S, C]` of the same type; ImageError if it is too small."""
     height, width = image.shape[:2]
     if min(height, width) < self.min_size:
       raise images.ImageError(
@@ -240,8 +240,8 @@ def train_batches(
     process_count: hosts that read the same source.
 
   Returns:
-    Iterator over `{'image': uint8 [B, S, S, 3]}`, with `'label': int32 [B]` if the
-    source has labels.
+    Iterator over `{'image': [B, S, S, C]}`, of the source's type and channels, with
+    `'label': int32 [B]` if the source has labels.
 
   Raises:
     DataError: wrong arguments; from the iterator: records can't be used at all.
@@ -286,9 +286,9 @@ def eval_batches(
     process_count: hosts that share the set.
 
   Returns:
-    Iterator over `{'image': uint8 [B, S, S, 3], 'mask': bool [B], 'index': int32
-    [B]}`, with `'label': int32 [B]` if the source has labels. `index` is the place in
-    the whole set, -1 for filling.
+    Iterator over `{'image': [B, S, S, C], 'mask': bool [B], 'index': int32 [B]}`, of
+    the source's type and channels, with `'label': int32 [B]` if the source has labels.
+    `index` is the place in the whole set, -1 for filling.
 
   Raises:
     DataError: wrong arguments, or an empty source.

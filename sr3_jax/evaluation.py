@@ -1,8 +1,8 @@
 """Measures methods on a held-out set: restored on all devices, recorded as it streams.
 
 Every method sees the same inputs, made by the model's own task from the same crops.
-Outputs are rounded to 8 bits before they are measured, as files would be. Sample i of
-image j is a function of (seed, i, j) alone.
+Outputs are rounded before they are measured, as files of the true images' type would
+be. Sample i of image j is a function of (seed, i, j) alone.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from absl import logging
 from sr3_jax import data, images, parallel, sources, summary
 from sr3_jax.records import Records
 from sr3_jax.restorer import OnSteps, Restorer, baselines, degrader, reducer
-from sr3_jax.scoring import Scorer
+from sr3_jax.scoring import Scorer, quantize, stored_as
 from sr3_jax.sr3 import SR3
 
 TRUTH = 'truth'
@@ -34,7 +34,7 @@ class Evaluation:
     records: per-image values; part 'truth' holds what belongs to the true images.
     methods: name -> its parts, one for each seed.
     scale: magnification; None where outputs are as large as inputs.
-    first: the first batch's real images, uint8 [n, H, W, C] by name: 'input', methods,
+    first: the first batch's real images, uint8 [n, H, W, 3] by name: 'input', methods,
       'truth'; empty if they had been measured before.
   """
 
@@ -84,7 +84,7 @@ def evaluate(
     beside: what needs no network; None is all that `restorer.baselines` has.
     max_seconds: no further batch is begun after this time.
     on_steps: called with the number of sampling steps just done (or passed over).
-    on_output: called with a name, images uint8 [n, H, W, C] and their numbers [n]
+    on_output: called with a name, images uint8 [n, H, W, 3] and their numbers [n]
       before these are recorded: 'input', 'truth', and each method's first sample.
 
   Raises:
@@ -109,12 +109,13 @@ def evaluate(
     todo = {part for part, done in zip(every, there, strict=True) if not done}
     if todo:
       batch = parallel.shard(host)
+      stored = stored_as(model, host['image'].dtype)
       hr, condition, enlarged = degrade(batch)
       observed = condition[..., : model.channels]
 
     def show(name, image, number=number, index=index, mask=mask):
       if number == 0 or on_output:
-        shown = images.to_uint8(parallel.gather(image)[mask])
+        shown = images.show(parallel.gather(image)[mask])
         if number == 0:
           first[name] = shown
         if on_output:
@@ -134,14 +135,14 @@ def evaluate(
         if sample == 0:
           show(name, output)
         if model.task.conditional:
-          low = reduce(output, batch['index'])
-          values = scorer(output, hr, low, observed, batch)
+          low = reduce(quantize(output, stored), batch['index'])
+          values = scorer(output, hr, low, observed, batch, stored)
         else:
-          values = scorer.of_set(output, batch)
+          values = scorer.of_set(output, batch, stored)
         records.add(part, number, values)
     if TRUTH in todo:
       show(TRUTH, hr)
-      values = scorer.of_set(hr, batch)
+      values = scorer.of_set(hr, batch, stored)
       hashes = [fingerprint(image) for image in host['image'][mask]]
       records.add(TRUTH, number, values | {'hash': np.array(hashes, np.uint64)})
     if parallel.agree(time.monotonic() - began > max_seconds):
@@ -152,7 +153,7 @@ def evaluate(
 
 
 def fingerprint(image: np.ndarray) -> int:
-  """64 bits of the content of a uint8 image."""
+  """64 bits of the content of an image."""
   return int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest())
 
 
@@ -176,6 +177,8 @@ def held_out(config: ml_collections.ConfigDict) -> HeldOut:
     split=d.eval_split,
     data_dir=d.data_dir or None,
     min_size=data.Cut(cut['image_size'], d.crop, reduce=cut['reduce']).min_size,
+    channels=d.channels,
+    ranged=len(d.low) > 0,
   )
   if d.source == 'folder' and not d.eval_path:
     logging.warning('no data.eval_path: evaluating on the training images')
@@ -208,7 +211,7 @@ def restored(
   """Restores single held-out images again: (number, pictures by name) of this process.
 
   Names are 'input', the baselines, the methods ('sr3' is sample 0, 'sr3 2' and so on
-  the others) and 'truth'; pictures uint8 [H, W, C].
+  the others) and 'truth'; pictures uint8 [H, W, 3].
   """
   source, cut = held
   size = config.eval.batch_size
@@ -224,9 +227,7 @@ def restored(
     for name, method in methods.items():
       for i in range(samples if method.is_random else 1):
         shown[f'{name} {i + 1}' if i else name] = method(condition, batch, i)
-    shown = {
-      k: images.to_uint8(v) for k, v in parallel.gather(shown | {TRUTH: hr}).items()
-    }
+    shown = {k: images.show(v) for k, v in parallel.gather(shown | {TRUTH: hr}).items()}
     for row, number in enumerate(chosen):
       if number >= 0 and host['mask'][row]:
         yield number, {name: pixels[row] for name, pixels in shown.items()}

@@ -1,7 +1,8 @@
-"""Image files and 8-bit pixels: the only module that knows either.
+"""Image files and 8-bit pixels: pictures, as they are looked at.
 
 Images are uint8 `[H, W, C]` arrays, C = 3 (sRGB) or 1 (grey). Everything else in the
 package works on float32 in [-1, 1]; `to_float` and `to_uint8` are the two doors.
+What is measured rather than looked at, with other channels or more bits: `rasters`.
 """
 
 import contextlib
@@ -174,21 +175,50 @@ def center_square(image: np.ndarray) -> np.ndarray:
 
 
 def resize_area(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
-  """Area resampling (Pillow's BOX) of uint8 `[H, W, C]` to `size`.
+  """Area resampling (Pillow's BOX) of `[H, W, C]` to `size`.
 
   After `center_square` this is the preparation of ImageNet in the SR3 paper
   (section 4). Every source pixel belongs to one block, the one that its centre is in;
   a block becomes its mean, to within a level.
 
   Args:
-    image: uint8 `[H, W, C]`, C = 1 or 3.
+    image: uint8, uint16 or float32 `[H, W, C]`, any C.
     size: one side of a square, or (height, width).
+
+  Returns:
+    The same type; integers are rounded.
   """
   height, width = (size, size) if isinstance(size, int) else size
   if image.shape[:2] == (height, width):
     return image
-  resized = _to_pillow(image).resize((width, height), Image.Resampling.BOX)
-  return np.array(resized).reshape(height, width, image.shape[-1])
+  sides, box = (width, height), Image.Resampling.BOX
+  if image.dtype == np.uint8 and image.shape[-1] in (1, 3):
+    resized = np.array(_to_pillow(image).resize(sides, box))
+    return resized.reshape(height, width, image.shape[-1])
+  # Pillow would take a second or fourth channel for transparency, and has no 16 bits.
+  planes = [
+    np.asarray(Image.fromarray(plane.astype(np.float32)).resize(sides, box))
+    for plane in np.moveaxis(image, -1, 0)
+  ]
+  resized = np.stack(planes, -1)
+  return np.round(resized).astype(image.dtype) if image.dtype.kind == 'u' else resized
+
+
+def show(image: Any) -> np.ndarray:
+  """Images of any number of channels as pictures.
+
+  One channel is grey; two are magenta and green, which give white together; of more
+  the first three are red, green and blue.
+
+  Args:
+    image: float `[..., H, W, C]` in [-1, 1].
+
+  Returns:
+    uint8 `[..., H, W, 3]`.
+  """
+  pixels = to_uint8(image)
+  channels = pixels.shape[-1]
+  return pixels[..., {1: [0, 0, 0], 2: [0, 1, 0]}.get(channels, [0, 1, 2])]
 
 
 def sheet(

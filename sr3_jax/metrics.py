@@ -9,6 +9,8 @@ pixels and windows are written as sums, not as convolutions or matrix products, 
 TPUs don't round them to bfloat16.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,10 +27,18 @@ _LUMA = (0.299, 0.587, 0.114)
 _VIDEO_LUMA = (65.481, 128.553, 24.966)
 
 
-def quantize(image: Array) -> Array:
-  """Clips to [-1, 1] and rounds to the 256 levels of 8-bit files; same shape."""
-  levels = jnp.round((jnp.clip(image, -1.0, 1.0) + 1.0) * _LEVELS)
-  return levels / _LEVELS - 1.0
+def quantize(image: Array, low: Any = 0.0, high: Any = 255.0) -> Array:
+  """Clips to [-1, 1] and rounds to what a file can hold; same shape.
+
+  Args:
+    image: [..., C].
+    low: the stored value that means -1, a number or [1, 1, 1, C]. Files hold integers,
+      of 8 bits if nothing is said.
+    high: the same for 1.
+  """
+  half = (high - low) / 2.0
+  levels = jnp.round((jnp.clip(image, -1.0, 1.0) + 1.0) * half + low)
+  return (levels - low) / half - 1.0
 
 
 def crop_border(image: Array, border: int) -> Array:
@@ -65,7 +75,7 @@ def luma(image: Array) -> Array:
 def psnr(image: Array, truth: Array) -> Array:
   """Peak signal-to-noise ratio in dB over all channels.
 
-  The mean square runs over pixels and channels, the peak is 255 levels. Identical
+  The mean square runs over pixels and channels, the peak is the range of 2. Identical
   images give +inf, so average PSNR only over images that differ.
   """
   _check_same_shape(image, truth)

@@ -1,7 +1,8 @@
 """Numbers for every single image: formulas and networks, run on all devices.
 
-Outputs are rounded to 8 bits before anything is measured, as files would be. Nothing is
-averaged here; `summary` does that, later, over whatever has been recorded.
+Outputs are rounded before anything is measured, as files would be: to 8 bits, or to
+what the true images are stored as. Nothing is averaged here; `summary` does that,
+later, over whatever has been recorded.
 """
 
 import functools
@@ -15,10 +16,33 @@ import numpy as np
 from sr3_jax import degradations, metrics, parallel
 from sr3_jax.classifier import Classifier, top_k_hits
 from sr3_jax.feature_nets import FeatureNet
+from sr3_jax.sr3 import SR3
 
 # Identical images have no PSNR; this is far above what 8 bits can differ by.
 _MOST_PSNR = 100.0
 FEATURES = 'features'  # name of Inception's in the records
+
+# Stored values that mean -1 and 1, one for each channel or one for all; None: anything
+# in between can be stored, too.
+Stored = tuple[tuple[float, ...], tuple[float, ...]] | None
+EIGHT_BITS: Stored = ((0.0,), (255.0,))
+
+
+def stored_as(model: SR3, dtype: Any) -> Stored:
+  """How true images of a type are stored, and so what outputs are rounded to."""
+  if np.dtype(dtype).kind == 'f':
+    return None
+  if model.value_range is None:
+    return (0.0,), (float(np.iinfo(dtype).max),)
+  low, high = model.value_range
+  return tuple(low.tolist()), tuple(high.tolist())
+
+
+def unsuited(name: str, channels: int) -> str:
+  """Why a network says nothing about images of so many channels; '' if it does."""
+  if channels in (1, 3):  # grey is shown to it as R = G = B
+    return ''
+  return f'{name} was trained on photographs: it needs 1 or 3 channels, not {channels}.'
 
 
 class Scorer:
@@ -26,8 +50,9 @@ class Scorer:
 
   Args:
     border: pixels left out at every side by PSNR and SSIM.
-    nets: by name, of `feature_nets`: 'inception', 'lpips_alex', 'lpips_vgg'.
-    classifier: for the error rates of labelled images.
+    nets: by name, of `feature_nets`: 'inception', 'lpips_alex', 'lpips_vgg'; left out
+      where images are `unsuited`.
+    classifier: for the error rates of labelled images; left out as the networks are.
   """
 
   def __init__(
@@ -47,46 +72,54 @@ class Scorer:
     low: jax.Array | None,
     condition: jax.Array | None,
     batch: dict[str, jax.Array],
+    stored: Stored = EIGHT_BITS,
   ) -> dict[str, np.ndarray]:
     """Values of the real images of a batch, of this process's devices.
 
     Args:
       output: [D, b, H, W, C] in [-1, 1].
       truth: the same.
-      low: `output` (8 bits) made small again, [D, b, h, w, C]; None if there are no
+      low: `output` (rounded) made small again, [D, b, h, w, C]; None if there are no
         inputs to compare it with.
       condition: the inputs, like `low`.
       batch: 'mask' bool [D, b] and 'index' int32 [D, b]; 'label' for the classifier.
+      stored: what `output` is rounded to.
 
     Returns:
       Arrays [n, ...] by name, 'index' among them.
     """
-    output = quantize(output)
+    output = quantize(output, stored)
     values = _formulas(self.border)(output, truth)
     if low is not None:
       values |= _low_formulas()(low, condition)
-    for name, net in self.nets.items():
+    for name, net in self._suited(output).items():
       if name != 'inception':
-        values[name] = _program(net.apply)(self._params[name], output, truth)
+        values[name] = _network(net.apply)(self._params[name], output, truth)
     return self._gather(values, output, batch)
 
   def of_set(
-    self, image: jax.Array, batch: dict[str, jax.Array]
+    self, image: jax.Array, batch: dict[str, jax.Array], stored: Stored = EIGHT_BITS
   ) -> dict[str, np.ndarray]:
-    """What sets are compared by: features and error rates of images in 8 bits."""
-    return self._gather({}, quantize(image), batch)
+    """What sets are compared by: features and error rates of rounded images."""
+    return self._gather({}, quantize(image, stored), batch)
+
+  def _suited(self, image: jax.Array) -> dict[str, FeatureNet]:
+    channels = image.shape[-1]
+    return {n: net for n, net in self.nets.items() if not unsuited(n, channels)}
 
   def _gather(self, values, image, batch) -> dict[str, np.ndarray]:
-    if 'inception' in self.nets:
+    if 'inception' in self._suited(image):
       net = self.nets['inception']
-      values[FEATURES] = _program(net.apply)(self._params['inception'], image)
+      values[FEATURES] = _network(net.apply)(self._params['inception'], image)
     mask = parallel.gather(batch['mask'])
     gathered = parallel.gather(values | {'index': batch['index']})
     kept = {name: value[mask] for name, value in gathered.items()}
-    if self.classifier is not None and 'label' in batch:
+    judged = self.classifier is not None and not unsuited('', image.shape[-1])
+    if judged and 'label' in batch:
       shown, labels = parallel.gather((image, batch['label']))
       # Of the last batch a process may have nothing.
-      logits = self.classifier.logits(shown[mask]) if mask.any() else np.zeros((0, 1))
+      shown = as_rgb(shown[mask])
+      logits = self.classifier.logits(shown) if mask.any() else np.zeros((0, 1))
       for k in (1, 5):
         missed = 1.0 - top_k_hits(logits, labels[mask], k)
         kept[f'top{k}_error'] = missed.astype(np.float32)
@@ -94,14 +127,28 @@ class Scorer:
 
 
 @functools.cache
-def _program(function: Callable[..., Any]) -> Callable[..., Any]:
-  """One for each function and process, however many scorers there are."""
-  return parallel.pmap(function)
+def _network(apply: Callable[..., Any]) -> Callable[..., Any]:
+  """One program for each network and process, however many scorers there are."""
+  return parallel.pmap(lambda params, *shown: apply(params, *map(as_rgb, shown)))
 
 
-def quantize(image: jax.Array) -> jax.Array:
-  """[D, b, H, W, C] on all devices, rounded to the 256 levels of files."""
-  return _program(metrics.quantize)(image)
+def as_rgb(image: Any) -> Any:
+  """Grey [..., 1] as R = G = B [..., 3], what networks look at; others as they are."""
+  return image[..., np.zeros(3, int)] if image.shape[-1] == 1 else image
+
+
+def quantize(image: jax.Array, stored: Stored = EIGHT_BITS) -> jax.Array:
+  """[D, b, H, W, C] on all devices, clipped and rounded to what files hold."""
+  return _rounding(stored)(image)
+
+
+@functools.cache
+def _rounding(stored: Stored) -> Callable[[jax.Array], jax.Array]:
+  if stored is None:
+    return parallel.pmap(lambda image: jnp.clip(image, -1, 1))
+  each = lambda values: np.float32(values).reshape(1, 1, 1, -1)
+  low, high = map(each, stored)
+  return parallel.pmap(lambda image: metrics.quantize(image, low, high))
 
 
 @functools.cache
@@ -125,12 +172,14 @@ def _formulas(border: int) -> Callable[..., Any]:
         'power_truth': metrics.radial_power(truth),
       }
     output, truth = (metrics.crop_border(a, border) for a in (output, truth))
-    pair = output, truth
-    luma = metrics.luma(output), metrics.luma(truth)
-    limit = lambda value: jnp.minimum(value, _MOST_PSNR)
-    values = {'psnr': limit(metrics.psnr(*pair)), 'psnr_y': limit(metrics.psnr(*luma))}
-    if min(output.shape[1:3]) >= metrics.SSIM_WINDOW:
-      values |= {'ssim': metrics.ssim(*pair), 'ssim_y': metrics.ssim(*luma)}
+    pairs = {'': (output, truth)}
+    if output.shape[-1] == 3:  # of others there is no luma
+      pairs['_y'] = metrics.luma(output), metrics.luma(truth)
+    values = {}
+    for suffix, pair in pairs.items():
+      values[f'psnr{suffix}'] = jnp.minimum(metrics.psnr(*pair), _MOST_PSNR)
+      if min(output.shape[1:3]) >= metrics.SSIM_WINDOW:
+        values[f'ssim{suffix}'] = metrics.ssim(*pair)
     return values | powers
 
   return parallel.pmap(formulas)

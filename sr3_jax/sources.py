@@ -1,8 +1,10 @@
 """Where images come from: random-access objects over folders, TFDS and photographs.
 
-A source has `len(source)`, `source[i]` -> `{'image': uint8 [H, W, C]}` with an int32
+A source has `len(source)`, `source[i]` -> `{'image': [H, W, C]}` with an int32
 `'label'` where there are labels, `source.name(i)` for messages, and `source.classes`,
-the names of the labels. A record that can't be read raises `images.ImageError`.
+the names of the labels. All its images are of `source.channels` and `source.dtype`:
+uint8 or, of rasters, uint16 or float32. A record that can't be read raises
+`images.ImageError`.
 """
 
 import functools
@@ -12,7 +14,7 @@ import itertools
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent import futures
 from typing import Any, Protocol
 
@@ -20,7 +22,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import images
+from sr3_jax import headers, images, rasters
 
 # Photographs inside scikit-image's wheel. No scene is on both sides: the two views of
 # the motorcycle stay together.
@@ -61,13 +63,18 @@ class Source(Protocol):
 class Photos:
   """The photographs that come with scikit-image: no download.
 
+  Args:
+    split: 'train' or 'eval'.
+    channels: 3, or 1 for grey.
+
   Raises:
     DataError: unknown split, or a scikit-image without its pictures.
   """
 
-  classes, channels, dtype = (), 3, np.uint8
+  classes, dtype = (), np.uint8
 
-  def __init__(self, split: str):
+  def __init__(self, split: str, channels: int = 3):
+    self.channels = _of_pictures('photos', channels)
     if split not in PHOTOS:
       raise DataError(f'photos have no split {split!r}, only {", ".join(PHOTOS)}')
     # Found, not imported: scikit-image would bring SciPy into every worker.
@@ -84,7 +91,7 @@ class Photos:
     return len(self._paths)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    return {'image': _read_once(self._paths[index])}
+    return {'image': _read_once(self._paths[index], self.channels)}
 
   def name(self, index: int) -> str:
     return os.path.basename(self._paths[index])
@@ -94,19 +101,22 @@ class Folder:
   """All images below a folder, in sorted order; labels none.
 
   Only headers are read here. Files whose header is broken or whose shorter side is
-  below `min_size` are left out, counted and named in `left_out` and in the log.
+  below `min_size` are left out, counted and named in `left_out` and in the log; of
+  rasters those with other channels, or of another type than the first, too.
   Hidden files and folders (a dot in front) and links to folders aren't followed.
 
   Args:
     path: local or gs://.
     min_size: shortest side of a usable image in pixels.
     max_pixels: larger images are left out.
+    channels: 3 is pictures, of 8 bits in sRGB; another number is `rasters`.
+    raw: rasters for 3 channels, too.
 
   Raises:
     DataError: no such folder, nothing in it, or nothing that can be used.
   """
 
-  classes, channels, dtype = (), 3, np.uint8
+  classes: tuple[str, ...] = ()
 
   def __init__(
     self,
@@ -114,34 +124,33 @@ class Folder:
     *,
     min_size: int = 1,
     max_pixels: int = images.MAX_PIXELS,
+    channels: int = 3,
+    raw: bool = False,
   ):
     self._root = epath.Path(path)
-    self._max_pixels = max_pixels
+    self._max_pixels, self.channels = max_pixels, channels
+    self._raw = raw or channels != 3
     if not self._root.is_dir():
       what = 'is a file, not a folder' if self._root.exists() else 'no such folder'
       raise DataError(f'{path}: {what}')
-    names = sorted(_walk(self._root))
-    if not names:
-      known = ', '.join(images.EXTENSIONS)
+    try:
+      self._names, self.left_out, self.dtype = headers.find(
+        self._root,
+        min_size=min_size,
+        max_pixels=max_pixels,
+        channels=channels if self._raw else 0,
+      )
+    except OSError as error:
+      raise DataError(f'{error.filename}: {error.strerror}') from None
+    if not self._names and not self.left_out:
+      known = ', '.join(rasters.EXTENSIONS if self._raw else images.EXTENSIONS)
       raise DataError(f'{path}: no images in this folder ({known})')
-    check = functools.partial(
-      _unusable, self._root, min_size=min_size, max_pixels=max_pixels
-    )
-    if len(names) > 20_000:  # about 4,000 a second
-      logging.info('%s: reading the headers of %d images', path, len(names))
-    reasons: list[str | None] = []
-    with futures.ThreadPoolExecutor(16) as pool:
-      # In portions: a future for each of a million files would be a gigabyte.
-      for start in range(0, len(names), 10_000):
-        reasons.extend(pool.map(check, names[start : start + 10_000]))
-    found = dict(zip(names, reasons, strict=True))
-    self.left_out = {name: why for name, why in found.items() if why}
-    self._names = [name for name, why in found.items() if not why]
     if self.left_out:
       some = [f'{k} ({why})' for k, why in itertools.islice(self.left_out.items(), 3)]
       more = ', ...' if len(self.left_out) > 3 else ''
+      total = len(self._names) + len(self.left_out)
       summary = (
-        f'{path}: {len(self.left_out)} of {len(names)} images left out: '
+        f'{path}: {len(self.left_out)} of {total} images left out: '
         f'{", ".join(some)}{more}'
       )
       if not self._names:
@@ -153,7 +162,12 @@ class Folder:
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     path = self._root / self._names[index]
-    return {'image': images.read(path, max_pixels=self._max_pixels)}
+    if not self._raw:
+      return {'image': images.read(path, max_pixels=self._max_pixels)}
+    image = rasters.read(path, channels=self.channels, max_pixels=self._max_pixels)
+    if image.dtype != self.dtype:  # written anew since
+      raise images.ImageError(f'{path}: {image.dtype}, others are {self.dtype}')
+    return {'image': image}
 
   def name(self, index: int) -> str:
     return self._names[index]
@@ -168,7 +182,7 @@ class ClassFolder(Folder):
   """A folder of folders, one for each class: labels are numbers of the sorted names.
 
   Args:
-    path, min_size, max_pixels: as of `Folder`.
+    path, min_size, max_pixels, channels, raw: as of `Folder`.
 
   Raises:
     DataError: as `Folder`, or an image outside of the folders.
@@ -190,19 +204,20 @@ class ClassFolder(Folder):
 class Arrays:
   """An .npz file of images and labels, as small data sets are often kept.
 
-  Images are 'x_train' and 'x_test', uint8 [N, H, W, C], with 'y_train' and 'y_test',
-  int [N]; or 'x' and 'y', of which every tenth is for tests. 'classes' may name the
-  labels.
+  Images are 'x_train' and 'x_test', [N, H, W, C] of uint8, uint16 or float32, with
+  'y_train' and 'y_test', int [N]; or 'x' and 'y', of which every tenth is for tests.
+  'classes' may name the labels.
 
   Args:
     path: the file.
     split: 'train' or 'test'.
+    channels: C.
 
   Raises:
     DataError: no such file or split, or arrays of other types and shapes.
   """
 
-  def __init__(self, path: epath.PathLike, split: str):
+  def __init__(self, path: epath.PathLike, split: str, channels: int = 3):
     self._name = f'{epath.Path(path).name}:{split}'
     if split not in ('train', 'test'):
       raise DataError(f"{path}: no split {split!r}, only 'train' and 'test'")
@@ -218,14 +233,19 @@ class Arrays:
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
       raise DataError(f'{path}: {first_line(error)}') from None
     count = len(self._images)
-    if self._images.dtype != np.uint8 or self._images.ndim != 4 or not count:
-      raise DataError(f'{path}: images must be uint8 [N, H, W, C]')
+    shape, self.dtype = self._images.shape, self._images.dtype
+    if self.dtype not in rasters.DTYPES or len(shape) != 4 or not count:
+      raise DataError(f'{path}: images must be uint8, uint16 or float32 [N, H, W, C]')
+    if shape[-1] != channels:
+      raise DataError(f'{path}: {shape[-1]} channels, data.channels is {channels}')
+    if not np.isfinite(self._images).all():
+      raise DataError(f'{path}: holds values that are not finite (NaN?)')
     if labels.shape != (count,) or labels.dtype.kind not in 'iu' or labels.min() < 0:
       raise DataError(f'{path}: labels must be integers from 0, one for each image')
     self._labels = labels.astype(np.int32)
     most = max(len(names), int(labels.max()) + 1)
     self.classes = tuple(map(str, names)) or tuple(map(str, range(most)))
-    self.channels, self.dtype = self._images.shape[-1], np.uint8
+    self.channels = channels
 
   def __len__(self) -> int:
     return len(self._images)
@@ -259,13 +279,14 @@ class Tfds:
     name: as TFDS writes it: 'mnist', 'celeb_a_hq/256', 'imagenet2012:5.1.0'.
     split: as TFDS writes it: 'train', 'train[90%:]'.
     data_dir: where it was prepared; None for the place TFDS takes by default.
+    channels: 3, or 1 for grey.
     max_pixels: larger images count as unreadable.
 
   Raises:
     DataError: not prepared (the message has the command), no such split, no images.
   """
 
-  channels, dtype = 3, np.uint8
+  dtype = np.uint8
 
   def __init__(
     self,
@@ -273,12 +294,14 @@ class Tfds:
     split: str,
     data_dir: epath.PathLike | None = None,
     *,
+    channels: int = 3,
     max_pixels: int = images.MAX_PIXELS,
   ):
     import tensorflow_datasets as tfds  # 1 s, and only this source needs it
 
     self._name = f'{name}:{split}'
     self._max_pixels = max_pixels
+    self.channels = _of_pictures('tfds', channels)
     arguments = f"'{name}', file_format='array_record'"
     if data_dir:
       arguments += f", data_dir='{data_dir}'"
@@ -317,7 +340,9 @@ class Tfds:
       record = self._records[index]
     except Exception as error:
       raise images.ImageError(f'{name}: {first_line(error)}') from None
-    pixels = images.decode(record['image'], name, max_pixels=self._max_pixels)
+    pixels = images.decode(
+      record['image'], name, channels=self.channels, max_pixels=self._max_pixels
+    )
     if self.classes:
       return {'image': pixels, 'label': np.int32(record['label'])}
     return {'image': pixels}
@@ -326,14 +351,19 @@ class Tfds:
     return f'{self._name}[{index}]'
 
 
+# Each takes of the arguments of `make_source` what it needs.
 SOURCES: dict[str, Callable[..., Source]] = {
-  'photos': lambda path, split, data_dir, min_size: Photos(split),
-  'folder': lambda path, split, data_dir, min_size: Folder(path, min_size=min_size),
-  'classes': lambda path, split, data_dir, min_size: ClassFolder(
-    path, min_size=min_size
+  'photos': lambda split, channels, **_: Photos(split, channels),
+  'folder': lambda path, min_size, channels, ranged, **_: Folder(
+    path, min_size=min_size, channels=channels, raw=ranged
   ),
-  'arrays': lambda path, split, data_dir, min_size: Arrays(path, split),
-  'tfds': lambda path, split, data_dir, min_size: Tfds(path, split, data_dir),
+  'classes': lambda path, min_size, channels, ranged, **_: ClassFolder(
+    path, min_size=min_size, channels=channels, raw=ranged
+  ),
+  'arrays': lambda path, split, channels, **_: Arrays(path, split, channels),
+  'tfds': lambda path, split, data_dir, channels, **_: Tfds(
+    path, split, data_dir, channels=channels
+  ),
 }
 
 
@@ -344,6 +374,8 @@ def make_source(
   split: str = 'train',
   data_dir: str | None = None,
   min_size: int = 1,
+  channels: int = 3,
+  ranged: bool = False,
 ) -> Source:
   """A source by name.
 
@@ -354,48 +386,42 @@ def make_source(
       folder is taken whole: hold images out by keeping them in another folder.
     data_dir: where TFDS datasets were prepared.
     min_size: shortest side that is of use; a folder leaves smaller images out.
+    channels: of the images; those of others than 3 keep the values of their files.
+    ranged: stored values that mean -1 and 1 are known, so all keep their values.
 
   Raises:
-    DataError: unknown name, missing path, or what the source itself raises.
+    DataError: unknown name, missing path, floating point without a range, or what the
+      source itself raises.
   """
   if source not in SOURCES:
     raise DataError(f'no source {source!r}, only {", ".join(SOURCES)}')
   if source != 'photos' and not path:
     raise DataError(f'source {source!r} needs a path')
-  return SOURCES[source](path, split, data_dir, min_size)
+  made = SOURCES[source](
+    path=path,
+    split=split,
+    data_dir=data_dir,
+    min_size=min_size,
+    channels=channels,
+    ranged=ranged,
+  )
+  if np.dtype(made.dtype).kind == 'f' and not ranged:
+    raise DataError(
+      f'{path}: {made.dtype} values have no range of their own: set data.low and '
+      f'data.high (python -m sr3_jax.channels {path} finds them)'
+    )
+  return made
 
 
-def _walk(root: epath.Path) -> Iterator[str]:
-  """Names of the images below a folder, relative to it."""
-
-  def refuse(error: OSError):
-    raise DataError(f'{error.filename}: {error.strerror}')
-
-  for folder, folders, files in root.walk(on_error=refuse):
-    folders[:] = [name for name in folders if not name.startswith('.')]
-    place = folder.relative_to(root)
-    for name in files:
-      if name.lower().endswith(images.EXTENSIONS) and not name.startswith('.'):
-        yield str(place / name)
-
-
-def _unusable(
-  root: epath.Path, name: str, *, min_size: int, max_pixels: int
-) -> str | None:
-  """Why a file of a folder can't be used, judged by its header; None if it can."""
-  path = root / name
-  try:
-    height, width = images.size(path, max_pixels=max_pixels)
-  except images.ImageError as error:
-    return str(error).removeprefix(f'{path}: ')
-  if min(height, width) < min_size:
-    return f'{width} x {height} pixels'
-  return None
+def _of_pictures(source: str, channels: int) -> int:
+  if channels not in (1, 3):
+    raise DataError(f'{source} are pictures, of 1 or 3 channels, not {channels}')
+  return channels
 
 
 @functools.cache
-def _read_once(path: str) -> np.ndarray:
-  image = images.read(path)
+def _read_once(path: str, channels: int) -> np.ndarray:
+  image = images.read(path, channels=channels)
   image.setflags(write=False)  # everybody gets the same array
   return image
 

@@ -90,7 +90,7 @@ def train_step(
 
   Args:
     state: before the step.
-    batch: 'image', uint8 [B, H, W, 3] (this device's part), and 'label' if any.
+    batch: 'image', [B, H, W, C] as stored (this device's part), and 'label' if any.
     axis_name: mapped axis of the devices, whose gradients are averaged; None for one.
 
   Returns:
@@ -134,6 +134,8 @@ def training_data(config: ml_collections.ConfigDict) -> data.Batches:
     split=d.split,
     data_dir=d.data_dir or None,
     min_size=cut.min_size,
+    channels=d.channels,
+    ranged=len(d.low) > 0,
   )
   logging.info('training images: %d (%s)', len(source), d.path or d.source)
   check_classes(config, source)
