@@ -278,6 +278,7 @@ def _sheets(
     samples,
     whole,
     inputs=model.task.conditional,
+    truth=model.task.conditional,
   )
   if jax.process_index() == 0:
     images.write(sheet, report_writer.contact_sheet(folder, sheets[0]))
