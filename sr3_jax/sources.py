@@ -154,7 +154,8 @@ class Folder:
         f'{", ".join(some)}{more}'
       )
       if not self._names:
-        raise DataError(f'{summary}; images of at least {min_size} pixels are needed')
+        needed = f'images of at least {min_size} pixels are needed'
+        raise DataError(f'{summary}; {needed}, of {channels} channel(s)')
       logging.warning('%s', summary)
 
   def __len__(self) -> int:
@@ -230,7 +231,7 @@ class Arrays:
           chosen = test if split == 'test' else ~test
           self._images, labels = stored['x'][chosen], stored['y'][chosen]
         names = stored.get('classes', ())
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
       raise DataError(f'{path}: {first_line(error)}') from None
     count = len(self._images)
     shape, self.dtype = self._images.shape, self._images.dtype
