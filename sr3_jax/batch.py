@@ -1,15 +1,9 @@
-"""Many pictures through one upscaler: what is to be done, doing it, what went wrong.
-
-An output carries the settings that it was made with. What would be made again the same
-is skipped, so a job that was interrupted goes on when it is started again.
-"""
+"""Many pictures through one upscaler: reading, restoring and writing them."""
 
 import contextlib
 import dataclasses
-import hashlib
 import io
-import json
-import pathlib
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -17,8 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from sr3_jax import folders, images, logs, pictures
-from sr3_jax.layout import output_size
+from sr3_jax import images, jobs, logs, mask_files, pictures
+from sr3_jax.jobs import Failures, Job, Options
 
 # Output pixels that are made at a time, on each device, of pictures smaller than that:
 # enough to keep it busy, and no more is lost by an interruption. None counts for less
@@ -28,132 +22,16 @@ GROUP, _LEAST = 2**18, 64**2
 _CELL, _SHOWN = 1024, 4
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-  """What is written.
-
-  Attributes:
-    output: folder; None is standard output, for one picture.
-    suffix: of names, after '_'; '' for none.
-    ext: 'auto', or an extension without its dot.
-    outscale: output sides over input sides; None is the model's scale.
-    num_samples: how many pictures of each input.
-    spread: whether to write how they differ, as a picture and as numbers.
-    compare: whether to write a comparison sheet.
-    label: class, for models that have classes.
-    overwrite: whether to make again, and replace, whatever is there.
-  """
-
-  output: pathlib.Path | None
-  suffix: str = 'out'
-  ext: str = 'auto'
-  outscale: float | None = None
-  num_samples: int = 1
-  spread: bool = False
-  compare: bool = False
-  label: int | None = None
-  overwrite: bool = False
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Job:
-  """An input to be done.
-
-  Attributes:
-    source: the input.
-    data: its bytes if it is no file.
-    size: its height and width.
-    extension: of its outputs.
-    files: what each output shows -> its path, in the order of writing.
-  """
-
-  source: folders.Source
-  data: bytes | None
-  size: tuple[int, int]
-  extension: str
-  files: dict[str, pathlib.Path]
-
-  def read(self) -> bytes:
-    """The bytes of the input."""
-    with images.errors(self.source.name):
-      return self.source.path.read_bytes() if self.data is None else self.data
-
-
-class Failures(dict[str, str]):
-  """Name of an input -> what is wrong with it, one line."""
-
-  @contextlib.contextmanager
-  def of(self, source: folders.Source) -> Iterator[None]:
-    """Notes what goes wrong inside, so that the other inputs are done."""
-    try:
-      yield
-    except Exception as error:  # anything may be wrong with a file
-      line = ' '.join(str(error).split())
-      kind = (
-        '' if isinstance(error, ValueError) and line else type(error).__name__ + ' '
-      )
-      self[source.name] = (kind + line).removeprefix(f'{source.name}: ').strip()
-
-
-def plan(
-  upscaler: Any,
-  options: Options,
-  sources: Sequence[folders.Source],
-  stdin: bytes | None = None,
-) -> tuple[list[Job], int, Failures]:
-  """Looks at headers and at outputs that are there.
-
-  Args:
-    upscaler: a `pipeline.Upscaler`.
-    options: what is to be written.
-    sources: the inputs.
-    stdin: bytes of the source that is no file.
-
-  Returns:
-    What is left to do, the largest first; how many are finished; what can't be done.
-  """
-  failed = Failures()
-  scale = upscaler.settings(options.outscale)['outscale']
-  jobs = []
-  for source in sources:
-    with failed.of(source):
-      data = stdin if source.path is None else None
-      height, width, format_ = pictures.header(
-        source.path if data is None else data, source.name
-      )
-      extension = _extension(format_, height, width, scale, options.ext)
-      jobs.append(Job(source, data, (height, width), extension, {}))
-  if options.output is None:
-    return jobs, 0, failed
-  names = lambda i, stem: _names(stem, jobs[i].extension, options).values()
-  stems = folders.stems([job.source for job in jobs], names)
-  inputs = {source.path.resolve() for source in sources if source.path}
-  left, finished = [], 0
-  for job, stem in zip(jobs, stems, strict=True):
-    folder = options.output / job.source.place.parent
-    for shown, name in _names(stem, job.extension, options).items():
-      job.files[shown] = folder / name
-    with failed.of(job.source):
-      if lost := [path for path in job.files.values() if path.resolve() in inputs]:
-        raise images.ImageError(f'{lost[0]} would replace an input')
-      if _is_finished(job, upscaler, options):
-        finished += 1
-      else:
-        left.append(job)
-  left.sort(key=lambda job: (-job.size[0] * job.size[1], job.source.name))
-  return left, finished, failed
-
-
-def run(upscaler: Any, options: Options, jobs: Sequence[Job]) -> Failures:
+def run(upscaler: Any, options: Options, todo: Sequence[Job]) -> Failures:
   """Does jobs, with progress on stderr; returns those that failed."""
   failed = Failures()
   work = {
-    job: upscaler.work(*job.size, options.outscale, options.num_samples) for job in jobs
+    job: upscaler.work(*job.size, options.outscale, options.num_samples) for job in todo
   }
-  requested = _request(upscaler, options)
-  share, before = len(jobs) / max(sum(work.values()), 1), 0
-  with logs.Progress(len(jobs), unit='picture') as progress:
-    for group in _groups(upscaler, options, jobs):
+  requested = jobs.request(upscaler, options)
+  share, before = len(todo) / max(sum(work.values()), 1), 0
+  with logs.Progress(len(todo), unit='picture') as progress:
+    for group in _groups(upscaler, options, todo):
       expected = sum(work[job] for job in group)
       counted = 0
 
@@ -167,98 +45,20 @@ def run(upscaler: Any, options: Options, jobs: Sequence[Job]) -> Failures:
       _do(upscaler, options, requested, group, on_steps, failed)
       before += expected
       progress.update(round(before * share, 2))
-    progress.update(len(jobs))
+    progress.update(len(todo))
   return failed
 
 
-def _names(stem: str, extension: str, options: Options) -> dict[str, str]:
-  """What each output shows -> its name."""
-  base = f'{stem}_{options.suffix}' if options.suffix else stem
-  if options.num_samples == 1:
-    names = {'1': base + extension}
-  else:
-    count = range(1, options.num_samples + 1)
-    names = {str(i): f'{base}_{i}{extension}' for i in count}
-    names['mean'] = f'{base}_mean{extension}'
-  if options.spread:
-    names |= {'numbers': f'{base}_spread.npy', 'spread': f'{base}_spread.png'}
-  if options.compare:
-    names['compare'] = f'{base}_compare.png'
-  return names
-
-
-def _extension(format_: str, height: int, width: int, scale: float, ext: str) -> str:
-  """The extension of outputs; raises ImageError if they'd be too large."""
-  out = output_size((height, width), scale)
-  if out[0] * out[1] > pictures.MAX_OUTPUT:
-    raise images.ImageError(
-      f'{width} x {height} pixels enlarged {scale:g} times are {out[1]} x {out[0]}, '
-      f'more than the limit of {pictures.MAX_OUTPUT / 1e6:.0f} Mpx'
-    )
-  if ext == 'auto':
-    return pictures.extension(format_, *out)
-  pictures.check_sides(f'.{ext}', *out)
-  return f'.{ext}'
-
-
-def _request(upscaler: Any, options: Options) -> dict[str, Any]:
-  """What outputs depend on beside the input. Taken before anything is done: running
-  out of memory may change how the upscaler goes on."""
-  return {
-    **upscaler.settings(options.outscale),
-    'num_samples': options.num_samples,
-    'label': options.label,
-  }
-
-
-def _mark(job: Job, data: bytes, requested: dict[str, Any]) -> dict[str, Any]:
-  """How an output tells later what it was made from, and with which settings."""
-  place = '' if job.source.path is None else str(job.source.path.resolve())
-  digest = lambda data: hashlib.sha256(data).hexdigest()[:32]
-  sha256 = digest(data)
-  # A model folder may be renamed: its weights have a name of their own.
-  made_by = {key: value for key, value in requested.items() if key != 'model'}
-  return {
-    'input': {'name': job.source.place.name, 'sha256': sha256},
-    'path': digest(place.encode()),  # tells files of one name apart, betrays nothing
-    'request': digest(json.dumps([sha256, made_by], sort_keys=True).encode()),
-  }
-
-
-def _is_finished(job: Job, upscaler: Any, options: Options) -> bool:
-  """Whether all outputs are there and were made with these settings.
-
-  Raises:
-    ImageError: one is there that was made from something else.
-  """
-  there = [path for path in job.files.values() if path.exists()]
-  if options.overwrite or not there:
-    return False
-  mark = _mark(job, job.read(), _request(upscaler, options))
-  same = len(there) == len(job.files)
-  for path in there:
-    if path.suffix == '.npy':  # the picture of the same numbers, written later, tells
-      continue
-    found = pictures.metadata(path) or {}
-    if not any(found.get(key) == mark[key] for key in ('input', 'path')):
-      raise images.ImageError(
-        f'{path} is there and was not made from this file: choose another --output '
-        'or --suffix, or --overwrite it'
-      )
-    same &= found.get('request') == mark['request']
-  return same
-
-
 def _groups(
-  upscaler: Any, options: Options, jobs: Iterable[Job]
+  upscaler: Any, options: Options, todo: Iterable[Job]
 ) -> Iterator[list[Job]]:
   """Jobs to be done at a time: large ones alone."""
-  scale = upscaler.settings(options.outscale)['outscale']
   room = GROUP * jax.local_device_count()
   group: list[Job] = []
   filled = 0.0
-  for job in jobs:
-    pixels = max(job.size[0] * job.size[1] * scale**2, _LEAST) * options.num_samples
+  for job in todo:
+    out = math.prod(upscaler.output_size(*job.size, options.outscale))
+    pixels = max(out, _LEAST) * options.num_samples
     if group and filled + pixels > room:
       yield group
       group, filled = [], 0.0
@@ -281,11 +81,13 @@ def _do(
   for job in group:
     with failed.of(job.source):
       data = job.read()
-      picture = pictures.read(data, job.source.name)
-      read.append((job, picture, _mark(job, data, requested)))
+      picture = job.codec.read(data, job.source.name)
+      mark = jobs.mark(job, data, requested)
+      read.append((job, picture, _mask(upscaler, options, job, picture), mark))
   upscale = lambda chosen: upscaler.upscale_many(
-    [picture.pixels for _, picture, _ in chosen],
+    [picture.pixels for _, picture, _, _ in chosen],
     options.outscale,
+    masks=[mask for _, _, mask, _ in chosen],
     num_samples=options.num_samples,
     label=options.label,
     on_steps=on_steps,
@@ -294,37 +96,59 @@ def _do(
   if len(read) > 1:
     with contextlib.suppress(Exception):
       results = upscale(read)
-  for i, (job, picture, mark) in enumerate(read):
+  for i, (job, picture, _, mark) in enumerate(read):
     with failed.of(job.source):
-      result = upscale([(job, picture, mark)])[0] if results is None else results[i]
+      result = upscale(read[i : i + 1])[0] if results is None else results[i]
       settings = {**requested, **result.settings, **mark}
-      _write(job, picture, result, settings, options)
+      alpha = _alpha(upscaler, job, picture, result)
+      _write(job, picture, alpha, result, settings, options)
+
+
+def _mask(
+  upscaler: Any, options: Options, job: Job, picture: pictures.Picture
+) -> np.ndarray | None:
+  """What is missing of a picture: bool [h, w], or None."""
+  if job.mask is not None:
+    return mask_files.read(job.mask)
+  if not upscaler.takes_masks or picture.alpha is None:
+    return None
+  must = bool(options.mask) or upscaler.needs_masks
+  return mask_files.of_alpha(picture.alpha, must)
+
+
+def _alpha(
+  upscaler: Any, job: Job, picture: pictures.Picture, result: Any
+) -> np.ndarray | None:
+  """Transparency of an output, [H, W]: none where it said what is missing."""
+  if picture.alpha is None or (upscaler.takes_masks and job.mask is None):
+    return None
+  top, right, bottom, left = upscaler.margins(*job.size)
+  around = (top, bottom), (left, right)
+  alpha = np.pad(picture.alpha, around, constant_values=1.0)
+  return pictures.resize_alpha(alpha, *result.samples.shape[1:3])
 
 
 def _write(
   job: Job,
   picture: pictures.Picture,
+  alpha: np.ndarray | None,
   result: Any,
   settings: dict[str, Any],
   options: Options,
 ) -> None:
   """Writes all outputs of a job."""
-  height, width = result.samples.shape[1:3]
-  alpha = picture.alpha
-  if alpha is not None:
-    alpha = pictures.resize_alpha(alpha, height, width)
   enlarged = lambda pixels: dataclasses.replace(picture, pixels=pixels, alpha=alpha)
   if options.output is None:
-    data = pictures.encode(enlarged(result.samples[0]), job.extension, settings)
+    data = job.codec.encode(enlarged(result.samples[0]), job.extension, settings)
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
     return
   for shown, path in job.files.items():
     marked = {**settings, 'shown': shown}
     if shown.isdigit():
-      pictures.write(path, enlarged(result.samples[int(shown) - 1]), marked)
+      job.codec.write(path, enlarged(result.samples[int(shown) - 1]), marked)
     elif shown == 'mean':
-      pictures.write(path, enlarged(result.mean), marked)
+      job.codec.write(path, enlarged(result.mean), marked)
     elif shown == 'numbers':
       buffer = io.BytesIO()
       np.save(buffer, result.spread)
@@ -332,7 +156,7 @@ def _write(
     elif shown == 'spread':
       _write_drawing(path, _heat(result), None, marked)
     else:
-      _write_drawing(path, _sheet(picture, result, options), picture.icc, marked)
+      _write_drawing(path, _sheet(result, options), picture.icc, marked)
 
 
 def _write_drawing(path, drawing, icc, settings) -> None:
@@ -345,12 +169,14 @@ def _heat(result: Any) -> np.ndarray:
   return pictures.heat(result.spread * 127.5, legend)
 
 
-def _sheet(picture: pictures.Picture, result: Any, options: Options) -> np.ndarray:
-  """Input, bicubic, samples, spread."""
+def _sheet(result: Any, options: Options) -> np.ndarray:
+  """Input, bicubic if there is one, samples, spread."""
   few = result.samples[:_SHOWN]
-  titles = ['input', 'bicubic']
+  titles, first = ['input'], [result.observed]
+  if result.bicubic is not None:
+    titles, first = ['input', 'bicubic'], [result.observed, result.bicubic]
   titles += [f'sample {i + 1}' for i in range(len(few))] if len(few) > 1 else ['output']
-  shown = [images.to_uint8(p) for p in (picture.pixels, result.bicubic, *few)]
+  shown = [images.show(image) for image in (*first, *few)]
   if options.spread:
     titles.append('spread')
     shown.append(pictures.colours(result.spread))

@@ -3,7 +3,9 @@
 A large image is one canvas of noise that is denoised as a whole: at every step the
 network runs on overlapping tiles, their estimates of the clean image are blended, and
 the sampler takes its step on the canvas. So neighbouring tiles agree at every step, and
-there is nothing to stitch at the end.
+there is nothing to stitch at the end. What is known of an image the network sees
+exactly at every step, and it is put back at the end (`SR3.keep_known`): on the canvas it
+is free.
 
 Compiled for the size of the canvas and of the tiles only: how many tiles, how many rows
 an image fills, how many steps and of which sampler are data. Noise is drawn in cells,
@@ -33,7 +35,7 @@ class Item:
   """One run of the model: one sample of one image.
 
   Attributes:
-    condition: [h, w, C].
+    condition: [h, w, K].
     seed: what makes its noise: four numbers.
     label: class; ignored by models without.
   """
@@ -44,9 +46,18 @@ class Item:
 
 
 def enlarge(model: SR3, condition: np.ndarray) -> np.ndarray:
-  """x: the condition [h, w, C] at the size of the output."""
+  """x: the condition [h, w, K] at the size of the output."""
   height, width = (model.scale * side for side in condition.shape[:2])
   return tiles.resize(condition, height, width, model.upsampling)
+
+
+def finish(model: SR3, condition: np.ndarray, y: np.ndarray) -> np.ndarray:
+  """`SR3.finish` without a program for each size: y [H, W, C] to an image."""
+  x = enlarge(model, condition)
+  image = np.clip(model.decode(y, x), -1, 1)
+  if 'mask' not in model.task.extras:
+    return image
+  return np.where(model.missing(x) > 0, image, x[..., : model.channels])
 
 
 def noise_strip(
@@ -70,10 +81,11 @@ def program(
   The function takes, each with a leading axis over devices:
 
     params: of the network.
-    image: 'x' [N, H, W, C], H and W multiples of CELL; 'seed' uint32 [N, 4], numbers
-      that make the noise of each image; 'label' int32 [N]; 'strips' int32, rows in
-      use / CELL; for consistency 'condition' [N, h, w, C] and the matrices 'down_rows'
-      [N, h, H], 'down_columns' [N, w, W], 'up_rows' [N, H, h], 'up_columns' [N, W, w].
+    image: 'x' [N, H, W, K], H and W multiples of CELL; 'seed' uint32 [N, 4], numbers
+      that make the noise of each image; 'label' int32 [N]; 'guidance' float32, where
+      classes are to count more; 'strips' int32, rows in use / CELL; for consistency
+      'condition' [N, h, w, C] and the matrices 'down_rows' [N, h, H], 'down_columns'
+      [N, w, W], 'up_rows' [N, H, h], 'up_columns' [N, W, w].
     work: this device's tiles: 'at' int32 [M, 3] (image, top, left), 'rows' [M, tile
       height] and 'columns' [M, tile width], their windows; 'batches' int32, how many of
       the M / batch batches there are.
@@ -94,7 +106,7 @@ def program(
 
   def run(params, image, work, walk, start, count, y, y0):
     x, strips = image['x'], image['strips']
-    images, _, width, channels = x.shape
+    images, _, width, channels = y.shape
     out_channels = channels * (2 if model.learned_variance else 1)
     take = lambda a, s, axis=1: jax.lax.dynamic_slice_in_dim(a, s * CELL, CELL, axis)
     put = lambda a, part, s: jax.lax.dynamic_update_slice_in_dim(a, part, s * CELL, 1)
@@ -117,13 +129,16 @@ def program(
         corner = lambda k: (at[k, 0], at[k, 1], at[k, 2], 0)
         cut = lambda a: jnp.concatenate(
           [
-            jax.lax.dynamic_slice(a, corner(k), (1, *tile, channels))
+            jax.lax.dynamic_slice(a, corner(k), (1, *tile, a.shape[-1]))
             for k in range(batch)
           ]
         )
         level = jnp.full((batch,), gamma)
         label = image['label'][at[:, 0]]
-        out = model.denoise(params, cut(x), cut(y), level, label)
+        guidance = image.get('guidance')
+        if guidance is not None:
+          guidance = jnp.full((batch,), guidance)
+        out = model.denoise(params, cut(x), cut(y), level, label, guidance)
         if model.learned_variance:
           out = jnp.concatenate(out, axis=-1)
         out = out * rows[:, :, None, None] * columns[:, None, :, None]
@@ -193,6 +208,7 @@ def arguments(
   items: Sequence[Item],
   batch: int,
   consistency: bool,
+  guidance: float | None = None,
 ) -> tuple[Any, ...]:
   """What `program` takes but for weights and walk, on the devices.
 
@@ -207,6 +223,9 @@ def arguments(
   parts = [
     _images(model, plan, layout, items[d::hosts], consistency) for d in range(hosts)
   ]
+  if guidance is not None:
+    for image, _ in parts:
+      image['guidance'] = np.float32(guidance)
   images, tile_lists = zip(*parts, strict=True)
   if layout.shared:
     images = images * devices
@@ -215,7 +234,7 @@ def arguments(
   most = plan.count((layout.height, layout.width), layout) * layout.images
   room = tiles.round_up(-(-most // (devices // hosts)), batch)
   works = [_work(layout, tile_list, room, batch) for tile_list in tile_lists]
-  shape = devices, layout.images, layout.height, layout.width, 3
+  shape = devices, layout.images, layout.height, layout.width, model.channels
   state, zero = np.zeros(shape, np.float32), np.zeros(devices, np.int32)
   stack = lambda trees: jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
   return parallel.put((stack(images), stack(works), zero, zero, state, state))
@@ -227,13 +246,14 @@ def _images(
   """Canvases of one device with their images on them, and the list of their tiles."""
   count, height, width = layout.images, layout.height, layout.width
   small = [-(-side // model.scale) for side in (height, width)]
+  channels, inputs = model.channels, model.task.num_channels(model.channels)
   image: dict[str, Any] = {
-    'x': np.zeros((count, height, width, 3), np.float32),
+    'x': np.zeros((count, height, width, inputs), np.float32),
     'seed': np.zeros((count, 4), np.uint32),
     'label': np.zeros(count, np.int32),
   }
   if consistency:
-    image['condition'] = np.zeros((count, *small, 3), np.float32)
+    image['condition'] = np.zeros((count, *small, channels), np.float32)
     for name, side, low in (('rows', height, small[0]), ('columns', width, small[1])):
       image[f'down_{name}'] = np.zeros((count, low, side), np.float32)
       image[f'up_{name}'] = np.zeros((count, side, low), np.float32)
@@ -252,7 +272,7 @@ def _images(
       for left, column_window in zip(*columns, strict=True)
     ]
     if consistency:
-      image['condition'][k, :h, :w] = item.condition
+      image['condition'][k, :h, :w] = item.condition[..., :channels]
       for name, low in (('rows', h), ('columns', w)):
         down, up = tiles.shrinking(low * model.scale, low)
         image[f'down_{name}'][k, :low, : len(up)] = down

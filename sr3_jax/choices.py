@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from sr3_jax import canvas, samplers, tiles
 from sr3_jax.hub import Loaded
@@ -78,38 +77,12 @@ def choose_tiles(
     sides = (tiles.round_up(model.image_size, network.multiple),)
   else:
     sides = tuple(tiles.round_up(side, network.multiple) for side in TILES)
+  # Half of what tiles share: a network sees about as far at any scale.
+  default = 4 if scale > 1 else 16
   most = sides[-1] // 4
   if tile_pad is not None and sides != (0,) and tile_pad * scale > most:
     raise PipelineError(
       f'tiles of {sides[-1] // scale} input pixels can have a pad of at most '
       f'{most // scale}, not {tile_pad}'
     )
-  return sides, min(scale * (4 if tile_pad is None else tile_pad), most)
-
-
-def as_float(image: Any) -> np.ndarray:
-  """An image of any kind as float32 [h, w, C] in [-1, 1], C = 1 or 3.
-
-  Raises:
-    PipelineError: not such an image.
-  """
-  if isinstance(image, Image.Image) and image.mode not in ('L', 'RGB', 'I;16'):
-    if image.has_transparency_data:
-      raise PipelineError(
-        f'a {image.mode} image with transparency: convert it, or use the command'
-      )
-    image = image.convert('RGB')  # palettes, CMYK, black and white
-  array = np.asarray(image)
-  array = array[..., None] if array.ndim == 2 else array
-  if array.ndim != 3 or array.shape[-1] not in (1, 3) or 0 in array.shape:
-    raise PipelineError(
-      f'not an image of 1 or 3 channels: an array of shape {np.shape(image)}'
-    )
-  if array.dtype in (np.uint8, np.uint16):
-    return (array / (np.iinfo(array.dtype).max / 2) - 1).astype(np.float32)
-  if not np.issubdtype(array.dtype, np.floating):
-    raise PipelineError(f'pixels must be uint8, uint16 or float, not {array.dtype}')
-  array = array.astype(np.float32)
-  if not np.abs(array).max() <= 1.5:  # bicubic kernels overshoot; NaN is refused, too
-    raise PipelineError('float pixels must be in [-1, 1]')
-  return array
+  return sides, min(scale * (default if tile_pad is None else tile_pad), most)

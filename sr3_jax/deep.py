@@ -15,6 +15,7 @@ import numpy as np
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2  # TIFF's photometric interpretations
 _PREMULTIPLIED, _ALPHA = 1, 2  # kinds of extra samples
+ALPHAS = {_PREMULTIPLIED, _ALPHA}
 
 
 def read_png(data: bytes) -> np.ndarray:
@@ -101,7 +102,7 @@ def read_tiff(page: Any) -> np.ndarray:
   if kind == _PREMULTIPLIED:
     plain = pixels * (65535 / np.maximum(alpha, 1))
     pixels = np.minimum(np.round(plain), 65535).astype(np.uint16)
-  if kind not in (_PREMULTIPLIED, _ALPHA):
+  if kind not in ALPHAS:
     return pixels
   return np.concatenate([pixels, alpha], -1)
 

@@ -9,7 +9,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
-from sr3_jax import images
+from sr3_jax import rasters
 
 STDIN = '-'
 
@@ -123,7 +123,7 @@ def stems(
 
 
 def _is_image(file: pathlib.Path) -> bool:
-  return file.suffix.lower() in images.EXTENSIONS and not file.name.startswith('.')
+  return file.suffix.lower() in rasters.EXTENSIONS and not file.name.startswith('.')
 
 
 def _below(folder: pathlib.Path, missing: dict[str, str]) -> list[pathlib.Path]:

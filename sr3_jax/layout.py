@@ -58,8 +58,10 @@ class Planner:
     """Condition sizes of the model's runs, one after the other.
 
     The model runs at its own scale until that is enough; the last of several runs
-    starts from no more than it needs.
+    starts from no more than it needs. One that doesn't enlarge runs once.
     """
+    if self.scale == 1:
+      return [size]
     count = max(1, math.ceil(math.log(outscale) / math.log(self.scale) - 1e-9))
     sizes = [(size[0] * self.scale**p, size[1] * self.scale**p) for p in range(count)]
     if count > 1:

@@ -83,6 +83,20 @@ def header(source: pathlib.Path | bytes, name: str = '') -> tuple[int, int, str]
       return (*images.upright_size(image), image.format)
 
 
+def is_transparent(source: pathlib.Path | bytes, name: str = '') -> bool:
+  """Whether a file has an alpha channel or a transparent colour, by its header.
+
+  Raises:
+    ImageError: as `header`.
+  """
+  with images.errors(name or source), _opened(source) as file:
+    with deep.tiff_page(file) as page:
+      if page is not None:
+        return bool(deep.ALPHAS & set(page.extrasamples[:1]))
+    with images.open_image(file) as image:
+      return image.has_transparency_data
+
+
 def read(source: pathlib.Path | bytes, name: str = '') -> Picture:
   """Reads a JPEG, PNG, WebP, TIFF or BMP file.
 
@@ -211,18 +225,24 @@ def metadata(path: pathlib.Path) -> dict[str, Any] | None:
   with contextlib.suppress(Exception), path.open('rb') as file:
     with deep.tiff_page(file) as page:
       if page is not None:
-        return _parsed(page.description)
+        return from_text(page.description)
     with images.open_image(file, MAX_OUTPUT) as image:
       if image.format == 'PNG':
-        return _parsed(_MARK + image.info[KEY])
+        return from_text(_MARK + image.info[KEY])
       if image.format == 'TIFF':
-        return _parsed(image.tag_v2[_DESCRIPTION])
+        return from_text(image.tag_v2[_DESCRIPTION])
       comment = image.getexif().get_ifd(_EXIF_IFD)[_USER_COMMENT]
-      return _parsed(comment.removeprefix(_ASCII).decode())
+      return from_text(comment.removeprefix(_ASCII).decode())
   return None
 
 
-def _parsed(text: str) -> dict[str, Any] | None:
+def as_text(settings: dict[str, Any]) -> str:
+  """Settings as a file holds them that has no keys for texts."""
+  return _MARK + json.dumps(settings)
+
+
+def from_text(text: str) -> dict[str, Any] | None:
+  """The settings in such a text; None if it is another."""
   found = json.loads(text.removeprefix(_MARK)) if text.startswith(_MARK) else None
   return found if isinstance(found, dict) else None
 

@@ -7,18 +7,19 @@ the other images of a batch.
 """
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from sr3_jax import __version__, canvas, parallel, samplers, tiles
+from sr3_jax import __version__, conditions, parallel, tiles
 from sr3_jax.canvas import Item
-from sr3_jax.choices import PipelineError, as_float, choose_tiles, choose_walk
+from sr3_jax.choices import PipelineError, choose_tiles, choose_walk
+from sr3_jax.conditions import Prepared
 from sr3_jax.hub import Loaded
-from sr3_jax.layout import Layout, Planner, output_size
+from sr3_jax.layout import Planner, output_size
+from sr3_jax.runner import Runner
 
 MAX_OUTSCALE = 64
 
@@ -29,12 +30,16 @@ class Result:
 
   Attributes:
     samples: float32 [n, H, W, C], C = 1 for grey inputs.
-    bicubic: float32 [H, W, C], the input enlarged without a model, for comparison.
+    observed: float32 [h, w, C or 1], the input as the model sees it: 0 where pixels
+      are missing.
+    bicubic: float32 [H, W, C or 1], that enlarged without a model, for comparison; None
+      where outputs are as large as inputs.
     settings: all that the result depends on beside the input; a JSON object.
   """
 
   samples: np.ndarray
-  bicubic: np.ndarray
+  observed: np.ndarray
+  bicubic: np.ndarray | None
   settings: dict[str, Any]
 
   @property
@@ -65,7 +70,12 @@ class Upscaler:
     tile_pad: half of the overlap of tiles in input pixels; None chooses.
     seed: of all noise.
     consistency: correct the estimate at every step, and the result, such that the
-      output made small again is the input.
+      output made small again is the input; of models that enlarge.
+    expand: what to add around images, of models that fill in what is missing: pixels,
+      or '25%', for all sides, or four of them: top, right, bottom, left.
+    blur: of what stages of a cascade are given, sigma in its pixels.
+    noise: of what stages of a cascade are given, share of the amplitude.
+    guidance: how much a class counts, of models trained for that; None takes theirs.
     batch: tiles at a time on each device; None chooses.
     on_note: called with a line of text when something is worth telling the user.
 
@@ -83,33 +93,58 @@ class Upscaler:
     tile_pad: int | None = None,
     seed: int = 0,
     consistency: bool = False,
+    expand: int | str | Sequence[int | str] | None = None,
+    blur: float = 0.0,
+    noise: float = 0.0,
+    guidance: float | None = None,
     batch: int | None = None,
     on_note: Callable[[str], None] = print,
   ):
+    conditions.check_options(
+      loaded,
+      consistency=consistency,
+      expand=expand,
+      blur=blur,
+      noise=noise,
+      guidance=guidance,
+    )
     self.loaded, self.model = loaded, loaded.model
     self._seed, self._consistency, self._note = seed, consistency, on_note
+    self._noted: set[str] = set()
+    self._expand = None if expand is None else conditions.parse_expand(expand)
+    self._spoil = {'blur': float(blur), 'noise': float(noise)}
+    self._guidance = guidance
     self._sampler, walk = choose_walk(loaded, steps, sampler)
     self.num_steps = len(walk[1])
-    self._batch = batch or (1 if jax.default_backend() == 'cpu' else 8)
+    batch = batch or (1 if jax.default_backend() == 'cpu' else 8)
     self._plan = Planner(
       self.model.scale,
       self.model.network.multiple,
       *choose_tiles(self.model, tile, tile_pad),
-      at_once=self._batch,
+      at_once=batch,
     )
     self._asked = self._plan.sides
-    self._walk = parallel.replicate(samplers.steps(*walk, room=canvas.MAX_STEPS))
-    self._params = parallel.replicate(loaded.params)
-    parallel.compiler_options()
+    self._runner = Runner(
+      self.model, loaded.params, walk, self._plan, batch, consistency, on_note
+    )
 
   # -------------------------------------------------------------- what it will do
 
   def settings(self, outscale: float | None = None) -> dict[str, Any]:
     """All that results depend on beside the input; a JSON object."""
+    own = {}
+    if self._expand:
+      own['expand'] = list(self._expand)
+    if 'blur' in self.model.task.extras:
+      own |= self._spoil
+    if self.model.label_dropout:
+      own['guidance'] = self._weight
     return {
       'model': self.loaded.name,
       'weights': self.loaded.fingerprint,
       'version': __version__,
+      'task': conditions.describe(self.loaded.config),
+      **own,
       'outscale': outscale or self.model.scale,
       **{'sampler' if k == 'name' else k: v for k, v in self._sampler.items()},
       'seed': self._seed,
@@ -118,11 +153,58 @@ class Upscaler:
       'consistency': self._consistency,
     }
 
+  @property
+  def channels(self) -> int:
+    """Of the model's images."""
+    return self.model.channels
+
+  @property
+  def value_range(self) -> tuple[np.ndarray, np.ndarray] | None:
+    """Stored values [C] that mean -1 and 1; None for those of the type."""
+    return self.model.value_range
+
+  @property
+  def takes_masks(self) -> bool:
+    """Whether pixels of an input may be missing."""
+    return conditions.takes_mask(self.loaded.config)
+
+  @property
+  def needs_masks(self) -> bool:
+    """Whether an input without missing pixels is a mistake."""
+    return conditions.needs_mask(self.loaded.config) and self._expand is None
+
+  def margins(self, height: int, width: int) -> tuple[int, ...]:
+    """Pixels added to an input of this size: top, right, bottom, left."""
+    return conditions.margins(self._expand, height, width)
+
+  def output_size(
+    self, height: int, width: int, outscale: float | None = None
+  ) -> tuple[int, int]:
+    """Height and width of what an input of this size becomes."""
+    size = self._canvas(height, width)
+    return output_size(size, outscale or self.model.scale)
+
+  def _canvas(self, height, width):
+    top, right, bottom, left = self.margins(height, width)
+    return height + top + bottom, width + left + right
+
+  @property
+  def _weight(self) -> float:
+    """How much a class counts."""
+    own = self.loaded.config.sampler.guidance
+    return own if self._guidance is None else self._guidance
+
+  def _guide(self, label: int) -> float | None:
+    """The same, None where it changes nothing."""
+    useful = self.model.label_dropout and label != self.model.num_classes
+    return self._weight if useful and self._weight != 1 else None
+
   def work(
     self, height: int, width: int, outscale: float | None = None, num_samples: int = 1
   ) -> int:
     """What `on_steps` will have counted when an input of this size is done."""
-    runs = self._plan.passes((height, width), outscale or self.model.scale)
+    size = self._canvas(height, width)
+    runs = self._plan.passes(size, outscale or self.model.scale)
     return num_samples * self.num_steps * sum(map(self._plan.work, runs))
 
   def reserve(
@@ -131,22 +213,28 @@ class Upscaler:
     """Plans canvases for inputs (height, width) to come, so that few are compiled."""
     outscale = outscale or self.model.scale
     self._plan.reserve(
-      [run for size in sizes for run in self._plan.passes(size, outscale)]
+      [
+        run
+        for size in sizes
+        for run in self._plan.passes(self._canvas(*size), outscale)
+      ]
     )
 
   def memory(
-    self, height: int, width: int, outscale: float | None = None
+    self,
+    height: int,
+    width: int,
+    outscale: float | None = None,
+    label: int | None = None,
   ) -> tuple[int, int | None]:
     """Bytes a device needs for inputs of this size, and has free if that is known.
 
     Compiles the program, as the first image would.
     """
-    needed = 0
-    for run in self._plan.passes((height, width), outscale or self.model.scale):
-      layout = self._plan.layout(run)
-      args = self._arguments(layout, [])
-      needed = max(needed, parallel.memory(self._program(layout), *args))
-    return needed, parallel.free_memory()
+    outscale, label = self.check(outscale, label)
+    runs = self._plan.passes(self._canvas(height, width), outscale)
+    guidance = self._guide(label)
+    return self._runner.memory(runs, guidance), parallel.free_memory()
 
   # ------------------------------------------------------------------ doing it
 
@@ -155,6 +243,7 @@ class Upscaler:
     image: Any,
     outscale: float | None = None,
     *,
+    mask: Any = None,
     num_samples: int = 1,
     label: int | None = None,
     number: int = 0,
@@ -164,6 +253,7 @@ class Upscaler:
     return self.upscale_many(
       [image],
       outscale,
+      masks=[mask],
       num_samples=num_samples,
       label=label,
       numbers=[number],
@@ -175,6 +265,7 @@ class Upscaler:
     images: Sequence[Any],
     outscale: float | None = None,
     *,
+    masks: Sequence[Any] | None = None,
     num_samples: int = 1,
     label: int | None = None,
     numbers: Sequence[int] | None = None,
@@ -183,10 +274,13 @@ class Upscaler:
     """Restores images, small ones several at a time.
 
     Args:
-      images: float [h, w, C] in [-1, 1], C = 1 or 3, or uint8 or uint16 arrays (also
-        [h, w]), or PIL images without alpha.
+      images: float [h, w, C] in [-1, 1], C the model's or 1 for grey, or uint8 or
+        uint16 arrays (also [h, w]), or PIL images; with alpha only for models that fill
+        in what is missing.
       outscale: output sides over input sides; None is the model's scale. The model runs
         at its own scale, repeatedly if need be, and what is too large is reduced.
+      masks: what is missing in each image, for models that fill in: [h, w], bool, or
+        bright where pixels are missing; None, also in places, for none.
       num_samples: how many to draw of each image.
       label: class, for models that have classes.
       numbers: noise is a function of (seed, number, sample); 0 for all if None.
@@ -196,53 +290,78 @@ class Upscaler:
       PipelineError: an image or a label that the model can't take, or no memory.
     """
     outscale, label = self.check(outscale, label)
-    inputs = [as_float(image) for image in images]
-    numbers = numbers or [0] * len(inputs)
-    current = [
-      np.repeat(image, 3 // image.shape[-1], axis=-1)
-      for image in inputs
-      for _ in range(num_samples)
+    masks = [None] * len(images) if masks is None else masks
+    inputs = [
+      conditions.prepare(image, mask, self.loaded, self._expand, self._note_once)
+      for image, mask in zip(images, masks, strict=True)
     ]
-    sizes = [self._plan.passes(image.shape[:2], outscale) for image in inputs]
+    numbers = numbers or [0] * len(inputs)
+    whole = lambda image: np.repeat(image, self.model.channels // image.shape[-1], -1)
+    current = [whole(p.observed) for p in inputs for _ in range(num_samples)]
+    sizes = [self._plan.passes(p.observed.shape[:2], outscale) for p in inputs]
     for p in range(len(sizes[0]) if sizes else 0):
       items = []
       for k, image in enumerate(current):
         source, sample = divmod(k, num_samples)
-        condition = tiles.resize(image, *sizes[source][p])
         seed = (self._seed, numbers[source], sample, p)
+        small = tiles.resize(image, *sizes[source][p])
+        mask = inputs[source].mask
+        condition = conditions.assemble(
+          self.model, small, mask, seed=seed, **self._spoil
+        )
         items.append(Item(condition, seed, label))
-      current = self._run_all(items, on_steps)
-    results = []
-    for k, image in enumerate(inputs):
-      size = output_size(image.shape[:2], outscale)
-      samples = [
-        self._finished(sample, image, size)
-        for sample in current[k * num_samples : (k + 1) * num_samples]
-      ]
-      bicubic = np.clip(tiles.resize(image, *size), -1, 1)
-      settings = self.settings(outscale)
-      if self._plan.sides != self._asked:  # it ran out of memory
-        settings['tiles_used'] = list(self._plan.sides)
-      results.append(Result(np.stack(samples), bicubic, settings))
-    return results
+      current = self._runner(items, self._guide(label), on_steps)
+    return [
+      self._result(p, current[k * num_samples : (k + 1) * num_samples], outscale)
+      for k, p in enumerate(inputs)
+    ]
 
-  def _finished(self, sample, image, size):
+  def _result(self, given: Prepared, samples, outscale) -> Result:
+    size = output_size(given.observed.shape[:2], outscale)
+    samples = np.stack([self._finished(sample, given, size) for sample in samples])
+    bicubic = None
+    if self.model.scale > 1:
+      bicubic = np.clip(tiles.resize(given.observed, *size), -1, 1)
+    settings = self.settings(outscale)
+    if self._plan.sides != self._asked:  # it ran out of memory
+      settings['tiles_used'] = list(self._plan.sides)
+    return Result(samples, given.observed, bicubic, settings)
+
+  def _finished(self, sample, given: Prepared, size):
     """At the output's size, grey if the input is, consistent if asked for."""
+    image = given.observed
     sample = np.clip(tiles.resize(sample, *size), -1, 1)
-    if image.shape[-1] == 1:
+    if given.channels < sample.shape[-1]:
       sample = sample.mean(-1, keepdims=True)
     enlarged = all(out >= had for out, had in zip(size, image.shape, strict=False))
     if self._consistency and enlarged:
       sample = tiles.make_consistent(sample, image)
     return sample
 
-  def check(self, outscale: float | None, label: int | None) -> tuple[float, int]:
+  def _note_once(self, text: str) -> None:
+    if text not in self._noted:
+      self._noted.add(text)
+      self._note(text)
+
+  def check(
+    self, outscale: float | None, label: int | None, masked: bool = False
+  ) -> tuple[float, int]:
     """Factor and class that images are restored with.
+
+    Args:
+      outscale: as asked for.
+      label: as asked for.
+      masked: whether masks will be given.
 
     Raises:
       PipelineError: the model can't take one of them.
     """
+    kind = f'this model is for {conditions.describe(self.loaded.config)}'
+    if masked and not self.takes_masks:
+      raise PipelineError(f'no masks: {kind}')
     outscale = outscale or self.model.scale
+    if self.model.scale == 1 and outscale != 1:
+      raise PipelineError(f'outscale {outscale:g}: {kind} and enlarges nothing')
     if not 0 < outscale <= MAX_OUTSCALE:
       raise PipelineError(
         f'outscale must be above 0, at most {MAX_OUTSCALE}: {outscale}'
@@ -253,92 +372,11 @@ class Upscaler:
     classes = self.loaded.config.model.num_classes
     if label is None and self.loaded.config.model.network == 'guided' and classes:
       raise PipelineError(f'this model wants a class: a label from 0 to {classes - 1}')
+    if label is None and self._guidance is not None:
+      raise PipelineError('guidance needs a class: a label')
     if label is None:
       return classes  # "no class"
     if not 0 <= label < classes:
       known = f'labels from 0 to {classes - 1}' if classes else 'no classes'
       raise PipelineError(f'label {label}: this model has {known}')
     return label
-
-  # --------------------------------------------------------------------- running
-
-  def _run_all(self, items: list[Item], on_steps) -> list[np.ndarray]:
-    """Outputs of the model, in the order of `items`; those of a canvas together."""
-    outputs: dict[int, np.ndarray] = {}
-    while waiting := [k for k in range(len(items)) if k not in outputs]:
-      # Asked for anew each time: having run out of memory changes the layouts.
-      layouts = {k: self._plan.layout(items[k].condition.shape[:2]) for k in waiting}
-      layout = layouts[waiting[0]]
-      most = layout.images * (1 if layout.shared else jax.local_device_count())
-      few = [k for k in waiting if layouts[k] == layout][:most]
-      try:
-        done = self._run(layout, [items[k] for k in few], on_steps)
-      except jax.errors.JaxRuntimeError as error:
-        if 'RESOURCE_EXHAUSTED' not in str(error) and 'emory' not in str(error):
-          raise
-        self._shrink(layout)
-      else:
-        outputs.update(zip(few, done, strict=True))
-    return [outputs[k] for k in range(len(items))]
-
-  def _shrink(self, layout: Layout) -> None:
-    """Halves what takes the memory: tiles at a time, then their size.
-
-    Raises:
-      PipelineError: nothing is left to halve.
-    """
-    if self._batch > 1:
-      self._batch //= 2
-      self._note(f'out of memory: going on with {self._batch} tiles at a time')
-    elif half := self._plan.halve(layout):
-      small = half // self.model.scale
-      self._note(f'out of memory: going on with tiles of {small} input pixels')
-    else:
-      raise PipelineError(
-        'out of memory with the smallest tiles: the image itself is too large for this '
-        'device; choose a smaller --outscale or cut the image'
-      )
-
-  def _run(self, layout: Layout, items: list[Item], on_steps) -> list[np.ndarray]:
-    """A walk from noise to images, on one canvas each."""
-    program = self._program(layout)
-    args = self._arguments(layout, items)
-    fixed, carry = args[:4], args[6:]
-    work = sum(self._plan.work(item.condition.shape[:2]) for item in items)
-    done, stretch = 0, 1
-    while done < self.num_steps:
-      count = min(stretch, self.num_steps - done)
-      began = time.monotonic()
-      span = parallel.replicate((np.int32(done), np.int32(count)))
-      carry = jax.block_until_ready(program(*fixed, *span, *carry))
-      seconds = time.monotonic() - began
-      done += count
-      on_steps(count * work)
-      # Progress about once a second, without waiting for the device more than that.
-      # The first call may have compiled.
-      stretch = 1 if done == 1 else max(1, int(stretch / max(seconds, 1e-3)))
-    devices = 1 if layout.shared else jax.local_device_count()
-    canvases = parallel.gather(carry[0]) if devices > 1 else _first(carry[0])
-    outputs = []
-    for k, item in enumerate(items):
-      height, width = self._plan.output(item.condition.shape[:2])
-      y = canvases[k % devices * layout.images + k // devices, :height, :width]
-      image = self.model.decode(y, canvas.enlarge(self.model, item.condition))
-      outputs.append(np.clip(image, -1, 1))
-    return outputs
-
-  def _program(self, layout: Layout):
-    return canvas.program(
-      self.model, layout.tile, self._batch, self._consistency, layout.shared
-    )
-
-  def _arguments(self, layout: Layout, items: list[Item]) -> list[Any]:
-    image, work, *rest = canvas.arguments(
-      self.model, self._plan, layout, items, self._batch, self._consistency
-    )
-    return [self._params, image, work, self._walk, *rest]
-
-
-def _first(array: jax.Array) -> np.ndarray:
-  """The first device's part, on the host."""
-  return np.asarray(array.addressable_data(0))[0]

@@ -1,7 +1,7 @@
-"""Enlarges pictures: `python -m sr3_jax.upscale INPUT... --model=DIR --output=DIR`.
+"""Restores pictures: `python -m sr3_jax.upscale INPUT... --model=DIR --output=DIR`.
 
 The command line only, read before anything heavy is imported; folders.py finds files,
-batch.py works through them, pipeline.py enlarges.
+jobs.py what is to be done with them, batch.py does it, pipeline.py restores.
 """
 
 import argparse
@@ -15,15 +15,19 @@ from typing import Any
 from sr3_jax.commands import CACHE, Parser
 
 DESCRIPTION = """\
-Enlarges pictures with a diffusion model: JPEG, PNG, WebP and TIFF, of any size, grey or
-in colour, 8 or 16 bits; transparency (enlarged apart, bicubic), colour profile and EXIF
-are kept. Finished outputs are skipped when the same command is given again.
+Does to pictures what a diffusion model was trained for: enlarges them, fills in what is
+missing, continues them beyond their borders, gives them colour, removes blur, noise and
+JPEG artefacts. JPEG, PNG, WebP and TIFF, of any size, grey or in colour, 8 or 16 bits;
+transparency (enlarged apart, bicubic), colour profile and EXIF are kept. Finished
+outputs are skipped when the same command is given again.
 """
 EPILOG = """\
 examples:
   sr3-upscale photos --model=faces --output=large
   sr3-upscale 'scans/**/*.tif' --model=DIR --output=large --outscale=2.5 --tile=128
   sr3-upscale a.jpg --model=DIR --output=large --num_samples=4 --spread --compare
+  sr3-upscale photos --model=DIR --output=filled --mask=holes
+  sr3-upscale photos --model=DIR --output=wide --expand=0,25%,0,25%
   sr3-upscale - --model=DIR --output=- < small.png > large.png
 
 exit codes: 0 all done; 1 some inputs could not be done, they are listed; 2 a mistake in
@@ -38,6 +42,18 @@ def make_parser() -> Parser:
     description=DESCRIPTION,
     epilog=EPILOG,
   )
+  for add_options in (
+    _add_files,
+    _add_sampling,
+    _add_enlarging,
+    _add_filling,
+    _add_rest,
+  ):
+    add_options(parser)
+  return parser
+
+
+def _add_files(parser: Parser) -> None:
   add = parser.add_argument
   add(
     'inputs',
@@ -45,6 +61,8 @@ def make_parser() -> Parser:
     metavar='INPUT',
     help="files, folders (with all below), patterns in quotes, '-' for standard input",
   )
+  group = parser.add_argument_group('files')
+  add = group.add_argument
   add('-i', '--input', nargs='+', action='extend', default=[], help='the same')
   add(
     '-o',
@@ -59,39 +77,6 @@ def make_parser() -> Parser:
     required=True,
     help="a model folder, a run's workdir, a .safetensors file or hf://owner/name",
   )
-  add('-s', '--outscale', type=_positive, help="default: the model's own scale")
-  add(
-    '--steps',
-    type=_steps,
-    default='balanced',
-    help='fast, balanced, best, or a number of sampling steps; default: %(default)s',
-  )
-  add('--sampler', help='ddpm, ddim, dpmpp_2m...; default: that of --steps')
-  add('--seed', type=_natural, default=0, help='of the noise; default: 0')
-  add(
-    '-t',
-    '--tile',
-    type=_natural,
-    help='side of tiles in input pixels; 0: no tiles; default: chosen',
-  )
-  add('--tile_pad', type=_natural, help='half of their overlap in input pixels')
-  add(
-    '--consistency',
-    action='store_true',
-    help='make outputs that, made small again, are the input',
-  )
-  add('--label', type=_natural, help='class, for models with classes')
-  add('--num_samples', type=_count, default=1, metavar='N', help='pictures per input')
-  add(
-    '--spread',
-    action='store_true',
-    help='how much the samples differ, as heat picture (.png) and numbers (.npy)',
-  )
-  add(
-    '--compare',
-    action='store_true',
-    help='a sheet: input, bicubic, samples, spread',
-  )
   add('--suffix', default='out', help="of names: a_out.png; '' for none")
   add(
     '--ext',
@@ -101,12 +86,90 @@ def make_parser() -> Parser:
   )
   add('--overwrite', action='store_true', help='make again what is there')
   add(
+    '--compare',
+    action='store_true',
+    help='a sheet: input, bicubic if enlarged, samples, spread',
+  )
+
+
+def _add_sampling(parser: Parser) -> None:
+  add = parser.add_argument_group('sampling').add_argument
+  add(
+    '--steps',
+    type=_steps,
+    default='balanced',
+    help='fast, balanced, best, or a number of sampling steps; default: %(default)s',
+  )
+  add('--sampler', help='ddpm, ddim, dpmpp_2m...; default: that of --steps')
+  add('--seed', type=_natural, default=0, help='of the noise; default: 0')
+  add('--num_samples', type=_count, default=1, metavar='N', help='pictures per input')
+  add(
+    '--spread',
+    action='store_true',
+    help='how much the samples differ, as heat picture (.png) and numbers (.npy)',
+  )
+  add('--label', type=_natural, help='class, for models with classes')
+  add(
+    '--guidance',
+    type=_level,
+    help="how much the class counts, for models trained for it; default: the model's",
+  )
+
+
+def _add_enlarging(parser: Parser) -> None:
+  add = parser.add_argument_group('models that enlarge').add_argument
+  add('-s', '--outscale', type=_positive, help="default: the model's own scale")
+  add(
+    '--consistency',
+    action='store_true',
+    help='make outputs that, made small again, are the input',
+  )
+  add(
+    '--blur',
+    type=_level,
+    default=0.0,
+    metavar='SIGMA',
+    help='stages of cascades: blur inputs first, in their pixels; default: 0',
+  )
+  add(
+    '--noise',
+    type=_level,
+    default=0.0,
+    metavar='SHARE',
+    help='stages of cascades: add noise to inputs first, 0 to 1; default: 0',
+  )
+
+
+def _add_filling(parser: Parser) -> None:
+  add = parser.add_argument_group('models that fill in').add_argument
+  add(
+    '--mask',
+    metavar='FILE_OR_FOLDER',
+    help='white is missing; a folder has masks named as the inputs; '
+    "'alpha', also the default: what is transparent is missing",
+  )
+  add(
+    '--expand',
+    metavar='N',
+    help="pixels to add on all sides, or TOP,RIGHT,BOTTOM,LEFT; or per cent: '25%%'",
+  )
+
+
+def _add_rest(parser: Parser) -> None:
+  add = parser.add_argument_group('memory and speed').add_argument
+  add(
+    '-t',
+    '--tile',
+    type=_natural,
+    help='side of tiles in input pixels; 0: no tiles; default: chosen',
+  )
+  add('--tile_pad', type=_natural, help='half of their overlap in input pixels')
+  add(
     '--cache',
     default=CACHE,
     metavar='DIR',
     help="compiled programs, for a fast start next time; '' for none",
   )
-  return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -146,24 +209,35 @@ def load(args: argparse.Namespace) -> Any:
     tile_pad=args.tile_pad,
     seed=args.seed,
     consistency=args.consistency,
+    expand=args.expand,
+    blur=args.blur,
+    noise=args.noise,
+    guidance=args.guidance,
     on_note=logging.info,
   )
 
 
 def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int:
-  from sr3_jax import batch, folders, pictures
+  from sr3_jax import batch, folders, jobs, mask_files, measured
 
   output = None if args.output == '-' else pathlib.Path(args.output)
+  mask = args.mask
+  if mask not in (None, mask_files.ALPHA):
+    mask = pathlib.Path(mask)
+    if not mask.exists():
+      parser.error(f'--mask={mask}: no such file or folder')
 
-  def is_output(file: pathlib.Path, root: pathlib.Path) -> bool:
+  def is_ours(file: pathlib.Path, root: pathlib.Path) -> bool:
+    if mask_files.is_mask(file, root, mask):
+      return True
     # In a folder inside of the input's all is; elsewhere what carries our settings.
     if output is None or not file.resolve().is_relative_to(output.resolve()):
       return False
     inside = output.resolve() != root.resolve()
     inside &= output.resolve().is_relative_to(root.resolve())
-    return inside or pictures.metadata(file) is not None
+    return inside or measured.metadata(file) is not None
 
-  sources, missing = folders.find(inputs, is_output)
+  sources, missing = folders.find(inputs, is_ours)
   if not sources:
     parser.error('; '.join(f'{name}: {reason}' for name, reason in missing.items()))
   if output is None and len(sources) > 1:
@@ -179,7 +253,7 @@ def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int
   flags.FLAGS.mark_as_parsed()  # else absl warns that it doesn't know its own
   logs.setup_logging()
   parallel.keep_programs(args.cache)
-  options = batch.Options(
+  options = jobs.Options(
     output=output,
     suffix=args.suffix,
     ext=args.ext,
@@ -188,20 +262,27 @@ def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int
     spread=args.spread,
     compare=args.compare,
     label=args.label,
+    mask=mask,
     overwrite=args.overwrite,
   )
   try:
     upscaler = load(args)
-    upscaler.check(args.outscale, args.label)
+    upscaler.check(args.outscale, args.label, mask is not None)
   except (ValueError, OSError) as error:  # of hub, checkpoint and pipeline
     parser.error(str(error))
-  jobs, skipped, failed = batch.plan(upscaler, options, sources, stdin)
+  if not measured.is_measured(upscaler.channels, upscaler.value_range):
+    # Arrays among pictures are something else; one that is named is meant.
+    named = lambda source: source.path is None or source.name in inputs
+    sources = [s for s in sources if named(s) or s.place.suffix.lower() != '.npy']
+    if not sources:
+      parser.error(f'{", ".join(inputs)}: no pictures, only .npy files')
+  todo, skipped, failed = jobs.plan(upscaler, options, sources, stdin)
   failed.update(missing)
-  if jobs:
-    upscaler.reserve([job.size for job in jobs], args.outscale)
-    logging.info(_announcement(upscaler, args, jobs))
-    logging.info(_memory(upscaler, args, jobs[0].size))
-    failed.update(batch.run(upscaler, options, jobs))
+  if todo:
+    upscaler.reserve([job.size for job in todo], args.outscale)
+    logging.info(_announcement(upscaler, args, todo))
+    logging.info(_memory(upscaler, args, todo[0].size))
+    failed.update(batch.run(upscaler, options, todo))
   for name, reason in failed.items():
     print(f'failed: {name}: {reason}', file=sys.stderr)
   done = len(sources) + len(missing) - skipped - len(failed)
@@ -210,15 +291,17 @@ def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int
   return 1 if failed else 0
 
 
-def _announcement(upscaler: Any, args: argparse.Namespace, jobs: Sequence[Any]) -> str:
+def _announcement(upscaler: Any, args: argparse.Namespace, todo: Sequence[Any]) -> str:
   """What is going to be done, with what."""
   import jax
 
   settings, devices = upscaler.settings(args.outscale), jax.local_devices()
-  height, width = jobs[0].size
+  height, width = todo[0].size
+  scale = settings['outscale']
+  what = settings['task'] if scale == 1 else f'{scale:g} times larger'
   return (
-    f'{len(jobs)} picture{"s" * (len(jobs) > 1)}, up to {width} x {height} pixels, '
-    f'{settings["outscale"]:g} times larger; {settings["model"]} '
+    f'{len(todo)} picture{"s" * (len(todo) > 1)}, up to {width} x {height} pixels, '
+    f'{what}; {settings["model"]} '
     f'({settings["weights"]}), {settings["sampler"]}, {upscaler.num_steps} steps; '
     f'{len(devices)} x {devices[0].device_kind}'
   )
@@ -226,7 +309,7 @@ def _announcement(upscaler: Any, args: argparse.Namespace, jobs: Sequence[Any]) 
 
 def _memory(upscaler: Any, args: argparse.Namespace, size: tuple[int, int]) -> str:
   """What the largest picture needs."""
-  needed, free = upscaler.memory(*size, args.outscale)
+  needed, free = upscaler.memory(*size, args.outscale, args.label)
   line = f'memory: {needed / 1e9:.2f} GB for the largest'
   if free is None:
     return line
@@ -249,9 +332,9 @@ def _check(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> N
       parser.error('--output=-: standard output is a terminal; send it to a file')
   if '-' in inputs and sys.stdin.isatty():
     parser.error('INPUT -: standard input is a terminal; send a picture to it')
-  for text in (*inputs, args.output):
+  for text in (*inputs, args.output, args.mask or ''):
     if '://' in text:
-      parser.error(f'{text}: inputs and outputs are local files and folders')
+      parser.error(f'{text}: inputs, masks and outputs are local files and folders')
 
 
 def _check_folder(parser: Parser, folder: pathlib.Path) -> None:
@@ -268,6 +351,13 @@ def _positive(text: str) -> float:
   value = float(text)
   if not 0 < value < float('inf'):
     raise argparse.ArgumentTypeError(f'{text!r} is no factor above 0')
+  return value
+
+
+def _level(text: str) -> float:
+  value = float(text)
+  if not 0 <= value < float('inf'):
+    raise argparse.ArgumentTypeError(f'{text!r} is no number from 0 up')
   return value
 
 

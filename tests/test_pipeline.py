@@ -7,27 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+import tiny_models
 from PIL import Image
 from skimage import data
+from tiny_models import Local, Pointwise
 
-from sr3_jax import canvas, hub, tiles
+from sr3_jax import canvas, tiles
 from sr3_jax.pipeline import PipelineError, Upscaler
-from sr3_jax.sr3 import SR3, make_walk
+from sr3_jax.runner import Runner
+from sr3_jax.sr3 import make_walk
 from sr3_jax.unet import GroupNorm
-
-
-class Local(nn.Module):
-  """Three convolutions: sees 3 pixels around each, and nothing is normalised."""
-
-  multiple = 2
-  has_attention = False
-
-  @nn.compact
-  def __call__(self, inputs, gamma, label=None, *, deterministic=True):
-    h = nn.Conv(8, (3, 3), name='a')(inputs)
-    h = nn.tanh(h + gamma[:, None, None, None])
-    h = nn.tanh(nn.Conv(8, (3, 3), name='b')(h))
-    return nn.Conv(3, (3, 3), name='c')(h)
 
 
 class Normalised(nn.Module):
@@ -44,47 +33,16 @@ class Normalised(nn.Module):
     return nn.Conv(3, (3, 3), name='c')(h)
 
 
-class Pointwise(nn.Module):
-  """Knows each pixel only; half the tests need no more."""
-
-  multiple = 1
-  has_attention = False
-
-  @nn.compact
-  def __call__(self, inputs, gamma, label=None, *, deterministic=True):
-    return nn.Dense(3, name='dense')(jnp.tanh(inputs))
-
-
 def loaded(network, **changes):
-  """A loaded model with another network and random weights."""
-  config = tiny.get_config()
-  config.data.image_size = 64
-  config.diffusion.prediction = 'v'
-  config.diffusion.residual = True
-  config.diffusion.num_levels = 50
-  config.diffusion.schedule = 'cosine'
-  with config.unlocked():
-    for name, value in changes.items():
-      group, _, key = name.partition('__')
-      config[group][key] = value
-  model = SR3.from_config(config)
-  if network is not None:
-    model = dataclasses.replace(model, network=network)
-  shapes = jax.eval_shape(lambda k: model.init(k, side=64), jax.random.key(0))
-  rng = np.random.default_rng(0)
-  params = jax.tree.map(
-    lambda p: 0.3 * rng.standard_normal(p.shape).astype(np.float32), shapes
-  )
-  return hub.Loaded(
-    model=model,
-    params=params,
-    config=config,
-    presets={},
-    fingerprint='0' * 16,
-    name='test',
-    step=0,
-    source='test',
-  )
+  """A model of the residual, with another network and random weights."""
+  settings = {
+    'data__image_size': 64,
+    'diffusion__prediction': 'v',
+    'diffusion__residual': True,
+    'diffusion__num_levels': 50,
+    'diffusion__schedule': 'cosine',
+  }
+  return tiny_models.loaded(network, **settings | changes)
 
 
 @pytest.fixture(scope='module')
@@ -126,7 +84,7 @@ def test_the_walk_is_that_of_the_model(pointwise):
   got = Upscaler(pointwise, steps=5, sampler='ddpm', seed=7).upscale(image).image
   model = pointwise.model
   options = dict(pointwise.config.sampler) | {'name': 'ddpm', 'num_steps': 5}
-  options.pop('clip')
+  del options['clip'], options['guidance']
   gammas, table = make_walk(model.gammas, **options)
 
   def noise(index):
@@ -413,11 +371,11 @@ def test_every_run_has_noise_of_its_own(pointwise, monkeypatch):
   """Samples, images and the second run of a large scale don't repeat a noise."""
   seeds = []
 
-  def run(self, layout, items, on_steps):
+  def run(self, layout, items, guidance, on_steps):
     seeds.extend(item.seed for item in items)
     return [np.repeat(np.repeat(item.condition, 4, 0), 4, 1) for item in items]
 
-  monkeypatch.setattr(Upscaler, '_run', run)
+  monkeypatch.setattr(Runner, '_run', run)
   images = [photo(4, 4)] * 2
   Upscaler(pointwise, seed=3).upscale_many(images, 8, num_samples=3, numbers=[0, 5])
   assert len(set(seeds)) == len(seeds) == 2 * 2 * 3

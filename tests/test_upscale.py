@@ -15,7 +15,7 @@ import tifffile
 import tiny
 from PIL import Image, ImageCms
 
-from sr3_jax import batch, folders, images, pictures, pipeline, upscale
+from sr3_jax import batch, folders, images, jobs, pictures, pipeline, upscale
 from sr3_jax.sr3 import SR3
 
 pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
@@ -28,6 +28,8 @@ class Standin:
   """Repeats pixels twice and adds noise that depends on seed and sample."""
 
   num_steps = 4
+  channels, value_range = 3, None
+  takes_masks = needs_masks = False
 
   def __init__(self, seed=0, **settings):
     self.seed, self.given = seed, settings
@@ -35,7 +37,14 @@ class Standin:
 
   def settings(self, outscale=None):
     own = {'model': 'standin', 'weights': 'abc', 'version': '1', 'seed': self.seed}
-    return {**own, 'outscale': outscale or 2, 'sampler': 'none', **self.given}
+    own |= {'outscale': outscale or 2, 'sampler': 'none', 'task': 'repetition'}
+    return own | self.given
+
+  def margins(self, height, width):
+    return 0, 0, 0, 0
+
+  def output_size(self, height, width, outscale=None):
+    return tuple(max(1, round(side * (outscale or 2))) for side in (height, width))
 
   def work(self, height, width, outscale=None, num_samples=1):
     return self.num_steps * num_samples * height * width
@@ -43,23 +52,26 @@ class Standin:
   def reserve(self, sizes, outscale=None):
     self.reserved = list(sizes)
 
-  def memory(self, height, width, outscale=None):
+  def memory(self, height, width, outscale=None, label=None):
     return 10**9, 2 * 10**9
 
-  def check(self, outscale, label):
+  def check(self, outscale, label, masked=False):
+    if masked:
+      raise pipeline.PipelineError('no masks: this model is for repetition')
     if label is not None:
       raise pipeline.PipelineError('this model has no classes')
     return outscale or 2, 0
 
   def upscale_many(
-    self, images, outscale=None, *, num_samples=1, label=None, on_steps=None
+    self, images, outscale=None, *, masks, num_samples=1, label=None, on_steps=None
   ):
+    assert masks == [None] * len(images)
     self.groups.append([image.shape[:2] for image in images])
     results = []
     for image in images:
       if image.shape[:2] in self.fail_at:
         raise self.fail_at[image.shape[:2]]
-      sides = [max(1, round(side * (outscale or 2))) for side in image.shape[:2]]
+      sides = self.output_size(*image.shape[:2], outscale)
       rows, columns = (
         np.arange(side) * had // side
         for side, had in zip(sides, image.shape, strict=False)
@@ -71,7 +83,7 @@ class Standin:
         on_steps(num_samples * image.shape[0] * image.shape[1])
       settings = self.settings(outscale)
       samples = (large + noise).astype(np.float32)
-      results.append(pipeline.Result(samples, large, settings))
+      results.append(pipeline.Result(samples, image, large, settings))
     return results
 
 
@@ -295,7 +307,7 @@ def test_what_is_too_large_is_refused_with_its_size(command, standin, capsys):
   _save('in/b.webp', 200, 1)
   assert command('in', '--outscale=2000', '--ext=png') == 1
   errors = capsys.readouterr().err
-  assert '12 x 10 pixels enlarged 2000 times are 24000 x 20000, more' in errors
+  assert '12 x 10 pixels would become 24000 x 20000, more than' in errors
   assert '134 Mpx' in errors
   assert standin.groups == []
   assert command('in/b.webp', '--outscale=100') == 0  # 20000 rows: no WebP
@@ -320,13 +332,14 @@ def test_a_failing_group_is_done_one_by_one(command, standin, capsys):
 
 
 def test_groups(standin):
-  jobs = [
-    batch.Job(folders.Source('', None, pathlib.PurePath('a')), b'', size, '.png', {})
+  source = folders.Source('', None, pathlib.PurePath('a'))
+  todo = [
+    jobs.Job(source, b'', pictures, size, '.png', {})
     for size in [(1000, 800), (300, 200), *[(20, 20)] * 600]
   ]
   room = batch.GROUP * jax.local_device_count()
-  groups = list(batch._groups(standin, batch.Options(None), jobs))
-  assert [job for group in groups for job in group] == jobs
+  groups = list(batch._groups(standin, jobs.Options(None), todo))
+  assert [job for group in groups for job in group] == todo
   assert len(groups[0]) == 1
   for group in groups[1:]:
     assert sum(max(64**2, 4 * job.size[0] * job.size[1]) for job in group) <= room
@@ -493,6 +506,10 @@ def test_streams(standin, tmp_path, monkeypatch, capsys):
     (['a.png', 'b.png', '--output=-'], 'takes one picture, not 2'),
     (['gs://bucket/a.png'], 'local'),
     (['a.png', '--label=3'], 'no classes'),
+    (['a.png', '--mask=b.png'], 'no masks: this model is for'),
+    (['a.png', '--mask=holes'], '--mask=holes: no such file or folder'),
+    (['a.png', '--noise=-1'], '--noise'),
+    (['a.png', '--guidance=nan'], '--guidance'),
     (['a.png', '--outscal=2'], '--outscal'),
   ],
 )
