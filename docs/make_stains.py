@@ -4,10 +4,10 @@
 
 scikit-image comes with a photomicrograph of a colon section, 512 x 512
 (skimage.data.immunohistochemistry): cell nuclei in blue (haematoxylin), cells with the
-protein FHL2 in brown (DAB). What a microscopist wants of it is how much of each stain lies where, so the colours are
-separated into the optical density of each (Ruifrok and Johnston 2001, as
-skimage.color.rgb2hed). The upper three quarters are for training, the lowest one is
-held out.
+protein FHL2 in brown (DAB). How much of each stain lies where is what a microscopist
+wants of it, so the colours are separated into optical densities (Ruifrok and Johnston
+2001, as skimage.color.rgb2hed). The upper three quarters are for training, the lowest
+one is held out.
 """
 
 import pathlib
