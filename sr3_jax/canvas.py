@@ -3,9 +3,8 @@
 A large image is one canvas of noise that is denoised as a whole: at every step the
 network runs on overlapping tiles, their estimates of the clean image are blended, and
 the sampler takes its step on the canvas. So neighbouring tiles agree at every step, and
-there is nothing to stitch at the end. What is known of an image the network sees
-exactly at every step, and it is put back at the end (`SR3.keep_known`): on the canvas it
-is free.
+there is nothing to stitch at the end. Known pixels are shown to the network as they are
+at every step (`SR3.denoise`) and put back at the end; on the canvas they are free.
 
 Compiled for the size of the canvas and of the tiles only: how many tiles, how many rows
 an image fills, how many steps and of which sampler are data. Noise is drawn in cells,

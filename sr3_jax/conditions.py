@@ -195,9 +195,9 @@ def prepare(
     given = np.pad(given, around)
     mask = np.pad(mask, around, constant_values=1)
   colours = channels == 3 and bool(np.ptp(given, axis=-1).any())
-  if parts(config) == ('colorization',) and channels == 3:
+  if mask is None and channels == 3 and set(parts(config)) <= HOLES | {'colorization'}:
     if colours:
-      note('pictures in colour are made grey first: this model is for colorization')
+      note('pictures in colour are made grey first, for the model to colour them')
     given = _luma(given)
   elif model.channels == 1 and channels == 3:
     if colours:

@@ -1,5 +1,6 @@
 """What inputs become, against the degradations that models were trained with."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -22,6 +23,9 @@ def loaded(name, channels=3, **changes):
 INPAINTING = loaded('inpainting')
 MIXED = loaded('mixture', task__mixture=('inpainting', 'jpeg'))
 COLOUR = loaded('colorization')
+
+
+_augment = jax.jit(degradations.augment)
 
 
 def photo(height=6, width=8):
@@ -110,6 +114,10 @@ def test_colour_is_made_grey_for_colorization_and_that_is_said():
     got = conditions.prepare(image, None, COLOUR, note=notes.append)
     np.testing.assert_allclose(got.observed[..., 0], grey / 127.5 - 1, atol=1e-6)
   assert len(notes) == 1 and got.channels == 3
+  # The same where filling in is the only other thing to do.
+  both = loaded('mixture', task__mixture=('colorization', 'inpainting'))
+  assert conditions.prepare(photo(), None, both).observed.shape == (6, 8, 1)
+  assert conditions.prepare(photo(), np.eye(6, 8), both).observed.shape == (6, 8, 3)
 
 
 def test_grey_stays_grey_where_nobody_gives_it_colour():
@@ -161,20 +169,14 @@ def test_stages_of_cascades_are_told_what_was_done(blur):
   image = photo(16, 20).astype(np.float32) / 127.5 - 1
   got = conditions.assemble(model, image, None, blur, 0.0, [0])
   level = jnp.array([blur])
-  keys = np.array([0])
-  want = degradations.augment(_keys(keys), image[None], level, jnp.zeros(1))[0]
+  want = _augment(jax.random.split(jax.random.key(0), 1), image[None], level, 0 * level)
+  want = want[0]
   np.testing.assert_allclose(got, want, atol=2e-6)
   noisy = conditions.assemble(model, image, None, blur, 0.3, [0])
   error = noisy[..., :3] - np.sqrt(1 - 0.09) * got[..., :3]
   assert abs(error.std() - 0.3) < 0.02 and (noisy[..., 4] == np.float32(0.3)).all()
   other = conditions.assemble(model, image, None, blur, 0.3, [1])
   assert np.abs(other - noisy).max() > 0.1
-
-
-def _keys(numbers):
-  import jax
-
-  return jax.vmap(jax.random.key)(numbers)
 
 
 # -------------------------------------------------------------------------- mistakes
