@@ -195,7 +195,6 @@ def main() -> None:
   real = tuple(part[few] for part in sets['train'])
   table, shown = {'held-out images': judge.row(*sets['test'])}, {}
   table['training images'] = judge.row(*real)
-  shown['real'] = real
   for guidance in args.guidance:
     x, y, _ = drawn(args, guidance, side)
     table[f'guidance {guidance:g}'] = judge.row(x, y)
