@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr3_jax import degradations, logs, metrics, parallel, samplers
+from sr3_jax import degradations, logs, parallel, samplers
 from sr3_jax.sr3 import SR3
 
 # A walk is cut into stretches of this many steps, to show progress in between.
@@ -176,11 +176,10 @@ def degrader(model: SR3, seed: int) -> Callable[[dict[str, jax.Array]], Any]:
 
 @functools.lru_cache(maxsize=4)
 def reducer(model: SR3, seed: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
-  """Compiled: output [D, b, H, W, C], index -> its 8 bits degraded as the truth was."""
+  """Compiled: output [D, b, H, W, C], index -> degraded as the truth was."""
 
   def reduce(output, index):
-    low = model.degrade(keys(seed, index, 0), metrics.quantize(output))
-    return low[..., : model.channels]
+    return model.degrade(keys(seed, index, 0), output)[..., : model.channels]
 
   return parallel.pmap(reduce)
 

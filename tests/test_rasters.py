@@ -345,10 +345,11 @@ def test_ranges_are_of_single_channels_and_those_of_the_model():
   limits = sr3.value_range(config)
   model = sr3.SR3.__new__(sr3.SR3)
   object.__setattr__(model, 'value_range', limits)
-  np.testing.assert_allclose(model.to_float(array), found, rtol=1e-6, atol=1e-6)
+  of_model = model.to_float(array[None])[0]
+  np.testing.assert_allclose(of_model, found, rtol=1e-6, atol=1e-6)
   object.__setattr__(model, 'value_range', None)
   plain = rasters.to_float(array)
-  np.testing.assert_allclose(model.to_float(array), plain, atol=1e-6)
+  np.testing.assert_allclose(model.to_float(array[None])[0], plain, atol=1e-6)
 
 
 def test_from_float_rounds_and_clips_to_the_type():
