@@ -19,11 +19,9 @@ import ml_collections
 import numpy as np
 
 from sr3_jax import degradations, diffusion, images, samplers
-from sr3_jax.unet import UNet
+from sr3_jax.networks import make_network, pick
 
 Batch = dict[str, jax.Array]
-
-DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,6 +61,8 @@ class SR3:
     if sampler.pop('guidance') != 1 and not m.label_dropout:
       raise ValueError('sampler.guidance needs a model with model.label_dropout')
     task = degradations.make(config.task.name, config.task)
+    if d.residual and not task.conditional:
+      raise ValueError('diffusion.residual needs a condition; generation has none')
     if task.colour and config.data.channels != 3:
       raise ValueError(f'the task {config.task.name!r} is for images of 3 channels')
     make_gammas = pick('schedule', diffusion.SCHEDULES, d.schedule)
@@ -353,52 +353,6 @@ def value_range(
   return low, high
 
 
-def make_network(config: ml_collections.ConfigDict, gammas: np.ndarray) -> Any:
-  """The network that `config.model` describes.
-
-  Raises:
-    ValueError: an unknown name.
-  """
-  m = config.model
-  first = config.data.image_size // m.patch
-  common = {
-    'channels': m.channels,
-    'multipliers': tuple(m.multipliers),
-    'num_blocks': m.num_blocks,
-    'attention_levels': tuple(
-      level
-      for level in range(len(m.multipliers))
-      if first / 2**level in m.attention_resolutions
-    ),
-    'dropout': m.dropout,
-    'dtype': pick('dtype', DTYPES, m.dtype),
-  }
-  # The other two are imported where they are used: few need them.
-  if m.network == 'janspiry':
-    from sr3_jax.janspiry import JanspiryUNet
-
-    return JanspiryUNet(**common, groups=m.groups, affine=m.affine)
-  if m.network == 'guided':
-    from sr3_jax.guided import GuidedUNet
-
-    return GuidedUNet(
-      **common,
-      num_heads=m.num_heads,
-      num_classes=m.num_classes,
-      out_channels=config.data.channels * (1 + config.diffusion.learned_variance),
-      gammas=tuple(gammas.tolist()),
-    )
-  pick('network', {'sr3': UNet, 'janspiry': None, 'guided': None}, m.network)
-  return UNet(
-    **common,
-    middle_attention=m.middle_attention,
-    out_channels=config.data.channels,
-    num_classes=m.num_classes,
-    patch=m.patch,
-    remat=m.remat,
-  )
-
-
 def make_walk(
   gammas: np.ndarray,
   *,
@@ -433,10 +387,3 @@ def make_walk(
   else:
     levels = diffusion.respace(gammas, num_steps, spacing)
   return levels, sampler(levels, eta=eta) if name == 'ddim' else sampler(levels)
-
-
-def pick(what: str, known: dict[str, Any], name: str) -> Any:
-  """known[name], or a ValueError that lists the known names."""
-  if name not in known:
-    raise ValueError(f'unknown {what} {name!r}; known: {", ".join(known)}')
-  return known[name]
