@@ -165,7 +165,7 @@ def blur_kernels(key: jax.Array, order: Order) -> jax.Array:
     [jnp.exp(-distance / 2), jnp.exp(-(distance**generalised) / 2)],
     1 / (1 + distance**plateau),
   )
-  half = jnp.floor(_between(side, (SIZES[0], SIZES[1] + 2)) / 2)
+  half = jnp.floor(_between(side, (SIZES[0] // 2, SIZES[1] // 2 + 1)))
   # The cut-off goes lower where the kernel is large enough to show it.
   lowest = jnp.where(half < 6, CUTOFF[0], math.pi / 5)
   filters = sinc_kernels(_between(cutoff, (lowest, CUTOFF[1])), size)
