@@ -1,0 +1,73 @@
+"""The pictures of docs/tasks.md: what was given, what two models made of it, the truth.
+
+  python docs/make_tasks.py runs/photos_clean runs/faces_fill docs
+
+Photographs that neither model has seen, from scikit-image's wheel: a cat (Chelsea, by
+Stefan van der Walt, CC0) and a cup for the model of configs/photos_clean_32.py, the
+astronaut Eileen Collins (NASA, public domain) for that of configs/faces_fill_64.py.
+"""
+
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import skimage.data
+
+from sr3_jax import degradations, hub, images, messages
+
+SAMPLES = 3
+# Top, left and side of parts of pictures, and the side they are reduced to.
+FACE = (skimage.data.astronaut, 20, 138, 180, 64)
+PARTS = [
+  (skimage.data.chelsea, 20, 90, 256, 128),
+  (skimage.data.coffee, 60, 190, 256, 128),
+]
+
+
+def part(load, top: int, left: int, side: int, size: int) -> np.ndarray:
+  """A square part of a picture, reduced by area: float32 [1, size, size, 3]."""
+  image = load()[top : top + side, left : left + side, :3]
+  return images.to_float(images.resize_area(image, size))[None]
+
+
+def row(run: str, task: str, hr: np.ndarray, seed: int) -> list[np.ndarray]:
+  """Input, regression, samples, truth: uint8 pictures."""
+  loaded = hub.load(run)
+  baseline = hub.load(pathlib.Path(run) / 'regression')
+  options = loaded.config.copy_and_resolve_references().task
+  options.mixture = (task,)
+  degrade = degradations.make('mixture', options).degrade
+  keys = jax.random.split(jax.random.key(seed), SAMPLES)
+  condition = degrade(keys[:1], hr)
+  mean = jax.jit(baseline.model.restore)(baseline.params, keys[:1], condition)
+  several = jnp.repeat(condition, SAMPLES, axis=0)
+  samples = jax.jit(loaded.model.restore)(loaded.params, keys, several)
+  shown = [condition[0, ..., :3], mean[0], *samples, hr[0]]
+  return [images.to_uint8(picture) for picture in shown]
+
+
+def main(photos: str, faces: str, folder: str) -> None:
+  titles = [
+    'given',
+    'regression',
+    *(f'sample {i + 1}' for i in range(SAMPLES)),
+    'truth',
+  ]
+  for name, run, pictures in (('photos', photos, PARTS), ('faces', faces, [FACE])):
+    tasks = hub.load(run).config.task.mixture
+    rows, labels = [], []
+    for number, task in enumerate(tasks):
+      hr = part(*pictures[number % len(pictures)])
+      rows.append(row(run, task, hr, number))
+      labels.append(task.replace('_', ' '))
+    path = pathlib.Path(folder) / f'tasks_{name}.jpg'
+    images.write(path, images.sheet(rows, titles, labels, cell=128))
+    print(path)
+
+
+if __name__ == '__main__':
+  if len(sys.argv) != 4:
+    sys.exit(messages.line(__doc__.splitlines()[2]))
+  main(*sys.argv[1:])
