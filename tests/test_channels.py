@@ -1,10 +1,13 @@
 """Images of other than three channels and of 16 bits, from folders to numbers."""
 
 import ast
+import pathlib
 import re
+import runpy
 
 import numpy as np
 import pytest
+import skimage.color
 import skimage.data
 import skimage.transform
 import tiny
@@ -377,6 +380,27 @@ def test_networks_see_grey_as_equal_colours():
 
 
 # ------------------------------------------------------------------------- everything
+
+
+def test_the_example_is_as_its_configuration_says(tmp_path, monkeypatch):
+  here = pathlib.Path(__file__).parents[1]
+  made = runpy.run_path(here / 'docs' / 'make_stains.py')
+  made['main'](tmp_path / 'stains')
+  config = runpy.run_path(here / 'configs' / 'stains_16_64.py')['get_config']()
+  monkeypatch.chdir(tmp_path)
+  source = sources.Folder(config.data.path, channels=config.data.channels)
+  assert channels.ranges(source) == (tuple(config.data.low), tuple(config.data.high))
+  held_out, _ = evaluation.held_out(config)
+  assert (len(source), len(held_out), held_out.dtype) == (4, 4, np.uint16)
+  # The two densities as scikit-image has them, in pieces that don't overlap.
+  density = skimage.color.rgb2hed(skimage.data.immunohistochemistry())[..., [0, 2]]
+  rows = [
+    np.concatenate([source[i]['image'] for i in pair], 1) for pair in ([0, 1], [2, 3])
+  ]
+  rows.append(np.concatenate([held_out[i]['image'] for i in range(4)], 1))
+  whole = np.concatenate(rows)
+  assert np.abs(whole - np.minimum(density * made['UNITS'], 65535)).max() <= 0.5
+  assert SR3.from_config(config).channels == 2
 
 
 @pytest.fixture(scope='module')
