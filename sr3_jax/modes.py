@@ -41,8 +41,11 @@ from sr3_jax.evaluation import (
 )
 from sr3_jax.records import open_records
 from sr3_jax.restorer import Restorer, degrader, progress
-from sr3_jax.scoring import Scorer
+from sr3_jax.scoring import Scorer, unsuited
 from sr3_jax.sr3 import SR3
+
+# Of a network that several metrics need.
+_METRICS = {'inception': ['fid', 'kid', 'is']}
 
 
 def load_methods(
@@ -83,7 +86,7 @@ def load_method(
 
 
 def load_nets(
-  names: Iterable[str], folder: str, side: int
+  names: Iterable[str], folder: str, side: int, channels: int = 3
 ) -> tuple[dict[str, feature_nets.FeatureNet], list[dict[str, Any]]]:
   """The networks whose weights can be had, and what is left out for want of others.
 
@@ -91,9 +94,13 @@ def load_nets(
     names: of `feature_nets.NAMES`.
     folder: of weights; '' for those that are kept or fetched.
     side: the shortest of all images: LPIPS needs some pixels.
+    channels: of the images.
   """
   nets, left_out = {}, []
   for name in names:
+    if why := unsuited(name, channels):
+      left_out.append({'metrics': _METRICS.get(name, [name]), 'why': why})
+      continue
     least = lpips.SMALLEST.get(name.removeprefix('lpips_'), 0)
     if side < least:
       why = f'It needs images of at least {least} x {least} pixels.'
@@ -102,7 +109,7 @@ def load_nets(
     try:
       nets[name] = feature_nets.load(name, folder)
     except net_weights.WeightsMissing as error:
-      keys = ['fid', 'kid', 'is'] if name == 'inception' else [name]
+      keys = _METRICS.get(name, [name])
       left_out.append({'metrics': keys, 'why': str(error)})
       logging.warning('left out: %s: %s', ', '.join(keys), error)
   if 'inception' in nets and nets['inception'].probabilities is None:
@@ -127,7 +134,7 @@ def evaluate_run(
   e = config.eval
   step, methods, hashes = load_methods(config, workdir)
   side = e.image_size or config.data.image_size
-  nets, left_out = load_nets(e.networks, e.weights, side)
+  nets, left_out = load_nets(e.networks, e.weights, side, config.data.channels)
   # Before the first image: a mistake there must not come to light at the end.
   against = reference.load(e.reference) if e.reference else None
   if against and 'inception' in nets:
@@ -327,7 +334,7 @@ def _protocol(
     'degradation': degradations.describe(task, config.task),
     'images': f'{result.count()} of {name}, {size} x {size}, crop {d.crop!r}',
     'image list': report_writer.list_hash(result.records),
-    **report_writer.CONVENTIONS,
+    **report_writer.conventions(d.channels, raw=d.channels != 3 or bool(d.low)),
     'border': f'{config.eval.border} pixels left out by PSNR and SSIM',
     'weights': made_by['weights'],
     'sampler': {n: settings | {'num_steps': m.num_steps} for n, m in sampled.items()},
@@ -371,7 +378,7 @@ def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> No
       if method.model.task.conditional:
         observed = condition[..., : method.model.channels]
         shown = {'input': observed} | shown | {TRUTH: hr}
-      columns = [images.to_uint8(c) for c in parallel.gather([*shown.values()])]
+      columns = [images.show(c) for c in parallel.gather([*shown.values()])]
       for i, number in zip(real, numbers, strict=True):
         rows.append([column[i] for column in columns])
         for name, column in zip(shown, columns, strict=True):

@@ -37,6 +37,19 @@ CONVENTIONS = {
   'intervals': '95 %: bootstrap over images (1,000 Poisson resamples); FID, KID and IS '
   '1.96 bootstrap standard errors',
 }
+
+
+def conventions(channels: int, *, raw: bool) -> dict[str, str]:
+  """How numbers are made, of pictures, or of `raw` numbers in files."""
+  if not raw:
+    return CONVENTIONS
+  return CONVENTIONS | {
+    'colour': f'PSNR and SSIM over {channels} channels',
+    'value range': "outputs rounded to what the true images' files can hold; the peak "
+    'is data.high - data.low, or the range of that type',
+  }
+
+
 _ABOUT = {
   'bicubic': 'The input enlarged by the bicubic kernel.',
   'lanczos': 'The input enlarged by the Lanczos kernel of 3 lobes.',
