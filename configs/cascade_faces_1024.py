@@ -1,4 +1,4 @@
-"""Faces of 1024 x 1024 out of nothing, in three stages: arXiv:2104.07636, section 4.5.
+"""Faces of 1024 x 1024 out of nothing, in three stages: arXiv:2104.07636.
 
 faces_64.py draws, faces_64_256_cascade.py and faces_256_1024_cascade.py enlarge. More
 steps are spent on small images than on large ones, as in the paper, which shows such

@@ -1,4 +1,4 @@
-"""Class-conditional ImageNet 256 x 256 in two stages: arXiv:2104.07636, section 4.5.
+"""Class-conditional ImageNet 256 x 256 in two stages: arXiv:2104.07636, Table 4.
 
 imagenet_64.py draws, imagenet_64_256_cascade.py enlarges. The paper's two stages have
 an FID of 11.3 over 50,000 images (its Table 4; 13.1 without blur augmentation in the

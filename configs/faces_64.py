@@ -1,6 +1,6 @@
 """Faces out of nothing at 64 x 64: the base of the cascade to 1024.
 
-The paper's unconditional faces (section 4.5): a diffusion model draws 64 x 64, SR3
+The paper's unconditional faces: a diffusion model draws 64 x 64, SR3
 enlarges to 256 and to 1024. After Improved DDPM (arXiv:2102.09672): cosine schedule,
 attention at 32, 16 and 8; the network predicts v. Dropout, because FFHQ has 70,000
 images only.

@@ -1,7 +1,7 @@
 """Class-conditional ImageNet at 64 x 64: the base of a cascade to 256.
 
 After Improved DDPM (arXiv:2102.09672), which the SR3 paper takes for its two-stage
-model of section 4.5, and after Cascaded Diffusion Models (CDM, arXiv:2106.15282):
+model, and after Cascaded Diffusion Models (CDM, arXiv:2106.15282):
 cosine schedule, class embedding, attention at 32, 16 and 8. Other than there: the
 network predicts v, which costs nothing and samples well in few steps; a tenth of the
 examples lose their class, so that guidance can be chosen when one samples; the variance

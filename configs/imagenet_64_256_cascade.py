@@ -3,9 +3,9 @@
 imagenet_64_256.py, which restores photographs, with what a cascade wants (CDM,
 arXiv:2106.15282): conditioning augmentation, the class, inputs reduced by area as the
 images of the first stage are. Blur of half of the inputs is what both papers use at
-this size: it takes the SR3 paper's two stages from FID 13.1 to 11.3 (Table 5). The range
-of its sigma is quoted from memory of CDM, which reports no gain from noise at 256 x 256;
-to train for that, too, and to let --mode=sweep choose:
+this size: it takes the SR3 paper's two stages from FID 13.1 to 11.3 (Table 5). The
+range of its sigma is quoted from memory of CDM, which reports no gain from noise at
+256 x 256; to train for that, too, and to let --mode=sweep choose:
   --config.task.augment_noise="(0.0, 0.5)"
 
 The network has 622M parameters. Weights, Adam and EMA are 9.3 GiB of float32; with a

@@ -1,10 +1,10 @@
 """Cascades: a model draws small images, others enlarge them, stage by stage.
 
-Every stage is a model of its own, trained by itself (arXiv:2106.15282; the SR3 paper,
-section 4.5). Between stages images are rounded to 8 bits, as those were that the stages
-were trained on, so that a saved image is exactly what the next stage has seen. Stages
-of the task 'cascade' are given a blurred and noisy version of it and are told how much
-of both: levels are arguments of the compiled program, chosen when one samples.
+Every stage is a model of its own, trained by itself (arXiv:2104.07636,
+arXiv:2106.15282). Between stages images are rounded to 8 bits, as those were that the
+stages were trained on, so that a saved image is exactly what the next stage has seen.
+Stages of the task 'cascade' are given a blurred and noisy version of it and are told
+how much of both: levels are arguments of the compiled program, chosen when one samples.
 
 What stage s makes of image k is a function of (seed, s, k) alone. k is the class times
 2^20 plus the image's number in it, so that more images or classes change none of those

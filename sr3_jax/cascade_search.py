@@ -162,6 +162,8 @@ class _Search:
       | values[part]
       for pair, part in parts.items()
     ]
+    if rows and not any(math.isfinite(score_of(row)[1]) for row in rows):
+      raise CascadeError(f'{stage.name}: no finite score at any level: train it on')
     self._keep(stage, best(rows) if rows else (0.0, 0.0))
     return rows
 
@@ -219,8 +221,9 @@ class _Search:
 
 def score_of(row: Row) -> tuple[str, float]:
   """Name and value of what decides; a value that is no number counts as infinite."""
-  name = next(name for name in SCORES if name in row)
-  return name, row[name] if math.isfinite(row[name]) else math.inf
+  name = next((name for name in SCORES if name in row), 'spectrum_db')
+  value = row.get(name, math.nan)
+  return name, value if math.isfinite(value) else math.inf
 
 
 def best(rows: Sequence[Row]) -> Levels:
@@ -273,21 +276,14 @@ def plot(rows: Sequence[Row]) -> np.ndarray:
     name = score_of(own[0])[0]
     lines = {}
     for label, blur in zip(styles, blurs, strict=True):
-      line = [r for r in own if r['blur'] == blur and math.isfinite(r[name])]
+      line = [r for r in own if r['blur'] == blur and math.isfinite(score_of(r)[1])]
       if line:
         lines[label] = ([r['noise'] for r in line], [r[name] for r in line])
     values = [value for _, ys in lines.values() for value in ys]
     margin = 0.05 * (max(values) - min(values)) + 0.01
-    plain = own[0]
-    panels.append(
-      plots.Panel(
-        f'{plain["stage"]}, {side} x {side}: {SCORES[name]}',
-        lines,
-        (min(values) - margin, max(values) + margin),
-        (plain[name], 'no augmentation') if math.isfinite(plain[name]) else None,
-        linear=True,
-      )
-    )
+    limits = min(values) - margin, max(values) + margin
+    text = f'{own[0]["stage"]}, {side} x {side}: {SCORES[name]}'
+    panels.append(plots.Panel(text, lines, limits, linear=True))
   title = 'noise of the input, share in the amplitude'
   return plots.chart(panels, styles, x_title=title)
 
