@@ -12,7 +12,7 @@ distance of power spectra, which knows blur and grain and needs no network.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -125,8 +125,8 @@ class _Search:
     self.cascade, self.judges, self.records = cascade, judges, records
     self.batches, self.on_steps = batches, on_steps
     self.labels = cascade.labels(config.cascade.classes)
-    # Of every batch the images that the next stage is given, uint8 on the host.
-    self.given: list[np.ndarray] = []
+    # By a stage's place, of every batch the images that it is given, on the host.
+    self.given: dict[int, list[np.ndarray]] = {}
 
   def stage(
     self, stage: Stage, levels: Sequence[Levels], chosen: Mapping[int, Levels]
@@ -141,7 +141,7 @@ class _Search:
     truth = truth_name(self.cascade, stage.side)
     self._measure_truth(truth, stage)
     for pair, part in parts.items():
-      self._measure(stage, pair, part)
+      self._measure(stage, pair, part, chosen)
     parallel.barrier(f'measured {stage.place}')
     inception = self.judges.nets.get('inception')
     against = self.judges.against if stage.side == self.cascade.side else None
@@ -164,7 +164,8 @@ class _Search:
     ]
     if rows and not any(math.isfinite(score_of(row)[1]) for row in rows):
       raise CascadeError(f'{stage.name}: no finite score at any level: train it on')
-    self._keep(stage, best(rows) if rows else (0.0, 0.0))
+    if stage.place and stage.place not in self.given:  # all was measured before
+      self.on_steps(self.cascade.stages[stage.place - 1].num_steps * len(self.batches))
     return rows
 
   def _measure_truth(self, part: str, stage: Stage) -> None:
@@ -175,14 +176,13 @@ class _Search:
         values = score.of_set(self._truth(batch, stage), batch)
         self.records.add(part, number, values)
 
-  def _measure(self, stage: Stage, pair: Levels, part: str) -> None:
+  def _measure(self, stage: Stage, pair: Levels, part: str, chosen) -> None:
     score = scorer(stage.side, self.judges)
-    for number, (host, image, drawn) in enumerate(self._inputs()):
+    for number, host in enumerate(self.batches):
       if self._has(part, host):
         self.on_steps(stage.num_steps)
         continue
-      blur, noise = pair
-      output = stage(image, drawn, self.on_steps, blur=blur, noise=noise)
+      output, drawn = self._output(stage, number, pair, chosen)
       batch = parallel.shard(host)
       judged = {k: batch[k] for k in ('mask', 'index')}
       if self.cascade.num_classes:
@@ -191,24 +191,30 @@ class _Search:
       values |= powers(output, self._truth(batch, stage), host['mask'])
       self.records.add(part, number, values)
 
-  def _keep(self, stage: Stage, pair: Levels) -> None:
-    """What the next stage is given; not needed of the last one."""
-    if stage.place == len(self.cascade.stages) - 1:
-      return
+  def _output(self, stage: Stage, number: int, pair: Levels, chosen) -> Any:
+    """What a stage makes of batch `number`, and the batch that says what is drawn."""
+    host = self.batches[number]
+    places = np.where(host['mask'], host['index'], 0).tolist()
+    jobs = [job(place, self.labels) for place in places]
+    drawn = self.cascade.batch(jobs, len(jobs))
+    image = None
+    if stage.place:
+      image = parallel.shard(self._given_to(stage, chosen)[number])
     blur, noise = pair
-    self.given = [
-      parallel.gather(stage(image, drawn, self.on_steps, blur=blur, noise=noise))
-      for _, image, drawn in self._inputs()
-    ]
+    return stage(image, drawn, self.on_steps, blur=blur, noise=noise), drawn
 
-  def _inputs(self) -> Iterator[tuple[dict[str, np.ndarray], Any, Any]]:
-    """Each batch of true images, with drawn images of the stage before, as given."""
-    for number, host in enumerate(self.batches):
-      places = np.where(host['mask'], host['index'], 0).tolist()
-      jobs = [job(place, self.labels) for place in places]
-      drawn = self.cascade.batch(jobs, len(jobs))
-      image = parallel.shard(self.given[number]) if self.given else None
-      yield host, image, drawn
+  def _given_to(self, stage: Stage, chosen: Mapping[int, Levels]) -> list[np.ndarray]:
+    """What the stage before makes with the levels chosen for it, batch by batch."""
+    if stage.place not in self.given:
+      before = self.cascade.stages[stage.place - 1]
+      pair = chosen.get(before.place, (0.0, 0.0))
+      made = (
+        self._output(before, number, pair, chosen)[0]
+        for number in range(len(self.batches))
+      )
+      self.given[stage.place] = [parallel.gather(image) for image in made]
+      self.given.pop(before.place, None)
+    return self.given[stage.place]
 
   def _truth(self, batch, stage: Stage) -> jax.Array:
     sides = tuple(s.side for s in self.cascade.stages)
