@@ -210,7 +210,7 @@ def prepare(
 
 
 def as_float(image: Any, model: SR3) -> np.ndarray:
-  """An image of any kind as float32 [h, w, c] in [-1, 1], c = 1 or the model's.
+  """An image of any kind as float32 [h, w, c], about [-1, 1], c = 1 or the model's.
 
   Models of one channel take three, too. Integers are scaled as the model's images were.
 
@@ -232,13 +232,16 @@ def as_float(image: Any, model: SR3) -> np.ndarray:
       f'{np.shape(image)}'
     )
   if np.issubdtype(array.dtype, np.integer) and model.value_range is not None:
-    return np.clip(rasters.to_float(array, *map(np.ravel, model.value_range)), -1, 1)
+    return rasters.to_float(array, *map(np.ravel, model.value_range))
   if array.dtype in (np.uint8, np.uint16):
     return (array / (np.iinfo(array.dtype).max / 2) - 1).astype(np.float32)
   if not np.issubdtype(array.dtype, np.floating):
     raise PipelineError(f'pixels must be uint8, uint16 or float, not {array.dtype}')
   array = array.astype(np.float32)
-  if not np.abs(array).max() <= 1.5:  # bicubic kernels overshoot; NaN is refused, too
+  # Bicubic kernels overshoot; measurements may be beyond the range, as in training.
+  # NaN is refused, too.
+  most = 1.5 if model.value_range is None else np.finfo(np.float32).max
+  if not np.abs(array).max() <= most:
     raise PipelineError('float pixels must be in [-1, 1]')
   return array
 

@@ -46,10 +46,10 @@ class Measured:
     return False
 
   def read(self, source: pathlib.Path | bytes, name: str = '') -> Picture:
-    """Values beyond the range of the model are clipped."""
+    """Values beyond the range of the model are beyond [-1, 1]."""
     array = rasters.read(source, name, channels=self.channels)
     with images.errors(name or source):
-      pixels = np.clip(rasters.to_float(array, self.low, self.high), -1, 1)
+      pixels = rasters.to_float(array, self.low, self.high)
     bits = 8 * array.dtype.itemsize
     return Picture(pixels, bits=bits, format=_format(source))
 

@@ -26,7 +26,7 @@ MAX_OUTSCALE = 64
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """Restored images of one input; all values in [-1, 1].
+  """Restored images of one input; in [-1, 1] but for known pixels beyond it.
 
   Attributes:
     samples: float32 [n, H, W, C], C = 1 for grey inputs.
@@ -330,7 +330,8 @@ class Upscaler:
   def _finished(self, sample, given: Prepared, size):
     """At the output's size, grey if the input is, consistent if asked for."""
     image = given.observed
-    sample = np.clip(tiles.resize(sample, *size), -1, 1)
+    if sample.shape[:2] != size:  # else it is in range, and what is known is as given
+      sample = np.clip(tiles.resize(sample, *size), -1, 1)
     if given.channels < sample.shape[-1]:
       sample = sample.mean(-1, keepdims=True)
     enlarged = all(out >= had for out, had in zip(size, image.shape, strict=False))

@@ -273,9 +273,8 @@ def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int
   if not measured.is_measured(upscaler.channels, upscaler.value_range):
     # Arrays among pictures are something else; one that is named is meant.
     named = lambda source: source.path is None or source.name in inputs
-    sources = [s for s in sources if named(s) or s.place.suffix.lower() != '.npy']
-    if not sources:
-      parser.error(f'{", ".join(inputs)}: no pictures, only .npy files')
+    plain = [s for s in sources if named(s) or s.place.suffix.lower() != '.npy']
+    sources = plain or sources
   todo, skipped, failed = jobs.plan(upscaler, options, sources, stdin)
   failed.update(missing)
   if todo:

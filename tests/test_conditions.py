@@ -140,7 +140,7 @@ def test_ranges_of_the_model():
   model = loaded('denoising', channels=2, **ends)
   stored = np.array([[[0, 100], [500, 200], [2000, 300]]], np.uint16)
   got = conditions.prepare(stored, None, model).observed
-  np.testing.assert_allclose(got, [[[-1, -1], [0, 0], [1, 1]]], atol=1e-6)
+  np.testing.assert_allclose(got, [[[-1, -1], [0, 0], [3, 1]]], atol=1e-6)
   with pytest.raises(PipelineError, match='not an image of 2 channels'):
     conditions.prepare(photo(), None, model)
 

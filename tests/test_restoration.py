@@ -292,7 +292,7 @@ def test_one_model_for_several_tasks(command, caplog):
 @pytest.mark.parametrize('extension', ['npy', 'tif'])
 def test_measurements_of_many_channels(command, capsys, extension):
   rng = np.random.default_rng(0)
-  stored = rng.integers(100, 4096, (9, 12, 5), dtype=np.uint16)
+  stored = rng.integers(0, 5000, (9, 12, 5), dtype=np.uint16)
   path = f'in/a.{extension}'
   os.makedirs('in')
   if extension == 'npy':
@@ -308,7 +308,8 @@ def test_measurements_of_many_channels(command, capsys, extension):
   known = ~hole(9, 12)
   np.testing.assert_array_equal(after[known], stored[known])
   assert (after[~known] != stored[~known]).mean() > 0.9
-  assert after[..., 0].min() >= 100 and after.max() <= 4095  # the ends of the range
+  made = after[~known]  # within the range, which not all that is known is
+  assert made[..., 0].min() >= 100 and made.max() <= 4095
   capsys.readouterr()
   assert command('measured', *options) == 0
   assert last_line(capsys) == '0 done, 1 skipped, 0 failed'
