@@ -96,15 +96,5 @@ def _protocol(
     'seeds': str(cascade.seed),
     **report_writer.judges(judges.nets, judges.against, judges.classifier),
     'machine': report_writer.machine(),
-    'configuration': as_json(_publishable(config)),
+    'configuration': as_json(hub.publishable(config)),
   }
-
-
-def _publishable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """Without the folders of this machine."""
-  config = hub.publishable(config)
-  config.cascade.stages = tuple(
-    path if path.startswith('hf://') else epath.Path(path).name
-    for path in config.cascade.stages
-  )
-  return config

@@ -180,7 +180,7 @@ def held_out(config: ml_collections.ConfigDict) -> HeldOut:
     channels=d.channels,
     ranged=len(d.low) > 0,
   )
-  if d.source == 'folder' and not d.eval_path:
+  if d.source in ('folder', 'classes') and not d.eval_path:
     logging.warning('no data.eval_path: evaluating on the training images')
   return source, cut
 

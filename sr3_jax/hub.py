@@ -34,6 +34,7 @@ from sr3_jax import (
   checkpoint,
   model_card,
   model_files,
+  sources,
 )
 from sr3_jax.config import as_json
 from sr3_jax.messages import line
@@ -369,9 +370,13 @@ def publishable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """A copy without the folders of this machine: they are nobody's business."""
   config = config.copy_and_resolve_references()
   config.data.data_dir = ''
-  if config.data.source == 'folder':
+  if config.data.source in sources.LOCAL:
     for key in ('path', 'eval_path'):
       config.data[key] = epath.Path(config.data[key]).name
+  config.cascade.stages = tuple(
+    path if path.startswith('hf://') else epath.Path(path).name
+    for path in config.cascade.stages
+  )
   if not config.train.init_from.startswith('hf://'):
     config.train.init_from = epath.Path(config.train.init_from).name
   for key in ('weights', 'reference', 'classifier', 'regression'):

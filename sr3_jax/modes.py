@@ -321,9 +321,8 @@ def _protocol(
   """What somebody needs to measure the same again."""
   d = config.data
   size = config.eval.image_size or d.image_size
-  name = epath.Path(d.path).name if d.source == 'folder' else d.source
-  if d.source == 'folder' and d.eval_path:
-    name = epath.Path(d.eval_path).name
+  local = d.source in sources.LOCAL
+  name = epath.Path(d.eval_path or d.path).name if local else d.source
   settings = as_json(config.sampler)
   sampled = {n: m for n, m in methods.items() if m.is_random}
   samples = ', '.join(map(str, range(config.eval.num_seeds)))
@@ -404,7 +403,8 @@ def reference_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) ->
   batches = evaluation_data(whole, count, held)
   size = cut['image_size']
   d = whole.data
-  name = epath.Path(d.path).name if d.source == 'folder' else d.path or d.source
+  local = d.source in sources.LOCAL
+  name = epath.Path(d.path).name if local else d.path or d.source
   about = {
     'source': f'{name} {d.split}',
     'size': f'{size} x {size}',

@@ -44,6 +44,10 @@ PHOTOS = {
 }
 
 
+# Sources whose path is of this machine.
+LOCAL = ('folder', 'classes', 'arrays')
+
+
 class DataError(ValueError):
   """One line: what is wrong with a source of images, and what to do."""
 

@@ -5,7 +5,7 @@ import PIL.Image
 import pytest
 from test_sr3 import tiny
 
-from sr3_jax import data, sources, train
+from sr3_jax import data, hub, sources, train
 
 
 def picture(path, value):
@@ -114,3 +114,15 @@ def test_a_model_with_classes_wants_labels(folder):
   with pytest.raises(sources.DataError, match='has no classes'):
     train.check_classes(config, sources.make_source('folder', path=folder))
   train.check_classes(tiny(), sources.make_source('folder', path=folder))
+
+
+def test_published_configurations_name_no_folders_of_this_machine():
+  config = tiny(
+    data__source='arrays',
+    data__path='/home/me/secret/flowers.npz',
+    cascade__stages=('/home/me/secret/base', 'hf://owner/up'),
+  )
+  shown = hub.publishable(config)
+  assert shown.data.path == 'flowers.npz'
+  assert shown.cascade.stages == ('base', 'hf://owner/up')
+  assert 'secret' not in str(shown)
