@@ -23,6 +23,7 @@ from sr3_jax import (
   classifier,
   degradations,
   images,
+  loading,
   logs,
   lpips,
   metrics,
@@ -125,7 +126,7 @@ def load_judges(config: ml_collections.ConfigDict) -> modes.Judges:
     reference.StatisticsError, classifier.ClassifierError: as they say.
   """
   e = config.eval
-  nets, left_out = modes.load_nets(e.networks, e.weights, config.data.image_size)
+  nets, left_out = loading.load_nets(e.networks, e.weights, config.data.image_size)
   against = reference.load(e.reference) if e.reference else None
   if against and 'inception' in nets:
     reference.check(against, nets['inception'])

@@ -152,8 +152,8 @@ def run(
     __version__,
     classifier,
     image_sets,
+    loading,
     logs,
-    modes,
     parallel,
     records,
     report_writer,
@@ -174,7 +174,7 @@ def run(
     raise image_sets.ImageSetError(
       f'--border={args.border} leaves nothing of images of {side} pixels'
     )
-  nets, missing = modes.load_nets(args.networks, args.weights, side)
+  nets, missing = loading.load_nets(args.networks, args.weights, side)
   judge = classifier.load(args.classifier) if args.classifier else None
   labels = _labels(args.labels, items) if judge else None
   against = _reference(args, nets)

@@ -196,7 +196,8 @@ def test_folders_without_images(tree, tmp_path):
 
 
 def test_unknown_names_are_answered_with_the_known():
-  with pytest.raises(data.DataError, match=r"'web'.*photos, folder, classes, arrays, tfds"):
+  known = 'photos, folder, classes, arrays, tfds'
+  with pytest.raises(data.DataError, match=rf"'web'.*{known}"):
     sources.make_source('web')
   with pytest.raises(data.DataError, match='needs a path'):
     sources.make_source('folder')

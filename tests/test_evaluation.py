@@ -18,6 +18,7 @@ from sr3_jax import (
   checkpoint,
   evaluation,
   images,
+  loading,
   logs,
   metrics,
   modes,
@@ -55,7 +56,7 @@ def wide(trained, workdir) -> evaluation.Evaluation:
   """The same images in one batch of 16."""
   config = trained.config.copy_and_resolve_references()
   config.eval.batch_size = 16
-  _, methods, _ = modes.load_methods(config, workdir)
+  _, methods, _ = loading.load_methods(config, workdir)
   batches = evaluation.evaluation_data(config, COUNT)
   result = evaluation.evaluate(methods['sr3'].model, methods, batches, seed=config.seed)
   batches.close()
@@ -163,9 +164,9 @@ def test_eval_writes_its_results(trained, workdir, narrow):
 
 
 def test_the_baseline_is_there_if_it_was_trained(trained, workdir):
-  step, methods, _ = modes.load_methods(trained.config, trained.workdir)
+  step, methods, _ = loading.load_methods(trained.config, trained.workdir)
   assert (step, list(methods)) == (20, ['sr3'])
-  step, methods, _ = modes.load_methods(trained.config, workdir)
+  step, methods, _ = loading.load_methods(trained.config, workdir)
   assert (step, list(methods)) == (20, ['regression', 'sr3'])
   assert methods['regression'].model.method == 'regression'
   assert methods['regression'].num_steps == 1
