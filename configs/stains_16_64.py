@@ -1,4 +1,4 @@
-"""Two stains of a tissue section, 4x, on two CPU cores in about five minutes.
+"""Two stains of a tissue section, 4x, on two CPU cores in some minutes.
 
 16-bit images of two channels: the optical densities of haematoxylin (cell nuclei) and
 DAB (a protein) that docs/make_stains.py finds in scikit-image's photomicrograph of a
