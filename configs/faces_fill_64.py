@@ -7,7 +7,7 @@ aligned portraits; an argument picks one of the three. First the regression base
     --workdir=runs/faces_fill_64 --config.data.path=TRAIN_FOLDER \
     --config.data.eval_path=TEST_FOLDER
 
-docs/results.md has what came out.
+docs/results.md has what came out of a short run.
 """
 
 from sr3_jax.config import ConfigDict

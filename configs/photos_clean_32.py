@@ -9,7 +9,7 @@ baseline.
     --workdir=runs/photos_clean_32 --config.data.path=TRAIN_FOLDER \
     --config.data.eval_path=TEST_FOLDER
 
-docs/results.md has what came out.
+docs/results.md has what came out of a short run.
 """
 
 from sr3_jax.config import ConfigDict
