@@ -26,7 +26,7 @@ import numpy as np
 import optax
 from flax import serialization
 
-from sr3_jax import cascade_run, config, distributions, images, logs, sources
+from sr3_jax import cascade_run, config, distributions, drawings, images, logs, sources
 
 FEATURES = 64
 
@@ -151,7 +151,7 @@ def sheet(rows: dict[str, tuple[np.ndarray, np.ndarray]], names) -> np.ndarray:
     return images.to_uint8(quads)
 
   cells = [[cell(x, y, k) for k in range(len(names))] for x, y in rows.values()]
-  return images.sheet(cells, list(names), list(rows), cell=96)
+  return drawings.sheet(cells, list(names), list(rows), cell=96)
 
 
 def main() -> None:

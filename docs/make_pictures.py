@@ -12,7 +12,7 @@ import numpy as np
 from skimage import data
 
 import sr3_jax
-from sr3_jax import hub, images, metrics, tiles
+from sr3_jax import drawings, hub, images, metrics, tiles
 from sr3_jax.pipeline import Upscaler
 
 FOLDER = pathlib.Path(__file__).parent
@@ -28,7 +28,7 @@ def small(name: str, factor: int) -> np.ndarray:
 
 def save(name: str, rows: list[list[np.ndarray]], titles: list[str], cell: int) -> None:
   rows = [[images.to_uint8(picture) for picture in row] for row in rows]
-  images.write(FOLDER / name, images.sheet(rows, titles, cell=cell))
+  images.write(FOLDER / name, drawings.sheet(rows, titles, cell=cell))
   print(FOLDER / name)
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import skimage.data
 
-from sr3_jax import degradations, hub, images, messages
+from sr3_jax import degradations, drawings, hub, images, messages
 
 SAMPLES = 3
 # Top, left and side of parts of pictures, and the side they are reduced to.
@@ -63,7 +63,7 @@ def main(photos: str, faces: str, folder: str) -> None:
       rows.append(row(run, task, hr, number))
       labels.append(task.replace('_', ' '))
     path = pathlib.Path(folder) / f'tasks_{name}.jpg'
-    images.write(path, images.sheet(rows, titles, labels, cell=128))
+    images.write(path, drawings.sheet(rows, titles, labels, cell=128))
     print(path)
 
 

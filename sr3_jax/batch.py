@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sr3_jax import images, jobs, logs, mask_files, pictures
+from sr3_jax import drawings, images, jobs, logs, mask_files, pictures
 from sr3_jax.jobs import Failures, Job, Options
 
 # Output pixels that are made at a time, on each device, of pictures smaller than that:
@@ -166,7 +166,7 @@ def _write_drawing(path, drawing, icc, settings) -> None:
 
 def _heat(result: Any) -> np.ndarray:
   legend = f'spread of {len(result.samples)} samples, in levels of 255'
-  return pictures.heat(result.spread * 127.5, legend)
+  return drawings.heat(result.spread * 127.5, legend)
 
 
 def _sheet(result: Any, options: Options) -> np.ndarray:
@@ -179,7 +179,7 @@ def _sheet(result: Any, options: Options) -> np.ndarray:
   shown = [images.show(image) for image in (*first, *few)]
   if options.spread:
     titles.append('spread')
-    shown.append(pictures.colours(result.spread))
+    shown.append(drawings.colours(result.spread))
   largest = max(result.samples.shape[1:3])
   cell = _CELL if largest > _CELL else None
-  return images.sheet([shown], titles, cell=cell)
+  return drawings.sheet([shown], titles, cell=cell)

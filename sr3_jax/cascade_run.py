@@ -17,6 +17,7 @@ from etils import epath
 from sr3_jax import (
   cascade_eval,
   cascade_search,
+  drawings,
   images,
   logs,
   modes,
@@ -302,18 +303,20 @@ def _grids(
     lines = [found[i : i + _COLUMNS] for i in range(0, len(found), _COLUMNS)]
     if several:
       grid = samples / 'grids' / f'{names[label]}.png'
-      images.write(grid, images.sheet(lines, cell=cell))
+      images.write(grid, drawings.sheet(lines, cell=cell))
     if place < _CLASSES:
       rows += [found[: 2 * _COLUMNS]] if several else lines
   shown = list(labels)[:_CLASSES]
   texts = [names[label] for label in shown] if several else None
-  images.write(workdir / 'samples.png', images.sheet(rows, row_labels=texts, cell=cell))
+  images.write(
+    workdir / 'samples.png', drawings.sheet(rows, row_labels=texts, cell=cell)
+  )
   stages = []
   for label in shown[:8]:
     each = [first(s.side, label, 1 if several else 4) for s in cascade.stages]
     stages += zip(*each, strict=True)
   titles = [f'{s.side} x {s.side}' for s in cascade.stages]
-  images.write(workdir / 'stages.png', images.sheet(stages, titles, cell=cell))
+  images.write(workdir / 'stages.png', drawings.sheet(stages, titles, cell=cell))
 
 
 # ----------------------------------------------------------------------------- time

@@ -19,7 +19,8 @@ import numpy as np
 from absl import flags, logging
 
 from sr3_jax import images
-from sr3_jax.sources import DataError, Source, first_line
+from sr3_jax.folder_sources import DataError, Source
+from sr3_jax.messages import first_line
 
 CROPS = ('random', 'center', 'none')
 

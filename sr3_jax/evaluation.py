@@ -180,6 +180,7 @@ def held_out(config: ml_collections.ConfigDict) -> HeldOut:
     channels=d.channels,
     ranged=len(d.low) > 0,
   )
+  sources.check_classes(source, config.model.num_classes)
   if d.source in ('folder', 'classes') and not d.eval_path:
     logging.warning('no data.eval_path: evaluating on the training images')
   return source, cut

@@ -11,12 +11,12 @@ import io
 import os
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
 from etils import epath
-from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.tif', '.tiff', '.bmp')
 # What a header may claim before a pixel is decoded: Pillow's own bound, 89 Mpx.
@@ -144,7 +144,7 @@ def write(path: epath.PathLike, image: Any) -> None:
   with errors(path):
     format_, options = _SAVE[path.suffix.lower()]
     buffer = io.BytesIO()
-    _to_pillow(image).save(buffer, format_, **options)
+    to_pillow(image).save(buffer, format_, **options)
   write_bytes(path, buffer.getvalue())
 
 
@@ -193,7 +193,7 @@ def resize_area(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     return image
   sides, box = (width, height), Image.Resampling.BOX
   if image.dtype == np.uint8 and image.shape[-1] in (1, 3):
-    resized = np.array(_to_pillow(image).resize(sides, box))
+    resized = np.array(to_pillow(image).resize(sides, box))
     return resized.reshape(height, width, image.shape[-1])
   # Pillow would take a second or fourth channel for transparency, and has no 16 bits.
   planes = [
@@ -219,74 +219,6 @@ def show(image: Any) -> np.ndarray:
   pixels = to_uint8(image)
   channels = pixels.shape[-1]
   return pixels[..., {1: [0, 0, 0], 2: [0, 1, 0]}.get(channels, [0, 1, 2])]
-
-
-def sheet(
-  rows: Sequence[Sequence[np.ndarray | None]],
-  titles: Sequence[str] | None = None,
-  row_labels: Sequence[str] | None = None,
-  *,
-  cell: int | None = None,
-  gutter: int = 4,
-) -> np.ndarray:
-  """A comparison sheet: pictures in rows, a title above each column.
-
-  Every picture is fitted into a square cell; smaller ones are enlarged by nearest
-  neighbour, so that their pixels can be seen, larger ones reduced by area. A row is as
-  high as its highest picture.
-
-  Args:
-    rows: uint8 images `[H, W, 3]` or `[H, W, 1]` of any sizes; None is an empty cell.
-    titles: one a column; None for no line of titles.
-    row_labels: one a row, to its left; None for none.
-    cell: side of a cell in pixels; None takes a multiple of the largest picture, at
-      least 160.
-    gutter: white pixels between and around cells.
-
-  Returns:
-    uint8 `[H, W, 3]`.
-
-  Raises:
-    ValueError: no picture at all.
-  """
-  pictures = [image for row in rows for image in row if image is not None]
-  if not pictures:
-    raise ValueError('a sheet needs at least one picture')
-  largest = max(max(image.shape[:2]) for image in pictures)
-  cell = cell or largest * -(-160 // largest)
-  columns = max(len(row) for row in rows)
-  font_size = max(11, min(cell // 9, 40))
-  margin = font_size // 2
-
-  title_font = _title_font(titles or (), font_size, cell)
-  top = font_size + 2 * margin if titles else gutter
-  labels = list(row_labels or ())
-  label_font = ImageFont.load_default(size=font_size)
-  left = gutter
-  if labels:
-    left = 2 * margin + max(int(label_font.getlength(label)) + 1 for label in labels)
-
-  pitch = cell + gutter
-  heights = [_row_height(row, cell) for row in rows]
-  tops = np.cumsum([top, *(height + gutter for height in heights)]).tolist()
-  height = tops[-1]
-  canvas = Image.new('RGB', (left + pitch * columns, height), 'white')
-  draw = ImageDraw.Draw(canvas)
-  ink = (32, 32, 32)
-  for c, title in enumerate(titles or ()):
-    at = (left + c * pitch + cell / 2, top / 2)
-    draw.text(at, title, ink, font=title_font, anchor='mm')
-  for r, row in enumerate(rows):
-    if r < len(labels):
-      at = (left - margin, tops[r] + heights[r] / 2)
-      draw.text(at, labels[r], ink, font=label_font, anchor='rm')
-    for c, image in enumerate(row):
-      if image is not None:
-        fitted = _fit_cell(image, cell)
-        x = left + c * pitch + (cell - fitted.width) // 2
-        y = tops[r] + (heights[r] - fitted.height) // 2
-        canvas.paste(fitted, (x, y))
-  return np.array(canvas)
 
 
 @contextlib.contextmanager
@@ -389,40 +321,10 @@ def icc_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | Non
     return None
 
 
-def _to_pillow(image: np.ndarray) -> Image.Image:
+def to_pillow(image: np.ndarray) -> Image.Image:
   """uint8 `[H, W, C]` or `[H, W]` -> Pillow."""
   if image.ndim == 3 and image.shape[-1] == 1:
     image = image[..., 0]
   if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
     raise ImageError(f'not an image: {image.dtype} array of shape {image.shape}')
   return Image.fromarray(image)
-
-
-def _fitted(image: np.ndarray, cell: int) -> tuple[int, int]:
-  """Width and height at which a picture fills a square cell."""
-  height, width = image.shape[:2]
-  scale = cell / max(height, width)
-  return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _row_height(row: Sequence[np.ndarray | None], cell: int) -> int:
-  heights = [_fitted(image, cell)[1] for image in row if image is not None]
-  return max(heights, default=cell)
-
-
-def _fit_cell(image: np.ndarray, cell: int) -> Image.Image:
-  """A picture at the size at which it fills a square cell."""
-  enlarged = cell >= max(image.shape[:2])
-  method = Image.Resampling.NEAREST if enlarged else Image.Resampling.BOX
-  return _to_pillow(image).convert('RGB').resize(_fitted(image, cell), method)
-
-
-def _title_font(
-  titles: Sequence[str], font_size: int, cell: int
-) -> ImageFont.FreeTypeFont:
-  """One font for all titles: smaller if one would run into its neighbour."""
-  font = ImageFont.load_default(size=font_size)
-  longest = max((font.getlength(title) for title in titles), default=0)
-  if longest > cell:
-    font = ImageFont.load_default(size=max(7, int(font_size * cell / longest)))
-  return font

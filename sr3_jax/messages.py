@@ -9,6 +9,12 @@ def line(error: BaseException | str) -> str:
   return f'no {text}'[:300] if isinstance(error, KeyError) else text[:300]
 
 
+def first_line(error: BaseException) -> str:
+  """The first line of what an exception says: libraries go on with a page of advice."""
+  lines = str(error).strip().splitlines()
+  return lines[0] if lines else type(error).__name__
+
+
 def some(names: Iterable[str]) -> str:
   """The first few names, sorted, and how many more there are."""
   names = sorted(names)

@@ -14,6 +14,7 @@ from sr3_jax import (
   __version__,
   classifier,
   degradations,
+  drawings,
   feature_nets,
   hub,
   images,
@@ -307,7 +308,7 @@ def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> No
           images.write(workdir / 'samples' / f'{number:05d}_{name}.png', column[i])
   batches.close()
   if jax.process_index() == 0:
-    images.write(workdir / 'samples.png', images.sheet(rows[:16], titles))
+    images.write(workdir / 'samples.png', drawings.sheet(rows[:16], titles))
     logging.info('step %d: %d samples of each of %d images', step, samples, count)
     print(f'pictures: {workdir / "samples"}, sheet: {workdir / "samples.png"}')
 

@@ -14,7 +14,7 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin
 
 from sr3_jax import deep, images
 from sr3_jax.images import ImageError
@@ -37,10 +37,6 @@ _EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
 _KEPT_TAGS = (_DESCRIPTION, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
 _LEFT_TAGS = (0xA002, 0xA003, 0xA005, 0x927C)
 _COLOUR_SPACE = {1: b'GRAY', 3: b'RGB '}
-
-# Ten colours of Matplotlib's viridis (CC0) at equal distances: between two of them
-# straight lines are as uniform to the eye as the whole is.
-_HEAT = '440154 482878 3e4a89 31688e 26828e 1f9e89 35b779 6dcd59 b4de2c fde725'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,39 +248,6 @@ def resize_alpha(alpha: np.ndarray, height: int, width: int) -> np.ndarray:
   bicubic = Image.Resampling.BICUBIC
   resized = Image.fromarray(alpha.astype(np.float32)).resize((width, height), bicubic)
   return np.clip(np.asarray(resized), 0, 1)
-
-
-def heat(values: np.ndarray, legend: str) -> np.ndarray:
-  """A map as `colours`, with a scale and a line of text below.
-
-  Args:
-    values: [H, W], not negative.
-    legend: what they are.
-
-  Returns:
-    uint8 [H + scale, max(W, 260), 3].
-  """
-  height, width = values.shape
-  size = max(11, min(width // 40, 40))
-  margin, length = size // 2, max(width, 260)
-  bar = np.tile(np.linspace(0, 1, length - 2 * margin), (size, 1))
-  canvas = Image.new('RGB', (length, height + 4 * size + 3 * margin), 'white')
-  canvas.paste(Image.fromarray(colours(values)), (0, 0))
-  canvas.paste(Image.fromarray(colours(bar)), (margin, height + margin))
-  draw, ink, font = ImageDraw.Draw(canvas), (32, 32, 32), ImageFont.load_default(size)
-  y = height + margin + size * 3 // 2
-  draw.text((margin, y), '0', ink, font)
-  draw.text((length - margin, y), f'{values.max():.3g}', ink, font, anchor='ra')
-  draw.text((length / 2, y + size * 5 // 4), legend, ink, font, anchor='ma')
-  return np.array(canvas)
-
-
-def colours(values: np.ndarray) -> np.ndarray:
-  """Numbers from 0, dark, to their largest, bright: uint8 [..., 3]."""
-  table = np.array([list(bytes.fromhex(colour)) for colour in _HEAT.split()])
-  at = np.linspace(0, float(values.max()) or 1.0, len(table))
-  channels = [np.interp(values, at, table[:, c]) for c in range(3)]
-  return np.round(np.stack(channels, -1)).astype(np.uint8)
 
 
 # --------------------------------------------------------------------------- reading

@@ -14,10 +14,10 @@ from etils import epath
 
 from sr3_jax import (
   __version__,
+  drawings,
   images,
   logs,
   paper,
-  pictures,
   report_page,
   summary,
 )
@@ -213,7 +213,7 @@ def with_spread(named: dict[str, np.ndarray], method: str) -> dict[str, np.ndarr
   """Adds 'spread': how samples of a picture differ, as colours (dark is not at all)."""
   samples = [p for n, p in named.items() if n == method or n.startswith(f'{method} ')]
   spread = np.std(np.float32(samples), axis=0).mean(-1)
-  return named | {'spread': pictures.colours(spread)}
+  return named | {'spread': drawings.colours(spread)}
 
 
 def sheets(
@@ -271,7 +271,7 @@ def _sheet(title, columns, rows) -> dict[str, Any]:
 def contact_sheet(folder: epath.Path, sheet: dict[str, Any]) -> np.ndarray:
   """A sheet of report.json as one picture, uint8 [H, W, 3]."""
   rows = [[images.read(folder / c) for c in row['cells']] for row in sheet['rows']]
-  return images.sheet(rows, sheet['columns'])
+  return drawings.sheet(rows, sheet['columns'])
 
 
 def curves(workdir: epath.Path) -> dict[str, Any]:

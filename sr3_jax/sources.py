@@ -10,19 +10,23 @@ uint8 or, of rasters, uint16 or float32. A record that can't be read raises
 import functools
 import hashlib
 import importlib.util
-import itertools
 import os
-import pathlib
 import zipfile
 from collections.abc import Callable
-from concurrent import futures
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from absl import logging
 from etils import epath
 
-from sr3_jax import headers, images, rasters
+from sr3_jax import images, rasters
+from sr3_jax.folder_sources import (
+  ClassFolder,
+  DataError,
+  Folder,
+  Source,
+  file_state,
+)
+from sr3_jax.messages import first_line
 
 # Photographs inside scikit-image's wheel. No scene is on both sides: the two views of
 # the motorcycle stay together.
@@ -46,22 +50,6 @@ PHOTOS = {
 
 # Sources whose path is of this machine.
 LOCAL = ('folder', 'classes', 'arrays')
-
-
-class DataError(ValueError):
-  """One line: what is wrong with a source of images, and what to do."""
-
-
-class Source(Protocol):
-  """What `train_batches` and `eval_batches` read from."""
-
-  classes: tuple[str, ...]  # none: no labels
-  channels: int
-  dtype: Any  # of the pixels
-
-  def __len__(self) -> int: ...
-  def __getitem__(self, index: int) -> dict[str, Any]: ...
-  def name(self, index: int) -> str: ...
 
 
 class Photos:
@@ -101,111 +89,6 @@ class Photos:
     return os.path.basename(self._paths[index])
 
 
-class Folder:
-  """All images below a folder, in sorted order; labels none.
-
-  Only headers are read here. Files whose header is broken or whose shorter side is
-  below `min_size` are left out, counted and named in `left_out` and in the log; of
-  rasters those with other channels, or of another type than the first, too.
-  Hidden files and folders (a dot in front) and links to folders aren't followed.
-
-  Args:
-    path: local or gs://.
-    min_size: shortest side of a usable image in pixels.
-    max_pixels: larger images are left out.
-    channels: 3 is pictures, of 8 bits in sRGB; another number is `rasters`.
-    raw: rasters for 3 channels, too.
-
-  Raises:
-    DataError: no such folder, nothing in it, or nothing that can be used.
-  """
-
-  classes: tuple[str, ...] = ()
-
-  def __init__(
-    self,
-    path: epath.PathLike,
-    *,
-    min_size: int = 1,
-    max_pixels: int = images.MAX_PIXELS,
-    channels: int = 3,
-    raw: bool = False,
-  ):
-    self._root = epath.Path(path)
-    self._max_pixels, self.channels = max_pixels, channels
-    self._raw = raw or channels != 3
-    if not self._root.is_dir():
-      what = 'is a file, not a folder' if self._root.exists() else 'no such folder'
-      raise DataError(f'{path}: {what}')
-    try:
-      self._names, self.left_out, self.dtype = headers.find(
-        self._root,
-        min_size=min_size,
-        max_pixels=max_pixels,
-        channels=channels if self._raw else 0,
-      )
-    except OSError as error:
-      raise DataError(f'{error.filename}: {error.strerror}') from None
-    if not self._names and not self.left_out:
-      known = ', '.join(rasters.EXTENSIONS if self._raw else images.EXTENSIONS)
-      raise DataError(f'{path}: no images in this folder ({known})')
-    if self.left_out:
-      some = [f'{k} ({why})' for k, why in itertools.islice(self.left_out.items(), 3)]
-      more = ', ...' if len(self.left_out) > 3 else ''
-      total = len(self._names) + len(self.left_out)
-      summary = (
-        f'{path}: {len(self.left_out)} of {total} images left out: '
-        f'{", ".join(some)}{more}'
-      )
-      if not self._names:
-        needed = f'images of at least {min_size} pixels are needed'
-        raise DataError(f'{summary}; {needed}, of {channels} channel(s)')
-      logging.warning('%s', summary)
-
-  def __len__(self) -> int:
-    return len(self._names)
-
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    path = self._root / self._names[index]
-    if not self._raw:
-      return {'image': images.read(path, max_pixels=self._max_pixels)}
-    image = rasters.read(path, channels=self.channels, max_pixels=self._max_pixels)
-    if image.dtype != self.dtype:  # written anew since
-      raise images.ImageError(f'{path}: {image.dtype}, others are {self.dtype}')
-    return {'image': image}
-
-  def name(self, index: int) -> str:
-    return self._names[index]
-
-  def state(self, index: int) -> str:
-    """Name, size and time of a file."""
-    stat = (self._root / self._names[index]).stat()
-    return f'{self._names[index]} {stat.length} {stat.mtime}'
-
-
-class ClassFolder(Folder):
-  """A folder of folders, one for each class: labels are numbers of the sorted names.
-
-  Args:
-    path, min_size, max_pixels, channels, raw: as of `Folder`.
-
-  Raises:
-    DataError: as `Folder`, or an image outside of the folders.
-  """
-
-  def __init__(self, path: epath.PathLike, **options: Any):
-    super().__init__(path, **options)
-    places = [pathlib.PurePath(name).parts for name in (*self._names, *self.left_out)]
-    if stray := [place[0] for place in places if len(place) == 1]:
-      raise DataError(f'{path}: {stray[0]} is not in the folder of a class')
-    # Also of classes without a usable image: labels must not depend on image sizes.
-    self.classes = tuple(sorted({place[0] for place in places}))
-
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    label = self.classes.index(pathlib.PurePath(self._names[index]).parts[0])
-    return super().__getitem__(index) | {'label': np.int32(label)}
-
-
 class Arrays:
   """An .npz file of images and labels, as small data sets are often kept.
 
@@ -223,7 +106,7 @@ class Arrays:
   """
 
   def __init__(self, path: epath.PathLike, split: str, channels: int = 3):
-    self._name = f'{epath.Path(path).name}:{split}'
+    self._path, self._name = epath.Path(path), f'{epath.Path(path).name}:{split}'
     if split not in ('train', 'test'):
       raise DataError(f"{path}: no split {split!r}, only 'train' and 'test'")
     try:
@@ -261,17 +144,33 @@ class Arrays:
   def name(self, index: int) -> str:
     return f'{self._name}[{index}]'
 
+  def states(self) -> list[str]:
+    """Name, size and time of the file."""
+    return [file_state(self._path, self._name)]
+
 
 def fingerprint(source: Source) -> str:
-  """Changes when a file of a folder does; others are told apart by their size.
+  """Changes when a file does that images come from; others are told by their number.
 
-  16 hexadecimal digits, of the names, sizes and times of a folder's files.
+  16 hexadecimal digits, of the names, sizes and times of a source's files.
   """
-  lines = [str(len(source))]
-  if isinstance(source, Folder):
-    with futures.ThreadPoolExecutor(16) as pool:
-      lines += pool.map(source.state, range(len(source)))
+  states = source.states() if isinstance(source, Folder | Arrays) else []
+  lines = [str(len(source)), *states]
   return hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:16]
+
+
+def check_classes(source: Source, num_classes: int) -> None:
+  """Refuses a source whose labels a model of `num_classes` (0: none) can't take.
+
+  Raises:
+    DataError: it has none, or more than the model.
+  """
+  found = len(source.classes)
+  if num_classes and not 0 < found <= num_classes:
+    raise DataError(
+      f'model.num_classes={num_classes}, and the data has {found or "no"} classes: set '
+      'model.num_classes, or choose a data.source with labels'
+    )
 
 
 class Tfds:
@@ -429,9 +328,3 @@ def _read_once(path: str, channels: int) -> np.ndarray:
   image = images.read(path, channels=channels)
   image.setflags(write=False)  # everybody gets the same array
   return image
-
-
-def first_line(error: BaseException) -> str:
-  """The first line of an error's message, for messages of our own."""
-  lines = str(error).strip().splitlines()
-  return lines[0] if lines else type(error).__name__

@@ -17,6 +17,7 @@ from etils import epath
 from sr3_jax import (
   checkpoint,
   data,
+  drawings,
   evaluation,
   hub,
   images,
@@ -115,9 +116,10 @@ def train_step(
 
   updates, opt_state = state.tx.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
-  # The first step copies, so that the random initial weights leave no trace.
-  step_size = jnp.where(state.step == 0, 1.0, 1.0 - state.ema_decay)
-  ema = optax.incremental_update(params, state.ema, step_size)
+  # At most a ninth of the training so far is averaged: the first step copies, so that
+  # the random initial weights leave no trace, and short runs are not all beginning.
+  decay = jnp.minimum(state.ema_decay, state.step / (state.step + 9))
+  ema = optax.incremental_update(params, state.ema, 1.0 - decay)
   state = state.replace(
     step=state.step + 1, params=params, ema=ema, opt_state=opt_state
   )
@@ -138,7 +140,7 @@ def training_data(config: ml_collections.ConfigDict) -> data.Batches:
     ranged=len(d.low) > 0,
   )
   logging.info('training images: %d (%s)', len(source), d.path or d.source)
-  check_classes(config, source)
+  sources.check_classes(source, config.model.num_classes)
   return data.train_batches(
     source,
     batch_size=parallel.per_process(config.train.batch_size),
@@ -152,20 +154,6 @@ def training_data(config: ml_collections.ConfigDict) -> data.Batches:
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
-
-
-def check_classes(config: ml_collections.ConfigDict, source: sources.Source) -> None:
-  """Refuses a source whose labels a model with classes can't take.
-
-  Raises:
-    sources.DataError: it has none, or more than the model.
-  """
-  known, found = config.model.num_classes, len(source.classes)
-  if known and not 0 < found <= known:
-    raise sources.DataError(
-      f'model.num_classes={known}, and the data has {found or "no"} classes: set '
-      'model.num_classes, or choose a data.source with labels'
-    )
 
 
 def regression_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -309,7 +297,7 @@ def during_training(
   writer.write(step, **{f'eval_{name}': value for name, value in scores.items()})
   if jax.process_index() == 0:
     columns = [c[: config.sample.num_images] for c in result.first.values()]
-    sheet = images.sheet(list(zip(*columns, strict=True)), list(result.first))
+    sheet = drawings.sheet(list(zip(*columns, strict=True)), list(result.first))
     images.write(workdir / 'progress' / f'{step:08d}.png', sheet)
     writer.write_image(step, 'samples', sheet)
     logging.info('step %d on held-out images:\n%s', step, summary.format_table(table))

@@ -10,8 +10,8 @@ import zlib
 import jax
 import numpy as np
 import pytest
-import skimage.transform
 from PIL import Image, ImageCms
+from pixels import noise
 
 from sr3_jax import images
 
@@ -29,11 +29,6 @@ UPRIGHT = {
   7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
   8: np.rot90,
 }
-
-
-def _noise(height, width, channels=3):
-  rng = np.random.default_rng(0)
-  return rng.integers(0, 256, (height, width, channels), dtype=np.uint8)
 
 
 def _smooth(height, width):
@@ -88,7 +83,7 @@ def test_to_uint8_clips_and_rounds():
 
 @pytest.mark.parametrize('extension', ['png', 'webp', 'bmp', 'tiff'])
 def test_read_is_exact_where_the_format_is(tmp_path, extension):
-  truth = _noise(13, 17)
+  truth = noise(13, 17)
   path = tmp_path / f'a.{extension}'
   Image.fromarray(truth).save(path, **({'lossless': True} if 'w' in extension else {}))
   np.testing.assert_array_equal(images.read(path), truth)
@@ -164,7 +159,7 @@ def test_16_bit_grey_is_scaled_not_clipped(tmp_path, extension):
 
 
 def test_16_bit_colour(tmp_path):
-  truth = _noise(5, 6)
+  truth = noise(5, 6)
   wide = (truth.astype(np.uint16) * 257).astype('>u2')
   rows = b''.join(b'\x00' + row.tobytes() for row in wide)
   (tmp_path / 'a.png').write_bytes(_png(6, 5, 16, 2, rows))
@@ -203,7 +198,7 @@ def test_palette_and_its_transparent_colour(tmp_path):
 
 
 def test_grey_and_bilevel(tmp_path):
-  grey = _noise(7, 9, 1)[..., 0]
+  grey = noise(7, 9, 1)[..., 0]
   Image.fromarray(grey).save(tmp_path / 'grey.png')
   read = images.read(tmp_path / 'grey.png')
   np.testing.assert_array_equal(read, np.repeat(grey[..., None], 3, -1))
@@ -250,7 +245,7 @@ def test_colour_profile_is_converted(tmp_path, extension):
 
 
 def test_profiles_that_change_nothing(tmp_path):
-  stored = _noise(9, 9)
+  stored = noise(9, 9)
   srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
   lab = ImageCms.ImageCmsProfile(ImageCms.createProfile('LAB')).tobytes()
   broken = [b'no profile', srgb[:200], srgb[:128] + b'\xff' * 400]
@@ -292,7 +287,7 @@ def test_a_profile_that_is_nearly_srgb_costs_no_level(tmp_path):
   place = profile.index(b'rXYZ') + 4
   (place,) = struct.unpack('>I', profile[place : place + 4])
   profile[place + 11] += 20  # 20 / 65536 more red
-  stored = _noise(64, 64)
+  stored = noise(64, 64)
   Image.fromarray(stored).save(tmp_path / 'a.png', icc_profile=bytes(profile))
   np.testing.assert_array_equal(images.read(tmp_path / 'a.png'), stored)
 
@@ -348,7 +343,7 @@ def test_places_that_are_no_files(tmp_path):
 
 
 def test_max_pixels(tmp_path):
-  images.write(tmp_path / 'a.png', _noise(10, 20))
+  images.write(tmp_path / 'a.png', noise(10, 20))
   assert images.read(tmp_path / 'a.png', max_pixels=200).shape == (10, 20, 3)
   for function in (images.read, images.size):
     with pytest.raises(images.ImageError, match='20 x 10 pixels are more'):
@@ -392,75 +387,3 @@ def test_nothing_leaks_to_stderr(tmp_path):
     cwd=pathlib.Path(images.__file__).parents[1],
   )
   assert done.returncode == 0 and done.stderr == ''
-
-
-def test_center_square():
-  image = _noise(7, 12)
-  np.testing.assert_array_equal(images.center_square(image), image[:, 2:9])
-  turned = image.transpose(1, 0, 2)
-  np.testing.assert_array_equal(images.center_square(turned), turned[2:9])
-
-
-def test_resize_area_against_skimage():
-  image = _noise(60, 60)
-  blocks = skimage.transform.downscale_local_mean(image, (4, 4, 1))
-  # Pillow rounds to a level after each direction.
-  assert np.abs(images.resize_area(image, 15) - blocks).max() <= 1.0
-  grey = images.resize_area(image[..., :1], 15)
-  assert grey.shape == (15, 15, 1)
-  np.testing.assert_array_equal(grey[..., 0], images.resize_area(image, 15)[..., 0])
-
-
-def test_resize_area_by_any_factor():
-  """Every pixel belongs to the block in which its centre lies, with equal weight."""
-  image = _noise(60, 50).astype(float)
-  rows = np.floor((np.arange(60) + 0.5) * 17 / 60).astype(int)
-  columns = np.floor((np.arange(50) + 0.5) * 23 / 50).astype(int)
-  truth = np.stack([image[rows == r].mean(0) for r in range(17)])
-  truth = np.stack([truth[:, columns == c].mean(1) for c in range(23)], 1)
-  resized = images.resize_area(image.astype(np.uint8), (17, 23))
-  assert np.abs(resized - truth).max() <= 1.0
-
-
-def test_sheet_shows_every_pixel():
-  small, large = _noise(8, 8), _noise(32, 32)
-  sheet = images.sheet([[small, large], [large, None]], cell=64, gutter=4)
-  # Without titles: a gutter, then cells of 64 with 4 between.
-  assert sheet.shape == (4 + 2 * 68, 4 + 2 * 68, 3)
-  np.testing.assert_array_equal(sheet[4:68, 4:68], small.repeat(8, 0).repeat(8, 1))
-  np.testing.assert_array_equal(sheet[4:68, 72:136], large.repeat(2, 0).repeat(2, 1))
-  assert (sheet[72:136, 72:136] == 255).all()
-  assert (sheet[:, 68:72] == 255).all() and (sheet[68:72] == 255).all()
-
-
-def test_sheet_fits_oblong_and_large_images():
-  wide = np.zeros((20, 40, 3), np.uint8)
-  sheet = images.sheet([[wide]], cell=40, gutter=2)
-  rows, columns = np.nonzero(sheet[..., 0] == 0)
-  # The row is as high as its picture, not as the cell.
-  assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 21, 2, 41)
-  assert sheet.shape == (24, 44, 3)
-  tall = images.sheet([[wide, wide.swapaxes(0, 1)]], cell=40, gutter=2)
-  rows, _ = np.nonzero(tall[:, :42, 0] == 0)
-  assert (rows.min(), rows.max()) == (12, 31)
-  assert images.sheet([[_noise(90, 90)]], cell=30, gutter=0).shape == (30, 30, 3)
-
-
-def test_sheet_titles_and_labels():
-  image = np.full((160, 160, 1), 200, np.uint8)
-  plain = images.sheet([[image] * 2] * 2)
-  named = images.sheet(
-    [[image] * 2] * 2, ['Bicubic', 'A much, much longer title than fits']
-  )
-  assert named.shape[0] > plain.shape[0] and named.shape[1] == plain.shape[1]
-  top = named.shape[0] - 2 * 164
-  dark = named[:top, :, 0] < 128
-  # Ink above both columns, none in the gutter between: titles stay in their columns.
-  assert dark[:, 4:164].any() and dark[:, 168:328].any()
-  assert not dark[:, 164:168].any() and not dark[:, :4].any()
-  labelled = images.sheet([[image]] * 2, row_labels=['first', ''])
-  left = labelled.shape[1] - 164
-  dark = labelled[:, :left, 0] < 128
-  assert dark[:164].any() and not dark[168:].any()
-  with pytest.raises(ValueError, match='at least one'):
-    images.sheet([[None]])

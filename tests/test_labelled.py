@@ -5,7 +5,7 @@ import PIL.Image
 import pytest
 from test_sr3 import tiny
 
-from sr3_jax import data, hub, sources, train
+from sr3_jax import data, hub, sources
 
 
 def picture(path, value):
@@ -98,6 +98,18 @@ def test_arrays_that_are_not_data(tmp_path, arrays, message):
     sources.make_source('arrays', path=path)
 
 
+def test_a_changed_file_has_another_fingerprint(tmp_path):
+  path, other = tmp_path / 'a.npz', tmp_path / 'b.npz'
+  source = lambda place: sources.make_source('arrays', path=place)
+  np.savez(path, x=images(3), y=np.zeros(3, int))
+  first = sources.fingerprint(source(path))
+  assert sources.fingerprint(source(path)) == first
+  np.savez_compressed(path, x=images(3), y=np.ones(3, int))
+  assert sources.fingerprint(source(path)) != first
+  np.savez(other, x=images(3), y=np.zeros(3, int))
+  assert sources.fingerprint(source(other)) != first
+
+
 def test_files_that_are_not_arrays(tmp_path):
   path = tmp_path / 'a.npz'
   with pytest.raises(sources.DataError, match=r'a\.npz'):
@@ -108,12 +120,11 @@ def test_files_that_are_not_arrays(tmp_path):
 
 
 def test_a_model_with_classes_wants_labels(folder):
-  config = tiny(model__num_classes=1)
   with pytest.raises(sources.DataError, match='has 2 classes: set'):
-    train.check_classes(config, sources.make_source('classes', path=folder))
+    sources.check_classes(sources.make_source('classes', path=folder), 1)
   with pytest.raises(sources.DataError, match='has no classes'):
-    train.check_classes(config, sources.make_source('folder', path=folder))
-  train.check_classes(tiny(), sources.make_source('folder', path=folder))
+    sources.check_classes(sources.make_source('folder', path=folder), 1)
+  sources.check_classes(sources.make_source('folder', path=folder), 0)
 
 
 def test_published_configurations_name_no_folders_of_this_machine():

@@ -11,7 +11,6 @@ import zlib
 import imagecodecs
 import numpy as np
 import pytest
-import skimage.color
 import tifffile
 from PIL import Image, ImageCms, PngImagePlugin
 
@@ -477,21 +476,6 @@ def test_resize_alpha_is_pillows_bicubic():
   resized = pictures.resize_alpha(alpha / 255, 30, 24)
   assert resized.min() >= 0 and resized.max() <= 1
   np.testing.assert_allclose(resized * 255, np.asarray(expected), atol=1.01)
-
-
-def test_heat_is_even_to_the_eye():
-  ramp = np.tile(np.linspace(0, 3, 301), (20, 1))
-  picture = pictures.heat(ramp, 'levels')
-  assert picture.dtype == np.uint8 and picture.shape[1] == 301
-  lab = skimage.color.rgb2lab(picture[5:6, ::10])[0]
-  assert np.all(np.diff(lab[:, 0]) > 0) and lab[0, 0] < 20 and lab[-1, 0] > 85
-  steps = skimage.color.deltaE_ciede2000(lab[1:], lab[:-1])
-  assert steps.max() < 2.5 * steps.min()
-  # The scale is the same ramp; under it there is a legend.
-  assert (picture[20:] < 60).all(-1).any()
-  tiny = pictures.heat(np.zeros((1, 1)), 'levels')
-  assert tiny.shape[1] >= 200
-  np.testing.assert_array_equal(tiny[0, 0], picture[5, 0])
 
 
 def test_16_bits_are_quick(tmp_path):

@@ -1,0 +1,139 @@
+"""Sources of images in folders, with a class for each folder or without."""
+
+import itertools
+import pathlib
+from concurrent import futures
+from typing import Any, Protocol
+
+import numpy as np
+from absl import logging
+from etils import epath
+
+from sr3_jax import headers, images, rasters
+
+
+class DataError(ValueError):
+  """One line: what is wrong with a source of images, and what to do."""
+
+
+class Source(Protocol):
+  """What `train_batches` and `eval_batches` read from."""
+
+  classes: tuple[str, ...]  # none: no labels
+  channels: int
+  dtype: Any  # of the pixels
+
+  def __len__(self) -> int: ...
+  def __getitem__(self, index: int) -> dict[str, Any]: ...
+  def name(self, index: int) -> str: ...
+
+
+class Folder:
+  """All images below a folder, in sorted order; labels none.
+
+  Only headers are read here. Files whose header is broken or whose shorter side is
+  below `min_size` are left out, counted and named in `left_out` and in the log; of
+  rasters those with other channels, or of another type than the first, too.
+  Hidden files and folders (a dot in front) and links to folders aren't followed.
+
+  Args:
+    path: local or gs://.
+    min_size: shortest side of a usable image in pixels.
+    max_pixels: larger images are left out.
+    channels: 3 is pictures, of 8 bits in sRGB; another number is `rasters`.
+    raw: rasters for 3 channels, too.
+
+  Raises:
+    DataError: no such folder, nothing in it, or nothing that can be used.
+  """
+
+  classes: tuple[str, ...] = ()
+
+  def __init__(
+    self,
+    path: epath.PathLike,
+    *,
+    min_size: int = 1,
+    max_pixels: int = images.MAX_PIXELS,
+    channels: int = 3,
+    raw: bool = False,
+  ):
+    self._root = epath.Path(path)
+    self._max_pixels, self.channels = max_pixels, channels
+    self._raw = raw or channels != 3
+    if not self._root.is_dir():
+      what = 'is a file, not a folder' if self._root.exists() else 'no such folder'
+      raise DataError(f'{path}: {what}')
+    try:
+      self._names, self.left_out, self.dtype = headers.find(
+        self._root,
+        min_size=min_size,
+        max_pixels=max_pixels,
+        channels=channels if self._raw else 0,
+      )
+    except OSError as error:
+      raise DataError(f'{error.filename}: {error.strerror}') from None
+    if not self._names and not self.left_out:
+      known = ', '.join(rasters.EXTENSIONS if self._raw else images.EXTENSIONS)
+      raise DataError(f'{path}: no images in this folder ({known})')
+    if self.left_out:
+      some = [f'{k} ({why})' for k, why in itertools.islice(self.left_out.items(), 3)]
+      more = ', ...' if len(self.left_out) > 3 else ''
+      total = len(self._names) + len(self.left_out)
+      summary = (
+        f'{path}: {len(self.left_out)} of {total} images left out: '
+        f'{", ".join(some)}{more}'
+      )
+      if not self._names:
+        needed = f'images of at least {min_size} pixels are needed'
+        raise DataError(f'{summary}; {needed}, of {channels} channel(s)')
+      logging.warning('%s', summary)
+
+  def __len__(self) -> int:
+    return len(self._names)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    path = self._root / self._names[index]
+    if not self._raw:
+      return {'image': images.read(path, max_pixels=self._max_pixels)}
+    image = rasters.read(path, channels=self.channels, max_pixels=self._max_pixels)
+    if image.dtype != self.dtype:  # written anew since
+      raise images.ImageError(f'{path}: {image.dtype}, others are {self.dtype}')
+    return {'image': image}
+
+  def name(self, index: int) -> str:
+    return self._names[index]
+
+  def states(self) -> list[str]:
+    """Name, size and time of every file."""
+    with futures.ThreadPoolExecutor(16) as pool:
+      return [*pool.map(lambda name: file_state(self._root / name, name), self._names)]
+
+
+def file_state(path: epath.Path, name: str) -> str:
+  """Changes when a file does: its name, size and time."""
+  stat = path.stat()
+  return f'{name} {stat.length} {stat.mtime}'
+
+
+class ClassFolder(Folder):
+  """A folder of folders, one for each class: labels are numbers of the sorted names.
+
+  Args:
+    path, min_size, max_pixels, channels, raw: as of `Folder`.
+
+  Raises:
+    DataError: as `Folder`, or an image outside of the folders.
+  """
+
+  def __init__(self, path: epath.PathLike, **options: Any):
+    super().__init__(path, **options)
+    places = [pathlib.PurePath(name).parts for name in (*self._names, *self.left_out)]
+    if stray := [place[0] for place in places if len(place) == 1]:
+      raise DataError(f'{path}: {stray[0]} is not in the folder of a class')
+    # Also of classes without a usable image: labels must not depend on image sizes.
+    self.classes = tuple(sorted({place[0] for place in places}))
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    label = self.classes.index(pathlib.PurePath(self._names[index]).parts[0])
+    return super().__getitem__(index) | {'label': np.int32(label)}
