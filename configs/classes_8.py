@@ -41,11 +41,11 @@ def get_config() -> ConfigDict:
   c.sampler.num_steps = 50
   c.sampler.spacing = 'cosine'
 
-  c.train.num_steps = 3000
+  c.train.num_steps = 2000
   c.train.batch_size = 64
   c.train.learning_rate = 1e-3
   c.train.warmup_steps = 100
-  c.train.decay_steps = 1500
+  c.train.decay_steps = 1000
   c.train.ema_decay = 0.998
 
   c.checkpoint.every_steps = 500

@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
   c.task.name = 'cascade'
   c.task.scale = 2
   c.task.augment_blur = (0.3, 0.8)
-  c.task.augment_noise = (0.0, 0.5)
+  c.task.augment_noise = (0.0, 0.25)
 
   c.data.source = 'arrays'
   c.data.eval_split = 'test'
@@ -35,16 +35,18 @@ def get_config() -> ConfigDict:
   c.diffusion.schedule = 'cosine'
   c.diffusion.num_levels = 1000
   c.diffusion.prediction = 'v'
+  c.diffusion.residual = True
+  c.diffusion.y0_scale = 5.0
   c.diffusion.loss = 'l2'
 
   c.sampler.num_steps = 50
   c.sampler.spacing = 'cosine'
 
-  c.train.num_steps = 3000
+  c.train.num_steps = 1200
   c.train.batch_size = 32
   c.train.learning_rate = 1e-3
   c.train.warmup_steps = 100
-  c.train.decay_steps = 1500
+  c.train.decay_steps = 600
   c.train.ema_decay = 0.998
 
   c.checkpoint.every_steps = 500

@@ -23,7 +23,7 @@ def get_config(task: str = 'mixture') -> ConfigDict:
   if task not in (*TASKS, 'mixture'):
     raise ValueError(f'no task {task!r}, only {", ".join(TASKS)} and mixture')
   c = default()
-  c.regression_steps = 400
+  c.regression_steps = 300
   c.task.name = task
   c.task.mixture = TASKS
   c.task.scale = 2  # of the blind one

@@ -102,7 +102,7 @@ def get_config() -> ConfigDict:
   c.train.warmup_steps = 10_000
   c.train.decay_steps = 0  # last steps with a cosine decay to zero; 0 is the paper's
   c.train.clip_norm = 1.0  # global gradient norm; 0 is off
-  c.train.ema_decay = 0.9999
+  c.train.ema_decay = 0.9999  # less in the first tenth: 1 / (9 + steps done) is new
   c.train.log_every = 100  # steps
   c.train.init_from = ''  # a model folder or run whose weights a new run starts from
   c.train.tensorboard = False  # write events too; needs sr3_jax[tensorboard]
