@@ -1,0 +1,229 @@
+"""The page of `--mode=check-data`: findings, pictures, distributions, advice."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from sr3_jax import charts, report_view
+from sr3_jax.data_findings import Checked
+from sr3_jax.embed import Picture
+
+_BINS = 24
+_LISTED = 50  # broken files and classes on the page; check.json has all
+_SIDE = 256  # pixels of a picture on the page
+_EXACT = 128  # pixels of one that is shown without loss
+_METHOD = {
+  'Broken': 'Every file is decoded to its end, not only its header, so truncated ones '
+  'are found. JPEG files are decoded at a reduced size, which reads all of the file.',
+  'Near copies': 'Images whose 16 x 16 thumbnails correlate by 0.85 or more over their '
+  '63 lowest frequencies. Found: other sizes, formats and qualities, brightness and '
+  'contrast, mirrored ones, crops of about 3 % from every side. Not found: larger '
+  'crops, turned images, frames around them, two parts of one photograph. Pictures of '
+  'one simple shape on an even ground may be taken for copies: look at them.',
+  'Fine detail': 'Energy at 0.25 to 0.5 cycles a pixel over that at 0.125 to 0.25, the '
+  'median over up to 128 images. Sharp photographs have 0.3 to 1, those enlarged 1.5 '
+  'times 0.10 to 0.17, two times 0.05 to 0.08. Below 0.2 they are called soft. Noise '
+  'counts as detail.',
+  'JPEG quality': 'From the tables in the file, on the scale of libjpeg. An image that '
+  'was saved twice shows the second only.',
+}
+
+Row = tuple[str, Sequence[np.ndarray | None]]
+
+
+def sheets(
+  ident: str, name: str, text: str, columns: Sequence[str], rows: Sequence[Row]
+) -> dict[str, Any]:
+  """A section of pictures.
+
+  Args:
+    ident: of the section.
+    name: of the section.
+    text: above the pictures.
+    columns: names of the pictures of a row.
+    rows: label and uint8 pictures [H, W, 3], None where one is missing.
+  """
+  views = [
+    report_view.sheet_view(
+      {'title': '', 'columns': columns, 'rows': [{'label': label}]},
+      [[None if image is None else picture(image) for image in images]],
+    )
+    for label, images in rows
+  ]
+  wide = max((view['columns'] * (view['width'] + 8) for view in views), default=0)
+  return {'ident': ident, 'name': name, 'text': text, 'sheets': views, 'wide': wide}
+
+
+def picture(image: np.ndarray) -> Picture:
+  """A uint8 picture [H, W, 3] as WebP, at most _SIDE pixels long; small ones exact."""
+  shown = Image.fromarray(image)
+  shown.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
+  buffer = io.BytesIO()
+  shown.save(buffer, 'WEBP', lossless=max(image.shape) <= _EXACT, quality=85)
+  text = base64.b64encode(buffer.getvalue()).decode()
+  return Picture(f'data:image/webp;base64,{text}', *shown.size)
+
+
+def render(
+  report: Mapping[str, Any],
+  sets: Sequence[Checked],
+  copies: Sequence[Mapping[str, Any]],
+  crops: Mapping[str, Any] | None,
+) -> str:
+  """HTML that needs nothing else.
+
+  Args:
+    report: what check.json holds.
+    sets: the training set and, if it is another, the evaluation set.
+    copies: sections of near copies, from `sheets`.
+    crops: the section of training examples.
+  """
+  count = lambda checked: f'{len(checked.scan)} images for {checked.name}'
+  view = {
+    'title': report['title'],
+    'overline': 'Check of the data',
+    'summary': f'{", ".join(map(count, sets))}.',
+    'notes': [],
+    'findings': report['findings'],
+    'copies': copies,
+    'crops': crops,
+    'sizes': _sizes(sets),
+    'charts': _charts(sets),
+    'kinds': _kinds(sets),
+    'details': _details(sets),
+    'broken': _broken(sets),
+    'labels': _labels(sets),
+    'advice': {
+      'caption': 'Of the training set',
+      'columns': ['Setting', 'Value', 'Rule'],
+      'rows': [[a['setting'], a['value'], a['why']] for a in report['advice']],
+    },
+    'method': list(_METHOD.items()),
+    'footer': report_view.footer(report),
+  }
+  view['sections'] = [
+    ('findings', 'Findings'),
+    *(
+      (found['ident'], found['name'])
+      for found in [*copies, *([crops] if crops else [])]
+    ),
+    ('sizes', 'Sizes'),
+    ('files', 'Files'),
+    *([('classes', 'Classes')] if view['labels']['rows'] else []),
+    *([('advice', 'What to begin with')] if report['advice'] else []),
+    ('method', 'Method'),
+  ]
+  return report_view.fill('check.html', view)
+
+
+def _sizes(sets: Sequence[Checked]) -> dict[str, Any]:
+  rows = []
+  for checked in sets:
+    sides = checked.scan.side[checked.scan.whole]
+    spread = np.percentile(sides, [0, 5, 50, 95, 100]) if len(sides) else []
+    cells = [f'{side:.0f}' for side in spread] or [''] * 5
+    counts = [len(checked.scan), len(checked.usable), len(checked.scan.broken)]
+    counts += [len(checked.too_small), len(checked.oblong)]
+    rows.append([checked.name, *map(str, counts), *cells])
+  return {
+    'caption': 'Images, and their shorter sides in pixels',
+    'columns': [
+      'Set',
+      'Images',
+      'Usable',
+      'Broken',
+      'Too small',
+      'Not square',
+      *('Shortest side', '5 %', 'Median', '95 %', 'Longest'),
+    ],
+    'rows': rows,
+  }
+
+
+def _charts(sets: Sequence[Checked]) -> list[dict[str, Any]]:
+  sides = {c.name: c.scan.side[c.scan.whole] for c in sets}
+  quality = {c.name: c.scan.quality[c.scan.quality > 0] for c in sets}
+  marks = {c.name: (c.min_size, f'at least {c.min_size}') for c in sets}
+  panels = [
+    _histogram('Shorter sides', 'pixels', sides, marks),
+    _histogram('JPEG quality', 'quality', quality, {}),
+  ]
+  return [panel for panel in panels if panel]
+
+
+def _histogram(title, unit, columns, marks) -> dict[str, Any] | None:
+  values = np.concatenate([*columns.values()])
+  if not len(values) or values.min() == values.max():
+    return None
+  # A few giants must not push all others into one bin: they join the last one.
+  top = max(np.percentile(values, 99), values.min() + 1)
+  edges = np.histogram_bin_edges(np.minimum(values, top), _BINS)
+  rows = []
+  for i, (name, column) in enumerate(columns.items()):
+    counts, _ = np.histogram(np.minimum(column, top), edges)
+    mark, note = marks.get(name, (None, ''))
+    rows.append(charts.Histogram(name, counts.tolist(), mark, note, i))
+  svg = charts.histograms(
+    edges.tolist(),
+    rows,
+    ident=f'histogram-{title.lower().replace(" ", "-")}',
+    title=f'{title} of the images',
+    x_title=unit,
+  )
+  return {'title': title, 'svg': Markup(svg), 'table': None}
+
+
+def _kinds(sets: Sequence[Checked]) -> dict[str, Any]:
+  names = [dict(c.scan.kinds) for c in sets]
+  traits = [{k: len(v) for k, v in c.scan.traits.items()} for c in sets]
+  rows = []
+  for counts in (names, traits):
+    for key in sorted(set().union(*counts)):
+      rows.append([key, *(str(found.get(key, 0)) for found in counts)])
+  return {
+    'caption': 'Formats and colours; below them what is converted when it is read',
+    'columns': ['', *(c.name for c in sets)],
+    'rows': rows,
+  }
+
+
+def _details(sets: Sequence[Checked]) -> dict[str, Any]:
+  factors = sorted(set().union(*(c.details for c in sets)))
+  show = lambda found, k: f'{found.details[k]:.2f}' if k in found.details else '–'
+  return {
+    'caption': 'Fine detail of the images, as they are and reduced: below 0.2 is soft',
+    'columns': ['Reduced', *(c.name for c in sets)],
+    'rows': [[f'{k} x', *(show(c, k) for c in sets)] for k in factors],
+  }
+
+
+def _broken(sets: Sequence[Checked]) -> dict[str, Any]:
+  rows = [
+    [c.scan.names[i], c.name, why] for c in sets for i, why in c.scan.broken.items()
+  ]
+  more = f'; the first {_LISTED} of {len(rows)}' if len(rows) > _LISTED else ''
+  return {
+    'caption': f'Broken files{more}',
+    'columns': ['File', 'Set', 'Reason'],
+    'rows': rows[:_LISTED],
+  }
+
+
+def _labels(sets: Sequence[Checked]) -> dict[str, Any]:
+  names = sorted(set().union(*(c.scan.labels for c in sets)))
+  # The smallest classes of the training set come first.
+  names.sort(key=lambda name: sets[0].scan.labels.get(name, 0))
+  more = f'; the {_LISTED} smallest of {len(names)}' if len(names) > _LISTED else ''
+  return {
+    'caption': f'Images of each class, smallest first{more}',
+    'columns': ['Class', *(c.name for c in sets)],
+    'rows': [
+      [name, *(str(c.scan.labels.get(name, 0)) for c in sets)]
+      for name in names[:_LISTED]
+    ],
+  }

@@ -1,0 +1,275 @@
+"""What there is to say of images that `--mode=check-data` looked at, worst first."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from sr3_jax.data_scan import Scan
+from sr3_jax.duplicates import Matches
+from sr3_jax.messages import some
+
+LEVELS = ('serious', 'look', 'note')
+
+SOFT = 0.2  # `file_check.detail` of images that have less than their pixels promise
+_POOR = 75  # JPEG quality below which blocks and rings are learned, too
+_FEW_HELD_OUT = 50
+_SAID = {
+  'turned (EXIF)': 'turned as their EXIF data say',
+  'transparent': 'transparent, laid over white',
+  '16 bits': '16 bits, of which 8 are used (data.low and data.high keep them)',
+  'colour profile': 'converted from their colour profile to sRGB',
+  'several frames': 'several frames, of which the first is used',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+  """One thing that was found.
+
+  Attributes:
+    level: of LEVELS.
+    title: what it is, in a line.
+    text: what it means and what to do.
+  """
+
+  level: str
+  title: str
+  text: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+  """A set after the check.
+
+  Attributes:
+    name: 'training' or 'evaluation'.
+    scan: all of its images.
+    copies: near copies within the set.
+    plain: numbers of whole images with too little pattern to be compared.
+    min_size: shortest side that is of use, pixels.
+    square: only square images are of use.
+    reduced: how many times images are reduced at least before they are used.
+    details: reduction -> median fine detail; see `file_check.detail`.
+  """
+
+  name: str
+  scan: Scan
+  copies: Matches
+  plain: np.ndarray
+  min_size: int
+  square: bool
+  reduced: int
+  details: Mapping[int, float]
+
+  @property
+  def too_small(self) -> np.ndarray:
+    """Numbers of whole images that are too small."""
+    return np.flatnonzero(self.scan.whole & (self.scan.side < self.min_size))
+
+  @property
+  def oblong(self) -> np.ndarray:
+    """Numbers of whole images that would have to be square and aren't."""
+    odd = self.scan.height != self.scan.width
+    return np.flatnonzero(self.scan.whole & odd if self.square else [])
+
+  @property
+  def usable(self) -> np.ndarray:
+    """Numbers of the images that are trained on or measured."""
+    return usable(self.scan, self.min_size, self.square)
+
+
+def usable(scan: Scan, min_size: int, square: bool) -> np.ndarray:
+  """Numbers of the images that can be decoded and are of a size that `Cut` takes."""
+  fit = scan.whole & (scan.side >= min_size)
+  return np.flatnonzero(fit & (scan.height == scan.width) if square else fit)
+
+
+def findings(
+  training: Checked,
+  evaluation: Checked | None,
+  leaks: Matches | None,
+  num_classes: int,
+) -> list[Finding]:
+  """All there is to say, worst first, leakage before all else.
+
+  Args:
+    training: the training set.
+    evaluation: the evaluation set; None where it is the training set itself.
+    leaks: evaluation images that are near copies of training images.
+    num_classes: of the model, 0 for none.
+  """
+  found = [*_leakage(training, evaluation, leaks)]
+  sets = [training, *([evaluation] if evaluation else [])]
+  for checked in sets:
+    found += _unusable(checked)
+  found += _labels(training, evaluation, num_classes)
+  for checked in sets:
+    found += _copies(checked)
+    found += _quality(checked)
+    found += _traits(checked)
+  if evaluation and 0 < len(evaluation.usable) < _FEW_HELD_OUT:
+    found.append(
+      Finding(
+        'note',
+        f'The evaluation set has {len(evaluation.usable)} usable images',
+        'Means over so few have wide intervals, and FID says nothing.',
+      )
+    )
+  return sorted(found, key=lambda finding: LEVELS.index(finding.level))
+
+
+def _leakage(training, evaluation, leaks) -> Iterable[Finding]:
+  if evaluation is None:
+    yield Finding(
+      'serious',
+      'The evaluation images are the training images',
+      'Figures measured on them are too good. Keep images out of training and set '
+      'data.eval_path.',
+    )
+  elif len(leaks.found):
+    names = some(evaluation.scan.names[i] for i in leaks.found)
+    yield Finding(
+      'serious',
+      f'{_share(len(leaks.found), len(evaluation.scan))} evaluation images are in the '
+      'training set, too',
+      'They are the same files or near copies, so figures measured on them are too '
+      f'good. Take them out of one of the two sets: {names}. All are in check.json.',
+    )
+  elif evaluation.scan.whole.any():
+    yield Finding('note', 'No evaluation image is a near copy of a training image')
+
+
+def _unusable(checked: Checked) -> Iterable[Finding]:
+  scan, name = checked.scan, checked.name
+  if not len(checked.usable):
+    text = f'Images of at least {checked.min_size} pixels are needed.'
+    yield Finding('serious', f'No image of the {name} set can be used', text)
+  if scan.broken:
+    number = next(iter(scan.broken))
+    yield Finding(
+      'look',
+      f'{_share(len(scan.broken), len(scan))} images of the {name} set are broken',
+      f'They are left out. The first: {scan.names[number]} ({scan.broken[number]}). '
+      'Fetch them again or delete them.',
+    )
+  if len(checked.too_small):
+    yield Finding(
+      'look',
+      f'{_share(len(checked.too_small), len(scan))} images of the {name} set are too '
+      f'small: a side is below {checked.min_size} pixels',
+      'They are left out. A smaller data.image_size or data.reduce keeps them.',
+    )
+  if len(checked.oblong):
+    yield Finding(
+      'look',
+      f'{_share(len(checked.oblong), len(scan))} images of the {name} set are not '
+      "square, as data.crop='none' needs them",
+      "They are left out. data.crop='center' or 'random' keeps them.",
+    )
+
+
+def _labels(training, evaluation, num_classes) -> Iterable[Finding]:
+  labels = training.scan.labels
+  count = len(labels) or 'no'
+  if num_classes and not 0 < len(labels) <= num_classes:
+    yield Finding(
+      'serious',
+      f'model.num_classes={num_classes}, and the data has {count} classes',
+      f'Training would refuse it. Set model.num_classes={count}.'
+      if labels
+      else "Choose a data.source with labels, as 'classes'.",
+    )
+  if evaluation and labels and list(labels) != list(evaluation.scan.labels):
+    apart = some(labels.keys() ^ evaluation.scan.labels.keys())
+    yield Finding(
+      'serious',
+      'The two sets have different classes',
+      'Labels are numbers of the sorted names, so they mean different things in the '
+      f'two. Only in one of them: {apart}.',
+    )
+  if labels and 10 * min(labels.values()) < max(labels.values()):
+    few, many = min(labels, key=labels.get), max(labels, key=labels.get)
+    yield Finding(
+      'look',
+      f'Classes differ in size: {few} has {labels[few]} images, {many} {labels[many]}',
+      'Classes are drawn as often as they have images; rare ones are learned worse.',
+    )
+
+
+def _copies(checked: Checked) -> Iterable[Finding]:
+  scan, copies = checked.scan, checked.copies
+  if count := len(copies.found):
+    meaning = {
+      'training': 'They are learned more often, and may be recited. Keep one of each.',
+      'evaluation': 'They count several times in means. Keep one of each.',
+    }[checked.name]
+    yield Finding(
+      'look',
+      f'{_share(count, len(scan))} images of the {checked.name} set are near copies of '
+      'others in it',
+      f'{meaning} The list is in check.json.',
+    )
+  if len(checked.plain):
+    yield Finding(
+      'note',
+      f'{_share(len(checked.plain), len(scan))} images of the {checked.name} set have '
+      'hardly any pattern',
+      'Blank pages and even gradients are alike without being copies: among them only '
+      f'identical ones are found. {some(scan.names[i] for i in checked.plain)}',
+    )
+
+
+def _quality(checked: Checked) -> Iterable[Finding]:
+  known = [factor for factor in checked.details if factor <= checked.reduced]
+  if known and (detail := checked.details[max(known)]) < SOFT:
+    sharp = [k for k, v in checked.details.items() if k > max(known) and v >= SOFT]
+    todo = 'They stay so when they are reduced up to 4 times.'
+    if sharp:
+      todo = f'Reduced {min(sharp)} times they are sharp: try a smaller data.image_size'
+      todo += f", or data.crop='random' with data.reduce='({min(sharp)},)'."
+    yield Finding(
+      'look',
+      f'Images of the {checked.name} set are soft: half of them have less than '
+      f'{detail:.2f} of the detail that their size promises',
+      'Sharp photographs have 0.3 to 1, enlarged ones less than 0.2. A network learns '
+      f'to make what it is shown. {todo}',
+    )
+  quality = checked.scan.quality[checked.scan.quality > 0]
+  if len(quality) and (poor := int((quality < _POOR).sum())):
+    share = poor / len(checked.scan)
+    yield Finding(
+      'look' if share > 0.1 else 'note',
+      f'{_share(poor, len(checked.scan))} images of the {checked.name} set are JPEG of '
+      f'quality below {_POOR}',
+      'Blocks and rings are learned, too. Take better files, or data.reduce="(2,)".',
+    )
+
+
+def _traits(checked: Checked) -> Iterable[Finding]:
+  scan = checked.scan
+  parts = [f'{_SAID[trait]}: {len(found)}' for trait, found in scan.traits.items()]
+  cmyk = sum(count for kind, count in scan.kinds.items() if kind.endswith('CMYK'))
+  if cmyk:
+    parts.append(f'converted from CMYK: {cmyk}')
+  if parts:
+    title = f'Some images of the {checked.name} set are converted when they are read'
+    text = '; '.join(parts)
+    yield Finding('note', title, f'{text[0].upper()}{text[1:]}.')
+
+
+def _share(count: int, total: int) -> str:
+  """'3 of 200 (1.5 %)'."""
+  percent = 100 * count / total
+  shown = f'{percent:.1f}' if 0.05 <= percent <= 99.9 else f'{percent:.2g}'
+  return f'{count} of {total} ({shown} %)'
+
+
+def as_text(found: Sequence[Finding]) -> str:
+  """Findings for a terminal, a line each and one for what to do."""
+  lines = []
+  for finding in found:
+    lines.append(f'{finding.level + ":":9}{finding.title}')
+    if finding.text and finding.level != 'note':
+      lines.append(f'         {finding.text}')
+  return '\n'.join(lines)
