@@ -1,0 +1,160 @@
+#!/usr/bin/env bash
+# A run on GPU nodes of a SLURM cluster; one process for each GPU, as JAX wants it there.
+#
+#   launch/slurm.sh VERB [--host=USER@LOGIN] --nodes=2 --gpus=8 --time=24:00:00 \
+#     --config=configs/imagenet_64_256.py --workdir=/shared/RUN [OPTION...] [-- FLAG...]
+#
+# Verbs: create, setup, run, watch, fetch, delete; all does them in this order.
+# create looks at the cluster, run submits a job. A job that ends badly, is preempted or
+# reaches its time limit is put into the queue again by itself, at most --restarts times,
+# and goes on from its newest checkpoint. delete cancels the job and removes source,
+# environment and logs; the workdir stays. The home folder has to be shared by the nodes.
+#
+#   --name=sr3           name of the job and of the folder ~/sr3_jax/NAME
+#   --host=USER@LOGIN    login node, reached by ssh without a password; or this machine
+#   --workdir=FOLDER     absolute, shared by the nodes; or gs://BUCKET/RUN
+#   --nodes=1 --gpus=8   nodes, and GPUs of each
+#   --time=24:00:00      limit of one job
+#   --partition=NAME     as sbatch has it
+#   --account=NAME       as sbatch has it
+#   --modules=A,B        what module load is to load
+#   --topology=NAME      makes the plan for such machines, for example h100:16
+#   --restarts=10        how often the job goes back into the queue
+#   --cache=FOLDER       compiled programs; ~/.cache/sr3_jax/xla
+#   --out=FOLDER         where fetch copies results to; runs/NAME
+#   --with-checkpoints   fetch copies checkpoints too
+#   --python=python3     the Python here that makes the plan
+#   --keep               all leaves the folder
+#   --dry-run            prints every command and runs none
+#
+# Flags after -- go to sr3_jax.main, for the plan and for the run.
+# shellcheck source=common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=machines.sh
+. "$(dirname "${BASH_SOURCE[0]}")/machines.sh"
+# shellcheck source=shell.sh
+. "$(dirname "${BASH_SOURCE[0]}")/shell.sh"
+
+opt+=([nodes]=1 [gpus]=8 [time]=24:00:00 [partition]='' [account]='' [modules]=''
+  [topology]='')
+HOSTS=1
+EXTRA=cuda
+
+check_slurm() {
+  need nodes '^[1-9][0-9]*$' 'a number'
+  need gpus '^[1-9][0-9]?$' 'the GPUs of one node'
+  need time '^([0-9]+-)?[0-9]{1,2}(:[0-9]{2}){1,2}$' 'hours:minutes:seconds'
+  [[ ! ${opt[partition]} ]] || need partition '^[A-Za-z0-9_.,-]+$' 'a name'
+  [[ ! ${opt[account]} ]] || need account '^[A-Za-z0-9_.-]+$' 'a name'
+  [[ ! ${opt[modules]} ]] || need modules '^[A-Za-z0-9_./,+-]+$' 'names, with commas'
+}
+
+describe_left() {
+  made="folder $(remote) in the home of $PLACE, and the job ${opt[name]} if it is queued \
+or running"
+}
+
+do_create() {
+  local partition=()
+  [[ ! ${opt[partition]} ]] || partition=("--partition=${opt[partition]}")
+  ask_workers '' "sinfo --noheader $(quote "${partition[@]}" '--format=%P %D %G %l')" ||
+    die "$PLACE: $(complaint)"
+  dry || [[ $ANSWER ]] || die "--partition=${opt[partition]}: no such partition"
+  note "partitions (name, nodes, GPUs, limit):"$'\n'"$ANSWER"
+  if [[ ${opt[topology]} ]]; then
+    plan "${opt[topology]}"
+  else
+    note 'plan: skipped, as no --topology is given'
+  fi
+}
+
+# The job. JAX gives process i of a node its GPU i, so each has to see all of them
+# (--gpu-bind=none); one that dies ends the others (--kill-on-bad-exit).
+job_text() {
+  local multihost=()
+  ((opt[nodes] * opt[gpus] == 1)) || multihost=(--multihost)
+  main_flags "${multihost[@]}"
+  cat <<END
+#!/bin/bash
+#SBATCH --job-name=${opt[name]}
+#SBATCH --nodes=${opt[nodes]}
+#SBATCH --ntasks-per-node=${opt[gpus]}
+#SBATCH --gpus-per-node=${opt[gpus]}
+#SBATCH --time=${opt[time]}
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=TERM@120
+#SBATCH --output=$(remote)/logs/job-%j.log
+${opt[partition]:+#SBATCH --partition=${opt[partition]}
+}${opt[account]:+#SBATCH --account=${opt[account]}
+}cd ~/$(remote) || exit 1
+${opt[modules]:+module load ${opt[modules]//,/ }
+}code=0
+srun --kill-on-bad-exit=1 --gpu-bind=none --open-mode=append \\
+  --output=logs/job-%j-process-%t.log --chdir="\$PWD/src" \\
+  ../venv/bin/python -u -m sr3_jax.main $(quote "${FLAGS[@]}") || code=\$?
+again=\${SLURM_RESTART_COUNT:-0}
+if ((code != 0 && again < ${opt[restarts]} && (SECONDS >= $QUICK || again < 2))); then
+  echo "exit \$code: back into the queue"
+  scontrol requeue "\$SLURM_JOB_ID"
+fi
+exit "\$code"
+END
+}
+
+# QUEUED = number and state of the job, or nothing.
+find_job() {
+  ask_workers '' "squeue --me --noheader $(quote "--name=${opt[name]}" '--format=%i %T %r')" ||
+    die "$PLACE: $(complaint)"
+  QUEUED=$ANSWER
+}
+
+do_run() {
+  describe_left
+  find_job
+  if [[ $QUEUED ]]; then
+    note "the job is there already: $QUEUED"
+    return
+  fi
+  if dry; then job_text | sed 's/^/# job.sbatch: /'; else job_text >"$STATE/job.sbatch"; fi
+  to_workers "$STATE/job.sbatch" "sr3_jax-${opt[name]}.sbatch"
+  on_workers "cd && mkdir -p $(remote)/logs && \
+sbatch --parsable sr3_jax-${opt[name]}.sbatch >$(remote)/job && cat $(remote)/job"
+}
+
+do_watch() {
+  describe_left
+  local last=''
+  while true; do
+    find_job
+    [[ $QUEUED ]] || break
+    [[ $QUEUED == "$last" ]] || note "job $QUEUED"
+    last=$QUEUED
+    pause
+  done
+  ask_workers 'COMPLETED' "sacct --noheader --allocations --parsable2 --format=State,ExitCode \
+--jobs=\"\$(cut -d';' -f1 $(remote)/job)\" | tail -n 1" || die "$PLACE: $(complaint)"
+  [[ $ANSWER == COMPLETED* ]] || dry ||
+    die "the job ended as ${ANSWER:-unknown}: see $(remote)/logs in the home of $PLACE"
+  note 'the run is finished'
+}
+
+do_fetch() {
+  describe_left
+  fetch_folder
+}
+
+do_delete() {
+  describe_left
+  on_workers "$(remove_text "scancel --me --name=${opt[name]}")"
+  made=''
+  note "removed $(remote) from the home of $PLACE; ${opt[workdir]:-the workdir} stays"
+}
+
+delete_command() { again delete host name; }
+
+parse "$@"
+check_common
+check_shell
+check_slurm
+main
