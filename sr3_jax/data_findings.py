@@ -261,7 +261,7 @@ def _traits(checked: Checked) -> Iterable[Finding]:
 def _share(count: int, total: int) -> str:
   """'3 of 200 (1.5 %)'."""
   percent = 100 * count / total
-  shown = f'{percent:.1f}' if 0.05 <= percent <= 99.9 else f'{percent:.2g}'
+  shown = f'{percent:.1f}' if 0.05 <= percent < 99.95 else f'{percent:.3g}'
   return f'{count} of {total} ({shown} %)'
 
 

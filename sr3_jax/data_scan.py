@@ -20,7 +20,7 @@ from sr3_jax.folder_sources import Folder, Source
 
 REDUCTIONS = (1, 2, 3, 4)
 _PORTION = 512  # images in flight
-_CENTRE = 768  # pixels of an image that `details` looks at, along each axis
+_CENTRE = 512  # pixels of an image that `details` looks at, along each axis
 
 
 @dataclasses.dataclass(frozen=True)

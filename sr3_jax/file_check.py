@@ -12,6 +12,7 @@ import io
 from typing import NamedTuple
 
 import numpy as np
+import scipy.fft
 from etils import epath
 from PIL import Image, ImageOps
 
@@ -119,7 +120,7 @@ def detail(plane: np.ndarray) -> float:
   blocks = blocks.reshape(down, _BLOCK, across, _BLOCK).swapaxes(1, 2)
   blocks = blocks - blocks.mean((2, 3), keepdims=True)
   window = np.hanning(_BLOCK + 2)[1:-1].astype(np.float32)
-  power = np.square(np.abs(np.fft.fft2(blocks * window * window[:, None])))
+  power = np.square(np.abs(scipy.fft.fft2(blocks * window * window[:, None])))
   power = power.sum((0, 1))
   frequency = np.abs(np.fft.fftfreq(_BLOCK))
   radius = np.hypot(frequency, frequency[:, None])

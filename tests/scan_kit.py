@@ -1,0 +1,48 @@
+"""Sets of images that were looked at, without any image."""
+
+import collections
+
+import numpy as np
+
+from sr3_jax.data_findings import Checked
+from sr3_jax.data_scan import Scan
+from sr3_jax.duplicates import Matches
+
+
+def matches(count, partners=()):
+  """Near copies: pairs of an image and its partner."""
+  partner = np.full(count, -1)
+  for image, other in partners:
+    partner[image] = other
+  found = partner >= 0
+  return Matches(partner, found.astype(np.float32), np.zeros(count, bool))
+
+
+def checked(sizes, **changes):
+  """A set of images of `sizes`, [(height, width), ...]; changes of either class."""
+  sizes = np.array(sizes, np.int32).reshape(-1, 2)
+  count = len(sizes)
+  scan = {
+    'names': [f'{i}.jpg' for i in range(count)],
+    'height': sizes[:, 0],
+    'width': sizes[:, 1],
+    'quality': np.full(count, 90, np.uint8),
+    'digest': np.arange(count, dtype=np.uint64),
+    'thumbnails': np.zeros((count, 16, 16), np.uint8),
+    'kinds': collections.Counter({'JPEG, RGB': count}),
+    'traits': {},
+    'broken': {},
+    'labels': {},
+  }
+  whole = {
+    'name': 'training',
+    'copies': matches(count),
+    'plain': np.zeros(0, int),
+    'min_size': 32,
+    'square': False,
+    'reduced': 1,
+    'details': {1: 0.5, 2: 0.5},
+  }
+  for key, value in changes.items():
+    (scan if key in scan else whole)[key] = value
+  return Checked(scan=Scan(**scan), **whole)

@@ -1,0 +1,88 @@
+"""Advice: the paper's settings for the paper's sets, smaller ones for smaller sets."""
+
+import pathlib
+
+import pytest
+from scan_kit import checked
+
+from sr3_jax.data_advice import advise
+
+CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
+
+
+def _settings(training, devices=16, accelerator=True):
+  found = advise(training, devices=devices, accelerator=accelerator)
+  settings = {entry.setting: entry.value for entry in found}
+  assert len(settings) == len(found) and all(entry.why for entry in found)
+  assert (CONFIGS.parent / settings['--config']).exists()
+  return settings
+
+
+def test_imagenet_gets_what_the_paper_trained_it_with():
+  count = 1_281_167
+  settings = _settings(checked([(375, 500)] * count, labels={'a': count}))
+  assert settings == {
+    '--config': 'configs/imagenet_64_256.py',
+    'data.image_size': '256',
+    'data.crop': 'center',
+    'train.batch_size': '256',
+    'train.learning_rate': '0.0001',
+    'train.num_steps': '1000000',
+  }
+
+
+def test_aligned_squares_are_not_cropped():
+  settings = _settings(checked([(128, 128)] * 20_000))
+  assert settings['--config'] == 'configs/faces_16_128.py'
+  assert settings['data.crop'] == 'none' and settings['data.image_size'] == '128'
+  assert settings['train.num_steps'] == '20000'  # 200 * 20000 / 256, one digit
+  larger = _settings(checked([(300, 300)] * 10))
+  assert larger['data.crop'] == 'center' and larger['data.image_size'] == '256'
+  assert larger['model.dropout']
+
+
+def test_the_learning_rate_goes_by_the_root_of_the_batch():
+  settings = _settings(checked([(500, 500), (400, 500)]), devices=4)
+  assert settings['train.batch_size'] == '128'
+  assert float(settings['train.learning_rate']) == pytest.approx(
+    1e-4 / 2**0.5, rel=0.01
+  )
+
+
+def test_soft_photographs_are_reduced_until_they_are_sharp():
+  details = {1: 0.05, 2: 0.19, 3: 0.3, 4: 0.4}
+  settings = _settings(checked([(400, 600)] * 5000, details=details))
+  assert settings['data.reduce'] == '(3,)'
+  assert settings['data.image_size'] == '128'  # 400 / 3 is 133
+  assert settings['data.crop'] == 'random'
+  # 200 * 5000 * (400 * 600) / (3 * 128) ** 2 / 256 would be less.
+  assert settings['train.num_steps'] == '10000'
+  assert 'data.reduce' not in _settings(checked([(400, 600)] * 5))
+
+
+def test_a_few_small_images_do_not_set_the_size():
+  sizes = [(300, 400)] * 97 + [(20, 30)] * 3
+  assert _settings(checked(sizes))['data.image_size'] == '256'
+
+
+def test_without_accelerators_everything_is_small():
+  photographs = checked([(1000, 1500)] * 50)
+  settings = _settings(photographs, devices=1, accelerator=False)
+  assert settings == {
+    '--config': 'configs/quickstart.py',
+    'data.image_size': '32',
+    'data.crop': 'random',
+    'train.batch_size': '16',
+    'train.learning_rate': '1e-3',
+    'train.num_steps': '3000',
+  }
+  faces = _settings(checked([(64, 64)] * 50), devices=1, accelerator=False)
+  assert faces['--config'] == 'configs/faces_16_64.py'
+  assert faces['data.crop'] == 'none'
+  tiny = checked([(16, 16)] * 50, labels={'a': 50})
+  assert _settings(tiny, 1, False)['--config'] == 'configs/classes_8_16.py'
+
+
+def test_nothing_is_advised_of_nothing():
+  broken = checked([(0, 0)], broken={0: 'zero bytes'})
+  assert advise(broken, devices=1, accelerator=True) == []
