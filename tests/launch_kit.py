@@ -10,9 +10,10 @@ import subprocess
 ROOT = pathlib.Path(__file__).parent.parent
 LAUNCH = ROOT / 'launch'
 TOOLS = (
-  'gcloud kubectl ssh scp rsync nvidia-smi sinfo squeue sacct sbatch scancel scontrol '
-  'srun hostname python3 python3.11 python3.12 python3.13'
-).split()
+  *('gcloud', 'kubectl', 'ssh', 'scp', 'rsync', 'nvidia-smi', 'hostname'),
+  *('sinfo', 'squeue', 'sacct', 'sbatch', 'scancel', 'scontrol', 'srun'),
+  *('python3', 'python3.11', 'python3.12', 'python3.13'),
+)
 GOOGLE = ['--project=my-project', '--zone=us-west4-a', '--workdir=gs://bucket/run']
 # What each launcher is told in these tests; the name is its default, sr3.
 OPTIONS = {
@@ -73,7 +74,6 @@ class Stage:
     """`launch/SCRIPT.sh VERB` with the options above and more."""
     calls = self.fake / 'calls.jsonl'
     calls.unlink(missing_ok=True)
-    (self.fake / 'count').unlink(missing_ok=True)
     options = OPTIONS[script] if options is None else options
     if verb != 'delete':
       options = ['--config=configs/quickstart.py', *options]

@@ -9,7 +9,7 @@
 # Workers are the folders $FAKE/w0, w1, ...: commands sent there run, for real.
 set -u
 tool=${0##*/}
-mkdir -p "$FAKE/state" "$FAKE/next"
+[[ -d $FAKE/next ]] || mkdir -p "$FAKE/state" "$FAKE/next"
 
 record() {
   local word line=''
@@ -39,7 +39,9 @@ answer() {
 }
 
 describe() {
-  answer "$1" "$(cat "$FAKE/state/$1" 2>/dev/null || echo '!NOT_FOUND: it was not found')"
+  local there='!NOT_FOUND: it was not found'
+  [[ ! -e $FAKE/state/$1 ]] || there=$(<"$FAKE/state/$1")
+  answer "$1" "$there"
 }
 
 make() {
@@ -97,10 +99,9 @@ option() { # option NAME ARGUMENTS...: the value of --NAME=
 [[ $tool == hostname ]] && { echo "w${WORKER:-none}"; exit; }
 record "$@"
 if [[ -z ${WORKER:-} && $tool != python ]]; then
-  count=$(($(cat "$FAKE/count" 2>/dev/null || echo 0) + 1))
-  echo "$count" >"$FAKE/count"
-  [[ $(cat "$FAKE/fail_at" 2>/dev/null) != "$count" ]] || fail 'made to fail'
-  if [[ $(cat "$FAKE/interrupt_at" 2>/dev/null) == "$count" ]]; then
+  mapfile -t calls <"$FAKE/calls.jsonl"
+  [[ ! -e $FAKE/fail_at || $(<"$FAKE/fail_at") != "${#calls[@]}" ]] || fail 'made to fail'
+  if [[ -e $FAKE/interrupt_at && $(<"$FAKE/interrupt_at") == "${#calls[@]}" ]]; then
     kill -INT $PPID
     exit 130
   fi
@@ -161,8 +162,8 @@ case "$tool $*" in
     ;;
   'scp '*)
     mkdir -p "$FAKE/w0"
-    cp "${*: -2:1}" "$FAKE/w0/${*: -1:1}" 2>/dev/null ||
-      { last=${!#} && cp "${*: -2:1}" "$FAKE/w0/${last#*:}"; }
+    last=${!#}
+    cp "${*: -2:1}" "$FAKE/w0/${last#*:}"
     ;;
   'rsync '*) ;;
   'nvidia-smi '*) answer gpus '0, NVIDIA H100 80GB HBM3, 81559 MiB' ;;

@@ -41,7 +41,7 @@ def test_shellcheck_finds_nothing():
 def test_help_tells_every_option(stage, script):
   run = stage.run(script, '--help', options=[])
   assert run.code == 0 and not run.calls
-  for verb in 'create setup run watch fetch delete all'.split():
+  for verb in ('create', 'setup', 'run', 'watch', 'fetch', 'delete', 'all'):
     assert re.search(rf'\b{verb}\b', run.out), verb
   text = (LAUNCH / f'{script}.sh').read_text()
   for library in re.findall(r'\. ".*/(\w+)\.sh"', text):
@@ -85,23 +85,28 @@ def _of_pods(command):
 @pytest.mark.parametrize('script', SCRIPTS)
 def test_whatever_fails_it_says_so_and_how_to_delete(tmp_path, script):
   stage = Stage(tmp_path, workers=1)
-  commands = stage.run(script, 'all', '--dry-run').shown
-  commands = [x for x in commands if x[0] not in LOCAL]
-  began = False
-  for number, command in enumerate(commands, 1):
-    line = ' '.join(command)
-    if any(x in line for x in launch_kit.TOLERATED):
-      continue
-    shutil.rmtree(stage.fake)
-    stage.fake.mkdir()
-    stage.fail_at(number)
-    run = stage.run(script, 'all')
-    assert run.code != 0, line
-    assert len(run.errors) == 1 and len(run.errors[0]) < 400, run.error
-    assert len(run.calls) == number, line  # nothing goes on after it
-    began = began or ' create ' in line or ' scp ' in line or 'scp -q' in line
-    assert not began or f'delete it: launch/{script}.sh delete ' in run.out, line
-  assert began
+  kept = tmp_path / 'kept'
+  for verb in ('create', 'setup', 'run', 'watch', 'fetch', 'delete'):
+    shutil.copytree(stage.fake, kept, dirs_exist_ok=True)
+    whole = stage.run(script, verb)
+    assert whole.code == 0, whole.error
+    for number, call in enumerate(whole.calls, 1):
+      line = ' '.join(call)
+      if any(x in line for x in launch_kit.TOLERATED):
+        continue
+      after = tmp_path / 'after'
+      stage.fake.rename(after)
+      shutil.copytree(kept, stage.fake)
+      stage.fail_at(number)
+      run = stage.run(script, verb)
+      assert run.code != 0, line
+      assert len(run.errors) == 1 and len(run.errors[0]) < 400, run.error
+      assert len(run.calls) == number, line  # nothing goes on after it
+      may_exist = verb != 'create' or any(' create ' in ' '.join(x) for x in run.calls)
+      assert ('delete it: launch/' in run.out) == may_exist or script == 'gke', line
+      shutil.rmtree(stage.fake)
+      after.rename(stage.fake)
+    shutil.rmtree(kept)
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
@@ -127,7 +132,7 @@ def test_every_verb_is_safe_to_repeat(tmp_path, script):
   assert again.code == 0 and 'already' in again.out
   assert not again.made('sbatch ') and not again.made('kubectl apply')
   assert len(stage.on_workers('sr3_jax.main')) == (script not in ('slurm', 'gke'))
-  if script in ('tpu_vm', 'tpu_slice'):  # these machines live in a folder here
+  if script in ('tpu_vm', 'tpu_slice'):  # these machines are a folder here
     stage.run('gpu', 'delete', options=['--host=me@box'])
   assert stage.run(script, 'delete', options=_named(script)).code == 0
   again = stage.run(script, 'delete', options=_named(script))
@@ -149,7 +154,11 @@ WRONG = [
   ('tpu_vm', ['--type=v5litepod-16'], 'tpu_slice.sh'),
   ('tpu_vm', ['--type=v5litepod-12'], 'v5litepod-4 v5litepod-8'),
   ('tpu_vm', ['--type=v9-8'], 'v6e-N'),
-  ('tpu_vm', ['--type=v5litepod-8', '--runtime=v2-alpha-tpuv6e'], 'v2-alpha-tpuv5-lite'),
+  (
+    'tpu_vm',
+    ['--type=v5litepod-8', '--runtime=v2-alpha-tpuv6e'],
+    'v2-alpha-tpuv5-lite',
+  ),
   ('tpu_vm', ['--workdir=/data/run'], 'gs://BUCKET/FOLDER'),
   ('tpu_vm', ['--workdir=gs://bucket'], 'gs://BUCKET/FOLDER'),
   ('tpu_vm', ['--workdir=gs://bucket/a b'], 'gs://BUCKET/FOLDER'),
