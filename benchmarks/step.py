@@ -19,7 +19,7 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from sr3_jax import parallel, samplers, train
+from sr3_jax import parallel, samplers, train, train_step
 from sr3_jax.sr3 import SR3
 
 FLAGS = flags.FLAGS
@@ -91,7 +91,7 @@ def figures(program, compile_seconds, seconds, images) -> dict[str, float]:
 def training(config, model: SR3) -> dict[str, float]:
   """The training step as the program runs it."""
   c = config.train
-  state = parallel.replicate(train.create_state(config, model))
+  state = parallel.replicate(train_step.create_state(config, model))
   side = config.data.image_size
   local = parallel.per_process(c.batch_size)
   image = np.random.default_rng(0).integers(0, 256, (local, side, side, 3), np.uint8)
@@ -100,7 +100,7 @@ def training(config, model: SR3) -> dict[str, float]:
     batch['label'] = np.zeros(local, np.int32)
   batch = parallel.shard(batch)
   step = jax.pmap(
-    partial(train.train_step, axis_name=parallel.AXIS),
+    partial(train_step.train_step, axis_name=parallel.AXIS),
     axis_name=parallel.AXIS,
     donate_argnums=(0,),
   )

@@ -1,25 +1,40 @@
-"""Checkpoints with Orbax: WORKDIR/checkpoints/STEP/{params,ema,optimizer,data}.
+"""Checkpoints with Orbax: WORKDIR/checkpoints/STEP/{params,ema,optimizer,data,sums}.
 
 The copies of the weights have names of their own, so that it is plain which one a
 reader gets: `ema` is what sampling and evaluation use, `params` what training goes on
-from. `data` is the position of the input pipeline. Saving is asynchronous, and a
-checkpoint appears under its name only when it is complete.
+from. `data` is the position of the input pipeline. `sums` are checksums, made on the
+devices before anything is written: what comes back later is compared with them.
+
+Saving is asynchronous, and a checkpoint appears under its name only when it is
+complete. One that is damaged nevertheless is moved to WORKDIR/damaged, and the one
+before it is taken.
 """
 
+import contextlib
+import functools
 import os
+from collections.abc import Iterator
 from typing import Any
 
-import grain
 import jax
-import numpy as np
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from absl import logging
 from etils import epath
+from orbax.checkpoint import checkpoint_managers as policies
+
+from sr3_jax import parallel
+from sr3_jax.messages import first_line
 
 PARTS = ('params', 'ema', 'optimizer')
 
 
 class CheckpointError(ValueError):
   """One line: which checkpoint, what is wrong, what to do."""
+
+
+class Damaged(CheckpointError):
+  """One line: what of a checkpoint can't be read, or isn't what was written."""
 
 
 def folder(workdir: epath.PathLike) -> epath.Path:
@@ -29,19 +44,68 @@ def folder(workdir: epath.PathLike) -> epath.Path:
   return path if '://' in os.fspath(path) else path.resolve()
 
 
-def open_manager(workdir: epath.PathLike, *, keep: int) -> ocp.CheckpointManager:
-  """Manager of a run's checkpoints, for its one writer; the newest `keep` are kept."""
-  options = ocp.CheckpointManagerOptions(
-    max_to_keep=keep,
-    create=True,
-    enable_async_checkpointing=True,
-    cleanup_tmp_directories=True,  # of runs that were killed while saving
+@contextlib.contextmanager
+def open_manager(
+  workdir: epath.PathLike,
+  *,
+  keep: int,
+  keep_every: int = 0,
+  best: str = '',
+  lower_is_better: bool = False,
+) -> Iterator[ocp.CheckpointManager]:
+  """Manager of a run's checkpoints, for its one writer; all is written at the end.
+
+  Args:
+    workdir: of the run.
+    keep: the newest so many are kept.
+    keep_every: so are those at multiples of so many steps; 0 for none.
+    best: so is the best by this metric of those saved with metrics; '' for none.
+    lower_is_better: of that metric.
+
+  Raises:
+    CheckpointError: a checkpoint couldn't be written.
+  """
+  kept = [policies.LatestN(keep)]
+  if keep_every:
+    kept.append(policies.EveryNSteps(keep_every))
+  options: dict[str, Any] = {}
+  if best:
+    metric = lambda metrics: metrics[best]
+    kept.append(
+      policies.BestN(
+        get_metric_fn=metric,
+        reverse=lower_is_better,
+        n=1,
+        keep_checkpoints_without_metrics=False,
+      )
+    )
+    options = {'best_fn': metric, 'best_mode': 'min' if lower_is_better else 'max'}
+  manager = ocp.CheckpointManager(
+    folder(workdir),
+    options=ocp.CheckpointManagerOptions(
+      preservation_policy=policies.AnyPreservationPolicy(kept),
+      create=True,
+      enable_async_checkpointing=True,
+      cleanup_tmp_directories=True,  # of runs that were killed while saving
+      **options,
+    ),
   )
-  return ocp.CheckpointManager(folder(workdir), options=options)
+  try:
+    yield manager
+    with _written(manager):
+      manager.wait_until_finished()
+  finally:
+    # Closing tells again what has been told, and would hide it.
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
+      manager.close()
 
 
 def save(
-  manager: ocp.CheckpointManager, step: int, state: dict[str, Any], data: Any
+  manager: ocp.CheckpointManager,
+  step: int,
+  state: dict[str, Any],
+  data: Any,
+  metrics: dict[str, float] | None = None,
 ) -> None:
   """Starts writing a checkpoint; returns as soon as the state is copied.
 
@@ -49,45 +113,70 @@ def save(
     manager: from `open_manager`.
     step: number of training steps done.
     state: {'params', 'ema', 'optimizer'}: pytrees of arrays.
-    data: the Grain iterator.
+    data: the iterator whose position is kept.
+    metrics: of an evaluation at this step, if there was one.
+
+  Raises:
+    CheckpointError: this one or the one before couldn't be written.
   """
+  sums = {name: int(total) for name, total in _sums(state).items()}
   if jax.process_count() > 1:
-    # Every process holds the same copy: as NumPy, Orbax writes that of process 0.
-    state = jax.device_get(state)
+    # Where every process holds the same copy: as NumPy, Orbax writes that of process 0.
+    # Parts of arrays are written by those who have them.
+    mine = lambda a: jax.device_get(a) if a.is_fully_addressable else a
+    state = jax.tree.map(mine, state)
   parts = {name: ocp.args.StandardSave(state[name]) for name in PARTS}
-  manager.save(
-    step, args=ocp.args.Composite(**parts, data=grain.checkpoint.CheckpointSave(data))
+  args = ocp.args.Composite(
+    **parts, data=ocp.args.JsonSave(data.get_state()), sums=ocp.args.JsonSave(sums)
   )
+  with _written(manager):
+    manager.save(step, args=args, metrics=metrics)
 
 
 def restore(
   manager: ocp.CheckpointManager, state: dict[str, Any], data: Any
 ) -> tuple[int, dict[str, Any]]:
-  """Reads the newest checkpoint and sets the iterator to its position.
+  """Reads the newest good checkpoint and sets the iterator to its position.
+
+  Damaged ones are moved to WORKDIR/damaged, with a warning that says what was wrong.
 
   Args:
     manager: from `open_manager`; must hold a checkpoint.
-    state: like what was saved; leaves tell shapes and dtypes.
-    data: the Grain iterator to set.
+    state: like what was saved; leaves tell shapes, dtypes and where parts are to be
+      (`strategies`); neither devices nor processes need be those of the writer.
+    data: the iterator to set.
 
   Returns:
     The step and the state.
 
   Raises:
-    CheckpointError: it belongs to another network or optimizer.
+    CheckpointError: it belongs to another network or optimizer, or none is good.
   """
-  step = manager.latest_step()
-  parts = {name: ocp.args.StandardRestore(_abstract(state[name])) for name in PARTS}
-  args = ocp.args.Composite(**parts, data=grain.checkpoint.CheckpointRestore(data))
-  for name in PARTS:
-    _check_fits(manager.directory / str(step) / name, state[name])
-  with _explained(manager.directory / str(step)):
-    restored = manager.restore(step, args=args)
-  return step, {name: restored[name] for name in PARTS}
+  parts = {name: ocp.args.StandardRestore(state[name]) for name in PARTS}
+  args = ocp.args.Composite(
+    **parts, data=ocp.args.JsonRestore(), sums=ocp.args.JsonRestore()
+  )
+  for step in sorted(manager.all_steps(), reverse=True):
+    path, restored, damage = manager.directory / str(step), None, None
+    try:
+      for name in PARTS:
+        _check_fits(path / name, state[name])
+      restored = _checked(manager, step, args)
+    except Damaged as error:
+      damage = error
+    # One process may have met what others have not: all take the same.
+    if all(parallel.everywhere([damage is None])):
+      data.set_state(restored['data'])
+      return step, {name: restored[name] for name in PARTS}
+    _set_aside(manager, step, damage or 'another process could not read it')
+  raise CheckpointError(
+    f'{manager.directory}: no checkpoint here is good; those there were are in '
+    f'{manager.directory.parent / "damaged"}. Start anew, or bring back a copy'
+  )
 
 
 def load_ema(workdir: epath.PathLike, params: Any) -> tuple[int, Any]:
-  """Step and averaged weights of a run's newest checkpoint.
+  """Step and averaged weights of a run's newest good checkpoint.
 
   Args:
     workdir: of the run.
@@ -102,23 +191,87 @@ def load_ema(workdir: epath.PathLike, params: Any) -> tuple[int, Any]:
       f'{workdir}: no checkpoints here; train first, or check --workdir'
     )
   with ocp.CheckpointManager(path) as manager:
-    step = manager.latest_step()
-    if step is None:
+    steps = sorted(manager.all_steps(), reverse=True)
+    if not steps:
       raise CheckpointError(f'{path}: no complete checkpoint yet')
-    args = ocp.args.Composite(ema=ocp.args.StandardRestore(_abstract(params)))
-    _check_fits(path / str(step) / 'ema', params)
-    with _explained(path / str(step)):
-      return step, manager.restore(step, args=args)['ema']
+    args = ocp.args.Composite(
+      ema=ocp.args.StandardRestore(parallel.whole(params)), sums=ocp.args.JsonRestore()
+    )
+    for step in steps:
+      try:
+        _check_fits(path / str(step) / 'ema', params)
+        return step, _checked(manager, step, args)['ema']
+      except Damaged as error:
+        if step == steps[-1]:
+          raise CheckpointError(
+            f'{error}; no checkpoint here is good: bring back a copy, or train again'
+          ) from None
+        logging.warning('%s; the checkpoint before it is taken', error)
+  raise AssertionError
 
 
-def _abstract(tree: Any) -> Any:
-  """Shapes and dtypes: to the first device of one process, to NumPy in several."""
-  if jax.process_count() > 1:
-    return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
-  sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  return jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
-  )
+def _checked(manager: ocp.CheckpointManager, step: int, args: Any) -> Any:
+  """What a checkpoint holds, compared with its checksums.
+
+  Raises:
+    Damaged: it can't be read, or isn't what was written.
+  """
+  path = manager.directory / str(step)
+  with _explained(path):
+    restored = manager.restore(step, args=args)
+  read = {name: restored[name] for name in PARTS if name in restored}
+  for name, total in _sums(read).items():
+    if int(total) != restored['sums'].get(name):
+      raise Damaged(f'{path / name}: damaged: not the numbers that were written')
+  return restored
+
+
+def _set_aside(manager: ocp.CheckpointManager, step: int, reason: Any) -> None:
+  """Moves a damaged checkpoint out of the way, and says so."""
+  path = manager.directory / str(step)
+  place = manager.directory.parent / 'damaged'
+  if jax.process_index() == 0:
+    place.mkdir(parents=True, exist_ok=True)
+    there = {p.name for p in place.iterdir()}
+    names = (str(step), *(f'{step}.{i}' for i in range(1, 1000)))
+    target = place / next(name for name in names if name not in there)
+    logging.warning('%s; moved to %s, the one before it is taken', reason, target)
+    try:
+      path.rename(target)
+    except OSError as error:
+      raise CheckpointError(
+        f'{path}: damaged, and cannot be moved ({error.strerror}): move it away, and '
+        'the one before it is taken'
+      ) from None
+  parallel.barrier(f'set aside {step}')
+  manager.reload()
+
+
+@jax.jit
+def _sums(state: dict[str, Any]) -> dict[str, jax.Array]:
+  """A checksum of each part of a state: uint32 scalars.
+
+  Of the bits of all numbers, each times an odd number of its own, modulo 2^32: no
+  single change goes unnoticed, an exchange hardly ever, and neither the order of
+  addition nor the way in which arrays are split makes a difference.
+  """
+
+  def one(place, leaf):
+    if leaf.dtype.itemsize != 4:
+      leaf = leaf.astype(jnp.float32)
+    bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
+    number = jnp.uint32(2654435761 * (2 * place + 1) % 2**32)
+    for axis in range(bits.ndim):
+      number = number + 2 * jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * (
+        jnp.uint32(40503 + 2 * axis)
+      )
+    return jnp.sum(bits * number, dtype=jnp.uint32)
+
+  def part(tree):
+    totals = [one(i, leaf) for i, leaf in enumerate(jax.tree.leaves(tree))]
+    return functools.reduce(jnp.add, totals, jnp.uint32(0))
+
+  return {name: part(tree) for name, tree in state.items()}
 
 
 def _check_fits(path: epath.Path, tree: Any) -> None:
@@ -128,6 +281,7 @@ def _check_fits(path: epath.Path, tree: Any) -> None:
 
   Raises:
     CheckpointError: names an array that differs.
+    Damaged: it can't be read.
   """
 
   def shapes(tree):
@@ -148,20 +302,24 @@ def _check_fits(path: epath.Path, tree: Any) -> None:
       )
 
 
-class _explained:
+@contextlib.contextmanager
+def _explained(path: epath.Path) -> Iterator[None]:
   """Turns Orbax's pages about what it can't read into one line."""
+  try:
+    yield
+  except (ValueError, KeyError, EOFError, FileNotFoundError, NotADirectoryError) as e:
+    raise Damaged(f'{path}: damaged: {first_line(e)[:200]}') from None
 
-  def __init__(self, path: epath.Path):
-    self._path = path
 
-  def __enter__(self) -> None:
-    pass
-
-  def __exit__(self, kind, error, trace) -> None:
-    del kind, trace
-    if isinstance(error, ValueError | KeyError | FileNotFoundError):
-      first = str(error).strip().splitlines()[0][:200]
-      raise CheckpointError(
-        f'{self._path}: damaged; remove this step, and the one before is taken. Orbax '
-        f'says: {first}'
-      ) from None
+@contextlib.contextmanager
+def _written(manager: ocp.CheckpointManager) -> Iterator[None]:
+  """Turns what stands in the way of writing into one line."""
+  try:
+    yield
+  except (OSError, ValueError, RuntimeError) as error:
+    steps = manager.all_steps()
+    good = f'that of step {max(steps)} is good' if steps else 'there is no other'
+    raise CheckpointError(
+      f'{manager.directory}: a checkpoint could not be written; {good}. Is the disk '
+      f'full? Make room, and the same command goes on: {first_line(error)[:200]}'
+    ) from None

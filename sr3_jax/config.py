@@ -105,11 +105,18 @@ def get_config() -> ConfigDict:
   c.train.ema_decay = 0.9999  # less in the first tenth: 1 / (9 + steps done) is new
   c.train.log_every = 100  # steps
   c.train.init_from = ''  # a model folder or run whose weights a new run starts from
+  c.train.profile = ()  # first and last step of a trace in WORKDIR/profile; (): none
   c.train.tensorboard = False  # write events too; needs sr3_jax[tensorboard]
+
+  c.parallel = ConfigDict()
+  # 'pmap': every device has the whole state; 'fsdp': a part of it, for large networks.
+  c.parallel.strategy = 'pmap'
 
   c.checkpoint = ConfigDict()
   c.checkpoint.every_steps = 5_000
-  c.checkpoint.keep = 3
+  c.checkpoint.keep = 3  # the newest
+  c.checkpoint.keep_every = 0  # and those at multiples of so many steps; 0: none
+  c.checkpoint.keep_best = ''  # and the best by a metric of eval.every_steps; '': none
 
   c.eval = ConfigDict()
   c.eval.every_steps = 50_000  # 0: only at the end

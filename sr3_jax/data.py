@@ -90,11 +90,10 @@ class Cut:
 
 
 class Batches(grain.DatasetIterator):
-  """Iterator over batches; its state is the number of batches it has given.
+  """Iterator over batches; its state is how many examples all processes have had.
 
-  It is a Grain iterator, so `grain.checkpoint.CheckpointSave(batches)` and
-  `CheckpointRestore(batches)` put it into an Orbax checkpoint beside the model. A
-  state may be restored with another number of workers.
+  A state counts examples of the global stream, so it may be restored with another
+  number of workers, of processes, and with other batches.
 
   Attributes:
     skipped: name -> reason of every record so far that couldn't be used.
@@ -106,9 +105,11 @@ class Batches(grain.DatasetIterator):
     source: Source,
     cut: Cut,
     *,
+    batch_size: int,
     workers: int,
   ):
     super().__init__()
+    self._batch_size = batch_size  # of all processes
     self.skipped: dict[str, str] = {}
     self._batches = batches
     self._source = source
@@ -149,7 +150,8 @@ class Batches(grain.DatasetIterator):
     return len(self._batches)
 
   def get_state(self) -> dict[str, Any]:
-    return {'position': self._position, 'records': len(self._source)}
+    examples = self._position * self._batch_size
+    return {'examples': examples, 'records': len(self._source)}
 
   def set_state(self, state: dict[str, Any]) -> None:
     if state['records'] != len(self._source):
@@ -160,7 +162,14 @@ class Batches(grain.DatasetIterator):
         len(self._source),
       )
     self._stop()
-    self._position = state['position']
+    self._position = -(-state['examples'] // self._batch_size)
+    if skipped := self._position * self._batch_size - state['examples']:
+      logging.warning(
+        'The batch size changed since the checkpoint: %d example(s) are left out, so '
+        'that batches of %d begin where one ends.',
+        skipped,
+        self._batch_size,
+      )
 
   def start_prefetch(self) -> None:
     self._run().start_prefetch()
@@ -254,7 +263,8 @@ def train_batches(
   stream = grain.MapDataset.range(sys.maxsize).seed(seed).random_map(read)
   batches = stream.batch(batch_size, drop_remainder=True)
   mine = batches[process_index::process_count]
-  return Batches(mine, source, cut, workers=workers)
+  everybody = batch_size * process_count
+  return Batches(mine, source, cut, batch_size=everybody, workers=workers)
 
 
 def eval_batches(
@@ -300,7 +310,7 @@ def eval_batches(
   read = functools.partial(_eval_record, source=source, cut=cut, total=total, seed=seed)
   slots = grain.MapDataset.range(-(-total // step) * step).map(read)
   mine = slots.batch(batch_size)[process_index::process_count]
-  return Batches(mine, source, cut, workers=0)
+  return Batches(mine, source, cut, batch_size=step, workers=0)
 
 
 def eval_images(

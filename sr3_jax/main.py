@@ -7,6 +7,7 @@ modules that tests and notebooks import.
 import functools
 import importlib.util
 import os
+import signal
 import sys
 
 import jax
@@ -23,11 +24,14 @@ from sr3_jax import (
   hub,
   images,
   logs,
+  messages,
   modes,
   net_weights,
   parallel,
+  preemption,
   reference,
   sources,
+  strategies,
   summary,
   sweep,
   train,
@@ -63,6 +67,20 @@ flags.DEFINE_bool(
   'multihost',
   False,
   'This is one process of several (pod slice, SLURM): jax.distributed.initialize().',
+)
+flags.DEFINE_string(
+  'coordinator',
+  None,
+  'With --multihost where JAX does not find out by itself (it does on Cloud TPU, SLURM '
+  'and GKE): host:port of process 0.',
+)
+flags.DEFINE_integer('num_processes', None, 'With --coordinator: of all hosts.')
+flags.DEFINE_integer('process_id', None, 'With --coordinator: number of this one.')
+flags.DEFINE_integer(
+  'process_timeout',
+  100,
+  'With --multihost: seconds after which a process that is not heard of is taken for '
+  'dead, and all others end.',
 )
 flags.mark_flags_as_required(['config', 'workdir'])
 
@@ -119,7 +137,7 @@ def main(argv: list[str]) -> None:
   if FLAGS.workdir.startswith('gs://') and not importlib.util.find_spec('gcsfs'):
     fail("a workdir on gs:// needs gcsfs: pip install 'sr3_jax[gcs]'")
   if FLAGS.multihost:
-    jax.distributed.initialize()
+    join()
   parallel.keep_programs(FLAGS.cache)
   try:
     run(FLAGS.config, epath.Path(FLAGS.workdir), FLAGS.mode)
@@ -127,8 +145,29 @@ def main(argv: list[str]) -> None:
     fail(error)
   except OSError as error:
     fail(f'{error.filename or FLAGS.workdir}: {error.strerror or error}')
+  except preemption.Preempted as error:
+    print(f'{error}', file=sys.stderr)
+    sys.exit(128 + signal.SIGTERM)  # as of a program that SIGTERM ended
+  except jax.errors.JaxRuntimeError as error:
+    if jax.process_count() == 1:
+      raise
+    fail(
+      'another process ended, or was cut off; start all of them again, they go on from '
+      f'the newest checkpoint: {messages.first_line(error)[:200]}'
+    )
   except KeyboardInterrupt:
     fail('interrupted; the same command goes on from the newest checkpoint')
+
+
+def join() -> None:
+  """Makes this process one of several."""
+  given = (FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+  if any(value is not None for value in given) and None in given:
+    fail('--coordinator, --num_processes and --process_id go together')
+  try:
+    jax.distributed.initialize(*given, heartbeat_timeout_seconds=FLAGS.process_timeout)
+  except (ValueError, RuntimeError) as error:
+    fail(f'--multihost: {messages.first_line(error)}')
 
 
 def check(config: ConfigDict) -> None:
@@ -143,10 +182,31 @@ def check(config: ConfigDict) -> None:
     size = config.eval.image_size or config.data.image_size
     if size <= 2 * config.eval.border:
       raise ValueError(f'eval.border={config.eval.border} leaves nothing of {size}')
+    strategies.get_strategy(config.parallel.strategy)
+    check_retention(config)
     parallel.per_process(config.eval.batch_size)
     parallel.per_process(config.train.batch_size, parts=config.train.accumulate)
   except ValueError as error:
     fail(error)
+
+
+def check_retention(config: ConfigDict) -> None:
+  """Refuses to keep the best of checkpoints of which nothing is known.
+
+  Raises:
+    ValueError: an unknown metric, or evaluations and checkpoints that never meet.
+  """
+  name, every = config.checkpoint.keep_best, config.eval.every_steps
+  if not name:
+    return
+  known = [key for key, m in summary.METRICS.items() if m.better in ('higher', 'lower')]
+  if name not in known:
+    raise ValueError(f'no metric {name!r} for checkpoint.keep_best, only {known}')
+  if not every or every % config.checkpoint.every_steps:
+    raise ValueError(
+      f'checkpoint.keep_best needs eval.every_steps={every} to be a multiple of '
+      f'checkpoint.every_steps={config.checkpoint.every_steps}'
+    )
 
 
 def run(config: ConfigDict, workdir: epath.Path, mode: str) -> None:

@@ -25,9 +25,9 @@ _CPU_OPTIONS = {
 
 
 @functools.cache
-def compiler_options() -> dict[str, str]:
-  """XLA options that pay on this backend; none where the compiler lacks them."""
-  if jax.default_backend() != 'cpu':
+def compiler_options(platform: str | None = None) -> dict[str, str]:
+  """XLA options that pay on a platform, or here; none where the compiler lacks them."""
+  if (platform or jax.default_backend()) != 'cpu':
     return {}
   try:
     probe = jax.jit(lambda x: x + 1, compiler_options=_CPU_OPTIONS)
@@ -46,19 +46,24 @@ def keep_programs(folder: str) -> None:
 
 
 def pmap(
-  function: Callable[..., Any], donate_argnums: Sequence[int] = ()
+  function: Callable[..., Any],
+  donate_argnums: Sequence[int] = (),
+  devices: Sequence[Any] | None = None,
 ) -> Callable[..., Any]:
   """`jax.pmap` over all devices, compiled once per argument shapes with our options.
 
   Args:
     function: of per-device arrays; collectives go over AXIS.
     donate_argnums: arguments whose buffers the results may take over.
+    devices: to compile for, not to run on; None is all there are.
 
   Returns:
     The same function of `[D, ...]` arrays. `.lower(*args)` gives the lowered program,
     `.compiled(*args)` the compiled one.
   """
-  mapped = jax.pmap(function, axis_name=AXIS, donate_argnums=tuple(donate_argnums))
+  mapped = jax.pmap(
+    function, axis_name=AXIS, donate_argnums=tuple(donate_argnums), devices=devices
+  )
   programs: dict[Any, Any] = {}
 
   def compiled(*args):
@@ -66,7 +71,8 @@ def pmap(
     shapes = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
     if shapes not in programs:
       lowered = mapped.lower(*args)
-      programs[shapes] = lowered.compile(compiler_options=compiler_options())
+      options = compiler_options(devices[0].platform if devices else None)
+      programs[shapes] = lowered.compile(compiler_options=options)
     return programs[shapes]
 
   def call(*args):
@@ -143,6 +149,16 @@ def shard(batch: Any) -> Any:
   count = jax.local_device_count()
   split = lambda leaf: np.reshape(leaf, (count, -1, *leaf.shape[1:]))
   return put(jax.tree.map(split, batch))
+
+
+def whole(tree: Any) -> Any:
+  """Shapes and dtypes of whole arrays: on one device, or of NumPy in many processes."""
+  if jax.process_count() > 1:
+    return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
+  sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+  )
 
 
 def unreplicate(tree: Any) -> Any:

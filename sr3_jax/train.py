@@ -1,16 +1,12 @@
-"""Training: the state, the step, and a loop that reads top to bottom."""
+"""Training: a loop that reads top to bottom."""
 
 import functools
 import json
-import time
 from typing import Any
 
-import flax.struct
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import optax
 from absl import logging
 from etils import epath
 
@@ -22,108 +18,21 @@ from sr3_jax import (
   hub,
   images,
   logs,
+  monitor,
   parallel,
+  preemption,
   sources,
+  strategies,
   summary,
 )
 from sr3_jax.config import as_json
 from sr3_jax.restorer import Restorer
 from sr3_jax.sr3 import SR3
+from sr3_jax.train_step import TrainState, create_state, train_step
 
 
 class TrainingError(ValueError):
   """One line: why training stopped, and what to do."""
-
-
-class TrainState(flax.struct.PyTreeNode):
-  """Everything that changes in training, and what is needed to change it.
-
-  Nothing random is in it: the key of a step is a function of (seed, step).
-  """
-
-  step: jax.Array  # int32, updates done
-  params: Any
-  ema: Any  # running average of params: what sampling and evaluation use
-  opt_state: Any
-  model: SR3 = flax.struct.field(pytree_node=False)
-  tx: optax.GradientTransformation = flax.struct.field(pytree_node=False)
-  seed: int = flax.struct.field(pytree_node=False)
-  ema_decay: float = flax.struct.field(pytree_node=False)
-  accumulate: int = flax.struct.field(pytree_node=False)
-
-  def saved(self) -> dict[str, Any]:
-    """The parts that a checkpoint holds."""
-    return {'params': self.params, 'ema': self.ema, 'optimizer': self.opt_state}
-
-
-def make_optimizer(c: ml_collections.ConfigDict) -> optax.GradientTransformation:
-  """Adam with warm-up, then constant; optionally clipping and a decay at the end."""
-  warmup = max(c.warmup_steps, 1)  # the first step already moves
-  rate = optax.linear_schedule(c.learning_rate / warmup, c.learning_rate, warmup - 1)
-  if c.decay_steps:
-    decay = optax.cosine_decay_schedule(c.learning_rate, c.decay_steps)
-    rate = optax.join_schedules([rate, decay], [c.num_steps - c.decay_steps])
-  clip = optax.clip_by_global_norm(c.clip_norm) if c.clip_norm else optax.identity()
-  return optax.chain(clip, optax.adam(rate))
-
-
-def create_state(config: ml_collections.ConfigDict, model: SR3) -> TrainState:
-  """The state before the first step."""
-  params = model.init(jax.random.key(config.seed))
-  tx = make_optimizer(config.train)
-  return TrainState(
-    step=jnp.zeros((), jnp.int32),
-    params=params,
-    ema=jax.tree.map(jnp.copy, params),  # its own buffers: the state is donated
-    opt_state=tx.init(params),
-    model=model,
-    tx=tx,
-    seed=config.seed,
-    ema_decay=config.train.ema_decay,
-    accumulate=config.train.accumulate,
-  )
-
-
-def train_step(
-  state: TrainState, batch: dict[str, jax.Array], *, axis_name: str | None = None
-) -> tuple[TrainState, dict[str, jax.Array]]:
-  """One update: a pure function.
-
-  Args:
-    state: before the step.
-    batch: 'image', [B, H, W, C] as stored (this device's part), and 'label' if any.
-    axis_name: mapped axis of the devices, whose gradients are averaged; None for one.
-
-  Returns:
-    The state after the step; 'loss' and 'grad_norm' (before clipping), scalars.
-  """
-  size = batch['image'].shape[0]
-  first = jax.lax.axis_index(axis_name) * size if axis_name else 0
-  key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(size))
-
-  gradient = jax.value_and_grad(state.model.loss)
-  if state.accumulate > 1:
-    gradient = optax.microbatch(
-      gradient,
-      argnums=(1, 2),
-      microbatch_size=size // state.accumulate,
-      accumulator=optax.microbatching.AccumulationType.MEAN,
-    )
-  loss, grads = gradient(state.params, keys, batch)
-  if axis_name:
-    loss, grads = jax.lax.pmean((loss, grads), axis_name)
-
-  updates, opt_state = state.tx.update(grads, state.opt_state, state.params)
-  params = optax.apply_updates(state.params, updates)
-  # At most a ninth of the training so far is averaged: the first step copies, so that
-  # the random initial weights leave no trace, and short runs are not all beginning.
-  decay = jnp.minimum(state.ema_decay, state.step / (state.step + 9))
-  ema = optax.incremental_update(params, state.ema, 1.0 - decay)
-  state = state.replace(
-    step=state.step + 1, params=params, ema=ema, opt_state=opt_state
-  )
-  return state, {'loss': loss, 'grad_norm': optax.tree.norm(grads)}
 
 
 def training_data(config: ml_collections.ConfigDict) -> data.Batches:
@@ -183,22 +92,26 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
 
   Raises:
     TrainingError: the loss is not finite, or the finished run can't go on.
+    preemption.Preempted: SIGTERM came; everything is saved.
     sources.DataError, checkpoint.CheckpointError, hub.HubError: as they say.
   """
   c = config.train
   workdir = epath.Path(workdir)
   model = SR3.from_config(config)
   batches = training_data(config)
-  state = create_state(config, model)
-  num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+  strategy = strategies.get_strategy(config.parallel.strategy)
+  create = functools.partial(create_state, config, model)
+  shapes = jax.eval_shape(create)
+  num_params = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
   main_process = jax.process_index() == 0
 
-  with checkpoint.open_manager(workdir, keep=config.checkpoint.keep) as manager:
+  with _manager(config, workdir) as manager:
     step = 0
     if manager.latest_step() is not None:
-      step, saved = checkpoint.restore(manager, state.saved(), batches)
-      state = state.replace(
-        step=jnp.asarray(step, jnp.int32),
+      wanted = strategy.abstract(shapes.saved())
+      step, saved = checkpoint.restore(manager, wanted, batches)
+      state = shapes.replace(
+        step=np.int32(step),
         params=saved['params'],
         ema=saved['ema'],
         opt_state=saved['optimizer'],
@@ -206,12 +119,15 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
       if step >= c.num_steps:
         batches.close()
         logging.info('%s: already trained for %d steps', workdir, step)
-        return state
+        return strategy.fetch(strategy.place(state))
       logging.info('resuming from step %d', step)
+      state = strategy.place(state)
     elif c.init_from:
       _, params = hub.load_weights(c.init_from, model)
-      state = state.replace(params=params, ema=params)
+      state = strategy.place(create().replace(params=params, ema=params))
       logging.info('starting from the weights of %s', c.init_from)
+    else:
+      state = strategy.create(create)
     write_config(config, workdir)
     logging.info(
       '%s, %.2fM parameters, %d device(s); compiling, the first step takes a while',
@@ -220,10 +136,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
       jax.device_count(),
     )
     last_saved = step
-    state = parallel.replicate(state)
-    run_step = parallel.pmap(
-      functools.partial(train_step, axis_name=parallel.AXIS), donate_argnums=(0,)
-    )
+    run_step = strategy.compile(train_step)
     with (
       logs.MetricsWriter(
         workdir, resume_step=step, tensorboard=c.tensorboard, enabled=main_process
@@ -234,21 +147,24 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
         images_per_step=c.batch_size,
         enabled=main_process,
       ) as progress,
+      preemption.notices() as asked_to_go,
     ):
+      watch = monitor.Monitor(workdir, c.profile)
       window: list[dict[str, jax.Array]] = []
-      waited = 0.0
       while step < c.num_steps:
-        began = time.monotonic()
-        batch = parallel.shard(next(batches))
-        waited += time.monotonic() - began
+        with watch.doing('input'):
+          batch = strategy.shard(next(batches))
         if len(window) > 1:
           jax.block_until_ready(window[-2])  # one step runs, the next one waits
         state, metrics = run_step(state, batch)
-        window.append(metrics)
+        window.append(strategy.metrics(metrics))
         step += 1
-        progress.update(step, loss=parallel.unreplicate(window[-2:][0]['loss']))
+        progress.update(step, loss=window[-2:][0]['loss'])
+        watch.step(step)
 
+        leaving = asked_to_go(step)
         saving_due = step % config.checkpoint.every_steps == 0 or step == c.num_steps
+        saving_due |= leaving
         # At every checkpoint too: a resumed run then means over the same steps.
         if step % c.log_every == 0 or saving_due:
           losses, norms = _fetch(window)
@@ -258,31 +174,40 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
             loss=losses.mean(),
             grad_norm=norms.mean(),
             images_per_second=progress.images_per_second,
-            input_wait_seconds=waited / len(window),
+            input_wait_seconds=watch.waited() / len(window),
           )
-          window, waited = [], 0.0
-        every = config.eval.every_steps
-        if every and step % every == 0 and step < c.num_steps:
-          with progress.pause():
-            during_training(config, model, state, step, workdir, writer)
+          window = []
+        every, scores = config.eval.every_steps, None
+        if every and step % every == 0 and step < c.num_steps and not leaving:
+          with progress.pause(), watch.doing('evaluation'):
+            ema = strategy.fetch(state.ema)
+            scores = during_training(config, model, ema, step, workdir, writer)
         if saving_due:  # last: what a checkpoint lies behind is never done again
           writer.flush()
-          checkpoint.save(manager, step, parallel.unreplicate(state.saved()), batches)
+          with watch.doing('save'):
+            parts = strategy.saved(state.saved())
+            checkpoint.save(manager, step, parts, batches, scores)
           last_saved = step
+        if leaving and step < c.num_steps:
+          break
+      watch.close(step)
     batches.close()
-  return parallel.unreplicate(state)
+  if step < c.num_steps:
+    raise preemption.Preempted(
+      f'stopped by SIGTERM, saved at step {step}; the same command goes on from there'
+    )
+  return strategy.fetch(state)
 
 
 def during_training(
   config: ml_collections.ConfigDict,
   model: SR3,
-  state: TrainState,
+  ema: Any,
   step: int,
   workdir: epath.Path,
   writer: logs.MetricsWriter,
-) -> None:
-  """A quick look at the averaged weights on a few fixed held-out images."""
-  ema = parallel.unreplicate(state.ema)
+) -> dict[str, float]:
+  """A quick look at the averaged weights on a few fixed held-out images: scores."""
   batches = evaluation.evaluation_data(config, config.eval.num_images)
   result = evaluation.evaluate(
     model,
@@ -301,11 +226,25 @@ def during_training(
     images.write(workdir / 'progress' / f'{step:08d}.png', sheet)
     writer.write_image(step, 'samples', sheet)
     logging.info('step %d on held-out images:\n%s', step, summary.format_table(table))
+  return {name: float(value) for name, value in scores.items()}
+
+
+def _manager(config: ml_collections.ConfigDict, workdir: epath.Path) -> Any:
+  """The manager of the run's checkpoints, which keeps those that were asked for."""
+  c = config.checkpoint
+  lower = bool(c.keep_best) and summary.METRICS[c.keep_best].better == 'lower'
+  return checkpoint.open_manager(
+    workdir,
+    keep=c.keep,
+    keep_every=c.keep_every,
+    best=c.keep_best,
+    lower_is_better=lower,
+  )
 
 
 def _fetch(window: list[dict[str, jax.Array]]) -> tuple[np.ndarray, np.ndarray]:
   """Losses and gradient norms of the last steps, as float64 arrays."""
-  values = jax.device_get([parallel.unreplicate(m) for m in window])
+  values = jax.device_get(window)
   return tuple(np.array([v[k] for v in values], float) for k in ('loss', 'grad_norm'))
 
 

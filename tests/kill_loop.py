@@ -113,7 +113,7 @@ def contents(workdir: pathlib.Path) -> tuple[int, dict[str, np.ndarray], object]
     restored = manager.restore(step, args=ocp.args.Composite(**args))
   leaves = jax.tree_util.tree_leaves_with_path({name: restored[name] for name in PARTS})
   arrays = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-  (position,) = (workdir / 'checkpoints' / str(step) / 'data').glob('*.json')
+  position = workdir / 'checkpoints' / str(step) / 'data' / 'metadata'
   return step, arrays, json.loads(position.read_text())
 
 

@@ -6,53 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 import pytest
+from checkpoint_kit import (
+  assert_equal_trees,
+  make_batches,
+  make_state,
+  one_line,
+  save,
+  steps_in,
+)
 
-from sr3_jax import checkpoint, data, sources
-
-
-def make_state(scale: float, width: int = 4) -> dict:
-  """Parameters, their average and an optimizer, all different."""
-  values = np.arange(3 * width, dtype=np.float32).reshape(3, width) * scale
-  params = {'conv': {'kernel': jnp.asarray(values), 'bias': jnp.ones(width) * scale}}
-  ema = jax.tree.map(lambda p: p + 100, params)
-  return {'params': params, 'ema': ema, 'optimizer': optax.adam(1e-3).init(params)}
-
-
-def make_batches() -> data.Batches:
-  return data.train_batches(
-    sources.Photos('train'), batch_size=2, image_size=8, crop='random', flip=True
-  )
-
-
-def save(workdir, *steps: int, keep: int = 3) -> None:
-  """Checkpoints whose values tell their step, after as many batches."""
-  batches = make_batches()
-  with checkpoint.open_manager(workdir, keep=keep) as manager:
-    for done in range(1, steps[-1] + 1):
-      next(batches)
-      if done in steps:
-        checkpoint.save(manager, done, make_state(done), batches)
-  batches.close()
-
-
-def assert_equal_trees(one, other) -> None:
-  jax.tree.map(np.testing.assert_array_equal, one, other)
-  assert jax.tree.structure(one) == jax.tree.structure(other)
-
-
-def steps_in(workdir) -> list[int]:
-  # As a reader: a writer's manager clears torn checkpoints away in the background.
-  with ocp.CheckpointManager(checkpoint.folder(workdir)) as manager:
-    return sorted(manager.all_steps())
-
-
-def one_line(error: pytest.ExceptionInfo) -> str:
-  text = str(error.value)
-  assert '\n' not in text
-  assert len(text) < 500
-  return text
+from sr3_jax import checkpoint
 
 
 def test_state_and_data_come_back_together(tmp_path):
@@ -97,7 +61,8 @@ def test_without_checkpoints_the_message_says_what_to_do(tmp_path):
   assert str(tmp_path) in one_line(error)
   assert 'train first' in one_line(error)
   assert not list(tmp_path.iterdir())  # looking left nothing behind
-  checkpoint.open_manager(tmp_path, keep=1).close()
+  with checkpoint.open_manager(tmp_path, keep=1):
+    pass
   with pytest.raises(checkpoint.CheckpointError, match='no complete checkpoint'):
     checkpoint.load_ema(tmp_path, params)
 
@@ -165,16 +130,3 @@ def test_a_half_written_checkpoint_is_ignored_and_cleared_away(tmp_path):
   save(tmp_path, 3)
   assert not torn.exists()
   assert steps_in(tmp_path) == [1, 2, 3]
-
-
-@pytest.mark.parametrize('part', ['ema', 'ema/manifest.ocdbt'])
-def test_a_damaged_checkpoint_is_one_line(tmp_path, part):
-  save(tmp_path, 1)
-  path = tmp_path / 'checkpoints' / '1' / part
-  if path.is_dir():
-    shutil.rmtree(path)
-  else:
-    path.unlink()
-  with pytest.raises(checkpoint.CheckpointError, match='damaged; remove') as error:
-    checkpoint.load_ema(tmp_path, make_state(0)['params'])
-  one_line(error)

@@ -1,0 +1,174 @@
+"""What a run was doing, and for how long: answers to "why is it slow?" in the workdir.
+
+  timing/process_00000.json    seconds of steps, of waiting for data, saving, evaluating
+  heartbeat/process_00000.json when the process last did a step, and which
+  profile/                     a trace of some steps, for TensorBoard or Perfetto
+
+Every process writes its own files: a slow one among many stands out.
+"""
+
+import contextlib
+import math
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+from absl import logging
+from etils import epath
+
+from sr3_jax import logs
+
+# Seconds between two writings: often enough for a watchdog, too rare to be felt.
+HEARTBEAT, TIMING = 10.0, 60.0
+_BINS_AN_OCTAVE = 4
+
+
+class Histogram:
+  """Durations in bins of a fourth of an octave: any number of them in little room."""
+
+  def __init__(self):
+    self.count, self.total, self.longest = 0, 0.0, 0.0
+    self._bins: dict[int, int] = {}
+
+  def add(self, seconds: float) -> None:
+    """Counts one."""
+    place = math.ceil(_BINS_AN_OCTAVE * math.log2(max(seconds, 1e-6)))
+    self._bins[place] = self._bins.get(place, 0) + 1
+    self.count += 1
+    self.total += seconds
+    self.longest = max(self.longest, seconds)
+
+  def quantile(self, share: float) -> float:
+    """Seconds that this share of the durations does not exceed, to 19 %."""
+    left = share * self.count
+    for place in sorted(self._bins):
+      left -= self._bins[place]
+      if left <= 0:
+        return min(2 ** (place / _BINS_AN_OCTAVE), self.longest)
+    return self.longest
+
+  def as_json(self) -> dict[str, Any]:
+    """Sums, quantiles, and [upper edge in seconds, count] of every bin."""
+    edges = lambda place: round(2 ** (place / _BINS_AN_OCTAVE), 6)
+    return {
+      'count': self.count,
+      'seconds': round(self.total, 3),
+      'median': round(self.quantile(0.5), 6),
+      'p99': round(self.quantile(0.99), 6),
+      'longest': round(self.longest, 6),
+      'bins': [[edges(place), self._bins[place]] for place in sorted(self._bins)],
+    }
+
+
+class Monitor:
+  """Watches a training loop.
+
+  Args:
+    workdir: of the run.
+    profile: first and last step of a trace; none for no trace.
+  """
+
+  def __init__(self, workdir: epath.Path, profile: Sequence[int] = ()):
+    name = f'process_{jax.process_index():05d}.json'
+    self._timing = workdir / 'timing' / name
+    self._heartbeat = workdir / 'heartbeat' / name
+    self._trace = workdir / 'profile'
+    self._profile = tuple(profile) if jax.process_index() == 0 else ()
+    self._tracing = False
+    self._seconds: dict[str, Histogram] = {}
+    self._last_beat = self._last_write = -math.inf
+    self._waited = 0.0  # for data, since `waited` was asked
+    self._inside = 0.0  # what other things than the step took since its beginning
+    self._began = time.monotonic()
+
+  @contextlib.contextmanager
+  def doing(self, what: str) -> Iterator[None]:
+    """Times something that is not a step: 'input', 'save', 'evaluation'."""
+    began = time.monotonic()
+    if what != 'input':
+      self._beat(None, what)
+    try:
+      yield
+    finally:
+      took = time.monotonic() - began
+      self._seconds.setdefault(what, Histogram()).add(took)
+      self._inside += took
+      self._waited += took * (what == 'input')
+
+  def waited(self) -> float:
+    """Seconds of waiting for data since this was asked last."""
+    seconds, self._waited = self._waited, 0.0
+    return seconds
+
+  def step(self, step: int) -> None:
+    """Called after every step that was begun; the first includes compilation."""
+    now = time.monotonic()
+    kind = 'step' if 'first step' in self._seconds else 'first step'
+    self._seconds.setdefault(kind, Histogram()).add(now - self._began - self._inside)
+    self._began, self._inside = now, 0.0
+    if self._profile:
+      self._follow(step)
+    if now - self._last_beat > HEARTBEAT:
+      self._beat(step, 'training')
+    if now - self._last_write > TIMING:
+      self.write()
+
+  def _follow(self, step: int) -> None:
+    """Begins and ends the trace; a step that ends is followed by the next one's."""
+    first, last = self._profile
+    if not self._tracing and first - 1 <= step < last:
+      jax.profiler.start_trace(os.fspath(self._trace))
+      self._tracing = True
+    elif self._tracing and step >= last:
+      self._stop()
+
+  def _stop(self) -> None:
+    jax.profiler.stop_trace()
+    self._tracing = False
+    logging.info('a trace of steps %d to %d is in %s', *self._profile, self._trace)
+
+  def _beat(self, step: int | None, doing: str) -> None:
+    self._last_beat = time.monotonic()
+    self._heartbeat.parent.mkdir(parents=True, exist_ok=True)
+    logs.write_json(
+      self._heartbeat,
+      {
+        'time': time.time(),
+        'step': step,
+        'doing': doing,
+        'host': socket.gethostname(),
+        'pid': os.getpid(),
+      },
+    )
+
+  def write(self) -> None:
+    """Writes the durations so far, of this start of the run."""
+    self._last_write = time.monotonic()
+    self._timing.parent.mkdir(parents=True, exist_ok=True)
+    logs.write_json(
+      self._timing, {name: h.as_json() for name, h in self._seconds.items()}
+    )
+
+  def close(self, step: int) -> None:
+    """The end of a run, or of its part."""
+    if self._tracing:
+      self._stop()
+    self._beat(step, 'ended')
+    self.write()
+    if 'step' in self._seconds:
+      logging.info('%s', self.summary())
+
+  def summary(self) -> str:
+    """Where the time went, in a line."""
+    total = sum(h.total for h in self._seconds.values()) or 1.0
+    shares = ', '.join(
+      f'{name} {h.total / total:.1%}' for name, h in self._seconds.items()
+    )
+    step = self._seconds.get('step', Histogram())
+    return (
+      f'time: {shares}; a step took {step.quantile(0.5):.3g} s (median), '
+      f'{step.quantile(0.99):.3g} s (99 %)'
+    )

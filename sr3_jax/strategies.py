@@ -1,0 +1,241 @@
+"""How a training step is spread over devices: `pmap` or `fsdp`.
+
+Both split the batch. `pmap` keeps a copy of the whole state on every device; `fsdp`
+(ZeRO's third stage, arXiv:1910.02054) keeps a part of it on each: of the parameters,
+their average and what the optimizer remembers. Weights are gathered for a step's
+arithmetic, gradients are summed and scattered, and every device updates its part. The
+same seed and batches give the same numbers in both, up to rounding.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from sr3_jax import parallel
+
+# Smaller arrays are on every device: biases, scales of normalisation. To gather one of
+# them is all waiting.
+SMALL = 2**13  # elements
+
+Step = Callable[..., tuple[Any, dict[str, jax.Array]]]
+
+
+class Replicated:
+  """`pmap`: every device has the whole state and a part of the batch.
+
+  Args:
+    devices: None for all there are; others only to compile for them.
+  """
+
+  def __init__(self, devices: Sequence[Any] | None = None):
+    self._devices = devices
+
+  def create(self, make: Callable[[], Any]) -> Any:
+    """A state made by a function without arguments, on all devices."""
+    return self.place(make())
+
+  def abstract(self, state: Any) -> Any:
+    """What a checkpoint of a state is read as."""
+    return parallel.whole(state)
+
+  def place(self, state: Any) -> Any:
+    """A state that was read as `abstract` says, on all devices."""
+    return parallel.replicate(state)
+
+  def shard(self, batch: Any) -> Any:
+    """This process's part of a batch, [B, ...], on its devices."""
+    return parallel.shard(batch)
+
+  def fetch(self, tree: Any) -> Any:
+    """Whole arrays of a state, on one device of this process."""
+    return parallel.unreplicate(tree)
+
+  def metrics(self, tree: Any) -> Any:
+    """What a step says of itself: the same on all devices."""
+    return parallel.unreplicate(tree)
+
+  def saved(self, state: Any) -> Any:
+    """What a checkpoint is written of."""
+    return parallel.unreplicate(state)
+
+  def compile(self, step: Step) -> Step:
+    """`train_step.train_step` over all devices; it takes over the state's buffers."""
+    mapped = functools.partial(step, axis_name=parallel.AXIS)
+    return parallel.pmap(mapped, donate_argnums=(0,), devices=self._devices)
+
+
+class Sharded:
+  """`fsdp`: every device has a part of the state and a part of the batch.
+
+  Args:
+    devices: None for all there are; others only to compile for them.
+  """
+
+  def __init__(self, devices: Sequence[Any] | None = None):
+    devices = jax.devices() if devices is None else devices
+    # An axis for each prime factor of their number: arrays none of whose sides they all
+    # divide are split along several.
+    factors = _prime_factors(len(devices))
+    self._axes = tuple(f'split{i}' for i in range(len(factors)))
+    self._mesh = Mesh(np.array(devices).reshape(factors), self._axes)
+
+  def spec(self, shape: Sequence[int]) -> PartitionSpec:
+    """How an array of a state is split."""
+    return split(shape, dict(self._mesh.shape))
+
+  def _specs(self, tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: self.spec(leaf.shape), tree)
+
+  def _shardings(self, tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: self._sharding(self.spec(leaf.shape)), tree)
+
+  def _sharding(self, spec: PartitionSpec) -> NamedSharding:
+    return NamedSharding(self._mesh, spec)
+
+  def create(self, make: Callable[[], Any]) -> Any:
+    """A state made by a function without arguments: nowhere is all of it."""
+    shardings = self._shardings(jax.eval_shape(make))
+    return jax.jit(make, out_shardings=shardings)()
+
+  def abstract(self, state: Any) -> Any:
+    """What a checkpoint of a state is read as: by every device its part."""
+    shape = lambda leaf, sharding: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=sharding
+    )
+    return jax.tree.map(shape, state, self._shardings(state))
+
+  def place(self, state: Any) -> Any:
+    """A state, whole or as `abstract` says, with every device's part on it."""
+
+    def one(leaf, sharding):
+      if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+        return leaf
+      whole = np.asarray(leaf)
+      return jax.make_array_from_callback(whole.shape, sharding, lambda i: whole[i])
+
+    return jax.tree.map(one, state, self._shardings(state))
+
+  def shard(self, batch: Any) -> Any:
+    """This process's part of a batch, [B, ...], on its devices."""
+    sharding = self._sharding(PartitionSpec(self._axes))
+    put = functools.partial(jax.make_array_from_process_local_data, sharding)
+    return jax.tree.map(put, batch)
+
+  def fetch(self, tree: Any) -> Any:
+    """Whole arrays of a state, on one device of this process; all processes ask."""
+    whole = self._sharding(PartitionSpec())
+    gathered = jax.jit(lambda tree: tree, out_shardings=whole)(tree)
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), gathered)
+
+  def metrics(self, tree: Any) -> Any:
+    """What a step says of itself: the same on all devices."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+  def saved(self, state: Any) -> Any:
+    """What a checkpoint is written of: every process writes what it has."""
+    return state
+
+  def compile(self, step: Step) -> Step:
+    """`train_step.train_step` over all devices; it takes over the state's buffers."""
+    return jax.jit(
+      functools.partial(step, spread=self._spread),
+      donate_argnums=(0,),
+      compiler_options=parallel.compiler_options(self._mesh.devices.flat[0].platform),
+    )
+
+  def _spread(self, gradients: Callable[..., Any]) -> Callable[..., Any]:
+    """`gradients` of one device's examples -> their mean over all devices."""
+
+    def spread(params, step, batch):
+      specs = self._specs(params)
+
+      def gather(params):
+        return jax.tree.map(_gather, params, specs)
+
+      def local(params, step, batch):
+        loss, grads = gradients(
+          params, step, batch, axis_name=self._axes, gather=gather
+        )
+        mean = functools.partial(_mean, axes=self._axes)
+        return jax.lax.pmean(loss, self._axes), jax.tree.map(mean, grads, specs)
+
+      return jax.shard_map(
+        local,
+        mesh=self._mesh,
+        in_specs=(specs, PartitionSpec(), PartitionSpec(self._axes)),
+        out_specs=(PartitionSpec(), specs),
+        check_vma=False,  # else JAX would sum gradients where it finds it right
+      )(params, step, batch)
+
+    return spread
+
+
+STRATEGIES = {'pmap': Replicated, 'fsdp': Sharded}
+
+
+def get_strategy(name: str, devices: Sequence[Any] | None = None) -> Any:
+  """A strategy by its name in `config.parallel.strategy`.
+
+  Raises:
+    ValueError: an unknown name.
+  """
+  if name not in STRATEGIES:
+    known = ', '.join(STRATEGIES)
+    raise ValueError(f'unknown parallel.strategy {name!r}; known: {known}')
+  return STRATEGIES[name](devices)
+
+
+def split(shape: Sequence[int], axes: Mapping[str, int]) -> PartitionSpec:
+  """Which axes of a mesh split which axes of an array.
+
+  All of them the longest axis that they divide; where there is none, one after the
+  other the longest axis that it divides. Small arrays are not split.
+
+  Args:
+    shape: of the array.
+    axes: names and sizes of the mesh's.
+  """
+  if math.prod(shape) < SMALL:
+    return PartitionSpec()
+  left, taken = list(shape), [()] * len(shape)
+  longest_first = lambda: sorted(range(len(shape)), key=lambda i: -left[i])
+  for names in (tuple(axes), *((name,) for name in axes)):
+    size = math.prod(axes[name] for name in names)
+    free = not any(name in used for used in taken for name in names)
+    place = next((i for i in longest_first() if left[i] % size == 0), None)
+    if free and place is not None:
+      taken[place] += names
+      left[place] //= size
+  return PartitionSpec(*(names or None for names in taken))
+
+
+def _gather(leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
+  """A whole array of one device's part. Its gradient is summed and scattered."""
+  for axis, names in enumerate(spec):
+    if names is not None:
+      leaf = jax.lax.all_gather(leaf, names, axis=axis, tiled=True)
+  return leaf
+
+
+def _mean(grad: jax.Array, spec: PartitionSpec, axes: Sequence[str]) -> jax.Array:
+  """The mean over all devices of a gradient that is summed over some axes already."""
+  # A single name stands without a tuple around it.
+  summed = {
+    n for names in spec for n in ((names,) if isinstance(names, str) else names or ())
+  }
+  rest = tuple(name for name in axes if name not in summed)
+  return (jax.lax.psum(grad, rest) if rest else grad) / jax.lax.axis_size(axes)
+
+
+def _prime_factors(number: int) -> list[int]:
+  factors, rest = [], number
+  for prime in range(2, number + 1):
+    while rest % prime == 0:
+      factors.append(prime)
+      rest //= prime
+  return factors or [1]
