@@ -18,6 +18,9 @@ os.environ['XLA_FLAGS'] = (
 import jax
 import pytest
 
+# Checks in these fail as readably as in test modules.
+pytest.register_assert_rewrite('html_page', 'hub_kit', 'study_browser', 'upscale_kit')
+
 # A silent broadcast between ranks is nearly always a bug.
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
@@ -81,3 +84,12 @@ def trained(compile_cache, tmp_path_factory) -> Run:
     state = train.train(config, workdir)
     note(steps[0], names)
   return Run(config, workdir, state, compiled)
+
+
+@pytest.fixture(scope='session')
+def hub_models(tmp_path_factory):
+  """The run and the model folder of tests/hub_kit.py, made once. Read only."""
+  import hub_kit
+
+  make = tmp_path_factory.mktemp
+  return hub_kit.make(make('runs') / 'run', make('models') / 'photos4x')

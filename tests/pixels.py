@@ -3,6 +3,7 @@
 import numpy as np
 
 
-def noise(height, width, channels=3):
+def noise(height, width, channels=3, dtype=np.uint8):
   rng = np.random.default_rng(0)
-  return rng.integers(0, 256, (height, width, channels), dtype=np.uint8)
+  top = np.iinfo(dtype).max + 1
+  return rng.integers(0, top, (height, width, channels), dtype=dtype)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_sr3 import keys, photos, tiny, to_float
+from sr3_kit import keys, photos, tiny, to_float
 
 from sr3_jax import diffusion
 from sr3_jax.sr3 import SR3

@@ -1,4 +1,4 @@
-"""Conversion of PyTorch weights: sizes as published, refusals, files.
+"""Conversion of PyTorch weights: sizes as published, the command, files.
 
 That a converted network computes the same: test_janspiry.py and test_guided.py.
 """
@@ -15,21 +15,12 @@ import numpy as np
 import originals
 import pytest
 import safetensors.numpy
+from convert_kit import BETAS, GIVEN, HEADS, JANSPIRY, zeros
 
 from sr3_jax import convert, hub
 from sr3_jax.sr3 import SR3
 
-JANSPIRY = originals.janspiry_shapes(8, (1, 2), 1, (1,))
-GUIDED = originals.guided_shapes(32, (1, 2), 1, (1,))
-BETAS = np.linspace(1e-4, 2e-2, 20)
 FLAGS = ['--groups=4', '--scale=4', '--image_size=16']
-GIVEN = {'groups': 4, 'scale': 4, 'image_size': 16}
-HEADS = {'num_heads': 4, 'scale': 4, 'image_size': 16}
-
-
-def _zeros(shapes):
-  """Tensors of these shapes that take no memory."""
-  return {k: np.broadcast_to(np.float32(0), shape) for k, shape in shapes.items()}
 
 
 def _full_state():
@@ -77,7 +68,7 @@ def _full_state():
 )
 def test_released_files(preset, shapes, tensors, parameters, multiple):
   """Names and sizes as the originals count them; the network is the preset's."""
-  config, params = convert.convert(_zeros(shapes), preset)
+  config, params = convert.convert(zeros(shapes), preset)
   leaves = jax.tree.leaves(params)
   assert (len(leaves), sum(leaf.size for leaf in leaves)) == (tensors, parameters)
   assert all(leaf.dtype == np.float32 for leaf in leaves)
@@ -93,7 +84,7 @@ def test_released_files(preset, shapes, tensors, parameters, multiple):
 def test_what_the_files_do_not_say():
   """Groups, noise levels and samplers of the originals' own settings."""
   shapes = originals.janspiry_shapes(64, (1, 2, 4, 8, 16), 1, ())
-  config, _ = convert.convert(_zeros(shapes), '64_512')
+  config, _ = convert.convert(zeros(shapes), '64_512')
   assert config.model.groups == 16
   d, s = config.diffusion, config.sampler
   assert (d.num_levels, d.start, d.end, d.loss) == (2000, 1e-6, 1e-2, 'l1')
@@ -102,7 +93,7 @@ def test_what_the_files_do_not_say():
   assert config.model.upsampling == 'bicubic'
 
   shapes = originals.guided_shapes(32, (1, 2), 1, (1,), 7)
-  config, _ = convert.convert(_zeros(shapes), **HEADS)
+  config, _ = convert.convert(zeros(shapes), **HEADS)
   d, s = config.diffusion, config.sampler
   assert (d.num_levels, d.start, d.end, d.loss) == (1000, 1e-4, 2e-2, 'l2')
   assert (s.name, s.num_steps, s.clip) == ('ddpm_learned', 250, True)
@@ -110,14 +101,14 @@ def test_what_the_files_do_not_say():
   assert (config.model.upsampling, config.model.num_classes) == ('bilinear', 7)
 
   shapes = originals.guided_shapes(32, (1, 2), 1, (1,), outputs=3)
-  config, _ = convert.convert(_zeros(shapes), **HEADS)
+  config, _ = convert.convert(zeros(shapes), **HEADS)
   assert not config.diffusion.learned_variance and config.sampler.name == 'ddpm'
   assert config.model.num_classes == 0
 
 
 def test_a_number_given_goes_before_the_presets():
   shapes = originals.janspiry_shapes(64, (1, 2, 4, 8, 8), 2, (3,), affine=True)
-  config, _ = convert.convert(_zeros(shapes), '16_128', scale=4)
+  config, _ = convert.convert(zeros(shapes), '16_128', scale=4)
   assert (config.task.scale, config.model.groups, config.model.affine) == (4, 32, True)
 
 
@@ -129,7 +120,7 @@ def test_architecture_is_read_from_the_tensors(levels, blocks, attention):
     (8, originals.janspiry_shapes, {'groups': 8}),
     (32, originals.guided_shapes, {'num_heads': 2}),
   ):
-    tensors = _zeros(shapes(width, levels, blocks, attention))
+    tensors = zeros(shapes(width, levels, blocks, attention))
     config, _ = convert.convert(tensors, **hidden, scale=4, image_size=40)
     found = SR3.from_config(config).network
     assert (found.channels, found.num_blocks) == (width, blocks)
@@ -146,158 +137,6 @@ def test_noise_levels_come_from_the_file():
   gammas = SR3.from_config(config).gammas
   np.testing.assert_allclose(gammas[1:], np.cumprod(1 - BETAS), rtol=1e-12)
   assert config.sampler.num_steps == 20
-
-
-# -------------------------------------------------------------------- refusals
-
-
-def _renamed(shapes, pattern, by):
-  return {re.sub(pattern, by, name): shape for name, shape in shapes.items()}
-
-
-REFUSED = {
-  'ddpm': (
-    _renamed(JANSPIRY, 'noise_level_mlp', 'time_mlp'),
-    GIVEN,
-    'DDPM variant .ddpm_modules',
-  ),
-  'unconditional': (
-    originals.janspiry_shapes(8, (1, 2), 1, (1,), inputs=3),
-    GIVEN,
-    'takes 3 channels, not 6.*unconditional generator, with no input to upscale',
-  ),
-  'grey': (
-    originals.janspiry_shapes(8, (1, 2), 1, (1,), inputs=2),
-    GIVEN,
-    'takes 2 channels, not 6',
-  ),
-  'unknown': ({'fc.weight': (3, 3)}, {}, 'unknown network, with fc.weight; known'),
-  'empty': ({}, {}, 'unknown network'),
-  'ours': ({'downs_0/kernel': (3, 3, 6, 8)}, {}, 'model of sr3_jax already'),
-  'missing': (
-    {k: v for k, v in JANSPIRY.items() if k != 'mid.0.attn.out.bias'},
-    GIVEN,
-    '1 missing: mid_0_attention/out/bias$',
-  ),
-  'left over': (
-    JANSPIRY | {f'ema.{i}.weight': (4,) for i in range(9)},
-    GIVEN,
-    '9 left over: ema.0.weight, .*, ema.4.weight and 4 more$',
-  ),
-  'a second middle': (
-    JANSPIRY | {'mid.1.attn.qkv.weight': (48, 16, 1, 1)},
-    GIVEN,
-    '1 left over: mid.1.attn.qkv.weight$',
-  ),
-  'shape': (
-    JANSPIRY | {'final_conv.block.3.weight': (4, 8, 3, 3)},
-    GIVEN,
-    r'1 of another shape: final_conv.block.3.weight \[4, 8, 3, 3\]$',
-  ),
-  'no blocks': (
-    {k: v for k, v in JANSPIRY.items() if k[:5] != 'downs' or k[:7] == 'downs.0'},
-    GIVEN,
-    'residual blocks of widths',
-  ),
-  'uneven': (
-    JANSPIRY | {'downs.3.res_block.block1.block.3.weight': (12, 8, 3, 3)},
-    GIVEN,
-    r'widths \[\[8\], \[12\]\].*a multiple of 8',
-  ),
-  'absurd': (JANSPIRY | {'downs.0.weight': (0, 6)}, GIVEN, '.'),
-  'flat': (JANSPIRY | {'downs.0.weight': ()}, GIVEN, '.'),
-  'facts': (
-    JANSPIRY,
-    {'scale': 4},
-    'no tensor tells --groups, --image_size: give them, or a --preset$',
-  ),
-  'groups': (JANSPIRY, GIVEN | {'groups': 3}, '3 groups do not divide the 8 of'),
-  'side': (JANSPIRY, GIVEN | {'image_size': 18, 'scale': 2}, None),
-  'odd side': (JANSPIRY, GIVEN | {'image_size': 20, 'scale': 3}, 'size of 20 does not'),
-  'heads': (JANSPIRY, GIVEN | {'num_heads': 4}, 'where --num_heads means nothing'),
-  'preset': (
-    JANSPIRY,
-    {'preset': '16_128'},
-    r'not the network of --preset=16_128: channels 8 where that has 64, multipliers '
-    r'\(1, 2\) where.*instead of it give --groups, --scale, --image_size$',
-  ),
-  'foreign preset': (
-    JANSPIRY,
-    {'preset': '64_256_upsampler'},
-    'not the network.*it is of Janspiry',
-  ),
-  'guided heads': (GUIDED, HEADS | {'num_heads': 5}, '5 heads do not divide the 64'),
-  'guided groups': (GUIDED, HEADS | {'groups': 32}, 'where --groups means nothing'),
-  'guided facts': (GUIDED, {}, 'no tensor tells --num_heads, --scale, --image_size'),
-  'guided generator': (
-    GUIDED | {'input_blocks.0.0.weight': (32, 3, 3, 3)},
-    HEADS,
-    'takes 3 channels, not 6.*not one of the upsamplers',
-  ),
-  'guided convolutions': (
-    GUIDED | {'input_blocks.2.0.op.weight': (32, 32, 3, 3)},
-    HEADS,
-    'only networks made with --resblock_updown True',
-  ),
-  'guided addition': (
-    GUIDED | {'input_blocks.1.0.emb_layers.1.weight': (32, 128)},
-    HEADS,
-    'only networks made with --use_scale_shift_norm True',
-  ),
-  'guided one level': (originals.guided_shapes(32, (1,), 1, ()), HEADS, 'one level'),
-  'guided widths': (
-    originals.guided_shapes(32, (1, 2), 1, (1,))
-    | {'input_blocks.3.0.in_layers.2.weight': (40, 32, 3, 3)},
-    HEADS,
-    'not multiples of 32 channels',
-  ),
-  'guided missing': (
-    {k: v for k, v in GUIDED.items() if k != 'middle_block.1.qkv.bias'},
-    HEADS,
-    '1 missing: middle_1/qkv/bias$',
-  ),
-}
-
-
-@pytest.mark.parametrize('case', REFUSED)
-def test_refusals(case):
-  shapes, given, words = REFUSED[case]
-  if words is None:  # next to a refused one, one that is fine
-    assert convert.convert(_zeros(shapes), **given)
-    return
-  with pytest.raises(convert.WeightsError, match=words) as error:
-    convert.convert(_zeros(shapes), **given)
-  assert '\n' not in str(error.value)
-
-
-def test_the_likely_preset_is_named():
-  shapes = originals.janspiry_shapes(64, (1, 2, 4, 8, 16), 1, ())
-  with pytest.raises(convert.WeightsError, match=r'those of --preset=64_512\)$'):
-    convert.convert(_zeros(shapes))
-
-
-@pytest.mark.parametrize(
-  ('betas', 'words'),
-  [
-    (np.linspace(1e-2, 0.1, 20) ** 2, '20 betas, 0.0001 to 0.01, do not lie on a line'),
-    (1 / np.arange(20, 0, -1), 'no noise schedule'),  # the last one is 1
-    (np.zeros(20), 'no noise schedule'),
-    (np.full(20, np.nan), 'no noise schedule'),
-    (BETAS[:1], 'no noise schedule'),
-    (BETAS[None], 'no noise schedule'),
-  ],
-)
-def test_other_schedules_are_refused(betas, words):
-  tensors = _zeros(JANSPIRY) | {'betas': np.float32(betas)}
-  with pytest.raises(convert.WeightsError, match=words):
-    convert.convert(tensors, **GIVEN)
-
-
-def test_numbers_that_are_none_are_refused():
-  state = originals.random_state(JANSPIRY)
-  state['mid.0.attn.out.bias'][3] = np.inf
-  with pytest.raises(convert.WeightsError, match=r'^mid.0.attn.out.bias holds values'):
-    convert.convert(state, **GIVEN)
 
 
 # ----------------------------------------------------------------------- command

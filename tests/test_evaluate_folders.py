@@ -1,121 +1,21 @@
 """`python -m sr3_jax.evaluate` on real 8-bit files of two sizes, as a user calls it."""
 
 import json
-import pathlib
 
+import evaluate_kit
 import numpy as np
 import PIL.Image
 import pytest
 import scipy.linalg
-import skimage.data
 import tiny_nets
+from evaluate_kit import NAMES, SIZES, arguments, load
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from sr3_jax import (
-  classifier,
-  evaluate,
-  feature_nets,
-  images,
-  net_weights,
-  report_data,
-)
+from sr3_jax import classifier, evaluate, feature_nets, images, net_weights, report_data
 from sr3_jax.scoring import Scorer
 
-SIZES = [(24, 24)] * 5 + [(20, 16)] * 3  # height, width; four times the inputs
-NAMES = [*'abcde', 'sub/f', 'sub/g', 'sub/h']
-LOADERS = {
-  'inception': lambda: tiny_nets.inception(),
-  'lpips_vgg': lambda: tiny_nets.lpips('lpips_vgg'),
-}
-
-
-def crop(place: int, height: int, width: int) -> PIL.Image.Image:
-  """A part of a photograph, without its darkest and brightest levels."""
-  photo = skimage.data.astronaut()[40 * place : 40 * place + 4 * height, 150:]
-  small = PIL.Image.fromarray(photo[:, : 4 * width]).resize((width, height))
-  return small.point(lambda level: 40 + level * 0.7)
-
-
-@pytest.fixture(scope='module')
-def folders(tmp_path_factory) -> pathlib.Path:
-  """truth/, small/ (inputs), mine/ (noise, PNG), theirs/ (JPEG), labels and a network.
-
-  One truth is alone, one of mine is broken.
-  """
-  root = tmp_path_factory.mktemp('folders')
-  noise = np.random.default_rng(0)
-  save = lambda image, name: (
-    (root / name).parent.mkdir(parents=True, exist_ok=True),
-    image.save(root / name),
-  )
-  for place, (name, size) in enumerate(zip(NAMES, SIZES, strict=True)):
-    truth = crop(place, *size)
-    low = truth.resize((size[1] // 4, size[0] // 4), PIL.Image.Resampling.BICUBIC)
-    mine = np.asarray(truth, float) + noise.normal(0, 4 + 3 * place, (*size, 3))
-    save(truth, f'truth/{name}.png')
-    save(low, f'small/{name}.png')
-    save(
-      PIL.Image.fromarray(np.clip(mine, 0, 255).astype(np.uint8)), f'mine/{name}.png'
-    )
-    save(truth, f'theirs/{name}.jpg')
-  save(crop(2, 24, 24), 'truth/alone.png')
-  for folder in ('truth', 'small', 'theirs'):
-    save(crop(3, 24, 24), f'{folder}/broken.png')
-  (root / 'mine' / 'broken.png').write_bytes(b'broken')
-  (root / 'labels.txt').write_text(
-    ''.join(f'{name} {i % 7}\n' for i, name in enumerate(NAMES)) + '\nnobody 1\n'
-  )
-  return root
-
-
-@pytest.fixture(scope='module')
-def network(folders) -> pathlib.Path:
-  """Seven classes from the mean colour, as ONNX."""
-  onnx = pytest.importorskip('onnx')
-  pytest.importorskip('onnxruntime')
-  helper, types = onnx.helper, onnx.TensorProto
-  matrix = np.random.default_rng(3).normal(size=(3, 7)).astype(np.float32)
-  graph = helper.make_graph(
-    [
-      helper.make_node('ReduceMean', ['x', 'axes'], ['pooled'], keepdims=0),
-      helper.make_node('MatMul', ['pooled', 'matrix'], ['classes']),
-    ],
-    'tiny',
-    [helper.make_tensor_value_info('x', types.FLOAT, ['b', 3, 16, 16])],
-    [helper.make_tensor_value_info('classes', types.FLOAT, None)],
-    [
-      helper.make_tensor('axes', types.INT64, [2], [2, 3]),
-      helper.make_tensor('matrix', types.FLOAT, matrix.shape, matrix.ravel()),
-    ],
-  )
-  model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)])
-  model.ir_version = 10
-  onnx.save(model, folders / 'net.onnx')
-  return folders / 'net.onnx'
-
-
-def load(name, folder):
-  """Tiny networks in the place of two; the weights of the third are missing."""
-  if name not in LOADERS:
-    raise net_weights.WeightsMissing(f'{name}: download them')
-  return LOADERS[name]()
-
-
-@pytest.fixture
-def tiny_networks(monkeypatch):
-  monkeypatch.setattr(feature_nets, 'load', load)
-
-
-def arguments(folders, report='report', *more: str) -> list[str]:
-  return [
-    f'--truth={folders / "truth"}',
-    '--outputs',
-    str(folders / 'mine'),
-    f'other one={folders / "theirs"}',
-    f'--report={folders / report}',
-    '--cache=',
-    *more,
-  ]
+folders, network = evaluate_kit.folders, evaluate_kit.network
+tiny_networks = evaluate_kit.tiny_networks
 
 
 @pytest.fixture(scope='module')
@@ -357,94 +257,3 @@ def test_a_reference_folder_is_measured_once(
   fid = frechet(of(pixels(folders, 'mine')), whole)
   value = found[0]['table']['mine']['fid']['value']
   np.testing.assert_allclose(value, fid, rtol=2e-2, atol=1e-4)
-
-
-MISTAKES = {
-  'no truth': (['--truth={}/nowhere'], 'nowhere: no such folder'),
-  'border': (['--border=8'], '--border=8 leaves nothing of images of 16 pixels'),
-  'negative border': (['--border=-1'], '--border=-1 is too small'),
-  'batch': (['--batch_size=0'], '--batch_size=0 is too small'),
-  'no labels': (['--classifier=net.onnx'], 'belong together'),
-  'no such labels': (['--classifier={}/net.onnx', '--labels={}/no.txt'], 'no.txt: No'),
-  'no such network': (['--classifier={}/x.onnx', '--labels={}/labels.txt'], 'x.onnx'),
-  'no ONNX': (['--classifier={}/labels.txt', '--labels={}/labels.txt'], 'ONNX'),
-  'network name': (['--networks', 'vgg'], 'invalid choice'),
-  'report is a file': (['--report={}/labels.txt'], 'labels.txt'),
-  'outputs twice': (['--outputs', 'a={}/mine', 'a={}/theirs'], "'a' is taken"),
-  'outputs taken': (['--outputs', 'truth={}/mine'], "'truth' is taken"),
-  'outputs of a batch': (['--outputs', 'index={}/mine'], "'index' is taken"),
-  'no name': (['--outputs', 'a/b={}/mine'], 'is no name; give NAME=DIR'),
-  'hidden name': (['--outputs', '.a={}/mine'], 'is no name; give NAME=DIR'),
-  'empty': (['--outputs', 'a={}/empty'], 'no image files'),
-  'statistics': (['--reference={}/labels.txt'], 'not reference statistics'),
-  'other statistics': (['--reference={}/three.npz'], '3 features, inception has 4'),
-  'unknown': (['--speed=1'], 'unrecognized arguments'),
-}
-
-
-@pytest.mark.parametrize('name', MISTAKES)
-def test_mistakes_are_one_line(folders, network, tiny_networks, capsys, name):
-  (folders / 'empty').mkdir(exist_ok=True)
-  np.savez(folders / 'three.npz', mu=np.zeros(3), sigma=np.eye(3))
-  more, message = MISTAKES[name]
-  more = [text.replace('{}', str(folders)) for text in more]
-  assert_refused(arguments(folders, 'wrong', *more), message, capsys)
-  assert not (folders / 'wrong' / 'report.json').exists()
-
-
-LABELS = {
-  'text': ('a cat\n', ':1: not "NAME CLASS"'),
-  'alone': ('a 1\n3\nb\n', ':3: not "NAME CLASS"'),
-  'huge': ('a 99999999999\n', ':1: not "NAME CLASS"'),
-  'some': ('a 1\n', 'no class for b and 6 more'),
-  'binary': (b'\xff\xfe\x00', ':1: not "NAME CLASS"'),
-  'unknown': (''.join(f'{n} 7\n' for n in NAMES), 'labels go from 7 to 7'),
-}
-
-
-@pytest.mark.parametrize('name', LABELS)
-def test_wrong_labels_are_one_line(folders, network, tmp_path, capsys, name):
-  text, message = LABELS[name]
-  path = tmp_path / 'labels.txt'
-  path.write_bytes(text if isinstance(text, bytes) else text.encode())
-  more = [f'--classifier={network}', f'--labels={path}', '--networks', '--border=2']
-  assert_refused(arguments(folders, 'wrong', *more), message, capsys)
-
-
-def assert_refused(args, message: str, capsys) -> None:
-  with pytest.raises(SystemExit) as exit_:
-    evaluate.main(args)
-  assert exit_.value.code == 2
-  lines = capsys.readouterr().err.strip().splitlines()
-  errors = [line for line in lines if line.startswith('error: ')]
-  assert errors == lines[-1:] and message in errors[0], lines
-  assert not any('Traceback' in line for line in lines)
-
-
-def test_images_that_all_break_are_one_line(folders, tmp_path, capsys):
-  data = (folders / 'truth' / 'a.png').read_bytes()
-  for name in ('truth', 'mine'):
-    (tmp_path / name).mkdir()
-    (tmp_path / name / 'a.png').write_bytes(data[: len(data) // 2])
-  args = [f'--truth={tmp_path / "truth"}', '--outputs', str(tmp_path / 'mine')]
-  args += [f'--report={tmp_path / "report"}', '--cache=', '--networks']
-  assert_refused(args, 'not one image could be read', capsys)
-
-
-def test_names_of_outputs():
-  parse = lambda *texts: evaluate._outputs(evaluate.make_parser(), texts)
-  path = pathlib.Path
-  assert parse('runs/a', 'b=runs/c') == {'a': path('runs/a'), 'b': path('runs/c')}
-  assert parse('mine=runs/lr=1e-4/out') == {'mine': path('runs/lr=1e-4/out')}
-  assert parse('=runs/a') == {'a': path('runs/a')}
-  assert list(parse('.')) == [path.cwd().name]
-
-
-def test_help_is_readable(capsys):
-  with pytest.raises(SystemExit) as exit_:
-    evaluate.main(['--help'])
-  assert exit_.value.code == 0
-  text = capsys.readouterr().out
-  options = {a.option_strings[0] for a in evaluate.make_parser()._actions}
-  assert all(option in text for option in options - {'-h'})
-  assert all(len(line) <= 88 for line in text.splitlines())

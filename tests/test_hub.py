@@ -1,14 +1,12 @@
-"""Model folders against the safetensors library, YAML and themselves."""
+"""Model folders against the safetensors library and themselves; the hub."""
 
-import json
 import os
-import pathlib
-import pickle
 import shutil
 import subprocess
 import sys
 import types
 
+import hub_kit
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -16,100 +14,14 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import tiny
-import yaml
-from flax import traverse_util
+from hub_kit import PRESETS, assert_equal, refused
 
-import sr3_jax
-from sr3_jax import checkpoint, diffusion, hub, model_files, samplers, train
-from sr3_jax.config import as_json, get_config
-from sr3_jax.sr3 import SR3, make_walk
+from sr3_jax import checkpoint, diffusion, hub, model_files, samplers
+from sr3_jax.config import as_json
+from sr3_jax.sr3 import make_walk
 
-PRESETS = {
-  'fast': {'name': 'dpmpp_2m', 'num_steps': 4, 'spacing': 'log_snr', 'eta': 0.0},
-  'best': {
-    'name': 'ddpm',
-    'num_steps': 5,
-    'spacing': 'linear',
-    'start': 1e-2,
-    'end': 0.9,
-    'eta': 0.0,
-  },
-}
-RESULTS = {
-  'step': 20,
-  'table': {
-    'bicubic': {'psnr': 25.4678, 'ssim': 0.7, 'detail': 0.05, 'images': 64},
-    'sr3': {'psnr': 24.6, 'ssim': 0.6, 'detail': 0.73, 'images': 64},
-  },
-  'config': {'sampler': {'name': 'ddim', 'num_steps': 7, 'spacing': 'cosine'}},
-}
-
-
-@pytest.fixture(scope='module')
-def state() -> dict[str, dict]:
-  """Random weights of the smallest network, and others as their average."""
-  rng = np.random.default_rng(0)
-  shapes = jax.eval_shape(SR3.from_config(tiny.get_config()).init, jax.random.key(0))
-  draw = lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32)
-  params, ema = (jax.tree.map(draw, shapes) for _ in range(2))
-  return {'params': params, 'ema': ema, 'optimizer': {'count': np.zeros(1)}}
-
-
-@pytest.fixture(scope='module')
-def run(state, tmp_path_factory) -> pathlib.Path:
-  """A workdir as of a run that was trained, evaluated and swept."""
-  folder = tmp_path_factory.mktemp('runs') / 'run'
-  config = tiny.get_config()
-  train.write_config(config, hub.epath.Path(folder))
-  batches = train.training_data(config)
-  with checkpoint.open_manager(folder, keep=1) as manager:
-    checkpoint.save(manager, 20, state, batches)
-  batches.close()
-  (folder / 'results.json').write_text(json.dumps(RESULTS))
-  (folder / 'presets.json').write_text(json.dumps(PRESETS))
-  return folder
-
-
-@pytest.fixture(scope='module')
-def loaded(run) -> hub.Loaded:
-  return hub.load(run)
-
-
-@pytest.fixture(scope='module')
-def exported(run, tmp_path_factory) -> pathlib.Path:
-  """A model folder. Read only."""
-  folder = tmp_path_factory.mktemp('models') / 'photos4x'
-  hub.export(run, folder, license='Apache-2.0')
-  return folder
-
-
-@pytest.fixture
-def model(exported, tmp_path) -> pathlib.Path:
-  """A model folder to break."""
-  return shutil.copytree(exported, tmp_path / 'model')
-
-
-def flat(params) -> dict[str, np.ndarray]:
-  return traverse_util.flatten_dict(params, sep='/')
-
-
-def assert_equal(one, other) -> None:
-  one, other = flat(one), flat(other)
-  assert one.keys() == other.keys()
-  for name, value in one.items():
-    np.testing.assert_array_equal(value, other[name], err_msg=name, strict=True)
-
-
-def refused(path, *words: str) -> None:
-  """Loading `path` ends in one line that holds `words`."""
-  with pytest.raises(hub.HubError) as error:
-    hub.load(path)
-  line = str(error.value)
-  assert '\n' not in line
-  assert len(line) < 700, line
-  for word in words:
-    assert word in line, line
-
+state, run, loaded = hub_kit.state, hub_kit.run, hub_kit.loaded
+exported, model = hub_kit.exported, hub_kit.model
 
 # --------------------------------------------------------------------- round trip
 
@@ -197,165 +109,6 @@ def test_a_file_with_its_configuration_beside_it(loaded, model):
   refused(model / 'ema.safetensors', 'config.json: missing')
 
 
-# ------------------------------------------------------------------------ refused
-
-
-def rewrite(path: pathlib.Path, change) -> None:
-  """Changes a JSON file in place."""
-  value = json.loads(path.read_text())
-  change(value)
-  path.write_text(json.dumps(value))
-
-
-def test_arrays_left_over_on_either_side_are_listed(model):
-  file = model / 'model.safetensors'
-  arrays = safetensors.numpy.load_file(file)
-  arrays['conv_inn/kernel'] = arrays.pop('conv_in/kernel')
-  arrays['conv_out/bias'] = arrays['conv_out/bias'][:2]
-  safetensors.numpy.save_file(arrays, file)
-  refused(
-    model,
-    'missing: conv_in/kernel;',
-    'left over: conv_inn/kernel;',
-    'another shape: conv_out/bias [2] instead of [48]',
-  )
-  arrays = {f'a{i}': np.zeros(1, np.float32) for i in range(9)}
-  safetensors.numpy.save_file(arrays, file)
-  refused(model, 'a0, a1, a2, a3, a4 and 4 more')
-
-
-def test_weights_that_are_no_weights(model):
-  file = model / 'model.safetensors'
-  arrays = safetensors.numpy.load_file(file)
-  for value, word in ((np.nan, 'not finite'), (np.inf, 'not finite')):
-    broken = {k: v.copy() for k, v in arrays.items()}
-    broken['conv_in/bias'][1] = value
-    safetensors.numpy.save_file(broken, file)
-    refused(model, 'conv_in/bias', word)
-  integers = arrays | {'conv_in/bias': arrays['conv_in/bias'].astype(np.int32)}
-  safetensors.numpy.save_file(integers, file)
-  refused(model, 'conv_in/bias is I32')
-
-
-def test_damaged_and_foreign_weights(model):
-  file = model / 'model.safetensors'
-  whole = file.read_bytes()
-
-  class Bomb:
-    def __reduce__(self):
-      return os.mkdir, (os.fspath(model / 'pickled'),)
-
-  for data in (b'', whole[:-1], whole[: len(whole) // 2], b'\xff' * 99, whole + b'x'):
-    file.write_bytes(data)
-    refused(model, 'model.safetensors: not a whole safetensors file')
-  file.write_bytes(pickle.dumps(Bomb()))
-  refused(model, 'not a whole safetensors file')
-  assert not (model / 'pickled').exists()
-
-
-def test_a_newer_format_is_refused(model):
-  rewrite(model / 'config.json', lambda c: c.update(format=2, sr3_jax='7.0'))
-  refused(model, 'config.json', 'format 2', 'made by a newer version (7.0)', 'update')
-
-
-@pytest.mark.parametrize(
-  ('text', 'word'),
-  [
-    ('', 'not JSON'),
-    ('{"format": 1,', 'not JSON'),
-    ('[1]', 'JSON object'),
-    ('{"seed": 1}', 'not the configuration of a model folder'),
-    ('{"format": 1, "config": [1]}', 'not the configuration of a model folder'),
-    ('[' * 100_000, 'not JSON'),
-    (' ' * (2**20 + 1), 'larger than'),
-    (b'\xff\xfe', 'not JSON'),
-  ],
-  ids=range(8),
-)
-def test_a_configuration_that_is_none(model, text, word):
-  data = text if isinstance(text, bytes) else text.encode()
-  (model / 'config.json').write_bytes(data)
-  refused(model, 'config.json', word)
-
-
-@pytest.mark.parametrize(
-  ('key', 'value', 'words'),
-  [
-    ('model.depth', 3, ['unknown key config.model.depth', '0.9', 'update']),
-    ('colour', {}, ['unknown key config.colour']),
-    ('model.channels', 'many', ['config.model.channels', "'many'", '128']),
-    ('model.channels', True, ['config.model.channels', 'True']),
-    ('model.channels', 8.0, ['config.model.channels']),
-    ('model.channels', 10**12, ['config.model.channels', 'too large']),
-    ('model.num_blocks', 10**6, ['config.model.num_blocks', 'too large']),
-    ('model.multipliers', [1] * 99, ['config.model.multipliers']),
-    ('model.multipliers', ['1'], ['config.model.multipliers']),
-    ('model.patch', 0, ['zero']),
-    ('model', 3, ['config.model']),
-    ('model.network', 'huge', ["'huge'", 'sr3']),
-    ('diffusion.end', None, ['config.diffusion.end']),
-    ('diffusion.end', -1e-3, ['betas']),
-    ('sampler.num_steps', 5000, ['5000', 'levels']),
-    ('model.channels', 16, ['not the weights of this network', 'conv_in/kernel']),
-  ],
-  ids=str,
-)
-def test_a_configuration_that_does_not_fit(model, key, value, words):
-  def change(header):
-    header['sr3_jax'] = '0.9'
-    *parents, last = key.split('.')
-    config = header['config']
-    for parent in parents:
-      config = config[parent]
-    config[last] = value
-
-  rewrite(model / 'config.json', change)
-  refused(model, *words)
-
-
-def test_an_older_configuration_gets_the_defaults(model):
-  def change(header):
-    del header['config']['checkpoint'], header['config']['model']['network']
-    header['config']['diffusion']['end'] = 1  # a float, as another program writes it
-    header['config']['diffusion']['schedule'] = 'cosine'
-
-  rewrite(model / 'config.json', change)
-  config = hub.load(model).config
-  assert config.checkpoint == get_config().checkpoint
-  assert config.model.network == 'sr3'
-  assert type(config.diffusion.end) is float
-
-
-@pytest.mark.parametrize(
-  'change',
-  [
-    {'name': 'euler'},
-    {'num_steps': 10**6},
-    {'num_steps': 2.5},
-    {'num_steps': '4'},
-    {'spacing': 'random'},
-    {'spacing': 'linear'},
-    {'colour': 1},
-  ],
-  ids=str,
-)
-def test_a_preset_that_is_not_possible(model, change):
-  rewrite(model / 'presets.json', lambda p: p['fast'].update(change))
-  refused(model, 'presets.json', "preset 'fast'")
-
-
-def test_places_without_a_model(tmp_path):
-  (tmp_path / 'empty').mkdir()
-  (tmp_path / 'a.pth').write_bytes(b'x')
-  (tmp_path / 'a.txt').write_bytes(b'x')
-  refused(tmp_path / 'nothing', 'nothing: no model: no such file or folder')
-  refused(tmp_path / 'empty', 'model.safetensors', 'checkpoints')
-  refused(tmp_path / 'a.pth', 'python -m sr3_jax.convert')
-  refused(tmp_path / 'a.txt', 'no model')
-  (tmp_path / 'empty' / 'checkpoints').mkdir()
-  refused(tmp_path / 'empty', 'config.json: missing')
-
-
 # ------------------------------------------------------------------------- saving
 
 
@@ -434,75 +187,6 @@ def test_folders_of_this_machine_are_not_published(loaded, tmp_path):
   config.train.init_from = 'hf://me/photos4x'
   hub.save(tmp_path / 'm', loaded.params, config, step=1)
   assert 'hf://me/photos4x' in (tmp_path / 'm' / 'README.md').read_text()
-
-
-# --------------------------------------------------------------------------- card
-
-
-def card(folder) -> tuple[dict, str]:
-  """Front matter as YAML reads it, and the text."""
-  _, front, text = (folder / 'README.md').read_text().split('---\n', 2)
-  return yaml.safe_load(front), text
-
-
-def test_the_card_says_what_hubs_and_people_ask(exported, loaded):
-  front, text = card(exported)
-  assert front['license'] == 'apache-2.0'
-  assert front['library_name'] == 'sr3_jax'
-  assert front['pipeline_tag'] == 'image-to-image'
-  assert 'super-resolution' in front['tags']
-  for words in (
-    '# photos4x',
-    '4 times larger',
-    'from 4 to 16 pixels',
-    '20 steps of 8 images',
-    'photos',
-    'On 64 held-out images',
-    '| sr3 | 24.60 | 0.600 | 0.73 |',
-    'ddim, 7 steps, spacing cosine',
-    '| fast | dpmpp_2m | 4 | log_snr | 0 |',
-    '| best | ddpm | 5 | betas 0.01 to 0.9 | 0 |',
-    'bicubic with anti-aliasing',
-    '[-1, 1]',
-    loaded.fingerprint,
-    f'sr3_jax {sr3_jax.__version__}',
-    'python -m sr3_jax.upscale',
-    'sr3_jax.load(',
-    'not true',
-  ):
-    assert words in text, words
-
-
-def test_the_card_of_unmeasured_weights(loaded, tmp_path):
-  hub.save(tmp_path / 'm', loaded.params, loaded.config, step=0, source='a`b|\n[c](d)')
-  front, text = card(tmp_path / 'm')
-  assert front['license'] == 'unknown'
-  assert 'weights: ab c(d)' in text
-  assert 'Not measured' in text
-  assert 'default is ddpm, 3 steps' in text
-  assert 'steps of' not in text
-  # What hubs don't know as an identifier has a field of its own.
-  hub.save(
-    tmp_path / 'm', {**loaded.params}, loaded.config, step=0, license='My: "own"'
-  )
-  assert card(tmp_path / 'm')[0]['license'] == 'other'
-  assert card(tmp_path / 'm')[0]['license_name'] == 'My: "own"'
-
-
-def test_results_of_other_weights_stay_out(run, tmp_path):
-  shutil.copytree(run, tmp_path / 'run')
-  rewrite(tmp_path / 'run' / 'results.json', lambda r: r.update(step=15))
-  hub.export(tmp_path / 'run', tmp_path / 'm')
-  assert 'Not measured' in card(tmp_path / 'm')[1]
-
-
-def test_a_model_folder_exports_too(exported, tmp_path):
-  """Say, to halve its size; what it was measured as may no longer hold."""
-  loaded = hub.export(exported, tmp_path / 'm', dtype='bfloat16')
-  again = hub.load(tmp_path / 'm')
-  assert again.presets == loaded.presets == PRESETS
-  assert (again.step, again.source) == (loaded.step, loaded.source)
-  assert 'Not measured' in card(tmp_path / 'm')[1]
 
 
 # ------------------------------------------------------------------------ presets

@@ -3,7 +3,7 @@
 import numpy as np
 import PIL.Image
 import pytest
-from test_sr3 import tiny
+from sr3_kit import tiny
 
 from sr3_jax import data, hub, sources
 

@@ -1,0 +1,39 @@
+"""Images of any channels and types, for tests."""
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from sr3_jax import images, rasters
+
+LOW, HIGH = (100.0, 0.0), (60000.0, 4095.0)
+
+
+def noise(height, width, count, dtype=np.uint16, seed=0):
+  draw = np.random.default_rng(seed)
+  if np.dtype(dtype).kind == 'f':
+    return draw.normal(size=(height, width, count)).astype(dtype)
+  return draw.integers(0, np.iinfo(dtype).max, (height, width, count), dtype)
+
+
+@pytest.fixture(scope='module')
+def measured():
+  """Two channels of 16 bits, of different ranges; smooth, with some detail."""
+  photo = images.read(f'{skimage.data.__path__[0]}/ihc.png').astype(float)
+  made = np.stack([photo[..., 2] * 230 + 100, photo[..., 0] * 15], -1)
+  return np.round(made).astype(np.uint16)
+
+
+@pytest.fixture(scope='module')
+def folder(measured, tmp_path_factory):
+  """Images of two channels among others that don't fit."""
+  root = tmp_path_factory.mktemp('tree')
+  rasters.write(root / 'a.tif', measured[:200, :160])
+  rasters.write(root / 'b' / 'c.npy', measured[200:400, :200])
+  rasters.write(root / 'b' / 'd.npy', measured[:100, :200].astype(np.float32))
+  rasters.write(root / 'e.tif', noise(50, 50, 3))
+  rasters.write(root / 'f.tif', measured[:9, :50])
+  Image.fromarray(noise(50, 50, 3, np.uint8)).save(root / 'g.jpg')
+  (root / 'h.npy').write_bytes(b'')
+  return root

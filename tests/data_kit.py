@@ -1,0 +1,79 @@
+"""Sources and batches of small pictures, for the tests of data.py."""
+
+import pathlib
+
+import numpy as np
+import pytest
+import skimage.data
+from absl import logging
+
+from sr3_jax import data, images
+
+# 600 x 400, without a colour profile.
+PHOTO = pathlib.Path(skimage.data.__file__).parent / 'coffee.png'
+
+
+class Numbers:
+  """A source whose record i is a picture of the number i."""
+
+  classes, channels, dtype = tuple('0123456789'), 3, np.uint8
+
+  def __init__(self, count, bad=(), size=4):
+    self._count, self._bad, self._size = count, bad, size
+
+  def __len__(self):
+    return self._count
+
+  def __getitem__(self, index):
+    assert 0 <= index < self._count
+    if index in self._bad:
+      raise images.ImageError(f'{self.name(index)}: torn')
+    pixels = np.full((self._size, self._size, 3), index, np.uint8)
+    return {'image': pixels, 'label': np.int32(index % 10)}
+
+  def name(self, index):
+    return f'number {index}'
+
+
+class One:
+  """A source of one given picture."""
+
+  classes, channels, dtype = (), 3, np.uint8
+
+  def __init__(self, image):
+    self._image = image
+
+  def __len__(self):
+    return 1
+
+  def __getitem__(self, index):
+    return {'image': self._image}
+
+  def name(self, index):
+    return 'one'
+
+
+def training(source, **changes):
+  options = {'batch_size': 4, 'image_size': 4, 'crop': 'random'} | changes
+  return data.train_batches(source, **options)
+
+
+def take(batches, count, close=True):
+  taken = [next(batches) for _ in range(count)]
+  if close:
+    batches.close()
+  return taken
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+  """Lines that are logged as warnings."""
+  lines = []
+  monkeypatch.setattr(logging, 'warning', lambda text, *a: lines.append(text % a))
+  return lines
+
+
+def coordinates(height, width):
+  """A picture whose pixels know their place: (row, column, 0)."""
+  y, x = np.mgrid[0:height, 0:width]
+  return np.stack([y, x, 0 * x], -1).astype(np.uint8)
