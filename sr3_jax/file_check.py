@@ -180,7 +180,6 @@ def _reduced(image: Image.Image) -> Image.Image | None:
     return None
   try:
     image.draft('L', (4 * THUMBNAIL, 4 * THUMBNAIL))
-    image.load()
     with contextlib.suppress(SyntaxError, KeyError, TypeError, ValueError):
       image.getexif()
     return ImageOps.exif_transpose(image).convert('L')

@@ -144,12 +144,13 @@ def test_signatures_are_cosine_frequencies_by_their_frequency():
   np.testing.assert_allclose(np.linalg.norm(signature), 1, rtol=1e-5)
 
 
-def _clusters(count, seed):
+def _clusters(count, seed, clusters=12):
   """Signatures in clusters of several tightnesses, some mirrored, some missing."""
   rng = np.random.default_rng(seed)
-  centres = rng.normal(size=(12, 63))
+  centres = rng.normal(size=(clusters, 63))
   spread = rng.choice([0.1, 0.35, 0.5, 3.0], size=(count, 1))
-  found = centres[rng.integers(12, size=count)] + spread * rng.normal(size=(count, 63))
+  found = centres[rng.integers(clusters, size=count)]
+  found = found + spread * rng.normal(size=(count, 63))
   odd = np.arange(63) >= 31
   found = np.where(odd & (rng.random((count, 1)) < 0.3), -found, found)
   found /= np.linalg.norm(found, axis=1, keepdims=True)
@@ -179,7 +180,8 @@ def small_tiles(monkeypatch):
 
 
 def test_within_takes_each_image_for_a_copy_of_the_first_like_it(small_tiles):
-  signatures = _clusters(110, seed=0)
+  # Few clusters: copies of copies must meet within one block of rows.
+  signatures = _clusters(110, seed=0, clusters=3)
   partner = np.full(len(signatures), -1)
   for i, one in enumerate(signatures):
     if partner[i] < 0:
