@@ -301,6 +301,8 @@ def setup_logging() -> None:
   """
   # TensorFlow and XLA print from C++; 1 leaves their warnings and errors.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1')
+  # Of a write that fails, Orbax leaves many tasks behind that nobody asks any more.
+  python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
   logging.use_absl_handler()
   if flags.FLAGS['verbosity'].using_default_value:  # no absl app, say a notebook
     logging.set_verbosity(logging.INFO)
@@ -317,9 +319,13 @@ class _OwnRecords(python_logging.Filter):
   _FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
   def filter(self, record: python_logging.LogRecord) -> bool:
+    return record.levelno >= python_logging.WARNING or self.is_own(record)
+
+  @classmethod
+  def is_own(cls, record: python_logging.LogRecord) -> bool:
+    """Whether this package wrote it, or everything is asked for."""
     everything = logging.get_verbosity() > logging.INFO  # absl counts upwards
-    own = os.path.abspath(record.pathname).startswith(self._FOLDER)
-    return record.levelno >= python_logging.WARNING or own or everything
+    return everything or os.path.abspath(record.pathname).startswith(cls._FOLDER)
 
 
 class _ShortFormatter(python_logging.Formatter):
@@ -329,7 +335,8 @@ class _ShortFormatter(python_logging.Formatter):
     stamp = time.strftime('%H:%M:%S', time.localtime(record.created))
     level = record.levelname.lower() + ': ' if record.levelno >= 30 else ''
     line = f'{stamp} {level}{record.getMessage()}'
-    if record.exc_info:
+    # Traces of other packages, of threads too: what matters is raised, and told.
+    if record.exc_info and _OwnRecords.is_own(record):
       line += '\n' + self.formatException(record.exc_info)
     # In a terminal a progress line may stand here.
     return _ERASE_LINE + line if sys.stderr.isatty() else line
