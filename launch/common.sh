@@ -243,7 +243,7 @@ fetch_bucket() {
   local exclude=(--exclude='.*checkpoints/.*,xla-cache/.*,source/.*')
   [[ ${opt[with-checkpoints]} == no ]] || exclude=(--exclude='xla-cache/.*,source/.*')
   run mkdir -p "${opt[out]}"
-  run gcloud storage rsync --recursive "${exclude[@]}" "${opt[workdir]}" "${opt[out]}"
+  run gcloud storage rsync "${opt[workdir]}" "${opt[out]}" "${exclude[@]}" --recursive
   note "results: ${opt[out]}"
 }
 

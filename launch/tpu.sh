@@ -63,8 +63,8 @@ https://console.cloud.google.com/iam-admin/quotas?project=${opt[project]}"
 }
 
 workers_command() {
-  COMMAND=(gcloud compute tpus tpu-vm ssh "${opt[name]}" "${THERE[@]}" --worker=all
-    --quiet "--command=$1")
+  COMMAND=(gcloud compute tpus tpu-vm ssh "${opt[name]}" --quiet "${THERE[@]}"
+    --worker=all "--command=$1")
 }
 
 to_workers() {

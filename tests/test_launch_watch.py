@@ -6,8 +6,7 @@ import time
 
 import pytest
 import yaml
-
-from tests.launch_kit import LAUNCH, OPTIONS, Stage
+from launch_kit import LAUNCH, OPTIONS, Stage
 
 
 @pytest.fixture
