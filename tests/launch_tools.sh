@@ -9,7 +9,7 @@
 # Workers are the folders $FAKE/w0, w1, ...: commands sent there run, for real.
 set -u
 tool=${0##*/}
-[[ -d $FAKE/next ]] || mkdir -p "$FAKE/state" "$FAKE/next"
+[[ -d $FAKE/state ]] || mkdir -p "$FAKE/state" "$FAKE/next"
 
 record() {
   local word line=''
