@@ -20,6 +20,7 @@ from sr3_jax import (
   cascade_run,
   checkpoint,
   classifier,
+  data_check,
   evaluation,
   hub,
   images,
@@ -40,7 +41,7 @@ from sr3_jax.config import ConfigDict, get_config
 from sr3_jax.sr3 import SR3
 
 FLAGS = flags.FLAGS
-MODES = ('train', 'eval', 'sample', 'sweep', 'reference')
+MODES = ('train', 'eval', 'sample', 'sweep', 'reference', 'check-data')
 
 flags.DEFINE_string('workdir', None, 'Folder of the run: local or gs://.')
 flags.DEFINE_enum(
@@ -50,7 +51,7 @@ flags.DEFINE_enum(
   'train: train or resume, then evaluate. eval: measure the newest checkpoint. '
   'sample: restore held-out images with it. sweep: find out how few sampling steps it '
   'needs, for upscale --steps=fast, balanced or best. reference: statistics of the '
-  'training images for FID and KID.',
+  'training images for FID and KID. check-data: what is wrong with the images.',
 )
 flags.DEFINE_string(
   'cache',
@@ -156,7 +157,7 @@ def main(argv: list[str]) -> None:
       f'the newest checkpoint: {messages.first_line(error)[:200]}'
     )
   except KeyboardInterrupt:
-    fail('interrupted; the same command goes on from the newest checkpoint')
+    fail('interrupted; the same command goes on from what is finished')
 
 
 def join() -> None:
@@ -223,6 +224,8 @@ def run(config: ConfigDict, workdir: epath.Path, mode: str) -> None:
     sweep.sweep_run(config, workdir)
   elif mode == 'reference':
     modes.reference_run(config, workdir)
+  elif mode == 'check-data':
+    data_check.check_data_run(config, workdir)
   elif results := modes.finished(config, workdir):
     print(f'{workdir}: finished, {results["step"]} steps; nothing left to do')
     print(summary.format_table(results['table']))
