@@ -29,15 +29,14 @@ do_setup() {
   describe_left
   pack
   # A machine that was made a moment ago may not answer yet.
-  local ready tries=1
+  local tries=1
   until ask_workers 'installed none' \
-    "cat $(remote)/installed 2>/dev/null | sed \"s/^/worker any installed /\""; do
+    "echo worker any installed \"\$(cat $(remote)/installed 2>/dev/null)\""; do
     ((tries < 5)) || die "${opt[name]} does not answer: $(complaint)"
     tries=$((tries + 1))
     pause
   done
-  ready=$(grep -c "installed $SOURCE_ID\$" <<<"$ANSWER" || true)
-  if ((ready == HOSTS)); then
+  if [[ $ANSWER ]] && ! grep -qv "installed $SOURCE_ID\$" <<<"$ANSWER"; then
     note "set up already, with source $SOURCE_ID"
     return
   fi
