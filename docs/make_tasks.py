@@ -1,6 +1,7 @@
 """The pictures of docs/tasks.md: what was given, what two models made of it, the truth.
 
-  python docs/make_tasks.py runs/photos_clean runs/faces_fill docs
+  python docs/make_tasks.py docs/tasks_photos.jpg runs/photos_clean
+  python docs/make_tasks.py docs/tasks_faces.jpg runs/faces_fill runs/faces_colour
 
 Photographs that neither model has seen, from scikit-image's wheel: a cat (Chelsea, by
 Stefan van der Walt, CC0) and a cup for the model of configs/photos_clean_32.py, the
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import skimage.data
 
-from sr3_jax import degradations, drawings, hub, images, messages
+from sr3_jax import degradations, drawings, hub, images
 
 SAMPLES = 3
 # Top, left and side of parts of pictures, and the side they are reduced to.
@@ -38,7 +39,7 @@ def row(run: str, task: str, hr: np.ndarray, seed: int) -> list[np.ndarray]:
   baseline = hub.load(pathlib.Path(run) / 'regression')
   options = loaded.config.copy_and_resolve_references().task
   options.mixture = (task,)
-  degrade = degradations.make('mixture', options).degrade
+  degrade = degradations.make(options.name, options).degrade
   keys = jax.random.split(jax.random.key(seed), SAMPLES)
   condition = degrade(keys[:1], hr)
   mean = jax.jit(baseline.model.restore)(baseline.params, keys[:1], condition)
@@ -48,26 +49,24 @@ def row(run: str, task: str, hr: np.ndarray, seed: int) -> list[np.ndarray]:
   return [images.to_uint8(picture) for picture in shown]
 
 
-def main(photos: str, faces: str, folder: str) -> None:
-  titles = [
-    'given',
-    'regression',
-    *(f'sample {i + 1}' for i in range(SAMPLES)),
-    'truth',
-  ]
-  for name, run, pictures in (('photos', photos, PARTS), ('faces', faces, [FACE])):
-    tasks = hub.load(run).config.task.mixture
-    rows, labels = [], []
+def main(path: str, *runs: str) -> None:
+  """One sheet, a row for each task of each run."""
+  samples = [f'sample {i + 1}' for i in range(SAMPLES)]
+  rows, labels = [], []
+  for run in runs:
+    config = hub.load(run).config
+    tasks = config.task.mixture if config.task.name == 'mixture' else [config.task.name]
+    pictures = PARTS if config.data.image_size == 32 else [FACE]
     for number, task in enumerate(tasks):
       hr = part(*pictures[number % len(pictures)])
       rows.append(row(run, task, hr, number))
       labels.append(task.replace('_', ' '))
-    path = pathlib.Path(folder) / f'tasks_{name}.jpg'
-    images.write(path, drawings.sheet(rows, titles, labels, cell=128))
-    print(path)
+  titles = ['given', 'regression', *samples, 'truth']
+  images.write(pathlib.Path(path), drawings.sheet(rows, titles, labels, cell=128))
+  print(path)
 
 
 if __name__ == '__main__':
-  if len(sys.argv) != 4:
-    sys.exit(messages.line(__doc__.splitlines()[2]))
+  if len(sys.argv) < 3:
+    sys.exit(__doc__)
   main(*sys.argv[1:])

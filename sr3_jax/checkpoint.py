@@ -152,12 +152,15 @@ def restore(
   Raises:
     CheckpointError: it belongs to another network or optimizer, or none is good.
   """
-  parts = {name: ocp.args.StandardRestore(state[name]) for name in PARTS}
-  args = ocp.args.Composite(
-    **parts, data=ocp.args.JsonRestore(), sums=ocp.args.JsonRestore()
-  )
+  args = {name: ocp.args.StandardRestore(state[name]) for name in PARTS}
+  args['data'] = ocp.args.JsonRestore()
   for step in sorted(manager.all_steps(), reverse=True):
     path, restored, damage = manager.directory / str(step), None, None
+    if not (path / 'sums').exists() and (path / 'data').exists():
+      raise CheckpointError(
+        f'{path}: of an earlier version, whose runs cannot go on; begin another with '
+        'its weights (--config.train.init_from)'
+      )
     try:
       for name in PARTS:
         _check_fits(path / name, state[name])
@@ -194,13 +197,11 @@ def load_ema(workdir: epath.PathLike, params: Any) -> tuple[int, Any]:
     steps = sorted(manager.all_steps(), reverse=True)
     if not steps:
       raise CheckpointError(f'{path}: no complete checkpoint yet')
-    args = ocp.args.Composite(
-      ema=ocp.args.StandardRestore(parallel.whole(params)), sums=ocp.args.JsonRestore()
-    )
+    ema = ocp.args.StandardRestore(parallel.whole(params))
     for step in steps:
       try:
         _check_fits(path / str(step) / 'ema', params)
-        return step, _checked(manager, step, args)['ema']
+        return step, _checked(manager, step, {'ema': ema})['ema']
       except Damaged as error:
         if step == steps[-1]:
           raise CheckpointError(
@@ -210,17 +211,20 @@ def load_ema(workdir: epath.PathLike, params: Any) -> tuple[int, Any]:
   raise AssertionError
 
 
-def _checked(manager: ocp.CheckpointManager, step: int, args: Any) -> Any:
-  """What a checkpoint holds, compared with its checksums.
+def _checked(manager: ocp.CheckpointManager, step: int, args: dict[str, Any]) -> Any:
+  """What a checkpoint holds, compared with its checksums (early ones have none).
 
   Raises:
     Damaged: it can't be read, or isn't what was written.
   """
   path = manager.directory / str(step)
+  summed = (path / 'sums').exists()
+  if summed:
+    args = args | {'sums': ocp.args.JsonRestore()}
   with _explained(path):
-    restored = manager.restore(step, args=args)
+    restored = manager.restore(step, args=ocp.args.Composite(**args))
   read = {name: restored[name] for name in PARTS if name in restored}
-  for name, total in _sums(read).items():
+  for name, total in (_sums(read) if summed else {}).items():
     if int(total) != restored['sums'].get(name):
       raise Damaged(f'{path / name}: damaged: not the numbers that were written')
   return restored
