@@ -1,0 +1,400 @@
+"""What every operation of a compiled program computes, moves and sends.
+
+From shapes, layouts and attributes alone follow the multiplications of every
+convolution and matrix product, the bytes that every operation moves to and from the
+device's memory, and the bytes that a device sends to others. The conventions are those
+of XLA's own cost analysis (`xla/service/hlo_cost_analysis.cc`), but each operation is
+kept by itself, bodies of loops count as often as they run, and arrays are as large as
+their tiles make them.
+"""
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Iterable, Iterator
+
+from sr3_jax.hlo import Array, Computation, Instruction, Program, arrays
+
+# Nothing is moved: names for what is there, or ends of what was begun before.
+_FREE = {
+  'parameter',
+  'constant',
+  'tuple',
+  'get-tuple-element',
+  'bitcast',
+  'after-all',
+  'partition-id',
+  'replica-id',
+  'opt-barrier',
+  'async-update',
+  'domain',
+}
+COLLECTIVES = (
+  'all-reduce',
+  'all-gather',
+  'reduce-scatter',
+  'all-to-all',
+  'ragged-all-to-all',
+  'collective-permute',
+  'collective-broadcast',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+  """What one operation costs each time that it runs, on one device.
+
+  Attributes:
+    name: in the program.
+    opcode: 'fusion', 'convolution', ...
+    source: see `Instruction.source`; that of the heaviest part of a fusion.
+    times: how often it runs.
+    flops: of convolutions and matrix products; an addition and a multiplication are 2.
+    bytes: read from and written to the device's memory.
+    collective: one of COLLECTIVES, or ''.
+    payload: bytes that a collective gathers, scatters or reduces: the whole array.
+    group: devices that take part in it.
+    background: whether it runs beside others: a copy or collective with a start and an
+      end.
+    cycles: the compiler's own estimate; 0 where it says nothing.
+  """
+
+  name: str
+  opcode: str
+  source: str
+  times: int
+  flops: float
+  bytes: int
+  collective: str = ''
+  payload: int = 0
+  group: int = 1
+  background: bool = False
+  cycles: int = 0
+
+  @property
+  def sent(self) -> float:
+    """Bytes that a device sends to others, see `ring`."""
+    return ring(self.collective, self.payload, self.group)
+
+
+def ring(collective: str, payload: float, group: int) -> float:
+  """Bytes that each of `group` devices sends in a ring, which is the least possible.
+
+  All-gather and reduce-scatter send every part but one's own once; an all-reduce is one
+  after the other.
+
+  Args:
+    collective: one of COLLECTIVES, or ''.
+    payload: bytes of the whole array.
+    group: devices.
+  """
+  if not collective or group < 2:
+    return 0.0
+  if collective.startswith('collective-'):
+    return float(payload)
+  return payload * (group - 1) / group * (2 if collective == 'all-reduce' else 1)
+
+
+def operations(program: Program) -> list[Operation]:
+  """Everything that costs something, in the order in which it stands."""
+  return list(_walk(program, program.computations[program.entry], 1, set()))
+
+
+def _walk(
+  program: Program, computation: Computation, times: int, chains: set[str]
+) -> Iterator[Operation]:
+  for one in computation.values():
+    opcode = one.opcode
+    inner = lambda name, one=one: program.computations.get(one.attribute(name), {})
+    if opcode == 'while':
+      yield from _walk(
+        program, inner('body'), times * (trips(program, one) or 1), chains
+      )
+    elif opcode == 'call':
+      yield from _walk(program, inner('to_apply'), times, chains)
+    elif opcode == 'conditional':
+      yield from _heaviest_branch(program, one, times, chains)
+    elif opcode == 'async-start':
+      for made in _walk(program, inner('calls'), times, chains):
+        yield dataclasses.replace(made, background=True)
+    elif opcode not in _FREE and not opcode.endswith('-done'):
+      yield _operation(program, computation, one, times, chains)
+
+
+def _heaviest_branch(program, one, times, chains) -> Iterable[Operation]:
+  names = re.search(r'branch_computations=\{([^}]*)\}', one.rest)
+  found = (
+    names[1]
+    if names
+    else ','.join(one.attribute(f'{side}_computation') for side in ('true', 'false'))
+  )
+  branches = [name.strip().lstrip('%') for name in found.split(',')]
+  walked = [
+    list(_walk(program, program.computations.get(name, {}), times, chains))
+    for name in branches
+  ]
+  weight = lambda branch: sum(o.times * (o.flops + o.bytes) for o in branch)
+  return max(walked, key=weight, default=[])
+
+
+def trips(program: Program, loop: Instruction) -> int | None:
+  """How often a loop's body runs; None where it depends on data.
+
+  XLA writes down what it finds out; before optimisation, JAX's loops count from 0 up to
+  a constant in their condition.
+  """
+  known = re.search(r'known_trip_count"?:?=?\{"?n"?:"?(\d+)', loop.rest)
+  if known:
+    return int(known[1])
+  condition = program.computations.get(loop.attribute('condition'), {})
+  root = next((i for i in condition.values() if i.is_root), None)
+  if root is None or root.opcode != 'compare' or 'direction=LT' not in root.rest:
+    return None
+  limit = condition.get(root.operands[1])
+  is_number = limit and limit.opcode == 'constant' and limit.inside.isdigit()
+  return int(limit.inside) if is_number else None
+
+
+def _operation(program, computation, one, times, chains) -> Operation:
+  collective, inside = one, {}
+  if one.opcode == 'fusion':
+    inside = program.computations.get(one.attribute('calls'), {})
+    joined = [i for i in inside.values() if _kind(i)]
+    collective = next((i for i in joined if _is_new(i, chains)), None)
+  kind = _kind(collective) if collective else ''
+  scope = inside if collective is not one else computation
+  heavy = max(
+    _flops_of(program, inside or {one.name: one}, computation), default=(0, one)
+  )
+  cycles = re.search(r'"estimated_cycles":"(\d+)"', one.rest)
+  return Operation(
+    name=one.name,
+    opcode=one.opcode,
+    source=heavy[1].source or one.source,
+    times=times,
+    flops=sum(f for f, _ in _flops_of(program, inside or {one.name: one}, computation)),
+    bytes=_bytes(program, computation, one, inside),
+    collective=kind,
+    payload=_payload(scope, collective, kind) if kind else 0,
+    group=_group(collective, program.devices) if kind else 1,
+    background=one.opcode.endswith('-start') or bool(inside and kind),
+    cycles=int(cycles[1]) if cycles else 0,
+  )
+
+
+def _kind(one: Instruction) -> str:
+  kind = one.opcode.removesuffix('-start')
+  return kind if kind in COLLECTIVES else ''
+
+
+def _is_new(one: Instruction, chains: set[str]) -> bool:
+  """Whether a collective is met for the first time.
+
+  TPUs spread one over several fusions, each of which names it; they share a number.
+  """
+  chain = re.search(r'chain_id="?(\d+)', one.rest)
+  if chain is None:
+    return True
+  is_new = chain[1] not in chains
+  chains.add(chain[1])
+  return is_new
+
+
+def _group(one: Instruction, devices: int) -> int:
+  """How many devices take part in a collective."""
+  listed = re.search(r'replica_groups=\{\{([\d,]*)\}', one.rest)
+  counted = re.search(r'replica_groups=\[(?:\d+,)*(\d+)\]<=', one.rest)
+  if listed:
+    return listed[1].count(',') + 1
+  return int(counted[1]) if counted else devices
+
+
+def _payload(scope: Computation, one: Instruction, kind: str) -> int:
+  """Bytes of the whole array that a collective works on."""
+  given = sum(_result_bytes(scope, name) for name in one.operands)
+  if kind == 'all-gather':
+    made = sum(array.bytes for array in one.arrays)
+    # The start of an asynchronous one names its operands among its results.
+    return made - given if one.opcode.endswith('-start') else made
+  return given
+
+
+def _result_bytes(scope: Computation, name: str) -> int:
+  found = scope.get(name)
+  return sum(array.bytes for array in found.arrays) if found else 0
+
+
+# ------------------------------------------------------------------------- arithmetic
+
+
+def _flops_of(
+  program: Program, computation: Computation, outer: Computation
+) -> list[tuple[float, Instruction]]:
+  """The FLOPs of everything in a fusion (or of one operation), and what does them."""
+  found = []
+  for one in computation.values():
+    scope = computation if all(name in computation for name in one.operands) else outer
+    if one.opcode == 'convolution':
+      found.append((_convolution_flops(scope, one), one))
+    elif one.opcode == 'dot':
+      found.append((_dot_flops(scope, one), one))
+    elif one.opcode == 'fusion':
+      nested = program.computations.get(one.attribute('calls'), {})
+      found += _flops_of(program, nested, computation)
+  return sorted(found, key=lambda pair: pair[0])
+
+
+def _dims(scope: Computation, one: Instruction, place: int) -> tuple[int, ...]:
+  """Sides of an operand, from where it is made or from the text itself."""
+  made = scope.get(one.operands[place])
+  if made is not None:
+    return made.arrays[0].dims
+  return arrays(one.inside)[place].dims
+
+
+def _dot_flops(scope: Computation, one: Instruction) -> float:
+  left = _dims(scope, one, 0)
+  listed = re.search(r'lhs_contracting_dims=\{([\d,]*)\}', one.rest)
+  axes = [int(i) for i in listed[1].split(',') if i] if listed else []
+  return 2.0 * one.arrays[0].size * math.prod(left[i] for i in axes)
+
+
+def _convolution_flops(scope: Computation, one: Instruction) -> float:
+  left, right = _dims(scope, one, 0), _dims(scope, one, 1)
+  made = one.arrays[0].dims
+  labels = re.search(r'dim_labels=(\w+)_(\w+)->(\w+)', one.rest)
+  window = re.search(r'window=\{([^}]*)\}', one.rest)
+  parts = dict(p.split('=') for p in window[1].split()) if window else {}
+  number = lambda name: int((re.search(rf'\b{name}=(\d+)', one.rest) or (0, 1))[1])
+  of_kernel = {label: right[i] for i, label in enumerate(labels[2])}
+  positions = 1
+  spatial = sorted(label for label in labels[1] if label.isdigit())
+  for axis, label in enumerate(spatial):
+    side = lambda name, default, axis=axis: (
+      (parts[name].split('x')[axis]) if (name in parts) else default
+    )
+    positions *= valid_positions(
+      size=left[labels[1].index(label)],
+      kernel=of_kernel[label],
+      made=made[labels[3].index(label)],
+      stride=int(side('stride', 1)),
+      before=int(side('pad', '0_0').split('_')[0]),
+      left_dilation=int(side('lhs_dilate', 1)),
+      right_dilation=int(side('rhs_dilate', 1)),
+    )
+  batch = left[labels[1].index('b')] // number('batch_group_count')
+  # Kernels are made for the inputs of one feature group.
+  return 2.0 * batch * of_kernel['i'] * of_kernel['o'] * positions
+
+
+@functools.cache
+def valid_positions(
+  *,
+  size: int,
+  kernel: int,
+  made: int,
+  stride: int = 1,
+  before: int = 0,
+  left_dilation: int = 1,
+  right_dilation: int = 1,
+) -> int:
+  """Pairs of output and kernel places along an axis that meet an input, not padding.
+
+  Args:
+    size: of the input along the axis.
+    kernel: of the kernel.
+    made: of the output.
+    stride: steps of the window.
+    before: padding at the start; may be negative.
+    left_dilation, right_dilation: of the input and of the kernel.
+  """
+  count, last = 0, (size - 1) * left_dilation
+  for k in range(kernel):
+    shift = k * right_dilation - before
+    places = range(shift, shift + made * stride, stride)
+    count += sum(0 <= p <= last and p % left_dilation == 0 for p in places)
+  return count
+
+
+# -------------------------------------------------------------------------------- bytes
+
+
+def _bytes(
+  program: Program, outer: Computation, one: Instruction, inside: Computation
+) -> int:
+  """What an operation reads from and writes to the device's memory."""
+  if one.opcode == 'custom-call' and 'AssumeGatherIndices' in one.rest:
+    return 0
+  if inside:
+    return _fusion_bytes(outer, one, inside)
+  moved = lambda name: sum(a.moved for a in outer[name].arrays) if name in outer else 0
+  made = sum(array.moved for array in one.arrays)
+  if one.opcode == 'copy-start':  # its results are the copy, the original and a flag
+    return one.arrays[0].moved + one.arrays[1].moved
+  if one.opcode.endswith('-start') and _kind(one):
+    return sum(map(moved, one.operands)) * 2 if _kind(one) != 'all-gather' else made
+  if one.opcode in ('slice', 'dynamic-slice', 'gather'):
+    return 2 * made  # no more is read than is made
+  if one.opcode == 'dynamic-update-slice':
+    return 2 * moved(one.operands[1])
+  return made + sum(map(moved, one.operands))
+
+
+def _fusion_bytes(outer: Computation, one: Instruction, inside: Computation) -> int:
+  """Operands and results of a fusion, as far as it touches them."""
+  users: dict[str, list[Instruction]] = {}
+  for part in inside.values():
+    for name in part.operands:
+      users.setdefault(name, []).append(part)
+  total = 0
+  for part in inside.values():
+    if part.opcode == 'parameter' and int(part.inside) < len(one.operands):
+      given = outer.get(one.operands[int(part.inside)])
+      # The memory space stands with the one outside.
+      array = given.arrays[0] if given and len(given.arrays) == 1 else part.arrays[0]
+      total += _read(part, array, users, inside)
+  root = next(part for part in inside.values() if part.is_root)
+  results = root.operands if root.opcode == 'tuple' else (root.name,)
+  for name, array in zip(results, one.arrays, strict=False):
+    made = inside.get(name)
+    while made is not None and made.opcode in ('bitcast', 'get-tuple-element'):
+      made = inside.get(made.operands[0])
+    if made is None or made.opcode == 'parameter' or _is_collective(made):
+      continue  # handed on
+    if made.opcode == 'dynamic-update-slice' and array.space == 0:
+      update = inside.get(made.operands[1])
+      total += update.arrays[0].bytes if update else array.moved
+    else:
+      total += array.moved
+  return total
+
+
+def _is_collective(one: Instruction) -> bool:
+  return bool(_kind(one)) or 'AsyncCollective' in one.rest
+
+
+def _read(
+  parameter: Instruction,
+  array: Array,
+  users: dict[str, list[Instruction]],
+  inside: Computation,
+) -> int:
+  """Bytes of a fusion's parameter that it reads: of slices no more than the slice."""
+  read = 0
+  waiting = [(parameter.name, user) for user in users.get(parameter.name, [])]
+  while waiting:
+    name, user = waiting.pop()
+    if user.opcode == 'bitcast':
+      waiting += [(user.name, next_user) for next_user in users.get(user.name, [])]
+    elif user.opcode == 'tuple' or _is_collective(user):
+      continue  # handed on
+    elif (
+      user.opcode in ('slice', 'dynamic-slice', 'gather') and user.operands[0] == name
+    ):
+      read += user.arrays[0].bytes
+    elif user.opcode == 'dynamic-update-slice' and user.operands[0] == name:
+      continue  # the rest of it stays where it is
+    else:
+      return array.moved
+  return min(read, array.bytes) if array.space == 0 else 0

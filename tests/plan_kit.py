@@ -1,0 +1,20 @@
+"""Operations and machines of round numbers, for tests of plans."""
+
+from sr3_jax import machines
+from sr3_jax.hlo_costs import Operation
+
+
+def operation(**values) -> Operation:
+  plain = {'name': 'o', 'opcode': 'fusion', 'source': 's', 'times': 1}
+  return Operation(**plain | {'flops': 0.0, 'bytes': 0} | values)
+
+
+def chip(**values) -> machines.Chip:
+  """10 FLOP/s, 1 byte/s."""
+  plain = {'flops': 10.0, 'bandwidth': 1.0, 'memory': 100.0, 'link': 2.0, 'links': 4}
+  plain |= {'ring': 4, 'clock': 2.0, 'source': ''}
+  return machines.Chip(**plain | values)
+
+
+def machine(*sides: int, **values) -> machines.Machine:
+  return machines.Machine('it:1', chip(**values), sides, is_tpu=True)
