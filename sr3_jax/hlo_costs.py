@@ -178,7 +178,7 @@ def _operation(program, computation, one, times, chains) -> Operation:
     collective=kind,
     payload=_payload(scope, collective, kind) if kind else 0,
     group=_group(collective, program.devices) if kind else 1,
-    background=one.opcode.endswith('-start') or bool(inside and kind),
+    background=one.opcode.endswith('-start') or _is_begun(inside),
     cycles=int(cycles[1]) if cycles else 0,
   )
 
@@ -332,6 +332,9 @@ def _bytes(
   made = sum(array.moved for array in one.arrays)
   if one.opcode == 'copy-start':  # its results are the copy, the original and a flag
     return one.arrays[0].moved + one.arrays[1].moved
+  if one.opcode in ('slice-start', 'dynamic-slice-start'):
+    whole, part = one.arrays[:2]
+    return (part.bytes if whole.space == 0 else 0) + part.moved
   if one.opcode.endswith('-start') and _kind(one):
     return sum(map(moved, one.operands)) * 2 if _kind(one) != 'all-gather' else made
   if one.opcode in ('slice', 'dynamic-slice', 'gather'):
@@ -372,6 +375,11 @@ def _fusion_bytes(outer: Computation, one: Instruction, inside: Computation) -> 
 
 def _is_collective(one: Instruction) -> bool:
   return bool(_kind(one)) or 'AsyncCollective' in one.rest
+
+
+def _is_begun(inside: Computation) -> bool:
+  """Whether a fusion starts a collective that others go on with."""
+  return any('AsyncCollectiveStart' in part.rest for part in inside.values())
 
 
 def _read(

@@ -61,7 +61,7 @@ class Restorer:
     self._params = parallel.replicate(params)
     self.model, self._room = model, room
     self.guide(guidance)
-    self._begin, self._advance, self._finish = _programs(model, seed)
+    self._begin, self._advance, self._finish = programs(model, seed)
     if room is None:
       self.choose(*model.walk)
 
@@ -128,8 +128,10 @@ class Restorer:
 
 
 @functools.lru_cache(maxsize=4)
-def _programs(model: SR3, seed: int) -> tuple[Callable[..., Any], ...]:
-  """`begin`, `advance` and `finish` for all devices.
+def programs(
+  model: SR3, seed: int, devices: tuple[Any, ...] | None = None
+) -> tuple[Callable[..., Any], ...]:
+  """`begin`, `advance` and `finish` for all devices, or others to compile for.
 
   Kept by model, so that a training run compiles them once and not at every evaluation.
   """
@@ -151,9 +153,9 @@ def _programs(model: SR3, seed: int) -> tuple[Callable[..., Any], ...]:
     return jax.lax.fori_loop(first, last, one, carry)
 
   return (
-    parallel.pmap(begin),
-    parallel.pmap(advance, donate_argnums=(2,)),
-    parallel.pmap(model.finish),
+    parallel.pmap(begin, devices=devices),
+    parallel.pmap(advance, donate_argnums=(2,), devices=devices),
+    parallel.pmap(model.finish, devices=devices),
   )
 
 

@@ -68,6 +68,16 @@ class Replicated:
     mapped = functools.partial(step, axis_name=parallel.AXIS)
     return parallel.pmap(mapped, donate_argnums=(0,), devices=self._devices)
 
+  def lower(self, step: Step, state: Any, batch: Any) -> Any:
+    """The lowered program of a step, from shapes: of a state and a whole batch."""
+    count = len(jax.devices() if self._devices is None else self._devices)
+    on_each = lambda shape: (count, *shape)
+    part = lambda shape: (count, shape[0] // count, *shape[1:])
+    shaped = lambda shape, tree: jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(shape(leaf.shape), leaf.dtype), tree
+    )
+    return self.compile(step).lower(shaped(on_each, state), shaped(part, batch))
+
 
 class Sharded:
   """`fsdp`: every device has a part of the state and a part of the batch.
@@ -147,6 +157,15 @@ class Sharded:
       donate_argnums=(0,),
       compiler_options=parallel.compiler_options(self._mesh.devices.flat[0].platform),
     )
+
+  def lower(self, step: Step, state: Any, batch: Any) -> Any:
+    """The lowered program of a step, from shapes: of a state and a whole batch."""
+    over_all = self._sharding(PartitionSpec(self._axes))
+    parts = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=over_all),
+      batch,
+    )
+    return self.compile(step).lower(self.abstract(state), parts)
 
   def _spread(self, gradients: Callable[..., Any]) -> Callable[..., Any]:
     """`gradients` of one device's examples -> their mean over all devices."""

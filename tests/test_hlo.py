@@ -191,6 +191,22 @@ def test_copies_into_the_core_are_counted_once_and_run_beside():
   assert (start.cycles, add.cycles) == (0, 321)
 
 
+PREFETCH = """HloModule jit_f, is_scheduled=true
+
+ENTRY %main (a: f32[80,128]) -> f32[8,128] {
+  %a = f32[80,128]{1,0:T(8,128)} parameter(0)
+  %slice-start = ((f32[80,128]{1,0:T(8,128)}), f32[8,128]{1,0:T(8,128)S(1)}, u32[]{:S(2)}) slice-start(%a), slice={[0:8], [0:128]}
+  %slice-done = f32[8,128]{1,0:T(8,128)S(1)} slice-done(%slice-start)
+  ROOT %add = f32[8,128]{1,0:T(8,128)} add(%slice-done, %slice-done)
+}
+"""  # noqa: E501
+
+
+def test_of_slices_fetched_early_only_they_are_read():
+  start, _ = costs(PREFETCH)
+  assert (start.bytes, start.background) == (4096, True)
+
+
 SLICES = """HloModule jit_f
 
 %fused_read (p0: f32[100,128], p1: s32[]) -> f32[1,128] {

@@ -1,0 +1,141 @@
+"""The tables of docs/scaling.md: plans of the paper's networks on slices of TPUs.
+
+  JAX_PLATFORMS=cpu python benchmarks/plans.py --cache=plans
+  JAX_PLATFORMS=cpu python benchmarks/plans.py --cache=plans --networks=faces_16_128 \\
+    --slices=v5e:4x4,v5e:8x8 --strategies=fsdp
+  JAX_PLATFORMS=cpu python benchmarks/plans.py --cache=plans \\
+    --weak=v5e:2x2,v5e:4x4,v5e:8x8,v5e:16x16 --strategies=fsdp
+
+Every combination compiles for minutes; results are kept in --cache, so that the command
+goes on where it was interrupted. Prints Markdown. --set=key=value changes every
+configuration, e.g. --set=model.remat=True.
+"""
+
+import ast
+import importlib
+import pathlib
+import sys
+from typing import Any
+
+from absl import app, flags, logging
+from etils import epath
+
+from sr3_jax import machines, plan, plan_programs
+from sr3_jax.config import ConfigDict
+from sr3_jax.sr3 import SR3
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list(
+  'networks',
+  ['faces_16_128', 'faces_64_512', 'imagenet_64_256', 'faces_256_1024'],
+  'Files in configs/.',
+)
+flags.DEFINE_list(
+  'slices',
+  ['v4:2x2x4', 'v5e:4x4', 'v5e:8x8', 'v5p:2x2x4', 'v6e:4x4'],
+  'Machines, as of --config.plan.topology.',
+)
+flags.DEFINE_list('strategies', ['pmap', 'fsdp'], 'Of parallel.strategy.')
+flags.DEFINE_list(
+  'weak', [], 'Compile for each of these slices, batches growing with them, instead.'
+)
+flags.DEFINE_integer('share', 4, 'Images on each chip of --weak.')
+flags.DEFINE_multi_string('set', [], 'key=value of every configuration.')
+flags.DEFINE_string('cache', 'plans', 'Folder of results.')
+HEAD = (
+  '| network | slice | strategy | GiB a chip | fits | step | MFU | images/s | days '
+  '| chip-hours |\n|---|---|---|---|---|---|---|---|---|---|'
+)
+
+
+def configuration(name: str) -> ConfigDict:
+  """One of configs/, with what the flags change."""
+  sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / 'configs'))
+  config = importlib.import_module(name).get_config()
+  for change in FLAGS.set:
+    key, _, value = change.partition('=')
+    *sections, last = key.split('.')
+    section = config
+    for part in sections:
+      section = section[part]
+    section[last] = ast.literal_eval(value)
+  with config.unlocked():
+    config.plan = ConfigDict({'price': 0.0, 'search_batch': False})
+  return config
+
+
+def cells(name: str, made: dict[str, Any]) -> str:
+  """One row."""
+  memory = made['memory']
+  row = [name, made['topology'], made['strategy']]
+  row += [f'{memory["total"] / 2**30:.1f} of {memory["available"] / 2**30:.1f}']
+  row += ['yes' if made['fits'] else 'no']
+  if 'time' in made:
+    row += [f'{made["time"]["seconds"] * 1e3:.0f} ms']
+    row += [f'{made["mfu_serial"]:.0%} to {made["mfu"]:.0%}']
+    row += [f'{made["images_per_second"]:.0f}', f'{made["hours"] / 24:.1f}']
+    row += [f'{made["chip_hours"]:,.0f}']
+  else:
+    row += ['-'] * 5
+  return f'| {" | ".join(row)} |'
+
+
+def main(argv: list[str]) -> None:
+  del argv
+  logging.set_verbosity(logging.INFO)
+  cache = epath.Path(FLAGS.cache)
+  for name in FLAGS.networks:
+    config = configuration(name)
+    model, per_image = SR3.from_config(config), plan_programs.model_flops(config)
+    one = lambda at, topology, strategy, name=name, model=model, flops=per_image: (
+      attempt(at, model, name, topology, strategy, flops, cache)
+    )
+    for strategy in FLAGS.strategies:
+      if FLAGS.weak:
+        weak(config, name, strategy, one)
+        continue
+      print(HEAD, flush=True)
+      for topology in FLAGS.slices:
+        made = one(config, topology, strategy)
+        if made is None:
+          continue
+        print(cells(name, made), flush=True)
+        for place in made.get('heaviest', [])[:8]:
+          logging.info(
+            '  %.1f%% %s %s', 100 * place['share'], place['bound'], place['source']
+          )
+
+
+def attempt(config, model, name, topology, strategy, per_image, cache):
+  """A plan, or None for a batch that does not split over the slice."""
+  machine = machines.parse(topology)
+  try:
+    plan.check_batch(config, machine)
+    return plan.plan_one(config, model, machine, strategy, per_image, cache)
+  except plan.PlanError as error:
+    logging.warning('%s: %s', name, error)
+    return None
+
+
+def weak(config: ConfigDict, name: str, strategy: str, one) -> None:
+  """Steps of slices that grow with the batch, each compiled."""
+  print('| network | slice | strategy | batch | step | efficiency |')
+  print('|---|---|---|---|---|---|', flush=True)
+  first = None
+  for topology in FLAGS.weak:
+    at = config.copy_and_resolve_references()
+    at.train.batch_size = FLAGS.share * machines.parse(topology).count
+    made = one(at, topology, strategy)
+    if made is None or 'time' not in made:
+      continue
+    seconds = made['time']['seconds']
+    first = first or seconds
+    print(
+      f'| {name} | {topology} | {strategy} | {at.train.batch_size} | '
+      f'{seconds * 1e3:.1f} ms | {first / seconds:.0%} |',
+      flush=True,
+    )
+
+
+if __name__ == '__main__':
+  app.run(main)
