@@ -26,7 +26,16 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import hlo, hlo_costs, logs, messages, restorer, samplers, train_step
+from sr3_jax import (
+  hlo,
+  hlo_costs,
+  hlo_flops,
+  logs,
+  messages,
+  restorer,
+  samplers,
+  train_step,
+)
 from sr3_jax.hlo_costs import Operation
 from sr3_jax.machines import Machine
 from sr3_jax.sr3 import SR3
@@ -291,7 +300,7 @@ def read(path: epath.Path) -> Measured:
 
 def _fingerprint(lowered: Any, machine: Machine) -> str:
   parts = [lowered.as_text(), machine.name, *map(str, versions().values())]
-  for module in (hlo, hlo_costs):
+  for module in (hlo, hlo_flops, hlo_costs):
     parts.append(pathlib.Path(module.__file__).read_text())
   return hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:24]
 

@@ -15,7 +15,7 @@ def format_plan(made: dict[str, Any]) -> str:
   """
   flops = made['flops_per_image'] * made['batch_size']
   lines = [
-    f'{made["parameters"] / 1e6:.1f} million parameters, batch {made["batch_size"]}, '
+    f'{made["parameters"]:,} parameters, batch {made["batch_size"]}, '
     f'{made["num_steps"]:,} steps; {flops:.3g} FLOP a step without recomputation',
     '',
     *align([HEAD, *(row(plan, made['price']) for plan in made['plans'])]),
@@ -27,10 +27,10 @@ def format_plan(made: dict[str, Any]) -> str:
     lines.append(sampler_line(one))
   best = made['cheapest']
   if best:
-    cost = f', {best["money"]:,.0f} at {made["price"]:g} an hour' * bool(made['price'])
+    cost = f', {best["money"]:,.2f} at {made["price"]:g} an hour' * bool(made['price'])
     lines.append(
       f'cheapest that holds it: {best["topology"]} with {best["strategy"]}, '
-      f'{best["chip_hours"]:,.0f} chip-hours{cost}'
+      f'{best["chip_hours"]:,.1f} chip-hours{cost}'
     )
   return '\n'.join([*lines, '', *notes(made)])
 
@@ -149,8 +149,8 @@ def notes(made: dict[str, Any]) -> list[str]:
     'Times are bounds: every operation at the peak of its chip or of its memory. The',
     'first figure of MFU has nothing beside anything else, the second has copies and',
     'collectives beside the arithmetic where the program starts them early. "waited"',
-    'is what is sent while nothing else runs. Input, evaluation and checkpoints are',
-    'not counted.',
+    'is what is sent while nothing else runs. Latencies, input, evaluation and',
+    'checkpoints are not counted.',
   ]
   guessed = [plan['topology'] for plan in made['plans'] if not plan['compiled']]
   if guessed:

@@ -1,4 +1,4 @@
-"""sr3_jax.hlo and hlo_costs, against XLA's own figures and sums done by hand."""
+"""sr3_jax.hlo, hlo_flops and hlo_costs, against XLA and sums done by hand."""
 
 import functools
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
-from sr3_jax import hlo, hlo_costs
+from sr3_jax import hlo, hlo_costs, hlo_flops
 
 
 def costs(text: str) -> list[hlo_costs.Operation]:
@@ -99,6 +99,27 @@ def test_a_matrix_product_is_2mnk_and_three_arrays():
   assert sum(o.flops for o in made) == program.cost_analysis()['flops']
   assert sum(o.bytes for o in made) == program.cost_analysis()['bytes accessed']
   assert [o.source for o in made if o.flops] == ['jit(matmul)/dot_general']
+
+
+def test_equal_products_of_one_fusion_both_count():
+  text = """HloModule jit_f
+
+%both (p: f32[4,8], q: f32[8,4]) -> (f32[4,4], f32[4,4]) {
+  %p = f32[4,8]{1,0} parameter(0)
+  %q = f32[8,4]{1,0} parameter(1)
+  %a = f32[4,4]{1,0} convolution(%p, %q), dim_labels=bf_io->bf
+  %b = f32[4,4]{1,0} dot(%p, %q), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT %t = (f32[4,4]{1,0}, f32[4,4]{1,0}) tuple(%a, %b)
+}
+
+ENTRY %main (p: f32[4,8], q: f32[8,4]) -> (f32[4,4], f32[4,4]) {
+  %p = f32[4,8]{1,0} parameter(0)
+  %q = f32[8,4]{1,0} parameter(1)
+  ROOT %f = (f32[4,4]{1,0}, f32[4,4]{1,0}) fusion(%p, %q), kind=kOutput, calls=%both
+}
+"""
+  (made,) = costs(text)
+  assert (made.flops, made.bytes) == (2 * 2 * 4 * 4 * 8, 4 * (2 * 4 * 8 + 2 * 4 * 4))
 
 
 def test_batches_of_products_with_other_axes():
@@ -300,4 +321,4 @@ def test_of_branches_the_heavier_counts():
 
 def test_places_that_meet_an_input():
   # SAME with 3 on a side of 5: the two at the ends meet 2 of 3.
-  assert hlo_costs.valid_positions(size=5, kernel=3, made=5, before=1) == 13
+  assert hlo_flops.valid_positions(size=5, kernel=3, made=5, before=1) == 13

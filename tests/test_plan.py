@@ -191,7 +191,7 @@ def test_recomputation_is_hardware_flops_only(config):
   config.train.batch_size = 1
   step = plan_programs.counted(plan_programs.training(config, model, 'pmap', None))
   again = sum(o.times * o.flops for o in step) / per_image
-  assert 1.1 < again < 1.4  # at most the forward third once more
+  assert 1.05 < again < 4 / 3  # the blocks' share of the forward third once more
 
 
 def test_what_the_compiler_found_is_kept_and_read(tmp_path, monkeypatch, config):
