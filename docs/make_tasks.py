@@ -5,7 +5,7 @@
 
 Photographs that neither model has seen, from scikit-image's wheel: a cat (Chelsea, by
 Stefan van der Walt, CC0) and a cup for the model of configs/photos_clean_32.py, the
-astronaut Eileen Collins (NASA, public domain) for that of configs/faces_fill_64.py.
+astronaut Eileen Collins (NASA, public domain) for that of configs/faces_fill_32.py.
 """
 
 import pathlib

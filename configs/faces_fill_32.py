@@ -1,10 +1,11 @@
-"""Faces at 64: what is missing is made up, on two CPU cores.
+"""Faces at 32: what is missing is made up, on two CPU cores.
 
-Inpainting, uncropping and colorization by one network of 3M parameters, for a folder of
-aligned portraits; an argument picks one of the three. First the regression baseline.
+Inpainting and uncropping by one network, for a folder of aligned portraits of 64 pixels,
+which are reduced by half; an argument picks one of the two, or colorization, which wants
+a scale of its own. First the regression baseline.
 
-  python -m sr3_jax.main --config=configs/faces_fill_64.py \
-    --workdir=runs/faces_fill_64 --config.data.path=TRAIN_FOLDER \
+  python -m sr3_jax.main --config=configs/faces_fill_32.py \
+    --workdir=runs/faces_fill_32 --config.data.path=TRAIN_FOLDER \
     --config.data.eval_path=TEST_FOLDER
 
 docs/results.md has what came out of a short run.
@@ -22,15 +23,15 @@ def get_config(task: str = 'mixture') -> ConfigDict:
   if task not in (known := (*TASKS, *ALONE, 'mixture')):
     raise ValueError(f'no task {task!r}, only {", ".join(known)}')
   c = default()
-  c.regression_steps = 250
+  c.regression_steps = 600
   c.task.name = task
   c.task.mixture = TASKS
 
-  c.data.image_size = 64
-  c.data.crop = 'none'  # portraits are aligned and have the right size
+  c.data.image_size = 32
+  c.data.crop = 'center'  # of aligned portraits: all, reduced
 
-  c.model.channels = 32
-  c.model.multipliers = (1, 2, 4)
+  c.model.channels = 64
+  c.model.multipliers = (1, 2, 2)
   c.model.num_blocks = 1
   c.model.attention_resolutions = (8,)
   c.model.patch = 2
@@ -46,16 +47,16 @@ def get_config(task: str = 'mixture') -> ConfigDict:
   c.sampler.num_steps = 50
   c.sampler.spacing = 'cosine'
 
-  c.train.num_steps = 1400
-  c.train.batch_size = 16
+  c.train.num_steps = 8000
+  c.train.batch_size = 32
   c.train.learning_rate = 1e-3
   c.train.warmup_steps = 100
-  c.train.decay_steps = 700
-  c.train.ema_decay = 0.995
+  c.train.decay_steps = 4000
+  c.train.ema_decay = 0.998
   c.train.log_every = 50
 
-  c.checkpoint.every_steps = 200
-  c.eval.every_steps = 1200
+  c.checkpoint.every_steps = 500
+  c.eval.every_steps = 4000
   c.eval.num_images = 8
   c.eval.final_images = 40
   c.eval.batch_size = 8
