@@ -30,8 +30,8 @@ def get_config(task: str = 'mixture') -> ConfigDict:
   c.data.image_size = 32
   c.data.crop = 'center'  # of aligned portraits: all, reduced
 
-  c.model.channels = 64
-  c.model.multipliers = (1, 2, 2)
+  c.model.channels = 32
+  c.model.multipliers = (1, 2, 4)
   c.model.num_blocks = 1
   c.model.attention_resolutions = (8,)
   c.model.patch = 2
@@ -48,7 +48,7 @@ def get_config(task: str = 'mixture') -> ConfigDict:
   c.sampler.spacing = 'cosine'
 
   c.train.num_steps = 8000
-  c.train.batch_size = 32
+  c.train.batch_size = 16
   c.train.learning_rate = 1e-3
   c.train.warmup_steps = 100
   c.train.decay_steps = 4000
