@@ -221,7 +221,7 @@ def figures(
     'money': hours * machine.count * config.plan.price,
     'heaviest': roofline.heaviest(measured.operations, machine),
   }
-  if machine.count > 1:
+  if machine.is_tpu and machine.count > 1:
     made['weak_scaling'] = roofline.weak_scaling(measured.operations, machine, SIZES)
   return made
 

@@ -201,7 +201,7 @@ def model_flops(config: ml_collections.ConfigDict) -> float:
 
 def counted(lowered: Any) -> list[Operation]:
   """The convolutions and products of a program that is not compiled."""
-  text = lowered.as_text(dialect='hlo')
+  text = lowered.as_text(dialect='hlo', debug_info=True)  # says where things are from
   return [o for o in hlo_costs.operations(hlo.parse(text)) if o.flops]
 
 
@@ -274,17 +274,35 @@ def estimated(lowered: Any, strategy: str, chips: int, state: Any) -> Measured:
   )
   weights, everything = size(state.params), size(state)
   own = everything // chips if strategy == 'fsdp' else everything
-  send = functools.partial(
-    Operation, opcode='collective', source='', times=1, flops=0.0, bytes=0
-  )
+  send = functools.partial(Operation, opcode='collective', times=1, flops=0.0, bytes=0)
   # Gathered for the forward pass and the backward pass.
   sent = (
     [
-      send('weights', collective='all-gather', payload=2 * weights, group=chips),
-      send('gradients', collective='reduce-scatter', payload=weights, group=chips),
+      send(
+        'weights',
+        source='all weights, twice',
+        collective='all-gather',
+        payload=2 * weights,
+        group=chips,
+      ),
+      send(
+        'gradients',
+        source='sum of gradients',
+        collective='reduce-scatter',
+        payload=weights,
+        group=chips,
+      ),
     ]
     if strategy == 'fsdp'
-    else [send('gradients', collective='all-reduce', payload=weights, group=chips)]
+    else [
+      send(
+        'gradients',
+        source='sum of gradients',
+        collective='all-reduce',
+        payload=weights,
+        group=chips,
+      )
+    ]
   )
   update = Operation('update', 'update', 'update of the state', 1, 0.0, 2 * own)
   operations = (*counted(lowered), update, *(sent if chips > 1 else ()))
