@@ -69,9 +69,13 @@ def grouped(x, w):
   return conv(x, w, window_strides=(1, 1), padding='VALID', feature_group_count=2)
 
 
+def batch_grouped(x, w):
+  return conv(x, w, window_strides=(1, 1), padding='VALID', batch_group_count=2)
+
+
 @pytest.mark.parametrize(
   ('function', 'inputs'),
-  [(strided, 6), (dilated, 6), (transposed, 6), (grouped, 12)],
+  [(strided, 6), (dilated, 6), (transposed, 6), (grouped, 12), (batch_grouped, 6)],
 )
 def test_flops_of_convolutions_are_those_of_xla(function, inputs):
   x, w = jnp.zeros((2, 9, 11, inputs)), jnp.zeros((3, 4, 6, 8))

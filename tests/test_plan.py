@@ -194,6 +194,25 @@ def test_recomputation_is_hardware_flops_only(config):
   assert 1.05 < again < 4 / 3  # the blocks' share of the forward third once more
 
 
+@pytest.mark.parametrize('strategy', ['pmap', 'fsdp'])
+def test_a_chip_does_its_share_of_the_step(config, strategy):
+  model = plan.SR3.from_config(config)
+  lowered = plan_programs.training(config, model, strategy, jax.devices())
+  share = sum(o.times * o.flops for o in plan_programs.counted(lowered))
+  assert share == plan_programs.model_flops(config) * config.train.batch_size / 8
+
+
+def test_a_run_of_the_samplers_loop_is_one_step(config):
+  model = plan.SR3.from_config(config)
+  lowered = plan_programs.sampling(config, model, 2, jax.devices())
+  step = sum(o.times * o.flops for o in plan_programs.counted(lowered))
+  params = jax.eval_shape(model.init, jax.random.key(0))
+  image = jax.ShapeDtypeStruct((2, 16, 16, 3), 'float32')
+  level = jax.ShapeDtypeStruct((2,), 'float32')
+  network = jax.jit(model.predict).lower(params, image, image, level)
+  assert step == sum(o.flops for o in plan_programs.counted(network)) > 0
+
+
 def test_what_the_compiler_found_is_kept_and_read(tmp_path, monkeypatch, config):
   lowered = jax.jit(lambda x: x + 1).lower(1.0)
   other = jax.jit(lambda x: x + 2).lower(1.0)
