@@ -112,6 +112,12 @@ def get_config() -> ConfigDict:
   # 'pmap': every device has the whole state; 'fsdp': a part of it, for large networks.
   c.parallel.strategy = 'pmap'
 
+  c.plan = ConfigDict()  # of --mode=plan
+  c.plan.topology = 'v5e:2x4'  # or several, 'v5e:4x4,h100:8'
+  c.plan.strategies = ('pmap', 'fsdp')
+  c.plan.price = 0.0  # of a chip for an hour
+  c.plan.search_batch = True  # the largest batch that fits; compiles several times
+
   c.checkpoint = ConfigDict()
   c.checkpoint.every_steps = 5_000
   c.checkpoint.keep = 3  # the newest

@@ -29,6 +29,7 @@ from sr3_jax import (
   modes,
   net_weights,
   parallel,
+  plan,
   preemption,
   reference,
   sources,
@@ -41,7 +42,7 @@ from sr3_jax.config import ConfigDict, get_config
 from sr3_jax.sr3 import SR3
 
 FLAGS = flags.FLAGS
-MODES = ('train', 'eval', 'sample', 'sweep', 'reference', 'check-data')
+MODES = ('train', 'eval', 'sample', 'sweep', 'reference', 'check-data', 'plan')
 
 flags.DEFINE_string('workdir', None, 'Folder of the run: local or gs://.')
 flags.DEFINE_enum(
@@ -51,7 +52,8 @@ flags.DEFINE_enum(
   'train: train or resume, then evaluate. eval: measure the newest checkpoint. '
   'sample: restore held-out images with it. sweep: find out how few sampling steps it '
   'needs, for upscale --steps=fast, balanced or best. reference: statistics of the '
-  'training images for FID and KID. check-data: what is wrong with the images.',
+  'training images for FID and KID. check-data: what is wrong with the images. '
+  'plan: memory, time and cost on machines that are not here.',
 )
 flags.DEFINE_string(
   'cache',
@@ -94,6 +96,7 @@ USER_ERRORS = (
   sources.DataError,
   hub.HubError,
   images.ImageError,
+  plan.PlanError,
   sweep.SweepError,
   train.TrainingError,
 )
@@ -226,6 +229,8 @@ def run(config: ConfigDict, workdir: epath.Path, mode: str) -> None:
     modes.reference_run(config, workdir)
   elif mode == 'check-data':
     data_check.check_data_run(config, workdir)
+  elif mode == 'plan':
+    plan.plan_run(config, workdir)
   elif results := modes.finished(config, workdir):
     print(f'{workdir}: finished, {results["step"]} steps; nothing left to do')
     print(summary.format_table(results['table']))
