@@ -256,7 +256,8 @@ def test_a_long_compilation_shows_that_it_lives(caplog):
 def test_a_tpus_own_compiler_agrees(config, monkeypatch, name, strategy):
   pytest.importorskip('libtpu', reason='the TPU compiler comes with sr3_jax[tpu-plan]')
   monkeypatch.setattr(strategies, 'SMALL', 2**10)
-  config.train.batch_size, config.model.channels = 8, 128
+  # With one image on a chip some products of matrices are none any more.
+  config.train.batch_size, config.model.channels = 16, 128
   model, machine = plan.SR3.from_config(config), machines.parse(name)
   chips = plan_programs.devices(machine)
   assert len(chips) == machine.count
@@ -271,7 +272,7 @@ def test_a_tpus_own_compiler_agrees(config, monkeypatch, name, strategy):
   assert made.aliased == pytest.approx(made.outputs, rel=0.01)
   # Nothing is computed twice, and nothing is missed.
   counted = sum(o.times * o.flops for o in made.operations) * machine.count
-  assert counted == pytest.approx(8 * plan_programs.model_flops(config), rel=0.02)
+  assert counted == pytest.approx(16 * plan_programs.model_flops(config), rel=0.02)
   # Gradients are summed once, or weights gathered and gradients scattered.
   weights = 4 * sum(leaf.size for leaf in jax.tree.leaves(state.params))
   sent = sum(o.times * o.sent for o in made.operations)
