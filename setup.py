@@ -50,7 +50,7 @@ setuptools.setup(
     'convert': ['torch>=2.6'],
     'hub': ['huggingface_hub'],
     'classify': ['onnxruntime'],
-    # Compiles for TPUs that aren't there; the version that jax[tpu] of jax 0.10.2 names.
+    # Compiles for TPUs that aren't there; the version that jax[tpu] names.
     'tpu-plan': ['libtpu==0.0.42.*'],
     'notebooks': ['ipykernel', 'matplotlib', 'nbclient'],
     'test': [

@@ -1,14 +1,14 @@
 """Faces at 32: what is missing is made up, on two CPU cores.
 
-Inpainting and uncropping by one network, for a folder of aligned portraits of 64 pixels,
-which are reduced by half; an argument picks one of the two, or colorization, which wants
-a scale of its own. First the regression baseline.
+Inpainting and uncropping by one network, for a folder of aligned portraits of 64
+pixels, which are reduced by half; an argument picks one of the two, or colorization,
+which wants a scale of its own. First the regression baseline.
 
   python -m sr3_jax.main --config=configs/faces_fill_32.py \
     --workdir=runs/faces_fill_32 --config.data.path=TRAIN_FOLDER \
     --config.data.eval_path=TEST_FOLDER
 
-docs/results.md has what came out of a short run.
+docs/results.md has what came out of larger pictures and a short run.
 """
 
 from sr3_jax.config import ConfigDict

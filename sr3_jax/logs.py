@@ -303,6 +303,7 @@ def setup_logging() -> None:
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1')
   # Of a write that fails, Orbax leaves many tasks behind that nobody asks any more.
   python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
+  sys.unraisablehook = _unraisable
   logging.use_absl_handler()
   if flags.FLAGS['verbosity'].using_default_value:  # no absl app, say a notebook
     logging.set_verbosity(logging.INFO)
@@ -311,6 +312,12 @@ def setup_logging() -> None:
   for old in [f for f in handler.filters if isinstance(f, _OwnRecords)]:
     handler.removeFilter(old)
   handler.addFilter(_OwnRecords())
+
+
+def _unraisable(trouble: Any) -> None:
+  """What TensorStore's threads find when nobody waits for them any more is no news."""
+  if str(trouble.exc_value) != 'Event loop is closed':
+    sys.__unraisablehook__(trouble)
 
 
 class _OwnRecords(python_logging.Filter):

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shlex
+import signal
 import subprocess
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -85,6 +86,8 @@ class Stage:
       text=True,
       timeout=60,
       check=False,
+      # Tests started in the background ignore it, and so would the script.
+      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     made = calls.read_text().splitlines() if calls.exists() else []
     records = [json.loads(x) for x in made]

@@ -43,7 +43,10 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 
 # Arguments after --config and --workdir -> what the line must hold.
 MISTAKES = {
-  'key': (['--config.train.num_stps=5'], ['train.num_stps', 'num_steps, tensorboard']),
+  'key': (
+    ['--config.train.num_stps=5'],
+    ['train.num_stps', 'num_steps, profile, tensorboard'],
+  ),
   'type': (['--config.train.num_steps=many'], ['num_steps', 'many']),
   'mode': (['--mode=trian'], ['mode', 'train|eval|sample|sweep']),
   'argument': (['extra'], ['extra']),
