@@ -203,7 +203,8 @@ check_google() {
     note "note: $BUCKET lies in $place, the machine in ${opt[zone]}: slower, may cost"
 }
 
-# plan TOPOLOGY: what the run needs on such a machine; a refusal ends the launch.
+# plan TOPOLOGY: what the run needs on such a machine; a refusal ends the launch. The
+# largest batch isn't searched: that is minutes a compilation.
 plan() {
   if [[ ${opt[no-plan]} == yes ]]; then
     note 'plan: skipped'
@@ -211,7 +212,8 @@ plan() {
   fi
   local command=(
     "${opt[python]}" -m sr3_jax.main "--config=${opt[config]}" --mode=plan
-    "--config.plan.topology=$1" "--workdir=$STATE/plan" "${extra[@]}"
+    "--config.plan.topology=$1" --config.plan.search_batch=False
+    "--workdir=$STATE/plan" "${extra[@]}"
   )
   show "${command[@]}"
   dry && return

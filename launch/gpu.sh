@@ -52,26 +52,10 @@ do_create() {
   ask_workers '' 'nvidia-smi --query-gpu=index,name,memory.total --format=csv,noheader' ||
     die "$PLACE: $(complaint)"
   note "GPUs of $PLACE:"$'\n'"$ANSWER"
-  if [[ ${opt[topology]} ]]; then
-    plan "${opt[topology]}"
-  else
-    note 'plan: skipped, as no --topology is given'
-  fi
+  plan_named
 }
 
-do_fetch() {
-  describe_left
-  fetch_folder
-}
-
-do_delete() {
-  describe_left
-  on_workers "$(remove_text "$(worker stop)")"
-  made=''
-  note "removed $(remote) from the home of $PLACE; ${opt[workdir]:-the workdir} stays"
-}
-
-delete_command() { again delete host name; }
+stop_text() { worker stop; }
 
 parse "$@"
 check_common

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154  # shared with the scripts that source this
-# A machine that is reached by ssh, or this one: what gpu.sh and slurm.sh share.
+# A machine that is reached by ssh, or this one: what gpu.sh and slurm.sh share. A script
+# says with stop_text what ends its run.
 
 opt+=([host]='')
 
@@ -33,7 +34,17 @@ to_workers() {
   fi
 }
 
-fetch_folder() {
+# The plan, where it is said what machines these are.
+plan_named() {
+  if [[ ${opt[topology]} ]]; then
+    plan "${opt[topology]}"
+  else
+    note 'plan: skipped, as no --topology is given'
+  fi
+}
+
+do_fetch() {
+  describe_left
   if [[ ${opt[workdir]} == gs://* ]]; then
     fetch_bucket
   elif [[ ! ${opt[host]} ]]; then
@@ -48,8 +59,15 @@ fetch_folder() {
   fi
 }
 
-# remove_text STOP: ends the run with the command STOP and removes the launch's folder.
-remove_text() {
-  printf 'if [ -d %s ]; then %s; rm -rf %s sr3_jax-%s.*; else echo gone already; fi' \
-    "$(remote)" "$1" "$(remote)" "${opt[name]}"
+# Ends the run and removes the launch's folder.
+do_delete() {
+  describe_left
+  local folder
+  folder=$(remote)
+  on_workers "if [ -d $folder ]; then $(stop_text); rm -rf $folder \
+sr3_jax-${opt[name]}.*; else echo gone already; fi"
+  made=''
+  note "removed $folder from the home of $PLACE; ${opt[workdir]:-the workdir} stays"
 }
+
+delete_command() { again delete host name; }

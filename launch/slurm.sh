@@ -61,11 +61,7 @@ do_create() {
     die "$PLACE: $(complaint)"
   dry || [[ $ANSWER ]] || die "--partition=${opt[partition]}: no such partition"
   note "partitions (name, nodes, GPUs, limit):"$'\n'"$ANSWER"
-  if [[ ${opt[topology]} ]]; then
-    plan "${opt[topology]}"
-  else
-    note 'plan: skipped, as no --topology is given'
-  fi
+  plan_named
 }
 
 # The job. JAX gives process i of a node its GPU i, so each has to see all of them
@@ -139,19 +135,7 @@ do_watch() {
   note 'the run is finished'
 }
 
-do_fetch() {
-  describe_left
-  fetch_folder
-}
-
-do_delete() {
-  describe_left
-  on_workers "$(remove_text "scancel --me --name=${opt[name]}")"
-  made=''
-  note "removed $(remote) from the home of $PLACE; ${opt[workdir]:-the workdir} stays"
-}
-
-delete_command() { again delete host name; }
+stop_text() { printf 'scancel --me --name=%s' "${opt[name]}"; }
 
 parse "$@"
 check_common

@@ -77,4 +77,13 @@ do_fetch() {
   fetch_bucket
 }
 
+# A script says what its KIND is, what state it is in when it is UP, and how to find_machine.
+do_delete() {
+  made="$KIND ${opt[name]} in ${opt[zone]}, if it was there: paid by the second"
+  find_machine "$UP"
+  if [[ $ANSWER ]]; then remove_machine; else note "${opt[name]} is gone already"; fi
+  made=''
+  note "deleted: ${opt[name]}; the bucket keeps the results"
+}
+
 delete_command() { again delete project zone name; }

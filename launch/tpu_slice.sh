@@ -27,15 +27,18 @@
 # shellcheck source=tpu.sh
 . "$(dirname "${BASH_SOURCE[0]}")/tpu.sh"
 
+KIND='queued resource'
+UP=ACTIVE
+
 # The request's own state: what was granted is ACTIVE until it is taken away.
-request_state() {
+find_machine() {
   look "$1" gcloud compute tpus queued-resources describe "${opt[name]}" "${THERE[@]}" \
     '--format=value(state.state)'
   STATE_NAME=${ANSWER:-gone}
 }
 
 machine_state() {
-  request_state ACTIVE
+  find_machine ACTIVE
   case $ANSWER in
     '' | DELETING) ANSWER=none ;;
     ACTIVE) ANSWER=ready ;;
@@ -89,7 +92,7 @@ remake() {
 do_create() {
   check_offer
   plan "$GENERATION:$TOPOLOGY"
-  request_state ''
+  find_machine ''
   case $ANSWER in
     '') make_machine ;;
     FAILED | SUSPENDING | SUSPENDED | DELETING)
@@ -102,14 +105,6 @@ do_create() {
       await
       ;;
   esac
-}
-
-do_delete() {
-  made="queued resource ${opt[name]} in ${opt[zone]}, if it was there"
-  request_state ACTIVE
-  if [[ $ANSWER ]]; then remove_machine; else note "${opt[name]} is gone already"; fi
-  made=''
-  note "deleted: ${opt[name]}; the bucket keeps the results"
 }
 
 parse "$@"

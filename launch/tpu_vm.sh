@@ -25,10 +25,17 @@
 # shellcheck source=tpu.sh
 . "$(dirname "${BASH_SOURCE[0]}")/tpu.sh"
 
-machine_state() {
-  look READY gcloud compute tpus tpu-vm describe "${opt[name]}" "${THERE[@]}" \
+KIND='TPU VM'
+UP=READY
+
+find_machine() {
+  look "$1" gcloud compute tpus tpu-vm describe "${opt[name]}" "${THERE[@]}" \
     '--format=value(state)'
   STATE_NAME=${ANSWER:-gone}
+}
+
+machine_state() {
+  find_machine READY
   case $ANSWER in
     '' | DELETING) ANSWER=none ;;
     READY) ANSWER=ready ;;
@@ -58,9 +65,7 @@ remake() {
 do_create() {
   check_offer
   plan "$GENERATION:$TOPOLOGY"
-  look '' gcloud compute tpus tpu-vm describe "${opt[name]}" "${THERE[@]}" \
-    '--format=value(state)'
-  STATE_NAME=$ANSWER
+  find_machine ''
   case $ANSWER in
     '') make_machine ;;
     READY | CREATING | STARTING | RESTARTING | REPAIRING)
@@ -72,15 +77,6 @@ do_create() {
       remake
       ;;
   esac
-}
-
-do_delete() {
-  made="TPU VM ${opt[name]} in ${opt[zone]}, if it was there: paid by the second"
-  look READY gcloud compute tpus tpu-vm describe "${opt[name]}" "${THERE[@]}" \
-    '--format=value(state)'
-  if [[ $ANSWER ]]; then remove_machine; else note "${opt[name]} is gone already"; fi
-  made=''
-  note "deleted: ${opt[name]}; the bucket keeps the results"
 }
 
 parse "$@"

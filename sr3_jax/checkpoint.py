@@ -70,15 +70,9 @@ def open_manager(
     kept.append(policies.EveryNSteps(keep_every))
   options: dict[str, Any] = {}
   if best:
-    metric = lambda metrics: metrics[best]
-    kept.append(
-      policies.BestN(
-        get_metric_fn=metric,
-        reverse=lower_is_better,
-        n=1,
-        keep_checkpoints_without_metrics=False,
-      )
-    )
+    worst = float('inf') if lower_is_better else -float('inf')
+    metric = lambda metrics: metrics.get(best, worst)  # of those without any, too
+    kept.append(policies.BestN(get_metric_fn=metric, reverse=lower_is_better, n=1))
     options = {'best_fn': metric, 'best_mode': 'min' if lower_is_better else 'max'}
   manager = ocp.CheckpointManager(
     folder(workdir),
@@ -130,7 +124,7 @@ def save(
     **parts, data=ocp.args.JsonSave(data.get_state()), sums=ocp.args.JsonSave(sums)
   )
   with _written(manager):
-    manager.save(step, args=args, metrics=metrics)
+    manager.save(step, args=args, metrics=metrics or {})
 
 
 def restore(
@@ -154,9 +148,10 @@ def restore(
   """
   args = {name: ocp.args.StandardRestore(state[name]) for name in PARTS}
   args['data'] = ocp.args.JsonRestore()
+  damaged: dict[int, Any] = {}
   for step in sorted(manager.all_steps(), reverse=True):
-    path, restored, damage = manager.directory / str(step), None, None
-    if not (path / 'sums').exists() and (path / 'data').exists():
+    path, restored = manager.directory / str(step), None
+    if _early(path):
       raise CheckpointError(
         f'{path}: of an earlier version, whose runs cannot go on; begin another with '
         'its weights (--config.train.init_from)'
@@ -166,15 +161,18 @@ def restore(
         _check_fits(path / name, state[name])
       restored = _checked(manager, step, args)
     except Damaged as error:
-      damage = error
+      damaged[step] = error
     # One process may have met what others have not: all take the same.
-    if all(parallel.everywhere([damage is None])):
+    if all(parallel.everywhere([restored is not None])):
+      for other, reason in damaged.items():
+        _set_aside(manager, other, reason)
       data.set_state(restored['data'])
       return step, {name: restored[name] for name in PARTS}
-    _set_aside(manager, step, damage or 'another process could not read it')
+    damaged.setdefault(step, f'{path}: another process could not read it')
+  # Left where they are: with none there, the next start would begin at step 0.
   raise CheckpointError(
-    f'{manager.directory}: no checkpoint here is good; those there were are in '
-    f'{manager.directory.parent / "damaged"}. Start anew, or bring back a copy'
+    f'{next(iter(damaged.values()))}; no checkpoint here is good: bring back a copy, '
+    'or remove the folder to start anew'
   )
 
 
@@ -212,13 +210,13 @@ def load_ema(workdir: epath.PathLike, params: Any) -> tuple[int, Any]:
 
 
 def _checked(manager: ocp.CheckpointManager, step: int, args: dict[str, Any]) -> Any:
-  """What a checkpoint holds, compared with its checksums (early ones have none).
+  """What a checkpoint holds, compared with its checksums, if it may have any.
 
   Raises:
     Damaged: it can't be read, or isn't what was written.
   """
   path = manager.directory / str(step)
-  summed = (path / 'sums').exists()
+  summed = not _early(path)
   if summed:
     args = args | {'sums': ocp.args.JsonRestore()}
   with _explained(path):
@@ -228,6 +226,11 @@ def _checked(manager: ocp.CheckpointManager, step: int, args: dict[str, Any]) ->
     if int(total) != restored['sums'].get(name):
       raise Damaged(f'{path / name}: damaged: not the numbers that were written')
   return restored
+
+
+def _early(path: epath.Path) -> bool:
+  """Whether it is from before there were checksums: the iterator had a file."""
+  return any((path / 'data').glob('process_*.json'))
 
 
 def _set_aside(manager: ocp.CheckpointManager, step: int, reason: Any) -> None:

@@ -11,7 +11,7 @@ from etils import epath
 
 from sr3_jax import (
   __version__,
-  data,
+  crops,
   data_advice,
   data_check_page,
   data_findings,
@@ -21,6 +21,7 @@ from sr3_jax import (
   images,
   logs,
   sources,
+  train,
 )
 from sr3_jax.config import as_json
 from sr3_jax.data_findings import Checked
@@ -70,8 +71,8 @@ def check_data_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -
     'time': datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%dT%H:%M:%SZ'),
   }
   sections = list(_copies(sets, checked, leaks))
-  crops = _crops(config, sets['training'], training)
-  page = data_check_page.render(report, [*checked.values()], sections, crops)
+  drawn = _crops(config, sets['training'], training)
+  page = data_check_page.render(report, [*checked.values()], sections, drawn)
   folder.mkdir(parents=True, exist_ok=True)
   logs.write_json(folder / 'check.json', report)
   images.write_bytes(folder / 'report.html', page.encode())
@@ -104,7 +105,7 @@ def _check(config: ml_collections.ConfigDict, name: str, source: Source) -> Chec
   size, path = d.image_size, d.path
   if name == 'evaluation':
     size, path = config.eval.image_size or size, d.eval_path or path
-  cut = data.Cut(size, d.crop, reduce=tuple(d.reduce))
+  cut = crops.Cut(size, d.crop, reduce=tuple(d.reduce))
   pictures = d.source in ('folder', 'classes') and d.channels == 3 and not len(d.low)
   left_out = source.left_out if isinstance(source, sources.Folder) else ()
   with logs.Progress(len(source) + len(left_out), unit=f'{name} image') as progress:
@@ -255,16 +256,7 @@ def _crops(
   usable = training.usable
   if not len(usable):
     return None
-  batches = data.train_batches(
-    _Chosen(source, usable),
-    batch_size=_CROPS,
-    image_size=d.image_size,
-    crop=d.crop,
-    flip=d.flip,
-    rotate=d.rotate,
-    reduce=tuple(d.reduce),
-    seed=config.seed,
-  )
+  batches = train.stream(config, _Chosen(source, usable), batch_size=_CROPS)
   stored = next(batches)['image']
   batches.close()
   model = SR3.from_config(config)

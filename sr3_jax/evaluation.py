@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from sr3_jax import data, images, parallel, sources, summary
+from sr3_jax import crops, data, images, parallel, sources, summary
 from sr3_jax.records import Records
 from sr3_jax.restorer import OnSteps, Restorer, baselines, degrader, reducer
 from sr3_jax.scoring import Scorer, quantize, stored_as
@@ -176,7 +176,7 @@ def held_out(config: ml_collections.ConfigDict) -> HeldOut:
     path=d.eval_path or d.path,
     split=d.eval_split,
     data_dir=d.data_dir or None,
-    min_size=data.Cut(cut['image_size'], d.crop, reduce=cut['reduce']).min_size,
+    min_size=crops.Cut(cut['image_size'], d.crop, reduce=cut['reduce']).min_size,
     channels=d.channels,
     ranged=len(d.low) > 0,
   )

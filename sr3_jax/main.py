@@ -203,8 +203,8 @@ def check_retention(config: ConfigDict) -> None:
   name, every = config.checkpoint.keep_best, config.eval.every_steps
   if not name:
     return
-  known = [key for key, m in summary.METRICS.items() if m.better in ('higher', 'lower')]
-  if name not in known:
+  if name not in train.SCORES:
+    known = ', '.join(train.SCORES)
     raise ValueError(f'no metric {name!r} for checkpoint.keep_best, only {known}')
   if not every or every % config.checkpoint.every_steps:
     raise ValueError(

@@ -12,6 +12,7 @@ from etils import epath
 
 from sr3_jax import (
   checkpoint,
+  crops,
   data,
   drawings,
   evaluation,
@@ -30,6 +31,12 @@ from sr3_jax.restorer import Restorer
 from sr3_jax.sr3 import SR3
 from sr3_jax.train_step import TrainState, create_state, train_step
 
+# Of evaluations during training, which need no networks, those that say what is better.
+SCORES = (
+  *('psnr', 'ssim', 'psnr_y', 'ssim_y'),
+  *('consistency', 'spectrum_db', 'colour_drift'),
+)
+
 
 class TrainingError(ValueError):
   """One line: why training stopped, and what to do."""
@@ -38,7 +45,7 @@ class TrainingError(ValueError):
 def training_data(config: ml_collections.ConfigDict) -> data.Batches:
   """This process's share of the training batches."""
   d = config.data
-  cut = data.Cut(d.image_size, d.crop, reduce=tuple(d.reduce))
+  cut = crops.Cut(d.image_size, d.crop, reduce=tuple(d.reduce))
   source = sources.make_source(
     d.source,
     path=d.path,
@@ -50,18 +57,30 @@ def training_data(config: ml_collections.ConfigDict) -> data.Batches:
   )
   logging.info('training images: %d (%s)', len(source), d.path or d.source)
   sources.check_classes(source, config.model.num_classes)
-  return data.train_batches(
+  return stream(
+    config,
     source,
     batch_size=parallel.per_process(config.train.batch_size),
+    workers=d.workers,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+
+
+def stream(
+  config: ml_collections.ConfigDict, source: sources.Source, **share: int
+) -> data.Batches:
+  """Training batches of a source, as `data.train_batches` shares them out."""
+  d = config.data
+  return data.train_batches(
+    source,
     image_size=d.image_size,
     crop=d.crop,
     flip=d.flip,
     rotate=d.rotate,
     reduce=tuple(d.reduce),
     seed=config.seed,
-    workers=d.workers,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
+    **share,
   )
 
 
@@ -75,6 +94,7 @@ def regression_config(config: ml_collections.ConfigDict) -> ml_collections.Confi
   )
   baseline.train.init_from = ''  # weights of another task
   baseline.eval.every_steps = 0
+  baseline.checkpoint.keep_best = ''  # there are no evaluations
   return baseline
 
 
@@ -157,9 +177,9 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
         if len(window) > 1:
           jax.block_until_ready(window[-2])  # one step runs, the next one waits
         state, metrics = run_step(state, batch)
-        window.append(strategy.metrics(metrics))
+        window.append(metrics)
         step += 1
-        progress.update(step, loss=window[-2:][0]['loss'])
+        progress.update(step, loss=strategy.metrics(window[-2:][0]['loss']))
         watch.step(step)
 
         leaving = asked_to_go(step)
@@ -167,7 +187,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
         saving_due |= leaving
         # At every checkpoint too: a resumed run then means over the same steps.
         if step % c.log_every == 0 or saving_due:
-          losses, norms = _fetch(window)
+          losses, norms = _fetch(strategy.metrics(window))
           _check_finite(losses, norms, step, last_saved, manager)
           writer.write(
             step,

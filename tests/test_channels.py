@@ -13,7 +13,7 @@ from absl import logging
 from channel_kit import noise
 from PIL import Image
 
-from sr3_jax import channels, data, images, rasters, sources
+from sr3_jax import channels, crops, data, images, rasters, sources
 
 measured, folder = channel_kit.measured, channel_kit.folder
 
@@ -142,7 +142,7 @@ def test_batches_are_windows_of_what_is_stored(folder, measured):
 
 def test_rotated_and_flipped_crops_keep_their_channels():
   image = noise(5, 5, 4)
-  cut = data.Cut(5, 'random', flip=True, rotate=True)
+  cut = crops.Cut(5, 'random', flip=True, rotate=True)
   poses = [np.rot90(image, turn)[:, ::step] for turn in range(4) for step in (1, -1)]
   seen = set()
   for seed in range(60):

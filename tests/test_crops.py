@@ -8,18 +8,18 @@ import skimage.transform
 from data_kit import PHOTO, One, coordinates, take, training
 from PIL import Image
 
-from sr3_jax import data, images
+from sr3_jax import crops, images
 
 # pytest undoes the filter that images.py sets.
 pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
 
 
 def test_random_crops_are_uniform_and_independent():
-  cut = data.Cut(8, 'random', flip=True, rotate=True)
+  cut = crops.Cut(8, 'random', flip=True, rotate=True)
   rng = np.random.default_rng(0)
-  crops = [cut(coordinates(12, 13), rng) for _ in range(2000)]
+  taken = [cut(coordinates(12, 13), rng) for _ in range(2000)]
   counts = np.zeros((5, 6, 4, 2))
-  for crop in crops:
+  for crop in taken:
     top, left = crop[..., 0].min(), crop[..., 1].min()
     plain = coordinates(12, 13)[top : top + 8, left : left + 8]
     # Which of the eight symmetries of the square is it?
@@ -31,13 +31,13 @@ def test_random_crops_are_uniform_and_independent():
     )
     counts[(top, left, *pose)] += 1
   # Pearson's test of 240 equal cells: 239 degrees of freedom, 99.99 % at 326.
-  expected = len(crops) / counts.size
+  expected = len(taken) / counts.size
   assert ((counts - expected) ** 2 / expected).sum() < 326
 
 
 def test_reduced_crops_are_block_means():
   image = images.read(PHOTO)[100:170, 200:280]
-  cut = data.Cut(16, 'random', reduce=3)
+  cut = crops.Cut(16, 'random', reduce=3)
   crop = cut(image, np.random.default_rng(5)).astype(float)
   errors = []
   for y, x in itertools.product(range(3), range(3)):
@@ -55,16 +55,16 @@ def test_several_factors_are_drawn_where_they_fit():
   image = coordinates(40, 40)
 
   def factors(size, choice, draws=60):
-    cut, rng = data.Cut(size, 'random', reduce=choice), np.random.default_rng(0)
+    cut, rng = crops.Cut(size, 'random', reduce=choice), np.random.default_rng(0)
     # Neighbours in a reduced map are `factor` apart.
-    crops = (cut(image, rng).astype(int) for _ in range(draws))
-    return {int(crop[-1, 0, 0] - crop[0, 0, 0]) // (size - 1) for crop in crops}
+    taken = (cut(image, rng).astype(int) for _ in range(draws))
+    return {int(crop[-1, 0, 0] - crop[0, 0, 0]) // (size - 1) for crop in taken}
 
   assert factors(10, (1, 2, 4)) == {1, 2, 4}
   assert factors(11, (1, 2, 4)) == {1, 2}
-  assert data.Cut(11, 'random', reduce=(2, 3)).min_size == 22
+  assert crops.Cut(11, 'random', reduce=(2, 3)).min_size == 22
   with pytest.raises(images.ImageError, match='40 x 40 pixels are too small, 42'):
-    data.Cut(21, 'random', reduce=(2, 4))(image, np.random.default_rng(0))
+    crops.Cut(21, 'random', reduce=(2, 4))(image, np.random.default_rng(0))
 
 
 def test_center_crop_is_the_recipe_of_imagenet():
@@ -72,7 +72,7 @@ def test_center_crop_is_the_recipe_of_imagenet():
   truth = Image.fromarray(image).crop((100, 0, 500, 400)).resize((64, 64), Image.BOX)
   (batch,) = take(training(One(image), batch_size=1, image_size=64, crop='center'), 1)
   np.testing.assert_array_equal(batch['image'][0], np.asarray(truth))
-  cut = data.Cut(401, 'center')
+  cut = crops.Cut(401, 'center')
   with pytest.raises(images.ImageError, match='600 x 400 pixels are too small, 401'):
     cut(image, np.random.default_rng(0))
 
@@ -80,9 +80,9 @@ def test_center_crop_is_the_recipe_of_imagenet():
 def test_whole_images():
   rng = np.random.default_rng(0)
   square = coordinates(16, 16)
-  np.testing.assert_array_equal(data.Cut(16, 'none')(square, rng), square)
+  np.testing.assert_array_equal(crops.Cut(16, 'none')(square, rng), square)
   truth = skimage.transform.downscale_local_mean(square, (2, 2, 1))
-  assert np.abs(data.Cut(8, 'none')(square, rng) - truth).max() <= 1.0
+  assert np.abs(crops.Cut(8, 'none')(square, rng) - truth).max() <= 1.0
   for image, size in ((square, 17), (coordinates(16, 18), 8)):
     with pytest.raises(images.ImageError, match='pixels'):
-      data.Cut(size, 'none')(image, rng)
+      crops.Cut(size, 'none')(image, rng)

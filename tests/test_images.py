@@ -11,24 +11,12 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
-from pixels import noise
+from pixels import UPRIGHT, noise
 
 from sr3_jax import images
 
 # pytest undoes the filter that images.py sets; test_nothing_leaks_to_stderr has it.
 pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
-
-# How a picture must be turned to be upright, from the EXIF 2.32 standard, tag 274.
-UPRIGHT = {
-  1: lambda a: a,
-  2: np.fliplr,
-  3: lambda a: np.rot90(a, 2),
-  4: np.flipud,
-  5: lambda a: a.transpose(1, 0, 2),
-  6: lambda a: np.rot90(a, -1),
-  7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
-  8: np.rot90,
-}
 
 
 def _smooth(height, width):

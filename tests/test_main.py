@@ -68,6 +68,23 @@ SPECIAL = {
 }
 
 
+@pytest.mark.parametrize(
+  ('name', 'every', 'said'),
+  [
+    ('fid', 5, r"no metric 'fid' .* only psnr, ssim"),
+    ('psnr', 0, r'eval\.every_steps=0 to be a multiple of checkpoint\.every_steps=5'),
+    ('psnr', 7, r'eval\.every_steps=7 to be a multiple'),
+  ],
+)
+def test_the_best_checkpoint_must_be_known(name, every, said):
+  config = tiny.get_config()
+  config.checkpoint.keep_best, config.eval.every_steps = name, every
+  with pytest.raises(ValueError, match=said):
+    main.check_retention(config)
+  config.checkpoint.keep_best, config.eval.every_steps = 'psnr', 10
+  main.check_retention(config)
+
+
 @pytest.fixture(scope='module')
 def mistakes(tmp_path_factory):
   """Every mistake's outcome; two at a time, for most of it is imports."""

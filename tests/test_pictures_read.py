@@ -12,24 +12,13 @@ import pytest
 import tifffile
 from picture_files import SETTINGS, file_of, png_chunk, png_of, tiff_of
 from PIL import Image
-from pixels import noise
+from pixels import UPRIGHT, noise
 
 from sr3_jax import images, pictures
 
 pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
 
 _NO = ('BMP', 4)  # Pillow writes no transparent BMP
-# How a picture must be turned to be upright, from the EXIF 2.32 standard, tag 274.
-UPRIGHT = {
-  1: lambda a: a,
-  2: np.fliplr,
-  3: lambda a: np.rot90(a, 2),
-  4: np.flipud,
-  5: lambda a: a.transpose(1, 0, 2),
-  6: lambda a: np.rot90(a, -1),
-  7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
-  8: np.rot90,
-}
 
 
 def _claiming(width, height):

@@ -1,7 +1,9 @@
 """Replicated and sharded states: the same numbers, and where the parts are."""
 
 import functools
+import json
 import math
+import shutil
 
 import jax
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import tiny
 from jax.sharding import PartitionSpec as P
 
-from sr3_jax import strategies, train_step
+from sr3_jax import checkpoint, strategies, train, train_step
 from sr3_jax.sr3 import SR3
 
 STEPS = 10
@@ -84,6 +86,35 @@ def assert_parts(state: train_step.TrainState, devices: int) -> None:
     assert len(parts) == 1
     split += parts == {leaf.size // devices}
   assert split > 0.9 * len(leaves)
+
+
+def test_a_run_goes_on_in_another_way(trained, tmp_path):
+  """From step 10 with a split state, from step 15 with copies: the same run."""
+  folder = tmp_path / 'checkpoints'
+  shutil.copytree(trained.workdir / 'checkpoints' / '10', folder / '10')
+  c = trained.config.copy_and_resolve_references()
+  c.eval.every_steps = 0
+  for steps, strategy in ((15, 'fsdp'), (20, 'pmap')):
+    c.train.num_steps, c.parallel.strategy = steps, strategy
+    state = train.train(c, tmp_path)
+    assert int(state.step) == steps
+    # What was written is read, and its checksums are right.
+    step, ema = checkpoint.load_ema(tmp_path, state.ema)
+    assert step == steps
+    jax.tree.map(np.testing.assert_array_equal, ema, state.ema)
+  # Rounding alone, of which Adam makes whole steps of up to 1e-2 where a gradient is 0.
+  assert distance(state.ema, trained.state.ema) < 1e-2
+  lines = [
+    {
+      m['step']: m['loss']
+      for m in map(json.loads, path.read_text().splitlines())
+      if 'loss' in m
+    }
+    for path in (tmp_path / 'metrics.jsonl', trained.workdir / 'metrics.jsonl')
+  ]
+  assert list(lines[0]) == [12, 15, 16, 20]
+  for step, loss in lines[0].items():
+    assert loss == pytest.approx(lines[1][step], rel=1e-3)
 
 
 SHAPES = [(3, 3, 128, 128), (3, 3, 3, 64), (1024, 512), (3, 3, 96, 40), (7, 11), (97,)]

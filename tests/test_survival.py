@@ -53,7 +53,12 @@ def another_sum(folder):
   path.write_text(json.dumps(sums | {'optimizer': sums['optimizer'] ^ 1}))
 
 
+def without_sums(folder):
+  shutil.rmtree(folder / 'sums')
+
+
 DAMAGES = [delete, truncate, half_written, without_position, another_sum]
+DAMAGES += [without_sums]
 
 
 @pytest.mark.parametrize('damage', DAMAGES)
@@ -103,6 +108,27 @@ def test_nothing_but_damaged_checkpoints_is_one_line(tmp_path):
   ):
     checkpoint.restore(manager, make_state(0), batches)
   batches.close()
+  # Where they were: a start that finds none begins at step 0.
+  assert steps_in(tmp_path) == [1, 2]
+  assert not (tmp_path / 'damaged').exists()
+
+
+def test_a_run_of_an_earlier_version_is_read_and_not_continued(tmp_path):
+  """Its iterator had a file of its own, and there were no sums."""
+  save(tmp_path, 1)
+  folder = tmp_path / 'checkpoints' / '1'
+  shutil.rmtree(folder / 'sums')
+  (folder / 'data' / 'process_0-of-1.json').write_text('{}')
+  _, ema = checkpoint.load_ema(tmp_path, make_state(0)['params'])
+  assert_equal_trees(ema, make_state(1)['ema'])
+  batches = make_batches()
+  with (
+    checkpoint.open_manager(tmp_path, keep=3) as manager,
+    pytest.raises(checkpoint.CheckpointError, match=r'earlier version.*init_from'),
+  ):
+    checkpoint.restore(manager, make_state(0), batches)
+  batches.close()
+  assert steps_in(tmp_path) == [1]
 
 
 def test_flipped_bits_never_reach_a_run(tmp_path):
@@ -130,9 +156,6 @@ def test_flipped_bits_never_reach_a_run(tmp_path):
         assert_equal_trees(read, state)
       except checkpoint.CheckpointError:
         found += 1
-    moved = tmp_path / 'run' / 'damaged' / '1'
-    if moved.exists():
-      moved.rename(tmp_path / 'run' / 'checkpoints' / '1')
     path.write_bytes(good)
   batches.close()
   assert found >= 7  # all that hit numbers

@@ -1,0 +1,71 @@
+"""Squares out of images: what training and evaluation see of them."""
+
+import dataclasses
+
+import numpy as np
+
+from sr3_jax import images
+from sr3_jax.folder_sources import DataError
+
+CROPS = ('random', 'center', 'none')
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+  """Takes an `image_size` square out of an image.
+
+  Attributes:
+    image_size: side of the result in pixels.
+    crop: 'random': anywhere; 'center': the largest central square, reduced by area;
+      'none': the whole image, which must be square, reduced by area if larger.
+    flip: mirror every second image, left to right.
+    rotate: turn by a random multiple of 90 degrees; for textures.
+    reduce: with 'random', the image is first reduced by this integer factor, by area
+      (photographs are often soft at full size); of several factors one is drawn among
+      those that leave the image large enough.
+  """
+
+  image_size: int
+  crop: str
+  flip: bool = False
+  rotate: bool = False
+  reduce: int | tuple[int, ...] = 1
+
+  def __post_init__(self):
+    if self.crop not in CROPS:
+      raise DataError(f'no crop {self.crop!r}, only {", ".join(CROPS)}')
+    if self.image_size < 1 or min(self.factors, default=0) < 1:
+      raise DataError('image_size and every factor of reduce must be at least 1')
+    if self.crop != 'random' and self.factors != (1,):
+      raise DataError(f"reduce is for crop='random', not {self.crop!r}")
+
+  @property
+  def factors(self) -> tuple[int, ...]:
+    return (self.reduce,) if isinstance(self.reduce, int) else tuple(self.reduce)
+
+  @property
+  def min_size(self) -> int:
+    """Shortest side that an image must have."""
+    return self.image_size * min(self.factors)
+
+  def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`[H, W, C]` -> `[S, S, C]` of the same type; ImageError if it is too small."""
+    height, width = image.shape[:2]
+    if min(height, width) < self.min_size:
+      raise images.ImageError(
+        f'{width} x {height} pixels are too small, {self.min_size} are needed'
+      )
+    if self.crop == 'none' and height != width:
+      raise images.ImageError(f"{width} x {height} pixels need crop='center'")
+    if self.crop == 'random':
+      # Cropping first and reducing the crop is the same and much faster.
+      fitting = [f for f in self.factors if min(height, width) >= self.image_size * f]
+      side = self.image_size * fitting[rng.integers(len(fitting))]
+      top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+      image = image[top : top + side, left : left + side]
+    image = images.resize_area(images.center_square(image), self.image_size)
+    if self.rotate:
+      image = np.rot90(image, rng.integers(4))
+    if self.flip and rng.integers(2):
+      image = image[:, ::-1]
+    return np.ascontiguousarray(image)
