@@ -5,6 +5,8 @@
     --slices=v5e:4x4,v5e:8x8 --strategies=fsdp
   JAX_PLATFORMS=cpu python benchmarks/plans.py --cache=plans \\
     --weak=v5e:2x2,v5e:4x4,v5e:8x8,v5e:16x16 --strategies=fsdp
+  JAX_PLATFORMS=cpu python benchmarks/plans.py \
+    --state=v5e:1x1,v5e:2x2,v5e:4x4,v5e:8x8,v5e:16x16
 
 Every combination compiles for minutes; results are kept in --cache, so that the command
 goes on where it was interrupted. Prints Markdown. --set=key=value changes every
@@ -12,15 +14,18 @@ configuration, e.g. --set=model.remat=True.
 """
 
 import ast
+import functools
 import importlib
 import pathlib
 import sys
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from absl import app, flags, logging
 from etils import epath
 
-from sr3_jax import machines, plan, plan_programs
+from sr3_jax import machines, plan, plan_programs, strategies, train_step
 from sr3_jax.config import ConfigDict
 from sr3_jax.sr3 import SR3
 
@@ -38,6 +43,9 @@ flags.DEFINE_list(
 flags.DEFINE_list('strategies', ['pmap', 'fsdp'], 'Of parallel.strategy.')
 flags.DEFINE_list(
   'weak', [], 'Compile for each of these slices, batches growing with them, instead.'
+)
+flags.DEFINE_list(
+  'state', [], 'Only what the state takes on a chip of each of these slices, instead.'
 )
 flags.DEFINE_integer('share', 4, 'Images on each chip of --weak.')
 flags.DEFINE_multi_string('set', [], 'key=value of every configuration.')
@@ -84,6 +92,9 @@ def main(argv: list[str]) -> None:
   del argv
   logging.set_verbosity(logging.INFO)
   cache = epath.Path(FLAGS.cache)
+  if FLAGS.state:
+    table_of_states()
+    return
   for name in FLAGS.networks:
     config = configuration(name)
     model, per_image = SR3.from_config(config), plan_programs.model_flops(config)
@@ -104,6 +115,27 @@ def main(argv: list[str]) -> None:
           logging.info(
             '  %.1f%% %s %s', 100 * place['share'], place['bound'], place['source']
           )
+
+
+def table_of_states() -> None:
+  """Arguments of a compiled program that hands a state on."""
+  print(f'| network | strategy | {" | ".join(FLAGS.state)} |')
+  print('|---' * (2 + len(FLAGS.state)) + '|', flush=True)
+  # An argument that is returned as it is would not be one.
+  hand_on = lambda state, _, **spread: (jax.lax.optimization_barrier(state), {})
+  for name in FLAGS.networks:
+    config = configuration(name)
+    make = functools.partial(train_step.create_state, config, SR3.from_config(config))
+    state = jax.eval_shape(make)
+    for strategy in FLAGS.strategies:
+      sizes = []
+      for topology in FLAGS.state:
+        chips = plan_programs.devices(machines.parse(topology))
+        batch = jax.ShapeDtypeStruct((len(chips),), jnp.float32)
+        lowered = strategies.get_strategy(strategy, chips).lower(hand_on, state, batch)
+        held = lowered.compile().memory_analysis().argument_size_in_bytes
+        sizes.append(f'{held / 2**30:.3f} GiB')
+      print(f'| {name} | {strategy} | {" | ".join(sizes)} |', flush=True)
 
 
 def attempt(config, model, name, topology, strategy, per_image, cache):

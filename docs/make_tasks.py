@@ -19,12 +19,10 @@ import skimage.data
 from sr3_jax import degradations, drawings, hub, images
 
 SAMPLES = 3
-# Top, left and side of parts of pictures, and the side they are reduced to.
-FACE = (skimage.data.astronaut, 20, 138, 180, 64)
-PARTS = [
-  (skimage.data.chelsea, 20, 90, 256, 128),
-  (skimage.data.coffee, 60, 190, 256, 128),
-]
+# Top, left and side of parts of pictures.
+FACE = (skimage.data.astronaut, 20, 138, 180)
+PARTS = [(skimage.data.chelsea, 20, 90, 256), (skimage.data.coffee, 60, 190, 256)]
+OF_FACES = ('inpainting', 'uncropping', 'colorization')
 
 
 def part(load, top: int, left: int, side: int, size: int) -> np.ndarray:
@@ -56,9 +54,11 @@ def main(path: str, *runs: str) -> None:
   for run in runs:
     config = hub.load(run).config
     tasks = config.task.mixture if config.task.name == 'mixture' else [config.task.name]
-    pictures = PARTS if config.data.image_size == 32 else [FACE]
     for number, task in enumerate(tasks):
-      hr = part(*pictures[number % len(pictures)])
+      if task in OF_FACES:
+        hr = part(*FACE, config.data.image_size)
+      else:
+        hr = part(*PARTS[number % len(PARTS)], 128)
       rows.append(row(run, task, hr, number))
       labels.append(task.replace('_', ' '))
   titles = ['given', 'regression', *samples, 'truth']
