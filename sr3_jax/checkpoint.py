@@ -11,13 +11,13 @@ before it is taken.
 """
 
 import contextlib
-import functools
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
@@ -113,7 +113,7 @@ def save(
   Raises:
     CheckpointError: this one or the one before couldn't be written.
   """
-  sums = {name: int(total) for name, total in _sums(state).items()}
+  sums = _sums(state)
   if jax.process_count() > 1:
     # Where every process holds the same copy: as NumPy, Orbax writes that of process 0.
     # Parts of arrays are written by those who have them.
@@ -223,7 +223,7 @@ def _checked(manager: ocp.CheckpointManager, step: int, args: dict[str, Any]) ->
     restored = manager.restore(step, args=ocp.args.Composite(**args))
   read = {name: restored[name] for name in PARTS if name in restored}
   for name, total in (_sums(read) if summed else {}).items():
-    if int(total) != restored['sums'].get(name):
+    if total != restored['sums'].get(name):
       raise Damaged(f'{path / name}: damaged: not the numbers that were written')
   return restored
 
@@ -254,31 +254,36 @@ def _set_aside(manager: ocp.CheckpointManager, step: int, reason: Any) -> None:
   manager.reload()
 
 
-@jax.jit
-def _sums(state: dict[str, Any]) -> dict[str, jax.Array]:
-  """A checksum of each part of a state: uint32 scalars.
+def _sums(state: dict[str, Any]) -> dict[str, int]:
+  """A checksum of each part of a state, below 2^32.
 
   Of the bits of all numbers, each times an odd number of its own, modulo 2^32: no
   single change goes unnoticed, an exchange hardly ever, and neither the order of
   addition nor the way in which arrays are split makes a difference.
   """
+  # One small program for each shape: a single one for all takes long to compile.
+  totals = {
+    name: [
+      _sum(leaf, np.uint32(2654435761 * (2 * place + 1) % 2**32))
+      for place, leaf in enumerate(jax.tree.leaves(tree))
+    ]
+    for name, tree in state.items()
+  }
+  sum_up = lambda numbers: int(np.sum(numbers, dtype=np.uint32))
+  return {name: sum_up(numbers) for name, numbers in jax.device_get(totals).items()}
 
-  def one(place, leaf):
-    if leaf.dtype.itemsize != 4:
-      leaf = leaf.astype(jnp.float32)
-    bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
-    number = jnp.uint32(2654435761 * (2 * place + 1) % 2**32)
-    for axis in range(bits.ndim):
-      number = number + 2 * jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * (
-        jnp.uint32(40503 + 2 * axis)
-      )
-    return jnp.sum(bits * number, dtype=jnp.uint32)
 
-  def part(tree):
-    totals = [one(i, leaf) for i, leaf in enumerate(jax.tree.leaves(tree))]
-    return functools.reduce(jnp.add, totals, jnp.uint32(0))
-
-  return {name: part(tree) for name, tree in state.items()}
+@jax.jit
+def _sum(leaf: jax.Array, number: jax.Array) -> jax.Array:
+  """Of an array, uint32; `number` is that of its first element."""
+  if leaf.dtype.itemsize != 4:
+    leaf = leaf.astype(jnp.float32)
+  bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
+  for axis in range(bits.ndim):
+    number = number + 2 * jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * (
+      jnp.uint32(40503 + 2 * axis)
+    )
+  return jnp.sum(bits * number, dtype=jnp.uint32)
 
 
 def _check_fits(path: epath.Path, tree: Any) -> None:

@@ -164,7 +164,7 @@ def test_flipped_bits_never_reach_a_run(tmp_path):
 def test_every_changed_bit_changes_the_sums():
   rng = np.random.default_rng(0)
   values = rng.standard_normal((4, 5)).astype(np.float32)
-  sums = lambda array: int(checkpoint._sums({'params': {'a': array}})['params'])
+  sums = lambda array: checkpoint._sums({'params': {'a': array}})['params']
   good = sums(values)
   for bit in range(32):
     for place in ((0, 0), (3, 2)):
@@ -183,7 +183,7 @@ def test_sums_do_not_depend_on_where_the_parts_are():
   spec = jax.sharding.PartitionSpec('x')
   split = jax.device_put(values, jax.sharding.NamedSharding(mesh, spec))
   one, other = (checkpoint._sums({'a': {'b': array}}) for array in (values, split))
-  assert int(one['a']) == int(other['a'])
+  assert one == other
 
 
 def test_what_is_kept(tmp_path):
