@@ -102,10 +102,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
   from absl import flags
 
-  from sr3_jax import classifier, image_sets, images, logs, parallel, reference
+  from sr3_jax import (
+    classifier,
+    image_sets,
+    images,
+    parallel,
+    process_log,
+    reference,
+  )
 
   flags.FLAGS.mark_as_parsed()
-  logs.setup_logging()
+  process_log.setup()
   parallel.keep_programs(args.cache)
   known = (
     classifier.ClassifierError,

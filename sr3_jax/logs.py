@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl, TensorBoard, a progress line, log messages.
+"""What a run tells: metrics.jsonl, TensorBoard, a progress line.
 
 `metrics.jsonl` is always written and is what reports are made from; TensorBoard is an
 extra (CLU writes it through TensorFlow). Numbers are converted only when they are
@@ -8,7 +8,6 @@ written, so that a metric still being computed on a device isn't waited for earl
 import collections
 import contextlib
 import json
-import logging as python_logging
 import math
 import os
 import shutil
@@ -18,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 import numpy as np
-from absl import flags, logging
+from absl import logging
 from etils import epath
 
 _ERASE_LINE = '\r\x1b[K'
@@ -289,64 +288,6 @@ def write_json(path: epath.Path, value: Any) -> None:
   part = path.with_name(path.name + '.part')
   part.write_text(json.dumps(value, indent=2) + '\n')
   part.replace(path)
-
-
-def setup_logging() -> None:
-  """Short log lines on stderr, this package's only.
-
-  Orbax writes some fifty INFO lines a checkpoint, through the same absl logger as
-  everybody else; JAX and Grain add theirs. So below WARNING only records that come
-  from this package pass. `--verbosity=1` shows everything, `--verbosity=-1` only
-  warnings.
-  """
-  # TensorFlow and XLA print from C++; 1 leaves their warnings and errors.
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1')
-  # Of a write that fails, Orbax leaves many tasks behind that nobody asks any more.
-  python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
-  sys.unraisablehook = _unraisable
-  logging.use_absl_handler()
-  if flags.FLAGS['verbosity'].using_default_value:  # no absl app, say a notebook
-    logging.set_verbosity(logging.INFO)
-  handler = logging.get_absl_handler()
-  handler.setFormatter(_ShortFormatter())
-  for old in [f for f in handler.filters if isinstance(f, _OwnRecords)]:
-    handler.removeFilter(old)
-  handler.addFilter(_OwnRecords())
-
-
-def _unraisable(trouble: Any) -> None:
-  """What TensorStore's threads find when nobody waits for them any more is no news."""
-  if str(trouble.exc_value) != 'Event loop is closed':
-    sys.__unraisablehook__(trouble)
-
-
-class _OwnRecords(python_logging.Filter):
-  """Lets warnings pass, and below them only this package's records."""
-
-  _FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
-
-  def filter(self, record: python_logging.LogRecord) -> bool:
-    return record.levelno >= python_logging.WARNING or self.is_own(record)
-
-  @classmethod
-  def is_own(cls, record: python_logging.LogRecord) -> bool:
-    """Whether this package wrote it, or everything is asked for."""
-    everything = logging.get_verbosity() > logging.INFO  # absl counts upwards
-    return everything or os.path.abspath(record.pathname).startswith(cls._FOLDER)
-
-
-class _ShortFormatter(python_logging.Formatter):
-  """`12:34:56 message`, with the level named from warnings on."""
-
-  def format(self, record: python_logging.LogRecord) -> str:
-    stamp = time.strftime('%H:%M:%S', time.localtime(record.created))
-    level = record.levelname.lower() + ': ' if record.levelno >= 30 else ''
-    line = f'{stamp} {level}{record.getMessage()}'
-    # Traces of other packages, of threads too: what matters is raised, and told.
-    if record.exc_info and _OwnRecords.is_own(record):
-      line += '\n' + self.formatException(record.exc_info)
-    # In a terminal a progress line may stand here.
-    return _ERASE_LINE + line if sys.stderr.isatty() else line
 
 
 def _number(value: Any) -> int | float | None:

@@ -24,13 +24,13 @@ from sr3_jax import (
   evaluation,
   hub,
   images,
-  logs,
   messages,
   modes,
   net_weights,
   parallel,
   plan,
   preemption,
+  process_log,
   reference,
   sources,
   strategies,
@@ -137,12 +137,19 @@ def fail(message: str) -> None:
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     fail(f'unexpected argument {argv[1]!r}; flags look like --name=value')
-  logs.setup_logging()
+  process_log.setup()
   if FLAGS.workdir.startswith('gs://') and not importlib.util.find_spec('gcsfs'):
     fail("a workdir on gs:// needs gcsfs: pip install 'sr3_jax[gcs]'")
   if FLAGS.multihost:
     join()
   parallel.keep_programs(FLAGS.cache)
+  # Of several processes one may fail before there is a workdir, and nobody sees it.
+  with process_log.kept(FLAGS.workdir, make=FLAGS.multihost):
+    explained()
+
+
+def explained() -> None:
+  """Runs what the flags ask for; what goes wrong is one line."""
   try:
     run(FLAGS.config, epath.Path(FLAGS.workdir), FLAGS.mode)
   except USER_ERRORS as error:

@@ -248,10 +248,10 @@ def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int
 
   from absl import flags, logging
 
-  from sr3_jax import logs, parallel
+  from sr3_jax import parallel, process_log
 
   flags.FLAGS.mark_as_parsed()  # else absl warns that it doesn't know its own
-  logs.setup_logging()
+  process_log.setup()
   parallel.keep_programs(args.cache)
   options = jobs.Options(
     output=output,
