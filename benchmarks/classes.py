@@ -56,10 +56,12 @@ def everything(source: sources.Source) -> tuple[np.ndarray, np.ndarray]:
 def train(
   model: Classifier, x: np.ndarray, y: np.ndarray, *, epochs: int, batch: int = 64
 ):
-  """Parameters after some epochs of Adam, with flips and a rate that falls to 0."""
+  """Parameters after some epochs of Adam, with flips; the rate rises and falls."""
   params = model.init(jax.random.key(0), x[:1])
   steps = epochs * (len(x) // batch)
-  optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, steps))
+  # Without a slow start all 64 features of larger images may die at once.
+  rate = optax.warmup_cosine_decay_schedule(0.0, 1e-3, steps // 5, steps)
+  optimizer = optax.adam(rate)
 
   @jax.jit
   def step(params, state, x, y):
