@@ -31,7 +31,12 @@ from sr3_jax.scoring import quantize
 from sr3_jax.sr3 import SR3, make_walk
 
 DRAWING = 'generation'  # the task of the first stage
-ENLARGING = ('cascade', 'super_resolution', 'blind_super_resolution')
+ENLARGING = (
+  'cascade',
+  'super_resolution',
+  'photo_super_resolution',
+  'blind_super_resolution',
+)
 CLASS_PITCH = 2**20  # images a class can have
 MOST_CLASSES = 2**11 - 1
 # Added to a stage's number: the noise of its input is not that of its walk.

@@ -13,7 +13,7 @@ from sr3_jax.degradations import TASKS, tasks
 
 SIDE = 32
 MIXED = ('inpainting', 'colorization', 'denoising', 'super_resolution')
-COMPRESSING = ('jpeg', 'blind_super_resolution')
+COMPRESSING = ('jpeg', 'blind_super_resolution', 'photo_super_resolution')
 NAMES = [*TASKS, 'mixture']
 
 
@@ -143,6 +143,21 @@ def test_half_of_a_cascades_inputs_are_blurred(photos):
   assert abs(np.corrcoef(blur, noise)[0, 1]) < 0.15
   always = degradations.make('cascade', options(augment_blur=(0.5, 0.5)))
   np.testing.assert_array_equal(always.degrade(keys(1, 2), many[:2])[..., 3], 0.5)
+
+
+def test_half_of_a_photo_tasks_inputs_are_nothing_but_bicubic(photos):
+  task = degradations.make('photo_super_resolution', options())
+  numbers = keys(*range(64))
+  hr = np.repeat(photos[:1], 64, axis=0)
+  found = np.asarray(jax.jit(task.degrade)(numbers, hr))
+  picture = Image.fromarray(((photos[0] + 1) * 127.5).round().astype(np.uint8))
+  truth = np.asarray(picture.resize((8, 8), Image.BICUBIC), np.float32) / 127.5 - 1
+  error = np.abs(found - truth).mean((1, 2, 3))
+  exact = error < 0.005  # Pillow's rounding
+  # 64 fair coins: outside of this once in 2,000 times.
+  assert 18 <= exact.sum() <= 46
+  # The others are another image, though not by much.
+  assert error[~exact].max() < 0.1
 
 
 def test_names_that_are_not_known():

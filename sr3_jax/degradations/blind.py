@@ -68,6 +68,21 @@ SECOND = Order(
   shots=(0.05, 2.5),
 )
 
+# Of pictures that nobody has maltreated: a lens that is a little soft, the noise of a
+# bright day, JPEG as cameras and web pages use it.
+MILD = Order(
+  blurred=0.5,
+  sigma=(0.2, 2.0),
+  sinc=0.0,
+  factor=(1.0, 1.0),
+  up_down=(0.0, 0.0),
+  kernels=('bicubic',),
+  noise=(0.0, 3.0),
+  gaussian=1.0,
+  quality=(60.0, 100.0),
+  halved=0.5,
+)
+
 
 def second_order(
   key: jax.Array,

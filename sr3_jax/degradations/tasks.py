@@ -225,6 +225,18 @@ def blind_super_resolution(key: jax.Array, hr: jax.Array, *, scale: int) -> jax.
   return blind.second_order(key, hr, scale=scale)
 
 
+def photo_super_resolution(key: jax.Array, hr: jax.Array, *, scale: int) -> jax.Array:
+  """Small images as cameras and web pages have them: a little soft, noisy, compressed.
+
+  Half of them are nothing but bicubic. [B, H // scale, W // scale, C].
+  """
+  clean = super_resolution(key, hr, scale=scale)
+  used = blind.second_order(
+    _fold(key, 0), hr, scale=scale, orders=(blind.MILD,), final_sinc=0.0
+  )
+  return jnp.where(_coin(_fold(key, 1))[:, None, None, None], clean, used)
+
+
 MASKS = {
   'mix': masks.inpainting,
   'free_form': masks.free_form,
@@ -233,6 +245,7 @@ MASKS = {
 
 TASKS: dict[str, Task] = {
   'super_resolution': Task(super_resolution),
+  'photo_super_resolution': Task(photo_super_resolution, colour=True),
   'blind_super_resolution': Task(blind_super_resolution, colour=True),
   'cascade': Task(cascade, extras=('blur', 'noise')),
   'generation': Task(generation, conditional=False),
