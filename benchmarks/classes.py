@@ -26,7 +26,16 @@ import numpy as np
 import optax
 from flax import serialization
 
-from sr3_jax import cascade_run, config, distributions, drawings, images, logs, sources
+from sr3_jax import (
+  cascade_run,
+  config,
+  distributions,
+  drawings,
+  images,
+  logs,
+  process_log,
+  sources,
+)
 
 FEATURES = 64
 
@@ -170,7 +179,7 @@ def main() -> None:
   parser.add_argument('--blur', type=float, default=0.0, help='of enlarging stages')
   parser.add_argument('--noise', type=float, default=0.0, help='of enlarging stages')
   args = parser.parse_args()
-  logs.setup_logging()
+  process_log.setup()
 
   side = json.loads((pathlib.Path(args.stages[-1]) / 'config.json').read_text())[
     'data'
