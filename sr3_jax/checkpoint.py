@@ -11,6 +11,7 @@ before it is taken.
 """
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -27,6 +28,9 @@ from sr3_jax import parallel
 from sr3_jax.messages import first_line
 
 PARTS = ('params', 'ema', 'optimizer')
+# Of what is in a checkpoint and how: raised when older programs can't read it any more.
+# Kept in `sums`; those from before there were checksums count as 0.
+VERSION = 1
 
 
 class CheckpointError(ValueError):
@@ -121,7 +125,9 @@ def save(
     state = jax.tree.map(mine, state)
   parts = {name: ocp.args.StandardSave(state[name]) for name in PARTS}
   args = ocp.args.Composite(
-    **parts, data=ocp.args.JsonSave(data.get_state()), sums=ocp.args.JsonSave(sums)
+    **parts,
+    data=ocp.args.JsonSave(data.get_state()),
+    sums=ocp.args.JsonSave(sums | {'version': VERSION}),
   )
   with _written(manager):
     manager.save(step, args=args, metrics=metrics or {})
@@ -144,14 +150,15 @@ def restore(
     The step and the state.
 
   Raises:
-    CheckpointError: it belongs to another network or optimizer, or none is good.
+    CheckpointError: it belongs to another network or optimizer or a version that this
+      program doesn't know, or none is good.
   """
   args = {name: ocp.args.StandardRestore(state[name]) for name in PARTS}
   args['data'] = ocp.args.JsonRestore()
   damaged: dict[int, Any] = {}
   for step in sorted(manager.all_steps(), reverse=True):
     path, restored = manager.directory / str(step), None
-    if _early(path):
+    if _version(path) == 0:
       raise CheckpointError(
         f'{path}: of an earlier version, whose runs cannot go on; begin another with '
         'its weights (--config.train.init_from)'
@@ -184,7 +191,8 @@ def load_ema(workdir: epath.PathLike, params: Any) -> tuple[int, Any]:
     params: like the parameters; leaves tell shapes and dtypes.
 
   Raises:
-    CheckpointError: there is none, or it belongs to another network.
+    CheckpointError: there is none, or it belongs to another network or a version that
+      this program doesn't know.
   """
   path = folder(workdir)
   if not path.exists():
@@ -197,9 +205,10 @@ def load_ema(workdir: epath.PathLike, params: Any) -> tuple[int, Any]:
       raise CheckpointError(f'{path}: no complete checkpoint yet')
     ema = ocp.args.StandardRestore(parallel.whole(params))
     for step in steps:
+      version = _version(path / str(step))
       try:
         _check_fits(path / str(step) / 'ema', params)
-        return step, _checked(manager, step, {'ema': ema})['ema']
+        return step, _checked(manager, step, {'ema': ema}, summed=version > 0)['ema']
       except Damaged as error:
         if step == steps[-1]:
           raise CheckpointError(
@@ -209,14 +218,15 @@ def load_ema(workdir: epath.PathLike, params: Any) -> tuple[int, Any]:
   raise AssertionError
 
 
-def _checked(manager: ocp.CheckpointManager, step: int, args: dict[str, Any]) -> Any:
-  """What a checkpoint holds, compared with its checksums, if it may have any.
+def _checked(
+  manager: ocp.CheckpointManager, step: int, args: dict[str, Any], summed: bool = True
+) -> Any:
+  """What a checkpoint holds, compared with its checksums, if it has any.
 
   Raises:
     Damaged: it can't be read, or isn't what was written.
   """
   path = manager.directory / str(step)
-  summed = not _early(path)
   if summed:
     args = args | {'sums': ocp.args.JsonRestore()}
   with _explained(path):
@@ -228,9 +238,24 @@ def _checked(manager: ocp.CheckpointManager, step: int, args: dict[str, Any]) ->
   return restored
 
 
-def _early(path: epath.Path) -> bool:
-  """Whether it is from before there were checksums: the iterator had a file."""
-  return any((path / 'data').glob('process_*.json'))
+def _version(path: epath.Path) -> int:
+  """The version of a checkpoint; this program's if it is too damaged to say.
+
+  Raises:
+    CheckpointError: it is of a later one.
+  """
+  if any((path / 'data').glob('process_*.json')):  # the iterator had a file
+    return 0
+  try:
+    version = int(json.loads((path / 'sums' / 'metadata').read_text())['version'])
+  except (OSError, ValueError, KeyError, TypeError):
+    return VERSION
+  if version > VERSION:
+    raise CheckpointError(
+      f'{path}: of a later sr3_jax (version {version} of checkpoints, this one knows '
+      f'those up to {VERSION}): update sr3_jax'
+    )
+  return version
 
 
 def _set_aside(manager: ocp.CheckpointManager, step: int, reason: Any) -> None:

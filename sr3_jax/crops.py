@@ -68,8 +68,10 @@ class Cut:
       image = np.rot90(image, rng.integers(4))
     if self.flip and rng.integers(2):
       image = image[:, ::-1]
-    # Channel by channel: NumPy copies mirrored pixels one by one, 4 times as long.
-    packed = np.empty(image.shape, image.dtype)
+    if image.strides[1] == image[0, :1].nbytes:  # whole rows can be copied
+      return np.ascontiguousarray(image)
+    # Channel by channel: NumPy copies turned pixels one by one, 4 times as long.
+    turned = np.empty(image.shape, image.dtype)
     for channel in range(image.shape[-1]):
-      packed[..., channel] = image[..., channel]
-    return packed
+      turned[..., channel] = image[..., channel]
+    return turned

@@ -196,9 +196,10 @@ def train_batches(
   cut = Cut(image_size, crop, flip, rotate, reduce)
   if not len(source):
     raise DataError('the source has no images')
-  read = functools.partial(_train_record, source=source, cut=cut, seed=seed)
-  stream = grain.MapDataset.range(sys.maxsize).seed(seed).random_map(read)
-  batches = stream.batch(batch_size, drop_remainder=True)
+  read = functools.partial(
+    _train_batch, batch_size=batch_size, source=source, cut=cut, seed=seed
+  )
+  batches = grain.MapDataset.range(sys.maxsize // batch_size).map(read)
   mine = batches[process_index::process_count]
   everybody = batch_size * process_count
   return Batches(mine, source, cut, batch_size=everybody, workers=workers)
@@ -294,11 +295,27 @@ def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
   return np.random.default_rng((seed, epoch)).permutation(count)
 
 
+def _train_batch(
+  number: int, *, batch_size: int, source: Source, cut: Cut, seed: int
+) -> dict[str, np.ndarray]:
+  """Batch `number` of the stream.
+
+  In one piece, because Grain takes 0.1 ms to map and batch each example by itself: a
+  tenth of what decoding a photograph does.
+  """
+  records = [
+    _train_record(position, source=source, cut=cut, seed=seed)
+    for position in range(number * batch_size, (number + 1) * batch_size)
+  ]
+  return {key: np.stack([record[key] for record in records]) for key in records[0]}
+
+
 def _train_record(
-  position: int, rng: np.random.Generator, *, source: Source, cut: Cut, seed: int
+  position: int, *, source: Source, cut: Cut, seed: int
 ) -> dict[str, Any]:
   """An example of the stream; `bad` is the record it stands in for, or -1."""
-  epoch, place = divmod(int(position), len(source))
+  rng = np.random.default_rng((seed, position))
+  epoch, place = divmod(position, len(source))
   index = int(_epoch_order(seed, epoch, len(source))[place])
   bad, candidate, reason = -1, index, ''
   for _ in range(_TRIES):

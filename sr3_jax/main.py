@@ -9,6 +9,7 @@ import importlib.util
 import os
 import signal
 import sys
+import traceback
 
 import jax
 from absl import app, flags
@@ -144,8 +145,18 @@ def main(argv: list[str]) -> None:
     join()
   parallel.keep_programs(FLAGS.cache)
   # Of several processes one may fail before there is a workdir, and nobody sees it.
-  with process_log.kept(FLAGS.workdir, make=FLAGS.multihost):
-    explained()
+  try:
+    with process_log.kept(FLAGS.workdir, make=FLAGS.multihost):
+      explained()
+  except BaseException as error:
+    # Who was asked to go has agreed with the others on it.
+    if jax.process_count() == 1 or isinstance(error.__context__, preemption.Preempted):
+      raise
+    if isinstance(error, SystemExit):
+      print(error.code, file=sys.stderr)
+    else:
+      traceback.print_exception(error)
+    parallel.give_up(1)
 
 
 def explained() -> None:

@@ -6,9 +6,12 @@ leading axis over all devices, of which each process holds its own.
 """
 
 import functools
+import os
 import pathlib
+import sys
+import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -39,8 +42,13 @@ def compiler_options(platform: str | None = None) -> dict[str, str]:
 
 
 def keep_programs(folder: str) -> None:
-  """Keeps compiled programs in `folder` for a fast next start; '' keeps none."""
-  if folder:
+  """Keeps compiled programs in `folder` for a fast next start; '' keeps none.
+
+  Of several processes JAX keeps those of the first, under names that on CPUs the others
+  don't find. It would have to wait for them, longer than Gloo waits (30 s): none there.
+  """
+  several_cpus = jax.distributed.is_initialized() and jax.default_backend() == 'cpu'
+  if folder and not several_cpus:
     jax.config.update('jax_compilation_cache_dir', folder)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
@@ -197,6 +205,24 @@ def everywhere(values: Sequence[bool]) -> list[bool]:
   from jax.experimental import multihost_utils
 
   return multihost_utils.process_allgather(np.asarray(values)).all(0).tolist()
+
+
+def give_up(code: int, seconds: float = 10.0) -> NoReturn:
+  """Ends this process of several after an error.
+
+  Python's own way would wait five minutes for the others, who wait for this one. When
+  it is gone they end too: JAX tells them. Those that fail alike get the time to say so.
+
+  Args:
+    code: for the one who started it.
+    seconds: that this process waits for others to fail as well.
+  """
+  sys.stdout.flush()
+  sys.stderr.flush()
+  goodbye = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+  goodbye.start()
+  goodbye.join(seconds)
+  os._exit(code)
 
 
 def barrier(name: str) -> None:

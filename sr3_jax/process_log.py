@@ -2,10 +2,13 @@
 
 WORKDIR/logs/process_00003.log has what process 3 said, and how it ended. Every start
 adds to it. A start whose end is missing was killed, or crashed below Python: the next
-one says so, and the launcher's copy of stderr may say more.
+one says so, and the launcher's copy of stderr may say more. Of several processes with a
+workdir on a disk, it has where Python was when a crash came; JAX ends a process so when
+another one died.
 """
 
 import contextlib
+import faulthandler
 import logging as python_logging
 import os
 import re
@@ -121,7 +124,8 @@ def kept(workdir: epath.PathLike, make: bool = False) -> Iterator[None]:
     file.say(f'of process [{lost}] there is no end: killed, crashed, or still running')
   python_logging.root.addHandler(file)
   try:
-    yield
+    with file.crashes() if make else contextlib.nullcontext():
+      yield
     file.say('ended: finished')
   except BaseException as error:
     file.say(f'ended: {_told(error)}')
@@ -180,6 +184,19 @@ class _File(python_logging.Handler):
       self._due = threading.Timer(UPLOAD, self._upload)
       self._due.daemon = True
       self._due.start()
+
+  @contextlib.contextmanager
+  def crashes(self) -> Iterator[None]:
+    """Stacks that Python shows at a crash go to the file, not to the screen."""
+    if self._remote or not self._path.exists():
+      yield
+      return
+    with self._path.open('a') as file:
+      faulthandler.enable(file)
+      try:
+        yield
+      finally:
+        faulthandler.enable(sys.__stderr__)
 
   def close(self) -> None:
     if self._due:

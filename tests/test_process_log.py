@@ -100,6 +100,23 @@ def test_every_start_adds_what_it_said_and_how_it_ended(tmp_path, monkeypatch):
   assert all(mark in line and line.startswith('20') for line in lines[:10])
 
 
+def test_a_crash_of_one_of_several_leaves_its_stack(tmp_path):
+  program = f"""
+import faulthandler
+from sr3_jax import process_log
+def where_it_was():
+  with process_log.kept({os.fspath(tmp_path)!r}, make=True):
+    faulthandler._sigabrt()
+where_it_was()
+"""
+  done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+  assert done.returncode == -6
+  assert 'Fatal' not in done.stderr
+  text = (tmp_path / 'logs' / 'process_00000.log').read_text()
+  assert 'Fatal Python error: Aborted' in text
+  assert ' in where_it_was' in text and ' ended: ' not in text
+
+
 def test_the_next_start_says_of_which_one_there_is_no_end(tmp_path):
   file = tmp_path / 'logs' / 'process_00000.log'
   program = f"""

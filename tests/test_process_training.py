@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -25,7 +26,8 @@ def start(workdir, processes: int, *arguments: str) -> list[subprocess.Popen]:
     f'--xla_force_host_platform_device_count={DEVICES}',
   }
   command = [sys.executable, '-m', 'sr3_jax.main', '--config=tests/tiny.py']
-  command += ['--config.eval.every_steps=0', f'--workdir={workdir}', *arguments]
+  command += ['--config.eval.every_steps=0', f'--workdir={workdir}', '--cache=']
+  command += arguments
   if processes > 1:
     command += ['--multihost', f'--coordinator=localhost:{free_port()}']
     command += [f'--num_processes={processes}', f'--process_timeout={TIMEOUT}']
@@ -80,9 +82,9 @@ def saved(workdir) -> list[int]:
 class Story:
   """Two processes: one is killed. Two again: one is asked to go."""
 
-  def __init__(self, workdir, cache):
+  def __init__(self, workdir):
     self.workdir = workdir
-    command = (ENDLESS, '--config.parallel.strategy=fsdp', f'--cache={cache}')
+    command = (ENDLESS, '--config.parallel.strategy=fsdp')
     first = start(workdir, 2, *command)
     wait_for(lambda: 5 in saved(workdir), first)
     first[1].send_signal(signal.SIGKILL)
@@ -101,31 +103,31 @@ class Story:
 
 @pytest.fixture(scope='module')
 def story(tmp_path_factory):
-  return Story(tmp_path_factory.mktemp('story'), tmp_path_factory.mktemp('xla'))
+  return Story(tmp_path_factory.mktemp('story'))
 
 
 def test_when_a_process_dies_the_other_ends_with_a_message(story):
+  """Said by this program where a collective breaks, or by JAX when it is given up."""
   assert story.first_codes[1] == -signal.SIGKILL
   assert story.first_codes[0] not in (0, None)
-  print(story.seconds, story.last_words[-1500:])
   assert story.seconds < 3 * TIMEOUT
-  errors = [line for line in story.last_words.splitlines() if 'error: ' in line]
-  assert len(errors) == 1
-  assert 'another process ended' in errors[0]
+  assert 'Traceback' not in story.last_words
+  assert re.search('another (process ended|task died)', story.last_words)
 
 
 def test_the_next_start_goes_on_from_the_newest_checkpoint(story):
   for said in story.said:
     assert f'resuming from step {story.kept}' in said
-  print(losses(story.workdir))
+  beat = json.loads((story.workdir / 'heartbeat/process_00001.json').read_text())
+  assert beat['step'] == saved(story.workdir)[-1]
 
 
 def test_two_processes_train_as_one_across_a_death(story, trained):
+  """As eight devices of one process, with copies of the state."""
   one, two = losses(trained.workdir), losses(story.workdir)
   assert list(one)[:4] == list(two)[:4] == [4, 5, 8, 10]
   for step in (4, 5, 8, 10):
-    print(step, one[step], two[step])
-    assert two[step] == pytest.approx(one[step], rel=1e-4)
+    assert two[step] == pytest.approx(one[step], rel=1e-5)
 
 
 def test_sigterm_to_one_process_saves_and_ends_all(story):
@@ -134,9 +136,12 @@ def test_sigterm_to_one_process_saves_and_ends_all(story):
   assert step > story.kept
   for said in story.said:
     assert f'stopped by SIGTERM, saved at step {step}' in said.splitlines()[-1]
+    assert 'Traceback' not in said
 
 
 def test_each_process_keeps_its_own_log(story):
   for rank in range(2):
     text = (story.workdir / 'logs' / f'process_{rank:05d}.log').read_text()
-    print(text)
+    assert text.count(f', process {rank} of 2: ') == 2
+    assert text.count(' there is no end') == 1
+    assert 'ended: stopped by SIGTERM' in text.splitlines()[-1]
