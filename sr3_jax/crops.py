@@ -48,8 +48,14 @@ class Cut:
     """Shortest side that an image must have."""
     return self.image_size * min(self.factors)
 
-  def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """`[H, W, C]` -> `[S, S, C]` of the same type; ImageError if it is too small."""
+  def __call__(
+    self, image: np.ndarray, rng: np.random.Generator, into: np.ndarray | None = None
+  ) -> np.ndarray:
+    """`[H, W, C]` -> `[S, S, C]` of the same type, in a new array or `into` one.
+
+    Raises:
+      ImageError: the image is too small.
+    """
     height, width = image.shape[:2]
     if min(height, width) < self.min_size:
       raise images.ImageError(
@@ -68,10 +74,10 @@ class Cut:
       image = np.rot90(image, rng.integers(4))
     if self.flip and rng.integers(2):
       image = image[:, ::-1]
-    if image.strides[1] == image[0, :1].nbytes:  # whole rows can be copied
-      return np.ascontiguousarray(image)
-    # Channel by channel: NumPy copies turned pixels one by one, 4 times as long.
-    turned = np.empty(image.shape, image.dtype)
-    for channel in range(image.shape[-1]):
-      turned[..., channel] = image[..., channel]
-    return turned
+    into = np.empty(image.shape, image.dtype) if into is None else into
+    if image.strides[1] == image[0, :1].nbytes:
+      into[...] = image
+    else:  # NumPy copies turned pixels one by one: four times as long
+      for channel in range(image.shape[-1]):
+        into[..., channel] = image[..., channel]
+    return into

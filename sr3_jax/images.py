@@ -84,8 +84,7 @@ def read(
     ImageError: the file can't be read, for whatever reason.
   """
   with errors(path):
-    data = read_bytes(path)
-  return decode(data, str(path), channels=channels, max_pixels=max_pixels)
+    return _decode(read_bytes(path), channels, max_pixels)
 
 
 def decode(
@@ -93,23 +92,27 @@ def decode(
 ) -> np.ndarray:
   """`read` for the bytes of a file; `name` is what errors call it."""
   with errors(name):
-    known = _bare_jpeg(data)
-    if known and known[0] * known[1] <= min(max_pixels, MAX_PIXELS):
+    return _decode(data, channels, max_pixels)
+
+
+def _decode(data: bytes, channels: int, max_pixels: int) -> np.ndarray:
+  known = _bare_jpeg(data)
+  if known and known[0] * known[1] <= min(max_pixels, MAX_PIXELS):
+    if (pixels := _jpeg_pixels(data, known, channels)) is not None:
+      return pixels
+  with open_image(io.BytesIO(data), max_pixels) as image:
+    profile = image.info.get('icc_profile')
+    # A damaged EXIF block is no reason to lose the picture.
+    with contextlib.suppress(SyntaxError, KeyError, TypeError, ValueError):
+      image.getexif()
+    if known := _upright_jpeg(image, profile):
       if (pixels := _jpeg_pixels(data, known, channels)) is not None:
         return pixels
-    with open_image(io.BytesIO(data), max_pixels) as image:
-      profile = image.info.get('icc_profile')
-      # A damaged EXIF block is no reason to lose the picture.
-      with contextlib.suppress(SyntaxError, KeyError, TypeError, ValueError):
-        image.getexif()
-      if known := _upright_jpeg(image, profile):
-        if (pixels := _jpeg_pixels(data, known, channels)) is not None:
-          return pixels
-      image.load()
-      ImageOps.exif_transpose(image, in_place=True)
-      image = _flatten(image, profile)
-      image = image.convert('L' if channels == 1 else 'RGB')
-      return np.array(image).reshape(image.height, image.width, channels)
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    image = _flatten(image, profile)
+    image = image.convert('L' if channels == 1 else 'RGB')
+    return np.array(image).reshape(image.height, image.width, channels)
 
 
 def read_bytes(path: epath.PathLike) -> bytes:
