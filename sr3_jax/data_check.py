@@ -20,6 +20,7 @@ from sr3_jax import (
   file_check,
   images,
   logs,
+  parallel,
   sources,
   train,
 )
@@ -96,6 +97,7 @@ def _source(config: ml_collections.ConfigDict, *, held_out: bool) -> Source | No
     data_dir=d.data_dir or None,
     channels=d.channels,
     ranged=len(d.low) > 0,
+    kept=parallel.kept('folders'),
   )
 
 

@@ -179,6 +179,7 @@ def held_out(config: ml_collections.ConfigDict) -> HeldOut:
     min_size=crops.Cut(cut['image_size'], d.crop, reduce=cut['reduce']).min_size,
     channels=d.channels,
     ranged=len(d.low) > 0,
+    kept=parallel.kept('folders'),
   )
   sources.check_classes(source, config.model.num_classes)
   if d.source in ('folder', 'classes') and not d.eval_path:

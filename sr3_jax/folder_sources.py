@@ -1,7 +1,9 @@
 """Sources of images in folders, with a class for each folder or without."""
 
+import bisect
 import itertools
-import pathlib
+import os
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 from typing import Any, Protocol
 
@@ -42,6 +44,7 @@ class Folder:
     max_pixels: larger images are left out.
     channels: 3 is pictures, of 8 bits in sRGB; another number is `rasters`.
     raw: rasters for 3 channels, too.
+    kept: folder for what headers say, for the next start; see `headers.find`.
 
   Raises:
     DataError: no such folder, nothing in it, or nothing that can be used.
@@ -57,6 +60,7 @@ class Folder:
     max_pixels: int = images.MAX_PIXELS,
     channels: int = 3,
     raw: bool = False,
+    kept: epath.Path | None = None,
   ):
     self._root = epath.Path(path)
     self._max_pixels, self.channels = max_pixels, channels
@@ -70,6 +74,7 @@ class Folder:
         min_size=min_size,
         max_pixels=max_pixels,
         channels=channels if self._raw else 0,
+        kept=kept,
       )
     except OSError as error:
       raise DataError(f'{error.filename}: {error.strerror}') from None
@@ -93,7 +98,7 @@ class Folder:
     return len(self._names)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    path = self._root / self._names[index]
+    path = os.path.join(self._root, self._names[index])
     if not self._raw:
       return {'image': images.read(path, max_pixels=self._max_pixels)}
     image = rasters.read(path, channels=self.channels, max_pixels=self._max_pixels)
@@ -104,10 +109,12 @@ class Folder:
   def name(self, index: int) -> str:
     return self._names[index]
 
-  def states(self) -> list[str]:
+  def states(self) -> Iterator[str]:
     """Name, size and time of every file."""
+    state = lambda i: file_state(self._root / self._names[i], self._names[i])
     with futures.ThreadPoolExecutor(16) as pool:
-      return [*pool.map(lambda name: file_state(self._root / name, name), self._names)]
+      for start in range(0, len(self), 10_000):  # not a future for each at once
+        yield from pool.map(state, range(start, min(start + 10_000, len(self))))
 
 
 def file_state(path: epath.Path, name: str) -> str:
@@ -120,7 +127,7 @@ class ClassFolder(Folder):
   """A folder of folders, one for each class: labels are numbers of the sorted names.
 
   Args:
-    path, min_size, max_pixels, channels, raw: as of `Folder`.
+    path, min_size, max_pixels, channels, raw, kept: as of `Folder`.
 
   Raises:
     DataError: as `Folder`, or an image outside of the folders.
@@ -128,12 +135,23 @@ class ClassFolder(Folder):
 
   def __init__(self, path: epath.PathLike, **options: Any):
     super().__init__(path, **options)
-    places = [pathlib.PurePath(name).parts for name in (*self._names, *self.left_out)]
-    if stray := [place[0] for place in places if len(place) == 1]:
-      raise DataError(f'{path}: {stray[0]} is not in the folder of a class')
     # Also of classes without a usable image: labels must not depend on image sizes.
-    self.classes = tuple(sorted({place[0] for place in places}))
+    tops = {*_tops(self._names), *_tops([*self.left_out])}
+    if stray := [name for name, is_folder in tops if not is_folder]:
+      raise DataError(f'{path}: {min(stray)} is not in the folder of a class')
+    self.classes = tuple(sorted(name for name, _ in tops))
+    self._numbers = {name: np.int32(i) for i, name in enumerate(self.classes)}
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    label = self.classes.index(pathlib.PurePath(self._names[index]).parts[0])
-    return super().__getitem__(index) | {'label': np.int32(label)}
+    label = self._numbers[self._names[index].partition('/')[0]]
+    return super().__getitem__(index) | {'label': label}
+
+
+def _tops(names: Sequence[str]) -> Iterator[tuple[str, bool]]:
+  """First parts of sorted names, each once, and whether they are folders."""
+  at = 0
+  while at < len(names):
+    top, slash, _ = names[at].partition('/')
+    yield top, bool(slash)
+    # '0' follows '/': to the first name behind this folder.
+    at = bisect.bisect_left(names, f'{top}0', at + 1) if slash else at + 1

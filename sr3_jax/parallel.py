@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 from absl import logging
+from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = 'batch'
@@ -51,6 +52,12 @@ def keep_programs(folder: str) -> None:
   if folder and not several_cpus:
     jax.config.update('jax_compilation_cache_dir', folder)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+
+
+def kept(name: str) -> epath.Path | None:
+  """A folder beside the programs that are kept, for what else makes a start fast."""
+  folder = jax.config.jax_compilation_cache_dir
+  return epath.Path(folder) / name if folder else None
 
 
 def pmap(

@@ -154,9 +154,10 @@ def fingerprint(source: Source) -> str:
 
   16 hexadecimal digits, of the names, sizes and times of a source's files.
   """
-  states = source.states() if isinstance(source, Folder | Arrays) else []
-  lines = [str(len(source)), *states]
-  return hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:16]
+  digest = hashlib.sha256(str(len(source)).encode())
+  for state in source.states() if isinstance(source, Folder | Arrays) else ():
+    digest.update(f'\n{state}'.encode('utf-8', 'surrogateescape'))
+  return digest.hexdigest()[:16]
 
 
 def check_classes(source: Source, num_classes: int) -> None:
@@ -258,11 +259,11 @@ class Tfds:
 # Each takes of the arguments of `make_source` what it needs.
 SOURCES: dict[str, Callable[..., Source]] = {
   'photos': lambda split, channels, **_: Photos(split, channels),
-  'folder': lambda path, min_size, channels, ranged, **_: Folder(
-    path, min_size=min_size, channels=channels, raw=ranged
+  'folder': lambda path, min_size, channels, ranged, kept, **_: Folder(
+    path, min_size=min_size, channels=channels, raw=ranged, kept=kept
   ),
-  'classes': lambda path, min_size, channels, ranged, **_: ClassFolder(
-    path, min_size=min_size, channels=channels, raw=ranged
+  'classes': lambda path, min_size, channels, ranged, kept, **_: ClassFolder(
+    path, min_size=min_size, channels=channels, raw=ranged, kept=kept
   ),
   'arrays': lambda path, split, channels, **_: Arrays(path, split, channels),
   'tfds': lambda path, split, data_dir, channels, **_: Tfds(
@@ -280,6 +281,7 @@ def make_source(
   min_size: int = 1,
   channels: int = 3,
   ranged: bool = False,
+  kept: epath.Path | None = None,
 ) -> Source:
   """A source by name.
 
@@ -292,6 +294,8 @@ def make_source(
     min_size: shortest side that is of use; a folder leaves smaller images out.
     channels: of the images; those of others than 3 keep the values of their files.
     ranged: stored values that mean -1 and 1 are known, so all keep their values.
+    kept: folder for what the headers of a large folder say, for the next start; None
+      keeps nothing.
 
   Raises:
     DataError: unknown name, missing path, floating point without a range, or what the
@@ -308,6 +312,7 @@ def make_source(
     min_size=min_size,
     channels=channels,
     ranged=ranged,
+    kept=kept,
   )
   if np.dtype(made.dtype).kind == 'f' and not ranged:
     raise DataError(

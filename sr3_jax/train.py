@@ -54,6 +54,7 @@ def training_data(config: ml_collections.ConfigDict) -> data.Batches:
     min_size=cut.min_size,
     channels=d.channels,
     ranged=len(d.low) > 0,
+    kept=parallel.kept('folders'),
   )
   logging.info('training images: %d (%s)', len(source), d.path or d.source)
   sources.check_classes(source, config.model.num_classes)
