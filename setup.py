@@ -38,6 +38,7 @@ setuptools.setup(
     'safetensors>=0.5.0',
     'scikit-image>=0.25.0',
     'scipy>=1.14.0',
+    'simplejpeg>=1.9.0',
     'tensorflow-datasets>=4.9.10',
     'tifffile>=2025.1.10',
   ],
