@@ -4,10 +4,11 @@ import functools
 import hashlib
 import json
 import os
+import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from concurrent import futures
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -17,8 +18,9 @@ from sr3_jax import header_index, images, listing, rasters
 from sr3_jax.header_index import Index
 from sr3_jax.names import Names
 
-# A future for each of a million files would be a gigabyte.
-_PORTION = 10_000
+# Files that a thread takes at a time: handing over a single one takes as long as to
+# read its header, and a future for each of a million would be a gigabyte.
+_PART = 250
 # Of fewer files headers are read within a second or two.
 WORTH_KEEPING = 5_000
 # A file changed so shortly before it was looked at may change again within the same
@@ -71,7 +73,9 @@ def find(
   names = listing.files(root, rasters.EXTENSIONS if channels else images.EXTENSIONS)
   if len(names) < WORTH_KEEPING:
     kept = None
-  place = os.path.abspath(root) if '://' not in os.fspath(root) else os.fspath(root)
+  place = os.fspath(root)
+  if '://' not in place:
+    place = os.path.abspath(place)
   settings = {'folder': place, 'channels': channels, 'max_pixels': max_pixels}
   path = kept / f'{_digest(settings)}.npz' if kept else None
   old = header_index.load(path, settings) if path else None
@@ -81,7 +85,7 @@ def find(
   if len(new) > 20_000:
     hint = '' if kept else '; --cache keeps what is found for the next start'
     logging.info('%s: reading the headers of %d images%s', root, len(new), hint)
-  look = functools.partial(_look, root, max_pixels=max_pixels, channels=channels)
+  look = functools.partial(_look, place, max_pixels=max_pixels, channels=channels)
   errors = dict[int, str]()
   changed = not (old and old.names.same(names))
   with futures.ThreadPoolExecutor(16) as pool:
@@ -92,7 +96,8 @@ def find(
       doubtful = np.flatnonzero(~usable & ~checked)
       if not len(doubtful):
         break
-      stamps = np.fromiter(_stamps(root, names, doubtful, pool), np.int64)
+      stamp = functools.partial(_stamp, place)
+      stamps = np.fromiter(_each(pool, stamp, names, doubtful), np.int64)
       anew = doubtful[(stamps != index.stamp[doubtful]) | (stamps == 0)]
       _read(index, anew, errors, pool, look)
       checked[doubtful] = True
@@ -117,47 +122,55 @@ def _judge(index: Index, min_size: int) -> tuple[np.ndarray, np.dtype]:
   return sound & (index.kind == kind), np.dtype(rasters.DTYPES[kind])
 
 
-def _read(index: Index, numbers: np.ndarray, errors: dict[int, str], pool, look):
+def _read(
+  index: Index,
+  numbers: np.ndarray,
+  errors: dict[int, str],
+  pool: futures.Executor,
+  look: Callable[[str], tuple[int, tuple[int, int, int] | str]],
+) -> None:
   """Puts what the headers of some files say into the index or into `errors`."""
-  for start in range(0, len(numbers), _PORTION):
-    portion = numbers[start : start + _PORTION].tolist()
-    found = pool.map(look, (index.names[i] for i in portion))
-    for i, (stamp, facts) in zip(portion, found, strict=True):
-      index.stamp[i] = stamp
-      if isinstance(facts, str):
-        errors[i] = facts
-        facts = (0, 0, 0)
-      index.height[i], index.width[i], index.kind[i] = facts
+  found = _each(pool, look, index.names, numbers)
+  for i, (stamp, facts) in zip(numbers.tolist(), found, strict=True):
+    index.stamp[i] = stamp
+    if isinstance(facts, str):
+      errors[i] = facts
+      facts = (0, 0, 0)
+    index.height[i], index.width[i], index.kind[i] = facts
 
 
-def _stamps(
-  root: epath.Path, names: Names, numbers: np.ndarray, pool: futures.Executor
-) -> Iterable[int]:
-  for start in range(0, len(numbers), _PORTION):
-    portion = numbers[start : start + _PORTION].tolist()
-    yield from pool.map(lambda i: _stamp(root, names[i]), portion)
+def _each(
+  pool: futures.Executor,
+  function: Callable[[str], Any],
+  names: Names,
+  numbers: np.ndarray,
+) -> Iterator[Any]:
+  """A function of some of the names, in order, by many threads."""
+  parts = [numbers[k : k + _PART].tolist() for k in range(0, len(numbers), _PART)]
+  for results in pool.map(lambda part: [function(names[i]) for i in part], parts):
+    yield from results
 
 
-def _stamp(root: epath.Path, name: str) -> int:
+def _stamp(root: str, name: str) -> int:
   """A number that changes when a file does; 0 if it may have changed just now.
 
   On gs:// always 0: to ask for it takes as long as to read a header.
   """
   path = os.path.join(root, name)
   try:
-    stats = [os.stat(path)]
-    if os.path.islink(path):
-      stats.append(os.lstat(path))
+    stats = [os.lstat(path)]
+    if stat.S_ISLNK(stats[0].st_mode):
+      stats.append(os.stat(path))
   except OSError:
     return 0
   times = [(s.st_mtime_ns, s.st_ctime_ns) for s in stats]
   if max(map(max, times)) > time.time_ns() - _TICK_NS:
     return 0
-  return hash((stats[0].st_size, *times))
+  return hash((stats[-1].st_size, *times))
 
 
 def _look(
-  root: epath.Path, name: str, *, max_pixels: int, channels: int
+  root: str, name: str, *, max_pixels: int, channels: int
 ) -> tuple[int, tuple[int, int, int] | str]:
   """The stamp of a file, and height, width and type, or why it can't be used."""
   path, stamp, kind = os.path.join(root, name), _stamp(root, name), 0

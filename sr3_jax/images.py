@@ -18,10 +18,7 @@ import numpy as np
 from etils import epath
 from PIL import Image, ImageCms, ImageOps
 
-try:
-  import simplejpeg
-except ImportError:  # the pixels are the same without
-  simplejpeg = None
+from sr3_jax import jpegs
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.tif', '.tiff', '.bmp')
 # What a header may claim before a pixel is decoded: Pillow's own bound, 89 Mpx.
@@ -36,11 +33,6 @@ _SAVE = {
   '.jpeg': ('JPEG', {'quality': 95, 'subsampling': 0}),
   '.webp': ('WEBP', {'lossless': True}),
 }
-# JPEG: baseline, extended and progressive frames; and with these the segments that say
-# nothing beyond the pixels (tables, JFIF, restarts, comments, pixels).
-_FRAMES = (0xC0, 0xC1, 0xC2)
-_HEAD = 4096  # bytes that hold all that stands in front of the pixels, mostly
-_PLAIN_SEGMENTS = (*_FRAMES, 0xC4, 0xDA, 0xDB, 0xDD, 0xE0, 0xFE)
 _ICC_MODES = {'RGB': 'RGB', 'GRAY': 'L', 'CMYK': 'CMYK'}
 
 # What is wrong with a file is said once, by ImageError. A filter for the process,
@@ -97,18 +89,16 @@ def decode(
 
 
 def _decode(data: bytes, channels: int, max_pixels: int) -> np.ndarray:
-  known = _bare_jpeg(data)
-  if known and known[0] * known[1] > min(max_pixels, MAX_PIXELS):
-    known = None
-  if known and (pixels := _jpeg_pixels(data, known, channels)) is not None:
+  shape = jpegs.bare(data, min(max_pixels, MAX_PIXELS))
+  if shape and (pixels := _of_jpeg(data, shape, channels)) is not None:
     return pixels
   with open_image(io.BytesIO(data), max_pixels) as image:
     profile = image.info.get('icc_profile')
     # A damaged EXIF block is no reason to lose the picture.
     with contextlib.suppress(SyntaxError, KeyError, TypeError, ValueError):
       image.getexif()
-    known = _upright_jpeg(image, profile)
-    if known and (pixels := _jpeg_pixels(data, known, channels)) is not None:
+    shape = _upright_jpeg(image, profile)
+    if shape and (pixels := _of_jpeg(data, shape, channels)) is not None:
       return pixels
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
@@ -137,9 +127,9 @@ def size(path: epath.PathLike, *, max_pixels: int = MAX_PIXELS) -> tuple[int, in
     ImageError: the header can't be read, or it claims more than `max_pixels`.
   """
   with errors(path), _opened(path) as file:
-    if known := _bare_jpeg(file.read(_HEAD)):
-      check_size(*known[1::-1], max_pixels)
-      return known[:2]
+    limit = min(max_pixels, MAX_PIXELS)
+    if shape := jpegs.bare(file.read(jpegs.HEAD_BYTES), limit):
+      return shape[:2]
     with open_image(file, max_pixels) as image:
       return upright_size(image)
 
@@ -307,34 +297,10 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
     )
 
 
-def _bare_jpeg(data: bytes) -> tuple[int, int, int] | None:
-  """(height, width, channels) of a JPEG file that only its pixels speak of.
-
-  That is 8 bits, grey or colour, without EXIF and profile, found in 10 us where Pillow
-  takes 150. None: not such a file, or not sure.
-  """
-  if data[:2] != b'\xff\xd8':
-    return None
-  known, place = None, 2
-  while place + 9 < len(data):
-    marker = data[place + 1]
-    if data[place] != 0xFF or marker not in _PLAIN_SEGMENTS:
-      return None
-    if marker == 0xDA:  # pixels
-      return known
-    if marker in _FRAMES:
-      height, width = (int.from_bytes(data[place + k : place + k + 2]) for k in (5, 7))
-      known = (height, width, data[place + 9])
-      if data[place + 4] != 8 or known[2] not in (1, 3) or not height * width:
-        return None
-    place += 2 + int.from_bytes(data[place + 2 : place + 4])
-  return None
-
-
 def _upright_jpeg(
   image: Image.Image, profile: bytes | None
 ) -> tuple[int, int, int] | None:
-  """The same of a file with EXIF or a profile that change nothing."""
+  """(height, width, channels) of a JPEG file whose EXIF and profile change nothing."""
   if image.format != 'JPEG' or image.mode not in ('L', 'RGB'):
     return None
   with contextlib.suppress(Exception):
@@ -344,26 +310,15 @@ def _upright_jpeg(
   return None
 
 
-def _jpeg_pixels(
-  data: bytes, known: tuple[int, int, int], channels: int
+def _of_jpeg(
+  data: bytes, shape: tuple[int, int, int], channels: int
 ) -> np.ndarray | None:
-  """uint8 `[H, W, channels]` from the faster decoder; None: Pillow is to judge.
-
-  Both are libjpeg-turbo, so pixels are the same. Where this one has anything to remark
-  (a stream that ends early, bytes that don't belong there) Pillow says what it is.
-  """
-  if simplejpeg is None:
-    return None
-  try:
-    pixels = simplejpeg.decode_jpeg(data, 'GRAY' if known[2] == 1 else 'RGB')
-  except ValueError:
-    return None
-  if pixels.shape != known:
-    return None
-  if known[2] == channels:
+  """uint8 `[H, W, channels]` from the faster decoder; None: Pillow is to judge."""
+  pixels = jpegs.decode(data, shape)
+  if pixels is None or shape[2] == channels:
     return pixels
   image = to_pillow(pixels).convert('L' if channels == 1 else 'RGB')
-  return np.array(image).reshape(*known[:2], channels)
+  return np.array(image).reshape(*shape[:2], channels)
 
 
 def _flatten(image: Image.Image, profile: bytes | None) -> Image.Image:
