@@ -304,33 +304,23 @@ def _train_batch(
   tenth of what decoding a photograph does.
   """
   shape = (batch_size, cut.image_size, cut.image_size, source.channels)
-  pixels, records = np.empty(shape, source.dtype), []
-  bits = np.random.Philox(key=seed)
-  start, rng = bits.state, np.random.Generator(bits)
-  for row, position in enumerate(range(number * batch_size, (number + 1) * batch_size)):
-    # Each example has random numbers of its own, whichever batch it is in.
-    bits.state = start
-    bits.advance(position << 64)
-    records.append(
-      _train_record(position, rng, pixels[row], source=source, cut=cut, seed=seed)
-    )
+  pixels, first = np.empty(shape, source.dtype), number * batch_size
+  records = [
+    _train_record(first + row, pixels[row], source=source, cut=cut, seed=seed)
+    for row in range(batch_size)
+  ]
   rest = {key: [record[key] for record in records] for key in records[0]}
   return {key: np.stack(values) for key, values in rest.items()} | {'image': pixels}
 
 
 def _train_record(
-  position: int,
-  rng: np.random.Generator,
-  into: np.ndarray,
-  *,
-  source: Source,
-  cut: Cut,
-  seed: int,
+  position: int, into: np.ndarray, *, source: Source, cut: Cut, seed: int
 ) -> dict[str, Any]:
   """An example of the stream, its pixels `into` [S, S, C] and the rest returned.
 
   `bad` is the record that it stands in for, or -1.
   """
+  rng = np.random.default_rng((seed, position))
   epoch, place = divmod(position, len(source))
   index = int(_epoch_order(seed, epoch, len(source))[place])
   bad, candidate, reason = -1, index, ''
