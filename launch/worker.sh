@@ -69,10 +69,14 @@ start() {
   echo "worker $HOST started $log"
 }
 
-# Logs go to the bucket now and then: a machine that is taken away takes its disk along.
+# Logs go to the workdir now and then: a machine that is taken away takes its disk along.
 keep_logs() {
-  [[ $1 != gs://* ]] || ! command -v gcloud >/dev/null ||
-    gcloud storage rsync --recursive logs "$1/logs/launch" >/dev/null 2>&1 || true
+  if [[ $1 == gs://* ]]; then
+    ! command -v gcloud >/dev/null ||
+      gcloud storage rsync --recursive logs "$1/logs/launch" >/dev/null 2>&1 || true
+  elif [[ -d $1 ]]; then
+    (mkdir -p "$1/logs/launch" && cp logs/*.log "$1/logs/launch/") 2>/dev/null || true
+  fi
 }
 
 supervise() {

@@ -67,6 +67,19 @@ def test_one_workers_death_starts_all_again(stage):
   assert logs == ['w0-0001.log', 'w0-0002.log', 'w1-0001.log', 'w1-0002.log']
 
 
+def test_a_workdir_on_a_disk_gets_the_logs(stage, tmp_path):
+  workdir = tmp_path / 'data'
+  workdir.mkdir()
+  options = ['--host=me@box', f'--workdir={workdir}']
+  for verb in ('create', 'setup', 'run'):
+    assert stage.run('gpu', verb, options=options).code == 0
+  copy = workdir / 'logs' / 'launch' / 'w0-0001.log'
+  deadline = time.monotonic() + 20
+  while not copy.exists() or 'the end: 0' not in copy.read_text():
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
+
+
 def test_what_fails_at_once_twice_is_not_tried_for_ever(stage):
   stage.answers('exit0', '1', '1', '1')
   ready(stage)

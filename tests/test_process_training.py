@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +20,8 @@ TIMEOUT = 20  # seconds without a sign of life: a process is dead
 ENDLESS = '--config.train.num_steps=100000'
 
 
-def start(workdir, processes: int, *arguments: str) -> list[subprocess.Popen]:
-  """The processes of one run."""
+def start(workdir, processes: int, *arguments: str, apart=()) -> list[subprocess.Popen]:
+  """The processes of one run; `apart`: further arguments of some of them."""
   environment = os.environ | {
     'XLA_FLAGS': '--xla_backend_optimization_level=0 '
     f'--xla_force_host_platform_device_count={DEVICES}',
@@ -33,7 +34,11 @@ def start(workdir, processes: int, *arguments: str) -> list[subprocess.Popen]:
     command += [f'--num_processes={processes}', f'--process_timeout={TIMEOUT}']
   return [
     subprocess.Popen(
-      command + [f'--process_id={rank}'] * (processes > 1),
+      [
+        *command,
+        *[f'--process_id={rank}'] * (processes > 1),
+        *dict(apart).get(rank, []),
+      ],
       cwd=ROOT,
       env=environment,
       stderr=subprocess.PIPE,
@@ -63,6 +68,13 @@ def ends(processes: list[subprocess.Popen], seconds: float) -> list[str]:
   finally:
     for process in processes:
       process.kill()
+
+
+def finish(processes: list[subprocess.Popen]) -> list[str]:
+  """What each said of a run that goes well."""
+  said = ends(processes, 550)
+  assert [process.returncode for process in processes] == [0] * len(processes), said
+  return said
 
 
 def losses(workdir) -> dict[int, float]:
@@ -145,3 +157,73 @@ def test_each_process_keeps_its_own_log(story):
     assert text.count(f', process {rank} of 2: ') == 2
     assert text.count(' there is no end') == 1
     assert 'ended: stopped by SIGTERM' in text.splitlines()[-1]
+
+
+def test_an_error_of_one_process_ends_all_of_them(tmp_path):
+  """It is said at once; nobody waits for the others, who wait for it."""
+  images = tmp_path / 'images'
+  one, other = start(
+    tmp_path / 'run',
+    2,
+    ENDLESS,
+    apart={1: ['--config.data.source=folder', f'--config.data.path={images}']},
+  )
+  try:
+    _, errors = other.communicate(timeout=200)
+    assert other.returncode == 1
+    assert errors.splitlines()[-1].startswith(f'error: {images}')
+    ends([one], 3 * TIMEOUT)
+    assert one.returncode not in (0, None)
+  finally:
+    one.kill()
+  log = (tmp_path / 'run' / 'logs' / 'process_00001.log').read_text()
+  assert f'ended: error: {images}' in log
+
+
+@pytest.mark.slow
+def test_a_frozen_process_is_given_up(tmp_path):
+  """Its sockets stay open: only its silence tells."""
+  processes = start(tmp_path, 2, ENDLESS, '--config.parallel.strategy=fsdp')
+  wait_for(lambda: losses(tmp_path), processes)
+  processes[1].send_signal(signal.SIGSTOP)
+  (said,) = ends(processes[:1], 3 * TIMEOUT)
+  processes[1].kill()
+  processes[1].communicate()
+  assert processes[0].returncode not in (0, None)
+  assert re.search('another (process ended|task died)', said)
+
+
+def table(workdir) -> dict[str, dict[str, float]]:
+  """The evaluation: method -> metric -> value."""
+  rows = json.loads((workdir / 'report' / 'report.json').read_text())['table']
+  return {
+    method: {name: entry['value'] for name, entry in row.items()}
+    for method, row in rows.items()
+  }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('processes', 'strategy', 'then', 'other'),
+  [(4, 'fsdp', 2, 'pmap'), (2, 'pmap', 1, 'fsdp'), (1, 'fsdp', 4, 'pmap')],
+)
+def test_another_number_of_processes_goes_on_in_another_way(
+  trained, tmp_path, processes, strategy, then, other
+):
+  """Ten steps by some, ten by others: losses and evaluation of one process."""
+  run, copy = tmp_path / 'run', tmp_path / 'copy'
+  first = ['--config.train.num_steps=10', f'--config.parallel.strategy={strategy}']
+  finish(start(run, processes, *first))
+  said = finish(start(run, then, f'--config.parallel.strategy={other}'))
+  assert all('resuming from step 10' in x for x in said)
+  one, many = losses(trained.workdir), losses(run)
+  assert list(one) == list(many)
+  for step, value in one.items():
+    # Adam makes whole steps of rounding errors, which grow from then on.
+    assert many[step] == pytest.approx(value, rel=1e-5 if step <= 10 else 1e-3)
+  shutil.copytree(run / 'checkpoints', copy / 'checkpoints')
+  finish(start(copy, 1, '--mode=eval'))
+  alone, together = table(copy), table(run)
+  assert alone.keys() == together.keys() == {'bicubic', 'lanczos', 'sr3'}
+  for method, row in alone.items():
+    assert together[method] == pytest.approx(row, rel=1e-4)
