@@ -11,6 +11,7 @@ before it is taken.
 """
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Iterator
@@ -104,6 +105,7 @@ def save(
   state: dict[str, Any],
   data: Any,
   metrics: dict[str, float] | None = None,
+  stacked: bool = False,
 ) -> None:
   """Starts writing a checkpoint; returns as soon as the state is copied.
 
@@ -113,16 +115,25 @@ def save(
     state: {'params', 'ema', 'optimizer'}: pytrees of arrays.
     data: the iterator whose position is kept.
     metrics: of an evaluation at this step, if there was one.
+    stacked: arrays have an axis of length 1 in front, which is not written.
 
   Raises:
     CheckpointError: this one or the one before couldn't be written.
   """
-  sums = _sums(state)
-  if jax.process_count() > 1:
-    # Where every process holds the same copy: as NumPy, Orbax writes that of process 0.
-    # Parts of arrays are written by those who have them.
-    mine = lambda a: jax.device_get(a) if a.is_fully_addressable else a
-    state = jax.tree.map(mine, state)
+  sums = _sums(state, stacked)
+  for leaf in jax.tree.leaves(state):
+    if leaf.is_fully_addressable:
+      leaf.copy_to_host_async()
+
+  def written(leaf):
+    # What a process has whole: of NumPy, Orbax takes half the time, and writes what
+    # process 0 gives. Parts are written by those who have them.
+    if not leaf.is_fully_addressable:
+      return leaf
+    host = np.array(leaf)  # on CPUs the array itself is the next step's to overwrite
+    return host[0] if stacked else host
+
+  state = jax.tree.map(written, state)
   parts = {name: ocp.args.StandardSave(state[name]) for name in PARTS}
   args = ocp.args.Composite(
     **parts,
@@ -279,7 +290,7 @@ def _set_aside(manager: ocp.CheckpointManager, step: int, reason: Any) -> None:
   manager.reload()
 
 
-def _sums(state: dict[str, Any]) -> dict[str, int]:
+def _sums(state: dict[str, Any], stacked: bool = False) -> dict[str, int]:
   """A checksum of each part of a state, below 2^32.
 
   Of the bits of all numbers, each times an odd number of its own, modulo 2^32: no
@@ -289,7 +300,7 @@ def _sums(state: dict[str, Any]) -> dict[str, int]:
   # One small program for each shape: a single one for all takes long to compile.
   totals = {
     name: [
-      _sum(leaf, np.uint32(2654435761 * (2 * place + 1) % 2**32))
+      _sum(leaf, np.uint32(2654435761 * (2 * place + 1) % 2**32), stacked)
       for place, leaf in enumerate(jax.tree.leaves(tree))
     ]
     for name, tree in state.items()
@@ -298,9 +309,11 @@ def _sums(state: dict[str, Any]) -> dict[str, int]:
   return {name: sum_up(numbers) for name, numbers in jax.device_get(totals).items()}
 
 
-@jax.jit
-def _sum(leaf: jax.Array, number: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnames='stacked')
+def _sum(leaf: jax.Array, number: jax.Array, stacked: bool) -> jax.Array:
   """Of an array, uint32; `number` is that of its first element."""
+  if stacked:
+    leaf = leaf[0]
   if leaf.dtype.itemsize != 4:
     leaf = leaf.astype(jnp.float32)
   bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32)

@@ -32,6 +32,8 @@ class Replicated:
     devices: None for all there are; others only to compile for them.
   """
 
+  stacked = True  # whether arrays of `saved` have an axis of one device in front
+
   def __init__(self, devices: Sequence[Any] | None = None):
     self._devices = devices
 
@@ -60,8 +62,8 @@ class Replicated:
     return parallel.unreplicate(tree)
 
   def saved(self, state: Any) -> Any:
-    """What a checkpoint is written of."""
-    return parallel.unreplicate(state)
+    """What a checkpoint is written of: one device's copy, [1, ...], and not another."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
 
   def compile(self, step: Step) -> Step:
     """`train_step.train_step` over all devices; it takes over the state's buffers."""
@@ -85,6 +87,8 @@ class Sharded:
   Args:
     devices: None for all there are; others only to compile for them.
   """
+
+  stacked = False
 
   def __init__(self, devices: Sequence[Any] | None = None):
     devices = jax.devices() if devices is None else devices

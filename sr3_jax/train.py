@@ -207,7 +207,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
           writer.flush()
           with watch.doing('save'):
             parts = strategy.saved(state.saved())
-            checkpoint.save(manager, step, parts, batches, scores)
+            checkpoint.save(manager, step, parts, batches, scores, strategy.stacked)
           last_saved = step
         if leaving and step < c.num_steps:
           break
