@@ -1,6 +1,7 @@
 """Squares out of images: what training and evaluation see of them."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -39,11 +40,11 @@ class Cut:
     if self.crop != 'random' and self.factors != (1,):
       raise DataError(f"reduce is for crop='random', not {self.crop!r}")
 
-  @property
+  @functools.cached_property
   def factors(self) -> tuple[int, ...]:
     return (self.reduce,) if isinstance(self.reduce, int) else tuple(self.reduce)
 
-  @property
+  @functools.cached_property
   def min_size(self) -> int:
     """Shortest side that an image must have."""
     return self.image_size * min(self.factors)
@@ -65,8 +66,7 @@ class Cut:
       raise images.ImageError(f"{width} x {height} pixels need crop='center'")
     if self.crop == 'random':
       # Cropping first and reducing the crop is the same and much faster.
-      fitting = [f for f in self.factors if min(height, width) >= self.image_size * f]
-      side = self.image_size * fitting[rng.integers(len(fitting))]
+      side = self.image_size * self._factor(min(height, width), rng)
       top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
       image = image[top : top + side, left : left + side]
     image = images.resize_area(images.center_square(image), self.image_size)
@@ -81,3 +81,8 @@ class Cut:
       for channel in range(image.shape[-1]):
         into[..., channel] = image[..., channel]
     return into
+
+  def _factor(self, shorter: int, rng: np.random.Generator) -> int:
+    """One of the factors that leave an image of this shorter side large enough."""
+    fitting = [f for f in self.factors if shorter >= self.image_size * f]
+    return fitting[rng.integers(len(fitting)) if len(fitting) > 1 else 0]

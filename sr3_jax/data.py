@@ -121,7 +121,7 @@ class Batches(grain.DatasetIterator):
     if self._running is None:
       # Batches are made before workers take turns, so that the number of workers
       # changes nothing. A few batches ahead are enough and bound the memory.
-      threads = min(4, os.cpu_count() or 1)
+      threads = min(4, _cores())
       if self._workers:
         threads = 1
       ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
@@ -295,32 +295,49 @@ def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
   return np.random.default_rng((seed, epoch)).permutation(count)
 
 
+def _cores() -> int:
+  """Cores that this process may use; a scheduler may have given it a few of many."""
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
 def _train_batch(
   number: int, *, batch_size: int, source: Source, cut: Cut, seed: int
 ) -> dict[str, np.ndarray]:
   """Batch `number` of the stream.
 
-  In one piece, because Grain takes 0.1 ms to map and batch each example by itself: a
-  tenth of what decoding a photograph does.
+  In one piece, with one generator for all: to map and batch each example by itself
+  takes Grain 0.1 ms, and making a generator 0.07 ms, of 1.4 ms for a photograph.
   """
   shape = (batch_size, cut.image_size, cut.image_size, source.channels)
-  pixels, first = np.empty(shape, source.dtype), number * batch_size
-  records = [
-    _train_record(first + row, pixels[row], source=source, cut=cut, seed=seed)
-    for row in range(batch_size)
-  ]
+  pixels, records = np.empty(shape, source.dtype), []
+  bits = np.random.Philox(key=seed)
+  state, rng = bits.state, np.random.Generator(bits)
+  for row, position in enumerate(range(number * batch_size, (number + 1) * batch_size)):
+    # A counter for each example, whichever batch it is in: 2^64 blocks before the next.
+    state['state']['counter'][1] = position
+    bits.state = state
+    records.append(
+      _train_record(position, rng, pixels[row], source=source, cut=cut, seed=seed)
+    )
   rest = {key: [record[key] for record in records] for key in records[0]}
   return {key: np.stack(values) for key, values in rest.items()} | {'image': pixels}
 
 
 def _train_record(
-  position: int, into: np.ndarray, *, source: Source, cut: Cut, seed: int
+  position: int,
+  rng: np.random.Generator,
+  into: np.ndarray,
+  *,
+  source: Source,
+  cut: Cut,
+  seed: int,
 ) -> dict[str, Any]:
   """An example of the stream, its pixels `into` [S, S, C] and the rest returned.
 
   `bad` is the record that it stands in for, or -1.
   """
-  rng = np.random.default_rng((seed, position))
   epoch, place = divmod(position, len(source))
   index = int(_epoch_order(seed, epoch, len(source))[place])
   bad, candidate, reason = -1, index, ''

@@ -63,6 +63,7 @@ class Folder:
     kept: epath.Path | None = None,
   ):
     self._root = epath.Path(path)
+    self._place = os.fspath(self._root)
     self._max_pixels, self.channels = max_pixels, channels
     self._raw = raw or channels != 3
     if not self._root.is_dir():
@@ -98,7 +99,7 @@ class Folder:
     return len(self._names)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    path = os.path.join(self._root, self._names[index])
+    path = f'{self._place}/{self._names[index]}'
     if not self._raw:
       return {'image': images.read(path, max_pixels=self._max_pixels)}
     image = rasters.read(path, channels=self.channels, max_pixels=self._max_pixels)

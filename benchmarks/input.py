@@ -1,0 +1,179 @@
+"""How fast photographs become batches, beside what decoding them takes at least.
+
+  python benchmarks/input.py --path=PHOTOS [--rounds=20] [--seconds=1]
+
+The photographs below PHOTOS become JPEG files of 500 x 375 pixels and quality 90, as
+most of ImageNet is, in a temporary folder. One process for each core that this one may
+use decodes them whole, from memory, by all decoders that are installed, and makes
+batches of 256-pixel crops of the files, as training does. All do so at the same time,
+and each thing in turn, so that whatever else the machine does meets everything.
+
+Prints images a second and core (on the clock, and of processor time, which does not
+count what other programs took) and the median over rounds of the share of the fastest
+decoder's rate.
+"""
+
+import argparse
+import functools
+import io
+import itertools
+import multiprocessing
+import os
+import pathlib
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing.synchronize import Barrier
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from sr3_jax import data, images, sources
+
+SIZE = (500, 375)
+BATCH = 32
+# How crops are made: what the configurations of ImageNet use is 'center'.
+PIPELINES = {
+  'crops': {'crop': 'random', 'flip': False},
+  'crops, half mirrored': {'crop': 'random', 'flip': True},
+  'largest square, reduced': {'crop': 'center', 'flip': True},
+}
+
+
+def decoders() -> dict[str, Callable[[bytes], np.ndarray]]:
+  """Those that are installed; bytes of a file -> uint8 [H, W, 3]."""
+  found = {'Pillow': lambda b: np.asarray(Image.open(io.BytesIO(b)).convert('RGB'))}
+  try:
+    import simplejpeg
+
+    found['simplejpeg'] = lambda b: simplejpeg.decode_jpeg(b, 'RGB')
+  except ImportError:
+    pass
+  try:
+    import imagecodecs
+
+    found['imagecodecs'] = imagecodecs.jpeg8_decode
+  except ImportError:
+    pass
+  try:
+    import cv2
+
+    cv2.setNumThreads(1)
+    colour = cv2.IMREAD_COLOR_RGB
+    found['OpenCV'] = lambda b: cv2.imdecode(np.frombuffer(b, np.uint8), colour)
+  except ImportError:
+    pass
+  try:
+    import turbojpeg
+
+    turbo = turbojpeg.TurboJPEG()  # wants the system's library
+    found['PyTurboJPEG'] = lambda b: turbo.decode(b, pixel_format=turbojpeg.TJPF_RGB)
+  except (ImportError, RuntimeError, OSError):
+    pass
+  return found
+
+
+def prepare(photos: pathlib.Path, folder: pathlib.Path, count: int) -> None:
+  """Makes the files."""
+  source = sources.Folder(photos)
+  for i in np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int):
+    photo = Image.fromarray(source[int(i)]['image'])
+    size = SIZE if photo.width >= photo.height else SIZE[::-1]
+    fitted = ImageOps.fit(photo, size, Image.Resampling.LANCZOS)
+    fitted.save(folder / f'{i:06d}.jpg', quality=90)
+
+
+Timing = tuple[int, float, float]  # images, seconds, seconds of processor time
+
+
+def timed(piece: Callable[[], int], seconds: float) -> Timing:
+  """Does a piece of work, which returns its number of images, again and again."""
+  count, start, cpu = 0, time.perf_counter(), time.process_time()
+  while time.perf_counter() - start < seconds:
+    count += piece()
+  return count, time.perf_counter() - start, time.process_time() - cpu
+
+
+def time_decoder(decode, files: list[bytes], order, seconds: float) -> Timing:
+  """How many files are decoded, from memory."""
+
+  def piece() -> int:
+    for _ in range(8):
+      decode(files[next(order)])
+    return 8
+
+  return timed(piece, seconds)
+
+
+def time_pipeline(source: sources.Source, options: dict, seconds: float) -> Timing:
+  """How many crops come out of batches, from when the first ones have come."""
+  batches = data.train_batches(source, batch_size=BATCH, image_size=256, **options)
+  for _ in range(4):  # then as many are ahead as at the end
+    next(batches)
+  result = timed(lambda: len(next(batches)['image']), seconds)
+  batches.close()
+  return result
+
+
+def tasks(folder: str) -> dict[str, Callable[[float], Timing]]:
+  """What is timed, by name."""
+  files = [images.read_bytes(path) for path in sorted(pathlib.Path(folder).iterdir())]
+  order = itertools.cycle(np.random.default_rng(0).permutation(len(files)).tolist())
+  found = {}
+  for name, decode in decoders().items():
+    # Other pixels would be other work.
+    assert np.array_equal(decode(files[0]), images.decode(files[0], 'x')), name
+    found[name] = functools.partial(time_decoder, decode, files, order)
+  source = sources.Folder(folder)
+  for name, options in PIPELINES.items():
+    found[name] = functools.partial(time_pipeline, source, options)
+  return found
+
+
+def work(folder, rounds, seconds, barrier: Barrier, results) -> None:
+  """One process: everything in turns; puts [rounds, tasks, 3]."""
+  todo = tasks(folder)
+  measured = np.zeros((rounds, len(todo), 3))
+  for r in range(rounds):
+    for t, task in enumerate(todo.values()):
+      barrier.wait()
+      measured[r, t] = task(seconds)
+  results.put((list(todo), measured))
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--path', required=True, help='folder of photographs')
+  parser.add_argument('--count', type=int, default=200, help='files to make')
+  parser.add_argument('--rounds', type=int, default=20)
+  parser.add_argument('--seconds', type=float, default=1.0, help='of a task in a round')
+  args = parser.parse_args()
+  cores = len(os.sched_getaffinity(0))
+  context = multiprocessing.get_context('spawn')
+  barrier, results = context.Barrier(cores), context.Queue()
+  with tempfile.TemporaryDirectory() as folder:
+    prepare(pathlib.Path(args.path), pathlib.Path(folder), args.count)
+    given = (folder, args.rounds, args.seconds, barrier, results)
+    processes = [context.Process(target=work, args=given) for _ in range(cores)]
+    for process in processes:
+      process.start()
+    found = [results.get() for _ in processes]
+    for process in processes:
+      process.join()
+  names, count = found[0][0], len(decoders())
+  # [rounds, tasks]: per core on the clock, and per second of processor time.
+  rates = np.mean([m[..., 0] / m[..., 1] for _, m in found], axis=0)
+  of_cpu = sum(m[..., 0] for _, m in found) / sum(m[..., 2] for _, m in found)
+  best = int(np.argmax(np.median(of_cpu[:, :count], axis=0)))
+  print(f'{cores} core(s), {args.rounds} rounds; the ceiling is {names[best]}')
+  print(f'{"":26}{"images/s":>9}{"of cpu":>8}{"ceiling":>9}{"of cpu":>8}')
+  for t, name in enumerate(names):
+    shares = [np.median(v[:, t] / v[:, best]) for v in (rates, of_cpu)]
+    print(
+      f'{name:26}{np.median(rates[:, t]):9.0f}{np.median(of_cpu[:, t]):8.0f}'
+      f'{shares[0]:9.1%}{shares[1]:8.1%}'
+    )
+
+
+if __name__ == '__main__':
+  main()
