@@ -23,6 +23,10 @@ from sr3_jax.networks import make_network, pick
 
 Batch = dict[str, jax.Array]
 
+# What an example's key is folded with for its degradation. Smaller numbers are for the
+# noise of training and of the steps of a walk, which must not be that of the condition.
+_DEGRADATION = 2**30
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SR3:
@@ -106,8 +110,12 @@ class SR3:
     return self.task.scale
 
   def degrade(self, key: jax.Array, hr: jax.Array) -> jax.Array:
-    """The condition of images [B, H, W, C], with one key for each."""
-    return self.task.degrade(key, hr)
+    """The condition of images [B, H, W, C], with one key for each.
+
+    What is random in it is independent of what else is drawn with these keys.
+    """
+    own = jax.vmap(jax.random.fold_in, (0, None))(key, _DEGRADATION)
+    return self.task.degrade(own, hr)
 
   # ------------------------------------------------------------- the two spaces
 

@@ -28,6 +28,41 @@ class Classes(SR3):
     return jnp.broadcast_to(params[label][:, None, None, None], y.shape)
 
 
+def correlation(a, b):
+  return abs(np.corrcoef(np.ravel(a), np.ravel(b))[0, 1])
+
+
+def test_the_noise_of_a_condition_is_in_nothing_else():
+  # Were it that of the diffusion, a network could learn one from the other.
+  model = Watch.from_config(tiny(task__name='denoising', task__noise=(0.2, 0.2)))
+  image, seen = photos(4), []
+  with jax.disable_jit():
+    model.loss(seen, keys(4), {'image': image})
+  x, y, gamma = (np.asarray(seen[0][k]) for k in ('x', 'y', 'gamma'))
+  observed = x - to_float(image)
+  assert observed.std() == pytest.approx(0.2, rel=0.1)
+  gamma = gamma[:, None, None, None]
+  eps = (y - np.sqrt(gamma) * model.encode(to_float(image), x)) / np.sqrt(1 - gamma)
+  assert eps.std() == pytest.approx(1, rel=0.1)
+  assert correlation(observed, eps) < 0.1
+  for step in range(5):
+    assert correlation(observed, model.noise(keys(4), x)(step)) < 0.1
+
+
+def test_a_class_is_dropped_whatever_the_augmentation_is():
+  cascade = {'task__name': 'cascade', 'model__num_classes': 3}
+  model = Watch.from_config(tiny(**cascade, model__label_dropout=0.5))
+  image, seen = np.repeat(photos(1), 64, axis=0), []
+  batch = {'image': image, 'label': jnp.zeros(64, jnp.int32)}
+  with jax.disable_jit():
+    model.loss(seen, keys(64), batch)
+  dropped = np.asarray(seen[0]['label']) == 3
+  assert 16 < dropped.sum() < 48
+  blur, noise = np.asarray(seen[0]['x'])[:, 0, 0, -2:].T
+  for drawn in (blur, noise, np.asarray(seen[0]['gamma'])):
+    assert correlation(dropped, drawn) < 0.5  # four standard deviations
+
+
 @pytest.mark.parametrize('residual', [False, True])
 def test_known_pixels_are_known_at_every_step_and_in_the_output(residual):
   model = Watch.from_config(

@@ -105,7 +105,8 @@ def test_something_must_be_missing_where_nothing_else_can_be_done():
 def test_colour_is_made_grey_for_colorization_and_that_is_said():
   notes = []
   got = conditions.prepare(photo(), None, COLOUR, note=notes.append)
-  want = COLOUR.model.degrade(None, jnp.asarray(photo()[None] / 127.5 - 1))[0]
+  keys = jax.random.split(jax.random.key(0), 1)
+  want = COLOUR.model.degrade(keys, jnp.asarray(photo()[None] / 127.5 - 1))[0]
   np.testing.assert_allclose(np.repeat(got.observed, 3, -1), want, atol=1e-6)
   assert got.channels == 3 and len(notes) == 1 and 'made grey' in notes[0]
   grey = color.rgb2gray(photo())
