@@ -47,14 +47,17 @@ class Index(NamedTuple):
     """The same of other names; of those that are not in here nothing is known."""
     if self.names.same(names):
       return Index(names, *self[1:])
-    found = Index.empty(names)
-    mine = 0  # both are sorted
-    for i, name in enumerate(names):
-      while mine < len(self.names) and self.names[mine] < name:
-        mine += 1
-      if mine < len(self.names) and self.names[mine] == name:
-        for here, there in zip(found[1:], self[1:], strict=True):
-          here[i] = there[mine]
+    rows = np.full(len(names), -1)
+    mine = enumerate(self.names)
+    row, old = next(mine, (-1, None))
+    for i, name in enumerate(names):  # both are sorted
+      while old is not None and old < name:
+        row, old = next(mine, (-1, None))
+      if old == name:
+        rows[i] = row
+    found, there = Index.empty(names), rows >= 0
+    for new, known in zip(found[1:], self[1:], strict=True):
+      new[there] = known[rows[there]]
     return found
 
   def reason(self, number: int, min_size: int, dtype: np.dtype) -> str:

@@ -1,6 +1,6 @@
 """Many short texts in one block of memory."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -38,6 +38,12 @@ class Names(Sequence[str]):
     start = self.ends[index - 1] if index else 0
     text = self.block[start : self.ends[index]].tobytes()
     return text.decode('utf-8', 'surrogateescape')
+
+  def __iter__(self) -> Iterator[str]:
+    whole, start = self.block.tobytes(), 0
+    for end in map(int, self.ends):
+      yield whole[start:end].decode('utf-8', 'surrogateescape')
+      start = end
 
   def same(self, other: 'Names') -> bool:
     """Whether the texts are those of another."""
