@@ -130,7 +130,7 @@ def save(
     # process 0 gives. Parts are written by those who have them.
     if not leaf.is_fully_addressable:
       return leaf
-    host = np.array(leaf)  # on CPUs the array itself is the next step's to overwrite
+    host = np.array(leaf)  # a copy: on CPUs too, where the next step takes the array
     return host[0] if stacked else host
 
   state = jax.tree.map(written, state)

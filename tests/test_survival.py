@@ -15,7 +15,7 @@ import pytest
 import tiny
 from checkpoint_kit import assert_equal_trees, make_batches, make_state, save, steps_in
 
-from sr3_jax import checkpoint
+from sr3_jax import checkpoint, parallel, strategies
 from sr3_jax.sr3 import SR3
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -184,6 +184,23 @@ def test_sums_do_not_depend_on_where_the_parts_are():
   split = jax.device_put(values, jax.sharding.NamedSharding(mesh, spec))
   one, other = (checkpoint._sums({'a': {'b': array}}) for array in (values, split))
   assert one == other
+
+
+def test_the_next_step_may_take_the_buffers_of_what_is_saved(tmp_path):
+  """Of copies on eight devices, one is written, as it was."""
+  spread = parallel.replicate(make_state(1))
+  over = jax.jit(lambda tree: jax.tree.map(jnp.zeros_like, tree), donate_argnums=0)
+  batches = make_batches()
+  with checkpoint.open_manager(tmp_path, keep=1) as manager:
+    strategy = strategies.get_strategy('pmap')
+    saved = strategy.saved(spread)
+    checkpoint.save(manager, 1, saved, batches, None, strategy.stacked)
+    del saved
+    jax.block_until_ready(over(spread))
+    manager.wait_until_finished()
+    _, state = checkpoint.restore(manager, make_state(0), batches)
+  batches.close()
+  assert_equal_trees(state, make_state(1))
 
 
 def test_what_is_kept(tmp_path):
