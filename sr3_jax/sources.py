@@ -219,8 +219,8 @@ class Tfds:
       raise DataError(f'TFDS {name!r}: {first_line(error)}') from None
     if not splits:
       raise DataError(
-        f'TFDS {name!r} is not prepared as ArrayRecord here; once: python -c "import '
-        f'tensorflow_datasets as t; t.builder({arguments}).download_and_prepare()"'
+        f'TFDS {name!r} is not prepared as ArrayRecord here; once: '
+        + _preparation(builder, arguments)
       )
     features = dict(builder.info.features)
     if not isinstance(features.get('image'), tfds.features.Image):
@@ -254,6 +254,18 @@ class Tfds:
 
   def name(self, index: int) -> str:
     return f'{self._name}[{index}]'
+
+
+def _preparation(builder: Any, arguments: str) -> str:
+  """The command that prepares a dataset, and what must be fetched by hand before."""
+  given, manual = '', builder.MANUAL_DOWNLOAD_INSTRUCTIONS
+  if manual:
+    given = "download_config=t.download.DownloadConfig(manual_dir='FOLDER')"
+    manual = f'; FOLDER is what TFDS calls manual_dir: {" ".join(manual.split())}'
+  return (
+    'python -c "import tensorflow_datasets as t; '
+    f't.builder({arguments}).download_and_prepare({given})"{manual or ""}'
+  )
 
 
 # Each takes of the arguments of `make_source` what it needs.

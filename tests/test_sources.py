@@ -176,6 +176,11 @@ def test_tfds_that_is_not_there(tfds_folder):
   with pytest.raises(data.DataError, match='download_and_prepare') as error:
     sources.Tfds('mnist', 'train', tfds_folder)
   assert '\n' not in str(error.value) and tfds_folder in str(error.value)
+  with pytest.raises(data.DataError, match='download_and_prepare') as error:
+    sources.Tfds('imagenet2012', 'train', tfds_folder)
+  # Whose files nobody may fetch for you.
+  assert "manual_dir='FOLDER'" in str(error.value)
+  assert 'ILSVRC2012_img_train.tar' in str(error.value) and '\n' not in str(error.value)
   with pytest.raises(data.DataError, match='not found') as error:
     sources.Tfds('no_such_dataset', 'train', tfds_folder)
   assert '\n' not in str(error.value)
