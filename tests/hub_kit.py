@@ -73,7 +73,7 @@ def make_run(folder: pathlib.Path, state) -> None:
   train.write_config(config, hub.epath.Path(folder))
   batches = train.training_data(config)
   with checkpoint.open_manager(folder, keep=1) as manager:
-    checkpoint.save(manager, 20, state, batches)
+    checkpoint.save(manager, 20, jax.tree.map(jax.numpy.asarray, state), batches)
   batches.close()
   (folder / 'results.json').write_text(json.dumps(RESULTS))
   (folder / 'presets.json').write_text(json.dumps(PRESETS))
