@@ -1,6 +1,6 @@
 """How long a folder of very many images takes to open: first, again, after a change.
 
-  python benchmarks/folder_index.py [--count=1000000] [--folders=1000] [--links] [--place=DIR]
+  python benchmarks/folder_index.py [--count=1000000] [--folders=1000] [--links]
 
 Makes a tree of small JPEG files in a temporary folder, and deletes it. One of twenty is
 too small to be used. Each start is a process of its own, as a restart is. Seconds are
@@ -9,8 +9,8 @@ time: on a busy machine they differ. Memory is the peak of the process; 'before'
 it had when everything was imported.
 
 Every file takes an inode and a block of 4 kB. With --links they are hard links to a few
-files, which are made much faster; their names are as many, but what a disk takes to find
-a million inodes is missing from the first start.
+files, which are made much faster; their names are as many, but what a disk takes to
+find a million inodes is missing from the first start.
 """
 
 import argparse

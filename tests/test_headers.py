@@ -121,6 +121,11 @@ def test_a_second_start_reads_no_header_but_of_what_is_broken(
   assert same(find(tree, kept, min_size=10), find(tree, min_size=10))
   assert read.count('0.png') == 5  # those of the call that keeps nothing
   assert first.left_out.keys() == {'z/torn.png'}
+  picture(tree / 'a' / 'new.png', 30)
+  (tree / 'a-b' / '1.png').unlink()
+  read.clear()
+  assert same(find(tree, kept), find(tree))
+  assert sorted(read[:2]) == ['new.png', 'torn.png'] and len(read) == 2 + 17
 
 
 def _added(tree):

@@ -1,0 +1,84 @@
+"""What a save costs a training: how long it is held up, and how long in all.
+
+  python benchmarks/saving.py --config=configs/quickstart.py
+  python benchmarks/saving.py --config=configs/quickstart.py --config.model.channels=128
+
+Trains for real, in a temporary folder, with a save every few steps. Prints the median
+step without a save, how long the loop stands in a save, and what a save costs in all,
+as the steps after it run while it is being written.
+"""
+
+import pathlib
+import statistics
+import tempfile
+import time
+
+from absl import app, flags
+from etils import epath
+from ml_collections import config_flags
+
+from sr3_jax import checkpoint, logs, parallel, process_log, train
+
+FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file('config', None, 'Experiment.', lock_config=True)
+flags.DEFINE_integer('saves', 12, 'How many; the first does not count: it compiles.')
+flags.DEFINE_integer('every', 6, 'Steps between two of them.')
+flags.DEFINE_string('cache', '', 'Folder of compiled programs.')
+flags.mark_flag_as_required('config')
+
+
+def times(config, workdir) -> tuple[dict[int, float], list[float]]:
+  """Step -> when it was given to the devices, and seconds of the saves."""
+  moments, saves = {}, []
+  update, save = logs.Progress.update, checkpoint.save
+
+  def noting(self, step, **values):
+    moments[step] = time.monotonic()
+    update(self, step, **values)
+
+  def timed(*args):
+    began = time.monotonic()
+    save(*args)
+    saves.append(time.monotonic() - began)
+
+  logs.Progress.update, checkpoint.save = noting, timed
+  train.train(config, workdir)
+  return moments, saves
+
+
+def main(_: list[str]) -> None:
+  process_log.setup()
+  parallel.keep_programs(FLAGS.cache)
+  config, every = FLAGS.config, FLAGS.every
+  config.train.num_steps = every * FLAGS.saves
+  config.checkpoint.every_steps = config.train.log_every = every
+  config.eval.every_steps = 0
+  with tempfile.TemporaryDirectory() as folder:
+    moments, held = times(config, epath.Path(folder))
+    newest = pathlib.Path(folder) / 'checkpoints' / str(config.train.num_steps)
+    size = sum(p.stat().st_size for p in newest.rglob('*') if p.is_file())
+  # The save of step s lies between the moments of s and s + 1; by the second half of
+  # the way to the next one it is written, mostly.
+  saves = range(2 * every, config.train.num_steps, every)
+  calm = [
+    moments[s + i + 1] - moments[s + i] for s in saves for i in range(every // 2, every)
+  ]
+  step = statistics.median(calm)
+  whole = [moments[s + every] - moments[s] - every * step for s in saves]
+  print(
+    f'{size / 2**20:.0f} MiB a checkpoint; a step takes {step:.3f} s (median)\n'
+    f'{len(held) - 1} saves hold the loop up for {_steps(held[1:], step)}\n'
+    f'and cost {_steps(whole, step)} in all'
+  )
+
+
+def _steps(seconds: list[float], step: float) -> str:
+  median = statistics.median(seconds)
+  return (
+    f'{median:.3f} s, {median / step:.2f} steps (median), '
+    f'{max(seconds) / step:.2f} (longest)'
+  )
+
+
+if __name__ == '__main__':
+  app.run(main)
