@@ -1,7 +1,6 @@
 """Cascades: what fits together, and images that depend on (seed, k) only."""
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -123,11 +122,10 @@ def test_one_device_draws_what_eight_do(base, config, drawn):
   settings = {f'cascade.{k}': v for k, v in config.cascade.to_dict().items()}
   given = str(base / 'one'), settings.pop('cascade.stages'), settings
   code = f'import cascade_kit; cascade_kit.sample_elsewhere(*{given!r})'
-  flags = '--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0'
   done = subprocess.run(
     [sys.executable, '-c', code],
     cwd=pathlib.Path(__file__).parent,
-    env=os.environ | {'XLA_FLAGS': flags},
+    env=tiny.with_devices(1),
     capture_output=True,
     text=True,
   )

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+import tiny
 from launch_kit import LAUNCH, OPTIONS, Stage
 from test_process_training import losses, saved
 from test_processes import free_port
@@ -38,8 +39,7 @@ def test_a_job_of_which_a_process_is_killed_is_started_again_and_goes_on(tmp_pat
   stage.environment |= {
     'SR3_POLL': '1',
     'JAX_PLATFORMS': 'cpu',
-    'XLA_FLAGS': '--xla_backend_optimization_level=0 '
-    '--xla_force_host_platform_device_count=2',
+    'XLA_FLAGS': tiny.with_devices(2)['XLA_FLAGS'],
   }
   stage.lasting()
   workdir = tmp_path / 'bucket' / 'run'

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+import tiny
 from test_processes import free_port
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -22,12 +23,9 @@ ENDLESS = '--config.train.num_steps=100000'
 
 def start(workdir, processes: int, *arguments: str, apart=()) -> list[subprocess.Popen]:
   """The processes of one run; `apart`: further arguments of some of them."""
-  environment = os.environ | {
-    'XLA_FLAGS': '--xla_backend_optimization_level=0 '
-    f'--xla_force_host_platform_device_count={DEVICES}',
-  }
   command = [sys.executable, '-m', 'sr3_jax.main', '--config=tests/tiny.py']
-  command += ['--config.eval.every_steps=0', f'--workdir={workdir}', '--cache=']
+  command += ['--config.eval.every_steps=0', f'--workdir={workdir}']
+  command += [f'--cache={workdir}_programs']
   command += arguments
   if processes > 1:
     command += ['--multihost', f'--coordinator=localhost:{free_port()}']
@@ -40,7 +38,7 @@ def start(workdir, processes: int, *arguments: str, apart=()) -> list[subprocess
         *dict(apart).get(rank, []),
       ],
       cwd=ROOT,
-      env=environment,
+      env=tiny.with_devices(DEVICES),
       stderr=subprocess.PIPE,
       text=True,
     )
@@ -159,6 +157,7 @@ def test_each_process_keeps_its_own_log(story):
     assert 'ended: stopped by SIGTERM' in text.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_an_error_of_one_process_ends_all_of_them(tmp_path):
   """It is said at once; nobody waits for the others, who wait for it."""
   images = tmp_path / 'images'

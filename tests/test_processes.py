@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import tiny
 
 # Two devices each; the program is that of --mode=eval.
 PROGRAM = """
@@ -32,9 +33,7 @@ def free_port() -> int:
 
 
 def evaluate(workdir, count: int) -> dict:
-  environment = os.environ | {
-    'XLA_FLAGS': '--xla_force_host_platform_device_count=2 '
-    '--xla_backend_optimization_level=0',
+  environment = tiny.with_devices(2) | {
     'PYTHONPATH': os.pathsep.join(['tests', os.environ.get('PYTHONPATH', '')]),
   }
   port = str(free_port())

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 import train_kit
 from train_kit import assert_same_bits, flat_norm
 
@@ -159,7 +160,7 @@ def test_one_device_resumes_too_and_agrees_with_eight(trained, compile_cache, tm
   """In a process of its own: the number of devices is fixed when JAX starts."""
   done = subprocess.run(
     [sys.executable, '-c', ON_ONE_DEVICE, HERE, tmp_path, compile_cache],
-    env=os.environ | {'XLA_FLAGS': '--xla_backend_optimization_level=0'},
+    env=tiny.with_devices(1),
     cwd=HERE.parent,
     capture_output=True,
     text=True,

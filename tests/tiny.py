@@ -4,6 +4,8 @@
 """
 
 import contextlib
+import os
+import re
 from collections.abc import Iterator
 
 import jax
@@ -46,6 +48,12 @@ def get_config() -> ConfigDict:
   c.sample.num_images = 2
   c.sample.num_samples = 2
   return c
+
+
+def with_devices(count: int) -> dict[str, str]:
+  """The environment, for a process with as many virtual devices."""
+  flags = re.sub(r'(?<=device_count=)\d+', str(count), os.environ['XLA_FLAGS'])
+  return os.environ | {'XLA_FLAGS': flags}
 
 
 _recorders: list[list[str]] = []
