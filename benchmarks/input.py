@@ -130,8 +130,9 @@ def tasks(folder: str) -> dict[str, Callable[[float], Timing]]:
   return found
 
 
-def work(folder, rounds, seconds, barrier: Barrier, results) -> None:
-  """One process: everything in turns; puts [rounds, tasks, 3]."""
+def work(core: int, folder, rounds, seconds, barrier: Barrier, results) -> None:
+  """One process on its core: everything in turns; puts [rounds, tasks, 3]."""
+  os.sched_setaffinity(0, {core})
   todo = tasks(folder)
   measured = np.zeros((rounds, len(todo), 3))
   for r in range(rounds):
@@ -148,13 +149,13 @@ def main():
   parser.add_argument('--rounds', type=int, default=20)
   parser.add_argument('--seconds', type=float, default=1.0, help='of a task in a round')
   args = parser.parse_args()
-  cores = len(os.sched_getaffinity(0))
+  cores = sorted(os.sched_getaffinity(0))
   context = multiprocessing.get_context('spawn')
-  barrier, results = context.Barrier(cores), context.Queue()
+  barrier, results = context.Barrier(len(cores)), context.Queue()
   with tempfile.TemporaryDirectory() as folder:
     prepare(pathlib.Path(args.path), pathlib.Path(folder), args.count)
     given = (folder, args.rounds, args.seconds, barrier, results)
-    processes = [context.Process(target=work, args=given) for _ in range(cores)]
+    processes = [context.Process(target=work, args=(core, *given)) for core in cores]
     for process in processes:
       process.start()
     found = [results.get() for _ in processes]
@@ -165,7 +166,7 @@ def main():
   rates = np.mean([m[..., 0] / m[..., 1] for _, m in found], axis=0)
   of_cpu = sum(m[..., 0] for _, m in found) / sum(m[..., 2] for _, m in found)
   best = int(np.argmax(np.median(of_cpu[:, :count], axis=0)))
-  print(f'{cores} core(s), {args.rounds} rounds; the ceiling is {names[best]}')
+  print(f'{len(cores)} core(s), {args.rounds} rounds; the ceiling is {names[best]}')
   print(f'{"":26}{"images/s":>9}{"of cpu":>8}{"ceiling":>9}{"of cpu":>8}')
   for t, name in enumerate(names):
     shares = [np.median(v[:, t] / v[:, best]) for v in (rates, of_cpu)]
