@@ -53,11 +53,11 @@ def get_config(task: str = 'mixture') -> ConfigDict:
   c.sampler.num_steps = 50
   c.sampler.spacing = 'cosine'
 
-  c.train.num_steps = 2400
+  c.train.num_steps = 6000
   c.train.batch_size = 16
   c.train.learning_rate = 1e-3
   c.train.warmup_steps = 100
-  c.train.decay_steps = 1200
+  c.train.decay_steps = 2400
   c.train.ema_decay = 0.995
   c.train.log_every = 50
 
