@@ -183,7 +183,7 @@ def run(
     )
   nets, missing = loading.load_nets(args.networks, args.weights, side)
   judge = classifier.load(args.classifier) if args.classifier else None
-  labels = _labels(args.labels, items) if judge else None
+  labels = image_sets.labels(args.labels, items) if judge else None
   against = _reference(args, nets)
   made_by = {
     'files': image_sets.fingerprint(items),
@@ -313,29 +313,6 @@ def _reference(args: argparse.Namespace, nets: dict[str, Any]) -> Any:
 
   reference.save(path, reference.of_batches(net, batches(), about))
   return reference.load(path)  # rounded to float32, as at every later call
-
-
-def _labels(path: pathlib.Path, items: Sequence[Any]) -> Any:
-  """Class of every item, int32 [n]."""
-  import numpy as np
-
-  from sr3_jax import image_sets
-
-  found = {}
-  for number, line in enumerate(path.read_text(errors='replace').splitlines(), 1):
-    name, _, label = line.strip().rpartition(' ')
-    if not line.strip():
-      continue
-    if not re.fullmatch('[0-9]{1,9}', label):
-      raise image_sets.ImageSetError(f'{path}:{number}: not "NAME CLASS"')
-    found[name.strip()] = int(label)
-  missing = [item.name for item in items if item.name not in found]
-  if missing:
-    raise image_sets.ImageSetError(
-      f'{path}: no class for {missing[0]} and {len(missing) - 1} more (names are '
-      'without extensions)'
-    )
-  return np.array([found[item.name] for item in items], np.int32)
 
 
 def _pictures(items, places: Sequence[int], methods, folder) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import pathlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -154,6 +155,29 @@ def _batch(
         batch[key] = np.zeros((batch_size, *image.shape), np.uint8)
       batch[key][row] = image
   return batch
+
+
+def labels(path: pathlib.Path, items: Sequence[Item]) -> np.ndarray:
+  """Class of every item, int32 [n], from lines of NAME CLASS.
+
+  Raises:
+    ImageSetError: a line is another, or there is none for an item.
+  """
+  found = {}
+  for number, line in enumerate(path.read_text(errors='replace').splitlines(), 1):
+    name, _, label = line.strip().rpartition(' ')
+    if not line.strip():
+      continue
+    if not re.fullmatch('[0-9]{1,9}', label):
+      raise ImageSetError(f'{path}:{number}: not "NAME CLASS"')
+    found[name.strip()] = int(label)
+  missing = [item.name for item in items if item.name not in found]
+  if missing:
+    raise ImageSetError(
+      f'{path}: no class for {missing[0]} and {len(missing) - 1} more (names are '
+      'without extensions)'
+    )
+  return np.array([found[item.name] for item in items], np.int32)
 
 
 def fingerprint(items: Sequence[Item]) -> str:

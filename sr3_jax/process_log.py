@@ -221,11 +221,10 @@ class _File(python_logging.Handler):
         self._path.write_text(text)
         self._before = text
       else:
+        if self._path.exists() and self._path.stat().length > LIMIT:
+          self._path.replace(self._path.with_name(self._path.name + '.old'))
         with self._path.open('a') as file:
           file.write(''.join(self._lines))
-          full = file.tell() > LIMIT
-        if full:
-          self._path.replace(self._path.with_name(self._path.name + '.old'))
       self._lines.clear()
     except Exception:  # a full disk, say: told where it matters
       del self._lines[:-1000]

@@ -157,7 +157,6 @@ def test_each_process_keeps_its_own_log(story):
     assert 'ended: stopped by SIGTERM' in text.splitlines()[-1]
 
 
-@pytest.mark.slow
 def test_an_error_of_one_process_ends_all_of_them(tmp_path):
   """It is said at once; nobody waits for the others, who wait for it."""
   images = tmp_path / 'images'
