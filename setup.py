@@ -18,7 +18,7 @@ setuptools.setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   packages=['sr3_jax', 'sr3_jax.degradations'],
-  package_data={'sr3_jax': ['templates/*', 'study_site/*']},
+  package_data={'sr3_jax': ['templates/*', 'study_site/*', 'models/*/*']},
   python_requires='>=3.11',
   # Lower bounds that were installed together and tested.
   install_requires=[

@@ -10,7 +10,7 @@ def load(model: Any, **options: Any) -> Any:
 
   Args:
     model: a model folder, a run's workdir, a .safetensors file with config.json beside
-      it, or hf://owner/name.
+      it, hf://owner/name, or the name of a model that comes with the package.
     **options: of `sr3_jax.pipeline.Upscaler`.
 
   Returns:

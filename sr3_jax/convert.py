@@ -328,6 +328,12 @@ def _parser() -> argparse.ArgumentParser:
   )
   add('--license', default='unknown', help='of the weights, for the model card')
   add(
+    '--notes',
+    type=pathlib.Path,
+    metavar='FILE',
+    help='Markdown for the model card: data and their terms, known failures',
+  )
+  add(
     '--dtype',
     choices=hub.DTYPES,
     default='float32',
@@ -349,6 +355,7 @@ def main(argv: list[str] | None = None) -> None:
   stored = {'license': args.license, 'dtype': args.dtype}
   path = pathlib.Path(args.input).expanduser()
   try:
+    stored['notes'] = args.notes.read_text() if args.notes else ''
     if path.is_dir() or args.input.startswith('hf://'):
       if args.preset or any(given.values()):
         raise WeightsError(f'{args.input}: a model of sr3_jax says itself what it is')
@@ -372,6 +379,8 @@ def main(argv: list[str] | None = None) -> None:
       )
   except (WeightsError, hub.HubError, checkpoint.CheckpointError) as error:
     sys.exit(f'error: {line(error)}')
+  except UnicodeDecodeError:
+    sys.exit(f'error: {args.notes}: not a text file')
   except OSError as error:
     sys.exit(f'error: {error.filename or args.output}: {error.strerror or error}')
   leaves = jax.tree.leaves(params)

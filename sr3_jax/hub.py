@@ -42,6 +42,8 @@ from sr3_jax.model_files import CARD, CONFIG, PRESETS, WEIGHTS, HubError
 from sr3_jax.sr3 import SR3, make_walk
 
 FORMAT = 1
+# Models that come with the package, folders named as they are asked for.
+SHIPPED = epath.Path(__file__).parent / 'models'
 # How weights may be stored, by our names; what is loaded is float32.
 DTYPES = {
   'float32': np.float32,
@@ -84,7 +86,8 @@ def load(path: epath.PathLike) -> Loaded:
 
   Args:
     path: a model folder; a run's workdir (its newest averaged weights); a .safetensors
-      file with config.json beside it; or hf://owner/name, hf://owner/name@revision.
+      file with config.json beside it; hf://owner/name, hf://owner/name@revision; or the
+      name of a model that comes with the package, unless a model lies at that path.
 
   Raises:
     HubError: there is no model, or a file of it is not what it should be.
@@ -189,6 +192,11 @@ def is_run(path: epath.PathLike) -> bool:
   return checkpoint.folder(path).is_dir()
 
 
+def shipped() -> list[str]:
+  """Names of the models that come with the package."""
+  return sorted(path.parent.name for path in SHIPPED.glob(f'*/{WEIGHTS}'))
+
+
 def _find(path: epath.PathLike) -> tuple[epath.Path, str]:
   """The weights (.safetensors file, or workdir of a run) and the model's name."""
   text = os.fspath(path)
@@ -204,10 +212,13 @@ def _find(path: epath.PathLike) -> tuple[epath.Path, str]:
     return place / WEIGHTS, place.name
   if is_run(place):
     return place, place.name
+  if text in shipped():  # a name, never a path that could lead out of the folder
+    return SHIPPED / text / WEIGHTS, text
   if place.suffix in ('.pth', '.pt', '.ckpt', '.bin', '.pkl'):
     advice = 'convert it first: python -m sr3_jax.convert'
   elif not place.exists():
-    advice = 'no such file or folder'
+    names = ', '.join(shipped())
+    advice = 'no such file or folder' + (names and f', and not one of ours: {names}')
   else:
     advice = f'a model folder has {WEIGHTS}, a run has checkpoints'
   raise HubError(f'{text}: no model: {advice}')
@@ -227,6 +238,8 @@ def save(
   results: dict[str, Any] | None = None,
   license: str = 'unknown',
   dtype: str = 'float32',
+  hours: float | None = None,
+  notes: str = '',
 ) -> None:
   """Writes a model folder.
 
@@ -245,6 +258,8 @@ def save(
     results: as results.json of a run holds them.
     license: an identifier as model hubs use them, such as 'apache-2.0', or a name.
     dtype: 'float32', exact; 'bfloat16' or 'float16', half the size.
+    hours: that the training took.
+    notes: Markdown for the card: data and their terms, the command, known failures.
 
   Raises:
     HubError: the folder holds something else, or the weights are not the network's.
@@ -288,6 +303,8 @@ def save(
     results=results,
     license=license,
     dtype=dtype,
+    hours=hours,
+    notes=notes,
   )
   folder.parent.mkdir(parents=True, exist_ok=True)
   part = folder.parent / f'.{folder.name}.{uuid.uuid4().hex}.tmp'
@@ -319,6 +336,7 @@ def export(
   *,
   license: str = 'unknown',
   dtype: str = 'float32',
+  notes: str = '',
 ) -> Loaded:
   """Makes a model folder of a run (or of another model), its results and presets.
 
@@ -327,6 +345,7 @@ def export(
     folder: as `save` takes it.
     license: as `save` takes it.
     dtype: as `save` takes it.
+    notes: as `save` takes them.
 
   Returns:
     What was exported.
@@ -355,8 +374,25 @@ def export(
     results=results,
     license=license,
     dtype=dtype,
+    hours=_hours(place, loaded.config.train.batch_size) if is_run(place) else None,
+    notes=notes,
   )
   return loaded
+
+
+def _hours(run: epath.Path, batch_size: int) -> float | None:
+  """Time that the steps of a run took, without pauses; None if its log doesn't say."""
+  seconds, before = 0.0, 0
+  try:
+    for text in (run / 'metrics.jsonl').read_text().splitlines():
+      entry = json.loads(text)
+      if 'images_per_second' in entry:
+        images = (entry['step'] - before) * batch_size
+        seconds += max(images, 0) / entry['images_per_second']
+        before = entry['step']
+  except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+    return None
+  return seconds / 3600 or None
 
 
 def _is_ours(folder: epath.Path) -> bool:

@@ -14,6 +14,8 @@ _METRICS = {
   'consistency': ('consistency 1e-5, lower', 2),
   'detail': ('detail, 1 is right', 2),
   'spectrum_db': ('spectrum dB, lower', 2),
+  'lpips_alex': ('LPIPS AlexNet, lower', 3),
+  'kid': ('KID 1e-3, lower', 1),
   'colour_drift': ('colour drift, 0 to 255, lower', 2),
 }
 
@@ -31,6 +33,8 @@ def make(
   results: dict[str, Any] | None,
   license: str,
   dtype: str,
+  hours: float | None = None,
+  notes: str = '',
 ) -> str:
   """Markdown that says what a model is, from what its run wrote.
 
@@ -46,6 +50,8 @@ def make(
     results: as results.json of a run holds them; None if not measured.
     license: identifier or name; 'unknown' if it is not known.
     dtype: of the stored weights.
+    hours: that the training took, if that is known.
+    notes: Markdown of whoever trained it.
   """
   return '\n'.join(
     [
@@ -54,7 +60,8 @@ def make(
       '',
       *_what(config, num_params),
       *_use(),
-      *_training(config, step, source),
+      *_training(config, step, source, hours),
+      *((notes.strip(), '') if notes.strip() else ()),
       *_results(results),
       *_presets(presets, config),
       *_format(config, version, fingerprint, dtype),
@@ -121,7 +128,9 @@ def _use() -> Iterator[str]:
   )
 
 
-def _training(config, step: int, source: str) -> Iterator[str]:
+def _training(
+  config, step: int, source: str, hours: float | None
+) -> Iterator[str]:
   data = config.data
   where = f' ({_plain(data.path)})' if data.path else ''
   yield from ('## Training', '')
@@ -135,8 +144,10 @@ def _training(config, step: int, source: str) -> Iterator[str]:
       f'- {step} steps of {config.train.batch_size} images, '
       f'{config.diffusion.loss.upper()} loss, Adam, learning rate '
       f'{config.train.learning_rate:g}; these are the averaged weights '
-      f'(decay {config.train.ema_decay:g})'
+      f'(decay {config.train.ema_decay:g}); seed {config.seed}'
     )
+  if hours:
+    yield f'- {hours:.1f} hours of training'
   yield ''
 
 

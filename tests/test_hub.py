@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import tiny
+from etils import epath
 from hub_kit import PRESETS, assert_equal, refused
 
 from sr3_jax import checkpoint, diffusion, hub, model_files, samplers
@@ -275,3 +276,36 @@ def test_a_run_without_checkpoints_says_so(run, tmp_path):
   shutil.copy(run / 'config.json', tmp_path)
   with pytest.raises(checkpoint.CheckpointError, match='no complete checkpoint'):
     hub.load(tmp_path)
+
+
+# ------------------------------------------------------- models of the package
+
+
+@pytest.fixture
+def shipped(model, tmp_path, monkeypatch):
+  """A package with one model, 'photo-x4', seen from an empty folder."""
+  shutil.copytree(model, tmp_path / 'package' / 'photo-x4')
+  (tmp_path / 'here').mkdir()
+  monkeypatch.setattr(hub, 'SHIPPED', epath.Path(tmp_path / 'package'))
+  monkeypatch.chdir(tmp_path / 'here')
+  return tmp_path / 'here'
+
+
+def test_models_of_the_package_have_names(shipped, loaded):
+  assert hub.shipped() == ['photo-x4']
+  one = hub.load('photo-x4')
+  assert (one.name, one.fingerprint) == ('photo-x4', loaded.fingerprint)
+
+
+def test_folders_of_ones_own_come_first(shipped, model, state):
+  (shipped / 'photo-x4').mkdir()  # say, of outputs: no model
+  assert hub.load('photo-x4').source == hub.load(model).source
+  other = jax.tree.map(lambda x: x + 1, state['ema'])
+  hub.save('photo-x4', other, hub.load(model).config, step=7, source='mine')
+  assert hub.load('photo-x4').source == 'mine'
+
+
+def test_names_lead_nowhere_else(shipped):
+  refused('photo-x5', 'no such file or folder, and not one of ours: photo-x4')
+  refused('./photo-x4', 'no such file')
+  refused('../package', 'a model folder has')

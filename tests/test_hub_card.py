@@ -1,5 +1,6 @@
 """The card of a model folder, as YAML reads it and as people do."""
 
+import json
 import shutil
 
 import hub_kit
@@ -7,7 +8,7 @@ import yaml
 from hub_kit import PRESETS, rewrite
 
 import sr3_jax
-from sr3_jax import hub
+from sr3_jax import convert, hub
 
 run, loaded, exported = hub_kit.run, hub_kit.loaded, hub_kit.exported
 
@@ -76,3 +77,28 @@ def test_a_model_folder_exports_too(exported, tmp_path):
   assert again.presets == loaded.presets == PRESETS
   assert (again.step, again.source) == (loaded.step, loaded.source)
   assert 'Not measured' in card(tmp_path / 'm')[1]
+
+
+def test_the_card_has_notes_and_hours(run, tmp_path):
+  """8 images a step: 1000 steps at 4 a second, 2000 at 2, a thousand done again."""
+  shutil.copytree(run, tmp_path / 'run')
+  log = [(1000, 4.0), (3000, 2.0), (1000, 4.0)]
+  lines = [json.dumps({'step': s, 'images_per_second': r}) for s, r in log]
+  lines.append(json.dumps({'step': 3000, 'psnr': 30.0}))
+  (tmp_path / 'run' / 'metrics.jsonl').write_text('\n'.join(lines))
+  notes = tmp_path / 'notes.md'
+  notes.write_text('## Data\n\nPortraits, CC BY 3.0, UK Parliament.\n')
+  convert.main(
+    [str(tmp_path / 'run'), f'--output={tmp_path / "m"}', f'--notes={notes}']
+  )
+  text = card(tmp_path / 'm')[1]
+  assert '\n## Data\n\nPortraits, CC BY 3.0, UK Parliament.\n\n## Results' in text
+  assert f'- {(2000 + 8000) / 3600:.1f} hours' in text
+  assert 'seed 0' in text
+
+
+def test_an_unreadable_log_costs_no_export(run, tmp_path):
+  shutil.copytree(run, tmp_path / 'run')
+  (tmp_path / 'run' / 'metrics.jsonl').write_text('{"step": 1, "images_per_second"')
+  hub.export(tmp_path / 'run', tmp_path / 'm')
+  assert 'hours' not in card(tmp_path / 'm')[1]
