@@ -128,9 +128,7 @@ def _use() -> Iterator[str]:
   )
 
 
-def _training(
-  config, step: int, source: str, hours: float | None
-) -> Iterator[str]:
+def _training(config, step: int, source: str, hours: float | None) -> Iterator[str]:
   data = config.data
   where = f' ({_plain(data.path)})' if data.path else ''
   yield from ('## Training', '')

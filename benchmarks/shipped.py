@@ -1,0 +1,285 @@
+"""What a model does to test images, beside kernels, ridge regression and regression.
+
+  python benchmarks/shipped.py --workdir=runs/shipped --model=photo-x4 \
+    --regression=runs/photo_x4/regression --border=4 --patch=128 \
+    --sets set5=photos/set5 set14=photos/set14
+  python benchmarks/shipped.py --workdir=runs/shipped_faces --model=face-x4 \
+    --regression=runs/face_16_64/regression --ridge=faces/train64 \
+    --sets canada64=faces/canada64
+
+True images are cropped to multiples of the model's scale and reduced by the bicubic
+kernel (as Pillow does, to 8 bits). Everything is then done by the commands that users
+have: sr3-upscale makes the outputs, sr3_jax.evaluate measures the files. FID and KID of
+a few photographs mean nothing, so with --patch they are of squares cut from them, side
+by side. Writes for every set, below WORKDIR/SET, images, a report and sheet.png; and
+WORKDIR/results.md with all tables. Given again, it goes on where it was.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+from sr3_jax import drawings, evaluate, hub, image_sets, images, tiles, upscale
+from sr3_jax.summary import METRICS
+
+COLUMNS = {
+  'psnr_y': 'PSNR Y',
+  'ssim_y': 'SSIM Y',
+  'psnr': 'PSNR',
+  'ssim': 'SSIM',
+  'consistency': 'consistency 1e-5',
+  'lpips_alex': 'LPIPS alex',
+  'lpips_vgg': 'LPIPS vgg',
+  'fid': 'FID',
+  'kid': 'KID 1e-3',
+  'detail': 'detail',
+  'spectrum_db': 'spectrum dB',
+  'colour_drift': 'colour drift',
+}
+# Strength of the ridge, as a share of the mean variance of the inputs.
+RIDGES = tuple(10.0**power for power in range(-5, 1))
+
+
+def reduce(image: np.ndarray, scale: int) -> np.ndarray:
+  """uint8 [H, W, 3] -> [H / scale, W / scale, 3], rounded."""
+  height, width = image.shape[:2]
+  small = tiles.resize(images.to_float(image), height // scale, width // scale)
+  return images.to_uint8(np.clip(small, -1, 1))
+
+
+def fresh(made: pathlib.Path, source: pathlib.Path) -> bool:
+  """Whether a file is there and not older than what it was made from."""
+  return made.exists() and made.stat().st_mtime >= source.stat().st_mtime
+
+
+def prepare(source: pathlib.Path, folder: pathlib.Path, scale: int) -> None:
+  """Writes the true images and the inputs made of them, those that aren't there."""
+  for name, path in image_sets.find(source).items():
+    truth, small = (folder / kind / f'{name}.png' for kind in ('truth', 'inputs'))
+    if fresh(truth, path) and fresh(small, path):
+      continue
+    image = images.read(path)
+    height, width = (side // scale * scale for side in image.shape[:2])
+    images.write(truth, image[:height, :width])
+    images.write(small, reduce(image[:height, :width], scale))
+
+
+def fit_ridge(source: pathlib.Path, size: tuple[int, int], scale: int) -> np.ndarray:
+  """Ridge regression from all input pixels to all output pixels: [n + 1, m].
+
+  The strength is the best of RIDGES on every tenth image; then all are used.
+  """
+  inputs, outputs = [], []
+  for path in image_sets.find(source).values():
+    image = images.read(path)
+    if image.shape[:2] != tuple(side * scale for side in size):
+      raise SystemExit(f'error: {path}: --ridge needs images of the size of the test')
+    for flipped in (image, image[:, ::-1]):
+      inputs.append(images.to_float(reduce(flipped, scale)).ravel())
+      outputs.append(images.to_float(flipped).ravel())
+  x = np.concatenate([inputs, np.ones((len(inputs), 1))], axis=1).astype(np.float64)
+  y = np.asarray(outputs, np.float64)
+
+  def solve(rows, strength):
+    gram = x[rows].T @ x[rows]
+    added = strength * len(rows) * x[:, :-1].var() * np.eye(len(gram))
+    added[-1, -1] = 0  # the constant is free
+    return np.linalg.solve(gram + added, x[rows].T @ y[rows])
+
+  place = np.arange(len(x)) // 2  # an image and its mirror image stay together
+  held, kept = np.flatnonzero(place % 10 == 0), np.flatnonzero(place % 10)
+  errors = [np.square(x[held] @ solve(kept, s) - y[held]).mean() for s in RIDGES]
+  return solve(np.arange(len(x)), RIDGES[int(np.argmin(errors))])
+
+
+def apply_ridge(
+  source: pathlib.Path, inputs: pathlib.Path, output: pathlib.Path, scale: int
+) -> None:
+  """Enlarges a folder by ridge regression learned from another."""
+  found = image_sets.find(inputs)
+  if all(fresh(output / f'{name}.png', path) for name, path in found.items()):
+    return
+  small = {name: images.read(path) for name, path in found.items()}
+  height, width = next(iter(small.values())).shape[:2]
+  weights = fit_ridge(source, (height, width), scale)
+  for name, image in small.items():
+    if image.shape[:2] != (height, width):
+      raise SystemExit('error: --ridge needs test images of one size')
+    made = np.append(images.to_float(image).ravel(), 1) @ weights
+    made = np.clip(made, -1, 1).reshape(height * scale, width * scale, 3)
+    images.write(output / f'{name}.png', made)
+
+
+def cut(source: pathlib.Path, output: pathlib.Path, side: int) -> None:
+  """Cuts all images of a folder into squares; what is over at the edges is left out."""
+  for name, path in image_sets.find(source).items():
+    image = images.read(path)
+    for top in range(0, image.shape[0] - side + 1, side):
+      for left in range(0, image.shape[1] - side + 1, side):
+        part = output / f'{name}_{top}_{left}.png'
+        if not fresh(part, path):
+          images.write(part, image[top : top + side, left : left + side])
+
+
+def run(command, *arguments) -> None:
+  """One of our commands; its failure is ours."""
+  if code := command([str(argument) for argument in arguments]):
+    raise SystemExit(code)
+
+
+def restore(args: argparse.Namespace, folder: pathlib.Path, scale: int) -> list[str]:
+  """Makes the outputs of all methods; their names."""
+  inputs = folder / 'inputs'
+  enlarge = lambda model, name, *options: run(
+    *(upscale.main, inputs, f'--model={model}', f'--output={folder / name}'),
+    *('--suffix=', '--ext=png', f'--seed={args.seed}', *options),
+  )
+  methods = []
+  if args.ridge:
+    methods.append('ridge')
+    apply_ridge(args.ridge, inputs, folder / 'ridge', scale)
+  if args.regression:
+    methods.append('regression')
+    enlarge(args.regression, 'regression')
+  for steps in args.steps:
+    methods.append(f'sr3_{steps}')
+    enlarge(args.model, methods[-1], f'--steps={steps}')
+  return methods
+
+
+def measure(args: argparse.Namespace, folder: pathlib.Path, methods: list[str]) -> dict:
+  """method -> metric -> value and interval."""
+  outputs = lambda at: [f'{name}={at / name}' for name in methods]
+  networks = ['lpips_alex', 'lpips_vgg']
+  if not args.patch:
+    networks.append('inception')
+  common = (f'--weights={args.weights}', '--batch_size=8')
+  whole = (f'--truth={folder / "truth"}', f'--inputs={folder / "inputs"}')
+  run(
+    *(evaluate.main, *whole, '--outputs', *outputs(folder), '--networks', *networks),
+    *(f'--border={args.border}', f'--report={folder / "report"}', *common),
+  )
+  rows = table_of(folder / 'report')
+  if args.patch:
+    patches = folder / 'patches'
+    kernels = ('bicubic', 'lanczos')
+    enlarge_by_kernels(folder, kernels)
+    for name in ('truth', *kernels, *methods):
+      cut(folder / name, patches / name, args.patch)
+    names = [
+      f'{"the " * (n in kernels)}{n}={patches / n}' for n in (*kernels, *methods)
+    ]
+    run(
+      *(evaluate.main, f'--truth={patches / "truth"}', '--outputs', *names),
+      *('--networks', 'inception', f'--report={folder / "report_patches"}', *common),
+    )
+    for name, row in table_of(folder / 'report_patches').items():
+      rows[name.removeprefix('the ')] |= {k: row[k] for k in ('fid', 'kid') if k in row}
+  return rows
+
+
+def enlarge_by_kernels(folder: pathlib.Path, kernels) -> None:
+  """Writes what the kernels make of the inputs."""
+  for name, path in image_sets.find(folder / 'inputs').items():
+    truth = images.size(folder / 'truth' / f'{name}.png')
+    for kernel in kernels:
+      output = folder / kernel / f'{name}.png'
+      if not fresh(output, path):
+        made = tiles.resize(images.to_float(images.read(path)), *truth, kernel)
+        images.write(output, np.clip(made, -1, 1))
+
+
+def table_of(report: pathlib.Path) -> dict:
+  return json.loads((report / 'report.json').read_text())['table']
+
+
+def markdown(name: str, rows: dict, count: int) -> list[str]:
+  """A table with the intervals below the values."""
+  columns = {k: v for k, v in COLUMNS.items() if any(k in row for row in rows.values())}
+  lines = [f'## {name}: {count} images', '']
+  lines.append('| | ' + ' | '.join(columns.values()) + ' |')
+  lines.append('|---' * (len(columns) + 1) + '|')
+
+  def cells(row, show):
+    present = lambda key: row.get(key, {}).get('low') is not None or show is value
+    return ' | '.join(
+      show(row[key], METRICS[key].digits) if key in row and present(key) else ''
+      for key in columns
+    )
+
+  value = lambda cell, digits: f'{cell["value"]:.{digits}f}'
+  interval = lambda cell, digits: (
+    f'{cell["low"]:.{digits}f} to {cell["high"]:.{digits}f}'
+  )
+  for method, row in rows.items():
+    lines.append(f'| {method} | {cells(row, value)} |')
+    lines.append(f'| | {cells(row, interval)} |')
+  return [*lines, '']
+
+
+def draw(folder: pathlib.Path, methods: list[str], count: int, side: int) -> None:
+  """A sheet: input, bicubic, all methods, truth; the middle of large images."""
+  found = list(image_sets.find(folder / 'truth'))
+  names = found[:: max(1, len(found) // count)][:count]
+  enlarge_by_kernels(folder, ('bicubic',))
+  kinds = ['inputs', 'bicubic', *methods, 'truth']
+  rows = []
+  for name in names:
+    row = []
+    for kind in kinds:
+      image = images.read(folder / kind / f'{name}.png')
+      height, width = images.size(folder / 'truth' / f'{name}.png')
+      factor = image.shape[0] / height
+      part = [round(min(side, length) * factor) for length in (height, width)]
+      at = [(a - b) // 2 for a, b in zip(image.shape[:2], part, strict=True)]
+      row.append(image[at[0] : at[0] + part[0], at[1] : at[1] + part[1]])
+    rows.append(row)
+  titles = ['input', *kinds[1:]]
+  images.write(folder / 'sheet.png', drawings.sheet(rows, titles, cell=max(side, 160)))
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  add, path = parser.add_argument, pathlib.Path
+  add('--workdir', type=path, required=True, metavar='DIR')
+  add('--model', required=True, help='as sr3-upscale takes it')
+  add('--regression', default='', metavar='MODEL', help='a regression baseline')
+  add('--ridge', type=path, metavar='DIR', help='learn ridge regression from these')
+  add('--sets', nargs='+', required=True, metavar='NAME=DIR', help='test images')
+  add('--steps', nargs='+', default=['fast', 'balanced', 'best'], help='of the model')
+  add('--border', type=int, default=0, help='pixels that PSNR and SSIM leave out')
+  add('--patch', type=int, default=0, metavar='N', help='side of squares for FID, KID')
+  add('--weights', default='', metavar='DIR', help='of networks, as sr3_jax.evaluate')
+  add('--seed', type=int, default=0)
+  add('--shown', type=int, default=5, metavar='N', help='images in a sheet')
+  add('--side', type=int, default=192, metavar='N', help='of what a sheet shows of one')
+  args = parser.parse_args()
+  sets = {}
+  for text in args.sets:
+    name, equals, source = text.partition('=')
+    if not equals or not name.replace('_', '').isalnum():
+      parser.error(f'--sets {text}: give NAME=DIR')
+    sets[name] = path(source)
+  lines = []
+  try:
+    scale = hub.load(args.model).model.scale
+    for name, source in sets.items():
+      folder = args.workdir / name
+      prepare(source, folder, scale)
+      methods = restore(args, folder, scale)
+      rows = measure(args, folder, methods)
+      lines += markdown(name, rows, len(image_sets.find(folder / 'truth')))
+      draw(folder, methods, args.shown, args.side)
+  except (hub.HubError, image_sets.ImageSetError, images.ImageError) as error:
+    sys.exit(f'error: {error}')
+  images.write_bytes(args.workdir / 'results.md', '\n'.join(lines).encode())
+  print('\n'.join(lines))
+
+
+if __name__ == '__main__':
+  main()
