@@ -7,6 +7,7 @@
     --weak=v5e:2x2,v5e:4x4,v5e:8x8,v5e:16x16 --strategies=fsdp
   JAX_PLATFORMS=cpu python benchmarks/plans.py \
     --state=v5e:1x1,v5e:2x2,v5e:4x4,v5e:8x8,v5e:16x16
+  JAX_PLATFORMS=cpu python benchmarks/plans.py --estimate
 
 Every combination compiles for minutes; results are kept in --cache, so that the command
 goes on where it was interrupted. Prints Markdown. --set=key=value changes every
@@ -49,6 +50,9 @@ flags.DEFINE_list(
 )
 flags.DEFINE_integer('share', 4, 'Images on each chip of --weak.')
 flags.DEFINE_multi_string('set', [], 'key=value of every configuration.')
+flags.DEFINE_bool(
+  'estimate', False, 'Count the lowered programs instead of compiling; a minute each.'
+)
 flags.DEFINE_string('cache', 'plans', 'Folder of results.')
 HEAD = (
   '| network | slice | strategy | GiB a chip | fits | step | MFU | images/s | days '
@@ -68,7 +72,9 @@ def configuration(name: str) -> ConfigDict:
       section = section[part]
     section[last] = ast.literal_eval(value)
   with config.unlocked():
-    config.plan = ConfigDict({'price': 0.0, 'search_batch': False})
+    config.plan = ConfigDict(
+      {'price': 0.0, 'search_batch': False, 'compile': not FLAGS.estimate}
+    )
   return config
 
 
@@ -76,8 +82,9 @@ def cells(name: str, made: dict[str, Any]) -> str:
   """One row."""
   memory = made['memory']
   row = [name, made['topology'], made['strategy']]
-  row += [f'{memory["total"] / 2**30:.1f} of {memory["available"] / 2**30:.1f}']
-  row += ['yes' if made['fits'] else 'no']
+  held = f'{memory["total"] / 2**30:.1f} of {memory["available"] / 2**30:.1f}'
+  row += [held if made['compiled'] else f'> {held}']
+  row += [{True: 'yes', False: 'no', None: '?'}[made['fits']]]
   if 'time' in made:
     row += [f'{made["time"]["seconds"] * 1e3:.0f} ms']
     row += [f'{made["mfu_serial"]:.0%} to {made["mfu"]:.0%}']

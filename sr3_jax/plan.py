@@ -77,7 +77,7 @@ def make_plan(
   for machine in chosen:
     for strategy in config.plan.strategies:
       plans.append(plan_one(config, model, machine, strategy, per_image, cache))
-    if machine.is_tpu:
+    if machine.is_tpu and config.plan.compile:
       samplers.append(plan_sampler(config, model, machine, cache))
   return {
     'batch_size': config.train.batch_size,
@@ -128,7 +128,7 @@ def plan_one(
     per_image: FLOPs of the loss of an image and its gradient.
     cache: see `make_plan`.
   """
-  if not machine.is_tpu:
+  if not (machine.is_tpu and config.plan.compile):
     measured = estimate_step(config, model, machine, strategy)
     return figures(config, machine, strategy, measured, per_image)
   chips = plan_programs.devices(machine)
@@ -158,7 +158,7 @@ def fits_in(measured: Measured, machine: Machine) -> bool:
 def estimate_step(
   config: ml_collections.ConfigDict, model: SR3, machine: Machine, strategy: str
 ) -> Measured:
-  """A training step of a machine that has no compiler here, see `plan_programs`."""
+  """A training step that is not compiled, see `plan_programs`."""
   part = config.copy_and_resolve_references()
   part.train.batch_size = config.train.batch_size // machine.count
   logging.info('%s %s: counting the lowered program', machine.name, strategy)
@@ -221,7 +221,7 @@ def figures(
     'money': hours * machine.count * config.plan.price,
     'heaviest': roofline.heaviest(measured.operations, machine),
   }
-  if machine.is_tpu and machine.count > 1:
+  if compiled and machine.count > 1:
     made['weak_scaling'] = roofline.weak_scaling(measured.operations, machine, SIZES)
   return made
 

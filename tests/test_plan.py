@@ -184,6 +184,21 @@ def test_a_plan_of_gpus_is_counted_and_says_so(config, tmp_path, capsys):
   assert split['sent'] == 3 * 3 / 4 * weights
 
 
+def test_a_plan_of_tpus_can_be_counted_too(config, tmp_path, capsys, monkeypatch):
+  """Where the compiler takes too long, or is not installed."""
+  monkeypatch.setattr(plan_programs.importlib.util, 'find_spec', lambda name: None)
+  config.plan.topology = 'v5e:2x2,v6e:2x2'
+  config.plan.compile = False
+  plan.plan_run(config, tmp_path)
+  assert 'Estimates, not compiled: v5e:2x2, v6e:2x2' in capsys.readouterr().out
+  made = json.loads((tmp_path / 'plan.json').read_text())
+  assert [one['fits'] for one in made['plans']] == [None] * 4
+  assert made['samplers'] == []
+  slow, fast = made['plans'][0], made['plans'][2]
+  assert slow['hardware_flops'] == fast['hardware_flops']
+  assert slow['time']['seconds'] > fast['time']['seconds'] > 0
+
+
 def test_recomputation_is_hardware_flops_only(config):
   config.model.remat = True
   model = plan.SR3.from_config(config)
