@@ -25,20 +25,21 @@ import numpy as np
 from sr3_jax import drawings, evaluate, hub, image_sets, images, tiles, upscale
 from sr3_jax.summary import METRICS
 
-COLUMNS = {
-  'psnr_y': 'PSNR Y',
-  'ssim_y': 'SSIM Y',
-  'psnr': 'PSNR',
-  'ssim': 'SSIM',
-  'consistency': 'consistency 1e-5',
-  'lpips_alex': 'LPIPS alex',
-  'lpips_vgg': 'LPIPS vgg',
-  'fid': 'FID',
-  'kid': 'KID 1e-3',
-  'detail': 'detail',
-  'spectrum_db': 'spectrum dB',
-  'colour_drift': 'colour drift',
-}
+# Of `METRICS`, in this order.
+COLUMNS = (
+  'psnr_y',
+  'ssim_y',
+  'psnr',
+  'ssim',
+  'consistency',
+  'lpips_alex',
+  'lpips_vgg',
+  'fid',
+  'kid',
+  'detail',
+  'spectrum_db',
+  'colour_drift',
+)
 # Strength of the ridge, as a share of the mean variance of the inputs.
 RIDGES = tuple(10.0**power for power in range(-5, 1))
 
@@ -50,9 +51,10 @@ def reduce(image: np.ndarray, scale: int) -> np.ndarray:
   return images.to_uint8(np.clip(small, -1, 1))
 
 
-def fresh(made: pathlib.Path, source: pathlib.Path) -> bool:
+def fresh(made: pathlib.Path, *sources: pathlib.Path) -> bool:
   """Whether a file is there and not older than what it was made from."""
-  return made.exists() and made.stat().st_mtime >= source.stat().st_mtime
+  newest = max(source.stat().st_mtime for source in sources)
+  return made.exists() and made.stat().st_mtime >= newest
 
 
 def prepare(source: pathlib.Path, folder: pathlib.Path, scale: int) -> None:
@@ -99,8 +101,8 @@ def apply_ridge(
   source: pathlib.Path, inputs: pathlib.Path, output: pathlib.Path, scale: int
 ) -> None:
   """Enlarges a folder by ridge regression learned from another."""
-  found = image_sets.find(inputs)
-  if all(fresh(output / f'{name}.png', path) for name, path in found.items()):
+  found, known = image_sets.find(inputs), image_sets.find(source).values()
+  if all(fresh(output / f'{name}.png', path, *known) for name, path in found.items()):
     return
   small = {name: images.read(path) for name, path in found.items()}
   height, width = next(iter(small.values())).shape[:2]
@@ -150,25 +152,40 @@ def restore(args: argparse.Namespace, folder: pathlib.Path, scale: int) -> list[
   return methods
 
 
-def measure(args: argparse.Namespace, folder: pathlib.Path, methods: list[str]) -> dict:
-  """method -> metric -> value and interval."""
+def measure(
+  folder: pathlib.Path,
+  methods: list[str],
+  *,
+  weights: str,
+  border: int = 0,
+  patch: int = 0,
+) -> dict:
+  """method -> metric -> value and interval.
+
+  Args:
+    folder: with `truth`, `inputs` and a folder for each method.
+    methods: to be measured, beside the kernels.
+    weights: folder of networks, as sr3_jax.evaluate takes it.
+    border: pixels that PSNR and SSIM leave out at each side.
+    patch: side of the squares for FID and KID; 0 is whole images.
+  """
   outputs = lambda at: [f'{name}={at / name}' for name in methods]
   networks = ['lpips_alex', 'lpips_vgg']
-  if not args.patch:
+  if not patch:
     networks.append('inception')
-  common = (f'--weights={args.weights}', '--batch_size=8')
+  common = (f'--weights={weights}', '--batch_size=8')
   whole = (f'--truth={folder / "truth"}', f'--inputs={folder / "inputs"}')
   run(
     *(evaluate.main, *whole, '--outputs', *outputs(folder), '--networks', *networks),
-    *(f'--border={args.border}', f'--report={folder / "report"}', *common),
+    *(f'--border={border}', f'--report={folder / "report"}', *common),
   )
   rows = table_of(folder / 'report')
-  if args.patch:
+  if patch:
     patches = folder / 'patches'
     kernels = ('bicubic', 'lanczos')
     enlarge_by_kernels(folder, kernels)
     for name in ('truth', *kernels, *methods):
-      cut(folder / name, patches / name, args.patch)
+      cut(folder / name, patches / name, patch)
     names = [
       f'{"the " * (n in kernels)}{n}={patches / n}' for n in (*kernels, *methods)
     ]
@@ -198,9 +215,9 @@ def table_of(report: pathlib.Path) -> dict:
 
 def markdown(name: str, rows: dict, count: int) -> list[str]:
   """A table with the intervals below the values."""
-  columns = {k: v for k, v in COLUMNS.items() if any(k in row for row in rows.values())}
+  columns = [key for key in COLUMNS if any(key in row for row in rows.values())]
   lines = [f'## {name}: {count} images', '']
-  lines.append('| | ' + ' | '.join(columns.values()) + ' |')
+  lines.append('| | ' + ' | '.join(METRICS[key].title for key in columns) + ' |')
   lines.append('|---' * (len(columns) + 1) + '|')
 
   def cells(row, show):
@@ -228,10 +245,10 @@ def draw(folder: pathlib.Path, methods: list[str], count: int, side: int) -> Non
   kinds = ['inputs', 'bicubic', *methods, 'truth']
   rows = []
   for name in names:
+    height, width = images.size(folder / 'truth' / f'{name}.png')
     row = []
     for kind in kinds:
       image = images.read(folder / kind / f'{name}.png')
-      height, width = images.size(folder / 'truth' / f'{name}.png')
       factor = image.shape[0] / height
       part = [round(min(side, length) * factor) for length in (height, width)]
       at = [(a - b) // 2 for a, b in zip(image.shape[:2], part, strict=True)]
@@ -272,7 +289,9 @@ def main() -> None:
       folder = args.workdir / name
       prepare(source, folder, scale)
       methods = restore(args, folder, scale)
-      rows = measure(args, folder, methods)
+      rows = measure(
+        folder, methods, weights=args.weights, border=args.border, patch=args.patch
+      )
       lines += markdown(name, rows, len(image_sets.find(folder / 'truth')))
       draw(folder, methods, args.shown, args.side)
   except (hub.HubError, image_sets.ImageSetError, images.ImageError) as error:

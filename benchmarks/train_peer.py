@@ -112,18 +112,7 @@ def train_ours(args: argparse.Namespace, folder: pathlib.Path, steps: int) -> fl
   command += ['--config.eval.every_steps=0', '--config.eval.final_images=1']
   command += ['--config.sampler.num_steps=1', '--config.eval.networks=()']
   subprocess.run(command, check=True)
-  return seconds_of(folder / 'model' / 'metrics.jsonl', args.batch_size)
-
-
-def seconds_of(log: pathlib.Path, batch_size: int) -> float:
-  """Seconds of a run's training steps."""
-  total, before = 0.0, 0
-  for line in log.read_text().splitlines():
-    entry = json.loads(line)
-    if 'images_per_second' in entry:
-      count = (entry['step'] - before) * batch_size
-      total, before = total + count / entry['images_per_second'], entry['step']
-  return total
+  return logs.training_seconds(folder / 'model', args.batch_size)
 
 
 def validation_loss(loaded: hub.Loaded, hr: np.ndarray) -> float:
@@ -171,7 +160,6 @@ def main() -> None:
   add('--sampler', default='ddpm')
   add('--weights', default='', metavar='DIR', help='of networks, as sr3_jax.evaluate')
   args = parser.parse_args()
-  args.border = args.patch = 0
   test = load(args.test)
   figures: dict[str, dict] = {}
 
@@ -208,7 +196,7 @@ def main() -> None:
       *(f'--model={args.workdir / name / "model"}', f'--sampler={args.sampler}'),
       *(f'--steps={args.steps}', '--suffix=', '--ext=png'),
     )
-  rows = shipped.measure(args, folder, list(figures))
+  rows = shipped.measure(folder, list(figures), weights=args.weights)
   lines = ['| | ' + ' | '.join(figures) + ' |', '|---' * (1 + len(figures)) + '|']
   for key in figures['theirs']:
     cells = [f'{row[key]:.4g}' for row in figures.values()]

@@ -29,7 +29,7 @@ import jax
 import numpy as np
 
 import sr3_jax
-from sr3_jax import convert, hub, images
+from sr3_jax import convert, images, model_writer
 
 # U-Net of the original: width, multipliers, blocks, attention sides, groups, image
 # side, scale.
@@ -152,7 +152,7 @@ def make_model(args, folder: pathlib.Path):
     config.model.dtype = 'float32'
     config.data.image_size, config.task.scale = side, scale
     params = sr3_jax.sr3.SR3.from_config(config).init(jax.random.key(0))
-    hub.save(folder / 'model', params, config, step=0, source='random weights')
+    model_writer.save(folder / 'model', params, config, step=0, source='random weights')
     return None
   import torch
 

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from sr3_jax import checkpoint, guided, hub, janspiry
+from sr3_jax import checkpoint, guided, hub, janspiry, model_writer
 from sr3_jax.config import ConfigDict, get_config
 from sr3_jax.messages import line, some
 from sr3_jax.sr3 import SR3
@@ -335,7 +335,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   add(
     '--dtype',
-    choices=hub.DTYPES,
+    choices=model_writer.DTYPES,
     default='float32',
     help='of the stored weights; float32, the default, is exact',
   )
@@ -348,6 +348,13 @@ def _positive(text: str) -> int:
   return int(text)
 
 
+def _notes(path: pathlib.Path) -> str:
+  try:
+    return path.read_text()
+  except UnicodeDecodeError:
+    raise hub.HubError(f'{path}: not a text file') from None
+
+
 def main(argv: list[str] | None = None) -> None:
   """The command; mistakes end it with one line and status 1, of flags with 2."""
   args = _parser().parse_args(argv)
@@ -355,11 +362,11 @@ def main(argv: list[str] | None = None) -> None:
   stored = {'license': args.license, 'dtype': args.dtype}
   path = pathlib.Path(args.input).expanduser()
   try:
-    stored['notes'] = args.notes.read_text() if args.notes else ''
+    stored['notes'] = _notes(args.notes) if args.notes else ''
     if path.is_dir() or args.input.startswith('hf://'):
       if args.preset or any(given.values()):
         raise WeightsError(f'{args.input}: a model of sr3_jax says itself what it is')
-      loaded = hub.export(args.input, args.output, **stored)
+      loaded = model_writer.export(args.input, args.output, **stored)
       config, params = loaded.config, loaded.params
     else:
       try:
@@ -369,7 +376,7 @@ def main(argv: list[str] | None = None) -> None:
         raise WeightsError(f'{path}: {error}') from None
       project = FAMILIES[config.model.network].PROJECT
       step = re.match(r'(?:I|model|ema_[\d.]+_)(\d+)', path.name)
-      hub.save(
+      model_writer.save(
         args.output,
         params,
         config,
@@ -379,8 +386,6 @@ def main(argv: list[str] | None = None) -> None:
       )
   except (WeightsError, hub.HubError, checkpoint.CheckpointError) as error:
     sys.exit(f'error: {line(error)}')
-  except UnicodeDecodeError:
-    sys.exit(f'error: {args.notes}: not a text file')
   except OSError as error:
     sys.exit(f'error: {error.filename or args.output}: {error.strerror or error}')
   leaves = jax.tree.leaves(params)

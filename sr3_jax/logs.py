@@ -112,6 +112,29 @@ class MetricsWriter:
     self.close()
 
 
+def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
+  """The lines of a run's metrics.jsonl; [] if there is none, without torn ones."""
+  path = epath.Path(workdir) / 'metrics.jsonl'
+  found = []
+  for line in path.read_text().splitlines() if path.exists() else ():
+    try:
+      found.append(json.loads(line))
+    except ValueError:  # torn by a kill
+      continue
+  return found
+
+
+def training_seconds(workdir: epath.PathLike, batch_size: int) -> float:
+  """Time that a run's steps took, each once, without compilation; 0 if not known."""
+  seconds, done = 0.0, 0
+  for row in read_metrics(workdir):
+    rate = row.get('images_per_second')  # of the first lines it may be missing
+    if rate and row['step'] > done:
+      seconds += (row['step'] - done) * batch_size / rate
+      done = row['step']
+  return seconds
+
+
 class Throughput:
   """Units a second over the recent past, with pauses left out.
 

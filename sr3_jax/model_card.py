@@ -33,7 +33,7 @@ def make(
   results: dict[str, Any] | None,
   license: str,
   dtype: str,
-  hours: float | None = None,
+  hours: float = 0.0,
   notes: str = '',
 ) -> str:
   """Markdown that says what a model is, from what its run wrote.
@@ -50,7 +50,7 @@ def make(
     results: as results.json of a run holds them; None if not measured.
     license: identifier or name; 'unknown' if it is not known.
     dtype: of the stored weights.
-    hours: that the training took, if that is known.
+    hours: that the training took; 0 if that is not known.
     notes: Markdown of whoever trained it.
   """
   return '\n'.join(
@@ -128,7 +128,7 @@ def _use() -> Iterator[str]:
   )
 
 
-def _training(config, step: int, source: str, hours: float | None) -> Iterator[str]:
+def _training(config, step: int, source: str, hours: float) -> Iterator[str]:
   data = config.data
   where = f' ({_plain(data.path)})' if data.path else ''
   yield from ('## Training', '')

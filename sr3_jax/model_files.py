@@ -26,6 +26,7 @@ WEIGHTS, CONFIG, PRESETS, CARD = FILES = (
   'presets.json',
   'README.md',
 )
+FORMAT = 1  # of config.json
 _STORED = ('F32', 'BF16', 'F16')  # in safetensors' words
 # A JSON file that claims to be larger is none of ours.
 _MAX_JSON = 2**20

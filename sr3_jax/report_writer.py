@@ -3,7 +3,6 @@
 import datetime
 import hashlib
 import io
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -278,14 +277,7 @@ def curves(workdir: epath.Path) -> dict[str, Any]:
   """Losses and held-out PSNR of a run and its baseline, from their metrics.jsonl."""
   found: dict[str, dict[str, list[list[float]]]] = {}
   for name, folder in (('sr3', workdir), ('regression', workdir / 'regression')):
-    path = folder / 'metrics.jsonl'
-    if not path.exists():
-      continue
-    for line in path.read_text().splitlines():
-      try:
-        row = json.loads(line)
-      except ValueError:  # a torn last line
-        continue
+    for row in logs.read_metrics(folder):
       for key, title in (('loss', 'loss'), ('eval_psnr', 'held-out PSNR dB')):
         point = [row.get('step'), row.get(key)]
         # A run that diverged has losses that are no numbers.

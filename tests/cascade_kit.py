@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 
-from sr3_jax import hub, sr3
+from sr3_jax import hub, model_writer, sr3
 from sr3_jax.config import ConfigDict
 from sr3_jax.sr3 import SR3
 
@@ -72,7 +72,7 @@ def save(folder: pathlib.Path, config: ConfigDict, seed: int = 0) -> None:
   params = jax.tree.map(
     lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32), shapes
   )
-  hub.save(folder, params, config, step=7)
+  model_writer.save(folder, params, config, step=7)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import pytest
 import tiny
 from flax import traverse_util
 
-from sr3_jax import checkpoint, hub, train
+from sr3_jax import checkpoint, hub, model_writer, train
 from sr3_jax.sr3 import SR3
 
 PRESETS = {
@@ -56,7 +56,7 @@ def make(run: pathlib.Path, exported: pathlib.Path) -> Models:
   """Writes a run and its model folder to these places."""
   state = make_state()
   make_run(run, state)
-  hub.export(run, exported, license='Apache-2.0')
+  model_writer.export(run, exported, license='Apache-2.0')
   return Models(state, run, hub.load(run), exported)
 
 

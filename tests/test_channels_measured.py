@@ -20,6 +20,7 @@ from sr3_jax import (
   hub,
   images,
   metrics,
+  model_writer,
   parallel,
   rasters,
   scoring,
@@ -196,7 +197,7 @@ def test_training_and_evaluation_of_two_channels(run, measured):
 
 def test_ranges_are_stored_with_the_model(run, tmp_path):
   config, workdir, state = run
-  hub.save(tmp_path / 'model', state.ema, config, step=2)
+  model_writer.save(tmp_path / 'model', state.ema, config, step=2)
   for place in (workdir, tmp_path / 'model'):
     loaded = hub.load(place)
     assert loaded.config.data.channels == loaded.model.channels == 2

@@ -17,7 +17,7 @@ import tiny
 from etils import epath
 from hub_kit import PRESETS, assert_equal, refused
 
-from sr3_jax import checkpoint, diffusion, hub, model_files, samplers
+from sr3_jax import checkpoint, diffusion, hub, model_files, model_writer, samplers
 from sr3_jax.config import as_json
 from sr3_jax.sr3 import make_walk
 
@@ -68,7 +68,7 @@ def test_the_file_is_what_the_library_reads(loaded, exported):
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
 def test_half_the_size_and_the_nearest_numbers(loaded, exported, tmp_path, dtype):
-  hub.save(tmp_path / 'm', loaded.params, loaded.config, step=3, dtype=dtype)
+  model_writer.save(tmp_path / 'm', loaded.params, loaded.config, step=3, dtype=dtype)
   half = hub.load(tmp_path / 'm')
   kind = {'bfloat16': ml_dtypes.bfloat16, 'float16': np.float16}[dtype]
   assert_equal(
@@ -84,9 +84,9 @@ def test_float16_does_not_hold_every_number(loaded, tmp_path):
   params = jax.tree.map(np.array, loaded.params)
   params['conv_in']['bias'][0] = 1e6
   with pytest.raises(hub.HubError, match=r'conv_in/bias.*float16'):
-    hub.save(tmp_path / 'm', params, loaded.config, step=0, dtype='float16')
+    model_writer.save(tmp_path / 'm', params, loaded.config, step=0, dtype='float16')
   with pytest.raises(hub.HubError, match=r"'int8'.*float32, bfloat16, float16"):
-    hub.save(tmp_path / 'm', params, loaded.config, step=0, dtype='int8')
+    model_writer.save(tmp_path / 'm', params, loaded.config, step=0, dtype='int8')
   assert not (tmp_path / 'm').exists()
 
 
@@ -117,7 +117,7 @@ def test_other_weights_are_not_saved(loaded, tmp_path):
   params = dict(loaded.params)
   del params['conv_in']
   with pytest.raises(hub.HubError, match='missing: conv_in/bias, conv_in/kernel'):
-    hub.save(tmp_path / 'm', params, loaded.config, step=0)
+    model_writer.save(tmp_path / 'm', params, loaded.config, step=0)
   assert not any(tmp_path.iterdir())
 
 
@@ -125,7 +125,7 @@ def test_what_is_no_model_folder_is_not_touched(loaded, tmp_path):
   (tmp_path / 'photo.jpg').write_text('mine')
   for place in (tmp_path, tmp_path / 'photo.jpg'):
     with pytest.raises(hub.HubError, match='not touched'):
-      hub.save(place, loaded.params, loaded.config, step=0)
+      model_writer.save(place, loaded.params, loaded.config, step=0)
   assert (tmp_path / 'photo.jpg').read_text() == 'mine'
   assert len(list(tmp_path.iterdir())) == 1
 
@@ -133,7 +133,7 @@ def test_what_is_no_model_folder_is_not_touched(loaded, tmp_path):
 def test_a_model_folder_is_replaced_and_what_is_beside_stays(loaded, model):
   (model / '.git').mkdir()
   params = jax.tree.map(lambda a: a + 1, loaded.params)
-  hub.save(model, params, loaded.config, step=5)
+  model_writer.save(model, params, loaded.config, step=5)
   again = hub.load(model)
   assert_equal(again.params, params)
   assert (again.step, again.presets) == (5, {})
@@ -162,13 +162,13 @@ def test_a_kill_leaves_nothing_that_loads_as_something_else(
   monkeypatch.setattr(type(hub.epath.Path(model)), 'replace', replace)
   params = jax.tree.map(lambda a: a + 1, loaded.params)
   with pytest.raises(KeyboardInterrupt):
-    hub.save(model, params, loaded.config, step=100)
+    model_writer.save(model, params, loaded.config, step=100)
   monkeypatch.undo()
   assert not list(model.parent.glob('.*')), 'a part stayed behind'
   assert model.exists() == existing
   if existing:
     refused(model, 'config.json: missing')
-    hub.save(model, params, loaded.config, step=100)
+    model_writer.save(model, params, loaded.config, step=100)
     assert_equal(hub.load(model).params, params)
 
 
@@ -177,7 +177,7 @@ def test_folders_of_this_machine_are_not_published(loaded, tmp_path):
   config.data.source, config.data.path = 'folder', '/home/me/secret/ffhq'
   config.data.eval_path, config.data.data_dir = '/home/me/held', '/home/me/tfds'
   config.train.init_from = '/home/me/models/photos4x'
-  hub.save(tmp_path / 'm', loaded.params, config, step=1)
+  model_writer.save(tmp_path / 'm', loaded.params, config, step=1)
   for name in ('config.json', 'README.md'):
     text = (tmp_path / 'm' / name).read_text()
     assert '/home' not in text
@@ -186,7 +186,7 @@ def test_folders_of_this_machine_are_not_published(loaded, tmp_path):
   assert config.data.path == '/home/me/secret/ffhq'
   assert hub.load(tmp_path / 'm').source == 'trained on ffhq'
   config.train.init_from = 'hf://me/photos4x'
-  hub.save(tmp_path / 'm', loaded.params, config, step=1)
+  model_writer.save(tmp_path / 'm', loaded.params, config, step=1)
   assert 'hf://me/photos4x' in (tmp_path / 'm' / 'README.md').read_text()
 
 
@@ -301,7 +301,7 @@ def test_folders_of_ones_own_come_first(shipped, model, state):
   (shipped / 'photo-x4').mkdir()  # say, of outputs: no model
   assert hub.load('photo-x4').source == hub.load(model).source
   other = jax.tree.map(lambda x: x + 1, state['ema'])
-  hub.save('photo-x4', other, hub.load(model).config, step=7, source='mine')
+  model_writer.save('photo-x4', other, hub.load(model).config, step=7, source='mine')
   assert hub.load('photo-x4').source == 'mine'
 
 

@@ -4,11 +4,12 @@ import json
 import shutil
 
 import hub_kit
+import pytest
 import yaml
 from hub_kit import PRESETS, rewrite
 
 import sr3_jax
-from sr3_jax import convert, hub
+from sr3_jax import convert, hub, model_writer
 
 run, loaded, exported = hub_kit.run, hub_kit.loaded, hub_kit.exported
 
@@ -48,7 +49,9 @@ def test_the_card_says_what_hubs_and_people_ask(exported, loaded):
 
 
 def test_the_card_of_unmeasured_weights(loaded, tmp_path):
-  hub.save(tmp_path / 'm', loaded.params, loaded.config, step=0, source='a`b|\n[c](d)')
+  model_writer.save(
+    tmp_path / 'm', loaded.params, loaded.config, step=0, source='a`b|\n[c](d)'
+  )
   front, text = card(tmp_path / 'm')
   assert front['license'] == 'unknown'
   assert 'weights: ab c(d)' in text
@@ -56,7 +59,7 @@ def test_the_card_of_unmeasured_weights(loaded, tmp_path):
   assert 'default is ddpm, 3 steps' in text
   assert 'steps of' not in text
   # What hubs don't know as an identifier has a field of its own.
-  hub.save(
+  model_writer.save(
     tmp_path / 'm', {**loaded.params}, loaded.config, step=0, license='My: "own"'
   )
   assert card(tmp_path / 'm')[0]['license'] == 'other'
@@ -66,13 +69,13 @@ def test_the_card_of_unmeasured_weights(loaded, tmp_path):
 def test_results_of_other_weights_stay_out(run, tmp_path):
   shutil.copytree(run, tmp_path / 'run')
   rewrite(tmp_path / 'run' / 'results.json', lambda r: r.update(step=15))
-  hub.export(tmp_path / 'run', tmp_path / 'm')
+  model_writer.export(tmp_path / 'run', tmp_path / 'm')
   assert 'Not measured' in card(tmp_path / 'm')[1]
 
 
 def test_a_model_folder_exports_too(exported, tmp_path):
   """Say, to halve its size; what it was measured as may no longer hold."""
-  loaded = hub.export(exported, tmp_path / 'm', dtype='bfloat16')
+  loaded = model_writer.export(exported, tmp_path / 'm', dtype='bfloat16')
   again = hub.load(tmp_path / 'm')
   assert again.presets == loaded.presets == PRESETS
   assert (again.step, again.source) == (loaded.step, loaded.source)
@@ -99,6 +102,18 @@ def test_the_card_has_notes_and_hours(run, tmp_path):
 
 def test_an_unreadable_log_costs_no_export(run, tmp_path):
   shutil.copytree(run, tmp_path / 'run')
-  (tmp_path / 'run' / 'metrics.jsonl').write_text('{"step": 1, "images_per_second"')
-  hub.export(tmp_path / 'run', tmp_path / 'm')
+  (tmp_path / 'run' / 'metrics.jsonl').write_text(
+    '{"step": 1, "images_per_second": null}\n{"step": 2, "images_per_second"'
+  )
+  model_writer.export(tmp_path / 'run', tmp_path / 'm')
   assert 'hours' not in card(tmp_path / 'm')[1]
+
+
+def test_notes_must_be_text(exported, tmp_path, capsys):
+  (tmp_path / 'notes.md').write_bytes(b'\xff\xfe\x00')
+  with pytest.raises(SystemExit) as stop:
+    convert.main(
+      [str(exported), f'--output={tmp_path / "m"}', f'--notes={tmp_path / "notes.md"}']
+    )
+  assert stop.value.code == f'error: {tmp_path / "notes.md"}: not a text file'
+  assert not (tmp_path / 'm').exists()

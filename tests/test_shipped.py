@@ -80,7 +80,7 @@ def test_the_table_has_intervals_below():
   }
   lines = shipped.markdown('set5', {'bicubic': row, 'ridge': {}}, 5)
   assert lines[2:6] == [
-    '| | PSNR | KID 1e-3 |',
+    '| | PSNR dB | KID 1e-3 |',
     '|---|---|---|',
     '| bicubic | 25.13 | 3.14 |',
     '| | 24.00 to 26.00 |  |',

@@ -10,7 +10,16 @@ import PIL.Image
 import pytest
 import tiny
 
-from sr3_jax import diffusion, evaluation, hub, logs, parallel, restorer, sweep
+from sr3_jax import (
+  diffusion,
+  evaluation,
+  hub,
+  logs,
+  model_writer,
+  parallel,
+  restorer,
+  sweep,
+)
 from sr3_jax.sr3 import SR3, make_walk
 
 GAMMAS = diffusion.linear_gammas(2000)
@@ -143,7 +152,7 @@ def swept(compile_cache, config, params, tmp_path_factory):
   """A model folder after a sweep that was interrupted and begun again; its rows."""
   del compile_cache
   folder = tmp_path_factory.mktemp('swept')
-  hub.save(folder, params, config, step=20)
+  model_writer.save(folder, params, config, step=20)
   write, count = logs.write_json, [0]
 
   def interrupting(path, value):

@@ -14,7 +14,7 @@ import tiny
 import train_kit
 from train_kit import assert_same_bits, flat_norm
 
-from sr3_jax import checkpoint, data, hub, logs, train
+from sr3_jax import checkpoint, data, hub, logs, model_writer, train
 
 config = train_kit.config
 
@@ -205,7 +205,7 @@ def test_a_run_may_start_from_the_weights_of_another(trained, tmp_path):
 
 
 def test_weights_of_another_network_are_no_start(trained, tmp_path):
-  hub.export(trained.workdir, tmp_path / 'model')
+  model_writer.export(trained.workdir, tmp_path / 'model')
   c = trained.config.copy_and_resolve_references()
   c.train.init_from = os.fspath(tmp_path / 'model')
   c.model.channels = 12

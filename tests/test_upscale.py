@@ -227,7 +227,7 @@ def test_progress_and_announcement(command, standin, capsys, caplog):
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
   """A model folder with random weights."""
-  from sr3_jax import hub
+  from sr3_jax import model_writer
 
   config = tiny.get_config()
   network = SR3.from_config(config)
@@ -237,7 +237,7 @@ def model(tmp_path_factory):
     lambda p: 0.1 * rng.standard_normal(p.shape).astype(np.float32), shapes
   )
   folder = tmp_path_factory.mktemp('models') / 'random'
-  hub.save(folder, params, config, step=1)
+  model_writer.save(folder, params, config, step=1)
   return folder
 
 
