@@ -148,6 +148,7 @@ def get_config() -> ConfigDict:
   c.sweep.num_steps = (4, 8, 12, 16, 20, 50, 100, 1000)  # the last is the yardstick's
   c.sweep.num_images = 64
   c.sweep.search_steps = 20  # up to this many, ranges of betas are searched too
+  c.sweep.judge = 'spectrum_db'  # what decides beside PSNR; or lpips_alex, lpips_vgg
 
   c.cascade = ConfigDict()
   # Models, runs or hf://: the first draws images, the others enlarge them. Relative

@@ -10,12 +10,14 @@ on the same held-out images, from the same starting noise. A walk is data, so on
 compiled program takes them all, whatever their length.
 
 The yardstick is the paper's sampler, alone with the most steps. Two numbers decide
-whether a setting is as good: PSNR, and a perceptual measure, `spectrum_db`: the
+whether a setting is as good: PSNR, and a perceptual measure. PSNR alone would choose
+blur (it did not track quality in the paper either). The measure is `spectrum_db`: the
 distance of the power spectra of outputs and truth, every frequency counting the same.
-PSNR alone would choose blur (it did not track quality in the paper either); the
-spectrum sees blur as missing and grain as invented power; being taken over a whole set
-of images, it does not ask for the one true picture, and it needs no trained network.
-Both are logarithmic: one per cent of it is one per cent of power, 0.043 dB.
+It sees blur as missing and grain as invented power; being taken over a whole set of
+images, it does not ask for the one true picture, and it needs no trained network. Both
+are logarithmic: one per cent of it is one per cent of power, 0.043 dB. But grain in the
+place of detail has the right power: `sweep.judge` may be LPIPS, whose network tells one
+from the other.
 """
 
 import json
@@ -42,7 +44,10 @@ from sr3_jax import (
   summary,
 )
 from sr3_jax.config import as_json
+from sr3_jax.feature_nets import FeatureNet
+from sr3_jax.loading import load_nets
 from sr3_jax.restorer import Restorer, progress
+from sr3_jax.scoring import Scorer
 from sr3_jax.sr3 import SR3, make_walk
 
 Setting = dict[str, Any]  # as `sr3.make_walk` takes it
@@ -50,6 +55,8 @@ Row = dict[str, Any]  # {'setting': Setting, metric: value or None, ...}
 
 PSNR_TOLERANCE = 0.1  # dB
 SPECTRUM_TOLERANCE = 10 * math.log10(1.01)  # dB: one per cent of power
+# Perceptual measures, lower is better -> what counts as the same.
+JUDGES = {'spectrum_db': SPECTRUM_TOLERANCE, 'lpips_alex': 0.005, 'lpips_vgg': 0.005}
 # Presets and how many steps they may take; 'best' is not about steps.
 BUDGETS = {'fast': 20, 'balanced': 100}
 # 'trained' differs from 'time' in the last step only.
@@ -147,6 +154,7 @@ def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> lis
   """
   if config.method == 'regression':
     raise SweepError('a regression model takes one step: there is nothing to sweep')
+  judge, nets = config.sweep.judge, _nets(config)
   workdir = epath.Path(workdir)
   model = SR3.from_config(config)
   settings = all_settings(
@@ -159,7 +167,7 @@ def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> lis
   batches = evaluation_batches(config)
   path = workdir / 'sweep.json'
   record = {
-    'measured': _measured(config, hub.fingerprint(params)),
+    'measured': _measured(config, hub.fingerprint(params), nets),
     'step': step,
     'yardstick': settings[0],
     'rows': [],
@@ -168,6 +176,7 @@ def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> lis
   todo = [s for s in settings if parallel.agree(s not in [r['setting'] for r in done])]
   record['rows'] = [row for row in done if row['setting'] in settings]
   logging.info('%d settings, %d of them to measure', len(settings), len(todo))
+  scorer = Scorer(nets=nets)
   longest = max(setting['num_steps'] for setting in settings)
   restorer = Restorer(model, params, config.seed, room=longest)
   main_process = jax.process_index() == 0
@@ -180,6 +189,7 @@ def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> lis
         {'it': restorer},
         batches,
         seed=config.seed,
+        scorer=scorer,
         beside=(),
         on_steps=on_steps,
       ).table()
@@ -188,15 +198,29 @@ def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> lis
       if main_process:
         logs.write_json(path, record)
   rows = sorted(record['rows'], key=lambda row: settings.index(row['setting']))
-  presets = choose(rows)
+  presets = choose(rows, judge)
   if main_process:
     logs.write_json(path, record | {'rows': rows, 'presets': presets})
     logs.write_json(workdir / 'presets.json', presets)
-    images.write(workdir / 'sweep.png', plot(rows))
-    print(summary.format_table(_shown(rows)))
-    print(verdicts(rows, presets))
+    images.write(workdir / 'sweep.png', plot(rows, judge))
+    print(summary.format_table(_shown(rows, judge)))
+    print(verdicts(rows, presets, judge))
     print(f'presets: {workdir / "presets.json"}, plot: {workdir / "sweep.png"}')
   return rows
+
+
+def _nets(config: ml_collections.ConfigDict) -> dict[str, FeatureNet]:
+  """The network that judges, if one does."""
+  judge = config.sweep.judge
+  if judge not in JUDGES:
+    raise SweepError(f'sweep.judge {judge!r}: give {", ".join(JUDGES)}')
+  if judge == 'spectrum_db':
+    return {}
+  side = config.eval.image_size or config.data.image_size
+  nets, missing = load_nets([judge], config.eval.weights, side, config.data.channels)
+  if missing:
+    raise SweepError(f'sweep.judge {judge}: {missing[0]["why"]}')
+  return nets
 
 
 def evaluation_batches(
@@ -209,7 +233,9 @@ def evaluation_batches(
   return batches
 
 
-def _measured(config: ml_collections.ConfigDict, weights: str) -> dict[str, Any]:
+def _measured(
+  config: ml_collections.ConfigDict, weights: str, nets: dict[str, FeatureNet]
+) -> dict[str, Any]:
   """All that a row depends on beside its setting."""
   config = as_json(config)
   parts = ('seed', 'method', 'task', 'data', 'model', 'diffusion')
@@ -218,6 +244,7 @@ def _measured(config: ml_collections.ConfigDict, weights: str) -> dict[str, Any]
     'clip': config['sampler']['clip'],
     'image_size': config['eval']['image_size'],
     'num_images': config['sweep']['num_images'],
+    **{name: net.fingerprint for name, net in nets.items()},
   }
 
 
@@ -239,39 +266,40 @@ def _rows_of(path: epath.Path, measured: dict[str, Any]) -> list[Row]:
 # ------------------------------------------------------------------------ choosing
 
 
-def shortfall(row: Row, yardstick: Row) -> float:
+def shortfall(row: Row, yardstick: Row, judge: str = 'spectrum_db') -> float:
   """How much worse than the yardstick, in tolerances: up to 1 is as good.
 
-  The larger of two numbers, of PSNR and of `spectrum_db`; negative if both are better.
+  The larger of two numbers, of PSNR and of the judge; negative if both are better.
   """
-  if row['psnr'] is None or row['spectrum_db'] is None:
+  if row['psnr'] is None or row[judge] is None:
     return math.inf
   return max(
     (yardstick['psnr'] - row['psnr']) / PSNR_TOLERANCE,
-    (row['spectrum_db'] - yardstick['spectrum_db']) / SPECTRUM_TOLERANCE,
+    (row[judge] - yardstick[judge]) / JUDGES[judge],
   )
 
 
-def choose(rows: Sequence[Row]) -> dict[str, Setting]:
+def choose(rows: Sequence[Row], judge: str = 'spectrum_db') -> dict[str, Setting]:
   """Presets from measured rows; a pure function.
 
   'fast' and 'balanced' are the fewest steps within the budget that are as good as the
-  yardstick: PSNR not lower by more than 0.1 dB, spectrum distance not higher by more
-  than one per cent of power; of several with so many steps the best. If none is as
-  good, the one that falls short the least. 'best', at any cost: the smallest spectrum
-  distance of those whose PSNR is not lower by more than 0.1 dB.
+  yardstick: PSNR not lower by more than 0.1 dB, the judge's measure not higher by more
+  than its tolerance; of several with so many steps the best. If none is as good, the
+  one that falls short the least. 'best', at any cost: the one that the judge likes most
+  of those whose PSNR is not lower by more than 0.1 dB.
 
   Args:
     rows: the yardstick first.
+    judge: a key of JUDGES.
   """
   yardstick = rows[0]
-  if yardstick['psnr'] is None or yardstick['spectrum_db'] is None:
+  if yardstick['psnr'] is None or yardstick[judge] is None:
     raise SweepError(
       f'{describe(yardstick["setting"])} gave no finite picture: train on, or sweep '
       'with fewer steps'
     )
   steps = lambda row: row['setting']['num_steps']
-  short = lambda row: shortfall(row, yardstick)
+  short = lambda row: shortfall(row, yardstick, judge)
   chosen = {}
   for name, budget in BUDGETS.items():
     within = [row for row in rows if steps(row) <= budget]
@@ -283,45 +311,48 @@ def choose(rows: Sequence[Row]) -> dict[str, Setting]:
   faithful = [
     row
     for row in rows
-    if None not in (row['psnr'], row['spectrum_db'])
+    if None not in (row['psnr'], row[judge])
     and row['psnr'] >= yardstick['psnr'] - PSNR_TOLERANCE
   ]
-  chosen['best'] = min(faithful, key=lambda row: (row['spectrum_db'], steps(row)))
+  chosen['best'] = min(faithful, key=lambda row: (row[judge], steps(row)))
   return {name: row['setting'] for name, row in chosen.items()}
 
 
 # ------------------------------------------------------------------------- showing
 
 
-def _shown(rows: Sequence[Row]) -> dict[str, Row]:
+def _shown(rows: Sequence[Row], judge: str) -> dict[str, Row]:
   """Of every sampler and number of steps the best levels, for the table."""
   best: dict[tuple[int, str], Row] = {}
+  short = lambda row: shortfall(row, rows[0], judge)
   for row in rows[1:]:
     key = row['setting']['num_steps'], row['setting']['name']
-    if key not in best or shortfall(row, rows[0]) < shortfall(best[key], rows[0]):
+    if key not in best or short(row) < short(best[key]):
       best[key] = row
   nan = lambda row: {k: math.nan if v is None else v for k, v in row.items()}
   return {describe(row['setting']): nan(row) for row in (rows[0], *best.values())}
 
 
-def verdicts(rows: Sequence[Row], presets: dict[str, Setting]) -> str:
+def verdicts(
+  rows: Sequence[Row], presets: dict[str, Setting], judge: str = 'spectrum_db'
+) -> str:
   """What the presets are, and how they compare with the yardstick; a line each."""
-  yardstick = rows[0]
+  yardstick, metric = rows[0], summary.METRICS[judge]
   lines = [f'against {describe(yardstick["setting"])}:']
   for name, setting in presets.items():
     row = next(row for row in rows if row['setting'] == setting)
     psnr = row['psnr'] - yardstick['psnr']
-    spectrum = row['spectrum_db'] - yardstick['spectrum_db']
-    verdict = 'as good' if shortfall(row, yardstick) <= 1 else 'not as good'
+    change = row[judge] - yardstick[judge]
+    verdict = 'as good' if shortfall(row, yardstick, judge) <= 1 else 'not as good'
     lines.append(
-      f'{name}: {describe(setting)}: PSNR {psnr:+.2f} dB, spectrum distance '
-      f'{spectrum:+.2f} dB, {verdict}'
+      f'{name}: {describe(setting)}: PSNR dB {psnr:+.2f}, {metric.title} '
+      f'{change:+.{metric.digits}f}, {verdict}'
     )
   return '\n'.join(lines)
 
 
-def plot(rows: Sequence[Row]) -> np.ndarray:
-  """PSNR and spectrum distance against steps, a line per sampler and kind of levels.
+def plot(rows: Sequence[Row], judge: str = 'spectrum_db') -> np.ndarray:
+  """PSNR and the judge's measure against steps, a line per sampler and kind of levels.
 
   Of lines of betas the best one at each number of steps is shown.
 
@@ -334,12 +365,13 @@ def plot(rows: Sequence[Row]) -> np.ndarray:
     list(samplers.SAMPLERS).index(row['setting']['name']),
     order.index(row['setting']['spacing']),
   )
+  short = lambda row: shortfall(row, yardstick, judge)
   lines: dict[tuple[str, str], dict[int, Row]] = {}
   for row in sorted(rows, key=by_line):
     s = row['setting']
     line = lines.setdefault((s['name'], s['spacing']), {})
     old = line.get(s['num_steps'])
-    if old is None or shortfall(row, yardstick) < shortfall(old, yardstick):
+    if old is None or short(row) < short(old):
       line[s['num_steps']] = row
   names = list(dict.fromkeys(name for name, _ in lines))
   styles = {
@@ -350,19 +382,19 @@ def plot(rows: Sequence[Row]) -> np.ndarray:
     for name, spacing in lines
   }
   panels = []
-  for key, title, below, above in (
-    ('psnr', 'PSNR, dB (higher is better)', 3.0, 3.0),
-    ('spectrum_db', 'spectrum distance, dB (lower is better)', 3.0, 4.0),
-  ):
+  # How far around the yardstick, in what each is counted in.
+  for key, around in (('psnr', 3.0), (judge, 4.0 if judge == 'spectrum_db' else 0.2)):
+    metric = summary.METRICS[key]
+    title = f'{metric.title} ({metric.better} is better)'
     shown = {}
     for label, (_, line) in zip(styles, lines.items(), strict=True):
       points = [(n, r[key]) for n, r in sorted(line.items()) if r[key] is not None]
       if points:
         shown[label] = tuple(zip(*points, strict=True))
     values = [y for _, ys in shown.values() for y in ys]
-    low = max(min(values), yardstick[key] - below)
-    high = min(max(values), yardstick[key] + above)
-    margin = 0.05 * (high - low) + 0.05
+    low = max(min(values), yardstick[key] - around)
+    high = min(max(values), yardstick[key] + around)
+    margin = 0.05 * (high - low + around / 4)
     mark = yardstick[key], describe(yardstick['setting'])
     panels.append(plots.Panel(title, shown, (low - margin, high + margin), mark))
   return plots.chart(panels, styles, x_title='sampling steps')

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,12 @@ import numpy as np
 import PIL.Image
 import pytest
 import tiny
+import tiny_nets
 
 from sr3_jax import (
   diffusion,
   evaluation,
+  feature_nets,
   hub,
   logs,
   model_writer,
@@ -277,6 +280,31 @@ def test_regression_has_nothing_to_sweep(config, tmp_path):
     sweep.sweep_run(c, tmp_path)
 
 
+def test_a_sweep_judged_by_a_network(
+  compile_cache, config, params, tmp_path, monkeypatch
+):
+  """A network of one number stands for LPIPS; weights that are missing are said."""
+  del compile_cache
+  folder = tmp_path / 'm'
+  model_writer.save(folder, params, config, step=20)
+  c = config.copy_and_resolve_references()
+  c.sweep.judge, c.eval.weights = 'lpips_alex', os.fspath(tmp_path)
+  c.eval.image_size = 32  # LPIPS needs some pixels
+  c.sweep.num_steps, c.sweep.search_steps, c.sweep.num_images = (1, 2), 0, 3
+  with pytest.raises(sweep.SweepError, match=r'sweep.judge lpips_alex: .*download'):
+    sweep.sweep_run(c, folder)
+  monkeypatch.setattr(feature_nets, 'load', lambda name, folder: tiny_nets.lpips(name))
+  rows = sweep.sweep_run(c, folder)
+  values = [row['lpips_alex'] for row in rows]
+  assert len(set(values)) > 1 and min(values) > 0
+  record = json.loads((folder / 'sweep.json').read_text())
+  assert record['measured']['lpips_alex'] == '22ff'
+  assert record['presets'] == sweep.choose(rows, 'lpips_alex')
+  c.sweep.judge = 'taste'
+  with pytest.raises(sweep.SweepError, match="'taste': give spectrum_db, lpips_alex"):
+    sweep.sweep_run(c, folder)
+
+
 # ----------------------------------------------------------------------- choosing
 
 
@@ -335,6 +363,21 @@ def test_best_does_not_give_up_faithfulness():
   assert chosen(*rows)['best'] == 20
 
 
+def test_lpips_may_judge():
+  """Grain in the place of detail: the right power, the wrong look."""
+  judged = lambda one, lpips: one | {'lpips_alex': lpips}
+  yardstick = judged(REFERENCE, 0.3)
+  grainy = judged(row(8, 25.0, 1.0), 0.31)
+  clean = judged(row(12, 25.0, 3.0), 0.304)
+  cleaner = judged(row(50, 24.95, 3.0), 0.25)
+  rows = [yardstick, grainy, clean, cleaner]
+  presets = sweep.choose(rows, 'lpips_alex')
+  steps = {name: setting['num_steps'] for name, setting in presets.items()}
+  assert steps == {'fast': 12, 'balanced': 12, 'best': 50}
+  lines = sweep.verdicts(rows, presets, 'lpips_alex')
+  assert lines.endswith('time: PSNR dB -0.05, LPIPS alex -0.050, as good')
+
+
 def test_walks_that_broke_are_not_chosen():
   assert chosen(row(4, None, None), row(8, 25.0, 2.0))['fast'] == 8
   with pytest.raises(sweep.SweepError, match='ddpm, 1000 steps'):
@@ -345,10 +388,10 @@ def test_the_summary_says_whether_it_is_as_good():
   rows = [REFERENCE, row(4, 24.0, 2.5), row(50, 24.95, 1.9)]
   head, fast, balanced, best = sweep.verdicts(rows, sweep.choose(rows)).splitlines()
   assert head == 'against ddpm, 1000 steps, time:'
-  fast_is = 'PSNR -1.00 dB, spectrum distance +0.50 dB, not as good'
+  fast_is = 'PSNR dB -1.00, spectrum dB +0.50, not as good'
   assert fast == f'fast: ddim, 4 steps, time: {fast_is}'
   assert balanced.startswith('balanced: ddim, 50 steps')
-  assert balanced.endswith('-0.10 dB, as good')
+  assert balanced.endswith('spectrum dB -0.10, as good')
   assert best.startswith('best: ddim, 50 steps')
 
 
