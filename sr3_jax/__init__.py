@@ -5,12 +5,13 @@ from typing import Any
 __version__ = '0.1.0'
 
 
-def load(model: Any, **options: Any) -> Any:
-  """A model, ready to enlarge pictures: `sr3_jax.load('DIR').upscale(image)`.
+def load(model: Any = 'photo-x4', **options: Any) -> Any:
+  """A model, ready to enlarge pictures: `sr3_jax.load().upscale(image)`.
 
   Args:
-    model: a model folder, a run's workdir, a .safetensors file with config.json beside
-      it, hf://owner/name, or the name of a model that comes with the package.
+    model: the name of a model that comes with the package, 'photo-x4' or 'face-x4'; a
+      model folder, a run's workdir, a .safetensors file with config.json beside it, or
+      hf://owner/name.
     **options: of `sr3_jax.pipeline.Upscaler`.
 
   Returns:

@@ -119,8 +119,8 @@ def program(
 
       return jax.vmap(one)(image['seed'])
 
-    def estimate(y, gamma):
-      """Blended estimates of all tiles: [N, H, W, out_channels]."""
+    def estimate(y, gamma, share):
+      """Blended estimates of all tiles of share * y: [N, H, W, out_channels]."""
 
       def one_batch(i, total):
         part = lambda a: jax.lax.dynamic_slice_in_dim(a, i * batch, batch)
@@ -137,7 +137,7 @@ def program(
         guidance = image.get('guidance')
         if guidance is not None:
           guidance = jnp.full((batch,), guidance)
-        out = model.denoise(params, cut(x), cut(y), level, label, guidance)
+        out = model.denoise(params, cut(x), share * cut(y), level, label, guidance)
         if model.learned_variance:
           out = jnp.concatenate(out, axis=-1)
         out = out * rows[:, :, None, None] * columns[:, None, :, None]
@@ -173,7 +173,7 @@ def program(
     def step(i, carry):
       y, previous = carry
       row = walk['row'][i]
-      blend = estimate(y, walk['gamma'][i])
+      blend = estimate(y, walk['gamma'][i], row[5])
       y0, share = blend[..., :channels], blend[..., channels:]
       if consistency:
         y0 = correct(y0)

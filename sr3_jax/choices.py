@@ -19,12 +19,16 @@ class PipelineError(ValueError):
 
 
 def choose_walk(
-  loaded: Loaded, steps: int | str, sampler: str | None
+  loaded: Loaded,
+  steps: int | str,
+  sampler: str | None = None,
+  temperature: float | None = None,
 ) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray]]:
-  """The walk that `steps` and `sampler` ask for, with what describes it.
+  """The walk that `steps`, `sampler` and `temperature` ask for, and what it is.
 
   Raises:
-    PipelineError: an unknown preset or sampler, or more steps than trained levels.
+    PipelineError: an unknown preset or sampler, more steps than trained levels, or no
+      temperature.
   """
   model = loaded.model
   if model.method == 'regression':  # one step, to its estimate
@@ -49,6 +53,8 @@ def choose_walk(
     options['num_steps'] = steps
   if sampler:
     options['name'] = sampler
+  if temperature is not None:
+    options['temperature'] = temperature
   if options['name'] == 'ddpm_learned' and not model.learned_variance:
     raise PipelineError("the sampler 'ddpm_learned' needs a model of learned variance")
   if not 1 <= options['num_steps'] <= min(most, canvas.MAX_STEPS):

@@ -91,6 +91,7 @@ def get_config() -> ConfigDict:
     'log_snr'  # over the trained levels; or another of diffusion.SPACINGS
   )
   c.sampler.eta = 0.0  # of 'ddim'
+  c.sampler.temperature = 1.0  # of the noise: less gives less detail and less grain
   c.sampler.clip = True  # clip the estimate of the clean image to the image range
   c.sampler.guidance = 1.0  # how much the class counts; needs model.label_dropout
 
@@ -148,6 +149,7 @@ def get_config() -> ConfigDict:
   c.sweep.num_steps = (4, 8, 12, 16, 20, 50, 100, 1000)  # the last is the yardstick's
   c.sweep.num_images = 64
   c.sweep.search_steps = 20  # up to this many, ranges of betas are searched too
+  c.sweep.temperatures = (1.0,)
   c.sweep.judge = 'spectrum_db'  # what decides beside PSNR; or lpips_alex, lpips_vgg
 
   c.cascade = ConfigDict()

@@ -88,7 +88,7 @@ def _configuration(size: int, aligned: bool, classes: int, accelerator: bool) ->
   if classes and size <= 32:
     name, why = 'classes_8_16.py', 'small labelled images'
   elif not accelerator and aligned and size >= 64:
-    name, why = 'faces_16_64.py', 'aligned square images, on a CPU'
+    name, why = 'face_16_64.py', 'aligned square images, on a CPU'
   elif not accelerator:
     name, why = 'quickstart.py', 'photographs, on a CPU'
   elif aligned and size >= 128:
@@ -96,7 +96,7 @@ def _configuration(size: int, aligned: bool, classes: int, accelerator: bool) ->
   elif size >= 256:
     name, why = 'imagenet_64_256.py', 'photographs of at least 256 pixels'
   else:
-    name, why = 'faces_16_64.py', 'images of 64 pixels'
+    name, why = 'face_16_64.py', 'images of 64 pixels'
   return Advice('--config', f'configs/{name}', f'It is made for {why}.')
 
 
@@ -145,7 +145,7 @@ def _steps(examples: float, batch: int, accelerator: bool) -> Advice:
   if not accelerator:
     passes = 3000 * batch / examples
     text = (
-      f'As in configs/quickstart.py and faces_16_64.py; {passes:.2g} passes over '
+      f'As in configs/quickstart.py and face_16_64.py; {passes:.2g} passes over '
       f'{examples:.0f} distinct crops.'
     )
     return Advice('train.num_steps', '3000', text)

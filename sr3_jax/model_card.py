@@ -184,15 +184,15 @@ def _presets(presets: dict[str, dict[str, Any]], config) -> Iterator[str]:
     s = config.sampler
     yield f'None; the default is {s.name}, {s.num_steps} steps, spacing {s.spacing}.'
   else:
-    yield '| preset | sampler | steps | spacing | eta |'
-    yield '|---|---|---|---|---|'
+    yield '| preset | sampler | steps | spacing | eta | temperature |'
+    yield '|---|---|---|---|---|---|'
   for name, p in presets.items():
     spacing = p['spacing']
     if spacing == 'linear':
       spacing = f'betas {p["start"]:.3g} to {p["end"]:.3g}'
     yield (
       f'| {_plain(name)} | {_plain(p["name"])} | {p["num_steps"]} | {_plain(spacing)} '
-      f'| {p.get("eta", 0.0):g} |'
+      f'| {p.get("eta", 0.0):g} | {p.get("temperature", 1.0):g} |'
     )
   yield ''
 
@@ -201,15 +201,32 @@ def _format(config, version: str, fingerprint: str, dtype: str) -> Iterator[str]
   yield from (
     '## Format',
     '',
-    f'- degradation kernel: {_plain(config.task.name)}: bicubic with anti-aliasing '
-    f'(as Pillow), {config.task.scale} times smaller; other inputs (blurred, noisy, '
-    'compressed, nearest-neighbour) are not what the model was trained for',
+    f'- inputs: {_plain(config.task.name)}: {_inputs(config)}',
     f'- the network sees the input enlarged by a {config.model.upsampling} kernel',
     '- value range: RGB, sRGB, float32 in [-1, 1] inside; 8 bits map to it linearly',
     f'- weights: safetensors, {dtype}, fingerprint `{fingerprint}`',
     f'- written by sr3_jax {version}; `config.json` holds the whole configuration',
     '',
   )
+
+
+def _inputs(config) -> str:
+  """What the model was trained for, and what not."""
+  kernel = f'{config.task.scale} times smaller by a bicubic kernel with anti-aliasing'
+  other = 'are not what the model was trained for'
+  match config.task.name:
+    case 'super_resolution':
+      return (
+        f'{kernel} (as Pillow); others (blurred, noisy, compressed, '
+        f'nearest-neighbour) {other}'
+      )
+    case 'photo_super_resolution':
+      return (
+        f'half of them {kernel} (as Pillow), half also a little blurred, noisy and '
+        'compressed as JPEG, as cameras and web pages have them; much worse ones '
+        f'{other}'
+      )
+  return f'as docs/tasks.md of sr3_jax says; others {other}'
 
 
 def _limits(config) -> Iterator[str]:

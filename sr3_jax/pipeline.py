@@ -66,6 +66,8 @@ class Upscaler:
     steps: a number of sampling steps, or 'fast', 'balanced' or 'best': presets of the
       model (written by --mode=sweep), or general ones.
     sampler: a key of `samplers.SAMPLERS`; None takes the preset's.
+    temperature: of the noise, above 0, at most 1: less gives less detail and less
+      grain; None takes the preset's.
     tile: side of tiles in input pixels; 0 is the whole image, None chooses.
     tile_pad: half of the overlap of tiles in input pixels; None chooses.
     seed: of all noise.
@@ -89,6 +91,7 @@ class Upscaler:
     *,
     steps: int | str = 'balanced',
     sampler: str | None = None,
+    temperature: float | None = None,
     tile: int | None = None,
     tile_pad: int | None = None,
     seed: int = 0,
@@ -114,7 +117,7 @@ class Upscaler:
     self._expand = None if expand is None else conditions.parse_expand(expand)
     self._spoil = {'blur': float(blur), 'noise': float(noise)}
     self._guidance = guidance
-    self._sampler, walk = choose_walk(loaded, steps, sampler)
+    self._sampler, walk = choose_walk(loaded, steps, sampler, temperature)
     self.num_steps = len(walk[1])
     batch = batch or (1 if jax.default_backend() == 'cpu' else 8)
     self._plan = Planner(

@@ -66,7 +66,7 @@ class Restorer:
       self.choose(*model.walk)
 
   def choose(self, gammas: np.ndarray, table: np.ndarray) -> None:
-    """Sets the walk of the calls to come: levels [steps + 1], table [steps, 4 or 5]."""
+    """Sets the walk of the calls to come: levels [steps + 1], table [steps, 4 to 6]."""
     self.num_steps = 1 if self.model.method == 'regression' else len(table)
     self._steps = parallel.replicate(samplers.steps(gammas, table, self._room))
 

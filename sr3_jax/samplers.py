@@ -14,7 +14,8 @@ float64. With alpha = gamma_t / gamma_s:
   dpmpp_2m        DPM-Solver++(2M), arXiv:2211.01095
   ddpm_learned    the variance is the network's, between the two of ddpm; a fifth column
 
-Clipping and anything else that corrects the estimate happens inside `denoise`.
+Clipping and anything else that corrects the estimate happens inside `denoise`. Any of
+them can be `cool`: from weaker noise, with weaker noise on the way.
 """
 
 from collections.abc import Callable
@@ -105,6 +106,26 @@ def ddpm_learned(gammas: np.ndarray) -> np.ndarray:
   return np.concatenate([table, ddpm(gammas)[:, 3:]], axis=1)
 
 
+def cool(table: np.ndarray, temperature: float) -> np.ndarray:
+  """A table for noise of another standard deviation: [steps, 4 or 5] to [steps, 6].
+
+  Below 1 there is less detail and less grain: a network that is not perfect turns some
+  of the noise that it is given into noise of the picture, in proportion. All noise
+  counts `temperature` times, that of the start too. As that is drawn elsewhere, a sixth
+  column says how many times y counts where the network sees it, and a has it as well.
+
+  Raises:
+    ValueError: a temperature that is not above 0 and at most 1.
+  """
+  if not 0 < temperature <= 1:
+    raise ValueError(f'temperature {temperature:g} is not above 0 and at most 1')
+  table = table[:, [0, 1, 2, 3, -1]]
+  table = np.concatenate([table, np.ones((len(table), 1))], axis=1)
+  table[:, 3:5] *= temperature
+  table[0, [0, 5]] *= temperature
+  return table
+
+
 SAMPLERS: dict[str, Callable[..., np.ndarray]] = {
   'ddpm': ddpm,
   'ddpm_posterior': ddpm_posterior,
@@ -134,23 +155,25 @@ def steps(
 
   Args:
     gammas: [steps + 1] levels.
-    table: [steps, 4] or [steps, 5], made from them.
+    table: [steps, 4], [steps, 5] or, from `cool`, [steps, 6]; made from them.
     room: rows of zeros are added up to this many, so that walks of any length can be
       arguments of one compiled program; None adds none.
 
   Returns:
-    'row' [room, 5], 'gamma' [room], 'index' [room]. Where the variance is fixed, both
-    ends of its range (d and e) are the same.
+    'row' [room, 6], 'gamma' [room], 'index' [room]. Where the variance is fixed, both
+    ends of its range (d and e) are the same; where nothing is cool, the last is 1.
   """
   g_t, _ = _levels(gammas)
   count = len(table)
-  if count != len(g_t) or table.shape[1:] not in ((4,), (5,)):
+  if count != len(g_t) or table.shape[1:] not in ((4,), (5,), (6,)):
     raise ValueError(f'{len(g_t)} steps need a [{len(g_t)}, 4] table: {table.shape}')
+  if table.shape[1] < 6:
+    table = cool(table, 1.0)
   extra = (room or count) - count
   if extra < 0:
     raise ValueError(f'{count} sampling steps are more than {room}')
   return {
-    'row': np.pad(table[:, [0, 1, 2, 3, -1]].astype(np.float32), ((0, extra), (0, 0))),
+    'row': np.pad(table.astype(np.float32), ((0, extra), (0, 0))),
     'gamma': np.pad(g_t.astype(np.float32), (0, extra), constant_values=1),
     'index': np.arange(1, count + extra + 1, dtype=np.int32),
   }
@@ -165,7 +188,7 @@ def next_y(
   share: jax.Array | None = None,
 ) -> jax.Array:
   """One step of any table; without `noise` d counts as 0, without `share` e as d."""
-  a, b, c, d, e = (row[i] for i in range(5))
+  a, b, c, d, e = (row[i] for i in range(5))  # the sixth is the network's
   y = a * y + b * y0 + c * y0_previous
   if noise is None:
     return y
@@ -197,7 +220,7 @@ def advance(
 
   def step(carry, now):
     y, y0_previous = carry
-    y0 = denoise(y, jnp.full(y.shape[:1], now['gamma']))
+    y0 = denoise(now['row'][5] * y, jnp.full(y.shape[:1], now['gamma']))
     y0, share = y0 if isinstance(y0, tuple) else (y0, None)
     z = None if noise is None else noise(now['index'])
     return (next_y(now['row'], y, y0, y0_previous, z, share), y0), None
@@ -207,7 +230,7 @@ def advance(
 
 def is_stochastic(table: np.ndarray) -> bool:
   """Whether a table adds noise on the way."""
-  return bool(np.any(table[:, 3:]))
+  return bool(np.any(table[:, 3:5]))
 
 
 def sample(
@@ -224,7 +247,7 @@ def sample(
     key: a key, or [B] keys: example b's noise depends on its own key only.
     y: [B, H, W, C] standard normal noise to start from.
     gammas: [steps + 1] levels, falling from 1.
-    table: [steps, 4] of a sampler, made from the same gammas.
+    table: as `steps` takes it, made from the same gammas.
 
   Returns:
     [B, H, W, C].

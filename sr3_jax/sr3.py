@@ -285,7 +285,7 @@ class SR3:
       params: of the network.
       key: a key, or [B] keys: sample b depends on key[b] alone.
       condition: [B, h, w, K].
-      table: [steps, 4] sampler made from `gammas`; None is the configured sampler.
+      table: [steps, 4 to 6] sampler made from `gammas`; None is the configured sampler.
       gammas: [steps + 1] levels of that table.
       label: int32 [B], for models with classes.
       noise: [steps + 1, B, H, W, C] to use instead of drawing it: the start, then that
@@ -368,10 +368,11 @@ def make_walk(
   num_steps: int,
   spacing: str,
   eta: float = 0.0,
+  temperature: float = 1.0,
   start: float = 0.0,
   end: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Levels [steps + 1] and table [steps, 4 or 5] of a sampler setting.
+  """Levels [steps + 1] and table [steps, 4 to 6] of a sampler setting.
 
   Args:
     gammas: [T + 1] trained levels.
@@ -381,6 +382,7 @@ def make_walk(
       'linear' for those of num_steps betas from `start` to `end`, as the paper searches
       them, as far as the trained levels reach.
     eta: of 'ddim'.
+    temperature: of all noise, see `samplers.cool`.
     start, end: of 'linear'.
 
   Raises:
@@ -394,4 +396,5 @@ def make_walk(
       raise ValueError(f'betas from {start} to {end} are not of the trained levels')
   else:
     levels = diffusion.respace(gammas, num_steps, spacing)
-  return levels, sampler(levels, eta=eta) if name == 'ddim' else sampler(levels)
+  table = sampler(levels, eta=eta) if name == 'ddim' else sampler(levels)
+  return levels, table if temperature == 1 else samplers.cool(table, temperature)

@@ -89,7 +89,11 @@ def linear_end(num_steps: int, start: float, level: float) -> float | None:
 
 
 def all_settings(
-  gammas: np.ndarray, counts: Iterable[int], search_steps: int, learned: bool
+  gammas: np.ndarray,
+  counts: Iterable[int],
+  search_steps: int,
+  learned: bool,
+  temperatures: Iterable[float] = (1.0,),
 ) -> list[Setting]:
   """What is measured: the yardstick first, then from few steps to many.
 
@@ -98,6 +102,7 @@ def all_settings(
     counts: of steps; those above T are left out. The largest is the yardstick's alone.
     search_steps: up to this many steps, lines of betas are searched too.
     learned: whether the model gives the variance of each step.
+    temperatures: of the noise; the yardstick's is 1.
 
   Returns:
     No two settings are the same walk.
@@ -118,10 +123,13 @@ def all_settings(
     for name in names:
       wanted += [{'name': name, 'num_steps': count, **one} for one in levels]
   found = {}
+  cool = [{} if t == 1 else {'temperature': t} for t in temperatures]
+  wanted[1:] = [one | other for one in wanted[1:] for other in cool]
   for setting in wanted:
     setting['eta'] = 0.0
     walk = make_walk(gammas, **setting)[0]
-    found.setdefault((setting['name'], walk.tobytes()), setting)
+    key = setting['name'], setting.get('temperature'), walk.tobytes()
+    found.setdefault(key, setting)
   return list(found.values())
 
 
@@ -130,7 +138,10 @@ def describe(setting: Setting) -> str:
   spacing = setting['spacing']
   if spacing == 'linear':
     spacing = f'betas {setting["start"]:.0e} to {setting["end"]:.4g}'
-  return f'{setting["name"]}, {setting["num_steps"]} steps, {spacing}'
+  text = f'{setting["name"]}, {setting["num_steps"]} steps, {spacing}'
+  if 'temperature' in setting:
+    text += f', temperature {setting["temperature"]:g}'
+  return text
 
 
 # ----------------------------------------------------------------------- measuring
@@ -162,6 +173,7 @@ def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> lis
     config.sweep.num_steps,
     config.sweep.search_steps,
     model.learned_variance,
+    config.sweep.temperatures,
   )
   step, params = hub.load_weights(workdir, model)
   batches = evaluation_batches(config)
@@ -354,7 +366,7 @@ def verdicts(
 def plot(rows: Sequence[Row], judge: str = 'spectrum_db') -> np.ndarray:
   """PSNR and the judge's measure against steps, a line per sampler and kind of levels.
 
-  Of lines of betas the best one at each number of steps is shown.
+  Of lines of betas and of temperatures the best at each number of steps is shown.
 
   Returns:
     uint8 [H, W, 3].

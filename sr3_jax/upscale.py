@@ -1,4 +1,4 @@
-"""Restores pictures: `python -m sr3_jax.upscale INPUT... --model=DIR --output=DIR`.
+"""Restores pictures: `python -m sr3_jax.upscale INPUT... --output=DIR`.
 
 The command line only, read before anything heavy is imported; folders.py finds files,
 jobs.py what is to be done with them, batch.py does it, pipeline.py restores.
@@ -23,7 +23,8 @@ outputs are skipped when the same command is given again.
 """
 EPILOG = """\
 examples:
-  sr3-upscale photos --model=faces --output=large
+  sr3-upscale photos --output=large
+  sr3-upscale portraits --model=face-x4 --output=large --steps=best
   sr3-upscale 'scans/**/*.tif' --model=DIR --output=large --outscale=2.5 --tile=128
   sr3-upscale a.jpg --model=DIR --output=large --num_samples=4 --spread --compare
   sr3-upscale photos --model=DIR --output=filled --mask=holes
@@ -74,8 +75,9 @@ def _add_files(parser: Parser) -> None:
   add(
     '-m',
     '--model',
-    required=True,
-    help="a model folder, a run's workdir, a .safetensors file or hf://owner/name",
+    default='photo-x4',
+    help="photo-x4 or face-x4, which come with the package; a model folder, a run's "
+    'workdir, a .safetensors file or hf://owner/name; default: %(default)s',
   )
   add('--suffix', default='out', help="of names: a_out.png; '' for none")
   add(
@@ -101,6 +103,13 @@ def _add_sampling(parser: Parser) -> None:
     help='fast, balanced, best, or a number of sampling steps; default: %(default)s',
   )
   add('--sampler', help='ddpm, ddim, dpmpp_2m...; default: that of --steps')
+  add(
+    '--temperature',
+    type=_share,
+    metavar='T',
+    help='of the noise, above 0 to 1: less gives less detail and less grain; default: '
+    'that of --steps',
+  )
   add('--seed', type=_natural, default=0, help='of the noise; default: 0')
   add('--num_samples', type=_count, default=1, metavar='N', help='pictures per input')
   add(
@@ -205,6 +214,7 @@ def load(args: argparse.Namespace) -> Any:
     hub.load(args.model),
     steps=args.steps,
     sampler=args.sampler,
+    temperature=args.temperature,
     tile=args.tile,
     tile_pad=args.tile_pad,
     seed=args.seed,
@@ -357,6 +367,13 @@ def _level(text: str) -> float:
   value = float(text)
   if not 0 <= value < float('inf'):
     raise argparse.ArgumentTypeError(f'{text!r} is no number from 0 up')
+  return value
+
+
+def _share(text: str) -> float:
+  value = float(text)
+  if not 0 < value <= 1:
+    raise argparse.ArgumentTypeError(f'{text!r} is not above 0 and at most 1')
   return value
 
 

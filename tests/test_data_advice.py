@@ -77,7 +77,7 @@ def test_without_accelerators_everything_is_small():
     'train.num_steps': '3000',
   }
   faces = _settings(checked([(64, 64)] * 50), devices=1, accelerator=False)
-  assert faces['--config'] == 'configs/faces_16_64.py'
+  assert faces['--config'] == 'configs/face_16_64.py'
   assert faces['data.crop'] == 'none'
   tiny = checked([(16, 16)] * 50, labels={'a': 50})
   assert _settings(tiny, 1, False)['--config'] == 'configs/classes_8_16.py'

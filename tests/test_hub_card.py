@@ -35,9 +35,9 @@ def test_the_card_says_what_hubs_and_people_ask(exported, loaded):
     'On 64 held-out images',
     '| sr3 | 24.60 | 0.600 | 0.73 |',
     'ddim, 7 steps, spacing cosine',
-    '| fast | dpmpp_2m | 4 | log_snr | 0 |',
+    '| fast | dpmpp_2m | 4 | log_snr | 0 | 1 |',
     '| best | ddpm | 5 | betas 0.01 to 0.9 | 0 |',
-    'bicubic with anti-aliasing',
+    'bicubic kernel with anti-aliasing',
     '[-1, 1]',
     loaded.fingerprint,
     f'sr3_jax {sr3_jax.__version__}',
@@ -64,6 +64,20 @@ def test_the_card_of_unmeasured_weights(loaded, tmp_path):
   )
   assert card(tmp_path / 'm')[0]['license'] == 'other'
   assert card(tmp_path / 'm')[0]['license_name'] == 'My: "own"'
+
+
+@pytest.mark.parametrize(
+  ('task', 'words'),
+  [
+    ('photo_super_resolution', 'half also a little blurred, noisy and compressed'),
+    ('blind_super_resolution', 'blind_super_resolution: as docs/tasks.md'),
+  ],
+)
+def test_the_card_says_what_inputs_it_was_trained_for(loaded, tmp_path, task, words):
+  config = loaded.config.copy_and_resolve_references()
+  config.task.name = task
+  model_writer.save(tmp_path / 'm', loaded.params, config, step=0)
+  assert words in card(tmp_path / 'm')[1]
 
 
 def test_results_of_other_weights_stay_out(run, tmp_path):

@@ -78,12 +78,17 @@ def test_tiled_equals_untiled_where_the_network_sees_that_far(local):
   assert np.abs(other - whole).max() > 1e-3
 
 
-def test_the_walk_is_that_of_the_model(pointwise):
+@pytest.mark.parametrize('temperature', [None, 0.6])
+def test_the_walk_is_that_of_the_model(pointwise, temperature):
   """One tile, the canvas's noise handed to SR3.restore: the same image."""
   image = photo(16, 16)
-  got = Upscaler(pointwise, steps=5, sampler='ddpm', seed=7).upscale(image).image
+  upscaler = Upscaler(
+    pointwise, steps=5, sampler='ddpm', temperature=temperature, seed=7
+  )
+  got = upscaler.upscale(image).image
   model = pointwise.model
   options = dict(pointwise.config.sampler) | {'name': 'ddpm', 'num_steps': 5}
+  options |= {'temperature': temperature or 1.0}
   del options['clip'], options['guidance']
   gammas, table = make_walk(model.gammas, **options)
 
@@ -327,6 +332,7 @@ def test_out_of_memory_for_good(pointwise, monkeypatch):
     ({'steps': 51}, '51 steps: this model can take 1 to 50'),
     ({'sampler': 'euler'}, "unknown sampler 'euler'; known: ddpm"),
     ({'sampler': 'ddpm_learned'}, 'needs a model of learned variance'),
+    ({'temperature': 0.0}, 'temperature 0 is not above 0 and at most 1'),
     ({'tile': 16, 'tile_pad': 5}, 'a pad of at most 4, not 5'),
   ],
 )

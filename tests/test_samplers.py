@@ -132,6 +132,12 @@ def test_errors():
         sampler(np.array(gammas))
 
 
+@pytest.mark.parametrize('temperature', [0, -1, 1.5, np.nan])
+def test_temperatures_that_are_none(temperature):
+  with pytest.raises(ValueError, match='not above 0 and at most 1'):
+    samplers.cool(samplers.ddim(np.array([1, 0.5])), temperature)
+
+
 # --------------------------------------------------------------------- walks
 
 
@@ -256,6 +262,25 @@ def test_an_example_depends_on_its_own_key_only():
   changed = run(gaussian, others, y, gammas, table)
   np.testing.assert_array_equal(changed[::2], together[::2])
   assert np.abs(changed[1] - together[1]).min() > 0
+
+
+@pytest.mark.parametrize('name', [*ALL, 'ddpm_learned'])
+def test_outputs_of_cool_noise_spread_as_much_less(name):
+  """Of Gaussian data around 0 everything is linear in the noise: exactly 0.3 times."""
+  gammas = even_log_snr(10)
+  denoise = partial(gaussian, mean=0.0)
+  if name == 'ddpm_learned':
+    table = samplers.ddpm_learned(gammas)
+    denoise = lambda y, gamma: (gaussian(y, gamma, mean=0.0), jnp.full_like(y, 0.3))
+  else:
+    table = ALL[name](gammas)
+  key = jax.random.key(1)
+  y = samplers.normal(samplers.example_keys(key, 2), 0, (8, 8, 1))
+  warm = samplers.sample(denoise, key, y, gammas, table)
+  same = samplers.sample(denoise, key, y, gammas, samplers.cool(table, 1.0))
+  cool = samplers.sample(denoise, key, y, gammas, samplers.cool(table, 0.3))
+  np.testing.assert_array_equal(same, warm)
+  np.testing.assert_allclose(cool, 0.3 * warm, atol=1e-6)
 
 
 def test_example_keys():

@@ -78,6 +78,17 @@ def test_settings_are_walks_of_their_own_over_trained_levels():
   assert len(searched) == len(sweep.STARTS) * len(sweep.ENDS)
 
 
+def test_temperatures():
+  """The yardstick has none; each other setting is there with all of them."""
+  settings = sweep.all_settings(GAMMAS, (4, 100), 0, False, (1.0, 0.8))
+  assert settings[0] == YARDSTICK | {'num_steps': 100}
+  plain = [s for s in settings[1:] if 'temperature' not in s]
+  assert settings[1:] == [one for s in plain for one in (s, {**s, 'temperature': 0.8})]
+  assert sweep.describe(settings[2]).endswith(', temperature 0.8')
+  (cold,) = sweep.all_settings(GAMMAS, (1, 4), 0, False, (0.5,))[1:2]
+  assert cold['temperature'] == 0.5
+
+
 def test_what_the_model_has_bounds_the_settings():
   gammas = diffusion.linear_gammas(50, 1e-4, 0.3)
   settings = sweep.all_settings(gammas, (4, 50, 51, 1000), 0, learned=True)

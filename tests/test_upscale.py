@@ -168,6 +168,7 @@ def test_streams(standin, tmp_path, monkeypatch, capsys):
     (['a.png', '--mask=holes'], '--mask=holes: no such file or folder'),
     (['a.png', '--noise=-1'], '--noise'),
     (['a.png', '--guidance=nan'], '--guidance'),
+    (['a.png', '--temperature=0'], '--temperature'),
     (['a.png', '--outscal=2'], '--outscal'),
   ],
 )
