@@ -257,7 +257,7 @@ def run(config: ConfigDict, workdir: epath.Path, mode: str) -> None:
     # of their own the held-out images are those of training, checked in a moment.)
     if config.data.eval_path or config.data.source != 'folder':
       evaluation.evaluation_data(config, limit=1).close()
-    if config.regression_steps:
+    if config.regression_steps and config.method != 'regression':
       # The same for the weights that the second training starts from.
       if config.train.init_from and not hub.is_run(workdir):
         hub.load_weights(config.train.init_from, SR3.from_config(config))

@@ -168,6 +168,21 @@ def test_a_wrong_start_is_refused_before_the_baseline_is_trained(tmp_path):
   assert not (tmp_path / 'work').exists()
 
 
+@pytest.mark.parametrize(
+  ('method', 'trained'),
+  [('sr3', ['work/regression', 'work']), ('regression', ['work'])],
+)
+def test_a_baseline_has_no_baseline(tmp_path, monkeypatch, method, trained):
+  """`--config.method=regression` of a configuration that trains one first."""
+  config, done = tiny.get_config(), []
+  config.method, config.regression_steps = method, 2
+  note = lambda config, workdir: done.append(str(workdir.relative_to(tmp_path)))
+  monkeypatch.setattr(main.train, 'train', note)
+  monkeypatch.setattr(main.modes, 'evaluate_run', lambda config, workdir: None)
+  main.run(config, main.epath.Path(tmp_path / 'work'), 'train')
+  assert done == trained
+
+
 # --------------------------------------------------------------------- a whole run
 
 
