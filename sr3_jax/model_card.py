@@ -173,7 +173,8 @@ def _results(results: dict[str, Any] | None) -> Iterator[str]:
   if sampler:
     yield (
       f'Sampler: {_plain(sampler.get("name"))}, {_plain(sampler.get("num_steps"))} '
-      f'steps, spacing {_plain(sampler.get("spacing"))}.'
+      f'steps, spacing {_plain(sampler.get("spacing"))}, temperature '
+      f'{_plain(sampler.get("temperature", 1.0))}.'
     )
     yield ''
 
