@@ -1,8 +1,9 @@
 """Makes the pictures of docs/upscale.md and prints the figures that stand beside them.
 
-  python docs/make_pictures.py --model=runs/quickstart
+  python docs/make_pictures.py samples together consistency
+  python docs/make_pictures.py face --model=face-x4
 
-Of the two photographs of scikit-image that the quickstart holds back.
+Of photographs that come with scikit-image and that no model of ours has seen.
 """
 
 import argparse
@@ -114,21 +115,35 @@ def consistency(loaded: hub.Loaded) -> None:
   save('consistency.jpg', rows, ['input', 'off', 'on', 'truth'], cell=288)
 
 
+def face(loaded: hub.Loaded) -> None:
+  """The astronaut Eileen Collins (NASA, public domain), from 16 pixels."""
+  truth = images.resize_area(data.astronaut()[20:200, 135:315], 64)
+  image = images.to_uint8(tiles.resize(images.to_float(truth), 16, 16))
+  result = Upscaler(loaded).upscale(image, num_samples=3)
+  shown = [result.bicubic, *result.samples, result.mean, images.to_float(truth)]
+  titles = ['input', 'bicubic', *(f'sample {i}' for i in (1, 2, 3)), 'mean', 'truth']
+  save('face-x4.jpg', [[images.to_float(image), *shown]], titles, cell=192)
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--model', required=True, help='a run or a model folder')
-  parser.add_argument('--only', choices=PICTURES, help='one of the pictures')
+  parser.add_argument('pictures', nargs='+', choices=PICTURES)
+  parser.add_argument('--model', default='photo-x4', help='as sr3-upscale takes it')
   args = parser.parse_args()
   loaded = hub.load(args.model)
   print(f'sr3_jax {sr3_jax.__version__}, {loaded.name}, step {loaded.step}')
-  for name, make in PICTURES.items():
-    if args.only in (None, name):
-      make(loaded)
+  for name in args.pictures:
+    PICTURES[name](loaded)
 
 
-PICTURES = {'samples': samples, 'together': together, 'consistency': consistency}
+PICTURES = {
+  'samples': samples,
+  'together': together,
+  'consistency': consistency,
+  'face': face,
+}
 
 if __name__ == '__main__':
   main()
