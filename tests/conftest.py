@@ -19,6 +19,8 @@ os.environ['XLA_FLAGS'] = (
 # Not every version of XLA knows these, and one that doesn't ends the process.
 os.environ['XLA_FLAGS'] += (
   ' --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
+  # A busy machine keeps a virtual device waiting for longer than the 40 s of default.
+  ' --xla_cpu_collective_call_terminate_timeout_seconds=600'
   if importlib.metadata.version('jaxlib').startswith('0.10.')
   else ''
 )
