@@ -297,9 +297,9 @@ def _sums(state: dict[str, Any], stacked: bool = False) -> dict[str, int]:
   single change goes unnoticed, an exchange hardly ever, and neither the order of
   addition nor the way in which arrays are split makes a difference.
   """
-  # One small program for each shape: a single one for all takes long to compile. On CPUs
-  # one at a time: virtual devices have few threads, and programs that wait for each
-  # other's devices would share them for ever.
+  # One small program for each shape: a single one for all takes long to compile. On
+  # CPUs one at a time: virtual devices have few threads, and programs that wait for
+  # each other's devices would share them for ever.
   one = jax.block_until_ready if jax.default_backend() == 'cpu' else lambda total: total
   totals = {
     name: [
