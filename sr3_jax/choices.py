@@ -44,7 +44,10 @@ def choose_walk(
       'fast': {'name': 'dpmpp_2m', 'num_steps': 12, 'spacing': 'log_snr'},
       'balanced': {'num_steps': min(configured, BALANCED)},
       'best': {'num_steps': max(configured, BEST)},
-    } | loaded.presets
+    }
+    # A preset was measured with what `make_walk` has where it says nothing.
+    measured = {'eta': 0.0, 'temperature': 1.0}
+    presets |= {name: measured | preset for name, preset in loaded.presets.items()}
     if steps not in presets:
       raise PipelineError(f'no preset {steps!r}; there are {", ".join(presets)}')
     options |= presets[steps]

@@ -401,3 +401,14 @@ def test_presets_are_in_order_and_a_models_own_come_first():
   settings = Upscaler(model, steps='fast').settings()
   assert settings['num_steps'] == 7 and settings['sampler'] == 'ddpm'
   assert Upscaler(model).num_steps == 50
+
+
+def test_a_preset_is_what_was_measured():
+  """What it leaves out is not taken from the configuration."""
+  own = {'fast': {'name': 'ddim', 'num_steps': 3, 'spacing': 'time'}}
+  model = loaded(Pointwise(), sampler__temperature=0.5, sampler__eta=0.3)
+  model = dataclasses.replace(model, presets=own)
+  settings = Upscaler(model, steps='fast').settings()
+  assert (settings['eta'], settings['temperature']) == (0.0, 1.0)
+  settings = Upscaler(model).settings()
+  assert (settings['eta'], settings['temperature']) == (0.3, 0.5)
