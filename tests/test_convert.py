@@ -17,7 +17,7 @@ import pytest
 import safetensors.numpy
 from convert_kit import BETAS, GIVEN, HEADS, JANSPIRY, zeros
 
-from sr3_jax import convert, hub
+from sr3_jax import convert, hub, torch_to_flax
 from sr3_jax.sr3 import SR3
 
 FLAGS = ['--groups=4', '--scale=4', '--image_size=16']
@@ -68,12 +68,12 @@ def _full_state():
 )
 def test_released_files(preset, shapes, tensors, parameters, multiple):
   """Names and sizes as the originals count them; the network is the preset's."""
-  config, params = convert.convert(zeros(shapes), preset)
+  config, params = torch_to_flax.convert(zeros(shapes), preset)
   leaves = jax.tree.leaves(params)
   assert (len(leaves), sum(leaf.size for leaf in leaves)) == (tensors, parameters)
   assert all(leaf.dtype == np.float32 for leaf in leaves)
   model = SR3.from_config(config)
-  network, scale, side = convert.PRESETS[preset]
+  network, scale, side = torch_to_flax.PRESETS[preset]
   assert (model.scale, model.image_size) == (scale, side)
   assert network.multiple == multiple and network.has_attention
   if config.model.network == 'guided':
@@ -84,7 +84,7 @@ def test_released_files(preset, shapes, tensors, parameters, multiple):
 def test_what_the_files_do_not_say():
   """Groups, noise levels and samplers of the originals' own settings."""
   shapes = originals.janspiry_shapes(64, (1, 2, 4, 8, 16), 1, ())
-  config, _ = convert.convert(zeros(shapes), '64_512')
+  config, _ = torch_to_flax.convert(zeros(shapes), '64_512')
   assert config.model.groups == 16
   d, s = config.diffusion, config.sampler
   assert (d.num_levels, d.start, d.end, d.loss) == (2000, 1e-6, 1e-2, 'l1')
@@ -93,7 +93,7 @@ def test_what_the_files_do_not_say():
   assert config.model.upsampling == 'bicubic'
 
   shapes = originals.guided_shapes(32, (1, 2), 1, (1,), 7)
-  config, _ = convert.convert(zeros(shapes), **HEADS)
+  config, _ = torch_to_flax.convert(zeros(shapes), **HEADS)
   d, s = config.diffusion, config.sampler
   assert (d.num_levels, d.start, d.end, d.loss) == (1000, 1e-4, 2e-2, 'l2')
   assert (s.name, s.num_steps, s.clip) == ('ddpm_learned', 250, True)
@@ -101,14 +101,14 @@ def test_what_the_files_do_not_say():
   assert (config.model.upsampling, config.model.num_classes) == ('bilinear', 7)
 
   shapes = originals.guided_shapes(32, (1, 2), 1, (1,), outputs=3)
-  config, _ = convert.convert(zeros(shapes), **HEADS)
+  config, _ = torch_to_flax.convert(zeros(shapes), **HEADS)
   assert not config.diffusion.learned_variance and config.sampler.name == 'ddpm'
   assert config.model.num_classes == 0
 
 
 def test_a_number_given_goes_before_the_presets():
   shapes = originals.janspiry_shapes(64, (1, 2, 4, 8, 8), 2, (3,), affine=True)
-  config, _ = convert.convert(zeros(shapes), '16_128', scale=4)
+  config, _ = torch_to_flax.convert(zeros(shapes), '16_128', scale=4)
   assert (config.task.scale, config.model.groups, config.model.affine) == (4, 32, True)
 
 
@@ -121,7 +121,7 @@ def test_architecture_is_read_from_the_tensors(levels, blocks, attention):
     (32, originals.guided_shapes, {'num_heads': 2}),
   ):
     tensors = zeros(shapes(width, levels, blocks, attention))
-    config, _ = convert.convert(tensors, **hidden, scale=4, image_size=40)
+    config, _ = torch_to_flax.convert(tensors, **hidden, scale=4, image_size=40)
     found = SR3.from_config(config).network
     assert (found.channels, found.num_blocks) == (width, blocks)
     assert tuple(found.multipliers) == levels and found.attention_levels == attention
@@ -129,7 +129,7 @@ def test_architecture_is_read_from_the_tensors(levels, blocks, attention):
 
 def test_noise_levels_come_from_the_file():
   """To the digits in which they were once written, not those of float32."""
-  config, _ = convert.convert(
+  config, _ = torch_to_flax.convert(
     originals.random_state(JANSPIRY) | originals.janspiry_buffers(BETAS), **GIVEN
   )
   d = config.diffusion
@@ -173,7 +173,7 @@ def test_the_command_writes_a_model(source, model):
   assert loaded.step == 640000
   assert 'I640000_E37_gen.safetensors' in loaded.source and 'Janspiry' in loaded.source
   assert 'license: apache-2.0' in (model / 'README.md').read_text()
-  config, params = convert.convert(convert.read(source), **GIVEN)
+  config, params = torch_to_flax.convert(convert.read(source), **GIVEN)
   assert loaded.model.network == SR3.from_config(config).network
   jax.tree.map(np.testing.assert_array_equal, loaded.params, params)
   weight = originals.random_state(JANSPIRY)['ups.0.res_block.res_conv.weight']
@@ -255,7 +255,7 @@ def test_the_help_names_everything(capsys):
   with pytest.raises(SystemExit):
     convert.main(['--help'])
   text = capsys.readouterr().out
-  for word in (*convert.PRESETS, '--groups', '--num_heads', "'sr3_jax[convert]'"):
+  for word in (*torch_to_flax.PRESETS, '--groups', '--num_heads', "'sr3_jax[convert]'"):
     assert word in text
 
 

@@ -7,7 +7,7 @@ import originals
 import pytest
 from convert_kit import BETAS, GIVEN, HEADS, JANSPIRY, zeros
 
-from sr3_jax import convert
+from sr3_jax import convert, torch_to_flax
 
 GUIDED = originals.guided_shapes(32, (1, 2), 1, (1,))
 
@@ -124,17 +124,17 @@ REFUSED = {
 def test_refusals(case):
   shapes, given, words = REFUSED[case]
   if words is None:  # next to a refused one, one that is fine
-    assert convert.convert(zeros(shapes), **given)
+    assert torch_to_flax.convert(zeros(shapes), **given)
     return
   with pytest.raises(convert.WeightsError, match=words) as error:
-    convert.convert(zeros(shapes), **given)
+    torch_to_flax.convert(zeros(shapes), **given)
   assert '\n' not in str(error.value)
 
 
 def test_the_likely_preset_is_named():
   shapes = originals.janspiry_shapes(64, (1, 2, 4, 8, 16), 1, ())
   with pytest.raises(convert.WeightsError, match=r'those of --preset=64_512\)$'):
-    convert.convert(zeros(shapes))
+    torch_to_flax.convert(zeros(shapes))
 
 
 @pytest.mark.parametrize(
@@ -151,11 +151,11 @@ def test_the_likely_preset_is_named():
 def test_other_schedules_are_refused(betas, words):
   tensors = zeros(JANSPIRY) | {'betas': np.float32(betas)}
   with pytest.raises(convert.WeightsError, match=words):
-    convert.convert(tensors, **GIVEN)
+    torch_to_flax.convert(tensors, **GIVEN)
 
 
 def test_numbers_that_are_none_are_refused():
   state = originals.random_state(JANSPIRY)
   state['mid.0.attn.out.bias'][3] = np.inf
   with pytest.raises(convert.WeightsError, match=r'^mid.0.attn.out.bias holds values'):
-    convert.convert(state, **GIVEN)
+    torch_to_flax.convert(state, **GIVEN)

@@ -12,7 +12,7 @@ import numpy as np
 import originals
 import pytest
 
-from sr3_jax import convert, diffusion, guided, samplers
+from sr3_jax import diffusion, guided, samplers, torch_to_flax
 from sr3_jax.sr3 import SR3
 
 SMALL = {'channels': 32, 'multipliers': (1, 2), 'blocks': 1, 'attention': (1,)}
@@ -23,7 +23,7 @@ LEVELS = np.cumprod(1 - BETAS)
 
 def _converted(state, preset=None, **given):
   """The model and its parameters."""
-  config, params = convert.convert(state, preset, **given)
+  config, params = torch_to_flax.convert(state, preset, **given)
   return SR3.from_config(config), params
 
 

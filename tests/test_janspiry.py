@@ -12,7 +12,7 @@ import numpy as np
 import originals
 import pytest
 
-from sr3_jax import convert
+from sr3_jax import torch_to_flax
 from sr3_jax.sr3 import SR3
 
 SMALL = {'channels': 8, 'multipliers': (1, 2), 'blocks': 1, 'attention': (1,)}
@@ -23,7 +23,7 @@ BETAS = np.linspace(1e-3, 0.4, 6)
 def _converted(state, **given):
   """The model and its parameters."""
   tensors = originals.janspiry_buffers(BETAS) | state
-  config, params = convert.convert(tensors, **(GIVEN | given))
+  config, params = torch_to_flax.convert(tensors, **(GIVEN | given))
   return SR3.from_config(config), params
 
 
@@ -84,7 +84,7 @@ def test_sampling_equals_the_formula():
 
 
 def test_sides_that_do_not_halve_are_refused():
-  network = convert.PRESETS['16_128'][0]
+  network = torch_to_flax.PRESETS['16_128'][0]
   with pytest.raises(ValueError, match='multiples of 16: 128 x 120'):
     jax.eval_shape(
       network.init, jax.random.key(0), jnp.zeros((1, 128, 120, 6)), jnp.ones(1)
@@ -199,7 +199,7 @@ def test_forward_equals_the_original(original, preset, affine, sizes):
   options = RELEASED.get(preset, SMALLER)
   wrapper, state = _make_original(original, (2000, 1e-6, 1e-2), affine, **options)
   given = {} if preset else {'groups': 8, 'scale': 4, 'image_size': 32}
-  config, params = convert.convert(state, preset or None, **given)
+  config, params = torch_to_flax.convert(state, preset or None, **given)
   model = SR3.from_config(config)
   rng = np.random.default_rng(0)
   for height, width in sizes:
