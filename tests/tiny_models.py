@@ -80,3 +80,15 @@ def loaded(network: nn.Module | None, **changes: Any) -> hub.Loaded:
     step=0,
     source='test',
   )
+
+
+def residual(network, **changes):
+  """A model of the residual, with another network and random weights."""
+  settings = {
+    'data__image_size': 64,
+    'diffusion__prediction': 'v',
+    'diffusion__residual': True,
+    'diffusion__num_levels': 50,
+    'diffusion__schedule': 'cosine',
+  }
+  return loaded(network, **settings | changes)
