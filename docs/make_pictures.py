@@ -2,6 +2,7 @@
 
   python docs/make_pictures.py samples together consistency
   python docs/make_pictures.py face --model=face-x4
+  python docs/make_pictures.py face --model=face-x8
 
 Of photographs that come with scikit-image and that no model of ours has seen.
 """
@@ -117,12 +118,13 @@ def consistency(loaded: hub.Loaded) -> None:
 
 def face(loaded: hub.Loaded) -> None:
   """The astronaut Eileen Collins (NASA, public domain), from 16 pixels."""
-  truth = images.resize_area(data.astronaut()[20:200, 135:315], 64)
+  side = loaded.config.data.image_size
+  truth = images.resize_area(data.astronaut()[20:200, 135:315], side)
   image = images.to_uint8(tiles.resize(images.to_float(truth), 16, 16))
   result = Upscaler(loaded).upscale(image, num_samples=3)
   shown = [result.bicubic, *result.samples, result.mean, images.to_float(truth)]
   titles = ['input', 'bicubic', *(f'sample {i}' for i in (1, 2, 3)), 'mean', 'truth']
-  save('face-x4.jpg', [[images.to_float(image), *shown]], titles, cell=192)
+  save(f'{loaded.name}.jpg', [[images.to_float(image), *shown]], titles, cell=192)
 
 
 def main() -> None:

@@ -9,9 +9,9 @@ def load(model: Any = 'photo-x4', **options: Any) -> Any:
   """A model, ready to enlarge pictures: `sr3_jax.load().upscale(image)`.
 
   Args:
-    model: the name of a model that comes with the package, 'photo-x4' or 'face-x4'; a
-      model folder, a run's workdir, a .safetensors file with config.json beside it, or
-      hf://owner/name.
+    model: the name of a model that comes with the package, 'photo-x4', 'face-x4' or
+      'face-x8'; a model folder, a run's workdir, a .safetensors file with config.json
+      beside it, or hf://owner/name.
     **options: of `sr3_jax.pipeline.Upscaler`.
 
   Returns:

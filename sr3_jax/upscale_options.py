@@ -69,8 +69,8 @@ def _add_files(parser: Parser) -> None:
     '-m',
     '--model',
     default='photo-x4',
-    help="photo-x4 or face-x4, which come with the package; a model folder, a run's "
-    'workdir, a .safetensors file or hf://owner/name; default: %(default)s',
+    help='photo-x4, face-x4 or face-x8, which come with the package; a model folder, a '
+    "run's workdir, a .safetensors file or hf://owner/name; default: %(default)s",
   )
   add('--suffix', default='out', help="of names: a_out.png; '' for none")
   add(
