@@ -42,7 +42,7 @@ def advise(training: Checked, *, devices: int, accelerator: bool) -> list[Advice
   low = float(np.percentile(np.minimum(height, width), 5)) / factor
   size = next((s for s in _SIZES if s <= low), max(8, 2 ** int(math.log2(max(low, 8)))))
   if not accelerator:
-    size = min(size, 64 if aligned else 32)
+    size = min(size, 128 if aligned else 32)
   crop = 'none' if aligned and height[0] == size else 'center'
   if not (aligned or classes):
     crop = 'random'
@@ -87,6 +87,8 @@ def _configuration(size: int, aligned: bool, classes: int, accelerator: bool) ->
   """The file in configs/ that is nearest."""
   if classes and size <= 32:
     name, why = 'classes_8_16.py', 'small labelled images'
+  elif not accelerator and aligned and size >= 128:
+    name, why = 'face_16_128.py', 'aligned square images of 128 pixels, on a CPU'
   elif not accelerator and aligned and size >= 64:
     name, why = 'face_16_64.py', 'aligned square images, on a CPU'
   elif not accelerator:

@@ -79,6 +79,9 @@ def test_without_accelerators_everything_is_small():
   faces = _settings(checked([(64, 64)] * 50), devices=1, accelerator=False)
   assert faces['--config'] == 'configs/face_16_64.py'
   assert faces['data.crop'] == 'none'
+  faces = _settings(checked([(256, 256)] * 50), devices=1, accelerator=False)
+  assert faces['--config'] == 'configs/face_16_128.py'
+  assert (faces['data.image_size'], faces['data.crop']) == ('128', 'center')
   tiny = checked([(16, 16)] * 50, labels={'a': 50})
   assert _settings(tiny, 1, False)['--config'] == 'configs/classes_8_16.py'
 
