@@ -12,6 +12,7 @@ import sys
 import jax
 
 from sr3_jax import checkpoint, hub, model_writer
+from sr3_jax.commands import number
 from sr3_jax.messages import line
 from sr3_jax.torch_to_flax import FAMILIES, PRESETS, convert
 from sr3_jax.torch_weights import WeightsError, read
@@ -42,23 +43,26 @@ def _parser() -> argparse.ArgumentParser:
   add('--preset', choices=PRESETS, help='the released file that INPUT is, see below')
   add(
     '--groups',
-    type=_positive,
+    type=number(int, 1),
     metavar='N',
     help='groups of the group normalisation (norm_groups in the JSON file; 32 if it is '
     'not there)',
   )
   add(
     '--num_heads',
-    type=_positive,
+    type=number(int, 1),
     metavar='N',
     help="heads of guided-diffusion's attention (--num_heads there)",
   )
   add(
-    '--scale', type=_positive, metavar='N', help="side of the output over the input's"
+    '--scale',
+    type=number(int, 1),
+    metavar='N',
+    help="side of the output over the input's",
   )
   add(
     '--image_size',
-    type=_positive,
+    type=number(int, 1),
     metavar='N',
     help='side of the outputs in training, pixels',
   )
@@ -76,12 +80,6 @@ def _parser() -> argparse.ArgumentParser:
     help='of the stored weights; float32, the default, is exact',
   )
   return parser
-
-
-def _positive(text: str) -> int:
-  if not text.isdecimal() or int(text) < 1:
-    raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from 1')
-  return int(text)
 
 
 def _notes(path: pathlib.Path) -> str:

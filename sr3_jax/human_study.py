@@ -7,7 +7,6 @@ study_report.py the printed tables.
 
 import argparse
 import json
-import math
 import pathlib
 import re
 import sys
@@ -22,7 +21,7 @@ from sr3_jax import (
   study_results,
   study_server,
 )
-from sr3_jax.commands import Parser
+from sr3_jax.commands import Parser, number
 
 DESCRIPTION = """\
 Two-alternative forced choice, as in the SR3 paper: people see a photograph and a
@@ -69,12 +68,29 @@ def make_parser() -> Parser:
     'task 1; default: both with --inputs, else 2',
   )
   add('--out', required=True, type=pathlib.Path, metavar='SITE', help='folder to make')
-  add('--seconds', type=_seconds, default=3.0, help='of viewing; default: 3')
-  add('--images-per-subject', type=_count, default=50, metavar='N', help='default: 50')
-  add('--num-images', type=_count, default=100, metavar='N', help='default: 100')
+  add(
+    '--seconds',
+    type=number(float, 0.01, 600),
+    default=3.0,
+    help='of viewing; default: 3',
+  )
+  add(
+    '--images-per-subject',
+    type=number(int, 1, 5000),
+    default=50,
+    metavar='N',
+    help='default: 50',
+  )
+  add(
+    '--num-images',
+    type=number(int, 1, 5000),
+    default=100,
+    metavar='N',
+    help='default: 100',
+  )
   add(
     '--subjects',
-    type=_count,
+    type=number(int, 1, 5000),
     metavar='N',
     help='plans to make; default: 50 a task, or a few more until all is exactly even',
   )
@@ -84,7 +100,12 @@ def make_parser() -> Parser:
 
   add = _command(commands, 'serve', 'serves a site on this machine, keeps results')
   add('site', type=pathlib.Path, metavar='SITE')
-  add('--port', type=_port, default=8000, help='default: %(default)s; 0: a free one')
+  add(
+    '--port',
+    type=number(int, 0, 65535),
+    default=8000,
+    help='default: %(default)s; 0: a free one',
+  )
 
   add = _command(commands, 'analyse', 'prints fool rates with intervals')
   add('key', type=pathlib.Path, metavar='KEY', help='SITE-key.json')
@@ -92,7 +113,7 @@ def make_parser() -> Parser:
   add('--json', type=pathlib.Path, metavar='OUT', help='writes all figures there')
   add(
     '--max-failed',
-    type=_part,
+    type=number(float, 0, 1),
     default=0.2,
     metavar='SHARE',
     help='of attention checks, above which a subject is left out; default: 0.2',
@@ -267,34 +288,6 @@ def _command(commands: Any, name: str, about: str) -> Any:
     description=about[0].upper() + about[1:] + '.',
   )
   return parser.add_argument
-
-
-def _count(text: str) -> int:
-  value = int(text)
-  if not 1 <= value <= 5000:
-    raise argparse.ArgumentTypeError(f'{text} is not from 1 to 5000')
-  return value
-
-
-def _port(text: str) -> int:
-  value = int(text)
-  if not 0 <= value <= 65535:
-    raise argparse.ArgumentTypeError(f'{text} is not from 0 to 65535')
-  return value
-
-
-def _seconds(text: str) -> float:
-  value = float(text)
-  if not 0.01 <= value <= 600:
-    raise argparse.ArgumentTypeError(f'{text} is not from 0.01 to 600 seconds')
-  return value
-
-
-def _part(text: str) -> float:
-  value = float(text)
-  if not (math.isfinite(value) and 0 <= value <= 1):
-    raise argparse.ArgumentTypeError(f'{text} is not from 0 to 1')
-  return value
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from sr3_jax.commands import CACHE, Parser
+from sr3_jax.commands import CACHE, Parser, number
 
 DESCRIPTION = """\
 Does to pictures what a diffusion model was trained for: enlarges them, fills in what is
@@ -98,29 +98,42 @@ def _add_sampling(parser: Parser) -> None:
   add('--sampler', help='ddpm, ddim, dpmpp_2m...; default: that of --steps')
   add(
     '--temperature',
-    type=_share,
+    type=number(float, 0, 1, above=True),
     metavar='T',
     help='of the noise, above 0 to 1: less gives less detail and less grain; default: '
     'that of --steps',
   )
-  add('--seed', type=_natural, default=0, help='of the noise; default: 0')
-  add('--num_samples', type=_count, default=1, metavar='N', help='pictures per input')
+  add(
+    '--seed', type=number(int, 0, 2**31 - 1), default=0, help='of the noise; default: 0'
+  )
+  add(
+    '--num_samples',
+    type=number(int, 1, 1000),
+    default=1,
+    metavar='N',
+    help='pictures per input',
+  )
   add(
     '--spread',
     action='store_true',
     help='how much the samples differ, as heat picture (.png) and numbers (.npy)',
   )
-  add('--label', type=_natural, help='class, for models with classes')
+  add('--label', type=number(int, 0, 2**31 - 1), help='class, for models with classes')
   add(
     '--guidance',
-    type=_level,
+    type=number(float, 0),
     help="how much the class counts, for models trained for it; default: the model's",
   )
 
 
 def _add_enlarging(parser: Parser) -> None:
   add = parser.add_argument_group('models that enlarge').add_argument
-  add('-s', '--outscale', type=_positive, help="default: the model's own scale")
+  add(
+    '-s',
+    '--outscale',
+    type=number(float, 0, above=True),
+    help="default: the model's own scale",
+  )
   add(
     '--consistency',
     action='store_true',
@@ -128,14 +141,14 @@ def _add_enlarging(parser: Parser) -> None:
   )
   add(
     '--blur',
-    type=_level,
+    type=number(float, 0),
     default=0.0,
     metavar='SIGMA',
     help='stages of cascades: blur inputs first, in their pixels; default: 0',
   )
   add(
     '--noise',
-    type=_level,
+    type=number(float, 0),
     default=0.0,
     metavar='SHARE',
     help='stages of cascades: add noise to inputs first, 0 to 1; default: 0',
@@ -162,10 +175,14 @@ def _add_rest(parser: Parser) -> None:
   add(
     '-t',
     '--tile',
-    type=_natural,
+    type=number(int, 0, 2**31 - 1),
     help='side of tiles in input pixels; 0: no tiles; default: chosen',
   )
-  add('--tile_pad', type=_natural, help='half of their overlap in input pixels')
+  add(
+    '--tile_pad',
+    type=number(int, 0, 2**31 - 1),
+    help='half of their overlap in input pixels',
+  )
   add(
     '--cache',
     default=CACHE,
@@ -194,47 +211,5 @@ def check(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> No
       parser.error(f'{text}: inputs, masks and outputs are local files and folders')
 
 
-def _positive(text: str) -> float:
-  value = float(text)
-  if not 0 < value < float('inf'):
-    raise argparse.ArgumentTypeError(f'{text!r} is no factor above 0')
-  return value
-
-
-def _level(text: str) -> float:
-  value = float(text)
-  if not 0 <= value < float('inf'):
-    raise argparse.ArgumentTypeError(f'{text!r} is no number from 0 up')
-  return value
-
-
-def _share(text: str) -> float:
-  value = float(text)
-  if not 0 < value <= 1:
-    raise argparse.ArgumentTypeError(f'{text!r} is not above 0 and at most 1')
-  return value
-
-
-def _natural(text: str) -> int:
-  value = int(text)
-  if not 0 <= value < 2**31:
-    raise argparse.ArgumentTypeError(f'{text!r} is not from 0 to {2**31 - 1}')
-  return value
-
-
-def _count(text: str) -> int:
-  value = int(text)
-  if not 1 <= value <= 1000:
-    raise argparse.ArgumentTypeError(f'{text!r} is not from 1 to 1000')
-  return value
-
-
 def _steps(text: str) -> int | str:
-  return _count_steps(text) if text.lstrip('-').isdigit() else text
-
-
-def _count_steps(text: str) -> int:
-  value = int(text)
-  if value < 1:
-    raise argparse.ArgumentTypeError(f'{text!r} is no number of steps above 0')
-  return value
+  return number(int, 1)(text) if text.lstrip('-').isdigit() else text
