@@ -45,6 +45,7 @@ class SR3:
   y0_scale: float
   learned_variance: bool  # the network gives that of each step too (C more channels)
   loss_power: int  # 1 or 2
+  noise_weight: float  # errors count (1 - gamma)^this
   hole_loss: bool  # of missing pixels only, where the task has some
   num_classes: int  # 0: none; this number as a label means "no class"
   label_dropout: float  # share of training examples without their class
@@ -73,6 +74,8 @@ class SR3:
     if d.schedule == 'linear':
       make_gammas = partial(make_gammas, start=d.start, end=d.end)
     gammas = make_gammas(d.num_levels)
+    if d.noise_weight < 0:  # infinite where there is no noise
+      raise ValueError(f'diffusion.noise_weight={d.noise_weight} must not be negative')
     if sampler['name'] == 'ddpm_learned' and not d.learned_variance:
       raise ValueError("the sampler 'ddpm_learned' needs diffusion.learned_variance")
     return cls(
@@ -89,6 +92,7 @@ class SR3:
       y0_scale=d.y0_scale,
       learned_variance=d.learned_variance,
       loss_power=pick('loss', {'l1': 1, 'l2': 2}, d.loss),
+      noise_weight=d.noise_weight,
       hole_loss=d.hole_loss,
       num_classes=m.num_classes,
       label_dropout=m.label_dropout if m.num_classes else 0.0,
@@ -179,7 +183,11 @@ class SR3:
   # ------------------------------------------------------------------- training
 
   def loss(self, params: Any, key: jax.Array, batch: Batch) -> jax.Array:
-    """Algorithm 1: mean over pixels of |f(x, y, gamma) - target|^p.
+    """Algorithm 1: mean over pixels of (1 - gamma)^w |f(x, y, gamma) - target|^p.
+
+    w is 0 in the paper. More makes what is decided under much noise, the composition of
+    detail, count more than the last grain; for 'y0', whose errors are alike at all
+    levels (docs/results.md has what it does to photographs).
 
     Args:
       params: of the network.
@@ -212,7 +220,10 @@ class SR3:
     error = predict(params, x, y, gamma) - diffusion.target(
       self.prediction, y0, eps, gamma
     )
-    return self._mean(jnp.abs(error) ** self.loss_power, x)
+    error = jnp.abs(error) ** self.loss_power
+    if self.noise_weight:
+      error *= ((1 - gamma) ** self.noise_weight)[:, None, None, None]
+    return self._mean(error, x)
 
   def _drop(self, key: jax.Array, label: jax.Array) -> jax.Array:
     """Labels, some of them "no class": arXiv:2207.12598 trains both networks as one."""

@@ -84,6 +84,27 @@ def test_loss_is_algorithm_1(prediction, power, truth):
   np.testing.assert_allclose(loss(image), truth, rtol=0.01)
 
 
+@pytest.mark.parametrize(('weight', 'mean'), [(0.0, 1), (1.0, 1 / 2), (2.0, 3 / 8)])
+def test_errors_count_by_their_noise(weight, mean):
+  """Cosine levels, uniform: 1 - gamma is sin^2 of a uniform angle, known moments."""
+  config = tiny(
+    diffusion__schedule='cosine',
+    diffusion__prediction='y0',
+    diffusion__loss='l2',
+    diffusion__noise_weight=weight,
+  )
+  model = Constant.from_config(config)
+  image = np.tile(photos(), (1024, 1, 1, 1))
+  loss = jax.jit(lambda image: model.loss(0.0, jax.random.key(1), {'image': image}))
+  truth = mean * np.mean(to_float(image) ** 2)
+  np.testing.assert_allclose(loss(image), truth, rtol=0.02)
+
+
+def test_errors_cannot_count_less_the_more_noise():
+  with pytest.raises(ValueError, match=r'noise_weight=-1\.0 must not be negative'):
+    SR3.from_config(tiny(diffusion__noise_weight=-1.0))
+
+
 # ------------------------------------------------------------------- randomness
 
 
