@@ -42,7 +42,7 @@ def advise(training: Checked, *, devices: int, accelerator: bool) -> list[Advice
   low = float(np.percentile(np.minimum(height, width), 5)) / factor
   size = next((s for s in _SIZES if s <= low), max(8, 2 ** int(math.log2(max(low, 8)))))
   if not accelerator:
-    size = min(size, 128 if aligned else 32)
+    size = min(size, 128 if aligned else 64)
   crop = 'none' if aligned and height[0] == size else 'center'
   if not (aligned or classes):
     crop = 'random'
@@ -91,8 +91,10 @@ def _configuration(size: int, aligned: bool, classes: int, accelerator: bool) ->
     name, why = 'face_16_128.py', 'aligned square images of 128 pixels, on a CPU'
   elif not accelerator and aligned and size >= 64:
     name, why = 'face_16_64.py', 'aligned square images, on a CPU'
+  elif not accelerator and size >= 64:
+    name, why = 'photo_x4.py', 'photographs, on a CPU'
   elif not accelerator:
-    name, why = 'quickstart.py', 'photographs, on a CPU'
+    name, why = 'quickstart.py', 'small photographs, on a CPU'
   elif aligned and size >= 128:
     name, why = 'faces_16_128.py', 'aligned square images'
   elif size >= 256:
@@ -120,7 +122,7 @@ def _rates(devices: int, accelerator: bool) -> tuple[Advice, Advice]:
       Advice(
         'train.batch_size',
         str(math.lcm(16, devices)),
-        'Of the runs on CPUs in docs/results.md, with 2 to 3 million parameters.',
+        'Of the runs on CPUs in docs/results.md, with 2 to 5 million parameters.',
       ),
       Advice('train.learning_rate', '1e-3', 'The same runs; for small networks only.'),
     )
@@ -145,17 +147,21 @@ def _rates(devices: int, accelerator: bool) -> tuple[Advice, Advice]:
 def _steps(examples: float, batch: int, accelerator: bool) -> Advice:
   """Length of the training."""
   if not accelerator:
-    passes = 3000 * batch / examples
+    steps = _rounded(60 * examples / batch, 3000, 10_000)
     text = (
-      f'As in configs/quickstart.py and face_16_64.py; {passes:.2g} passes over '
-      f'{examples:.0f} distinct crops.'
+      f'60 passes over {examples:.0f} distinct crops, as face-x4 was trained; at least '
+      '3000 and at most 10,000 steps, some hours of a core.'
     )
-    return Advice('train.num_steps', '3000', text)
-  steps = 200 * examples / batch
-  steps = int(min(max(round(steps, 1 - len(str(int(steps)))), 10_000), 1_000_000))
+    return Advice('train.num_steps', str(steps), text)
+  steps = _rounded(200 * examples / batch, 10_000, 1_000_000)
   text = (
     f'200 passes over {examples:.0f} distinct crops, as the paper makes over ImageNet '
     '(a million steps of 256 over 1.28 million images); at least 10,000 steps and at '
     'most its million. Stop when held-out figures get worse.'
   )
   return Advice('train.num_steps', str(steps), text)
+
+
+def _rounded(steps: float, least: int, most: int) -> int:
+  """Steps to one digit, within limits."""
+  return int(min(max(round(steps, 1 - len(str(int(steps)))), least), most))

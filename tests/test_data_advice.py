@@ -69,16 +69,21 @@ def test_without_accelerators_everything_is_small():
   photographs = checked([(1000, 1500)] * 50)
   settings = _settings(photographs, devices=1, accelerator=False)
   assert settings == {
-    '--config': 'configs/quickstart.py',
-    'data.image_size': '32',
+    '--config': 'configs/photo_x4.py',
+    'data.image_size': '64',
     'data.crop': 'random',
     'train.batch_size': '16',
     'train.learning_rate': '1e-3',
-    'train.num_steps': '3000',
+    'train.num_steps': '10000',
   }
+  small = _settings(checked([(40, 60)] * 50), devices=1, accelerator=False)
+  assert small['--config'] == 'configs/quickstart.py'
+  assert (small['data.image_size'], small['train.num_steps']) == ('32', '3000')
   faces = _settings(checked([(64, 64)] * 50), devices=1, accelerator=False)
   assert faces['--config'] == 'configs/face_16_64.py'
   assert faces['data.crop'] == 'none'
+  many = _settings(checked([(64, 64)] * 1500), devices=1, accelerator=False)
+  assert many['train.num_steps'] == '6000'  # 60 * 1500 / 16, one digit
   faces = _settings(checked([(256, 256)] * 50), devices=1, accelerator=False)
   assert faces['--config'] == 'configs/face_16_128.py'
   assert (faces['data.image_size'], faces['data.crop']) == ('128', 'center')
