@@ -11,7 +11,6 @@ same images with random flips, in batches of as many, on all cores, one after th
   images      configs/face_16_64.py, but a network as theirs with 9.2M parameters, which
               works on blocks of 2 x 2 pixels and predicts v, as many images
   time        the same, for as long as theirs took
-  blocks      configs/face_16_64.py, but 9.7M parameters, for as long as theirs took
 
 and are then measured alike: their own validation loss (mean absolute error of the
 noise, at levels of their schedule; of ours from its estimate of the image, given the
@@ -19,7 +18,7 @@ same ratio of signal to noise), images/s of training, and, with the same sampler
 steps, everything that sr3_jax.evaluate measures. Times are those of training steps,
 without compilation and start. What is finished is kept in WORKDIR and not done again.
 The validation loss divides an estimate's error by a noise that is hardly there at some
-levels: it is for networks that predict noise or v, and says nothing of `blocks`.
+levels: it is for networks that predict noise or v.
 """
 
 import argparse
@@ -44,16 +43,14 @@ SCHEDULE = {
   'linear_start': 1e-6,
   'linear_end': 1e-2,
 }
-NOISY = (
+OURS = (
   '--config.model.patch=2',
   '--config.model.channels=32',
   '--config.model.multipliers=(1,2,4,7)',
   '--config.diffusion.prediction=v',
   '--config.diffusion.noise_weight=0.0',
 )
-BLOCKS = ('--config.model.channels=72', '--config.model.multipliers=(1,2,3)')
 LEVELS = 16  # of the validation loss
-PACE = 100  # steps that say how many more fit into a time
 
 
 def load(folder: pathlib.Path) -> np.ndarray:
@@ -112,12 +109,10 @@ def train_theirs(args: argparse.Namespace, folder: pathlib.Path) -> float:
   return seconds
 
 
-def train_ours(
-  args: argparse.Namespace, folder: pathlib.Path, steps: int, options: tuple[str, ...]
-) -> float:
+def train_ours(args: argparse.Namespace, folder: pathlib.Path, steps: int) -> float:
   """Trains ours; seconds. Leaves a run."""
   command = [sys.executable, '-m', 'sr3_jax.main', f'--config={args.config}']
-  command += [f'--workdir={folder / "model"}', *options]
+  command += [f'--workdir={folder / "model"}', *OURS]
   command += [f'--config.data.path={args.data}', f'--config.data.eval_path={args.test}']
   command += [f'--config.train.batch_size={args.batch_size}']
   command += [f'--config.train.num_steps={steps}']
@@ -195,13 +190,10 @@ def main() -> None:
 
   steps = args.images // args.batch_size
   seconds = trained('theirs', train_theirs)
-  as_long = lambda measured: max(steps, round(steps * seconds / measured))
-  longer = as_long(trained('images', train_ours, steps, NOISY))
-  trained('time', train_ours, longer, NOISY)
-  most = as_long(trained('pace', train_ours, PACE, BLOCKS) * steps / PACE)
-  trained('blocks', train_ours, most, BLOCKS)
-  del figures['pace']
-  done = {'theirs': steps, 'images': steps, 'time': longer, 'blocks': most}
+  ours = trained('images', train_ours, steps)
+  longer = max(steps, round(steps * seconds / ours))
+  trained('time', train_ours, longer)
+  done = {'theirs': steps, 'images': steps, 'time': longer}
   for name, count in done.items():
     figures[name]['images/s'] = count * args.batch_size / figures[name]['seconds']
 

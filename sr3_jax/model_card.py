@@ -138,9 +138,11 @@ def _training(config, step: int, source: str, hours: float) -> Iterator[str]:
   if step:
     yield f'- data: {_plain(data.source)}{where}, split {_plain(data.split)}'
     yield f'- crops: {_plain(data.crop)}, {data.image_size} pixels'
+    weight = config.diffusion.noise_weight
     yield (
       f'- {step} steps of {config.train.batch_size} images, '
-      f'{config.diffusion.loss.upper()} loss, Adam, learning rate '
+      f'{config.diffusion.loss.upper()} loss'
+      f'{f" times (1 - gamma)^{weight:g}" if weight else ""}, Adam, learning rate '
       f'{config.train.learning_rate:g}; these are the averaged weights '
       f'(decay {config.train.ema_decay:g}); seed {config.seed}'
     )

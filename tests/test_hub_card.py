@@ -48,6 +48,15 @@ def test_the_card_says_what_hubs_and_people_ask(exported, loaded):
     assert words in text, words
 
 
+def test_the_card_says_how_errors_counted(loaded, tmp_path):
+  config = loaded.config.copy_and_resolve_references()
+  for weight, words in ((0.0, 'L2 loss, Adam'), (0.5, 'loss times (1 - gamma)^0.5,')):
+    config.diffusion.loss, config.diffusion.noise_weight = 'l2', weight
+    folder = tmp_path / str(weight)
+    model_writer.save(folder, loaded.params, config, step=3, source='a run')
+    assert words in card(folder)[1]
+
+
 def test_the_card_of_unmeasured_weights(loaded, tmp_path):
   model_writer.save(
     tmp_path / 'm', loaded.params, loaded.config, step=0, source='a`b|\n[c](d)'
