@@ -82,7 +82,7 @@ def get_config() -> ConfigDict:
   c.diffusion.y0_scale = 1.0  # factor on what is modelled, to bring its spread near 0.5
   c.diffusion.learned_variance = False  # of 'guided'; needs the sampler 'ddpm_learned'
   c.diffusion.loss = 'l1'  # or 'l2'
-  c.diffusion.noise_weight = 0.0  # errors count (1 - gamma)^this; 1 for 'y0' of photos
+  c.diffusion.noise_weight = 0.0  # errors count (1 - gamma)^this; for 'y0'
   c.diffusion.hole_loss = True  # on missing pixels only, where the task has some
 
   c.sampler = ConfigDict()
