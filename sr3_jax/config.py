@@ -119,6 +119,7 @@ def get_config() -> ConfigDict:
   c.plan.strategies = ('pmap', 'fsdp')
   c.plan.price = 0.0  # of a chip for an hour
   c.plan.compile = True  # False: count the lowered program, in a minute; no memory
+  c.plan.effort = 0.0  # of the compiler; -1: four times as fast, and time too long
   c.plan.search_batch = True  # the largest batch that fits; compiles several times
 
   c.checkpoint = ConfigDict()

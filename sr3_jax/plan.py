@@ -63,6 +63,8 @@ def make_plan(
     chosen = [machines.parse(name) for name in names]
   except ValueError as error:
     raise PlanError(error) from error
+  if not -1 <= config.plan.effort <= 0:
+    raise PlanError(f'plan.effort={config.plan.effort} must be from -1 to 0')
   for strategy in config.plan.strategies:
     if strategy not in STRATEGIES:
       raise PlanError(
@@ -85,6 +87,7 @@ def make_plan(
     'parameters': sum(leaf.size for leaf in jax.tree.leaves(state.params)),
     'flops_per_image': per_image,
     'price': config.plan.price,
+    'effort': config.plan.effort,
     'plans': plans,
     'samplers': samplers,
     'cheapest': cheapest(plans),
@@ -139,7 +142,7 @@ def plan_one(
     at.train.batch_size = batch_size
     lowered = plan_programs.training(at, model, strategy, chips)
     name = f'{machine.name} {strategy}, batch {batch_size}'
-    return plan_programs.compiled(lowered, machine, name, cache)
+    return plan_programs.compiled(lowered, machine, name, cache, config.plan.effort)
 
   made = figures(config, machine, strategy, measure(config.train.batch_size), per_image)
   if config.plan.search_batch:
@@ -237,7 +240,8 @@ def plan_sampler(
   each = -(-config.eval.batch_size // machine.count)
   lowered = plan_programs.sampling(config, model, each, chips)
   name = f'{machine.name} sampler, batch {each * machine.count}'
-  measured = plan_programs.compiled(lowered, machine, name, cache)
+  effort = config.plan.effort
+  measured = plan_programs.compiled(lowered, machine, name, cache, effort)
   made: dict[str, Any] = {
     'topology': machine.name,
     'images': each * machine.count,

@@ -206,7 +206,11 @@ def counted(lowered: Any) -> list[Operation]:
 
 
 def compiled(
-  lowered: Any, machine: Machine, name: str, cache: epath.Path | None
+  lowered: Any,
+  machine: Machine,
+  name: str,
+  cache: epath.Path | None,
+  effort: float = 0.0,
 ) -> Measured:
   """Compiles for a TPU, or reads what was found out before.
 
@@ -215,15 +219,20 @@ def compiled(
     machine: it was lowered for.
     name: for the lines that say what goes on.
     cache: folder of results; None keeps none. A result belongs to a program, whatever
-      configuration it is of, a machine and a version of the compiler.
+      configuration it is of, a machine, a version of the compiler and its effort.
+    effort: of the compiler, from -1 to 0. Less is quicker: the same arithmetic,
+      arguments and collectives, but fewer operations are fused, so that more bytes
+      are moved, and temporaries are some per cent larger.
   """
-  path = cache / f'plan-{_fingerprint(lowered, machine)}.json' if cache else None
+  path = (
+    cache / f'plan-{_fingerprint(lowered, machine, effort)}.json' if cache else None
+  )
   if path and path.exists():
     logging.info('%s: known from an earlier plan', name)
     return read(path)
   began = time.monotonic()
   with alive(f'{name}: compiling'):
-    made = _compile(lowered)
+    made = _compile(lowered, effort)
   seconds = time.monotonic() - began
   logging.info('%s: compiled in %s', name, logs.duration(seconds))
   made = dataclasses.replace(made, compile_seconds=round(seconds, 1))
@@ -233,9 +242,10 @@ def compiled(
   return made
 
 
-def _compile(lowered: Any) -> Measured:
+def _compile(lowered: Any, effort: float) -> Measured:
+  options = {'exec_time_optimization_effort': effort} if effort else None
   try:
-    program = lowered.compile()
+    program = lowered.compile(compiler_options=options)
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise PlanError(f'the compiler: {messages.first_line(error)[:200]}') from error
@@ -316,8 +326,9 @@ def read(path: epath.Path) -> Measured:
   return Measured(**found)
 
 
-def _fingerprint(lowered: Any, machine: Machine) -> str:
+def _fingerprint(lowered: Any, machine: Machine, effort: float) -> str:
   parts = [lowered.as_text(), machine.name, *map(str, versions().values())]
+  parts += [str(effort)] if effort else []
   for module in (hlo, hlo_flops, hlo_costs):
     parts.append(pathlib.Path(module.__file__).read_text())
   return hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:24]

@@ -33,6 +33,7 @@ def config() -> ConfigDict:
     c.plan.topology = 'v5e:2x4'
     c.plan.strategies = ('pmap', 'fsdp')
     c.plan.price = 1.2
+    c.plan.effort = 0.0
     c.plan.search_batch = False
   return c
 
@@ -234,23 +235,27 @@ def test_what_the_compiler_found_is_kept_and_read(tmp_path, monkeypatch, config)
   found = measured(operation(flops=3.0), optimal_seconds=0.5)
   compiled = []
 
-  def compile_it(program):
-    compiled.append(program)
+  def compile_it(program, effort):
+    compiled.append((program, effort))
     return found
 
   monkeypatch.setattr(plan_programs, '_compile', compile_it)
-  get = lambda program, name: plan_programs.compiled(
-    program, machines.parse(name), 'step', epath.Path(tmp_path / 'plans')
+  get = lambda program, name, effort=0.0: plan_programs.compiled(
+    program, machines.parse(name), 'step', epath.Path(tmp_path / 'plans'), effort
   )
   first = get(lowered, 'v5e:2x4')
   assert get(lowered, 'v5e:2x4') == first
   assert dataclasses.replace(first, compile_seconds=0.0) == found
-  assert compiled == [lowered]
+  assert compiled == [(lowered, 0.0)]
   get(other, 'v5e:2x4')
   get(lowered, 'v5e:4x4')
   monkeypatch.setattr(plan_programs, 'versions', lambda: {'libtpu': '9'})
   get(lowered, 'v5e:2x4')
-  assert compiled == [lowered, other, lowered, lowered]
+  get(lowered, 'v5e:2x4', -1.0)
+  get(lowered, 'v5e:2x4', -1.0)
+  programs, efforts = zip(*compiled, strict=True)
+  assert programs == (lowered, other, lowered, lowered, lowered)
+  assert efforts == (0.0, 0.0, 0.0, 0.0, -1.0)
   assert not list((tmp_path / 'plans').glob('*.part'))
 
 
@@ -294,3 +299,27 @@ def test_a_tpus_own_compiler_agrees(config, monkeypatch, name, strategy):
   passes = {'pmap': (1.9, 2.1), 'fsdp': (1.4, 3.1)}[strategy]
   low, high = (n * weights * (1 - 1 / machine.count) for n in passes)
   assert low <= sent <= high
+
+
+@pytest.mark.slow
+def test_less_effort_of_the_compiler_is_the_same_arithmetic(config):
+  pytest.importorskip('libtpu', reason='the TPU compiler comes with sr3_jax[tpu-plan]')
+  config.train.batch_size, config.model.channels = 16, 128
+  model, machine = plan.SR3.from_config(config), machines.parse('v5e:1x1')
+  chips = plan_programs.devices(machine)
+  lowered = plan_programs.training(config, model, 'pmap', chips)
+  full, less = (
+    plan_programs.compiled(lowered, machine, 'step', None, effort)
+    for effort in (0.0, -1.0)
+  )
+  flops = lambda made: sum(o.times * o.flops for o in made.operations)
+  assert flops(less) == pytest.approx(flops(full), rel=0.01)
+  assert less.arguments == full.arguments
+  assert less.temporaries >= full.temporaries  # what fits with less, fits
+
+
+def test_an_effort_out_of_range_is_refused(config):
+  for effort in (-2.0, 1.0):
+    config.plan.effort = effort
+    with pytest.raises(plan.PlanError, match='must be from -1 to 0'):
+      plan.make_plan(config)
