@@ -28,7 +28,8 @@ from sr3_jax.config import as_json
 from sr3_jax.messages import line
 from sr3_jax.restorer import OnSteps, Restorer, keys
 from sr3_jax.scoring import quantize
-from sr3_jax.sr3 import SR3, make_walk
+from sr3_jax.sr3 import SR3
+from sr3_jax.walks import make_walk
 
 DRAWING = 'generation'  # the task of the first stage
 ENLARGING = (

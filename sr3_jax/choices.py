@@ -7,7 +7,8 @@ import numpy as np
 from sr3_jax import canvas, samplers, tiles
 from sr3_jax.hub import Loaded
 from sr3_jax.layout import TILES
-from sr3_jax.sr3 import SR3, make_walk
+from sr3_jax.sr3 import SR3
+from sr3_jax.walks import make_walk
 
 # Steps of 'balanced' at most and of 'best' at least, where --mode=sweep has not written
 # a model's own presets.

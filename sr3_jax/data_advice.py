@@ -42,7 +42,7 @@ def advise(training: Checked, *, devices: int, accelerator: bool) -> list[Advice
   low = float(np.percentile(np.minimum(height, width), 5)) / factor
   size = next((s for s in _SIZES if s <= low), max(8, 2 ** int(math.log2(max(low, 8)))))
   if not accelerator:
-    size = min(size, 128 if aligned else 64)
+    size = min(size, 128 if aligned else 32 if classes else 64)
   crop = 'none' if aligned and height[0] == size else 'center'
   if not (aligned or classes):
     crop = 'random'
@@ -67,7 +67,7 @@ def advise(training: Checked, *, devices: int, accelerator: bool) -> list[Advice
   if crop == 'random':
     pixels = height.astype(float) * width
   per_image = pixels / (size * factor) ** 2 if crop == 'random' else np.ones(len(whole))
-  found.append(_steps(float(per_image.sum()), int(batch.value), accelerator))
+  found += _steps(float(per_image.sum()), int(batch.value), accelerator)
   if accelerator and len(whole) < 10_000:
     text = (
       f'{len(whole)} images are few: a large network recites them. The paper uses '
@@ -89,7 +89,7 @@ def _configuration(size: int, aligned: bool, classes: int, accelerator: bool) ->
     name, why = 'classes_8_16.py', 'small labelled images'
   elif not accelerator and aligned and size >= 128:
     name, why = 'face_16_128.py', 'aligned square images of 128 pixels, on a CPU'
-  elif not accelerator and aligned and size >= 64:
+  elif not accelerator and aligned:
     name, why = 'face_16_64.py', 'aligned square images, on a CPU'
   elif not accelerator and size >= 64:
     name, why = 'photo_x4.py', 'photographs, on a CPU'
@@ -144,7 +144,7 @@ def _rates(devices: int, accelerator: bool) -> tuple[Advice, Advice]:
   )
 
 
-def _steps(examples: float, batch: int, accelerator: bool) -> Advice:
+def _steps(examples: float, batch: int, accelerator: bool) -> list[Advice]:
   """Length of the training."""
   if not accelerator:
     steps = _rounded(60 * examples / batch, 3000, 10_000)
@@ -152,14 +152,18 @@ def _steps(examples: float, batch: int, accelerator: bool) -> Advice:
       f'60 passes over {examples:.0f} distinct crops, as face-x4 was trained; at least '
       '3000 and at most 10,000 steps, some hours of a core.'
     )
-    return Advice('train.num_steps', str(steps), text)
+    half = 'The configuration has its own, which may be longer than this training.'
+    return [
+      Advice('train.num_steps', str(steps), text),
+      Advice('train.decay_steps', str(steps // 2), half),
+    ]
   steps = _rounded(200 * examples / batch, 10_000, 1_000_000)
   text = (
     f'200 passes over {examples:.0f} distinct crops, as the paper makes over ImageNet '
     '(a million steps of 256 over 1.28 million images); at least 10,000 steps and at '
     'most its million. Stop when held-out figures get worse.'
   )
-  return Advice('train.num_steps', str(steps), text)
+  return [Advice('train.num_steps', str(steps), text)]
 
 
 def _rounded(steps: float, least: int, most: int) -> int:

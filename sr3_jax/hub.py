@@ -26,7 +26,8 @@ from flax import traverse_util
 from sr3_jax import __version__, checkpoint, model_files, sources
 from sr3_jax.messages import line
 from sr3_jax.model_files import CONFIG, FORMAT, PRESETS, WEIGHTS, HubError
-from sr3_jax.sr3 import SR3, make_walk
+from sr3_jax.sr3 import SR3
+from sr3_jax.walks import make_walk
 
 # Models that come with the package, folders named as they are asked for.
 SHIPPED = epath.Path(__file__).parent / 'models'
@@ -40,7 +41,7 @@ class Loaded:
     model: the model.
     params: float32 NumPy arrays, on the host.
     config: of the run that made it.
-    presets: name -> sampler setting, for `sr3.make_walk`; may be empty.
+    presets: name -> sampler setting, for `walks.make_walk`; may be empty.
     fingerprint: of the weights, 16 hexadecimal digits; the same for the run and for
       the float32 folder made from it.
     name: of the folder, or owner/name.

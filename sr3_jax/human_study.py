@@ -39,6 +39,7 @@ docs/human_study.md is the guide.
 """
 TASKS = {'1': (1,), '2': (2,), 'both': (1, 2)}
 PAPER_SUBJECTS = 50
+_COUNT = number(int, 1, 5000)
 
 
 def make_parser() -> Parser:
@@ -74,23 +75,11 @@ def make_parser() -> Parser:
     default=3.0,
     help='of viewing; default: 3',
   )
-  add(
-    '--images-per-subject',
-    type=number(int, 1, 5000),
-    default=50,
-    metavar='N',
-    help='default: 50',
-  )
-  add(
-    '--num-images',
-    type=number(int, 1, 5000),
-    default=100,
-    metavar='N',
-    help='default: 100',
-  )
+  add('--images-per-subject', type=_COUNT, default=50, metavar='N', help='default: 50')
+  add('--num-images', type=_COUNT, default=100, metavar='N', help='default: 100')
   add(
     '--subjects',
-    type=number(int, 1, 5000),
+    type=_COUNT,
     metavar='N',
     help='plans to make; default: 50 a task, or a few more until all is exactly even',
   )

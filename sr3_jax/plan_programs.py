@@ -328,7 +328,8 @@ def read(path: epath.Path) -> Measured:
 
 def _fingerprint(lowered: Any, machine: Machine, effort: float) -> str:
   parts = [lowered.as_text(), machine.name, *map(str, versions().values())]
-  parts += [str(effort)] if effort else []
+  if effort:  # full effort has the name it had before there was a choice
+    parts.append(str(effort))
   for module in (hlo, hlo_flops, hlo_costs):
     parts.append(pathlib.Path(module.__file__).read_text())
   return hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:24]

@@ -152,7 +152,7 @@ def notes(made: dict[str, Any]) -> list[str]:
     'is what is sent while nothing else runs. Latencies, input, evaluation and',
     'checkpoints are not counted.',
   ]
-  if made.get('effort'):
+  if made['effort'] and any(plan['compiled'] for plan in made['plans']):
     lines += [
       f'The compiler made less of an effort ({made["effort"]:g}): memory is a little',
       'too large, bytes and times too long; arithmetic and what is sent are right.',

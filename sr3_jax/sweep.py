@@ -27,7 +27,7 @@ from sr3_jax.feature_nets import FeatureNet
 from sr3_jax.loading import load_nets
 from sr3_jax.restorer import Restorer, progress
 from sr3_jax.scoring import Scorer
-from sr3_jax.sr3 import SR3, make_walk
+from sr3_jax.sr3 import SR3
 from sr3_jax.sweep_choice import (
   JUDGES,
   Row,
@@ -38,6 +38,7 @@ from sr3_jax.sweep_choice import (
   shown,
   verdicts,
 )
+from sr3_jax.walks import make_walk
 
 
 def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> list[Row]:

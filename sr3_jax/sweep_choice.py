@@ -18,9 +18,9 @@ import numpy as np
 import scipy.optimize
 
 from sr3_jax import diffusion, plots, samplers, summary
-from sr3_jax.sr3 import make_walk
+from sr3_jax.walks import make_walk
 
-Setting = dict[str, Any]  # as `sr3.make_walk` takes it
+Setting = dict[str, Any]  # as `walks.make_walk` takes it
 Row = dict[str, Any]  # {'setting': Setting, metric: value or None, ...}
 
 PSNR_TOLERANCE = 0.1  # dB

@@ -27,6 +27,7 @@ examples:
 exit codes: 0 all done; 1 some inputs could not be done, they are listed; 2 a mistake in
 the command; 130 interrupted.
 """
+_WHOLE = number(int, 0, 2**31 - 1)
 
 
 def make_parser() -> Parser:
@@ -103,9 +104,7 @@ def _add_sampling(parser: Parser) -> None:
     help='of the noise, above 0 to 1: less gives less detail and less grain; default: '
     'that of --steps',
   )
-  add(
-    '--seed', type=number(int, 0, 2**31 - 1), default=0, help='of the noise; default: 0'
-  )
+  add('--seed', type=_WHOLE, default=0, help='of the noise; default: 0')
   add(
     '--num_samples',
     type=number(int, 1, 1000),
@@ -118,7 +117,7 @@ def _add_sampling(parser: Parser) -> None:
     action='store_true',
     help='how much the samples differ, as heat picture (.png) and numbers (.npy)',
   )
-  add('--label', type=number(int, 0, 2**31 - 1), help='class, for models with classes')
+  add('--label', type=_WHOLE, help='class, for models with classes')
   add(
     '--guidance',
     type=number(float, 0),
@@ -175,14 +174,10 @@ def _add_rest(parser: Parser) -> None:
   add(
     '-t',
     '--tile',
-    type=number(int, 0, 2**31 - 1),
+    type=_WHOLE,
     help='side of tiles in input pixels; 0: no tiles; default: chosen',
   )
-  add(
-    '--tile_pad',
-    type=number(int, 0, 2**31 - 1),
-    help='half of their overlap in input pixels',
-  )
+  add('--tile_pad', type=_WHOLE, help='half of their overlap in input pixels')
   add(
     '--cache',
     default=CACHE,

@@ -1,11 +1,15 @@
 """Advice: the paper's settings for the paper's sets, smaller ones for smaller sets."""
 
+import ast
 import pathlib
+import runpy
 
 import pytest
 from scan_kit import checked
 
+from sr3_jax import crops
 from sr3_jax.data_advice import advise
+from sr3_jax.sr3 import SR3
 
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 
@@ -75,6 +79,7 @@ def test_without_accelerators_everything_is_small():
     'train.batch_size': '16',
     'train.learning_rate': '1e-3',
     'train.num_steps': '10000',
+    'train.decay_steps': '5000',
   }
   small = _settings(checked([(40, 60)] * 50), devices=1, accelerator=False)
   assert small['--config'] == 'configs/quickstart.py'
@@ -89,6 +94,34 @@ def test_without_accelerators_everything_is_small():
   assert (faces['data.image_size'], faces['data.crop']) == ('128', 'center')
   tiny = checked([(16, 16)] * 50, labels={'a': 50})
   assert _settings(tiny, 1, False)['--config'] == 'configs/classes_8_16.py'
+
+
+@pytest.mark.parametrize(
+  'training',
+  [
+    checked([(1000, 1500)] * 50),
+    checked([(1000, 1500)] * 50, details={1: 0.05, 2: 0.1, 3: 0.4}),
+    checked([(1000, 1500)] * 50, labels={'a': 20, 'b': 30}),
+    checked([(40, 60)] * 50),
+    checked([(64, 64)] * 50),
+    checked([(64, 64)] * 5000),
+    checked([(40, 40)] * 50),
+    checked([(16, 16)] * 50),
+    checked([(256, 256)] * 50),
+    checked([(16, 16)] * 50, labels={'a': 50}),
+  ],
+)
+def test_the_configuration_takes_the_advice_on_a_cpu(training):
+  settings = _settings(training, 1, False)
+  path = CONFIGS.parent / settings.pop('--config')
+  config = runpy.run_path(str(path))['get_config']()
+  crop = settings.pop('data.crop')
+  changes = {key: ast.literal_eval(value) for key, value in settings.items()}
+  config.update_from_flattened_dict(changes | {'data.crop': crop})
+  d = config.data
+  crops.Cut(d.image_size, d.crop, reduce=d.reduce)
+  SR3.from_config(config)
+  assert config.train.warmup_steps + config.train.decay_steps <= config.train.num_steps
 
 
 def test_nothing_is_advised_of_nothing():

@@ -19,7 +19,7 @@ from hub_kit import PRESETS, assert_equal, refused
 
 from sr3_jax import checkpoint, diffusion, hub, model_files, model_writer, samplers
 from sr3_jax.config import as_json
-from sr3_jax.sr3 import make_walk
+from sr3_jax.walks import make_walk
 
 state, run, loaded = hub_kit.state, hub_kit.run, hub_kit.loaded
 exported, model = hub_kit.exported, hub_kit.model

@@ -13,8 +13,8 @@ from tiny_models import Local, Pointwise, residual
 from sr3_jax import canvas, tiles
 from sr3_jax.pipeline import PipelineError, Upscaler
 from sr3_jax.runner import Runner
-from sr3_jax.sr3 import make_walk
 from sr3_jax.unet import GroupNorm
+from sr3_jax.walks import make_walk
 
 
 class Normalised(nn.Module):

@@ -189,15 +189,23 @@ def test_a_plan_of_tpus_can_be_counted_too(config, tmp_path, capsys, monkeypatch
   """Where the compiler takes too long, or is not installed."""
   monkeypatch.setattr(plan_programs.importlib.util, 'find_spec', lambda name: None)
   config.plan.topology = 'v5e:2x2,v6e:2x2'
-  config.plan.compile = False
+  config.plan.compile, config.plan.effort = False, -1.0
   plan.plan_run(config, tmp_path)
-  assert 'Estimates, not compiled: v5e:2x2, v6e:2x2' in capsys.readouterr().out
+  shown = capsys.readouterr().out
+  assert 'Estimates, not compiled: v5e:2x2, v6e:2x2' in shown
+  assert 'less of an effort' not in shown  # there was no compiler
   made = json.loads((tmp_path / 'plan.json').read_text())
   assert [one['fits'] for one in made['plans']] == [None] * 4
   assert made['samplers'] == []
   slow, fast = made['plans'][0], made['plans'][2]
   assert slow['hardware_flops'] == fast['hardware_flops']
   assert slow['time']['seconds'] > fast['time']['seconds'] > 0
+
+
+def test_the_table_says_that_the_compiler_tried_less():
+  made = {'effort': -0.5, 'plans': [{'topology': 'v5e:2x2', 'compiled': True}]}
+  assert 'less of an effort (-0.5)' in ' '.join(plan_table.notes(made))
+  assert 'effort' not in ' '.join(plan_table.notes(made | {'effort': 0.0}))
 
 
 def test_recomputation_is_hardware_flops_only(config):

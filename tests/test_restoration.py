@@ -16,7 +16,7 @@ from skimage import data
 
 from sr3_jax import canvas, conditions, deep, hub, images, pictures, upscale
 from sr3_jax.pipeline import Upscaler
-from sr3_jax.sr3 import make_walk
+from sr3_jax.walks import make_walk
 
 pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
 

@@ -21,7 +21,8 @@ from sr3_jax import (
   restorer,
   sweep,
 )
-from sr3_jax.sr3 import SR3, make_walk
+from sr3_jax.sr3 import SR3
+from sr3_jax.walks import make_walk
 
 
 @pytest.fixture(scope='module')

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sr3_jax import diffusion, sweep_choice
-from sr3_jax.sr3 import make_walk
 from sr3_jax.sweep_choice import Row, plots, shortfall, verdicts
+from sr3_jax.walks import make_walk
 
 GAMMAS = diffusion.linear_gammas(2000)
 YARDSTICK = {'name': 'ddpm', 'num_steps': 1000, 'spacing': 'time', 'eta': 0.0}
