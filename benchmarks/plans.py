@@ -11,7 +11,7 @@
 
 Every combination compiles for minutes; results are kept in --cache, so that the command
 goes on where it was interrupted. Prints Markdown. --set=key=value changes every
-configuration, e.g. --set=model.remat=True.
+configuration, e.g. --set=model.remat=True, or --set=plan.effort=-1 for what fits.
 """
 
 import ast
@@ -64,6 +64,7 @@ def configuration(name: str) -> ConfigDict:
   """One of configs/, with what the flags change."""
   sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / 'configs'))
   config = importlib.import_module(name).get_config()
+  config.plan.update({'compile': not FLAGS.estimate, 'search_batch': False})
   for change in FLAGS.set:
     key, _, value = change.partition('=')
     *sections, last = key.split('.')
@@ -71,10 +72,6 @@ def configuration(name: str) -> ConfigDict:
     for part in sections:
       section = section[part]
     section[last] = ast.literal_eval(value)
-  with config.unlocked():
-    config.plan = ConfigDict(
-      {'price': 0.0, 'search_batch': False, 'compile': not FLAGS.estimate}
-    )
   return config
 
 
