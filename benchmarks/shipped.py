@@ -147,8 +147,10 @@ def restore(args: argparse.Namespace, folder: pathlib.Path, scale: int) -> list[
     methods.append('regression')
     enlarge(args.regression, 'regression')
   for steps in args.steps:
-    methods.append(f'sr3_{steps}')
-    enlarge(args.model, methods[-1], f'--steps={steps}')
+    preset, *flags = steps.split('+')
+    methods.append('_'.join(['sr3', preset, *flags]))
+    options = (f'--{flag}' for flag in flags)
+    enlarge(args.model, methods[-1], f'--steps={preset}', *options)
   return methods
 
 
@@ -268,7 +270,8 @@ def main() -> None:
   add('--regression', default='', metavar='MODEL', help='a regression baseline')
   add('--ridge', type=path, metavar='DIR', help='learn ridge regression from these')
   add('--sets', nargs='+', required=True, metavar='NAME=DIR', help='test images')
-  add('--steps', nargs='+', default=['fast', 'balanced', 'best'], help='of the model')
+  steps = 'of the model; best+consistency: with that option of sr3-upscale'
+  add('--steps', nargs='+', default=['fast', 'balanced', 'best'], help=steps)
   add('--border', type=int, default=0, help='pixels that PSNR and SSIM leave out')
   add('--patch', type=int, default=0, metavar='N', help='side of squares for FID, KID')
   add('--weights', default='', metavar='DIR', help='of networks, as sr3_jax.evaluate')

@@ -296,7 +296,7 @@ def _stage(
   """A stage with its settings; None is what the model's configuration says."""
   config, model = loaded.config, loaded.model
   settings = dict(config.sampler)
-  del settings['clip']
+  del settings['clip'], settings['consistency']
   own = settings.pop('guidance')
   guidance = float(own if guidance is None else guidance)
   if guidance != 1 and not model.label_dropout:

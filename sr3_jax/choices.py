@@ -36,7 +36,7 @@ def choose_walk(
     gammas = np.array([1.0, 0.5])
     return {'name': 'regression', 'num_steps': 1}, (gammas, samplers.ddpm(gammas))
   options = dict(loaded.config.sampler)
-  for name in ('clip', 'guidance'):  # not the walk's
+  for name in ('clip', 'consistency', 'guidance'):  # not the walk's
     del options[name]
   most = len(model.gammas) - 1
   if isinstance(steps, str):

@@ -94,6 +94,7 @@ def get_config() -> ConfigDict:
   c.sampler.eta = 0.0  # of 'ddim'
   c.sampler.temperature = 1.0  # of the noise: less gives less detail and less grain
   c.sampler.clip = True  # clip the estimate of the clean image to the image range
+  c.sampler.consistency = False  # make every estimate reduce to the condition
   c.sampler.guidance = 1.0  # how much the class counts; needs model.label_dropout
 
   c.train = ConfigDict()

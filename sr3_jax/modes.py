@@ -272,7 +272,8 @@ def _about(name: str, method: Restorer, config: ml_collections.ConfigDict) -> st
   if name == 'regression':
     return 'The same network as a one-step predictor of the mean.'
   s = config.sampler
-  return f'{s.name}, {method.num_steps} steps, levels spaced by {s.spacing}.'
+  kept = ', estimates consistent with the input' * method.model.consistency
+  return f'{s.name}, {method.num_steps} steps, levels spaced by {s.spacing}{kept}.'
 
 
 def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> None:

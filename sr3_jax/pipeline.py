@@ -72,7 +72,8 @@ class Upscaler:
     tile_pad: half of the overlap of tiles in input pixels; None chooses.
     seed: of all noise.
     consistency: correct the estimate at every step, and the result, such that the
-      output made small again is the input; of models that enlarge.
+      output made small again is the input; of models that enlarge. None does what the
+      model's configuration says (`sampler.consistency`).
     expand: what to add around images, of models that fill in what is missing: pixels,
       or '25%', for all sides, or four of them: top, right, bottom, left.
     blur: of what stages of a cascade are given, sigma in its pixels.
@@ -95,7 +96,7 @@ class Upscaler:
     tile: int | None = None,
     tile_pad: int | None = None,
     seed: int = 0,
-    consistency: bool = False,
+    consistency: bool | None = None,
     expand: int | str | Sequence[int | str] | None = None,
     blur: float = 0.0,
     noise: float = 0.0,
@@ -103,6 +104,8 @@ class Upscaler:
     batch: int | None = None,
     on_note: Callable[[str], None] = print,
   ):
+    if consistency is None:
+      consistency = loaded.model.consistency
     conditions.check_options(
       loaded,
       consistency=consistency,

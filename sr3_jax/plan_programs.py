@@ -181,7 +181,9 @@ def sampling(
   label = index if config.model.num_classes else None
   guided = config.model.num_classes and config.sampler.guidance != 1
   guidance = shape((), np.float32) if guided else None
+  observed = condition if model.consistency else None
   arguments = (params, x, carry, steps, limit, limit, index, number, label, guidance)
+  arguments += (observed,)
   _, advance, _ = restorer.programs(model, config.seed, tuple(chips))
   on_all = lambda leaf: shape((count, *leaf.shape), leaf.dtype)
   return advance.lower(*jax.tree.map(on_all, arguments))

@@ -121,6 +121,7 @@ class Restorer:
         number,
         label,
         self._guidance,
+        condition if self.model.consistency else None,
       )
       jax.block_until_ready(carry)
       on_steps(last - first)
@@ -140,7 +141,9 @@ def programs(
     x = model.upsample(condition)
     return x, model.begin(model.noise(keys(seed, index, sample[0]), x), x)
 
-  def advance(params, x, carry, steps, first, last, index, sample, label, guidance):
+  def advance(
+    params, x, carry, steps, first, last, index, sample, label, guidance, condition
+  ):
     # Deterministic walks draw noise, too, and multiply it by zero.
     noise = model.noise(keys(seed, index, sample[0]), x)
     if guidance is not None:
@@ -148,7 +151,7 @@ def programs(
 
     def one(i, carry):
       step = jax.tree.map(lambda s: jax.lax.dynamic_slice_in_dim(s, i, 1), steps)
-      return model.advance(params, noise, x, carry, step, label, guidance)
+      return model.advance(params, noise, x, carry, step, label, guidance, condition)
 
     return jax.lax.fori_loop(first, last, one, carry)
 

@@ -52,6 +52,7 @@ class SR3:
   label_dropout: float  # share of training examples without their class
   walk: tuple[np.ndarray, np.ndarray]  # levels and table of the default sampler
   clip: bool
+  consistency: bool  # of every estimate: made small again, it is the condition
 
   @classmethod
   def from_config(cls, config: ml_collections.ConfigDict) -> 'SR3':
@@ -63,7 +64,7 @@ class SR3:
     """
     d, m = config.diffusion, config.model
     sampler = dict(config.sampler)
-    clip = sampler.pop('clip')
+    clip, consistency = sampler.pop('clip'), sampler.pop('consistency')
     if sampler.pop('guidance') != 1 and not m.label_dropout:
       raise ValueError('sampler.guidance needs a model with model.label_dropout')
     task = degradations.make(config.task.name, config.task)
@@ -71,6 +72,11 @@ class SR3:
       raise ValueError('diffusion.residual needs a condition; generation has none')
     if task.colour and config.data.channels != 3:
       raise ValueError(f'the task {config.task.name!r} is for images of 3 channels')
+    if consistency and (task.scale == 1 or task.extras):
+      raise ValueError(
+        f'sampler.consistency: the task {config.task.name!r} has no small images '
+        'that outputs could be reduced to'
+      )
     make_gammas = pick('schedule', diffusion.SCHEDULES, d.schedule)
     if d.schedule == 'linear':
       make_gammas = partial(make_gammas, start=d.start, end=d.end)
@@ -99,6 +105,7 @@ class SR3:
       label_dropout=m.label_dropout if m.num_classes else 0.0,
       walk=make_walk(gammas, **sampler),
       clip=clip,
+      consistency=consistency and config.method == 'sr3',
     )
 
   def init(self, key: jax.Array, side: int | None = None) -> Any:
@@ -314,7 +321,7 @@ class SR3:
     carry = self.begin(source, x)
     steps = samplers.steps(gammas, table)
     source = source if samplers.is_stochastic(table) else None
-    carry = self.advance(params, source, x, carry, steps, label, guidance)
+    carry = self.advance(params, source, x, carry, steps, label, guidance, condition)
     return self.finish(x, carry)
 
   # `restore` in three parts, so that a long walk can show progress between stretches.
@@ -337,13 +344,26 @@ class SR3:
     steps: dict[str, Any],
     label: jax.Array | None = None,
     guidance: jax.Array | None = None,
+    condition: jax.Array | None = None,
   ) -> Any:
-    """Takes `steps` of the walk; regression needs one and ignores what they say."""
+    """Takes `steps` of the walk; regression needs one and ignores what they say.
+
+    With `consistency` every estimate is moved to the nearest one that reduces to the
+    condition, which such models need here.
+    """
     if self.method == 'regression':
       y0 = self.denoise(params, x, *carry, label)
       return y0, y0
 
-    denoise = lambda y, gamma: self.denoise(params, x, y, gamma, label, guidance)
+    def denoise(y, gamma):
+      estimate = self.denoise(params, x, y, gamma, label, guidance)
+      if not self.consistency:
+        return estimate
+      y0, *share = estimate if self.learned_variance else (estimate,)
+      image = degradations.nearest_consistent(self.decode(y0, x), condition)
+      y0 = self.encode(image, x)
+      return (y0, *share) if self.learned_variance else y0
+
     return samplers.advance(denoise, noise, carry, steps)
 
   def finish(self, x: jax.Array, carry: Any) -> jax.Array:

@@ -148,6 +148,7 @@ def _measured(
   return {part: config[part] for part in parts} | {
     'weights': weights,
     'clip': config['sampler']['clip'],
+    'consistency': config['sampler']['consistency'],
     'image_size': config['eval']['image_size'],
     'num_images': config['sweep']['num_images'],
     **{name: net.fingerprint for name, net in nets.items()},

@@ -135,8 +135,8 @@ def _add_enlarging(parser: Parser) -> None:
   )
   add(
     '--consistency',
-    action='store_true',
-    help='make outputs that, made small again, are the input',
+    action=argparse.BooleanOptionalAction,
+    help="make outputs that, made small again, are the input; default: the model's",
   )
   add(
     '--blur',

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import flax.linen as nn
@@ -75,7 +76,8 @@ def test_the_walk_is_that_of_the_model(pointwise, temperature):
   model = pointwise.model
   options = dict(pointwise.config.sampler) | {'name': 'ddpm', 'num_steps': 5}
   options |= {'temperature': temperature or 1.0}
-  del options['clip'], options['guidance']
+  for name in ('clip', 'consistency', 'guidance'):
+    del options[name]
   gammas, table = make_walk(model.gammas, **options)
 
   def noise(index):
@@ -235,6 +237,14 @@ def test_consistency(local):
       errors.append(tiles.resize(output, 20, 30) - image)
     assert 1e5 * np.mean((errors[1] / 2) ** 2) < 1 < 1e5 * np.mean((errors[0] / 2) ** 2)
     assert np.abs(errors[1].mean((0, 1))).max() < 0.1 / 127.5
+
+
+def test_consistency_as_the_model_has_it(pointwise):
+  consistent = dataclasses.replace(pointwise.model, consistency=True)
+  loaded = dataclasses.replace(pointwise, model=consistent)
+  of = lambda loaded, **o: Upscaler(loaded, steps=2, **o).settings()['consistency']
+  assert of(loaded) and not of(pointwise)
+  assert of(pointwise, consistency=True) and not of(loaded, consistency=False)
 
 
 def test_the_correction_acts_within_the_walk(pointwise, monkeypatch):

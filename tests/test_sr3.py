@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sr3_kit import Constant, Oracle, Watch, condition_of, keys, photos, tiny, to_float
 
-from sr3_jax import degradations, samplers
+from sr3_jax import degradations, samplers, tiles
 from sr3_jax.sr3 import SR3
 
 SAMPLERS = ('ddpm', 'ddpm_posterior', 'ddim', 'dpmpp_2m')
@@ -247,6 +247,60 @@ def test_clipping_acts_on_the_image():
     # y0 = 10 is an image of 2.5, or 3 over x = 0.5. Clipped to 1, y0 is 4 or 2.
     np.testing.assert_allclose(carries[True], 2.0 if residual else 4.0, rtol=1e-5)
     np.testing.assert_allclose(carries[False], 10.0, rtol=1e-5)
+
+
+def test_consistent_estimates_are_the_nearest_that_reduce_to_the_condition():
+  """Against least squares with Pillow's reduction, of a network that says 0.1."""
+  model = Constant.from_config(
+    tiny(diffusion__prediction='y0', sampler__consistency=True)
+  )
+  condition = 0.3 * condition_of(photos(1))
+  got = model.restore(0.1, jax.random.key(0), condition)[0]
+  identity = np.eye(256, dtype=np.float32).reshape(256, 16, 16, 1)
+  reduction = np.stack([tiles.resize(image, 4, 4).ravel() for image in identity], 1)
+  for channel in range(3):
+    missing = np.ravel(condition[0, ..., channel]) - reduction @ np.full(256, 0.1)
+    smallest = np.linalg.lstsq(reduction, missing, rcond=None)[0].reshape(16, 16)
+    np.testing.assert_allclose(got[..., channel], 0.1 + smallest, atol=1e-5)
+
+
+class Learned(SR3):
+  """As a network that gives the variance, too."""
+
+  def predict(self, *args):
+    prediction = super().predict(*args)
+    return jnp.concatenate([prediction, jnp.zeros_like(prediction)], axis=-1)
+
+
+@pytest.mark.parametrize('name', ['dpmpp_2m', 'ddpm_learned'])
+def test_consistent_outputs_reduce_to_the_input(name):
+  """By Pillow, of a network that is anyhow; and not without the correction."""
+  learned = name == 'ddpm_learned'
+  condition = 0.3 * condition_of(photos())
+  errors = []
+  for consistency in (True, False):
+    config = tiny(
+      diffusion__prediction='y0',
+      diffusion__residual=True,
+      diffusion__y0_scale=8.0,
+      diffusion__learned_variance=learned,
+      sampler__name=name,
+      sampler__consistency=consistency,
+    )
+    model = (Learned if learned else SR3).from_config(config)
+    params = jax.tree.map(lambda p: p + 0.1, model.init(jax.random.key(0)))
+    image = jax.jit(model.restore)(params, keys(4), condition)
+    low = np.stack([tiles.resize(np.asarray(i), 4, 4) for i in image])
+    errors.append(np.abs(low - condition).max())
+  assert errors[0] < 1e-5 and errors[1] > 1e-3
+
+
+def test_consistency_is_of_what_enlarges():
+  for task in ('jpeg', 'cascade', 'generation'):
+    with pytest.raises(ValueError, match=f'consistency: the task {task!r}'):
+      SR3.from_config(tiny(task__name=task, sampler__consistency=True))
+  baseline = SR3.from_config(tiny(method='regression', sampler__consistency=True))
+  assert not baseline.consistency
 
 
 def test_a_sampler_of_ones_own():

@@ -1,6 +1,11 @@
 """What was done to an image before it is restored: pure functions of arrays."""
 
-from sr3_jax.degradations.resizing import RESIZE, area, resize
+from sr3_jax.degradations.resizing import (
+  RESIZE,
+  area,
+  nearest_consistent,
+  resize,
+)
 from sr3_jax.degradations.tasks import (
   MIXTURE,
   TASKS,
@@ -21,6 +26,7 @@ __all__ = [
   'augment',
   'describe',
   'make',
+  'nearest_consistent',
   'resize',
   'super_resolution',
   'with_hole',

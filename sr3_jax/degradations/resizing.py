@@ -1,6 +1,9 @@
 """Resizing with anti-aliasing, as Pillow does it."""
 
 import jax
+import jax.numpy as jnp
+
+from sr3_jax import tiles
 
 # Our names of kernels -> jax.image's.
 RESIZE = {'bicubic': 'cubic', 'bilinear': 'linear', 'lanczos': 'lanczos3'}
@@ -12,6 +15,21 @@ def resize(
   """Resizing with anti-aliasing; equals Pillow's of that name on float images."""
   shape = (image.shape[0], height, width, image.shape[3])
   return jax.image.resize(image, shape, method=RESIZE[kernel], antialias=True)
+
+
+def nearest_consistent(image: jax.Array, small: jax.Array) -> jax.Array:
+  """The image nearest to `image` [B, H, W, C] whose bicubic reduction is `small`.
+
+  image + P (small - R image), for the reduction R and its pseudoinverse P, as DDNM
+  (arXiv:2212.00490) corrects estimates. Not clipped.
+  """
+  down_rows, up_rows = tiles.shrinking(image.shape[1], small.shape[1])
+  down_columns, up_columns = tiles.shrinking(image.shape[2], small.shape[2])
+  apply = lambda a, rows, columns: jnp.einsum(
+    'hH,bHWc,wW->bhwc', rows, a, columns, precision='highest'
+  )
+  missing = small - apply(image, down_rows, down_columns)
+  return image + apply(missing, up_rows, up_columns)
 
 
 def area(image: jax.Array, factor: int) -> jax.Array:
