@@ -11,8 +11,9 @@ True images are cropped to multiples of the model's scale and reduced by the bic
 kernel (as Pillow does, to 8 bits). Everything is then done by the commands that users
 have: sr3-upscale makes the outputs, sr3_jax.evaluate measures the files. FID and KID of
 a few photographs mean nothing, so with --patch they are of squares cut from them, side
-by side. Writes for every set, below WORKDIR/SET, images, a report and sheet.png; and
-WORKDIR/results.md with all tables. Given again, it goes on where it was.
+by side. --regression and --steps may have flags of sr3-upscale behind them, as in
+best+no-consistency. Writes for every set, below WORKDIR/SET, images, a report and
+sheet.png; and WORKDIR/results.md with all tables. Given again, it goes on where it was.
 """
 
 import argparse
@@ -135,22 +136,25 @@ def run(command, *arguments) -> None:
 def restore(args: argparse.Namespace, folder: pathlib.Path, scale: int) -> list[str]:
   """Makes the outputs of all methods; their names."""
   inputs = folder / 'inputs'
-  enlarge = lambda model, name, *options: run(
-    *(upscale.main, inputs, f'--model={model}', f'--output={folder / name}'),
-    *('--suffix=', '--ext=png', f'--seed={args.seed}', *options),
-  )
   methods = []
+
+  def enlarge(model, name, flags, *options):
+    methods.append('_'.join([name, *flags]))
+    run(
+      *(upscale.main, inputs, f'--model={model}', f'--output={folder / methods[-1]}'),
+      *('--suffix=', '--ext=png', f'--seed={args.seed}', *options),
+      *(f'--{flag}' for flag in flags),
+    )
+
   if args.ridge:
     methods.append('ridge')
     apply_ridge(args.ridge, inputs, folder / 'ridge', scale)
-  if args.regression:
-    methods.append('regression')
-    enlarge(args.regression, 'regression')
-  for steps in args.steps:
-    preset, *flags = steps.split('+')
-    methods.append('_'.join(['sr3', preset, *flags]))
-    options = (f'--{flag}' for flag in flags)
-    enlarge(args.model, methods[-1], f'--steps={preset}', *options)
+  for text in args.regression:
+    model, *flags = text.split('+')
+    enlarge(model, 'regression', flags)
+  for text in args.steps:
+    steps, *flags = text.split('+')
+    enlarge(args.model, f'sr3_{steps}', flags, f'--steps={steps}')
   return methods
 
 
@@ -267,11 +271,10 @@ def main() -> None:
   add, path = parser.add_argument, pathlib.Path
   add('--workdir', type=path, required=True, metavar='DIR')
   add('--model', required=True, help='as sr3-upscale takes it')
-  add('--regression', default='', metavar='MODEL', help='a regression baseline')
+  add('--regression', nargs='*', default=[], metavar='MODEL', help='baselines')
   add('--ridge', type=path, metavar='DIR', help='learn ridge regression from these')
   add('--sets', nargs='+', required=True, metavar='NAME=DIR', help='test images')
-  steps = 'of the model; best+consistency: with that option of sr3-upscale'
-  add('--steps', nargs='+', default=['fast', 'balanced', 'best'], help=steps)
+  add('--steps', nargs='+', default=['fast', 'balanced', 'best'], help='of the model')
   add('--border', type=int, default=0, help='pixels that PSNR and SSIM leave out')
   add('--patch', type=int, default=0, metavar='N', help='side of squares for FID, KID')
   add('--weights', default='', metavar='DIR', help='of networks, as sr3_jax.evaluate')

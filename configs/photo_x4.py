@@ -41,6 +41,7 @@ def get_config() -> ConfigDict:
   c.sampler.name = 'dpmpp_2m'
   c.sampler.num_steps = 12
   c.sampler.spacing = 'cosine'
+  c.sampler.consistency = True  # or regression is far ahead of it
 
   c.train.num_steps = 9000
   c.train.batch_size = 8

@@ -207,10 +207,20 @@ def _format(config, version: str, fingerprint: str, dtype: str) -> Iterator[str]
     f'- inputs: {_plain(config.task.name)}: {_inputs(config)}',
     f'- the network sees the input enlarged by a {config.model.upsampling} kernel',
     '- value range: RGB, sRGB, float32 in [-1, 1] inside; 8 bits map to it linearly',
+    *_kept(config),
     f'- weights: safetensors, {dtype}, fingerprint `{fingerprint}`',
     f'- written by sr3_jax {version}; `config.json` holds the whole configuration',
     '',
   )
+
+
+def _kept(config) -> Iterator[str]:
+  """That outputs agree with inputs, where they are made to."""
+  if config.sampler.consistency:
+    yield (
+      '- every estimate is moved to the nearest one that, made small again, is the '
+      'input (`sampler.consistency`)'
+    )
 
 
 def _inputs(config) -> str:

@@ -57,6 +57,15 @@ def test_the_card_says_how_errors_counted(loaded, tmp_path):
     assert words in card(folder)[1]
 
 
+def test_the_card_says_that_outputs_agree_with_inputs(loaded, tmp_path):
+  config = loaded.config.copy_and_resolve_references()
+  for consistency in (True, False):
+    config.sampler.consistency = consistency
+    folder = tmp_path / str(consistency)
+    model_writer.save(folder, loaded.params, config, step=3, source='a run')
+    assert ('made small again, is the input' in card(folder)[1]) == consistency
+
+
 def test_the_card_of_unmeasured_weights(loaded, tmp_path):
   model_writer.save(
     tmp_path / 'm', loaded.params, loaded.config, step=0, source='a`b|\n[c](d)'
