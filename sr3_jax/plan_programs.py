@@ -224,7 +224,7 @@ def compiled(
       configuration it is of, a machine, a version of the compiler and its effort.
     effort: of the compiler, from -1 to 0. Less is quicker: the same arithmetic,
       arguments and collectives, but fewer operations are fused, so that more bytes
-      are moved, and temporaries are some per cent larger.
+      are moved, and temporaries are up to an eighth smaller or larger.
   """
   path = (
     cache / f'plan-{_fingerprint(lowered, machine, effort)}.json' if cache else None

@@ -154,8 +154,8 @@ def notes(made: dict[str, Any]) -> list[str]:
   ]
   if made['effort'] and any(plan['compiled'] for plan in made['plans']):
     lines += [
-      f'The compiler made less of an effort ({made["effort"]:g}): memory is a little',
-      'too large, bytes and times too long; arithmetic and what is sent are right.',
+      f'The compiler made less of an effort ({made["effort"]:g}): bytes and times are',
+      'too long, memory may be a tenth off; arithmetic and what is sent are right.',
     ]
   guessed = [plan['topology'] for plan in made['plans'] if not plan['compiled']]
   if guessed:
