@@ -3,6 +3,7 @@
 import math
 import pathlib
 import re
+import runpy
 
 import jax
 import numpy as np
@@ -58,6 +59,19 @@ def test_they_are_small_and_say_what_they_are(name):
   assert re.search(r'\d\.\d hours of training', text)
   assert 'Not measured' not in text
   assert '/work' not in text + files['config.json'].read_text()
+
+
+@pytest.mark.parametrize(
+  'name, config',
+  [('face-x4', 'face_16_64'), ('face-x8', 'face_16_128'), ('photo-x4', 'photo_x4')],
+)
+def test_they_are_what_their_commands_make(name, config):
+  """The network, its task and whether it keeps to its input: as in configs/."""
+  wanted = runpy.run_path(str(ROOT / 'configs' / f'{config}.py'))['get_config']()
+  found = hub.load(name).config
+  for section in ('task', 'model', 'diffusion'):
+    assert found[section].to_dict() == wanted[section].to_dict()
+  assert found.sampler.consistency == wanted.sampler.consistency
 
 
 @pytest.mark.parametrize('name', NAMES)
