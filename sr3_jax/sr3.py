@@ -72,10 +72,11 @@ class SR3:
       raise ValueError('diffusion.residual needs a condition; generation has none')
     if task.colour and config.data.channels != 3:
       raise ValueError(f'the task {config.task.name!r} is for images of 3 channels')
-    if consistency and (task.scale == 1 or task.extras):
+    if consistency and (task.scale == 1 or task.extras or config.task.through):
       raise ValueError(
-        f'sampler.consistency: the task {config.task.name!r} has no small images '
-        'that outputs could be reduced to'
+        f'sampler.consistency: the task {config.task.name!r} '
+        + 'with task.through ' * bool(config.task.through)
+        + 'has no inputs that are its outputs made small'
       )
     make_gammas = pick('schedule', diffusion.SCHEDULES, d.schedule)
     if d.schedule == 'linear':

@@ -299,6 +299,8 @@ def test_consistency_is_of_what_enlarges():
   for task in ('jpeg', 'cascade', 'generation'):
     with pytest.raises(ValueError, match=f'consistency: the task {task!r}'):
       SR3.from_config(tiny(task__name=task, sampler__consistency=True))
+  with pytest.raises(ValueError, match='with task'):
+    SR3.from_config(tiny(task__through=2, sampler__consistency=True))
   baseline = SR3.from_config(tiny(method='regression', sampler__consistency=True))
   assert not baseline.consistency
 
