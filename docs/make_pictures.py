@@ -1,6 +1,7 @@
 """Makes the pictures of docs/upscale.md and prints the figures that stand beside them.
 
   python docs/make_pictures.py samples together consistency
+  python docs/make_pictures.py methods --regression=runs/photo_x4/regression
   python docs/make_pictures.py face --model=face-x4
   python docs/make_pictures.py face --model=face-x8
 
@@ -116,6 +117,22 @@ def consistency(loaded: hub.Loaded) -> None:
   save('consistency.jpg', rows, ['input', 'off', 'on', 'truth'], cell=288)
 
 
+def methods(loaded: hub.Loaded, regression: str = '') -> None:
+  """Kernel, regression if there is one, the presets and the truth, of whole crops."""
+  ways = {name: Upscaler(loaded, steps=name) for name in loaded.presets}
+  if regression:
+    ways = {'regression': Upscaler(hub.load(regression))} | ways
+  rows = []
+  for name, top, left in [('coffee', 20, 60), ('rocket', 30, 60), ('astronaut', 0, 40)]:
+    low = (slice(top, top + 64), slice(left, left + 64))
+    high = (slice(4 * top, 4 * top + 256), slice(4 * left, 4 * left + 256))
+    image = small(name, 4)[low]
+    made = [way.upscale(image) for way in ways.values()]
+    truth = images.to_float(getattr(data, name)()[high])
+    rows.append([made[0].bicubic, *(result.image for result in made), truth])
+  save('methods.jpg', rows, ['bicubic', *ways, 'truth'], cell=256)
+
+
 def face(loaded: hub.Loaded) -> None:
   """The astronaut Eileen Collins (NASA, public domain), from 16 pixels."""
   side = loaded.config.data.image_size
@@ -133,17 +150,20 @@ def main() -> None:
   )
   parser.add_argument('pictures', nargs='+', choices=PICTURES)
   parser.add_argument('--model', default='photo-x4', help='as sr3-upscale takes it')
+  parser.add_argument('--regression', default='', help='a run for `methods`')
   args = parser.parse_args()
   loaded = hub.load(args.model)
   print(f'sr3_jax {sr3_jax.__version__}, {loaded.name}, step {loaded.step}')
   for name in args.pictures:
-    PICTURES[name](loaded)
+    options = {'regression': args.regression} if name == 'methods' else {}
+    PICTURES[name](loaded, **options)
 
 
 PICTURES = {
   'samples': samples,
   'together': together,
   'consistency': consistency,
+  'methods': methods,
   'face': face,
 }
 
