@@ -29,7 +29,7 @@ from sr3_jax.messages import line
 from sr3_jax.restorer import OnSteps, Restorer, keys
 from sr3_jax.scoring import quantize
 from sr3_jax.sr3 import SR3
-from sr3_jax.walks import make_walk
+from sr3_jax.walks import make_walk, walk_options
 
 DRAWING = 'generation'  # the task of the first stage
 ENLARGING = (
@@ -295,10 +295,8 @@ def _stage(
 ) -> Stage:
   """A stage with its settings; None is what the model's configuration says."""
   config, model = loaded.config, loaded.model
-  settings = dict(config.sampler)
-  del settings['clip'], settings['consistency']
-  own = settings.pop('guidance')
-  guidance = float(own if guidance is None else guidance)
+  settings = walk_options(config.sampler)
+  guidance = float(config.sampler.guidance if guidance is None else guidance)
   if guidance != 1 and not model.label_dropout:
     raise CascadeError(
       f'{loaded.name}: guidance {guidance:g} needs a model trained with '

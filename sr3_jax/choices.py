@@ -8,7 +8,7 @@ from sr3_jax import canvas, samplers, tiles
 from sr3_jax.hub import Loaded
 from sr3_jax.layout import TILES
 from sr3_jax.sr3 import SR3
-from sr3_jax.walks import make_walk
+from sr3_jax.walks import make_walk, walk_options
 
 # Steps of 'balanced' at most and of 'best' at least, where --mode=sweep has not written
 # a model's own presets.
@@ -35,9 +35,7 @@ def choose_walk(
   if model.method == 'regression':  # one step, to its estimate
     gammas = np.array([1.0, 0.5])
     return {'name': 'regression', 'num_steps': 1}, (gammas, samplers.ddpm(gammas))
-  options = dict(loaded.config.sampler)
-  for name in ('clip', 'consistency', 'guidance'):  # not the walk's
-    del options[name]
+  options = walk_options(loaded.config.sampler)
   most = len(model.gammas) - 1
   if isinstance(steps, str):
     configured = options['num_steps']

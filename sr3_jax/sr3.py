@@ -20,7 +20,7 @@ import numpy as np
 
 from sr3_jax import degradations, diffusion, images, samplers
 from sr3_jax.networks import make_network, pick
-from sr3_jax.walks import make_walk
+from sr3_jax.walks import make_walk, walk_options
 
 Batch = dict[str, jax.Array]
 
@@ -62,17 +62,15 @@ class SR3:
       ValueError: an unknown name, answered with the known ones, or sizes that do not
         fit together.
     """
-    d, m = config.diffusion, config.model
-    sampler = dict(config.sampler)
-    clip, consistency = sampler.pop('clip'), sampler.pop('consistency')
-    if sampler.pop('guidance') != 1 and not m.label_dropout:
+    d, m, sampler = config.diffusion, config.model, config.sampler
+    if sampler.guidance != 1 and not m.label_dropout:
       raise ValueError('sampler.guidance needs a model with model.label_dropout')
     task = degradations.make(config.task.name, config.task)
     if d.residual and not task.conditional:
       raise ValueError('diffusion.residual needs a condition; generation has none')
     if task.colour and config.data.channels != 3:
       raise ValueError(f'the task {config.task.name!r} is for images of 3 channels')
-    if consistency and (task.scale == 1 or task.extras or config.task.through):
+    if sampler.consistency and (task.scale == 1 or task.extras or config.task.through):
       raise ValueError(
         f'sampler.consistency: the task {config.task.name!r} '
         + 'with task.through ' * bool(config.task.through)
@@ -84,7 +82,7 @@ class SR3:
     gammas = make_gammas(d.num_levels)
     if d.noise_weight < 0:  # infinite where there is no noise
       raise ValueError(f'diffusion.noise_weight={d.noise_weight} must not be negative')
-    if sampler['name'] == 'ddpm_learned' and not d.learned_variance:
+    if sampler.name == 'ddpm_learned' and not d.learned_variance:
       raise ValueError("the sampler 'ddpm_learned' needs diffusion.learned_variance")
     return cls(
       network=make_network(config, gammas),
@@ -104,9 +102,9 @@ class SR3:
       hole_loss=d.hole_loss,
       num_classes=m.num_classes,
       label_dropout=m.label_dropout if m.num_classes else 0.0,
-      walk=make_walk(gammas, **sampler),
-      clip=clip,
-      consistency=consistency and config.method == 'sr3',
+      walk=make_walk(gammas, **walk_options(sampler)),
+      clip=sampler.clip,
+      consistency=sampler.consistency and config.method == 'sr3',
     )
 
   def init(self, key: jax.Array, side: int | None = None) -> Any:

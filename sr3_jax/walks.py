@@ -1,9 +1,20 @@
 """A sampler setting, as configurations and presets write it, made into what is run."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from sr3_jax import diffusion, samplers
 from sr3_jax.networks import pick
+
+# Of `config.sampler`, what holds for every walk.
+_OF_THE_MODEL = ('clip', 'consistency', 'guidance')
+
+
+def walk_options(sampler: Mapping[str, Any]) -> dict[str, Any]:
+  """What `make_walk` takes of `config.sampler`."""
+  return {k: v for k, v in sampler.items() if k not in _OF_THE_MODEL}
 
 
 def make_walk(

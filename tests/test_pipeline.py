@@ -15,7 +15,7 @@ from sr3_jax import canvas, tiles
 from sr3_jax.pipeline import PipelineError, Upscaler
 from sr3_jax.runner import Runner
 from sr3_jax.unet import GroupNorm
-from sr3_jax.walks import make_walk
+from sr3_jax.walks import make_walk, walk_options
 
 
 class Normalised(nn.Module):
@@ -74,10 +74,8 @@ def test_the_walk_is_that_of_the_model(pointwise, temperature):
   )
   got = upscaler.upscale(image).image
   model = pointwise.model
-  options = dict(pointwise.config.sampler) | {'name': 'ddpm', 'num_steps': 5}
+  options = walk_options(pointwise.config.sampler) | {'name': 'ddpm', 'num_steps': 5}
   options |= {'temperature': temperature or 1.0}
-  for name in ('clip', 'consistency', 'guidance'):
-    del options[name]
   gammas, table = make_walk(model.gammas, **options)
 
   def noise(index):

@@ -16,7 +16,7 @@ from skimage import data
 
 from sr3_jax import canvas, conditions, deep, hub, images, pictures, upscale
 from sr3_jax.pipeline import Upscaler
-from sr3_jax.walks import make_walk
+from sr3_jax.walks import make_walk, walk_options
 
 pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
 
@@ -75,9 +75,7 @@ def test_the_walk_with_a_hole_is_that_of_the_model():
   image, mask = photo(64, 64), hole(64, 64)
   upscaler = Upscaler(loaded, steps=4, sampler='ddpm', seed=3)
   got = upscaler.upscale(image, mask=mask).image
-  options = dict(loaded.config.sampler) | {'name': 'ddpm', 'num_steps': 4}
-  for unused in ('clip', 'guidance', 'consistency'):  # none of the walk's
-    del options[unused]
+  options = walk_options(loaded.config.sampler) | {'name': 'ddpm', 'num_steps': 4}
   gammas, table = make_walk(loaded.model.gammas, **options)
   key = jax.random.key(3)
   for number in (0, 0, 0):  # image, sample, pass
