@@ -5,8 +5,8 @@ arXiv:2106.15282): half of the inputs are blurred, and all are noisy to some deg
 which the network is told. --mode=sweep of cascade_faces_1024.py chooses both levels.
 
 The network has 621M parameters. Weights, Adam and EMA are 9.3 GiB of float32; with a
-batch of 256 over 16 chips of 16 GiB, set
-parallel.strategy='fsdp' (docs/scaling.md).
+batch of 256 over 16 chips of 16 GiB, set parallel.strategy='fsdp'
+(docs/scaling.md).
 One million steps at batch 256 are 1.4e21 FLOP: about 40 days at 400 TFLOP/s sustained.
 
   python -m sr3_jax.main --config=configs/faces_64_256_cascade.py \

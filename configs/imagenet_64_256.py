@@ -1,8 +1,8 @@
 """SR3, natural images 64 -> 256: arXiv:2104.07636, tables 2, 3 and A.1.
 
 The network has 621M parameters here (the paper: 625M). Weights, Adam and EMA are
-9.3 GiB of float32; with a batch of 256 over 16 chips of 16 GiB, set
-parallel.strategy='fsdp' (docs/scaling.md).
+9.3 GiB of float32; with a batch of 256 over 16 chips of 16 GiB,
+set parallel.strategy='fsdp' (docs/scaling.md).
 
 Expected on the 50,000 validation images (paper; PSNR and SSIM by its own convention):
              FID    IS     PSNR   SSIM

@@ -9,8 +9,8 @@ range of its sigma is quoted from memory of CDM, which reports no gain from nois
   --config.task.augment_noise="(0.0, 0.5)"
 
 The network has 622M parameters. Weights, Adam and EMA are 9.3 GiB of float32; with a
-batch of 256 over 16 chips of 16 GiB, set
-parallel.strategy='fsdp' (docs/scaling.md).
+batch of 256 over 16 chips of 16 GiB, set parallel.strategy='fsdp'
+(docs/scaling.md).
 One million steps at batch 256 are 1.4e21 FLOP: about 40 days at 400 TFLOP/s sustained.
 
   python -m sr3_jax.main --config=configs/imagenet_64_256_cascade.py \

@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/upscale.md and prints the figures that stand beside them.
+"""Makes pictures of docs/ and prints the figures that stand beside them.
 
   python docs/make_pictures.py samples together consistency
   python docs/make_pictures.py methods --regression=runs/photo_x4/regression
