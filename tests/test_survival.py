@@ -6,14 +6,23 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import tiny
-from checkpoint_kit import assert_equal_trees, make_batches, make_state, save, steps_in
+from checkpoint_kit import (
+  assert_equal_trees,
+  make_batches,
+  make_state,
+  one_line,
+  save,
+  steps_in,
+)
 
 from sr3_jax import checkpoint, parallel, strategies
 from sr3_jax.sr3 import SR3
@@ -201,6 +210,43 @@ def test_the_next_step_may_take_the_buffers_of_what_is_saved(tmp_path):
     _, state = checkpoint.restore(manager, make_state(0), batches)
   batches.close()
   assert_equal_trees(state, make_state(1))
+
+
+def test_training_does_not_stand_still_while_a_save_begins(tmp_path, monkeypatch):
+  begin, saved = threading.Event(), ocp.CheckpointManager.save
+
+  def slow(*args, **options):
+    assert begin.wait(60)
+    return saved(*args, **options)
+
+  monkeypatch.setattr(ocp.CheckpointManager, 'save', slow)
+  batches = make_batches()
+  with checkpoint.open_manager(tmp_path, keep=3) as manager:
+    checkpoint.save(manager, 1, make_state(1), batches)
+    assert manager.all_steps() == []
+    begin.set()
+    manager.wait_until_finished()
+    assert manager.all_steps() == [1]
+    checkpoint.save(manager, 2, make_state(2), batches)
+  batches.close()
+  assert steps_in(tmp_path) == [1, 2]
+
+
+def test_what_a_save_met_in_the_background_is_told_by_the_next(tmp_path, monkeypatch):
+  def broken(*args, **options):
+    raise OSError(28, 'No space left on device')
+
+  batches = make_batches()
+  with checkpoint.open_manager(tmp_path, keep=3) as manager:
+    checkpoint.save(manager, 1, make_state(1), batches)
+    manager.wait_until_finished()
+    monkeypatch.setattr(ocp.CheckpointManager, 'save', broken)
+    checkpoint.save(manager, 2, make_state(2), batches)
+    with pytest.raises(checkpoint.CheckpointError, match='that of step 1 is good') as e:
+      checkpoint.save(manager, 3, make_state(3), batches)
+    assert 'No space left' in one_line(e)
+  batches.close()
+  assert steps_in(tmp_path) == [1]
 
 
 def test_what_is_kept(tmp_path):
