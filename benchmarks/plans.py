@@ -5,8 +5,9 @@
     --slices=v5e:4x4,v5e:8x8 --strategies=fsdp
   JAX_PLATFORMS=cpu python benchmarks/plans.py --cache=plans \\
     --weak=v5e:2x2,v5e:4x4,v5e:8x8,v5e:16x16 --strategies=fsdp
-  JAX_PLATFORMS=cpu python benchmarks/plans.py \
+  JAX_PLATFORMS=cpu python benchmarks/plans.py \\
     --state=v5e:1x1,v5e:2x2,v5e:4x4,v5e:8x8,v5e:16x16
+  JAX_PLATFORMS=cpu python benchmarks/plans.py --cache=plans --samplers
   JAX_PLATFORMS=cpu python benchmarks/plans.py --estimate
 
 Every combination compiles for minutes; results are kept in --cache, so that the command
@@ -48,6 +49,7 @@ flags.DEFINE_list(
 flags.DEFINE_list(
   'state', [], 'Only what the state takes on a chip of each of these slices, instead.'
 )
+flags.DEFINE_bool('samplers', False, 'Compile the samplers instead of the training.')
 flags.DEFINE_integer('share', 4, 'Images on each chip of --weak.')
 flags.DEFINE_multi_string('set', [], 'key=value of every configuration.')
 flags.DEFINE_bool(
@@ -57,6 +59,12 @@ flags.DEFINE_string('cache', 'plans', 'Folder of results.')
 HEAD = (
   '| network | slice | strategy | GiB a chip | fits | step | MFU | images/s | days '
   '| chip-hours |\n|---|---|---|---|---|---|---|---|---|---|'
+)
+
+
+SAMPLER_HEAD = (
+  '| network | slice | images | steps | GiB a chip | fits | step | images/s |\n'
+  '|---|---|---|---|---|---|---|---|'
 )
 
 
@@ -92,6 +100,17 @@ def cells(name: str, made: dict[str, Any]) -> str:
   return f'| {" | ".join(row)} |'
 
 
+def sampler_cells(name: str, made: dict[str, Any]) -> str:
+  """One row of the table of samplers."""
+  memory, time = made['memory'], made.get('seconds_per_step')
+  row = [name, made['topology'], str(made['images']), str(made['steps'])]
+  row += [f'{memory / 2**30:.1f}', 'yes' if made['fits'] else 'no']
+  row += (
+    [f'{time * 1e3:.1f} ms', f'{made["images_per_second"]:.3g}'] if time else ['-', '-']
+  )
+  return f'| {" | ".join(row)} |'
+
+
 def main(argv: list[str]) -> None:
   del argv
   logging.set_verbosity(logging.INFO)
@@ -101,7 +120,14 @@ def main(argv: list[str]) -> None:
     return
   for name in FLAGS.networks:
     config = configuration(name)
-    model, per_image = SR3.from_config(config), plan_programs.model_flops(config)
+    model = SR3.from_config(config)
+    if FLAGS.samplers:
+      print(SAMPLER_HEAD, flush=True)
+      for topology in FLAGS.slices:
+        made = plan.plan_sampler(config, model, machines.parse(topology), cache)
+        print(sampler_cells(name, made), flush=True)
+      continue
+    per_image = plan_programs.model_flops(config)
     one = lambda at, topology, strategy, name=name, model=model, flops=per_image: (
       attempt(at, model, name, topology, strategy, flops, cache)
     )
