@@ -1,28 +1,50 @@
-"""Evaluation by two real processes on loopback against one."""
+"""Evaluation and cascades by two real processes on loopback against one."""
 
 import json
 import os
+import pathlib
 import shutil
 import socket
 import subprocess
 import sys
 
+import cascade_kit
 import pytest
 import tiny
 
-# Two devices each; the program is that of --mode=eval.
-PROGRAM = """
+from sr3_jax import images
+
+START = """
 import sys
 import jax
-rank, count, port, workdir = sys.argv[1:]
+rank, count, port, folder, workdir = sys.argv[1:]
 if int(count) > 1:
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   jax.distributed.initialize(f'localhost:{port}', int(count), int(rank))
+"""
+# The program of --mode=eval.
+EVALUATE = """
 import tiny
 from sr3_jax import modes
 config = tiny.get_config()
 config.eval.num_seeds = 2
 modes.evaluate_run(config, workdir)
+"""
+# Those of --mode=sample, eval and sweep of a cascade; neither 9 images nor 7 fill
+# batches.
+CASCADE = """
+import cascade_kit
+from etils import epath
+from sr3_jax import cascade_run, sr3
+sr3.make_network = cascade_kit.make_network
+stages = [f'{folder}/{name}' for name in ('draw', 'up')]
+config = cascade_kit.cascade_config(*stages, **{'cascade.images_per_class': 3})
+cascade_kit.with_data(config, f'{folder}/data.npz')
+config.eval.final_images, config.eval.batch_size = 7, 4
+config.sweep.num_images = 7
+config.cascade.search_noise = (0.0, 0.4)
+for mode in ('sample', 'eval', 'sweep'):
+  cascade_run.run(config, epath.Path(workdir), mode)
 """
 
 
@@ -32,15 +54,18 @@ def free_port() -> int:
     return listener.getsockname()[1]
 
 
-def evaluate(workdir, count: int) -> dict:
+def run(program: str, count: int, folder: pathlib.Path, workdir: pathlib.Path) -> None:
+  """Runs a program in so many processes with two devices each."""
   environment = tiny.with_devices(2) | {
     'PYTHONPATH': os.pathsep.join(['tests', os.environ.get('PYTHONPATH', '')]),
   }
   port = str(free_port())
   started = [
     subprocess.Popen(
-      [sys.executable, '-c', PROGRAM, str(rank), str(count), port, str(workdir)],
+      [sys.executable, '-c', START + program, str(rank), str(count), port]
+      + [str(folder), str(workdir)],
       env=environment,
+      stdout=subprocess.DEVNULL,
       stderr=subprocess.PIPE,
       text=True,
     )
@@ -49,7 +74,10 @@ def evaluate(workdir, count: int) -> dict:
   for process in started:
     _, errors = process.communicate(timeout=400)
     assert process.returncode == 0, errors[-2000:]
-  return json.loads((workdir / 'report' / 'report.json').read_text())
+
+
+def read(path: pathlib.Path):
+  return json.loads(path.read_text())
 
 
 @pytest.mark.slow
@@ -58,7 +86,8 @@ def test_two_processes_measure_what_one_does(trained, tmp_path):
   for count in (1, 2):
     workdir = tmp_path / str(count)
     shutil.copytree(trained.workdir / 'checkpoints', workdir / 'checkpoints')
-    reports.append(evaluate(workdir, count))
+    run(EVALUATE, count, tmp_path, workdir)
+    reports.append(read(workdir / 'report' / 'report.json'))
   one, two = reports
   assert one['images'] == two['images'] == 13
   assert one['protocol']['image list'] == two['protocol']['image list']
@@ -72,3 +101,30 @@ def test_two_processes_measure_what_one_does(trained, tmp_path):
   assert len(one['table']['sr3']['psnr']['seeds']) == 2
   files = lambda folder: sorted(p.name for p in (folder / 'pictures').iterdir())
   assert files(tmp_path / '1' / 'report') == files(tmp_path / '2' / 'report')
+
+
+def test_two_processes_draw_and_measure_a_cascade_as_one_does(tmp_path):
+  with cascade_kit.stages(tmp_path):
+    pass
+  one, two = tmp_path / '1', tmp_path / '2'
+  run(CASCADE, 1, tmp_path, one)
+  run(CASCADE, 2, tmp_path, two)
+  pictures = sorted(path.relative_to(one) for path in one.rglob('*.png'))
+  assert pictures == sorted(path.relative_to(two) for path in two.rglob('*.png'))
+  drawn = [path for path in pictures if path.stem.isdigit()]
+  assert len(drawn) == 2 * 9  # of both stages
+  for path in drawn:
+    # The same programs on the same noise: but for rounding, the same image.
+    difference = images.read(one / path).astype(int) - images.read(two / path)
+    assert abs(difference).max() <= 1, path
+  assert read(two / 'results.json') == agrees(read(one / 'results.json'))
+  assert read(two / 'search.json')['rows'] == agrees(read(one / 'search.json')['rows'])
+
+
+def agrees(tree):
+  """A JSON value, equal to others whose numbers are nearly the same."""
+  if isinstance(tree, dict):
+    return {key: agrees(value) for key, value in tree.items()}
+  if isinstance(tree, list):
+    return [agrees(value) for value in tree]
+  return pytest.approx(tree, rel=1e-4) if isinstance(tree, float) else tree
