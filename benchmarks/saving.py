@@ -2,14 +2,19 @@
 
   python benchmarks/saving.py --config=configs/quickstart.py
   python benchmarks/saving.py --config=configs/quickstart.py --config.model.channels=128
+  python benchmarks/saving.py --config=configs/quickstart.py --processes=2
 
 Trains for real, in a temporary folder, with a save every few steps. Prints the median
 step without a save, how long the loop stands in a save, and what a save costs in all,
-as the steps after it run while it is being written.
+as the steps after it run while it is being written. Several processes are of this
+machine, on loopback; what is printed is of the first.
 """
 
 import pathlib
+import socket
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 
@@ -25,6 +30,8 @@ config_flags.DEFINE_config_file('config', None, 'Experiment.', lock_config=True)
 flags.DEFINE_integer('saves', 12, 'How many; the first does not count: it compiles.')
 flags.DEFINE_integer('every', 6, 'Steps between two of them.')
 flags.DEFINE_string('cache', '', 'Folder of compiled programs.')
+flags.DEFINE_integer('processes', 1, 'How many train together.')
+flags.DEFINE_string('one_of', '', 'Set for each of several: RANK,PORT,FOLDER.')
 flags.mark_flag_as_required('config')
 
 
@@ -48,17 +55,17 @@ def times(config, workdir) -> tuple[dict[int, float], list[float]]:
   return moments, saves
 
 
-def main(_: list[str]) -> None:
-  process_log.setup()
-  parallel.keep_programs(FLAGS.cache)
-  config, every = FLAGS.config, FLAGS.every
+def measure(config, workdir: epath.Path) -> None:
+  """Trains, and prints what it finds."""
+  every = FLAGS.every
   config.train.num_steps = every * FLAGS.saves
   config.checkpoint.every_steps = config.train.log_every = every
   config.eval.every_steps = 0
-  with tempfile.TemporaryDirectory() as folder:
-    moments, held = times(config, epath.Path(folder))
-    newest = pathlib.Path(folder) / 'checkpoints' / str(config.train.num_steps)
-    size = sum(p.stat().st_size for p in newest.rglob('*') if p.is_file())
+  moments, held = times(config, workdir)
+  if jax.process_index():
+    return
+  newest = pathlib.Path(workdir) / 'checkpoints' / str(config.train.num_steps)
+  size = sum(p.stat().st_size for p in newest.rglob('*') if p.is_file())
   # The save of step s lies between the moments of s and s + 1; by the second half of
   # the way to the next one it is written, mostly.
   saves = range(2 * every, config.train.num_steps, every)
@@ -72,6 +79,29 @@ def main(_: list[str]) -> None:
     f'{len(held) - 1} saves hold the loop up for {_steps(held[1:], step)}\n'
     f'and cost {_steps(whole, step)} in all'
   )
+
+
+def main(arguments: list[str]) -> None:
+  del arguments
+  with tempfile.TemporaryDirectory() as folder:
+    if FLAGS.processes > 1 and not FLAGS.one_of:
+      with socket.socket() as listener:
+        listener.bind(('localhost', 0))
+        port = listener.getsockname()[1]
+      started = [
+        subprocess.Popen(
+          [sys.executable, *sys.argv, f'--one_of={rank},{port},{folder}']
+        )
+        for rank in range(FLAGS.processes)
+      ]
+      sys.exit(max(process.wait() for process in started))
+    if FLAGS.one_of:
+      rank, port, folder = FLAGS.one_of.split(',', 2)
+      jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+      jax.distributed.initialize(f'localhost:{port}', FLAGS.processes, int(rank))
+    process_log.setup()
+    parallel.keep_programs(FLAGS.cache)
+    measure(FLAGS.config, epath.Path(folder) / 'run')
 
 
 def _steps(seconds: list[float], step: float) -> str:

@@ -10,7 +10,6 @@ complete. One that is damaged nevertheless is moved to WORKDIR/damaged, and the 
 before it is taken.
 """
 
-import concurrent.futures
 import contextlib
 import functools
 import json
@@ -51,31 +50,44 @@ class Manager(ocp.CheckpointManager):
   more than a step of a small network.
   """
 
-  def __init__(self, *args: Any, **options: Any):
-    super().__init__(*args, **options)
-    self._beginner = concurrent.futures.ThreadPoolExecutor(1)
-    self._begun: concurrent.futures.Future | None = None
-    self._background: int | None = None  # the thread
+  def __init__(self, directory: epath.Path, options: ocp.CheckpointManagerOptions):
+    # All processes, by their numbers: they then meet at the coordinator and not in a
+    # collective, which in the background would get among those of the training.
+    options.multiprocessing_options = ocp.options.MultiprocessingOptions(
+      active_processes=set(range(jax.process_count()))
+    )
+    super().__init__(directory, options=options)
+    self._begun: threading.Thread | None = None
+    self._error: BaseException | None = None
 
   def begin_save(self, step: int, **options: Any) -> None:
     """`save` of arrays that nobody changes; raises what the one before it met."""
     self.wait_until_finished()
-    if jax.process_count() > 1:
-      # Processes meet while saving, and have to come to each meeting in one order.
-      self.save(step, **options)
-    else:
-      self._begun = self._beginner.submit(self._save_here, step, **options)
+    # A daemon: a process that ends because another died does not wait for it.
+    self._begun = threading.Thread(
+      target=self._save_here, args=(step,), kwargs=options, daemon=True
+    )
+    self._begun.start()
 
   def _save_here(self, step: int, **options: Any) -> None:
-    self._background = threading.get_ident()
-    self.save(step, **options)
+    try:
+      self.save(step, **options)
+    except BaseException as error:
+      self._error = error
 
   def wait_until_finished(self) -> None:
     # `save` calls this, too, and would wait for itself.
-    if self._begun and threading.get_ident() != self._background:
-      begun, self._begun = self._begun, None
-      begun.result()
+    if self._begun and threading.current_thread() is not self._begun:
+      self._begun.join()
+      self._begun, error, self._error = None, self._error, None
+      if error:
+        raise error
     super().wait_until_finished()
+
+  def reached_preemption(self, step: int) -> bool:
+    """Asked at every save; `preemption.notices` asks JAX, at the step of the loop."""
+    del step
+    return False
 
 
 def folder(workdir: epath.PathLike) -> epath.Path:
@@ -115,11 +127,15 @@ def open_manager(
     metric = lambda metrics: metrics.get(best, worst)  # of those without any, too
     kept.append(policies.BestN(get_metric_fn=metric, reverse=lower_is_better, n=1))
     options = {'best_fn': metric, 'best_mode': 'min' if lower_is_better else 'max'}
+  path = folder(workdir)
+  if jax.process_index() == 0:
+    path.mkdir(parents=True, exist_ok=True)
+  parallel.barrier('folder of checkpoints')
   manager = Manager(
-    folder(workdir),
-    options=ocp.CheckpointManagerOptions(
+    path,
+    ocp.CheckpointManagerOptions(
       preservation_policy=policies.AnyPreservationPolicy(kept),
-      create=True,
+      create=False,
       enable_async_checkpointing=True,
       cleanup_tmp_directories=True,  # of runs that were killed while saving
       **options,
@@ -161,15 +177,7 @@ def save(
     if leaf.is_fully_addressable:
       leaf.copy_to_host_async()
 
-  def written(leaf):
-    # What a process has whole: of NumPy, Orbax takes half the time, and writes what
-    # process 0 gives. Parts are written by those who have them.
-    if not leaf.is_fully_addressable:
-      return leaf
-    host = np.array(leaf)  # a copy: on CPUs too, where the next step takes the array
-    return host[0] if stacked else host
-
-  state = jax.tree.map(written, state)
+  state = jax.tree.map(functools.partial(_copy, stacked=stacked), state)
   parts = {name: ocp.args.StandardSave(state[name]) for name in PARTS}
   args = ocp.args.Composite(
     **parts,
@@ -178,6 +186,20 @@ def save(
   )
   with _written(manager):
     manager.begin_save(step, args=args, metrics=metrics or {})
+
+
+def _copy(leaf: jax.Array, stacked: bool) -> Any:
+  """What is written of an array, in memory that the next step does not take over."""
+  if not leaf.is_fully_addressable:  # every process writes its parts
+    return jax.device_put(leaf, leaf.sharding.with_memory_kind('pinned_host'))
+  # What a process has whole: Orbax takes half the time for NumPy's arrays, and writes
+  # those of process 0.
+  shape = leaf.shape[1:] if stacked else leaf.shape
+  if jax.process_index():
+    return np.zeros(shape, leaf.dtype)
+  # Only on CPUs the host's array is the device's.
+  host = np.array(leaf) if jax.default_backend() == 'cpu' else np.asarray(leaf)
+  return host.reshape(shape)
 
 
 def restore(

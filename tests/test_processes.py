@@ -59,11 +59,11 @@ def run(program: str, count: int, folder: pathlib.Path, workdir: pathlib.Path) -
   environment = tiny.with_devices(2) | {
     'PYTHONPATH': os.pathsep.join(['tests', os.environ.get('PYTHONPATH', '')]),
   }
-  port = str(free_port())
+  command = [sys.executable, '-c', START + program]
+  rest = [str(count), str(free_port()), str(folder), str(workdir)]
   started = [
     subprocess.Popen(
-      [sys.executable, '-c', START + program, str(rank), str(count), port]
-      + [str(folder), str(workdir)],
+      [*command, str(rank), *rest],
       env=environment,
       stdout=subprocess.DEVNULL,
       stderr=subprocess.PIPE,
