@@ -182,6 +182,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
         step += 1
         progress.update(step, loss=strategy.metrics(window[-2:][0]['loss']))
         watch.step(step)
+        checkpoint.check(manager)
 
         leaving = asked_to_go(step)
         saving_due = step % config.checkpoint.every_steps == 0 or step == c.num_steps

@@ -179,6 +179,23 @@ def test_an_error_of_one_process_ends_all_of_them(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('strategy', ['pmap', 'fsdp'])
+def test_a_save_that_fails_ends_all_processes(tmp_path, strategy):
+  """At once, and not when the next one is due or the others are tired of waiting."""
+  run = tmp_path / 'run'
+  processes = start(run, 2, ENDLESS, f'--config.parallel.strategy={strategy}')
+  wait_for(lambda: 5 in saved(run), processes)
+  (run / 'checkpoints').rename(tmp_path / 'kept')
+  (run / 'checkpoints').touch()
+  said = ends(processes, 3 * TIMEOUT)
+  assert processes[0].returncode == 1
+  assert processes[1].returncode not in (0, None)
+  line = next(x for x in said[0].splitlines() if x.startswith('error: '))
+  assert 'a checkpoint could not be written; that of step' in line
+  assert 'Traceback' not in said[0]
+
+
+@pytest.mark.slow
 def test_a_frozen_process_is_given_up(tmp_path):
   """Its sockets stay open: only its silence tells."""
   processes = start(tmp_path, 2, ENDLESS, '--config.parallel.strategy=fsdp')

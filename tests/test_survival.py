@@ -232,7 +232,19 @@ def test_training_does_not_stand_still_while_a_save_begins(tmp_path, monkeypatch
   assert steps_in(tmp_path) == [1, 2]
 
 
-def test_what_a_save_met_in_the_background_is_told_by_the_next(tmp_path, monkeypatch):
+def save_again(manager, batches):
+  checkpoint.save(manager, 3, make_state(3), batches)
+
+
+def check_until_it_raises(manager, batches):
+  del batches
+  deadline = time.monotonic() + 60
+  while time.monotonic() < deadline:
+    checkpoint.check(manager)
+
+
+@pytest.mark.parametrize('call', [save_again, check_until_it_raises])
+def test_what_a_save_met_in_the_background_is_told(tmp_path, monkeypatch, call):
   def broken(*args, **options):
     raise OSError(28, 'No space left on device')
 
@@ -241,9 +253,10 @@ def test_what_a_save_met_in_the_background_is_told_by_the_next(tmp_path, monkeyp
     checkpoint.save(manager, 1, make_state(1), batches)
     manager.wait_until_finished()
     monkeypatch.setattr(ocp.CheckpointManager, 'save', broken)
+    checkpoint.check(manager)
     checkpoint.save(manager, 2, make_state(2), batches)
     with pytest.raises(checkpoint.CheckpointError, match='that of step 1 is good') as e:
-      checkpoint.save(manager, 3, make_state(3), batches)
+      call(manager, batches)
     assert 'No space left' in one_line(e)
   batches.close()
   assert steps_in(tmp_path) == [1]
