@@ -112,8 +112,10 @@ class Stage:
   def fail_at(self, number: int) -> None:
     (self.fake / 'fail_at').write_text(str(number))
 
-  def interrupt_at(self, number: int) -> None:
+  def interrupt_at(self, number: int, name: str) -> None:
+    """Sends the launcher a signal, such as 'INT', in its call of this number."""
     (self.fake / 'interrupt_at').write_text(str(number))
+    (self.fake / 'interrupt_with').write_text(name)
 
   def lasting(self, worker: int = 0) -> None:
     """The next run on this worker goes on until it is stopped."""

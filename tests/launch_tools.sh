@@ -6,6 +6,7 @@
 #   state/KEY      what there is; a describe prints it
 #   next/KEY       answers to give first, one a line; !WORDS is a failure
 #   fail_at        the number of the call that is to fail
+#   interrupt_at   that of the call in which the launcher gets the signal interrupt_with
 # Workers are the folders $FAKE/w0, w1, ...: commands sent there run, for real.
 set -u
 tool=${0##*/}
@@ -96,13 +97,19 @@ option() { # option NAME ARGUMENTS...: the value of --NAME=
   for word; do [[ $word != "--$name="* ]] || printf '%s' "${word#--"$name"=}"; done
 }
 
+workers() { # workers ARGUMENTS...: the numbers of those that --worker= names
+  local which
+  which=$(option worker "$@")
+  if [[ $which == all ]]; then seq 0 $((${WORKERS:-1} - 1)); else echo "${which:-0}"; fi
+}
+
 [[ $tool == hostname ]] && { echo "w${WORKER:-none}"; exit; }
 record "$@"
 if [[ -z ${WORKER:-} && $tool != python ]]; then
   mapfile -t calls <"$FAKE/calls.jsonl"
   [[ ! -e $FAKE/fail_at || $(<"$FAKE/fail_at") != "${#calls[@]}" ]] || fail 'made to fail'
   if [[ -e $FAKE/interrupt_at && $(<"$FAKE/interrupt_at") == "${#calls[@]}" ]]; then
-    kill -INT $PPID
+    kill "-$(<"$FAKE/interrupt_with")" $PPID
     exit 130
   fi
 fi
@@ -126,17 +133,21 @@ case "$tool $*" in
     make request ACTIVE
     rm -rf "$FAKE"/w*/ # other machines
     ;;
-  'gcloud compute tpus queued-resources delete'*) remove request ;;
+  'gcloud compute tpus queued-resources delete'*)
+    [[ ! -e $FAKE/state/request || " $* " == *' --force '* ]] ||
+      fail 'FAILED_PRECONDITION: it holds a node'
+    remove request
+    ;;
   'gcloud compute tpus tpu-vm scp'*)
     answer scp '' >/dev/null
-    for ((i = 0; i < ${WORKERS:-1}; i++)); do
+    for i in $(workers "$@"); do
       mkdir -p "$FAKE/w$i"
       cp "$5" "$FAKE/w$i/${6#*:}"
     done
     ;;
   'gcloud compute tpus tpu-vm ssh'*)
     answer ssh '' >/dev/null || exit 1
-    for ((i = 0; i < ${WORKERS:-1}; i++)); do
+    for i in $(workers "$@"); do
       on_worker "$i" "$(option command "$@")"
     done
     ;;

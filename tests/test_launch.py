@@ -237,13 +237,29 @@ def test_the_plan_can_be_left_out(stage):
   assert 'plan: skipped' in run.out
 
 
-def test_an_interrupt_says_what_is_left(stage):
+def test_what_is_asked_for_at_the_end_is_done(stage):
+  run = stage.run('tpu_slice', 'all')
+  assert run.made('--quiet', 'queued-resources delete') and run.made('quotas info')
+  assert 'delete it' not in run.out
+  (copied,) = run.made('storage rsync', 'gs://bucket/run ')
+  assert any('checkpoints' in word for word in copied)
+  options = ('--keep', '--with-checkpoints', '--no-quota')
+  run = stage.run('tpu_slice', 'all', *options)
+  assert run.code == 0, run.error
+  assert not run.made('queued-resources delete') and not run.made('quotas info')
+  assert stage.state('request') == 'ACTIVE' and 'delete it: launch/' in run.out
+  (copied,) = run.made('storage rsync', 'gs://bucket/run ')
+  assert '--exclude=xla-cache/.*,source/.*' in copied
+
+
+@pytest.mark.parametrize(('name', 'code'), [('INT', 130), ('TERM', 143)])
+def test_an_interrupt_says_what_is_left(stage, name, code):
   calls = stage.run('tpu_slice', 'all', '--dry-run').shown
   calls = [x for x in calls if x[0] not in LOCAL]
   number = next(i for i, x in enumerate(calls, 1) if 'create' in x)
-  stage.interrupt_at(number)
+  stage.interrupt_at(number, name)
   run = stage.run('tpu_slice', 'all')
-  assert run.code == 130 and 'interrupted' in run.out
+  assert run.code == code and ('interrupted' in run.out) == (name == 'INT')
   assert 'left: queued resource sr3 (v5litepod-16) in us-west4-a' in run.out
   assert (
     'delete it: launch/tpu_slice.sh delete --project=my-project --zone=us-west4-a'

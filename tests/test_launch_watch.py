@@ -38,6 +38,14 @@ def test_what_is_preempted_is_made_again_and_goes_on(stage):
   assert '--multihost' in started(stage)[0] and 'gs://bucket/run' in started(stage)[0]
 
 
+@pytest.mark.parametrize('state', ['FAILED', 'SUSPENDED'])
+def test_a_request_that_came_to_nothing_is_made_anew(stage, state):
+  (stage.fake / 'state' / 'request').write_text(state)
+  run = stage.run('tpu_slice', 'create')
+  assert run.code == 0 and stage.state('request') == 'ACTIVE', run.error
+  assert f'sr3 is {state}: asking anew' in run.out
+
+
 _STEPS = (
   'queued-resources delete',
   'queued-resources create',
@@ -194,6 +202,14 @@ def test_a_job_of_one_host_has_no_topology_flag_and_no_processes(stage):
   assert '--machine-type=ct6e-standard-8t --num-nodes=1' in text
   assert '--tpu-topology' not in text and '--multihost' not in text
   assert 'parallelism: 1' in text and 'google.com/tpu: 8' in text
+
+
+def test_a_failed_job_of_gke_can_be_run_again(stage):
+  """Kubernetes keeps it, and would take an application of the same for no change."""
+  ready(stage, 'gke')
+  (stage.fake / 'state' / 'job').write_text('job 3 Failed')
+  run = stage.run('gke', 'run')
+  assert run.code == 0 and stage.state('job') == 'job 0 Completed'
 
 
 def test_a_failed_job_of_gke_is_told_and_a_cluster_of_others_is_left(stage):
