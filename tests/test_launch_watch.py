@@ -235,10 +235,14 @@ def test_a_job_of_slurm_that_ended_badly_is_told(stage):
 
 
 @pytest.mark.parametrize(
-  ('code', 'count', 'again'),
-  [(0, 0, False), (1, 0, True), (1, 2, False), (1, 9, False)],
+  ('code', 'count', 'seconds', 'again'),
+  [
+    *((0, 0, 0, False), (1, 0, 0, True), (1, 2, 0, False)),
+    *((0, 0, 500, False), (1, 9, 500, True), (1, 10, 500, False)),
+  ],
 )
-def test_the_job_of_slurm_goes_back_into_the_queue(stage, code, count, again):
+def test_the_job_of_slurm_goes_back_into_the_queue(stage, code, count, seconds, again):
+  """At most ten times, and twice where it ends at once."""
   ready(stage, 'slurm')
   home = stage.fake / 'w0'
   text = (home / 'sr3_jax-sr3.sbatch').read_text()
@@ -252,6 +256,7 @@ def test_the_job_of_slurm_goes_back_into_the_queue(stage, code, count, again):
     'SLURM_JOB_ID': '4711',
     'SLURM_RESTART_COUNT': str(count),
   }
+  text = f'SECONDS={seconds}\n{text}'
   done = subprocess.run(['bash', '-c', text], env=environment, cwd=home, check=False)
   assert done.returncode == code
   assert bool(stage.on_workers('scontrol', '"requeue", "4711"')) == again
