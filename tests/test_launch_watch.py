@@ -263,6 +263,13 @@ def test_the_job_of_slurm_goes_back_into_the_queue(stage, code, count, seconds, 
   assert stage.on_workers('srun', '--kill-on-bad-exit=1', '--gpu-bind=none')
 
 
+def test_one_gpu_of_slurm_is_one_process(stage):
+  several = stage.run('slurm', 'run', '--dry-run')
+  one = stage.run('slurm', 'run', '--dry-run', '--gpus=1')
+  assert '--multihost' in several.out
+  assert '--multihost' not in one.out and '--gpus-per-node=1' in one.out
+
+
 SHAPES = [  # Google's pages of v4, v5e, v5p and v6e, November 2026
   ('v4-8', 'v4:2x2x1', 1),
   ('v4-32', 'v4:2x2x4', 4),
