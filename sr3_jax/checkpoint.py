@@ -14,20 +14,19 @@ import contextlib
 import functools
 import json
 import os
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from sr3_jax import parallel
+from sr3_jax import checksums, parallel
 from sr3_jax.messages import first_line
+from sr3_jax.save_manager import Manager
 
 PARTS = ('params', 'ema', 'optimizer')
 # Of what is in a checkpoint and how: raised when older programs can't read it any more.
@@ -41,60 +40,6 @@ class CheckpointError(ValueError):
 
 class Damaged(CheckpointError):
   """One line: what of a checkpoint can't be read, or isn't what was written."""
-
-
-class Manager(ocp.CheckpointManager):
-  """Orbax's manager, whose saves can also be made in the background.
-
-  Its own asynchronous saves spend some 0.2 s in Python before they return, whatever the
-  size of the state: more than a step of a small network, and with several processes
-  more still.
-  """
-
-  def __init__(self, directory: epath.Path, options: ocp.CheckpointManagerOptions):
-    # All processes, by their numbers: they then meet at the coordinator and not in a
-    # collective, which in the background would get among those of the training.
-    options.multiprocessing_options = ocp.options.MultiprocessingOptions(
-      active_processes=set(range(jax.process_count()))
-    )
-    options.enable_async_checkpointing = False
-    super().__init__(directory, options=options)
-    self._begun: threading.Thread | None = None
-    self._error: BaseException | None = None
-
-  def begin_save(self, step: int, **options: Any) -> None:
-    """`save` of arrays that nobody changes; raises what the one before it met."""
-    self.wait_until_finished()
-    # A daemon: a process that ends because another died does not wait for it.
-    self._begun = threading.Thread(
-      target=self._save_here, args=(step,), kwargs=options, daemon=True
-    )
-    self._begun.start()
-
-  def _save_here(self, step: int, **options: Any) -> None:
-    try:
-      self.save(step, **options)
-    except BaseException as error:
-      self._error = error
-
-  @property
-  def failed(self) -> bool:
-    """Whether a save in the background has met an error that nobody knows of yet."""
-    return self._error is not None
-
-  def wait_until_finished(self) -> None:
-    # `save` calls this, too, and would wait for itself.
-    if self._begun and threading.current_thread() is not self._begun:
-      self._begun.join()
-      self._begun, error, self._error = None, self._error, None
-      if error:
-        raise error
-    super().wait_until_finished()
-
-  def reached_preemption(self, step: int) -> bool:
-    """Asked at every save; `preemption.notices` asks JAX, at the step of the loop."""
-    del step
-    return False
 
 
 def folder(workdir: epath.PathLike) -> epath.Path:
@@ -178,7 +123,7 @@ def save(
   Raises:
     CheckpointError: this one or the one before couldn't be written.
   """
-  sums = _sums(state, stacked)
+  sums = checksums.of_state(state, stacked)
   for leaf in jax.tree.leaves(state):
     if leaf.is_fully_addressable:
       leaf.copy_to_host_async()
@@ -318,7 +263,7 @@ def _checked(
   with _explained(path):
     restored = manager.restore(step, args=ocp.args.Composite(**args))
   read = {name: restored[name] for name in PARTS if name in restored}
-  for name, total in (_sums(read) if summed else {}).items():
+  for name, total in (checksums.of_state(read) if summed else {}).items():
     if total != restored['sums'].get(name):
       raise Damaged(f'{path / name}: damaged: not the numbers that were written')
   return restored
@@ -363,43 +308,6 @@ def _set_aside(manager: ocp.CheckpointManager, step: int, reason: Any) -> None:
       ) from None
   parallel.barrier(f'set aside {step}')
   manager.reload()
-
-
-def _sums(state: dict[str, Any], stacked: bool = False) -> dict[str, int]:
-  """A checksum of each part of a state, below 2^32.
-
-  Of the bits of all numbers, each times an odd number of its own, modulo 2^32: no
-  single change goes unnoticed, an exchange hardly ever, and neither the order of
-  addition nor the way in which arrays are split makes a difference.
-  """
-  # One small program for each shape: a single one for all takes long to compile. On
-  # CPUs one at a time: virtual devices have few threads, and programs that wait for
-  # each other's devices would share them for ever.
-  one = jax.block_until_ready if jax.default_backend() == 'cpu' else lambda total: total
-  totals = {
-    name: [
-      one(_sum(leaf, np.uint32(2654435761 * (2 * place + 1) % 2**32), stacked))
-      for place, leaf in enumerate(jax.tree.leaves(tree))
-    ]
-    for name, tree in state.items()
-  }
-  sum_up = lambda numbers: int(np.sum(numbers, dtype=np.uint32))
-  return {name: sum_up(numbers) for name, numbers in jax.device_get(totals).items()}
-
-
-@functools.partial(jax.jit, static_argnames='stacked')
-def _sum(leaf: jax.Array, number: jax.Array, stacked: bool) -> jax.Array:
-  """Of an array, uint32; `number` is that of its first element."""
-  if stacked:
-    leaf = leaf[0]
-  if leaf.dtype.itemsize != 4:
-    leaf = leaf.astype(jnp.float32)
-  bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
-  for axis in range(bits.ndim):
-    number = number + 2 * jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * (
-      jnp.uint32(40503 + 2 * axis)
-    )
-  return jnp.sum(bits * number, dtype=jnp.uint32)
 
 
 def _check_fits(path: epath.Path, tree: Any) -> None:

@@ -24,7 +24,7 @@ from checkpoint_kit import (
   steps_in,
 )
 
-from sr3_jax import checkpoint, parallel, strategies
+from sr3_jax import checkpoint, checksums, parallel, strategies
 from sr3_jax.sr3 import SR3
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -173,7 +173,7 @@ def test_flipped_bits_never_reach_a_run(tmp_path):
 def test_every_changed_bit_changes_the_sums():
   rng = np.random.default_rng(0)
   values = rng.standard_normal((4, 5)).astype(np.float32)
-  sums = lambda array: checkpoint._sums({'params': {'a': array}})['params']
+  sums = lambda array: checksums.of_state({'params': {'a': array}})['params']
   good = sums(values)
   for bit in range(32):
     for place in ((0, 0), (3, 2)):
@@ -191,7 +191,7 @@ def test_sums_do_not_depend_on_where_the_parts_are():
   mesh = jax.make_mesh((8,), ('x',))
   spec = jax.sharding.PartitionSpec('x')
   split = jax.device_put(values, jax.sharding.NamedSharding(mesh, spec))
-  one, other = (checkpoint._sums({'a': {'b': array}}) for array in (values, split))
+  one, other = (checksums.of_state({'a': {'b': array}}) for array in (values, split))
   assert one == other
 
 
