@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from absl import app, flags, logging
 from etils import epath
 
-from sr3_jax import machines, plan, plan_programs, strategies, train_step
+from sr3_jax import machines, plan, plan_counts, plan_programs, strategies, train_step
 from sr3_jax.config import ConfigDict
 from sr3_jax.sr3 import SR3
 
@@ -127,7 +127,7 @@ def main(argv: list[str]) -> None:
         made = plan.plan_sampler(config, model, machines.parse(topology), cache)
         print(sampler_cells(name, made), flush=True)
       continue
-    per_image = plan_programs.model_flops(config)
+    per_image = plan_counts.model_flops(config)
     one = lambda at, topology, strategy, name=name, model=model, flops=per_image: (
       attempt(at, model, name, topology, strategy, flops, cache)
     )

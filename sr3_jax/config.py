@@ -119,7 +119,7 @@ def get_config() -> ConfigDict:
   c.plan.topology = 'v5e:2x4'  # or several, 'v5e:4x4,h100:8'
   c.plan.strategies = ('pmap', 'fsdp')
   c.plan.price = 0.0  # of a chip for an hour
-  c.plan.compile = True  # False: count the lowered program, in a minute; no memory
+  c.plan.compile = True  # False: count the lowered program in a minute; run nothing
   c.plan.effort = 0.0  # of the compiler; -1: four times as fast, and time too long
   c.plan.search_batch = True  # the largest batch that fits; compiles several times
 

@@ -1,8 +1,8 @@
 """`--mode=plan`: will it fit, how long will it take, what will it cost?
 
 The run's own training step and sampler are compiled for each machine that is named and
-each way to spread them; nothing runs. Times are rooflines (`roofline`): a bound that
-the machine does not beat.
+each way to spread them. Times are rooflines (`roofline`): a bound that the machine does
+not beat. Only where the machine is this one, a few steps are run.
 """
 
 import dataclasses
@@ -16,7 +16,16 @@ import ml_collections
 from absl import logging
 from etils import epath
 
-from sr3_jax import logs, machines, plan_programs, plan_table, roofline, train_step
+from sr3_jax import (
+  logs,
+  machines,
+  plan_counts,
+  plan_here,
+  plan_programs,
+  plan_table,
+  roofline,
+  train_step,
+)
 from sr3_jax.config import as_json
 from sr3_jax.machines import Machine
 from sr3_jax.plan_programs import Measured, PlanError
@@ -73,14 +82,21 @@ def make_plan(
   for machine in chosen:
     check_batch(config, machine)
   model = SR3.from_config(config)
-  per_image = plan_programs.model_flops(config)
+  per_image = plan_counts.model_flops(config)
   state = jax.eval_shape(functools.partial(train_step.create_state, config, model))
   plans, samplers = [], []
   for machine in chosen:
+    here = plan_here.find(machine) if config.plan.compile else None
+    if here:
+      # On one device both strategies are the same program.
+      measured = plan_here.training(config, model, machine, here)
     for strategy in config.plan.strategies:
-      plans.append(plan_one(config, model, machine, strategy, per_image, cache))
-    if machine.is_tpu and config.plan.compile:
-      samplers.append(plan_sampler(config, model, machine, cache))
+      plans.append(
+        figures(config, machine, strategy, measured, per_image)
+        if here
+        else plan_one(config, model, machine, strategy, per_image, cache)
+      )
+    samplers.append(plan_sampler(config, model, machine, cache))
   return {
     'batch_size': config.train.batch_size,
     'num_steps': config.train.num_steps,
@@ -161,13 +177,13 @@ def fits_in(measured: Measured, machine: Machine) -> bool:
 def estimate_step(
   config: ml_collections.ConfigDict, model: SR3, machine: Machine, strategy: str
 ) -> Measured:
-  """A training step that is not compiled, see `plan_programs`."""
+  """A training step that is not compiled, see `plan_counts`."""
   part = config.copy_and_resolve_references()
   part.train.batch_size = config.train.batch_size // machine.count
   logging.info('%s %s: counting the lowered program', machine.name, strategy)
   lowered = plan_programs.training(part, model, strategy, None)
   state = jax.eval_shape(functools.partial(train_step.create_state, config, model))
-  return plan_programs.estimated(lowered, strategy, machine.count, state)
+  return plan_counts.estimated(lowered, strategy, machine.count, state)
 
 
 def figures(
@@ -193,6 +209,7 @@ def figures(
     'strategy': strategy,
     'batch_size': batch,
     'compiled': compiled,
+    'measured': measured.step_seconds is not None,
     'fits': fits if compiled or not fits else None,  # temporaries decide, if unknown
     'memory': {
       'arguments': measured.arguments,
@@ -209,16 +226,18 @@ def figures(
     return made
   time = roofline.estimate(measured.operations, machine, measured.optimal_seconds)
   peak = machine.chip.flops * machine.count
-  hours = time.seconds * config.train.num_steps / 3600
+  seconds = measured.step_seconds or time.seconds
+  hours = seconds * config.train.num_steps / 3600
   total = lambda value: sum(o.times * value(o) for o in measured.operations)
   made |= {
     'hardware_flops': total(lambda o: o.flops),
     'bytes': total(lambda o: o.bytes),
     'sent': total(lambda o: o.sent),
     'time': dataclasses.asdict(time),
-    'mfu': made['model_flops'] / peak / time.seconds,
-    'mfu_serial': made['model_flops'] / peak / time.serial,
-    'images_per_second': batch / time.seconds,
+    'step_seconds': seconds,
+    'mfu': made['model_flops'] / peak / seconds,
+    'mfu_serial': made['model_flops'] / peak / max(seconds, time.serial),
+    'images_per_second': batch / seconds,
     'hours': hours,
     'chip_hours': hours * machine.count,
     'money': hours * machine.count * config.plan.price,
@@ -236,23 +255,34 @@ def plan_sampler(
   cache: epath.Path | None,
 ) -> dict[str, Any]:
   """The walk of the configured sampler: every chip has all weights, and some images."""
-  chips = plan_programs.devices(machine)
   each = -(-config.eval.batch_size // machine.count)
-  lowered = plan_programs.sampling(config, model, each, chips)
-  name = f'{machine.name} sampler, batch {each * machine.count}'
-  effort = config.plan.effort
-  measured = plan_programs.compiled(lowered, machine, name, cache, effort)
+  here = plan_here.find(machine) if config.plan.compile else None
+  if here:
+    measured = plan_here.sampling(config, model, machine, here)
+  elif machine.is_tpu and config.plan.compile:
+    chips = plan_programs.devices(machine)
+    lowered = plan_programs.sampling(config, model, each, chips)
+    name = f'{machine.name} sampler, batch {each * machine.count}'
+    effort = config.plan.effort
+    measured = plan_programs.compiled(lowered, machine, name, cache, effort)
+  else:
+    lowered = plan_programs.sampling(config, model, each, jax.devices()[:1])
+    measured = plan_counts.estimated_sampling(lowered)
+  fits, known = fits_in(measured, machine), measured.temporaries is not None
   made: dict[str, Any] = {
     'topology': machine.name,
     'images': each * machine.count,
     'steps': 1 if model.method == 'regression' else len(model.walk[1]),
-    'fits': fits_in(measured, machine),
+    'fits': fits if known or not fits else None,
     'memory': measured.memory,
+    'measured': measured.step_seconds is not None,
   }
   if measured.operations:
     time = roofline.estimate(measured.operations, machine, measured.optimal_seconds)
-    made['seconds_per_step'] = time.seconds
-    made['images_per_second'] = made['images'] / made['steps'] / time.seconds
+    made['seconds_per_step'] = measured.step_seconds or time.seconds
+    made['images_per_second'] = (
+      made['images'] / made['steps'] / made['seconds_per_step']
+    )
   return made
 
 

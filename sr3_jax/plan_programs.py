@@ -1,8 +1,7 @@
 """The program's own training step and sampler, compiled for machines that are not here.
 
 TPUs: by their own compiler, which libtpu brings and which needs no TPU. Other machines
-have none that runs without them: there the lowered program is counted, as if everything
-that is no convolution or matrix product cost nothing but its place in them.
+have none that runs without them: see `plan_counts`, or `plan_here` for those that are.
 """
 
 import contextlib
@@ -52,6 +51,7 @@ _ENVIRONMENT = {
   'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
 }
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
+CARRY, LAST = 2, 5  # of the arguments of the sampler: what it returns, where it ends
 BEAT = 30.0  # seconds between two signs of life of a compiler
 
 
@@ -70,6 +70,7 @@ class Measured:
     needed: bytes of a program that the compiler refused as too large, else 0.
     optimal_seconds: of the compiler's cost analysis, if it has any.
     compile_seconds: that it took.
+    step_seconds: that a step took when it was run, if it was.
   """
 
   operations: tuple[Operation, ...]
@@ -81,6 +82,7 @@ class Measured:
   needed: int = 0
   optimal_seconds: float | None = None
   compile_seconds: float = 0.0
+  step_seconds: float | None = None
 
   @property
   def memory(self) -> int:
@@ -189,24 +191,6 @@ def sampling(
   return advance.lower(*jax.tree.map(on_all, arguments))
 
 
-def model_flops(config: ml_collections.ConfigDict) -> float:
-  """FLOPs of the loss of one image and its gradient, nothing computed twice."""
-  plain = config.copy_and_resolve_references()
-  plain.model.remat = False
-  model = SR3.from_config(plain)
-  params = jax.eval_shape(model.init, jax.random.key(0))
-  key = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-  gradient = jax.jit(jax.value_and_grad(model.loss))
-  lowered = gradient.lower(params, key, image_batch(plain, 1))
-  return sum(o.times * o.flops for o in counted(lowered))
-
-
-def counted(lowered: Any) -> list[Operation]:
-  """The convolutions and products of a program that is not compiled."""
-  text = lowered.as_text(dialect='hlo', debug_info=True)  # says where things are from
-  return [o for o in hlo_costs.operations(hlo.parse(text)) if o.flops]
-
-
 def compiled(
   lowered: Any,
   machine: Machine,
@@ -270,55 +254,6 @@ def _needed(message: str) -> int:
   """Bytes that a program needs, from the words with which the compiler refuses it."""
   found = re.search(r'([\d.]+)([KMGT]?)\W+(?:of|exceeds|\d)', message)
   return round(float(found[1]) * _UNITS[found[2]]) if found else 1
-
-
-def estimated(lowered: Any, strategy: str, chips: int, state: Any) -> Measured:
-  """What can be said of a training step without a compiler for the machine.
-
-  Args:
-    lowered: a step of one chip.
-    strategy: what is sent, and how much of the state a chip has, follows from it.
-    chips: of the machine.
-    state: shapes of the whole state.
-  """
-  size = lambda tree: sum(
-    leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)
-  )
-  weights, everything = size(state.params), size(state)
-  own = everything // chips if strategy == 'fsdp' else everything
-  send = functools.partial(Operation, opcode='collective', times=1, flops=0.0, bytes=0)
-  # Gathered for the forward pass and the backward pass.
-  sent = (
-    [
-      send(
-        'weights',
-        source='all weights, twice',
-        collective='all-gather',
-        payload=2 * weights,
-        group=chips,
-      ),
-      send(
-        'gradients',
-        source='sum of gradients',
-        collective='reduce-scatter',
-        payload=weights,
-        group=chips,
-      ),
-    ]
-    if strategy == 'fsdp'
-    else [
-      send(
-        'gradients',
-        source='sum of gradients',
-        collective='all-reduce',
-        payload=weights,
-        group=chips,
-      )
-    ]
-  )
-  update = Operation('update', 'update', 'update of the state', 1, 0.0, 2 * own)
-  operations = (*counted(lowered), update, *(sent if chips > 1 else ()))
-  return Measured(operations, own, own, None, own)
 
 
 def read(path: epath.Path) -> Measured:

@@ -72,7 +72,7 @@ def row(plan: dict[str, Any], price: float) -> tuple[str, ...]:
   time = plan['time']
   return (
     *first,
-    f'{time["seconds"] * 1e3:.4g} ms',
+    f'{plan["step_seconds"] * 1e3:.4g} ms',
     f'{time["waited"] * 1e3:.3g} ms',
     f'{plan["mfu_serial"]:.0%} - {plan["mfu"]:.0%}',
     f'{plan["images_per_second"]:.4g}',
@@ -113,6 +113,7 @@ def details(plan: dict[str, Any]) -> list[str]:
   lines = [
     f'{plan["topology"]} {plan["strategy"]}',
     f'  a chip has {parts}',
+    *measured_line(plan),
     f'  a step: arithmetic {time["arithmetic"] * 1e3:.4g} ms '
     f'({plan["hardware_flops"]:.3g} FLOP a chip), memory {time["memory"] * 1e3:.4g} ms '
     f'({plan["bytes"]:.3g} bytes), network {time["network"] * 1e3:.4g} ms '
@@ -131,11 +132,21 @@ def details(plan: dict[str, Any]) -> list[str]:
   return [*lines, '']
 
 
+def measured_line(plan: dict[str, Any]) -> list[str]:
+  """How far from the bound a step was that was run."""
+  if not plan['measured']:
+    return []
+  seconds, bound = plan['step_seconds'], plan['time']['seconds']
+  return [
+    f'  measured here: {seconds * 1e3:.4g} ms, {seconds / bound:.1f} times the bound'
+  ]
+
+
 def sampler_line(one: dict[str, Any]) -> str:
   """The sampler on one machine."""
   start = f'{one["topology"]} sampler: {one["images"]} images in {one["steps"]} steps, '
-  start += f'{one["memory"] / GIB:.2f} GiB a chip'
-  if not one['fits']:
+  start += f'{"> " * (one["fits"] is None)}{one["memory"] / GIB:.2f} GiB a chip'
+  if one['fits'] is False:
     return f'{start}: does NOT fit, make eval.batch_size smaller'
   return (
     f'{start}, {one["seconds_per_step"] * 1e3:.4g} ms a step, '
@@ -156,6 +167,12 @@ def notes(made: dict[str, Any]) -> list[str]:
     lines += [
       f'The compiler made less of an effort ({made["effort"]:g}): bytes and times are',
       'too long, memory may be a tenth off; arithmetic and what is sent are right.',
+    ]
+  run = [plan['topology'] for plan in made['plans'] if plan['measured']]
+  if run:
+    lines += [
+      f'Run on this machine: {run[0]}, with images that were there already. Step, MFU',
+      'and what follows from them are measured; MFU is of a peak that is assumed.',
     ]
   guessed = [plan['topology'] for plan in made['plans'] if not plan['compiled']]
   if guessed:

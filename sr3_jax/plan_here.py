@@ -1,0 +1,166 @@
+"""The program's own training step and sampler, compiled for this machine and run.
+
+What is here need not be estimated: a few steps tell more than a roofline of a
+processor, of whose peak a training step reaches a fifth.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from sr3_jax import logs, parallel, plan_counts, plan_programs, roofline, train_step
+from sr3_jax.machines import Machine
+from sr3_jax.plan_programs import Measured
+from sr3_jax.sr3 import SR3
+
+LONGEST = 60.0  # seconds of a step, at best, beyond which nothing is run
+STEPS, ENOUGH = 10, 10.0  # so many steps are timed, or seconds of them
+WALK = 3  # steps of a walk in a run
+
+
+def find(machine: Machine) -> Any | None:
+  """The device that a machine of one CPU or one GPU is; None if it is not here."""
+  if machine.is_tpu or machine.count > 1:
+    return None
+  if machine.kind != 'cpu':
+    device = jax.devices()[0]
+    return device if machine.kind in device.device_kind.lower() else None
+  try:
+    return jax.devices('cpu')[0]
+  except RuntimeError:  # JAX was told to do without
+    return None
+
+
+def training(
+  config: ml_collections.ConfigDict, model: SR3, machine: Machine, device: Any
+) -> Measured:
+  """A training step.
+
+  Args:
+    config: of the run.
+    model: of it.
+    machine: what `device` is called.
+    device: of `find`.
+
+  Returns:
+    Operations as `plan_counts.estimated` has them, memory as the compiler, and
+    seconds as the clock; the estimate alone where a step is too long or too large.
+  """
+  make = functools.partial(train_step.create_state, config, model)
+  batch = plan_programs.image_batch(config, config.train.batch_size)
+
+  def ready(program: Any) -> Callable[[], Any]:
+    # Of the program's own kind: an optimizer is equal to itself only.
+    kind = jax.tree.structure(lowered.args_info[0][0])
+    state = jax.tree.unflatten(kind, jax.tree.leaves(jax.jit(make)()))
+    images = jax.tree.map(lambda one: np.zeros(one.shape, one.dtype), batch)
+    images = jax.device_put(images, device)
+
+    def run() -> Any:
+      nonlocal state
+      state, metrics = program(state, images)
+      return metrics
+
+    return run
+
+  with jax.default_device(device):
+    lowered = plan_programs.training(config, model, 'pmap', None)
+    known = plan_counts.estimated(lowered, 'pmap', 1, jax.eval_shape(make))
+    return _measured(f'{machine.name}: training', lowered, known, machine, ready)
+
+
+def sampling(
+  config: ml_collections.ConfigDict, model: SR3, machine: Machine, device: Any
+) -> Measured:
+  """A step of the sampler, as `training`.
+
+  Args:
+    config: of the run.
+    model: of it.
+    machine: what `device` is called.
+    device: of `find`.
+  """
+  each = config.eval.batch_size
+  lowered = plan_programs.sampling(config, model, each, [device])
+  known = plan_counts.estimated_sampling(lowered)
+
+  def ready(program: Any) -> Callable[[], Any]:
+    mesh = Mesh(np.array([device]), (parallel.AXIS,))
+    there = NamedSharding(mesh, PartitionSpec(parallel.AXIS))
+    (shapes, _) = lowered.args_info
+    arguments = [jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), s) for s in shapes]
+    arguments[plan_programs.LAST] += WALK
+    arguments = jax.device_put(arguments, there)
+
+    def run() -> Any:
+      arguments[plan_programs.CARRY] = program(*arguments)
+      return arguments[plan_programs.CARRY]
+
+    return run
+
+  return _measured(f'{machine.name}: sampler', lowered, known, machine, ready, WALK)
+
+
+def _measured(
+  what: str,
+  lowered: Any,
+  known: Measured,
+  machine: Machine,
+  ready: Callable[[Any], Callable[[], Any]],
+  steps: int = 1,
+) -> Measured:
+  """Compiles and runs a program.
+
+  Args:
+    what: for the lines that say what goes on.
+    lowered: the program.
+    known: what was found in it without compiling.
+    machine: that is here.
+    ready: makes of the compiled program a function that runs `steps` steps of it.
+    steps: see there.
+  """
+  if roofline.estimate(known.operations, machine).seconds > LONGEST:
+    logging.info('%s: too long a step to be run here; estimated', what)
+    return known
+  if known.memory > machine.chip.memory:
+    return known
+  platform = jax.devices()[0].platform if machine.kind != 'cpu' else 'cpu'
+  options = parallel.compiler_options(platform)
+  began = time.monotonic()
+  with plan_programs.alive(f'{what}: compiling'):
+    program = lowered.compile(compiler_options=options)
+  logging.info('%s: compiled in %s', what, logs.duration(time.monotonic() - began))
+  memory = program.memory_analysis()
+  known = dataclasses.replace(
+    known,
+    arguments=memory.argument_size_in_bytes,
+    outputs=memory.output_size_in_bytes,
+    temporaries=memory.temp_size_in_bytes,
+    aliased=memory.alias_size_in_bytes,
+    code=memory.generated_code_size_in_bytes,
+  )
+  free = parallel.free_memory()
+  if free is not None and known.memory > free:
+    logging.info('%s: not enough memory is free to run it; estimated', what)
+    return known
+  with plan_programs.alive(f'{what}: running'):
+    seconds = timed(ready(program)) / steps
+  return dataclasses.replace(known, step_seconds=seconds)
+
+
+def timed(run: Callable[[], Any]) -> float:
+  """Median seconds of a call, after one that does not count."""
+  times: list[float] = []
+  while len(times) < 2 or (len(times) <= STEPS and sum(times) < ENOUGH):
+    began = time.perf_counter()
+    jax.block_until_ready(run())
+    times.append(time.perf_counter() - began)
+  return float(np.median(times[1:]))
