@@ -1,16 +1,19 @@
 """How fast photographs become batches, beside what decoding them takes at least.
 
   python benchmarks/input.py --path=PHOTOS [--rounds=20] [--seconds=1]
+  python benchmarks/input.py --path=PHOTOS --size=4000x3000 --crop=64 --count=16
 
-The photographs below PHOTOS become JPEG files of 500 x 375 pixels and quality 90, as
-most of ImageNet is, in a temporary folder. One process for each core that this one may
-use decodes them whole, from memory, by all decoders that are installed, and makes
-batches of 256-pixel crops of the files, as training does. All do so at the same time,
-and each thing in turn, so that whatever else the machine does meets everything.
+The photographs below PHOTOS become JPEG files of 500 x 375 pixels (or --size) and
+quality 90, as most of ImageNet is, in a temporary folder. One process for each core that
+this one may use decodes them whole, from memory, by all decoders that are installed, and
+makes batches of 256-pixel (or --crop) crops of the files, as training does. All do so at
+the same time, and each thing in turn, so that whatever else the machine does meets
+everything.
 
 Prints images a second and core (on the clock, and of processor time, which does not
 count what other programs took) and the median over rounds of the share of the fastest
-decoder's rate.
+decoder's rate; and by how many levels (root mean square) examples differ that are made
+of files decoded at a part of their size.
 """
 
 import argparse
@@ -28,9 +31,8 @@ from multiprocessing.synchronize import Barrier
 import numpy as np
 from PIL import Image, ImageOps
 
-from sr3_jax import data, images, sources
+from sr3_jax import crops, data, images, sources
 
-SIZE = (500, 375)
 BATCH = 32
 # How crops are made: what the configurations of ImageNet use is 'center'.
 PIPELINES = {
@@ -38,6 +40,7 @@ PIPELINES = {
   'crops, half mirrored': {'crop': 'random', 'flip': True},
   'largest square, reduced': {'crop': 'center', 'flip': True},
 }
+REDUCED = 'the same, decoded smaller'
 
 
 def decoders() -> dict[str, Callable[[bytes], np.ndarray]]:
@@ -73,12 +76,14 @@ def decoders() -> dict[str, Callable[[bytes], np.ndarray]]:
   return found
 
 
-def prepare(photos: pathlib.Path, folder: pathlib.Path, count: int) -> None:
-  """Makes the files."""
+def prepare(
+  photos: pathlib.Path, folder: pathlib.Path, count: int, sides: tuple[int, int]
+) -> None:
+  """Makes the files, of these sides."""
   source = sources.Folder(photos)
   for i in np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int):
     photo = Image.fromarray(source[int(i)]['image'])
-    size = SIZE if photo.width >= photo.height else SIZE[::-1]
+    size = sides if photo.width >= photo.height else sides[::-1]
     fitted = ImageOps.fit(photo, size, Image.Resampling.LANCZOS)
     fitted.save(folder / f'{i:06d}.jpg', quality=90)
 
@@ -105,9 +110,9 @@ def time_decoder(decode, files: list[bytes], order, seconds: float) -> Timing:
   return timed(piece, seconds)
 
 
-def time_pipeline(source: sources.Source, options: dict, seconds: float) -> Timing:
+def time_pipeline(source: sources.Source, options, size: int, seconds) -> Timing:
   """How many crops come out of batches, from when the first ones have come."""
-  batches = data.train_batches(source, batch_size=BATCH, image_size=256, **options)
+  batches = data.train_batches(source, batch_size=BATCH, image_size=size, **options)
   for _ in range(4):  # then as many are ahead as at the end
     next(batches)
   result = timed(lambda: len(next(batches)['image']), seconds)
@@ -115,7 +120,7 @@ def time_pipeline(source: sources.Source, options: dict, seconds: float) -> Timi
   return result
 
 
-def tasks(folder: str) -> dict[str, Callable[[float], Timing]]:
+def tasks(folder: str, size: int) -> dict[str, Callable[[float], Timing]]:
   """What is timed, by name."""
   files = [images.read_bytes(path) for path in sorted(pathlib.Path(folder).iterdir())]
   order = itertools.cycle(np.random.default_rng(0).permutation(len(files)).tolist())
@@ -126,14 +131,26 @@ def tasks(folder: str) -> dict[str, Callable[[float], Timing]]:
     found[name] = functools.partial(time_decoder, decode, files, order)
   source = sources.Folder(folder)
   for name, options in PIPELINES.items():
-    found[name] = functools.partial(time_pipeline, source, options)
+    found[name] = functools.partial(time_pipeline, source, options, size)
+  smaller = sources.Folder(folder, least=crops.Cut(size, 'center').enough)
+  found[REDUCED] = functools.partial(time_pipeline, smaller, options, size)
   return found
 
 
-def work(core: int, folder, rounds, seconds, barrier: Barrier, results) -> None:
+def difference(folder: str, size: int) -> float:
+  """Levels between the largest squares of whole files and of those decoded smaller."""
+  cut = crops.Cut(size, 'center')
+  whole, part = sources.Folder(folder), sources.Folder(folder, least=cut.enough)
+  rng = np.random.default_rng(0)
+  made = lambda source, i: cut(source[i]['image'], rng).astype(float)
+  errors = [made(whole, i) - made(part, i) for i in range(min(len(whole), 16))]
+  return float(np.sqrt(np.mean(np.square(errors))))
+
+
+def work(core: int, folder, size, rounds, seconds, barrier: Barrier, results) -> None:
   """One process on its core: everything in turns; puts [rounds, tasks, 3]."""
   os.sched_setaffinity(0, {core})
-  todo = tasks(folder)
+  todo = tasks(folder, size)
   measured = np.zeros((rounds, len(todo), 3))
   for r in range(rounds):
     for t, task in enumerate(todo.values()):
@@ -146,6 +163,8 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--path', required=True, help='folder of photographs')
   parser.add_argument('--count', type=int, default=200, help='files to make')
+  parser.add_argument('--size', default='500x375', help='of them, longer side first')
+  parser.add_argument('--crop', type=int, default=256, help='side of the crops')
   parser.add_argument('--rounds', type=int, default=20)
   parser.add_argument('--seconds', type=float, default=1.0, help='of a task in a round')
   args = parser.parse_args()
@@ -153,8 +172,10 @@ def main():
   context = multiprocessing.get_context('spawn')
   barrier, results = context.Barrier(len(cores)), context.Queue()
   with tempfile.TemporaryDirectory() as folder:
-    prepare(pathlib.Path(args.path), pathlib.Path(folder), args.count)
-    given = (folder, args.rounds, args.seconds, barrier, results)
+    width, height = map(int, args.size.split('x'))
+    prepare(pathlib.Path(args.path), pathlib.Path(folder), args.count, (width, height))
+    print(f'decoded smaller: {difference(folder, args.crop):.2f} levels')
+    given = (folder, args.crop, args.rounds, args.seconds, barrier, results)
     processes = [context.Process(target=work, args=(core, *given)) for core in cores]
     for process in processes:
       process.start()

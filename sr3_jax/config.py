@@ -51,6 +51,7 @@ def get_config() -> ConfigDict:
   c.data.reduce = (1,)  # before random crops, area-reduce by one of these factors
   c.data.flip = True  # random left-right flips in training
   c.data.rotate = False  # random quarter turns too (textures, satellite images)
+  c.data.reduced_decoding = False  # of large JPEGs for training; not quite area means
   c.data.workers = 0  # processes that decode; 0 uses threads
 
   c.model = ConfigDict()

@@ -49,6 +49,22 @@ class Cut:
     """Shortest side that an image must have."""
     return self.image_size * min(self.factors)
 
+  @property
+  def enough(self) -> int:
+    """Of the shorter side of a picture that a decoder may make smaller; 0: all of it.
+
+    Four pixels for each that is left: then blocks that begin elsewhere move the example
+    by an eighth of a pixel at most.
+
+    Raises:
+      DataError: crops that are taken out of the picture as it is.
+    """
+    if self.crop == 'random':
+      raise DataError(
+        "data.reduced_decoding is for data.crop='center' or 'none', not 'random'"
+      )
+    return 4 * self.image_size
+
   def __call__(
     self, image: np.ndarray, rng: np.random.Generator, into: np.ndarray | None = None
   ) -> np.ndarray:

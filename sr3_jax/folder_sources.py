@@ -45,6 +45,8 @@ class Folder:
     channels: 3 is pictures, of 8 bits in sRGB; another number is `rasters`.
     raw: rasters for 3 channels, too.
     kept: folder for what headers say, for the next start; see `headers.find`.
+    least: pixels of the shorter side of a JPEG picture that are enough; see
+      `images.read`.
 
   Raises:
     DataError: no such folder, nothing in it, or nothing that can be used.
@@ -61,10 +63,11 @@ class Folder:
     channels: int = 3,
     raw: bool = False,
     kept: epath.Path | None = None,
+    least: int = 0,
   ):
     self._root = epath.Path(path)
     self._place = os.fspath(self._root)
-    self._max_pixels, self.channels = max_pixels, channels
+    self._max_pixels, self._least, self.channels = max_pixels, least, channels
     self._raw = raw or channels != 3
     if not self._root.is_dir():
       what = 'is a file, not a folder' if self._root.exists() else 'no such folder'
@@ -101,7 +104,8 @@ class Folder:
   def __getitem__(self, index: int) -> dict[str, Any]:
     path = f'{self._place}/{self._names[index]}'
     if not self._raw:
-      return {'image': images.read(path, max_pixels=self._max_pixels)}
+      limits = {'max_pixels': self._max_pixels, 'least': self._least}
+      return {'image': images.read(path, **limits)}
     image = rasters.read(path, channels=self.channels, max_pixels=self._max_pixels)
     if image.dtype != self.dtype:  # written anew since
       raise images.ImageError(f'{path}: {image.dtype}, others are {self.dtype}')
@@ -128,7 +132,7 @@ class ClassFolder(Folder):
   """A folder of folders, one for each class: labels are numbers of the sorted names.
 
   Args:
-    path, min_size, max_pixels, channels, raw, kept: as of `Folder`.
+    path, min_size, max_pixels, channels, raw, kept, least: as of `Folder`.
 
   Raises:
     DataError: as `Folder`, or an image outside of the folders.

@@ -56,7 +56,11 @@ def to_uint8(image: Any) -> np.ndarray:
 
 
 def read(
-  path: epath.PathLike, *, channels: int = 3, max_pixels: int = MAX_PIXELS
+  path: epath.PathLike,
+  *,
+  channels: int = 3,
+  max_pixels: int = MAX_PIXELS,
+  least: int = 0,
 ) -> np.ndarray:
   """Reads a JPEG, PNG, WebP, TIFF or BMP file as it is meant to be looked at.
 
@@ -69,6 +73,8 @@ def read(
     channels: 3 for RGB, 1 for grey.
     max_pixels: a larger image is refused from its header, before it is decoded.
       Pillow refuses more than 179 Mpx whatever this says.
+    least: pixels that are enough of the shorter side; 0 for all. A JPEG file is then
+      decoded at 1/2, 1/4 or 1/8 of its size if that leaves so many.
 
   Returns:
     uint8 `[H, W, channels]`.
@@ -77,20 +83,25 @@ def read(
     ImageError: the file can't be read, for whatever reason.
   """
   with errors(path):
-    return _decode(read_bytes(path), channels, max_pixels)
+    return _decode(read_bytes(path), channels, max_pixels, least)
 
 
 def decode(
-  data: bytes, name: str, *, channels: int = 3, max_pixels: int = MAX_PIXELS
+  data: bytes,
+  name: str,
+  *,
+  channels: int = 3,
+  max_pixels: int = MAX_PIXELS,
+  least: int = 0,
 ) -> np.ndarray:
   """`read` for the bytes of a file; `name` is what errors call it."""
   with errors(name):
-    return _decode(data, channels, max_pixels)
+    return _decode(data, channels, max_pixels, least)
 
 
-def _decode(data: bytes, channels: int, max_pixels: int) -> np.ndarray:
+def _decode(data: bytes, channels: int, max_pixels: int, least: int) -> np.ndarray:
   shape = jpegs.bare(data, min(max_pixels, MAX_PIXELS))
-  if shape and (pixels := _of_jpeg(data, shape, channels)) is not None:
+  if shape and (pixels := _of_jpeg(data, shape, channels, least)) is not None:
     return pixels
   with open_image(io.BytesIO(data), max_pixels) as image:
     profile = image.info.get('icc_profile')
@@ -98,8 +109,10 @@ def _decode(data: bytes, channels: int, max_pixels: int) -> np.ndarray:
     with contextlib.suppress(SyntaxError, KeyError, TypeError, ValueError):
       image.getexif()
     shape = _upright_jpeg(image, profile)
-    if shape and (pixels := _of_jpeg(data, shape, channels)) is not None:
+    if shape and (pixels := _of_jpeg(data, shape, channels, least)) is not None:
       return pixels
+    if (by := jpegs.part(min(image.size), least)) > 1:
+      image.draft(None, tuple(side // by for side in image.size))  # only of JPEG
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     image = _flatten(image, profile)
@@ -311,14 +324,14 @@ def _upright_jpeg(
 
 
 def _of_jpeg(
-  data: bytes, shape: tuple[int, int, int], channels: int
+  data: bytes, shape: tuple[int, int, int], channels: int, least: int
 ) -> np.ndarray | None:
   """uint8 `[H, W, channels]` from the faster decoder; None: Pillow is to judge."""
-  pixels = jpegs.decode(data, shape)
+  pixels = jpegs.decode(data, shape, least)
   if pixels is None or shape[2] == channels:
     return pixels
   image = to_pillow(pixels).convert('L' if channels == 1 else 'RGB')
-  return np.array(image).reshape(*shape[:2], channels)
+  return np.array(image).reshape(image.height, image.width, channels)
 
 
 def _flatten(image: Image.Image, profile: bytes | None) -> Image.Image:

@@ -186,6 +186,7 @@ class Tfds:
     data_dir: where it was prepared; None for the place TFDS takes by default.
     channels: 3, or 1 for grey.
     max_pixels: larger images count as unreadable.
+    least: pixels of the shorter side that are enough; see `images.read`.
 
   Raises:
     DataError: not prepared (the message has the command), no such split, no images.
@@ -201,11 +202,12 @@ class Tfds:
     *,
     channels: int = 3,
     max_pixels: int = images.MAX_PIXELS,
+    least: int = 0,
   ):
     import tensorflow_datasets as tfds  # 1 s, and only this source needs it
 
     self._name = f'{name}:{split}'
-    self._max_pixels = max_pixels
+    self._limits = {'max_pixels': max_pixels, 'least': least}
     self.channels = _of_pictures('tfds', channels)
     arguments = f"'{name}', file_format='array_record'"
     if data_dir:
@@ -246,7 +248,7 @@ class Tfds:
     except Exception as error:
       raise images.ImageError(f'{name}: {first_line(error)}') from None
     pixels = images.decode(
-      record['image'], name, channels=self.channels, max_pixels=self._max_pixels
+      record['image'], name, channels=self.channels, **self._limits
     )
     if self.classes:
       return {'image': pixels, 'label': np.int32(record['label'])}
@@ -271,15 +273,15 @@ def _preparation(builder: Any, arguments: str) -> str:
 # Each takes of the arguments of `make_source` what it needs.
 SOURCES: dict[str, Callable[..., Source]] = {
   'photos': lambda split, channels, **_: Photos(split, channels),
-  'folder': lambda path, min_size, channels, ranged, kept, **_: Folder(
-    path, min_size=min_size, channels=channels, raw=ranged, kept=kept
+  'folder': lambda path, min_size, channels, ranged, kept, least, **_: Folder(
+    path, min_size=min_size, channels=channels, raw=ranged, kept=kept, least=least
   ),
-  'classes': lambda path, min_size, channels, ranged, kept, **_: ClassFolder(
-    path, min_size=min_size, channels=channels, raw=ranged, kept=kept
+  'classes': lambda path, min_size, channels, ranged, kept, least, **_: ClassFolder(
+    path, min_size=min_size, channels=channels, raw=ranged, kept=kept, least=least
   ),
   'arrays': lambda path, split, channels, **_: Arrays(path, split, channels),
-  'tfds': lambda path, split, data_dir, channels, **_: Tfds(
-    path, split, data_dir, channels=channels
+  'tfds': lambda path, split, data_dir, channels, least, **_: Tfds(
+    path, split, data_dir, channels=channels, least=least
   ),
 }
 
@@ -294,6 +296,7 @@ def make_source(
   channels: int = 3,
   ranged: bool = False,
   kept: epath.Path | None = None,
+  least: int = 0,
 ) -> Source:
   """A source by name.
 
@@ -308,6 +311,7 @@ def make_source(
     ranged: stored values that mean -1 and 1 are known, so all keep their values.
     kept: folder for what the headers of a large folder say, for the next start; None
       keeps nothing.
+    least: pixels of the shorter side of a JPEG picture that are enough; 0: all.
 
   Raises:
     DataError: unknown name, missing path, floating point without a range, or what the
@@ -325,6 +329,7 @@ def make_source(
     channels=channels,
     ranged=ranged,
     kept=kept,
+    least=least,
   )
   if np.dtype(made.dtype).kind == 'f' and not ranged:
     raise DataError(

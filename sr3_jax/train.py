@@ -55,6 +55,7 @@ def training_data(config: ml_collections.ConfigDict) -> data.Batches:
     channels=d.channels,
     ranged=len(d.low) > 0,
     kept=parallel.kept('folders'),
+    least=cut.enough if d.reduced_decoding else 0,
   )
   logging.info('training images: %d (%s)', len(source), d.path or d.source)
   sources.check_classes(source, config.model.num_classes)

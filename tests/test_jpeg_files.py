@@ -25,8 +25,8 @@ def taken(monkeypatch):
   simplejpeg = pytest.importorskip('simplejpeg')
   sizes, decode = [], simplejpeg.decode_jpeg
 
-  def noted(*args):
-    pixels = decode(*args)
+  def noted(*args, **options):
+    pixels = decode(*args, **options)
     sizes.append(pixels.shape)
     return pixels
 
