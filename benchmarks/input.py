@@ -4,11 +4,11 @@
   python benchmarks/input.py --path=PHOTOS --size=4000x3000 --crop=64 --count=16
 
 The photographs below PHOTOS become JPEG files of 500 x 375 pixels (or --size) and
-quality 90, as most of ImageNet is, in a temporary folder. One process for each core that
-this one may use decodes them whole, from memory, by all decoders that are installed, and
-makes batches of 256-pixel (or --crop) crops of the files, as training does. All do so at
-the same time, and each thing in turn, so that whatever else the machine does meets
-everything.
+quality 90, as most of ImageNet is, in a temporary folder. One process for each core
+that this one may use decodes them whole, from memory, by all decoders that are
+installed, and makes batches of 256-pixel (or --crop) crops of the files, as training
+does. All do so at the same time, and each thing in turn, so that whatever else the
+machine does meets everything.
 
 Prints images a second and core (on the clock, and of processor time, which does not
 count what other programs took) and the median over rounds of the share of the fastest
