@@ -138,15 +138,7 @@ def _measured(
   with plan_programs.alive(f'{what}: compiling'):
     program = lowered.compile(compiler_options=options)
   logging.info('%s: compiled in %s', what, logs.duration(time.monotonic() - began))
-  memory = program.memory_analysis()
-  known = dataclasses.replace(
-    known,
-    arguments=memory.argument_size_in_bytes,
-    outputs=memory.output_size_in_bytes,
-    temporaries=memory.temp_size_in_bytes,
-    aliased=memory.alias_size_in_bytes,
-    code=memory.generated_code_size_in_bytes,
-  )
+  known = dataclasses.replace(known, **plan_programs.memory_of(program))
   free = parallel.free_memory()
   if free is not None and known.memory > free:
     logging.info('%s: not enough memory is free to run it; estimated', what)

@@ -236,18 +236,25 @@ def _compile(lowered: Any, effort: float) -> Measured:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise PlanError(f'the compiler: {messages.first_line(error)[:200]}') from error
     return Measured((), 0, 0, None, 0, needed=_needed(str(error)))
-  memory = program.memory_analysis()
   analysis = program.cost_analysis()
   analysis = analysis[0] if isinstance(analysis, list) else analysis or {}
   return Measured(
     operations=tuple(hlo_costs.operations(hlo.parse(program.as_text()))),
-    arguments=memory.argument_size_in_bytes,
-    outputs=memory.output_size_in_bytes,
-    temporaries=memory.temp_size_in_bytes,
-    aliased=memory.alias_size_in_bytes,
-    code=memory.generated_code_size_in_bytes,
     optimal_seconds=analysis.get('optimal_seconds'),
+    **memory_of(program),
   )
+
+
+def memory_of(program: Any) -> dict[str, int]:
+  """What a compiled program says of its memory, as `Measured` has it."""
+  memory = program.memory_analysis()
+  return {
+    'arguments': memory.argument_size_in_bytes,
+    'outputs': memory.output_size_in_bytes,
+    'temporaries': memory.temp_size_in_bytes,
+    'aliased': memory.alias_size_in_bytes,
+    'code': memory.generated_code_size_in_bytes,
+  }
 
 
 def _needed(message: str) -> int:
