@@ -157,6 +157,13 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
       num_params / 1e6,
       jax.device_count(),
     )
+    if c.accumulate > 1 and jax.default_backend() == 'cpu':
+      # XLA brings them into the form of its fast ones outside of loops only.
+      logging.warning(
+        'train.accumulate=%d: gradients of convolutions take ten times as long on a '
+        'CPU in parts; a smaller train.batch_size does not',
+        c.accumulate,
+      )
     last_saved = step
     run_step = strategy.compile(train_step)
     with (

@@ -286,6 +286,19 @@ def test_a_line_at_the_first_step_has_no_speed_yet(config, tmp_path, monkeypatch
   assert lines[1]['images_per_second'] > 0
 
 
+@pytest.mark.parametrize('parts', [1, 2])
+def test_parts_of_a_batch_on_a_cpu_are_slow_and_it_is_said(
+  config, tmp_path, monkeypatch, caplog, parts
+):
+  monkeypatch.setattr(train.SR3, 'from_config', lambda config: Fragile('loss'))
+  c = config.copy_and_resolve_references()
+  c.train.num_steps, c.train.batch_size, c.eval.every_steps = 1, 16, 0
+  c.train.accumulate = parts
+  with caplog.at_level('WARNING', logger='absl'):
+    train.train(c, tmp_path)
+  assert ('train.accumulate=2: gradients' in caplog.text) == (parts == 2)
+
+
 # ----------------------------------------------------------------- configurations
 
 
