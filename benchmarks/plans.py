@@ -61,11 +61,13 @@ HEAD = (
   '| chip-hours |\n|---|---|---|---|---|---|---|---|---|---|'
 )
 
-
 SAMPLER_HEAD = (
   '| network | slice | images | steps | GiB a chip | fits | step | images/s |\n'
   '|---|---|---|---|---|---|---|---|'
 )
+
+
+FITS = {True: 'yes', False: 'no', None: '?'}
 
 
 def configuration(name: str) -> ConfigDict:
@@ -88,10 +90,10 @@ def cells(name: str, made: dict[str, Any]) -> str:
   memory = made['memory']
   row = [name, made['topology'], made['strategy']]
   held = f'{memory["total"] / 2**30:.1f} of {memory["available"] / 2**30:.1f}'
-  row += [held if made['compiled'] else f'> {held}']
-  row += [{True: 'yes', False: 'no', None: '?'}[made['fits']]]
+  row += [held if memory['temporaries'] is not None else f'> {held}']
+  row += [FITS[made['fits']]]
   if 'time' in made:
-    row += [f'{made["time"]["seconds"] * 1e3:.0f} ms']
+    row += [f'{made["step_seconds"] * 1e3:.0f} ms']
     row += [f'{made["mfu_serial"]:.0%} to {made["mfu"]:.0%}']
     row += [f'{made["images_per_second"]:.0f}', f'{made["hours"] / 24:.1f}']
     row += [f'{made["chip_hours"]:,.0f}']
@@ -104,7 +106,7 @@ def sampler_cells(name: str, made: dict[str, Any]) -> str:
   """One row of the table of samplers."""
   memory, time = made['memory'], made.get('seconds_per_step')
   row = [name, made['topology'], str(made['images']), str(made['steps'])]
-  row += [f'{memory / 2**30:.1f}', 'yes' if made['fits'] else 'no']
+  row += [f'{memory / 2**30:.1f}', FITS[made['fits']]]
   row += (
     [f'{time * 1e3:.1f} ms', f'{made["images_per_second"]:.3g}'] if time else ['-', '-']
   )

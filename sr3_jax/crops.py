@@ -51,7 +51,7 @@ class Cut:
 
   @property
   def enough(self) -> int:
-    """Of the shorter side of a picture that a decoder may make smaller; 0: all of it.
+    """Of the shorter side of a picture that a decoder may make smaller.
 
     Four pixels for each that is left: then blocks that begin elsewhere move the example
     by an eighth of a pixel at most.

@@ -86,16 +86,15 @@ def make_plan(
   state = jax.eval_shape(functools.partial(train_step.create_state, config, model))
   plans, samplers = [], []
   for machine in chosen:
-    here = plan_here.find(machine) if config.plan.compile else None
-    if here:
-      # On one device both strategies are the same program.
-      measured = plan_here.training(config, model, machine, here)
-    for strategy in config.plan.strategies:
-      plans.append(
-        figures(config, machine, strategy, measured, per_image)
-        if here
-        else plan_one(config, model, machine, strategy, per_image, cache)
-      )
+    one = lambda strategy, machine=machine: plan_one(
+      config, model, machine, strategy, per_image, cache
+    )
+    strategies = config.plan.strategies
+    if is_run(config, machine):  # one device: the same program in all of them
+      made = one(strategies[0])
+      plans += [made | {'strategy': strategy} for strategy in strategies]
+    else:
+      plans += map(one, strategies)
     samplers.append(plan_sampler(config, model, machine, cache))
   return {
     'batch_size': config.train.batch_size,
@@ -147,26 +146,41 @@ def plan_one(
     per_image: FLOPs of the loss of an image and its gradient.
     cache: see `make_plan`.
   """
-  if not (machine.is_tpu and config.plan.compile):
+  here = is_run(config, machine)
+  if not (here or is_compiled(config, machine)):
     measured = estimate_step(config, model, machine, strategy)
     return figures(config, machine, strategy, measured, per_image)
-  chips = plan_programs.devices(machine)
+  chips = () if here else plan_programs.devices(machine)
 
   @functools.cache
   def measure(batch_size: int) -> Measured:
     at = config.copy_and_resolve_references()
     at.train.batch_size = batch_size
+    if here:
+      run = batch_size == config.train.batch_size
+      return plan_here.training(at, model, machine, run)
     lowered = plan_programs.training(at, model, strategy, chips)
     name = f'{machine.name} {strategy}, batch {batch_size}'
     return plan_programs.compiled(lowered, machine, name, cache, config.plan.effort)
 
-  made = figures(config, machine, strategy, measure(config.train.batch_size), per_image)
-  if config.plan.search_batch:
+  measured = measure(config.train.batch_size)
+  made = figures(config, machine, strategy, measured, per_image)
+  if config.plan.search_batch and measured.complete:
     unit = config.train.accumulate
     fits = lambda n: fits_in(measure(n * unit * machine.count), machine)
     start = config.train.batch_size // machine.count // unit
     made['largest_batch_per_chip'] = unit * plan_programs.largest(fits, start)
   return made
+
+
+def is_run(config: ml_collections.ConfigDict, machine: Machine) -> bool:
+  """Whether steps are run, as the machine is here."""
+  return config.plan.compile and plan_here.is_here(machine)
+
+
+def is_compiled(config: ml_collections.ConfigDict, machine: Machine) -> bool:
+  """Whether programs are compiled for a machine that is not here."""
+  return config.plan.compile and machine.is_tpu
 
 
 def fits_in(measured: Measured, machine: Machine) -> bool:
@@ -199,7 +213,6 @@ def figures(
   on all. What follows from a time is missing of a program that doesn't fit.
   """
   batch = config.train.batch_size
-  compiled = measured.temporaries is not None
   fits = fits_in(measured, machine)
   available = machine.chip.memory
   known = math.isfinite(available)
@@ -208,9 +221,9 @@ def figures(
     'chips': machine.count,
     'strategy': strategy,
     'batch_size': batch,
-    'compiled': compiled,
+    'compiled': not measured.counted,
     'measured': measured.step_seconds is not None,
-    'fits': fits if compiled or not fits else None,  # temporaries decide, if unknown
+    'fits': None if fits and not measured.complete else fits,
     'memory': {
       'arguments': measured.arguments,
       'temporaries': measured.temporaries,
@@ -236,14 +249,14 @@ def figures(
     'time': dataclasses.asdict(time),
     'step_seconds': seconds,
     'mfu': made['model_flops'] / peak / seconds,
-    'mfu_serial': made['model_flops'] / peak / max(seconds, time.serial),
+    'mfu_serial': made['model_flops'] / peak / (measured.step_seconds or time.serial),
     'images_per_second': batch / seconds,
     'hours': hours,
     'chip_hours': hours * machine.count,
     'money': hours * machine.count * config.plan.price,
     'heaviest': roofline.heaviest(measured.operations, machine),
   }
-  if compiled and machine.count > 1:
+  if made['compiled'] and machine.count > 1:
     made['weak_scaling'] = roofline.weak_scaling(measured.operations, machine, SIZES)
   return made
 
@@ -256,10 +269,9 @@ def plan_sampler(
 ) -> dict[str, Any]:
   """The walk of the configured sampler: every chip has all weights, and some images."""
   each = -(-config.eval.batch_size // machine.count)
-  here = plan_here.find(machine) if config.plan.compile else None
-  if here:
-    measured = plan_here.sampling(config, model, machine, here)
-  elif machine.is_tpu and config.plan.compile:
+  if is_run(config, machine):
+    measured = plan_here.sampling(config, model, machine)
+  elif is_compiled(config, machine):
     chips = plan_programs.devices(machine)
     lowered = plan_programs.sampling(config, model, each, chips)
     name = f'{machine.name} sampler, batch {each * machine.count}'
@@ -268,12 +280,12 @@ def plan_sampler(
   else:
     lowered = plan_programs.sampling(config, model, each, jax.devices()[:1])
     measured = plan_counts.estimated_sampling(lowered)
-  fits, known = fits_in(measured, machine), measured.temporaries is not None
+  fits = fits_in(measured, machine)
   made: dict[str, Any] = {
     'topology': machine.name,
     'images': each * machine.count,
     'steps': 1 if model.method == 'regression' else len(model.walk[1]),
-    'fits': fits if known or not fits else None,
+    'fits': None if fits and not measured.complete else fits,
     'memory': measured.memory,
     'measured': measured.step_seconds is not None,
   }

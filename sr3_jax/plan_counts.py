@@ -81,7 +81,7 @@ def estimated(lowered: Any, strategy: str, chips: int, state: Any) -> Measured:
   )
   update = Operation('update', 'update', 'update of the state', 1, 0.0, 2 * own)
   operations = (*counted(lowered), update, *(sent if chips > 1 else ()))
-  return Measured(operations, own, own, None, own)
+  return Measured(operations, own, own, None, own, counted=True)
 
 
 def estimated_sampling(lowered: Any) -> Measured:
@@ -90,5 +90,5 @@ def estimated_sampling(lowered: Any) -> Measured:
   size = lambda tree: sum(
     math.prod(leaf.shape[1:]) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)
   )
-  carry = size(arguments[CARRY])
-  return Measured(tuple(counted(lowered)), size(arguments), carry, None, carry)
+  carry, found = size(arguments[CARRY]), tuple(counted(lowered))
+  return Measured(found, size(arguments), carry, None, carry, counted=True)

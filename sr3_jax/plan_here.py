@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import logging
@@ -26,29 +27,22 @@ STEPS, ENOUGH = 10, 10.0  # so many steps are timed, or seconds of them
 WALK = 3  # steps of a walk in a run
 
 
-def find(machine: Machine) -> Any | None:
-  """The device that a machine of one CPU or one GPU is; None if it is not here."""
-  if machine.is_tpu or machine.count > 1:
-    return None
-  if machine.kind != 'cpu':
-    device = jax.devices()[0]
-    return device if machine.kind in device.device_kind.lower() else None
-  try:
-    return jax.devices('cpu')[0]
-  except RuntimeError:  # JAX was told to do without
-    return None
+def is_here(machine: Machine) -> bool:
+  """Whether a machine of one CPU or one GPU is what JAX runs on."""
+  kind = jax.devices()[0].device_kind.lower()
+  return machine.count == 1 and not machine.is_tpu and machine.kind in kind
 
 
 def training(
-  config: ml_collections.ConfigDict, model: SR3, machine: Machine, device: Any
+  config: ml_collections.ConfigDict, model: SR3, machine: Machine, run: bool = True
 ) -> Measured:
   """A training step.
 
   Args:
     config: of the run.
     model: of it.
-    machine: what `device` is called.
-    device: of `find`.
+    machine: that is here.
+    run: or only compile.
 
   Returns:
     Operations as `plan_counts.estimated` has them, memory as the compiler, and
@@ -56,55 +50,47 @@ def training(
   """
   make = functools.partial(train_step.create_state, config, model)
   batch = plan_programs.image_batch(config, config.train.batch_size)
+  lowered = plan_programs.training(config, model, 'pmap', None)
+  known = plan_counts.estimated(lowered, 'pmap', 1, jax.eval_shape(make))
 
   def ready(program: Any) -> Callable[[], Any]:
     # Of the program's own kind: an optimizer is equal to itself only.
     kind = jax.tree.structure(lowered.args_info[0][0])
     state = jax.tree.unflatten(kind, jax.tree.leaves(jax.jit(make)()))
-    images = jax.tree.map(lambda one: np.zeros(one.shape, one.dtype), batch)
-    images = jax.device_put(images, device)
+    images = jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), batch)
 
-    def run() -> Any:
+    def once() -> Any:
       nonlocal state
       state, metrics = program(state, images)
       return metrics
 
-    return run
+    return once
 
-  with jax.default_device(device):
-    lowered = plan_programs.training(config, model, 'pmap', None)
-    known = plan_counts.estimated(lowered, 'pmap', 1, jax.eval_shape(make))
-    return _measured(f'{machine.name}: training', lowered, known, machine, ready)
+  what = f'{machine.name}: training, batch {config.train.batch_size}'
+  return _measured(what, lowered, known, machine, ready if run else None)
 
 
 def sampling(
-  config: ml_collections.ConfigDict, model: SR3, machine: Machine, device: Any
+  config: ml_collections.ConfigDict, model: SR3, machine: Machine
 ) -> Measured:
-  """A step of the sampler, as `training`.
-
-  Args:
-    config: of the run.
-    model: of it.
-    machine: what `device` is called.
-    device: of `find`.
-  """
-  each = config.eval.batch_size
-  lowered = plan_programs.sampling(config, model, each, [device])
+  """A step of the sampler, as `training`."""
+  devices = jax.devices()[:1]
+  lowered = plan_programs.sampling(config, model, config.eval.batch_size, devices)
   known = plan_counts.estimated_sampling(lowered)
 
   def ready(program: Any) -> Callable[[], Any]:
-    mesh = Mesh(np.array([device]), (parallel.AXIS,))
+    mesh = Mesh(np.array(devices), (parallel.AXIS,))
     there = NamedSharding(mesh, PartitionSpec(parallel.AXIS))
     (shapes, _) = lowered.args_info
     arguments = [jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), s) for s in shapes]
     arguments[plan_programs.LAST] += WALK
     arguments = jax.device_put(arguments, there)
 
-    def run() -> Any:
+    def once() -> Any:
       arguments[plan_programs.CARRY] = program(*arguments)
       return arguments[plan_programs.CARRY]
 
-    return run
+    return once
 
   return _measured(f'{machine.name}: sampler', lowered, known, machine, ready, WALK)
 
@@ -114,7 +100,7 @@ def _measured(
   lowered: Any,
   known: Measured,
   machine: Machine,
-  ready: Callable[[Any], Callable[[], Any]],
+  ready: Callable[[Any], Callable[[], Any]] | None,
   steps: int = 1,
 ) -> Measured:
   """Compiles and runs a program.
@@ -124,21 +110,22 @@ def _measured(
     lowered: the program.
     known: what was found in it without compiling.
     machine: that is here.
-    ready: makes of the compiled program a function that runs `steps` steps of it.
+    ready: makes of the compiled program a function that runs `steps` steps of it; None
+      runs nothing.
     steps: see there.
   """
-  if roofline.estimate(known.operations, machine).seconds > LONGEST:
+  if ready and roofline.estimate(known.operations, machine).seconds > LONGEST:
     logging.info('%s: too long a step to be run here; estimated', what)
     return known
   if known.memory > machine.chip.memory:
     return known
-  platform = jax.devices()[0].platform if machine.kind != 'cpu' else 'cpu'
-  options = parallel.compiler_options(platform)
   began = time.monotonic()
   with plan_programs.alive(f'{what}: compiling'):
-    program = lowered.compile(compiler_options=options)
+    program = lowered.compile(compiler_options=parallel.compiler_options())
   logging.info('%s: compiled in %s', what, logs.duration(time.monotonic() - began))
   known = dataclasses.replace(known, **plan_programs.memory_of(program))
+  if ready is None:
+    return known
   free = parallel.free_memory()
   if free is not None and known.memory > free:
     logging.info('%s: not enough memory is free to run it; estimated', what)

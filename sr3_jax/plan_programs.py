@@ -70,6 +70,7 @@ class Measured:
     needed: bytes of a program that the compiler refused as too large, else 0.
     optimal_seconds: of the compiler's cost analysis, if it has any.
     compile_seconds: that it took.
+    counted: whether the operations are those of a program that is not compiled.
     step_seconds: that a step took when it was run, if it was.
   """
 
@@ -82,7 +83,13 @@ class Measured:
   needed: int = 0
   optimal_seconds: float | None = None
   compile_seconds: float = 0.0
+  counted: bool = False
   step_seconds: float | None = None
+
+  @property
+  def complete(self) -> bool:
+    """Whether all of its memory is known; temporaries decide what fits."""
+    return bool(self.needed) or self.temporaries is not None
 
   @property
   def memory(self) -> int:

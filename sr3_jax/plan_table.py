@@ -174,12 +174,16 @@ def notes(made: dict[str, Any]) -> list[str]:
       f'Run on this machine: {run[0]}, with images that were there already. Step, MFU',
       'and what follows from them are measured; MFU is of a peak that is assumed.',
     ]
-  guessed = [plan['topology'] for plan in made['plans'] if not plan['compiled']]
+  guessed = [
+    plan['topology']
+    for plan in made['plans']
+    if not plan['compiled'] and not plan['measured']
+  ]
   if guessed:
     lines += [
-      f'Estimates, not compiled: {", ".join(dict.fromkeys(guessed))}. Their memory',
-      'lacks temporaries, which nobody knows before; their bytes are those of',
-      'convolutions and matrix products, as if all else were joined with them; their',
-      'collectives are those of the strategy, and all are waited for.',
+      f'Estimates, not compiled: {", ".join(dict.fromkeys(guessed))}. Memory after a >',
+      'lacks temporaries, which nobody knows before; bytes are those of convolutions',
+      'and matrix products, as if all else were joined with them; collectives are',
+      'those of the strategy, and all are waited for.',
     ]
   return lines

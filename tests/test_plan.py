@@ -74,6 +74,7 @@ def test_of_what_the_compiler_refuses_there_is_no_time(config):
   refused = Measured((), 0, 0, None, 0, needed=20 * GIB)
   made = plan.figures(config, machines.parse('v5e:2x4'), 'pmap', refused, 1.0)
   assert made['fits'] is False
+  assert made['compiled'] and made['fits'] is False
   assert 'time' not in made
   text = plan_table.row(made, 1.2)
   assert text[:5] == ('v5e:2x4', 'pmap', '20.00 GiB', '15.75 GiB', 'NO')

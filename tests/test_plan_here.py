@@ -1,5 +1,6 @@
 """sr3_jax.plan_here: what is at hand is compiled and run, and nothing else."""
 
+import dataclasses
 import json
 import types
 
@@ -16,11 +17,8 @@ from sr3_jax.sr3 import SR3
 def config() -> ConfigDict:
   c = tiny.get_config()
   c.plan.topology = 'cpu'
+  c.plan.search_batch = False
   return c
-
-
-def device(kind: str):
-  return types.SimpleNamespace(device_kind=kind)
 
 
 def test_a_plan_of_this_machine_is_run(config, tmp_path, capsys, monkeypatch):
@@ -65,7 +63,7 @@ def test_a_step_takes_as_long_as_the_clock_says(config):
   for size in (1, 64):
     config.train.batch_size = size
     model = SR3.from_config(config)
-    made = plan_here.training(config, model, machine, jax.devices()[0])
+    made = plan_here.training(config, model, machine)
     bound = roofline.estimate(made.operations, machine).seconds
     assert bound / 2 < made.step_seconds < 10
     seconds.append(made.step_seconds)
@@ -94,6 +92,7 @@ def test_the_first_run_does_not_count(monkeypatch):
 
 
 def test_what_would_take_for_ever_is_estimated(config, tmp_path, capsys, monkeypatch):
+  config.plan.search_batch = True
   monkeypatch.setattr(plan_here, 'LONGEST', 0.0)
   monkeypatch.setattr(plan_here, 'timed', None)
   plan.plan_run(config, tmp_path)
@@ -101,9 +100,10 @@ def test_what_would_take_for_ever_is_estimated(config, tmp_path, capsys, monkeyp
   made = json.loads((tmp_path / 'plan.json').read_text())
   assert {one['measured'] for one in made['plans'] + made['samplers']} == {False}
   assert {one['fits'] for one in made['plans'] + made['samplers']} == {None}
+  assert not any('largest_batch_per_chip' in one for one in made['plans'])
 
 
-def test_what_memory_does_not_hold_is_not_run(config, tmp_path, monkeypatch):
+def test_what_memory_does_not_hold_is_not_run(config, tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(parallel, 'free_memory', lambda: 1000)
   monkeypatch.setattr(plan_here, 'timed', None)
   plan.plan_run(config, tmp_path)
@@ -111,11 +111,42 @@ def test_what_memory_does_not_hold_is_not_run(config, tmp_path, monkeypatch):
   for one in made['plans']:
     assert one['fits'] is True  # when others have left
     assert not one['measured'] and one['memory']['temporaries'] > 0
+  assert 'Estimates, not compiled: cpu' in capsys.readouterr().out
+
+
+def test_the_largest_batch_is_compiled_for_and_not_run(config, tmp_path, monkeypatch):
+  config.plan.search_batch = True
+  run, compiled = [], []
+  monkeypatch.setattr(plan_here, 'timed', lambda once: run.append(once()) or 1.0)
+  one = machines.parse('cpu')
+  model = SR3.from_config(config)
+  at = lambda size: (
+    config.train.update(batch_size=size)
+    or plan_here.training(config, model, one, run=False)
+  )
+  room = at(12).memory
+  config.train.batch_size = 8
+  assert run == []
+  chip = dataclasses.replace(one.chip, memory=room)
+  monkeypatch.setattr(machines, 'cpu', lambda: chip)
+  training = plan_here.training
+
+  def noted(at, *args):
+    compiled.append(at.train.batch_size)
+    return training(at, *args)
+
+  monkeypatch.setattr(plan_here, 'training', noted)
+  plan.plan_run(config, tmp_path)
+  made = json.loads((tmp_path / 'plan.json').read_text())
+  for plan_ in made['plans']:
+    assert plan_['largest_batch_per_chip'] == 12
+  assert len(run) == 2  # the training of the configured batch, and the sampler
+  assert len(compiled) == len(set(compiled)) >= 4
 
 
 def test_nothing_is_run_without_compiling(config, tmp_path, monkeypatch):
   config.plan.compile = False
-  monkeypatch.setattr(plan_here, 'find', None)
+  monkeypatch.setattr(plan_here, 'is_here', None)
   plan.plan_run(config, tmp_path)
   made = json.loads((tmp_path / 'plan.json').read_text())
   assert {one['fits'] for one in made['plans']} == {None}
@@ -124,7 +155,9 @@ def test_nothing_is_run_without_compiling(config, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   ('name', 'kind', 'found'),
   [
+    ('cpu', 'cpu', True),
     ('cpu', 'NVIDIA H200', False),
+    ('h200:1', 'cpu', False),
     ('h200:1', 'NVIDIA H200', True),
     ('h100:1', 'NVIDIA H100 80GB HBM3', True),
     ('a100:1', 'NVIDIA A100-SXM4-80GB', True),
@@ -134,12 +167,5 @@ def test_nothing_is_run_without_compiling(config, tmp_path, monkeypatch):
   ],
 )
 def test_which_machines_are_here(monkeypatch, name, kind, found):
-  here = device(kind)
-
-  def devices(platform=None):
-    if platform == 'cpu':
-      raise RuntimeError('no such platform')
-    return [here]
-
-  monkeypatch.setattr(jax, 'devices', devices)
-  assert plan_here.find(machines.parse(name)) is (here if found else None)
+  monkeypatch.setattr(jax, 'devices', lambda: [types.SimpleNamespace(device_kind=kind)])
+  assert plan_here.is_here(machines.parse(name)) == found
