@@ -62,7 +62,7 @@ def distance(one, other) -> float:
   return length([a - b for a, b in pairs]) / length([b for _, b in pairs])
 
 
-@pytest.mark.parametrize('devices', [1, 2, 8])
+@pytest.mark.parametrize('devices', [1, 2, 4, 8])
 def test_a_split_state_goes_where_a_copied_one_does(replicated, devices):
   """On one device, on some and on all that there are."""
   whole, lines, _ = replicated
