@@ -5,16 +5,32 @@ import re
 
 import setuptools
 
+REPOSITORY = 'sr3-jax/sr3_jax'
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(
   r"__version__ = '([^']+)'", (HERE / 'sr3_jax' / '__init__.py').read_text()
 ).group(1)
 
+
+def long_description():
+  """Return README.md with absolute links, as a package index has none of our files."""
+  text = (HERE / 'README.md').read_text()
+  relative = r'\((?!https?:|#)([^)\s]+)\)'
+  text = re.sub(
+    rf'(!\[[^\]]*\]){relative}',
+    rf'\1(https://raw.githubusercontent.com/{REPOSITORY}/main/\2)',
+    text,
+  )
+  return re.sub(
+    rf'(\]){relative}', rf'\1(https://github.com/{REPOSITORY}/blob/main/\2)', text
+  )
+
+
 setuptools.setup(
   name='sr3_jax',
   version=VERSION,
   description='Diffusion super-resolution (SR3) in JAX and Flax, from laptop to pod',
-  long_description=(HERE / 'README.md').read_text(),
+  long_description=long_description(),
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   packages=['sr3_jax', 'sr3_jax.degradations'],
