@@ -8,7 +8,7 @@ import setuptools
 REPOSITORY = 'sr3-jax/sr3_jax'
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(
-  r"__version__ = '([^']+)'", (HERE / 'sr3_jax' / '__init__.py').read_text()
+  r"__version__ = '([^']+)'", (HERE / 'sr3_jax' / 'runtime' / 'version.py').read_text()
 ).group(1)
 
 
@@ -33,7 +33,7 @@ setuptools.setup(
   long_description=long_description(),
   long_description_content_type='text/markdown',
   license='Apache-2.0',
-  packages=['sr3_jax', 'sr3_jax.degradations'],
+  packages=setuptools.find_packages(include=['sr3_jax', 'sr3_jax.*']),
   package_data={'sr3_jax': ['templates/*', 'study_site/*', 'models/*/*']},
   python_requires='>=3.11',
   # Lower bounds that were installed together and tested.

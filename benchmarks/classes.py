@@ -26,16 +26,9 @@ import numpy as np
 import optax
 from flax import serialization
 
-from sr3_jax import (
-  cascade_run,
-  config,
-  distributions,
-  drawings,
-  images,
-  logs,
-  process_log,
-  sources,
-)
+from sr3_jax import cascade_run, config, distributions, drawings, images, sources
+from sr3_jax.runtime import atomic_files, process_log
+from sr3_jax.runtime import progress as runtime_progress
 
 FEATURES = 64
 
@@ -83,7 +76,7 @@ def train(
     return optax.apply_updates(params, updates), state, value
 
   state, rng = optimizer.init(params), np.random.default_rng(0)
-  with logs.Progress(steps) as progress:
+  with runtime_progress.Progress(steps) as progress:
     for number in range(steps):
       rows = rng.integers(len(x), size=batch)
       flip = rng.integers(2, size=batch)[:, None, None, None]
@@ -197,7 +190,9 @@ def main() -> None:
     params = serialization.msgpack_restore(kept.read_bytes())
   else:
     params = train(model, *sets['train'], epochs=args.epochs)
-    images.write_bytes(kept, serialization.msgpack_serialize(jax.device_get(params)))
+    atomic_files.write_bytes(
+      kept, serialization.msgpack_serialize(jax.device_get(params))
+    )
   judge = Judge(model, params, sets['test'][0])
 
   # As many real images as generated ones: the distance depends on their number.
@@ -210,7 +205,7 @@ def main() -> None:
     x, y, _ = drawn(args, guidance, side)
     table[f'guidance {guidance:g}'] = judge.row(x, y)
     shown[f'guidance {guidance:g}'] = x, y
-    logs.write_json(args.workdir / 'classes.json', table)
+    atomic_files.write_json(args.workdir / 'classes.json', table)
   images.write(args.workdir / 'classes.png', sheet(shown, source.classes))
   for name, row in table.items():
     print(

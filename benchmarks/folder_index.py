@@ -26,7 +26,7 @@ import time
 
 from PIL import Image
 
-from sr3_jax import logs
+from sr3_jax.runtime import progress as runtime_progress
 
 SIDES = (48, *range(64, 83))  # of the pictures, in turn
 BLOCK = 4096
@@ -65,7 +65,7 @@ def picture(side: int) -> bytes:
 def make(root: pathlib.Path, count: int, folders: int, links: bool) -> None:
   """The tree, as ImageNet is laid out."""
   bodies = [picture(side) for side in SIDES]
-  with logs.Progress(count, unit='file') as progress:
+  with runtime_progress.Progress(count, unit='file') as progress:
     for k in range(folders):
       folder = root / f'n{k:08d}'
       folder.mkdir(parents=True)

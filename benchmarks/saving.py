@@ -23,7 +23,8 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
-from sr3_jax import checkpoint, logs, parallel, process_log, train
+from sr3_jax import checkpoint, train
+from sr3_jax.runtime import devices, process_log, progress
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file('config', None, 'Experiment.', lock_config=True)
@@ -38,7 +39,7 @@ flags.mark_flag_as_required('config')
 def times(config, workdir) -> tuple[dict[int, float], list[float]]:
   """Step -> when it was given to the devices, and seconds of the saves."""
   moments, saves = {}, []
-  update, save = logs.Progress.update, checkpoint.save
+  update, save = progress.Progress.update, checkpoint.save
 
   def noting(self, step, **values):
     moments[step] = time.monotonic()
@@ -50,7 +51,7 @@ def times(config, workdir) -> tuple[dict[int, float], list[float]]:
     save(*args)
     saves.append(time.monotonic() - began)
 
-  logs.Progress.update, checkpoint.save = noting, timed
+  progress.Progress.update, checkpoint.save = noting, timed
   train.train(config, workdir)
   return moments, saves
 
@@ -100,7 +101,7 @@ def main(arguments: list[str]) -> None:
       jax.config.update('jax_cpu_collectives_implementation', 'gloo')
       jax.distributed.initialize(f'localhost:{port}', FLAGS.processes, int(rank))
     process_log.setup()
-    parallel.keep_programs(FLAGS.cache)
+    devices.keep_programs(FLAGS.cache)
     measure(FLAGS.config, epath.Path(folder) / 'run')
 
 

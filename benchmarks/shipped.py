@@ -24,6 +24,7 @@ import sys
 import numpy as np
 
 from sr3_jax import drawings, evaluate, hub, image_sets, images, tiles, upscale
+from sr3_jax.runtime import atomic_files
 from sr3_jax.summary import METRICS
 
 # Of `METRICS`, in this order.
@@ -302,7 +303,7 @@ def main() -> None:
       draw(folder, methods, args.shown, args.side)
   except (hub.HubError, image_sets.ImageSetError, images.ImageError) as error:
     sys.exit(f'error: {error}')
-  images.write_bytes(args.workdir / 'results.md', '\n'.join(lines).encode())
+  atomic_files.write_bytes(args.workdir / 'results.md', '\n'.join(lines).encode())
   print('\n'.join(lines))
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from sr3_jax import parallel, samplers, train, train_step
+from sr3_jax import samplers, train, train_step
+from sr3_jax.runtime import devices
 from sr3_jax.sr3 import SR3
 
 FLAGS = flags.FLAGS
@@ -45,8 +46,8 @@ def timed(function, *args, repeats: int) -> float:
 def ceiling(dtype: str) -> float:
   """FLOP/s of a large matrix product over all local devices."""
   size = 2048 if jax.default_backend() == 'cpu' else 8192
-  matrix = parallel.replicate(np.ones((size, size), dtype))
-  product = parallel.pmap(lambda a: a @ a)
+  matrix = devices.replicate(np.ones((size, size), dtype))
+  product = devices.pmap(lambda a: a @ a)
   seconds = timed(product, matrix, repeats=5)
   return 2 * size**3 * jax.local_device_count() / seconds
 
@@ -54,7 +55,7 @@ def ceiling(dtype: str) -> float:
 def compiled(lowered) -> tuple[object, float]:
   """The program and the seconds that compiling took."""
   began = time.perf_counter()
-  program = lowered.compile(compiler_options=parallel.compiler_options())
+  program = lowered.compile(compiler_options=devices.compiler_options())
   return program, time.perf_counter() - began
 
 
@@ -91,17 +92,17 @@ def figures(program, compile_seconds, seconds, images) -> dict[str, float]:
 def training(config, model: SR3) -> dict[str, float]:
   """The training step as the program runs it."""
   c = config.train
-  state = parallel.replicate(train_step.create_state(config, model))
+  state = devices.replicate(train_step.create_state(config, model))
   side = config.data.image_size
-  local = parallel.per_process(c.batch_size)
+  local = devices.per_process(c.batch_size)
   image = np.random.default_rng(0).integers(0, 256, (local, side, side, 3), np.uint8)
   batch = {'image': image}
   if config.model.num_classes:
     batch['label'] = np.zeros(local, np.int32)
-  batch = parallel.shard(batch)
+  batch = devices.shard(batch)
   step = jax.pmap(
-    partial(train_step.train_step, axis_name=parallel.AXIS),
-    axis_name=parallel.AXIS,
+    partial(train_step.train_step, axis_name=devices.AXIS),
+    axis_name=devices.AXIS,
     donate_argnums=(0,),
   )
   program, compile_seconds = compiled(step.lower(state, batch))
@@ -123,7 +124,7 @@ def sampling(config, model: SR3) -> dict[str, float]:
   steps = jax.tree.map(lambda s: s[:count], samplers.steps(gammas, table))
   stochastic = samplers.is_stochastic(table)
   params = model.init(jax.random.key(0))
-  local = parallel.per_process(config.eval.batch_size) // jax.local_device_count()
+  local = devices.per_process(config.eval.batch_size) // jax.local_device_count()
   side = config.data.image_size
 
   def advance(params, x, carry, steps):
@@ -131,7 +132,7 @@ def sampling(config, model: SR3) -> dict[str, float]:
     return model.advance(params, noise, x, carry, steps)
 
   image = np.zeros((jax.local_device_count(), local, side, side, 3), np.float32)
-  args = parallel.replicate(params), image, (image, image), parallel.replicate(steps)
+  args = devices.replicate(params), image, (image, image), devices.replicate(steps)
   program, compile_seconds = compiled(jax.pmap(advance).lower(*args))
   args = jax.tree.map(jnp.asarray, args)
   seconds = timed(program, *args, repeats=max(3, FLAGS.repeats // 3))

@@ -34,7 +34,9 @@ import numpy as np
 import shipped
 import upscale as speed
 
-from sr3_jax import degradations, hub, image_sets, images, logs
+from sr3_jax import degradations, hub, image_sets, images
+from sr3_jax.runtime import atomic_files, metrics_log
+from sr3_jax.runtime import progress as runtime_progress
 
 SIDE, SCALE, NETWORK = 64, 4, 'small'
 SCHEDULE = {
@@ -82,7 +84,7 @@ def train_theirs(args: argparse.Namespace, folder: pathlib.Path) -> float:
   seconds, order = 0.0, np.zeros(0, int)
   tensor = lambda a: torch.from_numpy(np.ascontiguousarray(a.transpose(0, 3, 1, 2)))
   steps = args.images // args.batch_size
-  with logs.Progress(steps, unit='step') as progress:
+  with runtime_progress.Progress(steps, unit='step') as progress:
     for step in range(steps):
       if len(order) < args.batch_size:
         order = np.append(order, rng.permutation(len(hr)))
@@ -121,7 +123,7 @@ def train_ours(args: argparse.Namespace, folder: pathlib.Path, steps: int) -> fl
   command += ['--config.eval.every_steps=0', '--config.eval.final_images=1']
   command += ['--config.sampler.num_steps=1', '--config.eval.networks=()']
   subprocess.run(command, check=True)
-  return logs.training_seconds(folder / 'model', args.batch_size)
+  return metrics_log.training_seconds(folder / 'model', args.batch_size)
 
 
 def validation_loss(loaded: hub.Loaded, hr: np.ndarray) -> float:
@@ -178,7 +180,7 @@ def main() -> None:
     done = folder / 'seconds.json'
     if not done.exists():
       folder.mkdir(parents=True, exist_ok=True)
-      logs.write_json(done, {'seconds': train(args, folder, *options)})
+      atomic_files.write_json(done, {'seconds': train(args, folder, *options)})
     seconds = json.loads(done.read_text())['seconds']
     loaded = hub.load(folder / 'model')
     count = sum(leaf.size for leaf in jax.tree.leaves(loaded.params))
@@ -211,7 +213,7 @@ def main() -> None:
     cells = [f'{row[key]:.4g}' for row in figures.values()]
     lines.append(f'| {key} | ' + ' | '.join(cells) + ' |')
   lines += ['', *shipped.markdown('test', rows, len(test))]
-  images.write_bytes(args.workdir / 'results.md', '\n'.join(lines).encode())
+  atomic_files.write_bytes(args.workdir / 'results.md', '\n'.join(lines).encode())
   shipped.draw(folder, list(figures), 5, SIDE)
   print('\n'.join(lines))
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__version__ = '0.1.0'
+from sr3_jax.runtime.version import __version__ as __version__
 
 
 def load(model: Any = 'photo-x4', **options: Any) -> Any:

@@ -11,8 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from sr3_jax import drawings, images, jobs, logs, mask_files, pictures
+from sr3_jax import drawings, images, jobs, mask_files, pictures
 from sr3_jax.jobs import Failures, Job, Options
+from sr3_jax.runtime import atomic_files
+from sr3_jax.runtime import progress as runtime_progress
 
 # Output pixels that are made at a time, on each device, of pictures smaller than that:
 # enough to keep it busy, and no more is lost by an interruption. None counts for less
@@ -30,7 +32,7 @@ def run(upscaler: Any, options: Options, todo: Sequence[Job]) -> Failures:
   }
   requested = jobs.request(upscaler, options)
   share, before = len(todo) / max(sum(work.values()), 1), 0
-  with logs.Progress(len(todo), unit='picture') as progress:
+  with runtime_progress.Progress(len(todo), unit='picture') as progress:
     for group in _groups(upscaler, options, todo):
       expected = sum(work[job] for job in group)
       counted = 0
@@ -152,7 +154,8 @@ def _write(
     elif shown == 'numbers':
       buffer = io.BytesIO()
       np.save(buffer, result.spread)
-      images.write_bytes(path, buffer.getvalue())
+      with images.errors(path):
+        atomic_files.write_bytes(path, buffer.getvalue())
     elif shown == 'spread':
       _write_drawing(path, _heat(result), None, marked)
     else:

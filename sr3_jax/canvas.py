@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr3_jax import parallel, samplers, tiles
+from sr3_jax import samplers, tiles
 from sr3_jax.layout import Layout, Planner
+from sr3_jax.runtime import devices as runtime_devices
 from sr3_jax.sr3 import SR3
 from sr3_jax.tiles import CELL
 
@@ -149,7 +150,7 @@ def program(
 
       total = jnp.zeros((*x.shape[:3], out_channels))
       total = jax.lax.fori_loop(0, work['batches'], one_batch, total)
-      return jax.lax.psum(total, parallel.AXIS) if shared else total
+      return jax.lax.psum(total, runtime_devices.AXIS) if shared else total
 
     def correct(y0):
       """The nearest estimate that, made small, is the condition."""
@@ -197,7 +198,7 @@ def program(
     y = jax.lax.fori_loop(0, jnp.where(start == 0, strips, 0), draw, y)
     return jax.lax.fori_loop(start, start + count, step, (y, y0))
 
-  return parallel.pmap(run, donate_argnums=(6, 7))
+  return runtime_devices.pmap(run, donate_argnums=(6, 7))
 
 
 def arguments(
@@ -236,7 +237,7 @@ def arguments(
   shape = devices, layout.images, layout.height, layout.width, model.channels
   state, zero = np.zeros(shape, np.float32), np.zeros(devices, np.int32)
   stack = lambda trees: jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
-  return parallel.put((stack(images), stack(works), zero, zero, state, state))
+  return runtime_devices.put((stack(images), stack(works), zero, zero, state, state))
 
 
 def _images(

@@ -23,10 +23,12 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from sr3_jax import __version__, degradations, hub, parallel
+from sr3_jax import degradations, hub
 from sr3_jax.config import as_json
-from sr3_jax.messages import line
 from sr3_jax.restorer import OnSteps, Restorer, keys
+from sr3_jax.runtime import devices
+from sr3_jax.runtime.errors import UserError, line
+from sr3_jax.runtime.version import __version__
 from sr3_jax.scoring import quantize
 from sr3_jax.sr3 import SR3
 from sr3_jax.walks import make_walk, walk_options
@@ -48,7 +50,7 @@ _VALUES = ('blur', 'noise', 'guidance', 'num_steps')
 Job = tuple[int, int]  # class (0 where there are none) and number in it
 
 
-class CascadeError(ValueError):
+class CascadeError(UserError):
   """One line: what about a cascade is not possible, and what to do."""
 
 
@@ -134,7 +136,7 @@ class Stage:
       return image
     blur = self.blur if blur is None else blur
     noise = self.noise if noise is None else noise
-    levels = parallel.replicate((np.float32(blur), np.float32(noise)))
+    levels = devices.replicate((np.float32(blur), np.float32(noise)))
     return _augment(self.seed, self.place)(image, batch['index'], *levels)
 
   def _known(self, batch) -> dict[str, jax.Array]:
@@ -152,13 +154,13 @@ def _augment(seed: int, place: int) -> Callable[..., jax.Array]:
     key = keys(seed, index, _AUGMENTATION + place)
     return degradations.augment(key, image, fill(blur), fill(noise))
 
-  return parallel.pmap(augment)
+  return devices.pmap(augment)
 
 
 @functools.lru_cache(maxsize=16)
 def _blank(side: int, channels: int) -> Callable[[jax.Array], jax.Array]:
   """Compiled: index [D, b] -> zeros [D, b, side, side, channels]."""
-  return parallel.pmap(lambda index: jnp.zeros((len(index), side, side, channels)))
+  return devices.pmap(lambda index: jnp.zeros((len(index), side, side, channels)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -211,7 +213,7 @@ class Cascade:
     index, label = np.full(size, -1, np.int32), np.zeros(size, np.int32)
     for row, (kind, number) in enumerate(jobs):
       index[row], label[row] = kind * CLASS_PITCH + number, kind
-    return parallel.shard({'index': index, 'label': label})
+    return devices.shard({'index': index, 'label': label})
 
 
 def job(position: int, labels: Sequence[int]) -> Job:

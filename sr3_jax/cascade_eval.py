@@ -18,17 +18,14 @@ from absl import logging
 from etils import epath
 
 from sr3_jax import (
-  __version__,
   cascade_report,
   classifier,
   degradations,
   images,
   loading,
-  logs,
   lpips,
   metrics,
   modes,
-  parallel,
   reference,
   sources,
   summary,
@@ -53,6 +50,8 @@ from sr3_jax.evaluation import (
 )
 from sr3_jax.records import Records, open_records
 from sr3_jax.restorer import progress
+from sr3_jax.runtime import atomic_files, devices
+from sr3_jax.runtime.version import __version__
 from sr3_jax.scoring import Scorer
 from sr3_jax.sr3 import SR3
 
@@ -93,16 +92,16 @@ def evaluate_run(
     measure = Measurement(config, cascade, judges, records, folder, on_steps)
     seen = sum(measure(number, host) for number, host in enumerate(batches))
   batches.close()
-  if all(parallel.everywhere([seen == 0])):
+  if all(devices.everywhere([seen == 0])):
     raise sources.DataError('no held-out image could be read: nothing to measure')
-  parallel.barrier('measured')
+  devices.barrier('measured')
   rows = table(cascade, records, judges)
   count = len(records.scalars(TRUTH)['index'])
   found = {n: row | {'images': count} for n, row in summary.values(rows).items()}
   if jax.process_index() == 0:
     cascade_report.write(config, cascade, judges, records, rows, folder, made_by)
     results = {'table': found, 'config': as_json(config)}
-    logs.write_json(workdir / 'results.json', results)
+    atomic_files.write_json(workdir / 'results.json', results)
     logging.info('%d held-out images and as many drawn:', count)
     print(summary.format_table(found))
     print(f'report: {folder / "report.html"}, pictures: {folder / "samples.png"}')
@@ -167,7 +166,7 @@ class Measurement:
     cascade, records = self.cascade, self.records
     mask = host['mask']
     index = host['index'][mask]
-    batch = parallel.shard(host)
+    batch = devices.shard(host)
     sides = tuple(stage.side for stage in cascade.stages)
     truth = truths(cascade.stages[0].model, sides)(batch['image'])
     truth_parts = [truth_name(cascade, side) for side in sides]
@@ -199,7 +198,7 @@ class Measurement:
     return len(index)
 
   def _has(self, parts: list[str], index: np.ndarray) -> bool:
-    return all(parallel.everywhere([self.records.has(p, index) for p in parts]))
+    return all(devices.everywhere([self.records.has(p, index) for p in parts]))
 
   def _drawn(self, host, batch, truth) -> Iterator[tuple[Stage, dict[str, np.ndarray]]]:
     """Draws as many images as the batch has; each stage's values."""
@@ -223,7 +222,7 @@ class Measurement:
     count = self.config.sample.num_images
     rows = np.flatnonzero(host['mask'] & (host['index'] < count))
     if len(rows):
-      shown = images.to_uint8(parallel.gather(image)[rows])
+      shown = images.to_uint8(devices.gather(image)[rows])
       for row, picture in zip(rows, shown, strict=True):
         path = self.folder / 'pictures' / f'{host["index"][row]:05d}_{name}.png'
         images.write(path, picture)
@@ -247,12 +246,12 @@ def truths(model: SR3, sides: tuple[int, ...]) -> Callable[..., dict[int, jax.Ar
     smaller = {s: degradations.area(hr, whole // s) for s in sides}
     return {s: metrics.quantize(image) for s, image in smaller.items()}
 
-  return parallel.pmap(reduce)
+  return devices.pmap(reduce)
 
 
 @functools.lru_cache(maxsize=8)
 def _smaller(factor: int) -> Callable[[jax.Array], jax.Array]:
-  return parallel.pmap(lambda image: degradations.area(metrics.quantize(image), factor))
+  return devices.pmap(lambda image: degradations.area(metrics.quantize(image), factor))
 
 
 def powers(image: jax.Array, truth: jax.Array, mask: np.ndarray) -> dict[str, Any]:
@@ -260,12 +259,12 @@ def powers(image: jax.Array, truth: jax.Array, mask: np.ndarray) -> dict[str, An
   if image.shape[2] % 2:
     return {}
   found = {'power': _power()(image), 'power_truth': _power()(truth)}
-  return {name: value[mask] for name, value in parallel.gather(found).items()}
+  return {name: value[mask] for name, value in devices.gather(found).items()}
 
 
 @functools.cache
 def _power() -> Callable[[jax.Array], jax.Array]:
-  return parallel.pmap(metrics.radial_power)
+  return devices.pmap(metrics.radial_power)
 
 
 def table(

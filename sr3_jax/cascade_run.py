@@ -14,16 +14,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import (
-  cascade_eval,
-  cascade_search,
-  drawings,
-  images,
-  logs,
-  modes,
-  parallel,
-  sources,
-)
+from sr3_jax import cascade_eval, cascade_search, drawings, images, modes, sources
 from sr3_jax.cascade import (
   Cascade,
   CascadeError,
@@ -34,6 +25,8 @@ from sr3_jax.cascade import (
   load,
   where,
 )
+from sr3_jax.runtime import atomic_files, progress
+from sr3_jax.runtime import devices as runtime_devices
 
 REQUEST = 'made_by.json'
 _GRID, _COLUMNS, _CLASSES = 16, 4, 24  # images of a class's grid; rows of samples.png
@@ -86,7 +79,7 @@ def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> No
   workdir = epath.Path(workdir)
   c = config.cascade
   with fits('cascade.batch_size'):
-    size = parallel.per_process(c.batch_size)
+    size = runtime_devices.per_process(c.batch_size)
   cascade = load(config, workdir)
   labels = cascade.labels(c.classes)
   names = _open(workdir / 'samples', cascade, config)
@@ -107,7 +100,7 @@ def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> No
     for stage, picture in zip(cascade.stages, pictures, strict=True):
       images.write(place(stage.side, kind) / f'{number:05d}.png', picture)
 
-  if not all(parallel.everywhere([not todo])):
+  if not all(runtime_devices.everywhere([not todo])):
     compiled = _compile(cascade, size)
     # Files are written while the next batch is drawn.
     with futures.ThreadPoolExecutor(4) as pool:
@@ -119,11 +112,11 @@ def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> No
         writing = [pool.submit(save, *one) for one in zip(part, rows, strict=True)]
       for done in writing:
         done.result()
-  parallel.barrier('drawn')
+  runtime_devices.barrier('drawn')
   if jax.process_index() == 0:
     if todo:
       table = time_table(cascade, times, compiled, len(todo))
-      logs.write_json(workdir / 'samples' / 'times.json', table)
+      atomic_files.write_json(workdir / 'samples' / 'times.json', table)
       print(format_times(table))
     _grids(workdir, cascade, labels, names, c.images_per_class)
     print(
@@ -149,10 +142,10 @@ def draw(
   # Until the stages have been timed, work goes with steps and pixels.
   guess = [stage.num_steps * stage.side**2 for stage in cascade.stages]
   enabled = jax.process_index() == 0
-  with logs.Progress(len(todo), unit='image', enabled=enabled) as shown:
+  with progress.Progress(len(todo), unit='image', enabled=enabled) as shown:
     shown.update(0)
     begun = 0
-    while not all(parallel.everywhere([begun >= len(todo)])):
+    while not all(runtime_devices.everywhere([begun >= len(todo)])):
       part = todo[begun : begun + size]
       batch = cascade.batch(part, size)
       costs = list(times) if begun else guess
@@ -164,14 +157,14 @@ def draw(
         image = stage(image, batch, on_steps)
         jax.block_until_ready(image)
         times[stage.place] += time.monotonic() - began
-        pictures.append(images.to_uint8(parallel.gather(image)[: len(part)]))
+        pictures.append(images.to_uint8(runtime_devices.gather(image)[: len(part)]))
       yield part, pictures
       begun += len(part)
       shown.update(begun)
       # A process that is done goes on with empty batches until all are.
 
 
-def _tell(shown: logs.Progress, begun: int, count: int, share: float) -> None:
+def _tell(shown: progress.Progress, begun: int, count: int, share: float) -> None:
   """Shows a share of a batch of `count` images as some of them."""
   shown.update(begun + int(count * min(share, 1)))
 
@@ -223,13 +216,13 @@ def _open(
         f'{folder}: these images differ in {", ".join(differs[:4])}: give another '
         '--workdir, or move the folder away'
       )
-    parallel.barrier('opened')
+    runtime_devices.barrier('opened')
     return names
   names = class_folders(config, cascade)
-  parallel.barrier('opened')
+  runtime_devices.barrier('opened')
   if jax.process_index() == 0:
     folder.mkdir(parents=True, exist_ok=True)
-    logs.write_json(path, {'made_by': wanted, 'folders': names})
+    atomic_files.write_json(path, {'made_by': wanted, 'folders': names})
   return names
 
 

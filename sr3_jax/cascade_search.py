@@ -21,18 +21,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import (
-  __version__,
-  evaluation,
-  images,
-  logs,
-  modes,
-  parallel,
-  plots,
-  reference,
-  sources,
-  summary,
-)
+from sr3_jax import evaluation, images, modes, plots, reference, sources, summary
 from sr3_jax.cascade import Cascade, CascadeError, Stage, fits, job, load
 from sr3_jax.cascade_eval import (
   load_judges,
@@ -45,6 +34,8 @@ from sr3_jax.cascade_eval import (
 from sr3_jax.config import as_json
 from sr3_jax.records import open_records
 from sr3_jax.restorer import progress
+from sr3_jax.runtime import atomic_files, devices
+from sr3_jax.runtime.version import __version__
 
 Levels = tuple[float, float]  # blur and noise
 Row = dict[str, Any]  # {'stage', 'side', 'blur', 'noise', metric: value, ...}
@@ -97,7 +88,7 @@ def search_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> li
         chosen[stage.place] = best(found)
   if jax.process_index() == 0:
     report = {'chosen': _levels(cascade, chosen), 'rows': rows}
-    logs.write_json(workdir / 'search.json', {'made_by': made_by} | report)
+    atomic_files.write_json(workdir / 'search.json', {'made_by': made_by} | report)
     images.write(workdir / 'search.png', plot(rows))
     print(format_rows(rows, chosen.values()))
     print(f'table: {workdir / "search.json"}, plot: {workdir / "search.png"}')
@@ -142,7 +133,7 @@ class _Search:
     self._measure_truth(truth, stage)
     for pair, part in parts.items():
       self._measure(stage, pair, part, chosen)
-    parallel.barrier(f'measured {stage.place}')
+    devices.barrier(f'measured {stage.place}')
     inception = self.judges.nets.get('inception')
     against = self.judges.against if stage.side == self.cascade.side else None
     if inception and against is None:
@@ -172,7 +163,7 @@ class _Search:
     score = scorer(stage.side, self.judges)
     for number, host in enumerate(self.batches):
       if not self._has(part, host):
-        batch = parallel.shard(host)
+        batch = devices.shard(host)
         values = score.of_set(self._truth(batch, stage), batch)
         self.records.add(part, number, values)
 
@@ -183,7 +174,7 @@ class _Search:
         self.on_steps(stage.num_steps)
         continue
       output, drawn = self._output(stage, number, pair, chosen)
-      batch = parallel.shard(host)
+      batch = devices.shard(host)
       judged = {k: batch[k] for k in ('mask', 'index')}
       if self.cascade.num_classes:
         judged['label'] = drawn['label']
@@ -199,7 +190,7 @@ class _Search:
     drawn = self.cascade.batch(jobs, len(jobs))
     image = None
     if stage.place:
-      image = parallel.shard(self._given_to(stage, chosen)[number])
+      image = devices.shard(self._given_to(stage, chosen)[number])
     blur, noise = pair
     return stage(image, drawn, self.on_steps, blur=blur, noise=noise), drawn
 
@@ -212,7 +203,7 @@ class _Search:
         self._output(before, number, pair, chosen)[0]
         for number in range(len(self.batches))
       )
-      self.given[stage.place] = [parallel.gather(image) for image in made]
+      self.given[stage.place] = [devices.gather(image) for image in made]
       self.given.pop(before.place, None)
     return self.given[stage.place]
 
@@ -222,7 +213,7 @@ class _Search:
 
   def _has(self, part: str, host: dict[str, np.ndarray]) -> bool:
     index = host['index'][host['mask']]
-    return all(parallel.everywhere([self.records.has(part, index)]))
+    return all(devices.everywhere([self.records.has(part, index)]))
 
 
 def score_of(row: Row) -> tuple[str, float]:

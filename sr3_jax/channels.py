@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sr3_jax import images, logs, rasters, sources
-from sr3_jax.commands import Parser
+from sr3_jax import images, rasters, sources
+from sr3_jax.runtime import progress as runtime_progress
+from sr3_jax.runtime.cli import Parser
 
 DESCRIPTION = """\
 Looks at a folder of images with any number of channels (.npy, TIFF, 16-bit PNG) and
@@ -136,7 +137,7 @@ def limits(
 def _pixels(source: sources.Source, numbers: np.ndarray) -> Iterator[np.ndarray]:
   """Some pixels of every image that can be read, [n, C]."""
   room = _SAMPLE // len(numbers)
-  with logs.Progress(len(numbers), unit='image') as progress:
+  with runtime_progress.Progress(len(numbers), unit='image') as progress:
     for done, i in enumerate(numbers):
       try:
         pixels = source[int(i)]['image']

@@ -24,8 +24,9 @@ from absl import logging
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from sr3_jax import checksums, parallel
-from sr3_jax.messages import first_line
+from sr3_jax import checksums
+from sr3_jax.runtime import devices
+from sr3_jax.runtime.errors import UserError, first_line
 from sr3_jax.save_manager import Manager
 
 PARTS = ('params', 'ema', 'optimizer')
@@ -34,7 +35,7 @@ PARTS = ('params', 'ema', 'optimizer')
 VERSION = 1
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
   """One line: which checkpoint, what is wrong, what to do."""
 
 
@@ -82,7 +83,7 @@ def open_manager(
   path = folder(workdir)
   if jax.process_index() == 0:
     path.mkdir(parents=True, exist_ok=True)
-  parallel.barrier('folder of checkpoints')
+  devices.barrier('folder of checkpoints')
   manager = Manager(
     path,
     ocp.CheckpointManagerOptions(
@@ -201,7 +202,7 @@ def restore(
     except Damaged as error:
       damaged[step] = error
     # One process may have met what others have not: all take the same.
-    if all(parallel.everywhere([restored is not None])):
+    if all(devices.everywhere([restored is not None])):
       for other, reason in damaged.items():
         _set_aside(manager, other, reason)
       data.set_state(restored['data'])
@@ -234,7 +235,7 @@ def load_ema(workdir: epath.PathLike, params: Any) -> tuple[int, Any]:
     steps = sorted(manager.all_steps(), reverse=True)
     if not steps:
       raise CheckpointError(f'{path}: no complete checkpoint yet')
-    ema = ocp.args.StandardRestore(parallel.whole(params))
+    ema = ocp.args.StandardRestore(devices.whole(params))
     for step in steps:
       version = _version(path / str(step))
       try:
@@ -306,7 +307,7 @@ def _set_aside(manager: ocp.CheckpointManager, step: int, reason: Any) -> None:
         f'{path}: damaged, and cannot be moved ({error.strerror}): move it away, and '
         'the one before it is taken'
       ) from None
-  parallel.barrier(f'set aside {step}')
+  devices.barrier(f'set aside {step}')
   manager.reload()
 
 

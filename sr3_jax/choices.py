@@ -7,6 +7,7 @@ import numpy as np
 from sr3_jax import canvas, samplers, tiles
 from sr3_jax.hub import Loaded
 from sr3_jax.layout import TILES
+from sr3_jax.runtime.errors import UserError
 from sr3_jax.sr3 import SR3
 from sr3_jax.walks import make_walk, walk_options
 
@@ -15,7 +16,7 @@ from sr3_jax.walks import make_walk, walk_options
 BALANCED, BEST = 100, 250
 
 
-class PipelineError(ValueError):
+class PipelineError(UserError):
   """One line: what can't be done, and what can."""
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sr3_jax.messages import line
+from sr3_jax.runtime.errors import UserError, line
 
 # What networks trained on ImageNet expect of images in [0, 1].
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -25,7 +25,7 @@ SIDE = 224
 _TYPES = {'tensor(float)': np.float32, 'tensor(float16)': np.float16}
 
 
-class ClassifierError(ValueError):
+class ClassifierError(UserError):
   """One line: which file, what is wrong with it."""
 
 

@@ -12,8 +12,8 @@ import sys
 import jax
 
 from sr3_jax import checkpoint, hub, model_writer
-from sr3_jax.commands import number
-from sr3_jax.messages import line
+from sr3_jax.runtime.cli import number
+from sr3_jax.runtime.errors import line
 from sr3_jax.torch_to_flax import FAMILIES, PRESETS, convert
 from sr3_jax.torch_weights import WeightsError, read
 

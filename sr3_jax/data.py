@@ -20,7 +20,7 @@ from absl import flags, logging
 from sr3_jax import images
 from sr3_jax.crops import Cut
 from sr3_jax.folder_sources import DataError, Source
-from sr3_jax.messages import first_line
+from sr3_jax.runtime.errors import first_line
 
 # A record that can't be used is replaced by another one at random, at most this often.
 _TRIES = 64

@@ -10,7 +10,6 @@ import numpy as np
 from etils import epath
 
 from sr3_jax import (
-  __version__,
   crops,
   data_advice,
   data_check_page,
@@ -19,8 +18,6 @@ from sr3_jax import (
   duplicates,
   file_check,
   images,
-  logs,
-  parallel,
   sources,
   train,
 )
@@ -28,6 +25,9 @@ from sr3_jax.config import as_json
 from sr3_jax.data_findings import Checked
 from sr3_jax.duplicates import Matches
 from sr3_jax.folder_sources import Source
+from sr3_jax.runtime import atomic_files, devices
+from sr3_jax.runtime import progress as runtime_progress
+from sr3_jax.runtime.version import __version__
 from sr3_jax.sr3 import SR3
 
 _DETAILED = 128  # images whose sharpness is measured
@@ -75,8 +75,8 @@ def check_data_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -
   drawn = _crops(config, sets['training'], training)
   page = data_check_page.render(report, [*checked.values()], sections, drawn)
   folder.mkdir(parents=True, exist_ok=True)
-  logs.write_json(folder / 'check.json', report)
-  images.write_bytes(folder / 'report.html', page.encode())
+  atomic_files.write_json(folder / 'check.json', report)
+  atomic_files.write_bytes(folder / 'report.html', page.encode())
   print(data_findings.as_text(found))
   print(f'report: {folder / "report.html"}')
 
@@ -97,7 +97,7 @@ def _source(config: ml_collections.ConfigDict, *, held_out: bool) -> Source | No
     data_dir=d.data_dir or None,
     channels=d.channels,
     ranged=len(d.low) > 0,
-    kept=parallel.kept('folders'),
+    kept=devices.kept('folders'),
   )
 
 
@@ -110,19 +110,21 @@ def _check(config: ml_collections.ConfigDict, name: str, source: Source) -> Chec
   cut = crops.Cut(size, d.crop, reduce=tuple(d.reduce))
   pictures = d.source in ('folder', 'classes') and d.channels == 3 and not len(d.low)
   left_out = source.left_out if isinstance(source, sources.Folder) else ()
-  with logs.Progress(len(source) + len(left_out), unit=f'{name} image') as progress:
+  with runtime_progress.Progress(
+    len(source) + len(left_out), unit=f'{name} image'
+  ) as progress:
     scan = data_scan.scan(
       source, epath.Path(path) if pictures else None, progress.update
     )
   chosen = data_scan.chosen(scan, source, _DETAILED)
-  with logs.Progress(len(chosen), unit='measured image') as progress:
+  with runtime_progress.Progress(len(chosen), unit='measured image') as progress:
     details = data_scan.details(source, chosen, progress.update)
   reduced = min(cut.factors)
   if d.crop != 'random' and scan.whole.any():
     reduced = max(1, int(np.median(scan.side[scan.whole])) // size)
   usable = data_findings.usable(scan, cut.min_size, d.crop == 'none')
   signatures = duplicates.signatures(scan.thumbnails[usable])
-  with logs.Progress(len(usable), unit='compared image') as progress:
+  with runtime_progress.Progress(len(usable), unit='compared image') as progress:
     near = duplicates.within(signatures, progress.update)
   same = duplicates.identical(scan.digest[usable])
   return Checked(
@@ -141,7 +143,7 @@ def _leaks(training: Checked, evaluation: Checked) -> Matches:
   """Evaluation images that are near copies of training images."""
   mine, theirs = evaluation.usable, training.usable
   of = lambda checked: duplicates.signatures(checked.scan.thumbnails[checked.usable])
-  with logs.Progress(len(mine), unit='compared image') as progress:
+  with runtime_progress.Progress(len(mine), unit='compared image') as progress:
     near = duplicates.between(of(evaluation), of(training), progress.update)
   same = duplicates.identical(
     evaluation.scan.digest[mine], training.scan.digest[theirs]

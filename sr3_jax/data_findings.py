@@ -7,7 +7,7 @@ import numpy as np
 
 from sr3_jax.data_scan import Scan
 from sr3_jax.duplicates import Matches
-from sr3_jax.messages import some
+from sr3_jax.runtime.errors import some
 
 LEVELS = ('serious', 'look', 'note')
 

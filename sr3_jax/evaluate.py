@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sr3_jax.commands import CACHE, Parser
+from sr3_jax.runtime.cli import CACHE, Parser
 
 DESCRIPTION = """\
 Measures images against true images: PSNR, SSIM, LPIPS, FID, KID and IS; with --inputs
@@ -102,27 +102,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
   from absl import flags
 
-  from sr3_jax import (
-    classifier,
-    image_sets,
-    images,
-    parallel,
-    process_log,
-    reference,
-  )
+  from sr3_jax.runtime import devices, errors, process_log
 
   flags.FLAGS.mark_as_parsed()
   process_log.setup()
-  parallel.keep_programs(args.cache)
-  known = (
-    classifier.ClassifierError,
-    image_sets.ImageSetError,
-    images.ImageError,
-    reference.StatisticsError,
-  )
+  devices.keep_programs(args.cache)
   try:
     run(args, outputs, f'{parser.prog} {shlex.join(argv)}')
-  except known as error:
+  except errors.UserError as error:
     parser.error(str(error))
   except OSError as error:
     parser.error(f'{error.filename or args.report}: {error.strerror or error}')
@@ -156,17 +143,17 @@ def run(
   from etils import epath
 
   from sr3_jax import (
-    __version__,
     classifier,
     image_sets,
     loading,
-    logs,
-    parallel,
     records,
     report_writer,
     restorer,
     summary,
   )
+  from sr3_jax.runtime import devices
+  from sr3_jax.runtime import progress as runtime_progress
+  from sr3_jax.runtime.version import __version__
   from sr3_jax.scoring import Scorer
 
   items, left_out = image_sets.match(args.truth, outputs, args.inputs)
@@ -196,9 +183,9 @@ def run(
   folder = epath.Path(args.report)
   kept = records.open_records(folder / 'records', made_by)
   scorer = Scorer(border=args.border, nets=nets, classifier=judge)
-  batch_size = parallel.round_up(args.batch_size)
+  batch_size = devices.round_up(args.batch_size)
   methods = [*(restorer.BASELINES if args.inputs else ()), *outputs]
-  with logs.Progress(len(items), unit='image') as progress:
+  with runtime_progress.Progress(len(items), unit='image') as progress:
     done = 0
     for number, batch in image_sets.batches(items, batch_size):
       if labels is not None:
@@ -246,15 +233,16 @@ def _measure(scorer, kept, number: int, batch: dict[str, Any], methods) -> None:
   """Records what is missing of a batch."""
   import numpy as np
 
-  from sr3_jax import evaluation, image_sets, images, parallel, scoring
+  from sr3_jax import evaluation, image_sets, images, scoring
+  from sr3_jax.runtime import devices
 
   index = batch['index'][batch['mask']]
   todo = [m for m in ('truth', *methods) if not kept.has(m, index)]
   if not todo or not len(index):
     return
   plain = {key: batch[key] for key in ('index', 'mask', 'label') if key in batch}
-  sharded = parallel.shard(plain)
-  put = lambda key: parallel.shard(images.to_float(batch[key]))
+  sharded = devices.shard(plain)
+  put = lambda key: devices.shard(images.to_float(batch[key]))
   truth = put(image_sets.TRUTH)
   condition = put(image_sets.INPUT) if image_sets.INPUT in batch else None
   for name in todo:
@@ -280,7 +268,8 @@ def _reference(args: argparse.Namespace, nets: dict[str, Any]) -> Any:
   """The reference statistics that were asked for; those of a folder are kept."""
   from absl import logging
 
-  from sr3_jax import image_sets, images, parallel, reference
+  from sr3_jax import image_sets, images, reference
+  from sr3_jax.runtime import devices
 
   if args.reference is None or 'inception' not in nets:
     return None
@@ -306,7 +295,7 @@ def _reference(args: argparse.Namespace, nets: dict[str, Any]) -> Any:
   about = {'folder': args.reference.resolve().name, 'network': net.about, 'hash': name}
 
   def batches() -> Iterator[dict[str, Any]]:
-    size = parallel.round_up(args.batch_size)
+    size = devices.round_up(args.batch_size)
     for _, batch in image_sets.batches(items, size):
       if batch['mask'].any():
         yield batch

@@ -17,9 +17,10 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from sr3_jax import crops, data, images, parallel, sources, summary
+from sr3_jax import crops, data, images, sources, summary
 from sr3_jax.records import Records
 from sr3_jax.restorer import OnSteps, Restorer, baselines, degrader, reducer
+from sr3_jax.runtime import devices
 from sr3_jax.scoring import Scorer, quantize, stored_as
 from sr3_jax.sr3 import SR3
 
@@ -105,17 +106,17 @@ def evaluate(
     mask = host['mask']
     index = host['index'][mask]
     seen += len(index)
-    there = parallel.everywhere([records.has(part, index) for part in every])
+    there = devices.everywhere([records.has(part, index) for part in every])
     todo = {part for part, done in zip(every, there, strict=True) if not done}
     if todo:
-      batch = parallel.shard(host)
+      batch = devices.shard(host)
       stored = stored_as(model, host['image'].dtype)
       hr, condition, enlarged = degrade(batch)
       observed = condition[..., : model.channels]
 
     def show(name, image, number=number, index=index, mask=mask):
       if number == 0 or on_output:
-        shown = images.show(parallel.gather(image)[mask])
+        shown = images.show(devices.gather(image)[mask])
         if number == 0:
           first[name] = shown
         if on_output:
@@ -145,9 +146,9 @@ def evaluate(
       values = scorer.of_set(hr, batch, stored)
       hashes = [fingerprint(image) for image in host['image'][mask]]
       records.add(TRUTH, number, values | {'hash': np.array(hashes, np.uint64)})
-    if parallel.agree(time.monotonic() - began > max_seconds):
+    if devices.agree(time.monotonic() - began > max_seconds):
       break
-  if all(parallel.everywhere([seen == 0])):
+  if all(devices.everywhere([seen == 0])):
     raise sources.DataError('no held-out image could be read: nothing to measure')
   return Evaluation(records, parts, model.scale if model.scale > 1 else None, first)
 
@@ -179,7 +180,7 @@ def held_out(config: ml_collections.ConfigDict) -> HeldOut:
     min_size=crops.Cut(cut['image_size'], d.crop, reduce=cut['reduce']).min_size,
     channels=d.channels,
     ranged=len(d.low) > 0,
-    kept=parallel.kept('folders'),
+    kept=devices.kept('folders'),
   )
   sources.check_classes(source, config.model.num_classes)
   if d.source in ('folder', 'classes') and not d.eval_path:
@@ -194,7 +195,7 @@ def evaluation_data(
   source, cut = held or held_out(config)
   return data.eval_batches(
     source,
-    batch_size=parallel.per_process(config.eval.batch_size),
+    batch_size=devices.per_process(config.eval.batch_size),
     limit=limit,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
@@ -217,19 +218,19 @@ def restored(
   """
   source, cut = held
   size = config.eval.batch_size
-  mine = parallel.per_process(size)
+  mine = devices.per_process(size)
   for start in range(0, len(numbers), size):
     chosen = (numbers[start : start + size] + [-1] * size)[:size]
     chosen = chosen[jax.process_index() * mine :][:mine]
     host = data.eval_images(source, chosen, limit=config.eval.final_images, **cut)
-    batch = parallel.shard(host)
+    batch = devices.shard(host)
     hr, condition, enlarged = degrader(model, config.seed)(batch)
     observed = {'input': condition[..., : model.channels]}
     shown = (observed if model.task.conditional else {}) | enlarged
     for name, method in methods.items():
       for i in range(samples if method.is_random else 1):
         shown[f'{name} {i + 1}' if i else name] = method(condition, batch, i)
-    shown = {k: images.show(v) for k, v in parallel.gather(shown | {TRUTH: hr}).items()}
+    shown = {k: images.show(v) for k, v in devices.gather(shown | {TRUTH: hr}).items()}
     for row, number in enumerate(chosen):
       if number >= 0 and host['mask'][row]:
         yield number, {name: pixels[row] for name, pixels in shown.items()}

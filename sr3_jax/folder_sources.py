@@ -12,9 +12,10 @@ from absl import logging
 from etils import epath
 
 from sr3_jax import headers, images, rasters
+from sr3_jax.runtime.errors import UserError
 
 
-class DataError(ValueError):
+class DataError(UserError):
   """One line: what is wrong with a source of images, and what to do."""
 
 

@@ -9,8 +9,10 @@ from absl import logging
 from etils import epath
 from PIL import __version__ as pillow_version
 
-from sr3_jax import __version__, images, rasters
+from sr3_jax import rasters
 from sr3_jax.names import Names
+from sr3_jax.runtime import atomic_files
+from sr3_jax.runtime.version import __version__
 
 _MADE_BY = {'format': 1, 'sr3_jax': __version__, 'pillow': pillow_version}
 
@@ -104,6 +106,6 @@ def save(path: epath.Path, index: Index, settings: dict) -> None:
   names = {'block': index.names.block, 'ends': index.names.ends}
   np.savez(buffer, made_by=made_by, **names, **columns)
   try:
-    images.write_bytes(path, buffer.getvalue())
-  except images.ImageError as error:
+    atomic_files.write_bytes(path, buffer.getvalue())
+  except OSError as error:
     logging.warning('headers are read again at the next start: %s', error)

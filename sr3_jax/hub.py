@@ -23,9 +23,10 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
-from sr3_jax import __version__, checkpoint, model_files, sources
-from sr3_jax.messages import line
+from sr3_jax import checkpoint, model_files, sources
 from sr3_jax.model_files import CONFIG, FORMAT, PRESETS, WEIGHTS, HubError
+from sr3_jax.runtime.errors import line
+from sr3_jax.runtime.version import __version__
 from sr3_jax.sr3 import SR3
 from sr3_jax.walks import make_walk
 

@@ -14,14 +14,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from sr3_jax import (
-  images,
   study,
   study_build,
   study_report,
   study_results,
   study_server,
 )
-from sr3_jax.commands import Parser, number
+from sr3_jax.runtime import atomic_files
+from sr3_jax.runtime.cli import Parser, number
+from sr3_jax.runtime.errors import UserError, line
 
 DESCRIPTION = """\
 Two-alternative forced choice, as in the SR3 paper: people see a photograph and a
@@ -125,15 +126,15 @@ def main(argv: Sequence[str] | None = None) -> int:
   run = {'build': _build, 'serve': _serve, 'analyse': _analyse}[args.command]
   try:
     return run(args)
-  except (study_build.StudyError, images.ImageError) as error:
-    parser.error(str(error))
+  except (UserError, OSError) as error:
+    parser.error(line(error))
   except KeyboardInterrupt:
     print('', file=sys.stderr)
     return 130
 
 
 def _build(args: argparse.Namespace) -> int:
-  from sr3_jax import logs
+  from sr3_jax.runtime import progress as runtime_progress
 
   task = args.task or ('2' if args.inputs is None else 'both')
   if task != '2' and args.inputs is None:
@@ -166,7 +167,7 @@ def _build(args: argparse.Namespace) -> int:
   wanted = PAPER_SUBJECTS * len(design.tasks)
   subjects = args.subjects or -(-wanted // design.cycle) * design.cycle
   total = study_build.count(design, inputs)
-  with logs.Progress(total, unit='picture') as progress:
+  with runtime_progress.Progress(total, unit='picture') as progress:
     key = study_build.build(
       args.out,
       truth,
@@ -235,7 +236,7 @@ def _analyse(args: argparse.Namespace) -> int:
   found['skipped'] = skipped
   if args.json:
     text = json.dumps(found, indent=2, allow_nan=False) + '\n'
-    images.write_bytes(args.json, text.encode())
+    atomic_files.write_bytes(args.json, text.encode())
   print(study_report.report(found))
   return 0
 

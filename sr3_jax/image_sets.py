@@ -11,12 +11,13 @@ import numpy as np
 from absl import logging
 
 from sr3_jax import images
+from sr3_jax.runtime.errors import UserError
 
 TRUTH, INPUT = 'truth', 'input'
 Size = tuple[int, int]
 
 
-class ImageSetError(ValueError):
+class ImageSetError(UserError):
   """One line: which folder, what is wrong with it, what to do."""
 
 

@@ -9,7 +9,6 @@ import contextlib
 import functools
 import io
 import os
-import uuid
 import warnings
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -19,6 +18,8 @@ from etils import epath
 from PIL import Image, ImageCms, ImageOps
 
 from sr3_jax import jpegs
+from sr3_jax.runtime.atomic_files import write_bytes
+from sr3_jax.runtime.errors import UserError
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.tif', '.tiff', '.bmp')
 # What a header may claim before a pixel is decoded: Pillow's own bound, 89 Mpx.
@@ -40,7 +41,7 @@ _ICC_MODES = {'RGB': 'RGB', 'GRAY': 'L', 'CMYK': 'CMYK'}
 warnings.filterwarnings('ignore', module=r'PIL\.')
 
 
-class ImageError(ValueError):
+class ImageError(UserError):
   """One line: which file, what is wrong with it."""
 
 
@@ -183,25 +184,7 @@ def write(path: epath.PathLike, image: Any) -> None:
     format_, options = _SAVE[path.suffix.lower()]
     buffer = io.BytesIO()
     to_pillow(image).save(buffer, format_, **options)
-  write_bytes(path, buffer.getvalue())
-
-
-def write_bytes(path: epath.PathLike, data: bytes) -> None:
-  """Writes a file that readers see whole or not at all; makes missing folders.
-
-  Raises:
-    ImageError: a place that can't be written.
-  """
-  path = epath.Path(path)
-  temporary = path.parent / f'.{uuid.uuid4().hex}.tmp'
-  with errors(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-      temporary.write_bytes(data)
-      temporary.replace(path)
-    except BaseException:
-      temporary.unlink(missing_ok=True)
-      raise
+    write_bytes(path, buffer.getvalue())
 
 
 def center_square(image: np.ndarray) -> np.ndarray:

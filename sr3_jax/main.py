@@ -17,29 +17,20 @@ from etils import epath
 from ml_collections import config_flags
 
 from sr3_jax import (
-  cascade,
   cascade_run,
-  checkpoint,
-  classifier,
   data_check,
   evaluation,
   hub,
-  images,
-  messages,
   modes,
-  net_weights,
-  parallel,
   plan,
   preemption,
-  process_log,
-  reference,
-  sources,
   strategies,
   summary,
   sweep,
   train,
 )
 from sr3_jax.config import ConfigDict, get_config
+from sr3_jax.runtime import devices, errors, process_log
 from sr3_jax.sr3 import SR3
 
 FLAGS = flags.FLAGS
@@ -88,20 +79,6 @@ flags.DEFINE_integer(
 )
 flags.mark_flags_as_required(['config', 'workdir'])
 
-USER_ERRORS = (
-  cascade.CascadeError,
-  checkpoint.CheckpointError,
-  classifier.ClassifierError,
-  net_weights.WeightsMissing,
-  reference.StatisticsError,
-  sources.DataError,
-  hub.HubError,
-  images.ImageError,
-  plan.PlanError,
-  sweep.SweepError,
-  train.TrainingError,
-)
-
 
 def parse_flags(argv: list[str]) -> list[str]:
   """Parses flags; a mistake is one line that lists what is known."""
@@ -143,7 +120,7 @@ def main(argv: list[str]) -> None:
     fail("a workdir on gs:// needs gcsfs: pip install 'sr3_jax[gcs]'")
   if FLAGS.multihost:
     join()
-  parallel.keep_programs(FLAGS.cache)
+  devices.keep_programs(FLAGS.cache)
   # Of several processes one may fail before there is a workdir, and nobody sees it.
   try:
     with process_log.kept(FLAGS.workdir, make=FLAGS.multihost):
@@ -156,14 +133,14 @@ def main(argv: list[str]) -> None:
       print(error.code, file=sys.stderr)
     else:
       traceback.print_exception(error)
-    parallel.give_up(1)
+    devices.give_up(1)
 
 
 def explained() -> None:
   """Runs what the flags ask for; what goes wrong is one line."""
   try:
     run(FLAGS.config, epath.Path(FLAGS.workdir), FLAGS.mode)
-  except USER_ERRORS as error:
+  except errors.UserError as error:
     fail(error)
   except OSError as error:
     fail(f'{error.filename or FLAGS.workdir}: {error.strerror or error}')
@@ -175,7 +152,7 @@ def explained() -> None:
       raise
     fail(
       'another process ended, or was cut off; start all of them again, they go on from '
-      f'the newest checkpoint: {messages.first_line(error)[:200]}'
+      f'the newest checkpoint: {errors.first_line(error)[:200]}'
     )
   except KeyboardInterrupt:
     fail('interrupted; the same command goes on from what is finished')
@@ -189,7 +166,7 @@ def join() -> None:
   try:
     jax.distributed.initialize(*given, heartbeat_timeout_seconds=FLAGS.process_timeout)
   except (ValueError, RuntimeError) as error:
-    fail(f'--multihost: {messages.first_line(error)}')
+    fail(f'--multihost: {errors.first_line(error)}')
 
 
 def check(config: ConfigDict) -> None:
@@ -206,8 +183,8 @@ def check(config: ConfigDict) -> None:
       raise ValueError(f'eval.border={config.eval.border} leaves nothing of {size}')
     strategies.get_strategy(config.parallel.strategy)
     check_retention(config)
-    parallel.per_process(config.eval.batch_size)
-    parallel.per_process(config.train.batch_size, parts=config.train.accumulate)
+    devices.per_process(config.eval.batch_size)
+    devices.per_process(config.train.batch_size, parts=config.train.accumulate)
   except ValueError as error:
     fail(error)
 

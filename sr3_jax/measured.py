@@ -16,6 +16,7 @@ import numpy as np
 from sr3_jax import images, pictures, rasters
 from sr3_jax.images import ImageError
 from sr3_jax.pictures import Picture
+from sr3_jax.runtime import atomic_files
 
 EXTENSIONS = rasters.EXTENSIONS
 _DTYPES = {8: np.uint8, 16: np.uint16, 32: np.float32}
@@ -84,10 +85,12 @@ class Measured:
     if path.suffix == '.npy':  # what is there tells of another array
       with images.errors(beside):
         beside.unlink(missing_ok=True)
-    images.write_bytes(path, data)
+    with images.errors(path):
+      atomic_files.write_bytes(path, data)
     if path.suffix == '.npy':
       text = json.dumps({pictures.KEY: settings}, indent=2)
-      images.write_bytes(beside, text.encode())
+      with images.errors(beside):
+        atomic_files.write_bytes(beside, text.encode())
 
   def metadata(self, path: pathlib.Path) -> dict[str, Any] | None:
     return metadata(path)

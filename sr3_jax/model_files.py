@@ -16,9 +16,9 @@ import numpy as np
 import safetensors
 from etils import epath
 
-from sr3_jax import __version__
 from sr3_jax.config import get_config
-from sr3_jax.messages import line, some
+from sr3_jax.runtime.errors import UserError, line, some
+from sr3_jax.runtime.version import __version__
 
 WEIGHTS, CONFIG, PRESETS, CARD = FILES = (
   'model.safetensors',
@@ -38,7 +38,7 @@ _MAX = {
 }
 
 
-class HubError(ValueError):
+class HubError(UserError):
   """One line: which file or folder, what is wrong, what to do."""
 
 

@@ -15,9 +15,11 @@ from absl import logging
 from etils import epath
 from flax import traverse_util
 
-from sr3_jax import __version__, hub, logs, model_card, model_files
+from sr3_jax import hub, model_card, model_files
 from sr3_jax.config import as_json
 from sr3_jax.model_files import CARD, CONFIG, FORMAT, PRESETS, WEIGHTS, HubError
+from sr3_jax.runtime import metrics_log
+from sr3_jax.runtime.version import __version__
 from sr3_jax.sr3 import SR3
 
 # How weights may be stored, by our names; what is loaded is float32.
@@ -158,7 +160,7 @@ def export(
   results, hours = None, 0.0
   place, _ = hub.find(path)
   if hub.is_run(place):
-    hours = logs.training_seconds(place, loaded.config.train.batch_size) / 3600
+    hours = metrics_log.training_seconds(place, loaded.config.train.batch_size) / 3600
   if hub.is_run(place) and (place / 'results.json').exists():
     results = model_files.read_json(place / 'results.json')
     if results.get('step') != loaded.step:

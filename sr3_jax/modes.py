@@ -11,15 +11,12 @@ from absl import logging
 from etils import epath
 
 from sr3_jax import (
-  __version__,
   classifier,
   degradations,
   drawings,
   feature_nets,
   hub,
   images,
-  logs,
-  parallel,
   reference,
   report_writer,
   sources,
@@ -38,6 +35,8 @@ from sr3_jax.evaluation import (
 from sr3_jax.loading import load_method, load_methods, load_nets
 from sr3_jax.records import open_records
 from sr3_jax.restorer import Restorer, degrader, progress
+from sr3_jax.runtime import atomic_files, devices
+from sr3_jax.runtime.version import __version__
 from sr3_jax.scoring import Scorer
 from sr3_jax.sr3 import SR3
 
@@ -79,7 +78,7 @@ def evaluate_run(
       print(summary.format_table(table))
   if jax.process_index() == 0:
     results = {'step': step, 'table': table, 'config': as_json(config)}
-    logs.write_json(workdir / 'results.json', results)
+    atomic_files.write_json(workdir / 'results.json', results)
   return table
 
 
@@ -137,7 +136,7 @@ def _evaluate(
       on_output=write,
     )
   batches.close()
-  parallel.barrier('measured')
+  devices.barrier('measured')
   rows = report_writer.table(
     result.records, result.methods, result.scale, nets, against
   )
@@ -145,7 +144,7 @@ def _evaluate(
   name = config.task.mixture[0] if several else config.task.name
   sheet = workdir / (f'samples_{name}.png' if several else 'samples.png')
   sheets = _sheets(config, model, result, methods, run.held, folder, sheet)
-  parallel.barrier('pictures')
+  devices.barrier('pictures')
   count = result.count()
   table = {n: row | {'images': count} for n, row in summary.values(rows).items()}
   if jax.process_index() == 0:
@@ -200,7 +199,7 @@ def _sheets(
         named = report_writer.with_spread(named, config.method)
       for name, image in named.items():
         images.write(pictures / f'{number:05d}_{name}.png', image)
-  parallel.barrier('restored')
+  devices.barrier('restored')
   sheets = report_writer.sheets(
     first,
     ranked,
@@ -295,14 +294,14 @@ def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> No
     for batch in batches:
       real = np.flatnonzero(batch['mask'])
       numbers = batch['index'][real]
-      batch = parallel.shard(batch)
+      batch = devices.shard(batch)
       hr, condition, _ = degrade(batch)
       outputs = [method(condition, batch, i, on_steps) for i in range(samples)]
       shown = dict(zip(map(str, range(samples)), outputs, strict=True))
       if method.model.task.conditional:
         observed = condition[..., : method.model.channels]
         shown = {'input': observed} | shown | {TRUTH: hr}
-      columns = [images.show(c) for c in parallel.gather([*shown.values()])]
+      columns = [images.show(c) for c in devices.gather([*shown.values()])]
       for i, number in zip(real, numbers, strict=True):
         rows.append([column[i] for column in columns])
         for name, column in zip(shown, columns, strict=True):

@@ -19,7 +19,7 @@ import jax
 from absl import logging
 from etils import epath
 
-from sr3_jax import logs
+from sr3_jax.runtime import atomic_files
 
 # Seconds between two writings: often enough for a watchdog, too rare to be felt.
 HEARTBEAT, TIMING = 10.0, 60.0
@@ -133,7 +133,7 @@ class Monitor:
   def _beat(self, step: int | None, doing: str) -> None:
     self._last_beat = time.monotonic()
     self._heartbeat.parent.mkdir(parents=True, exist_ok=True)
-    logs.write_json(
+    atomic_files.write_json(
       self._heartbeat,
       {
         'time': time.time(),
@@ -148,7 +148,7 @@ class Monitor:
     """Writes the durations so far, of this start of the run."""
     self._last_write = time.monotonic()
     self._timing.parent.mkdir(parents=True, exist_ok=True)
-    logs.write_json(
+    atomic_files.write_json(
       self._timing, {name: h.as_json() for name, h in self._seconds.items()}
     )
 

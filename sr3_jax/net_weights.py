@@ -28,8 +28,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from sr3_jax import logs, torch_weights
-from sr3_jax.messages import line
+from sr3_jax import torch_weights
+from sr3_jax.runtime import progress as runtime_progress
+from sr3_jax.runtime.errors import UserError, line
 from sr3_jax.torch_weights import Tensors, WeightsError
 
 VARIABLE = 'SR3_JAX_WEIGHTS'
@@ -37,7 +38,7 @@ _TIMEOUT = 30  # seconds of silence before a server is given up
 _CHUNK = 1 << 20
 
 
-class WeightsMissing(RuntimeError):
+class WeightsMissing(UserError):
   """One line: which file is missing or wrong, where to get it, where to put it."""
 
 
@@ -263,7 +264,7 @@ def _fetch(source: Source, place: pathlib.Path) -> None:
   """Downloads a file: under a temporary name, renamed once its checksum is right."""
   place.mkdir(parents=True, exist_ok=True)
   total = source.size // _CHUNK
-  progress = logs.Progress(total, unit='MiB', enabled=total > 10)
+  progress = runtime_progress.Progress(total, unit='MiB', enabled=total > 10)
   digest, done = hashlib.sha256(), 0
   with (
     urllib.request.urlopen(source.url, timeout=_TIMEOUT) as response,

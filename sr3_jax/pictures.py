@@ -18,6 +18,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from sr3_jax import deep, images
 from sr3_jax.images import ImageError
+from sr3_jax.runtime import atomic_files
 
 # What may be written: Pillow reads no more than 179 Mpx back.
 MAX_OUTPUT = 2**27
@@ -213,7 +214,7 @@ def write(path: pathlib.Path, picture: Picture, settings: dict[str, Any]) -> Non
   """
   with images.errors(path):
     data = encode(picture, path.suffix, settings)
-  images.write_bytes(path, data)
+    atomic_files.write_bytes(path, data)
 
 
 def metadata(path: pathlib.Path) -> dict[str, Any] | None:

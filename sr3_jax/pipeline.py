@@ -13,13 +13,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from sr3_jax import __version__, conditions, parallel, tiles
+from sr3_jax import conditions, tiles
 from sr3_jax.canvas import Item
 from sr3_jax.choices import PipelineError, choose_tiles, choose_walk
 from sr3_jax.conditions import Prepared
 from sr3_jax.hub import Loaded
 from sr3_jax.layout import Planner, output_size
 from sr3_jax.runner import Runner
+from sr3_jax.runtime import devices
+from sr3_jax.runtime.version import __version__
 
 MAX_OUTSCALE = 64
 
@@ -240,7 +242,7 @@ class Upscaler:
     outscale, label = self.check(outscale, label)
     runs = self._plan.passes(self._canvas(height, width), outscale)
     guidance = self._guide(label)
-    return self._runner.memory(runs, guidance), parallel.free_memory()
+    return self._runner.memory(runs, guidance), devices.free_memory()
 
   # ------------------------------------------------------------------ doing it
 

@@ -17,7 +17,6 @@ from absl import logging
 from etils import epath
 
 from sr3_jax import (
-  logs,
   machines,
   plan_counts,
   plan_here,
@@ -29,6 +28,7 @@ from sr3_jax import (
 from sr3_jax.config import as_json
 from sr3_jax.machines import Machine
 from sr3_jax.plan_programs import Measured, PlanError
+from sr3_jax.runtime import atomic_files
 from sr3_jax.sr3 import SR3
 from sr3_jax.strategies import STRATEGIES
 
@@ -49,7 +49,7 @@ def plan_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> None
   made = make_plan(config, cache)
   workdir = epath.Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
-  logs.write_json(workdir / 'plan.json', made)
+  atomic_files.write_json(workdir / 'plan.json', made)
   print(plan_table.format_plan(made))
   print(f'all figures: {workdir / "plan.json"}')
   refuse_misfit(made['plans'], config.parallel.strategy)

@@ -17,9 +17,11 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sr3_jax import logs, parallel, plan_counts, plan_programs, roofline, train_step
+from sr3_jax import plan_counts, plan_programs, roofline, train_step
 from sr3_jax.machines import Machine
 from sr3_jax.plan_programs import Measured
+from sr3_jax.runtime import devices as runtime_devices
+from sr3_jax.runtime import progress
 from sr3_jax.sr3 import SR3
 
 LONGEST = 60.0  # seconds of a step, at best, beyond which nothing is run
@@ -79,8 +81,8 @@ def sampling(
   known = plan_counts.estimated_sampling(lowered)
 
   def ready(program: Any) -> Callable[[], Any]:
-    mesh = Mesh(np.array(devices), (parallel.AXIS,))
-    there = NamedSharding(mesh, PartitionSpec(parallel.AXIS))
+    mesh = Mesh(np.array(devices), (runtime_devices.AXIS,))
+    there = NamedSharding(mesh, PartitionSpec(runtime_devices.AXIS))
     (shapes, _) = lowered.args_info
     arguments = [jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), s) for s in shapes]
     arguments[plan_programs.LAST] += WALK
@@ -121,12 +123,12 @@ def _measured(
     return known
   began = time.monotonic()
   with plan_programs.alive(f'{what}: compiling'):
-    program = lowered.compile(compiler_options=parallel.compiler_options())
-  logging.info('%s: compiled in %s', what, logs.duration(time.monotonic() - began))
+    program = lowered.compile(compiler_options=runtime_devices.compiler_options())
+  logging.info('%s: compiled in %s', what, progress.duration(time.monotonic() - began))
   known = dataclasses.replace(known, **plan_programs.memory_of(program))
   if ready is None:
     return known
-  free = parallel.free_memory()
+  free = runtime_devices.free_memory()
   if free is not None and known.memory > free:
     logging.info('%s: not enough memory is free to run it; estimated', what)
     return known

@@ -25,18 +25,11 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import (
-  hlo,
-  hlo_costs,
-  hlo_flops,
-  logs,
-  messages,
-  restorer,
-  samplers,
-  train_step,
-)
+from sr3_jax import hlo, hlo_costs, hlo_flops, restorer, samplers, train_step
 from sr3_jax.hlo_costs import Operation
 from sr3_jax.machines import Machine
+from sr3_jax.runtime import atomic_files, errors, progress
+from sr3_jax.runtime.errors import UserError
 from sr3_jax.sr3 import SR3
 from sr3_jax.strategies import get_strategy
 
@@ -55,7 +48,7 @@ CARRY, LAST = 2, 5  # of the arguments of the sampler: what it returns, where it
 BEAT = 30.0  # seconds between two signs of life of a compiler
 
 
-class PlanError(Exception):
+class PlanError(UserError):
   """A plan that can't be made; the message says what to do, in a line."""
 
 
@@ -124,7 +117,7 @@ def devices(machine: Machine) -> tuple[Any, ...]:
     )
   except jax.errors.JaxRuntimeError as error:
     raise PlanError(
-      f'plan.topology: {machine.name}: {messages.first_line(error)[:200]}'
+      f'plan.topology: {machine.name}: {errors.first_line(error)[:200]}'
     ) from error
   return tuple(described.devices)
 
@@ -227,11 +220,11 @@ def compiled(
   with alive(f'{name}: compiling'):
     made = _compile(lowered, effort)
   seconds = time.monotonic() - began
-  logging.info('%s: compiled in %s', name, logs.duration(seconds))
+  logging.info('%s: compiled in %s', name, progress.duration(seconds))
   made = dataclasses.replace(made, compile_seconds=round(seconds, 1))
   if path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    logs.write_json(path, dataclasses.asdict(made))
+    atomic_files.write_json(path, dataclasses.asdict(made))
   return made
 
 
@@ -241,7 +234,7 @@ def _compile(lowered: Any, effort: float) -> Measured:
     program = lowered.compile(compiler_options=options)
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
-      raise PlanError(f'the compiler: {messages.first_line(error)[:200]}') from error
+      raise PlanError(f'the compiler: {errors.first_line(error)[:200]}') from error
     return Measured((), 0, 0, None, 0, needed=_needed(str(error)))
   analysis = program.cost_analysis()
   analysis = analysis[0] if isinstance(analysis, list) else analysis or {}
@@ -305,7 +298,7 @@ def alive(what: str, every: float | None = None) -> Iterator[None]:
 
   def say() -> None:
     while not done.wait(every or BEAT):
-      logging.info('%s, %s so far', what, logs.duration(time.monotonic() - began))
+      logging.info('%s, %s so far', what, progress.duration(time.monotonic() - began))
 
   thread = threading.Thread(target=say, daemon=True)
   thread.start()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sr3_jax import logs
+from sr3_jax.runtime import progress
 
 GIB = 2**30
 
@@ -76,7 +76,7 @@ def row(plan: dict[str, Any], price: float) -> tuple[str, ...]:
     f'{time["waited"] * 1e3:.3g} ms',
     f'{plan["mfu_serial"]:.0%} - {plan["mfu"]:.0%}',
     f'{plan["images_per_second"]:.4g}',
-    logs.duration(plan['hours'] * 3600),
+    progress.duration(plan['hours'] * 3600),
     f'{plan["chip_hours"]:,.1f}',
     f'{plan["money"]:,.2f}' if price else '-',
     _or_dash(largest),

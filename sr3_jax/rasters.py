@@ -20,6 +20,7 @@ from etils import epath
 
 from sr3_jax import deep, images
 from sr3_jax.images import MAX_PIXELS, ImageError
+from sr3_jax.runtime import atomic_files
 
 EXTENSIONS = (*images.EXTENSIONS, '.npy')
 WRITABLE = ('.npy', '.tif', '.tiff', '.png')
@@ -120,7 +121,7 @@ def write(path: epath.PathLike, array: np.ndarray, description: str = '') -> Non
   path = epath.Path(path)
   with images.errors(path):
     data = encode(array, path.suffix.lower(), description)
-  images.write_bytes(path, data)
+    atomic_files.write_bytes(path, data)
 
 
 def encode(array: np.ndarray, extension: str, description: str = '') -> bytes:

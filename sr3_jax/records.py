@@ -16,7 +16,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import images, parallel
+from sr3_jax.runtime import atomic_files, devices
 
 Values = dict[str, np.ndarray]  # [n, ...] each; 'index' int [n] is always there
 
@@ -51,7 +51,7 @@ class Records:
       return
     buffer = io.BytesIO()
     np.savez(buffer, **values)
-    images.write_bytes(self.folder / part / name, buffer.getvalue())
+    atomic_files.write_bytes(self.folder / part / name, buffer.getvalue())
 
   def stream(self, part: str) -> Iterator[Values]:
     """The values of a part, batch by batch, in the order of the batches.
@@ -127,7 +127,7 @@ def open_records(folder: epath.Path, made_by: dict) -> Records:
   """
   if jax.process_index() == 0:
     _prepare(folder, made_by)
-  parallel.barrier('records')
+  devices.barrier('records')
   return Records(folder)
 
 
@@ -144,4 +144,4 @@ def _prepare(folder: epath.Path, made_by: dict) -> None:
     for old in folder.iterdir():
       if old.is_dir():
         old.rmtree()
-  images.write_bytes(path, json.dumps(made_by, indent=2).encode())
+  atomic_files.write_bytes(path, json.dumps(made_by, indent=2).encode())

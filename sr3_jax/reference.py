@@ -16,16 +16,18 @@ import jax
 import numpy as np
 from etils import epath
 
-from sr3_jax import images, parallel
+from sr3_jax import images
 from sr3_jax.distributions import Moments, merge
 from sr3_jax.feature_nets import FeatureNet
+from sr3_jax.runtime import atomic_files, devices
+from sr3_jax.runtime.errors import UserError
 
 FORMAT = 1
 MOST_KID = 10_000  # features that KID compares at most
 _KEPT = 2_000  # of them in a file: 16 MB
 
 
-class StatisticsError(ValueError):
+class StatisticsError(UserError):
   """One line: what is wrong with a file of statistics."""
 
 
@@ -75,12 +77,12 @@ def of_batches(
     about: what the set is.
     on_images: called with the number of images just done.
   """
-  params = parallel.replicate(net.params)
-  program = parallel.pmap(lambda p, image: net.apply(p, images.to_float(image)))
+  params = devices.replicate(net.params)
+  program = devices.pmap(lambda p, image: net.apply(p, images.to_float(image)))
   moments, kept, order = None, np.zeros((0, 0), np.float32), np.zeros(0)
   for batch in batches:
     mask = batch['mask']
-    features = parallel.gather(program(params, parallel.shard(batch['image'])))[mask]
+    features = devices.gather(program(params, devices.shard(batch['image'])))[mask]
     on_images(len(features))
     if not len(features):
       continue
@@ -149,7 +151,7 @@ def save(path: epath.PathLike, reference: Reference) -> None:
   if reference.features is not None:
     values['features'] = reference.features[:_KEPT]
   np.savez(buffer, **values)
-  images.write_bytes(path, buffer.getvalue())
+  atomic_files.write_bytes(path, buffer.getvalue())
 
 
 def load(path: epath.PathLike) -> Reference:

@@ -11,9 +11,10 @@ from typing import Any
 
 from etils import epath
 
-from sr3_jax import compare, compare_page, images, report_page
-from sr3_jax.commands import Parser
-from sr3_jax.report_data import Report, ReportError, load, number
+from sr3_jax import compare, compare_page, report_page
+from sr3_jax.report_data import Report, load, number
+from sr3_jax.runtime import atomic_files, errors
+from sr3_jax.runtime.cli import Parser
 
 DESCRIPTION = """\
 One report: makes its page, report.html, again from report.json and the pictures.
@@ -90,9 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       width = shutil.get_terminal_size().columns
       for line in lines(reports, pairs, width):
         print(printable(line))
-    images.write_bytes(page, html.encode())
-  except (ReportError, images.ImageError) as error:
-    parser.error(str(error))
+    atomic_files.write_bytes(page, html.encode())
+  except (errors.UserError, OSError) as error:
+    parser.error(errors.line(error))
   print(f'page: {page}')
   return 0
 

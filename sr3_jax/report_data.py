@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from sr3_jax.runtime.errors import UserError
+
 FORMAT = 1
 _LARGEST = 1e100
 NAME = 'report.json'
@@ -51,7 +53,7 @@ _SCHEMA = {
 }
 
 
-class ReportError(ValueError):
+class ReportError(UserError):
   """One line: what is wrong with a report, and where."""
 
 

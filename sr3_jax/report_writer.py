@@ -11,19 +11,13 @@ import jax
 import numpy as np
 from etils import epath
 
-from sr3_jax import (
-  __version__,
-  drawings,
-  images,
-  logs,
-  paper,
-  report_page,
-  summary,
-)
+from sr3_jax import drawings, images, paper, report_page, summary
 from sr3_jax.classifier import Classifier
 from sr3_jax.feature_nets import FeatureNet
 from sr3_jax.records import Records
 from sr3_jax.reference import Reference, of_features
+from sr3_jax.runtime import atomic_files, metrics_log
+from sr3_jax.runtime.version import __version__
 from sr3_jax.summary import METRICS, Row
 
 # How numbers are made, in every protocol.
@@ -150,9 +144,9 @@ def write(
     'command': command,
   }
   report = _finite(report)
-  logs.write_json(folder / 'report.json', report)
+  atomic_files.write_json(folder / 'report.json', report)
   page = report_page.render(report, folder)
-  images.write_bytes(folder / 'report.html', page.encode())
+  atomic_files.write_bytes(folder / 'report.html', page.encode())
 
 
 def over_seeds(records: Records, parts: Sequence[str]) -> dict[str, np.ndarray]:
@@ -277,7 +271,7 @@ def curves(workdir: epath.Path) -> dict[str, Any]:
   """Losses and held-out PSNR of a run and its baseline, from their metrics.jsonl."""
   found: dict[str, dict[str, list[list[float]]]] = {}
   for name, folder in (('sr3', workdir), ('regression', workdir / 'regression')):
-    for row in logs.read_metrics(folder):
+    for row in metrics_log.read_metrics(folder):
       for key, title in (('loss', 'loss'), ('eval_psnr', 'held-out PSNR dB')):
         point = [row.get('step'), row.get(key)]
         # A run that diverged has losses that are no numbers.
@@ -296,7 +290,7 @@ def _write_values(path: epath.Path, scalars: Mapping[str, Mapping[str, np.ndarra
         values[f'{name}/{key}'] = columns[key].astype(np.float32)
   buffer = io.BytesIO()
   np.savez_compressed(buffer, **values)
-  images.write_bytes(path, buffer.getvalue())
+  atomic_files.write_bytes(path, buffer.getvalue())
 
 
 def _distributions(scalars, keys) -> dict[str, Any]:

@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr3_jax import degradations, logs, parallel, samplers
+from sr3_jax import degradations, samplers
+from sr3_jax.runtime import devices as runtime_devices
+from sr3_jax.runtime import progress as runtime_progress
 from sr3_jax.sr3 import SR3
 
 # A walk is cut into stretches of this many steps, to show progress in between.
@@ -58,7 +60,7 @@ class Restorer:
     room: int | None = None,
     guidance: float = 1.0,
   ):
-    self._params = parallel.replicate(params)
+    self._params = runtime_devices.replicate(params)
     self.model, self._room = model, room
     self.guide(guidance)
     self._begin, self._advance, self._finish = programs(model, seed)
@@ -68,12 +70,12 @@ class Restorer:
   def choose(self, gammas: np.ndarray, table: np.ndarray) -> None:
     """Sets the walk of the calls to come: levels [steps + 1], table [steps, 4 to 6]."""
     self.num_steps = 1 if self.model.method == 'regression' else len(table)
-    self._steps = parallel.replicate(samplers.steps(gammas, table, self._room))
+    self._steps = runtime_devices.replicate(samplers.steps(gammas, table, self._room))
 
   def guide(self, guidance: float) -> None:
     """Sets how much classes count in the calls to come."""
     guided = self.model.num_classes and guidance != 1
-    self._guidance = parallel.replicate(np.float32(guidance)) if guided else None
+    self._guidance = runtime_devices.replicate(np.float32(guidance)) if guided else None
 
   @property
   def is_random(self) -> bool:
@@ -106,11 +108,11 @@ class Restorer:
 
   def _restore(self, condition, batch, sample, on_steps, num_steps) -> jax.Array:
     index, label = batch['index'], batch.get('label')
-    number = parallel.shard(np.full(jax.local_device_count(), sample, np.int32))
+    number = runtime_devices.shard(np.full(jax.local_device_count(), sample, np.int32))
     x, carry = self._begin(condition, index, number)
     for first in range(0, max(num_steps, 1), STRETCH):
       last = min(first + STRETCH, num_steps)
-      limits = parallel.replicate((np.int32(first), np.int32(last)))
+      limits = runtime_devices.replicate((np.int32(first), np.int32(last)))
       carry = self._advance(
         self._params,
         x,
@@ -156,9 +158,9 @@ def programs(
     return jax.lax.fori_loop(first, last, one, carry)
 
   return (
-    parallel.pmap(begin, devices=devices),
-    parallel.pmap(advance, donate_argnums=(2,), devices=devices),
-    parallel.pmap(model.finish, devices=devices),
+    runtime_devices.pmap(begin, devices=devices),
+    runtime_devices.pmap(advance, donate_argnums=(2,), devices=devices),
+    runtime_devices.pmap(model.finish, devices=devices),
   )
 
 
@@ -175,7 +177,7 @@ def degrader(model: SR3, seed: int) -> Callable[[dict[str, jax.Array]], Any]:
     made = {n: observed if n == DEGRADED else enlarge(n) for n in names}
     return hr, condition, {n: jnp.clip(image, -1, 1) for n, image in made.items()}
 
-  degrade = parallel.pmap(degrade)
+  degrade = runtime_devices.pmap(degrade)
   return lambda batch: degrade(batch['image'], batch['index'])
 
 
@@ -186,7 +188,7 @@ def reducer(model: SR3, seed: int) -> Callable[[jax.Array, jax.Array], jax.Array
   def reduce(output, index):
     return model.degrade(keys(seed, index, 0), output)[..., : model.channels]
 
-  return parallel.pmap(reduce)
+  return runtime_devices.pmap(reduce)
 
 
 @contextlib.contextmanager
@@ -194,7 +196,7 @@ def progress(total: int, unit: str = 'sampling step') -> Iterator[OnSteps]:
   """Shows progress over `total` units; gives what to call with each few."""
   done = 0
   enabled = jax.process_index() == 0
-  with logs.Progress(total, unit=unit, enabled=enabled) as shown:
+  with runtime_progress.Progress(total, unit=unit, enabled=enabled) as shown:
 
     def on_steps(steps: int) -> None:
       nonlocal done

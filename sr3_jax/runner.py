@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from sr3_jax import canvas, parallel, samplers
+from sr3_jax import canvas, samplers
 from sr3_jax.canvas import Item
 from sr3_jax.choices import PipelineError
 from sr3_jax.layout import Layout, Planner, Size
+from sr3_jax.runtime import devices as runtime_devices
 from sr3_jax.sr3 import SR3
 
 OnSteps = Callable[[int], None]
@@ -42,9 +43,9 @@ class Runner:
     self._model, self._plan, self._batch = model, plan, batch
     self._consistency, self._note = consistency, on_note
     self._num_steps = len(walk[1])
-    self._walk = parallel.replicate(samplers.steps(*walk, room=canvas.MAX_STEPS))
-    self._params = parallel.replicate(params)
-    parallel.compiler_options()
+    self._walk = runtime_devices.replicate(samplers.steps(*walk, room=canvas.MAX_STEPS))
+    self._params = runtime_devices.replicate(params)
+    runtime_devices.compiler_options()
 
   def memory(self, sizes: Sequence[Size], guidance: float | None) -> int:
     """Bytes that a device needs for the largest of conditions; compiles for them."""
@@ -52,7 +53,7 @@ class Runner:
     for size in sizes:
       layout = self._plan.layout(size)
       args = self._arguments(layout, [], guidance)
-      needed = max(needed, parallel.memory(self._program(layout), *args))
+      needed = max(needed, runtime_devices.memory(self._program(layout), *args))
     return needed
 
   def __call__(
@@ -118,7 +119,7 @@ class Runner:
     while done < self._num_steps:
       count = min(stretch, self._num_steps - done)
       began = time.monotonic()
-      span = parallel.replicate((np.int32(done), np.int32(count)))
+      span = runtime_devices.replicate((np.int32(done), np.int32(count)))
       carry = jax.block_until_ready(program(*fixed, *span, *carry))
       seconds = time.monotonic() - began
       done += count
@@ -127,7 +128,7 @@ class Runner:
       # The first call may have compiled.
       stretch = 1 if done == 1 else max(1, int(stretch / max(seconds, 1e-3)))
     devices = 1 if layout.shared else jax.local_device_count()
-    canvases = parallel.gather(carry[0]) if devices > 1 else _first(carry[0])
+    canvases = runtime_devices.gather(carry[0]) if devices > 1 else _first(carry[0])
     outputs = []
     for k, item in enumerate(items):
       height, width = self._plan.output(item.condition.shape[:2])

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr3_jax import degradations, metrics, parallel
+from sr3_jax import degradations, metrics
 from sr3_jax.classifier import Classifier, top_k_hits
 from sr3_jax.feature_nets import FeatureNet
+from sr3_jax.runtime import devices
 from sr3_jax.sr3 import SR3
 
 # Identical images have no PSNR; this is far above what 8 bits can differ by.
@@ -63,7 +64,7 @@ class Scorer:
     classifier: Classifier | None = None,
   ):
     self.border, self.nets, self.classifier = border, nets or {}, classifier
-    self._params = {n: parallel.replicate(net.params) for n, net in self.nets.items()}
+    self._params = {n: devices.replicate(net.params) for n, net in self.nets.items()}
 
   def __call__(
     self,
@@ -111,12 +112,12 @@ class Scorer:
     if 'inception' in self._suited(image):
       net = self.nets['inception']
       values[FEATURES] = _network(net.apply)(self._params['inception'], image)
-    mask = parallel.gather(batch['mask'])
-    gathered = parallel.gather(values | {'index': batch['index']})
+    mask = devices.gather(batch['mask'])
+    gathered = devices.gather(values | {'index': batch['index']})
     kept = {name: value[mask] for name, value in gathered.items()}
     judged = self.classifier is not None and not unsuited('', image.shape[-1])
     if judged and 'label' in batch:
-      shown, labels = parallel.gather((image, batch['label']))
+      shown, labels = devices.gather((image, batch['label']))
       # Of the last batch a process may have nothing.
       shown = as_rgb(shown[mask])
       logits = self.classifier.logits(shown) if mask.any() else np.zeros((0, 1))
@@ -129,7 +130,7 @@ class Scorer:
 @functools.cache
 def _network(apply: Callable[..., Any]) -> Callable[..., Any]:
   """One program for each network and process, however many scorers there are."""
-  return parallel.pmap(lambda params, *shown: apply(params, *map(as_rgb, shown)))
+  return devices.pmap(lambda params, *shown: apply(params, *map(as_rgb, shown)))
 
 
 def as_rgb(image: Any) -> Any:
@@ -145,10 +146,10 @@ def quantize(image: jax.Array, stored: Stored = EIGHT_BITS) -> jax.Array:
 @functools.cache
 def _rounding(stored: Stored) -> Callable[[jax.Array], jax.Array]:
   if stored is None:
-    return parallel.pmap(lambda image: jnp.clip(image, -1, 1))
+    return devices.pmap(lambda image: jnp.clip(image, -1, 1))
   each = lambda values: np.float32(values).reshape(1, 1, 1, -1)
   low, high = map(each, stored)
-  return parallel.pmap(lambda image: metrics.quantize(image, low, high))
+  return devices.pmap(lambda image: metrics.quantize(image, low, high))
 
 
 @functools.cache
@@ -158,7 +159,7 @@ def resized(kernel: str, height: int, width: int) -> Callable[[jax.Array], jax.A
   def resize(image):
     return jnp.clip(degradations.resize(image, height, width, kernel), -1, 1)
 
-  return parallel.pmap(resize)
+  return devices.pmap(resize)
 
 
 @functools.cache
@@ -182,7 +183,7 @@ def _formulas(border: int) -> Callable[..., Any]:
         values[f'ssim{suffix}'] = metrics.ssim(*pair)
     return values | powers
 
-  return parallel.pmap(formulas)
+  return devices.pmap(formulas)
 
 
 @functools.cache
@@ -193,4 +194,4 @@ def _low_formulas() -> Callable[..., Any]:
       'colour_drift': metrics.colour_drift(low, condition),
     }
 
-  return parallel.pmap(formulas)
+  return devices.pmap(formulas)

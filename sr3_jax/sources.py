@@ -26,7 +26,7 @@ from sr3_jax.folder_sources import (
   Source,
   file_state,
 )
-from sr3_jax.messages import first_line
+from sr3_jax.runtime.errors import first_line
 
 # Photographs inside scikit-image's wheel. No scene is on both sides: the two views of
 # the motorcycle stay together.

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sr3_jax import parallel
+from sr3_jax.runtime import devices as runtime_devices
 
 # Smaller arrays are on every device: biases, scales of normalisation. To gather one of
 # them is all waiting.
@@ -43,23 +43,23 @@ class Replicated:
 
   def abstract(self, state: Any) -> Any:
     """What a checkpoint of a state is read as."""
-    return parallel.whole(state)
+    return runtime_devices.whole(state)
 
   def place(self, state: Any) -> Any:
     """A state that was read as `abstract` says, on all devices."""
-    return parallel.replicate(state)
+    return runtime_devices.replicate(state)
 
   def shard(self, batch: Any) -> Any:
     """This process's part of a batch, [B, ...], on its devices."""
-    return parallel.shard(batch)
+    return runtime_devices.shard(batch)
 
   def fetch(self, tree: Any) -> Any:
     """Whole arrays of a state, on one device of this process."""
-    return parallel.unreplicate(tree)
+    return runtime_devices.unreplicate(tree)
 
   def metrics(self, tree: Any) -> Any:
     """What a step says of itself: the same on all devices."""
-    return parallel.unreplicate(tree)
+    return runtime_devices.unreplicate(tree)
 
   def saved(self, state: Any) -> Any:
     """What a checkpoint is written of: one device's copy, [1, ...], and not another."""
@@ -67,8 +67,8 @@ class Replicated:
 
   def compile(self, step: Step) -> Step:
     """`train_step.train_step` over all devices; it takes over the state's buffers."""
-    mapped = functools.partial(step, axis_name=parallel.AXIS)
-    return parallel.pmap(mapped, donate_argnums=(0,), devices=self._devices)
+    mapped = functools.partial(step, axis_name=runtime_devices.AXIS)
+    return runtime_devices.pmap(mapped, donate_argnums=(0,), devices=self._devices)
 
   def lower(self, step: Step, state: Any, batch: Any) -> Any:
     """The lowered program of a step, from shapes: of a state and a whole batch."""
@@ -159,7 +159,9 @@ class Sharded:
     return jax.jit(
       functools.partial(step, spread=self._spread),
       donate_argnums=(0,),
-      compiler_options=parallel.compiler_options(self._mesh.devices.flat[0].platform),
+      compiler_options=runtime_devices.compiler_options(
+        self._mesh.devices.flat[0].platform
+      ),
     )
 
   def lower(self, step: Step, state: Any, batch: Any) -> Any:

@@ -23,6 +23,8 @@ import numpy as np
 from PIL import Image
 
 from sr3_jax import images, study, study_results
+from sr3_jax.runtime import atomic_files
+from sr3_jax.runtime.errors import UserError
 
 FORMAT = 1
 SPOILT = 8  # reduction of the photograph that attention checks show beside it
@@ -33,7 +35,7 @@ NAME = r'[A-Za-z0-9_.-][A-Za-z0-9_. -]{0,39}'
 Folder = Mapping[str, pathlib.Path]
 
 
-class StudyError(ValueError):
+class StudyError(UserError):
   """One line: what is wrong, where, what to do."""
 
 
@@ -163,7 +165,7 @@ def build(
     for done, (image, role, pixels) in enumerate(pictures, 1):
       name = _name(design.seed, image, role, pixels)
       # An image in two roles may have the same pixels, never the same name.
-      images.write_bytes(part / 'pictures' / f'{name}.png', _png(pixels))
+      atomic_files.write_bytes(part / 'pictures' / f'{name}.png', _png(pixels))
       names[image, role] = name
       size = [max(s, n) for s, n in zip(size, pixels.shape[1::-1], strict=True)]
       if on_picture:
@@ -171,7 +173,7 @@ def build(
     rows = [_rows(task, trials, names) for task, trials in plans]
     key = _key(design, plans, seconds, names)
     for page in PAGES:
-      images.write_bytes(part / page, _page(page, post))
+      atomic_files.write_bytes(part / page, _page(page, post))
     value = {
       'format': FORMAT,
       'study': key['study'],
@@ -186,9 +188,9 @@ def build(
     }
     # A script, because pages that were opened from the disk can't fetch JSON.
     text = f"'use strict';\nwindow.STUDY = {_compact(value)};\n"
-    images.write_bytes(part / 'plan.js', text.encode('ascii'))
+    atomic_files.write_bytes(part / 'plan.js', text.encode('ascii'))
     _stamp(part)
-    images.write_bytes(key_path(site), (_compact(key) + '\n').encode('ascii'))
+    atomic_files.write_bytes(key_path(site), (_compact(key) + '\n').encode('ascii'))
     with images.errors(site):
       part.rename(site)
   finally:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from sr3_jax.runtime.errors import UserError
+
 FORMAT = 1
 MAX_BYTES = 1 << 20  # the largest study takes three quarters of it
 MAX_TRIALS = 6000
@@ -19,7 +21,7 @@ SIDES = ('left', 'right')
 DEVICES = ('keyboard', 'mouse', 'touch', 'pen')
 
 
-class ResultError(ValueError):
+class ResultError(UserError):
   """One line: what is wrong with a result."""
 
 

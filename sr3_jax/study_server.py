@@ -12,7 +12,9 @@ import sys
 import uuid
 from typing import Any
 
-from sr3_jax import images, study_results
+from sr3_jax import study_results
+from sr3_jax.runtime import atomic_files
+from sr3_jax.runtime.errors import line
 
 TYPES = {
   '.html': 'text/html; charset=utf-8',
@@ -111,9 +113,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       if self.results.is_dir() and len(list(self.results.iterdir())) >= MAX_RESULTS:
         self._answer(507, 'too many results')
         return
-      images.write_bytes(self.results / name, data)
-    except (OSError, images.ImageError) as error:
-      print(f'error: {error}', file=sys.stderr)
+      atomic_files.write_bytes(self.results / name, data)
+    except OSError as error:
+      print(f'error: {line(error)}', file=sys.stderr)
       self._answer(500, 'could not be written')
       return
     print(f'subject {result.number}: {self.results.name}/{name}', flush=True)

@@ -21,11 +21,12 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import evaluation, hub, images, logs, parallel, summary
+from sr3_jax import evaluation, hub, images, summary
 from sr3_jax.config import as_json
 from sr3_jax.feature_nets import FeatureNet
 from sr3_jax.loading import load_nets
 from sr3_jax.restorer import Restorer, progress
+from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.scoring import Scorer
 from sr3_jax.sr3 import SR3
 from sr3_jax.sweep_choice import (
@@ -79,7 +80,7 @@ def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> lis
     'rows': [],
   }
   done = _rows_of(path, record['measured'])
-  todo = [s for s in settings if parallel.agree(s not in [r['setting'] for r in done])]
+  todo = [s for s in settings if devices.agree(s not in [r['setting'] for r in done])]
   record['rows'] = [row for row in done if row['setting'] in settings]
   logging.info('%d settings, %d of them to measure', len(settings), len(todo))
   scorer = Scorer(nets=nets)
@@ -102,12 +103,12 @@ def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> lis
       scores = {k: v if math.isfinite(v) else None for k, v in table['it'].items()}
       record['rows'].append({'setting': setting} | scores)
       if main_process:
-        logs.write_json(path, record)
+        atomic_files.write_json(path, record)
   rows = sorted(record['rows'], key=lambda row: settings.index(row['setting']))
   presets = choose(rows, judge)
   if main_process:
-    logs.write_json(path, record | {'rows': rows, 'presets': presets})
-    logs.write_json(workdir / 'presets.json', presets)
+    atomic_files.write_json(path, record | {'rows': rows, 'presets': presets})
+    atomic_files.write_json(workdir / 'presets.json', presets)
     images.write(workdir / 'sweep.png', plot(rows, judge))
     print(summary.format_table(shown(rows, judge)))
     print(verdicts(rows, presets, judge))

@@ -18,6 +18,7 @@ import numpy as np
 import scipy.optimize
 
 from sr3_jax import diffusion, plots, samplers, summary
+from sr3_jax.runtime.errors import UserError
 from sr3_jax.walks import make_walk
 
 Setting = dict[str, Any]  # as `walks.make_walk` takes it
@@ -37,7 +38,7 @@ STARTS = (1e-4, 1e-2)
 ENDS = (1e-4, 1e-3, 1e-2)
 
 
-class SweepError(ValueError):
+class SweepError(UserError):
   """One line: what can't be swept, and why."""
 
 

@@ -15,7 +15,7 @@ from flax import traverse_util
 
 from sr3_jax import guided, janspiry
 from sr3_jax.config import ConfigDict, get_config
-from sr3_jax.messages import line, some
+from sr3_jax.runtime.errors import line, some
 from sr3_jax.sr3 import SR3
 from sr3_jax.torch_weights import Tensors, WeightsError
 

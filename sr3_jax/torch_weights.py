@@ -9,7 +9,7 @@ import ml_dtypes  # noqa: F401 (makes NumPy know bfloat16)
 import numpy as np
 import safetensors
 
-from sr3_jax.messages import line, some
+from sr3_jax.runtime.errors import UserError, line, some
 
 Tensors = dict[str, np.ndarray]
 
@@ -18,7 +18,7 @@ _TORCH_SUFFIXES = ('.pth', '.pt', '.ckpt', '.bin')
 _CONTAINERS = ('ema', 'params_ema', 'state_dict', 'params', 'model')
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError):
   """One line: what is wrong with a file of weights, and what to do."""
 
 

@@ -18,9 +18,7 @@ from sr3_jax import (
   evaluation,
   hub,
   images,
-  logs,
   monitor,
-  parallel,
   preemption,
   sources,
   strategies,
@@ -28,6 +26,9 @@ from sr3_jax import (
 )
 from sr3_jax.config import as_json
 from sr3_jax.restorer import Restorer
+from sr3_jax.runtime import atomic_files, devices, metrics_log
+from sr3_jax.runtime import progress as runtime_progress
+from sr3_jax.runtime.errors import UserError
 from sr3_jax.sr3 import SR3
 from sr3_jax.train_step import TrainState, create_state, train_step
 
@@ -38,7 +39,7 @@ SCORES = (
 )
 
 
-class TrainingError(ValueError):
+class TrainingError(UserError):
   """One line: why training stopped, and what to do."""
 
 
@@ -54,7 +55,7 @@ def training_data(config: ml_collections.ConfigDict) -> data.Batches:
     min_size=cut.min_size,
     channels=d.channels,
     ranged=len(d.low) > 0,
-    kept=parallel.kept('folders'),
+    kept=devices.kept('folders'),
     least=cut.enough if d.reduced_decoding else 0,
   )
   logging.info('training images: %d (%s)', len(source), d.path or d.source)
@@ -62,7 +63,7 @@ def training_data(config: ml_collections.ConfigDict) -> data.Batches:
   return stream(
     config,
     source,
-    batch_size=parallel.per_process(config.train.batch_size),
+    batch_size=devices.per_process(config.train.batch_size),
     workers=d.workers,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
@@ -167,10 +168,10 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
     last_saved = step
     run_step = strategy.compile(train_step)
     with (
-      logs.MetricsWriter(
+      metrics_log.MetricsWriter(
         workdir, resume_step=step, tensorboard=c.tensorboard, enabled=main_process
       ) as writer,
-      logs.Progress(
+      runtime_progress.Progress(
         c.num_steps,
         start=step,
         images_per_step=c.batch_size,
@@ -235,7 +236,7 @@ def during_training(
   ema: Any,
   step: int,
   workdir: epath.Path,
-  writer: logs.MetricsWriter,
+  writer: metrics_log.MetricsWriter,
 ) -> dict[str, float]:
   """A quick look at the averaged weights on a few fixed held-out images: scores."""
   batches = evaluation.evaluation_data(config, config.eval.num_images)
@@ -309,7 +310,7 @@ def write_config(config: ml_collections.ConfigDict, workdir: epath.Path) -> None
           'config.%s was %s, is now %s', name, old.get(name), now.get(name)
         )
   workdir.mkdir(parents=True, exist_ok=True)
-  logs.write_json(path, new)
+  atomic_files.write_json(path, new)
 
 
 def _flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from sr3_jax.commands import Parser
+from sr3_jax.runtime.cli import Parser
 from sr3_jax.upscale_options import check, make_parser
 
 
@@ -93,11 +93,12 @@ def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int
 
   from absl import flags, logging
 
-  from sr3_jax import parallel, process_log
+  from sr3_jax.runtime import devices as runtime_devices
+  from sr3_jax.runtime import process_log
 
   flags.FLAGS.mark_as_parsed()  # else absl warns that it doesn't know its own
   process_log.setup()
-  parallel.keep_programs(args.cache)
+  runtime_devices.keep_programs(args.cache)
   options = jobs.Options(
     output=output,
     suffix=args.suffix,

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from sr3_jax.commands import CACHE, Parser, number
+from sr3_jax.runtime.cli import CACHE, Parser, number
 
 DESCRIPTION = """\
 Does to pictures what a diffusion model was trained for: enlarges them, fills in what is

@@ -71,7 +71,8 @@ def trained(compile_cache, tmp_path_factory) -> Run:
   """An undisturbed run of tests/tiny.py on eight devices. Read only."""
   import tiny
 
-  from sr3_jax import logs, train
+  from sr3_jax import train
+  from sr3_jax.runtime import progress
 
   steps = [0]
   compiled: dict[str, list[int]] = {}
@@ -81,7 +82,7 @@ def trained(compile_cache, tmp_path_factory) -> Run:
       compiled.setdefault(name, []).append(before)
     names.clear()
 
-  update = logs.Progress.update
+  update = progress.Progress.update
 
   def noting(self, step, **values):
     note(steps[0], names)
@@ -90,7 +91,7 @@ def trained(compile_cache, tmp_path_factory) -> Run:
 
   config, workdir = tiny.get_config(), tmp_path_factory.mktemp('trained')
   with pytest.MonkeyPatch.context() as patch, tiny.compilations() as names:
-    patch.setattr(logs.Progress, 'update', noting)
+    patch.setattr(progress.Progress, 'update', noting)
     state = train.train(config, workdir)
     note(steps[0], names)
   return Run(config, workdir, state, compiled)

@@ -16,16 +16,9 @@ import tiny
 from etils import epath
 
 from sr3_jax import cascade as cascades
-from sr3_jax import (
-  cascade_run,
-  degradations,
-  hub,
-  images,
-  main,
-  parallel,
-  restorer,
-)
+from sr3_jax import cascade_run, degradations, hub, images, main, restorer
 from sr3_jax.cascade import CascadeError
+from sr3_jax.runtime import devices
 
 
 @pytest.fixture(scope='module')
@@ -83,7 +76,7 @@ def test_stages_are_their_models_one_after_the_other(base, config, drawn):
       stored = images.to_float(seen[None])
       levels = jnp.array([0.5]), jnp.array([0.2])
       image = degradations.augment(keys(2**16 + place), jnp.asarray(stored), *levels)
-    params = parallel.unreplicate(stage.restorer._params)
+    params = devices.unreplicate(stage.restorer._params)
     restored = jax.jit(stage.model.restore)(
       params, keys(place), image, label=jnp.array([label])
     )
@@ -221,21 +214,21 @@ def test_settings_of_a_stage_reach_it(base, config):
   own = cascades.load(config, base / 'x').stages[0]
   cascade = cascades.load(config, base / 'x')
   batch = cascade.batch([(k % 3, k) for k in range(8)], 8)
-  assert np.abs(parallel.gather(first(None, batch) - own(None, batch))).mean() > 0.01
+  assert np.abs(devices.gather(first(None, batch) - own(None, batch))).mean() > 0.01
   small = own(None, batch)
   second(small, batch)
   with tiny.compilations() as names:
     outputs = [
-      parallel.gather(second(small, batch, blur=blur, noise=noise))
+      devices.gather(second(small, batch, blur=blur, noise=noise))
       for blur, noise in ((0, 0), (0.5, 0), (0, 0.4), (0.0, 0.0))
     ]
   assert names == []
   for one in (1, 2):
     assert np.abs(outputs[0] - outputs[one]).mean() > 0.01
   np.testing.assert_array_equal(outputs[0], outputs[3])
-  condition = parallel.gather(second._condition(small, batch, 0.0, 0.0))
-  np.testing.assert_array_equal(condition[..., :3], parallel.gather(small))
-  condition = parallel.gather(second._condition(small, batch, 0.5, 0.25))
+  condition = devices.gather(second._condition(small, batch, 0.0, 0.0))
+  np.testing.assert_array_equal(condition[..., :3], devices.gather(small))
+  condition = devices.gather(second._condition(small, batch, 0.5, 0.25))
   np.testing.assert_array_equal(condition[..., 3], np.float32(0.5))
   np.testing.assert_array_equal(condition[..., 4], np.float32(0.25))
 

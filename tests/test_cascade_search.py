@@ -11,8 +11,9 @@ import pytest
 import tiny_nets
 
 from sr3_jax import cascade_search as search
-from sr3_jax import images, modes, parallel, plots, restorer
+from sr3_jax import images, modes, plots, restorer
 from sr3_jax.cascade import CascadeError
+from sr3_jax.runtime import devices
 
 # Of the second stage and of the third: blur and noise.
 PLANTED = {1: (0.5, 0.4), 2: (0.0, 0.2)}
@@ -49,7 +50,7 @@ def calls(base, monkeypatch):
   def call(self, condition, batch, sample, on_steps):
     on_steps(self.num_steps)
     side = self.model.image_size
-    given = parallel.gather(condition)
+    given = devices.gather(condition)
     factor = 1.0
     if sample:
       blur, noise = (float(given[0, 0, 0, channel]) for channel in (3, 4))
@@ -58,7 +59,7 @@ def calls(base, monkeypatch):
       asked.append((sample, blur, noise, given[..., :3].std()))
     block = 32 // side
     low = whole.reshape(8, side, block, side, block, 3).mean((2, 4))
-    return parallel.shard((factor * low).astype(np.float32))
+    return devices.shard((factor * low).astype(np.float32))
 
   monkeypatch.setattr(restorer.Restorer, '__call__', call)
   return asked

@@ -21,13 +21,13 @@ from sr3_jax import (
   images,
   metrics,
   model_writer,
-  parallel,
   rasters,
   scoring,
   sources,
   train,
 )
 from sr3_jax.restorer import Restorer
+from sr3_jax.runtime import devices
 from sr3_jax.sr3 import SR3
 
 measured, folder = channel_kit.measured, channel_kit.folder
@@ -69,7 +69,7 @@ def test_numbers_are_those_of_16_bit_files():
   output = np.float32(truth + draw.normal(0, 1e-4, truth.shape))
   nets = {'inception': tiny_nets.inception(), 'lpips_alex': tiny_nets.lpips('x')}
   scorer = scoring.Scorer(nets=nets, classifier=object())
-  given = parallel.shard((output, truth, batch_of(8)))
+  given = devices.shard((output, truth, batch_of(8)))
   stored = (LOW, HIGH)
   values = scorer(*given[:2], None, None, given[2], stored)
   assert set(values) == {'index', 'psnr', 'ssim', 'power', 'power_truth'}
@@ -104,10 +104,10 @@ def test_networks_see_grey_as_equal_colours():
   truth = images.to_float(noise(128, 16, 1, np.uint8)).reshape(8, 16, 16, 1)
   nets = {'inception': tiny_nets.inception(), 'lpips_alex': tiny_nets.lpips('x')}
   scorer = scoring.Scorer(nets=nets, classifier=Seen())
-  output, truth, batch = parallel.shard((-truth, truth, batch_of(8)))
+  output, truth, batch = devices.shard((-truth, truth, batch_of(8)))
   values = scorer(output, truth, None, None, batch)
   assert 'psnr' in values and 'psnr_y' not in values and 'top1_error' in values
-  whole = lambda image: np.repeat(parallel.gather(image), 3, -1)
+  whole = lambda image: np.repeat(devices.gather(image), 3, -1)
   output, truth = whole(output), whole(truth)
   features = tiny_nets.features(output)
   np.testing.assert_allclose(values[scoring.FEATURES], features, atol=1e-4)

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from sr3_jax.commands import number
+from sr3_jax.runtime.cli import number
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from sr3_jax import (
   evaluation,
   images,
   loading,
-  logs,
   metrics,
   modes,
   restorer,
@@ -27,6 +26,7 @@ from sr3_jax import (
   summary,
   train,
 )
+from sr3_jax.runtime import atomic_files
 from sr3_jax.sr3 import SR3
 
 COUNT = 13  # eval.final_images of tests/tiny.py
@@ -260,7 +260,7 @@ def test_the_table_is_aligned_and_says_which_way_is_better():
 def test_a_json_file_is_replaced_whole(tmp_path):
   path = epath.Path(tmp_path) / 'a.json'
   for value in ({'a': [1, 2]}, {'b': None}):
-    logs.write_json(path, value)
+    atomic_files.write_json(path, value)
     assert json.loads(path.read_text()) == value
   assert [p.name for p in tmp_path.iterdir()] == ['a.json']
 

@@ -11,8 +11,9 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from sr3_jax import header_index, headers, images, listing, parallel, sources
+from sr3_jax import header_index, headers, images, listing, sources
 from sr3_jax.names import Names
+from sr3_jax.runtime import devices
 
 warnings = data_kit.warnings
 
@@ -304,8 +305,8 @@ def test_the_place_is_beside_programs(monkeypatch):
   before = jax.config.jax_compilation_cache_dir
   try:
     jax.config.update('jax_compilation_cache_dir', None)
-    assert parallel.kept('folders') is None
+    assert devices.kept('folders') is None
     jax.config.update('jax_compilation_cache_dir', '/somewhere')
-    assert os.fspath(parallel.kept('folders')) == '/somewhere/folders'
+    assert os.fspath(devices.kept('folders')) == '/somewhere/folders'
   finally:
     jax.config.update('jax_compilation_cache_dir', before)

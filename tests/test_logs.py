@@ -14,7 +14,8 @@ import pytest
 from absl import logging
 from etils import epath
 
-from sr3_jax import logs
+from sr3_jax.runtime import metrics_log
+from sr3_jax.runtime import progress as runtime_progress
 
 
 def read(workdir):
@@ -45,7 +46,7 @@ class Terminal(io.StringIO):
 
 
 def test_lines_are_json_and_there_at_once(tmp_path):
-  writer = logs.MetricsWriter(tmp_path / 'new' / 'run')
+  writer = metrics_log.MetricsWriter(tmp_path / 'new' / 'run')
   writer.write(3, loss=jnp.float32(0.1), images=12_800_000, **{'psnr/sr3': 23.5})
   (record,) = read(tmp_path / 'new' / 'run')  # not closed, not flushed
   assert record.pop('time') > 1.7e9
@@ -53,38 +54,38 @@ def test_lines_are_json_and_there_at_once(tmp_path):
 
 
 def test_not_finite_is_null_and_digits_are_few(tmp_path):
-  with logs.MetricsWriter(tmp_path) as writer:
+  with metrics_log.MetricsWriter(tmp_path) as writer:
     writer.write(1, a=float('nan'), b=np.float32('inf'), c=1 / 3, d=1e-9 / 3)
   (record,) = read(tmp_path)
   assert [record[k] for k in 'abcd'] == [None, None, 0.3333333, 3.333333e-10]
 
 
 def test_a_scalar_cannot_take_the_place_of_step_and_time(tmp_path):
-  with logs.MetricsWriter(tmp_path) as writer:
+  with metrics_log.MetricsWriter(tmp_path) as writer:
     writer.write(1, step=7, time=7)
   assert read(tmp_path)[0]['step'] == 1
   assert read(tmp_path)[0]['time'] > 1.7e9
 
 
 def test_resume_drops_what_will_be_written_again(tmp_path):
-  with logs.MetricsWriter(tmp_path) as writer:
+  with metrics_log.MetricsWriter(tmp_path) as writer:
     for step in (10, 20, 30, 40):
       writer.write(step, loss=1)
-  with logs.MetricsWriter(tmp_path, resume_step=20) as writer:
+  with metrics_log.MetricsWriter(tmp_path, resume_step=20) as writer:
     assert steps(tmp_path) == [10, 20]
     for step in (30, 40, 50):
       writer.write(step, loss=2)
   assert [r['loss'] for r in read(tmp_path)] == [1, 1, 2, 2, 2]
   assert steps(tmp_path) == [10, 20, 30, 40, 50]
   assert [p.name for p in tmp_path.iterdir()] == ['metrics.jsonl']
-  with logs.MetricsWriter(tmp_path) as writer:  # evaluation afterwards
+  with metrics_log.MetricsWriter(tmp_path) as writer:  # evaluation afterwards
     writer.write(50, psnr=20)
   assert steps(tmp_path) == [10, 20, 30, 40, 50, 50]
 
 
 @pytest.mark.parametrize('resume_step', [None, 100])
 def test_every_torn_last_line_is_dropped(tmp_path, resume_step):
-  with logs.MetricsWriter(tmp_path) as writer:
+  with metrics_log.MetricsWriter(tmp_path) as writer:
     writer.write(1, loss=1)
     writer.write(2, psnr=123)
   path = tmp_path / 'metrics.jsonl'
@@ -92,7 +93,7 @@ def test_every_torn_last_line_is_dropped(tmp_path, resume_step):
   first = whole.index(b'\n') + 1
   for end in range(first, len(whole)):
     path.write_bytes(whole[:end])
-    with logs.MetricsWriter(tmp_path, resume_step=resume_step) as writer:
+    with metrics_log.MetricsWriter(tmp_path, resume_step=resume_step) as writer:
       writer.write(3, loss=1)
     assert steps(tmp_path) == [1, 3]
 
@@ -115,7 +116,7 @@ def test_a_kill_leaves_a_file_that_resumes(tmp_path):
   process.send_signal(signal.SIGKILL)
   process.wait()
   process.stdout.close()
-  with logs.MetricsWriter(tmp_path, resume_step=50) as writer:
+  with metrics_log.MetricsWriter(tmp_path, resume_step=50) as writer:
     writer.write(51, loss=51)
   assert steps(tmp_path) == list(range(1, 52))
 
@@ -152,7 +153,7 @@ def object_store(folder, monkeypatch):
 def test_object_stores_are_written_whole_at_flush(tmp_path, monkeypatch):
   local = tmp_path / 'bucket' / 'run'
   with object_store(tmp_path, monkeypatch):
-    writer = logs.MetricsWriter('gs://bucket/run')
+    writer = metrics_log.MetricsWriter('gs://bucket/run')
     writer.write(1, loss=1)
     assert not (local / 'metrics.jsonl').exists()
     writer.flush()
@@ -161,7 +162,7 @@ def test_object_stores_are_written_whole_at_flush(tmp_path, monkeypatch):
     writer.write(2, loss=1)
     writer.close()
     assert (local / 'metrics.jsonl').read_bytes().startswith(first)
-    with logs.MetricsWriter('gs://bucket/run', resume_step=1) as writer:
+    with metrics_log.MetricsWriter('gs://bucket/run', resume_step=1) as writer:
       writer.write(2, loss=2)
       writer.write(3, loss=2)
     assert [(r['step'], r['loss']) for r in read('gs://bucket/run')] == [
@@ -172,7 +173,9 @@ def test_object_stores_are_written_whole_at_flush(tmp_path, monkeypatch):
 
 
 def test_disabled_writer_touches_nothing(tmp_path):
-  with logs.MetricsWriter(tmp_path / 'run', enabled=False, tensorboard=True) as writer:
+  with metrics_log.MetricsWriter(
+    tmp_path / 'run', enabled=False, tensorboard=True
+  ) as writer:
     writer.write(1, loss=1)
     writer.write_image(1, 'grid', np.zeros((2, 2, 3), np.uint8))
     writer.flush()
@@ -183,7 +186,7 @@ def test_missing_tensorflow_is_a_warning_that_names_the_extra(tmp_path, monkeypa
   monkeypatch.setitem(sys.modules, 'clu.metric_writers', None)
   said = []
   monkeypatch.setattr(logging, 'warning', said.append)
-  with logs.MetricsWriter(tmp_path, tensorboard=True) as writer:
+  with metrics_log.MetricsWriter(tmp_path, tensorboard=True) as writer:
     writer.write(1, loss=1)
     writer.write_image(1, 'grid', np.zeros((2, 2, 3), np.uint8))
   assert steps(tmp_path) == [1]
@@ -205,7 +208,7 @@ def test_tensorboard_gets_scalars_and_images(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'clu.metric_writers', module)
   monkeypatch.setattr('clu.metric_writers', module, raising=False)
   image = np.zeros((2, 2, 3), np.uint8)
-  with logs.MetricsWriter(tmp_path, tensorboard=True) as writer:
+  with metrics_log.MetricsWriter(tmp_path, tensorboard=True) as writer:
     writer.write(5, loss=0.5, bad=float('nan'))
     writer.write_image(5, 'grid', image)
   assert calls == [
@@ -219,7 +222,7 @@ def test_tensorboard_gets_scalars_and_images(tmp_path, monkeypatch):
 
 def test_rate_and_time_to_go_leave_out_compilation_and_pauses():
   clock, out = Clock(), io.StringIO()
-  progress = logs.Progress(
+  progress = runtime_progress.Progress(
     200, start=100, images_per_step=8, stream=out, clock=clock, interval=10
   )
   assert progress.seconds_left is progress.images_per_second is None
@@ -245,7 +248,7 @@ def test_rate_and_time_to_go_leave_out_compilation_and_pauses():
 
 def test_rate_forgets_the_distant_past():
   clock = Clock()
-  rate = logs.Throughput(window=60, clock=clock)
+  rate = runtime_progress.Throughput(window=60, clock=clock)
   rate.add(5)
   for seconds, expected in ((1, 1), (10, 0.1)):
     for _ in range(100):
@@ -259,7 +262,7 @@ def test_rate_forgets_the_distant_past():
 
 def test_pause_ends_when_what_is_inside_fails():
   clock = Clock()
-  rate = logs.Throughput(clock=clock)
+  rate = runtime_progress.Throughput(clock=clock)
   rate.add(1)
   with pytest.raises(RuntimeError), rate.pause():
     clock.now += 100
@@ -271,7 +274,7 @@ def test_pause_ends_when_what_is_inside_fails():
 
 def test_plain_lines_come_every_interval_and_at_the_end():
   clock, out = Clock(), io.StringIO()
-  with logs.Progress(100, stream=out, clock=clock, interval=10) as progress:
+  with runtime_progress.Progress(100, stream=out, clock=clock, interval=10) as progress:
     for step in range(1, 101):
       clock.now += 0.5
       progress.update(step, loss=1 / step)
@@ -287,7 +290,7 @@ def test_plain_lines_come_every_interval_and_at_the_end():
 
 def test_plain_lines_show_where_a_pause_begins_and_do_not_repeat():
   clock, out = Clock(), io.StringIO()
-  with logs.Progress(10, stream=out, clock=clock) as progress:
+  with runtime_progress.Progress(10, stream=out, clock=clock) as progress:
     for step in (1, 2):
       clock.now += 1
       progress.update(step)
@@ -301,7 +304,7 @@ def test_plain_lines_show_where_a_pause_begins_and_do_not_repeat():
 def test_terminal_rewrites_one_line_that_fits(monkeypatch):
   monkeypatch.setenv('COLUMNS', '40')
   clock, out = Clock(), Terminal()
-  with logs.Progress(10, stream=out, clock=clock) as progress:
+  with runtime_progress.Progress(10, stream=out, clock=clock) as progress:
     for step in range(1, 11):
       clock.now += 1
       progress.update(step, loss=0.5, psnr=23.0)
@@ -320,7 +323,7 @@ def test_values_are_read_only_when_a_line_is_due():
       return 1.0
 
   clock, out = Clock(), io.StringIO()
-  progress = logs.Progress(1000, stream=out, clock=clock, interval=10)
+  progress = runtime_progress.Progress(1000, stream=out, clock=clock, interval=10)
   for step in range(1, 100):
     clock.now += 0.01
     progress.update(step, loss=Pending())
@@ -329,7 +332,7 @@ def test_values_are_read_only_when_a_line_is_due():
 
 def test_disabled_progress_is_silent_and_still_measures():
   clock, out = Clock(), Terminal()
-  with logs.Progress(
+  with runtime_progress.Progress(
     4, images_per_step=2, stream=out, clock=clock, enabled=False
   ) as progress:
     for step in range(1, 5):
@@ -353,4 +356,4 @@ def test_disabled_progress_is_silent_and_still_measures():
   ],
 )
 def test_duration(seconds, text):
-  assert logs.duration(seconds) == text
+  assert runtime_progress.duration(seconds) == text

@@ -8,8 +8,9 @@ import jax
 import pytest
 import tiny
 
-from sr3_jax import machines, parallel, plan, plan_here, roofline
+from sr3_jax import machines, plan, plan_here, roofline
 from sr3_jax.config import ConfigDict
+from sr3_jax.runtime import devices
 from sr3_jax.sr3 import SR3
 
 
@@ -104,7 +105,7 @@ def test_what_would_take_for_ever_is_estimated(config, tmp_path, capsys, monkeyp
 
 
 def test_what_memory_does_not_hold_is_not_run(config, tmp_path, capsys, monkeypatch):
-  monkeypatch.setattr(parallel, 'free_memory', lambda: 1000)
+  monkeypatch.setattr(devices, 'free_memory', lambda: 1000)
   monkeypatch.setattr(plan_here, 'timed', None)
   plan.plan_run(config, tmp_path)
   made = json.loads((tmp_path / 'plan.json').read_text())

@@ -10,7 +10,7 @@ import pytest
 from absl import logging
 from test_logs import object_store
 
-from sr3_jax import process_log
+from sr3_jax.runtime import process_log
 
 
 def run_logging(*flags):

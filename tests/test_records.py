@@ -8,7 +8,8 @@ import pytest
 import tiny
 from etils import epath
 
-from sr3_jax import evaluation, images, records
+from sr3_jax import evaluation, records
+from sr3_jax.runtime import atomic_files
 from sr3_jax.scoring import Scorer
 from sr3_jax.sr3 import SR3
 
@@ -220,20 +221,20 @@ class Counted:
     self.calls: list[tuple[int, int]] = []
 
   def __call__(self, condition, batch, sample=0, on_steps=lambda steps: None):
-    from sr3_jax import parallel
+    from sr3_jax.runtime import devices
 
-    index = parallel.gather(batch['index'])
+    index = devices.gather(batch['index'])
     self.calls.append((int(index.max()), sample))
     on_steps(self.num_steps)
     draw = lambda i: np.random.default_rng((sample, i + 1)).uniform(-1, 1, (16, 16, 3))
-    return parallel.shard(np.float32([draw(i) for i in index.tolist()]))
+    return devices.shard(np.float32([draw(i) for i in index.tolist()]))
 
 
 class Killed(Exception):
   pass
 
 
-write_bytes = images.write_bytes
+write_bytes = atomic_files.write_bytes
 
 
 def make_batches(sizes=(8, 8, 3)):
@@ -264,7 +265,7 @@ def test_killed_evaluations_equal_an_undisturbed_one(tmp_path, monkeypatch):
       write_bytes(path, data)
 
     with monkeypatch.context() as patch:
-      patch.setattr(images, 'write_bytes', write_or_die)
+      patch.setattr(atomic_files, 'write_bytes', write_or_die)
       return evaluation.evaluate(
         model,
         {'sr3': method},

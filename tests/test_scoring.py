@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tiny_nets
 
-from sr3_jax import classifier, images, parallel
+from sr3_jax import classifier, images
+from sr3_jax.runtime import devices
 from sr3_jax.scoring import FEATURES, Scorer
 
 
@@ -40,7 +41,7 @@ def scorer():
 
 
 def measure(scorer, pair, batch, truth=False):
-  output, other, sharded = parallel.shard((*pair, batch))
+  output, other, sharded = devices.shard((*pair, batch))
   if truth:
     return scorer.of_set(other, sharded)
   return scorer(output, other, None, None, sharded)

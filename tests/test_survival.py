@@ -24,7 +24,8 @@ from checkpoint_kit import (
   steps_in,
 )
 
-from sr3_jax import checkpoint, checksums, parallel, strategies
+from sr3_jax import checkpoint, checksums, strategies
+from sr3_jax.runtime import devices
 from sr3_jax.sr3 import SR3
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -197,7 +198,7 @@ def test_sums_do_not_depend_on_where_the_parts_are():
 
 def test_the_next_step_may_take_the_buffers_of_what_is_saved(tmp_path):
   """Of copies on eight devices, one is written, as it was."""
-  spread = parallel.replicate(make_state(1))
+  spread = devices.replicate(make_state(1))
   over = jax.jit(lambda tree: jax.tree.map(jnp.zeros_like, tree), donate_argnums=0)
   batches = make_batches()
   with checkpoint.open_manager(tmp_path, keep=1) as manager:

@@ -11,16 +11,8 @@ import pytest
 import tiny
 import tiny_nets
 
-from sr3_jax import (
-  evaluation,
-  feature_nets,
-  hub,
-  logs,
-  model_writer,
-  parallel,
-  restorer,
-  sweep,
-)
+from sr3_jax import evaluation, feature_nets, hub, model_writer, restorer, sweep
+from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.sr3 import SR3
 from sr3_jax.walks import make_walk
 
@@ -52,7 +44,7 @@ def test_one_program_takes_every_walk_and_does_what_restore_does(
   walker = restorer.Restorer(model, params, 5, room=27)
   condition = jax.random.uniform(jax.random.key(3), (8, 4, 4, 3), minval=-1)
   index = np.arange(8, dtype=np.int32)
-  batch = parallel.shard({'condition': condition, 'index': index})
+  batch = devices.shard({'condition': condition, 'index': index})
   keys = restorer.keys(5, jnp.asarray(index), 0)
   outputs, told = [], []
   settings = sweep.all_settings(model.gammas, config.sweep.num_steps, 2, False)
@@ -62,7 +54,7 @@ def test_one_program_takes_every_walk_and_does_what_restore_does(
     for setting in some:
       walker.choose(*make_walk(model.gammas, **setting))
       image = walker(batch['condition'], batch, 0, told.append)
-      outputs.append(parallel.gather(image))
+      outputs.append(devices.gather(image))
   assert compiled.count('jit(_fun)') <= 3  # begin, advance, finish
   assert told[:2] == [25, 2]
   assert [s['name'] for s in some] == [
@@ -87,7 +79,7 @@ def swept(compile_cache, config, params, tmp_path_factory):
   del compile_cache
   folder = tmp_path_factory.mktemp('swept')
   model_writer.save(folder, params, config, step=20)
-  write, count = logs.write_json, [0]
+  write, count = atomic_files.write_json, [0]
 
   def interrupting(path, value):
     write(path, value)
@@ -96,13 +88,13 @@ def swept(compile_cache, config, params, tmp_path_factory):
       raise KeyboardInterrupt
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(logs, 'write_json', interrupting)
+    patch.setattr(atomic_files, 'write_json', interrupting)
     with pytest.raises(KeyboardInterrupt):
       sweep.sweep_run(config, folder)
     half = json.loads((folder / 'sweep.json').read_text())
     measured = []
     choose = restorer.Restorer.choose
-    patch.setattr(logs, 'write_json', write)
+    patch.setattr(atomic_files, 'write_json', write)
     patch.setattr(
       restorer.Restorer,
       'choose',

@@ -14,7 +14,8 @@ import tiny
 import train_kit
 from train_kit import assert_same_bits, flat_norm
 
-from sr3_jax import checkpoint, data, hub, logs, model_writer, train
+from sr3_jax import checkpoint, data, hub, model_writer, train
+from sr3_jax.runtime import progress
 
 config = train_kit.config
 
@@ -49,17 +50,17 @@ def test_a_run_stopped_at_any_moment_goes_on_as_if_it_was_not(
   trained, tmp_path, monkeypatch
 ):
   """Eight devices: stopped between checkpoints, then in the middle of an evaluation."""
-  update, look = logs.Progress.update, train.during_training
+  update, look = progress.Progress.update, train.during_training
 
   def stop_at_13(self, step, **values):
     update(self, step, **values)
     if step == 13:
       raise Stopped
 
-  monkeypatch.setattr(logs.Progress, 'update', stop_at_13)
+  monkeypatch.setattr(progress.Progress, 'update', stop_at_13)
   with pytest.raises(Stopped):
     train.train(trained.config, tmp_path)
-  monkeypatch.setattr(logs.Progress, 'update', update)
+  monkeypatch.setattr(progress.Progress, 'update', update)
   assert set(positions(tmp_path)) == {'5', '10'}
 
   def stop_at_15(*args):

@@ -11,7 +11,8 @@ import pytest
 import train_kit
 from train_kit import assert_same_bits, flat_norm
 
-from sr3_jax import parallel, train_step
+from sr3_jax import train_step
+from sr3_jax.runtime import devices
 from sr3_jax.sr3 import SR3
 
 config = train_kit.config
@@ -77,16 +78,16 @@ New numbers: {}
 
 def test_golden_step(config):
   """Three steps on eight devices: the first ones don't reach all parameters."""
-  state = parallel.replicate(train_step.create_state(config, SR3.from_config(config)))
-  step = parallel.pmap(
-    functools.partial(train_step.train_step, axis_name=parallel.AXIS),
+  state = devices.replicate(train_step.create_state(config, SR3.from_config(config)))
+  step = devices.pmap(
+    functools.partial(train_step.train_step, axis_name=devices.AXIS),
     donate_argnums=(0,),
   )
   numbers = []
   for seed in range(3):
-    state, metrics = step(state, parallel.shard(make_batch(seed)))
+    state, metrics = step(state, devices.shard(make_batch(seed)))
     numbers += [float(metrics['loss'][0]), float(metrics['grad_norm'][0])]
-  params, ema = jax.device_get(parallel.unreplicate((state.params, state.ema)))
+  params, ema = jax.device_get(devices.unreplicate((state.params, state.ema)))
   for tree in (params, ema):
     for name in ('conv_in', 'middle_block0', 'conv_out'):
       numbers.append(float(sum(np.abs(a).sum() for a in jax.tree.leaves(tree[name]))))
@@ -189,16 +190,16 @@ def test_accumulation_changes_nothing(small):
 def test_one_and_eight_devices_agree(small):
   """The same global batch, with dropout off, at the first five steps."""
   one = small
-  eight = parallel.replicate(small)
+  eight = devices.replicate(small)
   step_one = jax.jit(train_step.train_step)
-  step_eight = parallel.pmap(
-    functools.partial(train_step.train_step, axis_name=parallel.AXIS),
+  step_eight = devices.pmap(
+    functools.partial(train_step.train_step, axis_name=devices.AXIS),
     donate_argnums=(0,),
   )
   for seed in range(5):
     batch = make_batch(seed, size=16)
     one, metrics_one = step_one(one, batch)
-    eight, metrics_eight = step_eight(eight, parallel.shard(batch))
+    eight, metrics_eight = step_eight(eight, devices.shard(batch))
     for name in ('loss', 'grad_norm'):
       values = np.asarray(metrics_eight[name])
       assert len(set(values)) == 1  # all devices say the same

@@ -1,138 +1,15 @@
-"""What a run tells: metrics.jsonl, TensorBoard, a progress line.
-
-`metrics.jsonl` is always written and is what reports are made from; TensorBoard is an
-extra (CLU writes it through TensorFlow). Numbers are converted only when they are
-written, so that a metric still being computed on a device isn't waited for early.
-"""
+"""Shows how far a long job is: a line with rates and the time to go."""
 
 import collections
 import contextlib
-import json
 import math
-import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
-import numpy as np
-from absl import logging
-from etils import epath
-
 _ERASE_LINE = '\r\x1b[K'
-
-
-class MetricsWriter:
-  """Writes metrics to `metrics.jsonl` in the workdir, and to TensorBoard if asked.
-
-  Every line is one JSON object: {"step": 100, "time": Unix seconds, name: number or
-  null, ...}; null stands for nan, infinities and None. On a local disk every line is
-  there as soon as it is written. Object stores (gs://) can't append: there the whole
-  file is written by `flush` and `close`, so flush before every checkpoint, or a kill
-  loses the lines in between.
-
-  Args:
-    workdir: folder, made if it isn't there; local or gs://.
-    resume_step: the step a run goes on from; lines of later steps are dropped, they
-      will be written again. None keeps them all. A line torn by a kill is dropped
-      either way.
-    tensorboard: whether to write events to `workdir/tensorboard` too. Without
-      TensorFlow a warning says what to install.
-    enabled: False makes a writer that does nothing, for processes other than 0.
-  """
-
-  def __init__(
-    self,
-    workdir: epath.PathLike,
-    *,
-    resume_step: int | None = None,
-    tensorboard: bool = False,
-    enabled: bool = True,
-  ):
-    self._enabled = enabled
-    self._file: TextIO | None = None
-    self._tensorboard = None
-    if not enabled:
-      return
-    workdir = epath.Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    self._path = workdir / 'metrics.jsonl'
-    self._lines = _kept_lines(self._path, resume_step)
-    self._unsaved = False
-    if '://' not in os.fspath(workdir):
-      self._file = open(self._path, 'a', encoding='utf-8')  # noqa: SIM115
-    if tensorboard:
-      self._tensorboard = _tensorboard_writer(workdir / 'tensorboard')
-
-  def write(self, step: int, /, **scalars: Any) -> None:
-    """Appends one line; scalars are anything that `float` takes, or None."""
-    if not self._enabled:
-      return
-    numbers = {name: _number(value) for name, value in scalars.items()}
-    # The stamp goes last so that no scalar can take its place.
-    record = {'step': int(step)} | numbers
-    record |= {'step': int(step), 'time': round(time.time(), 3)}
-    line = json.dumps(record, allow_nan=False) + '\n'
-    if self._file:
-      self._file.write(line)
-      self._file.flush()
-    else:
-      self._lines.append(line)
-      self._unsaved = True
-    if self._tensorboard:
-      finite = {k: v for k, v in numbers.items() if v is not None}
-      self._tensorboard.write_scalars(int(step), finite)
-
-  def write_image(self, step: int, name: str, image: np.ndarray) -> None:
-    """Shows a uint8 [H, W, C] image in TensorBoard; nothing without it."""
-    if self._tensorboard:
-      self._tensorboard.write_images(int(step), {name: image})
-
-  def flush(self) -> None:
-    """Makes everything written so far safe, on object stores too."""
-    if self._enabled and self._unsaved:
-      self._path.write_text(''.join(self._lines))
-      self._unsaved = False
-    if self._tensorboard:
-      self._tensorboard.flush()
-
-  def close(self) -> None:
-    """Flushes and lets go of the files."""
-    self.flush()
-    if self._file:
-      self._file.close()
-    if self._tensorboard:
-      self._tensorboard.close()
-
-  def __enter__(self) -> 'MetricsWriter':
-    return self
-
-  def __exit__(self, *_: object) -> None:
-    self.close()
-
-
-def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
-  """The lines of a run's metrics.jsonl; [] if there is none, without torn ones."""
-  path = epath.Path(workdir) / 'metrics.jsonl'
-  found = []
-  for line in path.read_text().splitlines() if path.exists() else ():
-    try:
-      found.append(json.loads(line))
-    except ValueError:  # torn by a kill
-      continue
-  return found
-
-
-def training_seconds(workdir: epath.PathLike, batch_size: int) -> float:
-  """Time that a run's steps took, each once, without compilation; 0 if not known."""
-  seconds, done = 0.0, 0
-  for row in read_metrics(workdir):
-    rate = row.get('images_per_second')  # of the first lines it may be missing
-    if rate and row['step'] > done:
-      seconds += (row['step'] - done) * batch_size / rate
-      done = row['step']
-  return seconds
 
 
 class Throughput:
@@ -304,53 +181,3 @@ def duration(seconds: float) -> str:
     if seconds >= size:
       return f'{seconds // size}{name}{seconds % size // small:02d}{small_name}'
   return f'{seconds}s'
-
-
-def write_json(path: epath.Path, value: Any) -> None:
-  """Writes JSON so that a reader sees the old file or the new one, never a part."""
-  part = path.with_name(path.name + '.part')
-  part.write_text(json.dumps(value, indent=2) + '\n')
-  part.replace(path)
-
-
-def _number(value: Any) -> int | float | None:
-  """A JSON number of 7 digits, all that float32 has; null if there is none."""
-  if value is None:
-    return None
-  if isinstance(value, int | np.integer):
-    return int(value)
-  value = float(value)
-  return float(f'{value:.7g}') if math.isfinite(value) else None
-
-
-def _kept_lines(path: epath.Path, resume_step: int | None) -> list[str]:
-  """The whole lines up to a step; rewrites the file if there are others."""
-  if not path.exists():
-    return []
-  text = path.read_text()
-  kept = []
-  for line in text.splitlines(keepends=True):
-    try:
-      step = json.loads(line)['step'] if line.endswith('\n') else None
-    except (ValueError, KeyError, TypeError):
-      step = None
-    if step is not None and (resume_step is None or step <= resume_step):
-      kept.append(line)
-  if ''.join(kept) != text:
-    # A kill between these two lines leaves the old file whole.
-    temporary = path.parent / (path.name + '.tmp')
-    temporary.write_text(''.join(kept))
-    temporary.replace(path)
-  return kept
-
-
-def _tensorboard_writer(folder: epath.Path) -> Any:
-  try:
-    from clu import metric_writers  # imports TensorFlow
-  except ImportError:
-    logging.warning(
-      'no TensorBoard: TensorFlow is missing, pip install "sr3_jax[tensorboard]"; '
-      'metrics.jsonl is written all the same'
-    )
-    return None
-  return metric_writers.SummaryWriter(os.fspath(folder))

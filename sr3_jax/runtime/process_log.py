@@ -63,7 +63,7 @@ def _unraisable(trouble: Any) -> None:
 class _OwnRecords(python_logging.Filter):
   """Lets warnings pass, and below them only this package's records."""
 
-  _FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
+  _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
   def filter(self, record: python_logging.LogRecord) -> bool:
     return record.levelno >= python_logging.WARNING or self.is_own(record)

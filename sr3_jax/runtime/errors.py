@@ -1,0 +1,35 @@
+"""The error that ends a command with one line, and how such lines are made."""
+
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+  """A mistake of the user, or of a file or place that the user named.
+
+  Its text is one line that says what is wrong, where, and what to do. Commands print the
+  line and end; every other exception is a fault of this program and keeps its traceback.
+  """
+
+
+def line(error: BaseException | str) -> str:
+  """Return what an exception says, in at most one line of 300 characters."""
+  if isinstance(error, OSError) and error.filename and error.strerror:
+    error = f'{error.filename}: {error.strerror}'
+  text = ' '.join(str(error).split()) or type(error).__name__
+  return f'no {text}'[:300] if isinstance(error, KeyError) else text[:300]
+
+
+def first_line(error: BaseException) -> str:
+  """Return the first line of what an exception says.
+
+  Libraries put a page of advice behind it.
+  """
+  lines = str(error).strip().splitlines()
+  return lines[0] if lines else type(error).__name__
+
+
+def some(names: Iterable[str]) -> str:
+  """Return the first five names, sorted, and how many more there are."""
+  names = sorted(names)
+  more = f' and {len(names) - 5} more' if len(names) > 5 else ''
+  return ', '.join(names[:5])[:500] + more
