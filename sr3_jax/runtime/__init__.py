@@ -1,5 +1,5 @@
 """Devices, logs, progress, files written whole, errors, command lines.
 
-Nothing in this room knows of diffusion or of images. Start with `devices` (one batch over
+Nothing here knows of diffusion or of images. Start with `devices` (one batch over
 all devices) and `errors` (what ends a command with one line).
 """

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 class UserError(ValueError):
   """A mistake of the user, or of a file or place that the user named.
 
-  Its text is one line that says what is wrong, where, and what to do. Commands print the
-  line and end; every other exception is a fault of this program and keeps its traceback.
+  Its text is one line that says what is wrong, where, and what to do. Commands print
+  the line and end; every other exception is a fault of this program and keeps its
+  traceback.
   """
 
 
