@@ -26,7 +26,8 @@ import numpy as np
 import optax
 from flax import serialization
 
-from sr3_jax import cascade_run, config, distributions, drawings, images, sources
+from sr3_jax import cascade_run, config, distributions, sources
+from sr3_jax.images import contact_sheets, image_files, pixels
 from sr3_jax.runtime import atomic_files, process_log
 from sr3_jax.runtime import progress as runtime_progress
 
@@ -52,7 +53,7 @@ def everything(source: sources.Source) -> tuple[np.ndarray, np.ndarray]:
   """Images as float32 in [-1, 1] and their labels."""
   records = [source[i] for i in range(len(source))]
   stack = lambda key: np.stack([record[key] for record in records])
-  return images.to_float(stack('image')), stack('label')
+  return pixels.to_float(stack('image')), stack('label')
 
 
 def train(
@@ -139,9 +140,9 @@ def drawn(
   x, y = [], []
   for folder in folders:
     for path in sorted(folder.glob('*.png'))[: args.images_per_class]:
-      x.append(images.read(path))
+      x.append(image_files.read(path))
       y.append(label(folder))
-  return images.to_float(np.stack(x)), np.array(y), [f.name for f in folders]
+  return pixels.to_float(np.stack(x)), np.array(y), [f.name for f in folders]
 
 
 def sheet(rows: dict[str, tuple[np.ndarray, np.ndarray]], names) -> np.ndarray:
@@ -152,10 +153,10 @@ def sheet(rows: dict[str, tuple[np.ndarray, np.ndarray]], names) -> np.ndarray:
     quads = np.concatenate(
       [np.concatenate(pair, axis=1) for pair in (found[:2], found[2:])]
     )
-    return images.to_uint8(quads)
+    return pixels.to_uint8(quads)
 
   cells = [[cell(x, y, k) for k in range(len(names))] for x, y in rows.values()]
-  return drawings.sheet(cells, list(names), list(rows), cell=96)
+  return contact_sheets.sheet(cells, list(names), list(rows), cell=96)
 
 
 def main() -> None:
@@ -206,7 +207,7 @@ def main() -> None:
     table[f'guidance {guidance:g}'] = judge.row(x, y)
     shown[f'guidance {guidance:g}'] = x, y
     atomic_files.write_json(args.workdir / 'classes.json', table)
-  images.write(args.workdir / 'classes.png', sheet(shown, source.classes))
+  image_files.write(args.workdir / 'classes.png', sheet(shown, source.classes))
   for name, row in table.items():
     print(
       f'{name:16} {row["images"]:6d} images   accuracy {row["accuracy"]:.3f} +- '

@@ -31,7 +31,8 @@ from multiprocessing.synchronize import Barrier
 import numpy as np
 from PIL import Image, ImageOps
 
-from sr3_jax import crops, data, images, sources
+from sr3_jax import crops, data, sources
+from sr3_jax.images import image_files
 
 BATCH = 32
 # How crops are made: what the configurations of ImageNet use is 'center'.
@@ -122,12 +123,14 @@ def time_pipeline(source: sources.Source, options, size: int, seconds) -> Timing
 
 def tasks(folder: str, size: int) -> dict[str, Callable[[float], Timing]]:
   """What is timed, by name."""
-  files = [images.read_bytes(path) for path in sorted(pathlib.Path(folder).iterdir())]
+  files = [
+    image_files.read_bytes(path) for path in sorted(pathlib.Path(folder).iterdir())
+  ]
   order = itertools.cycle(np.random.default_rng(0).permutation(len(files)).tolist())
   found = {}
   for name, decode in decoders().items():
     # Other pixels would be other work.
-    assert np.array_equal(decode(files[0]), images.decode(files[0], 'x')), name
+    assert np.array_equal(decode(files[0]), image_files.decode(files[0], 'x')), name
     found[name] = functools.partial(time_decoder, decode, files, order)
   source = sources.Folder(folder)
   for name, options in PIPELINES.items():

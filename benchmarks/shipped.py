@@ -23,7 +23,8 @@ import sys
 
 import numpy as np
 
-from sr3_jax import drawings, evaluate, hub, image_sets, images, tiles, upscale
+from sr3_jax import evaluate, hub, image_sets, upscale
+from sr3_jax.images import contact_sheets, image_files, pixels, resizing
 from sr3_jax.runtime import atomic_files
 from sr3_jax.summary import METRICS
 
@@ -49,8 +50,8 @@ RIDGES = tuple(10.0**power for power in range(-5, 1))
 def reduce(image: np.ndarray, scale: int) -> np.ndarray:
   """uint8 [H, W, 3] -> [H / scale, W / scale, 3], rounded."""
   height, width = image.shape[:2]
-  small = tiles.resize(images.to_float(image), height // scale, width // scale)
-  return images.to_uint8(np.clip(small, -1, 1))
+  small = resizing.resize(pixels.to_float(image), height // scale, width // scale)
+  return pixels.to_uint8(np.clip(small, -1, 1))
 
 
 def fresh(made: pathlib.Path, *sources: pathlib.Path) -> bool:
@@ -65,10 +66,10 @@ def prepare(source: pathlib.Path, folder: pathlib.Path, scale: int) -> None:
     truth, small = (folder / kind / f'{name}.png' for kind in ('truth', 'inputs'))
     if fresh(truth, path) and fresh(small, path):
       continue
-    image = images.read(path)
+    image = image_files.read(path)
     height, width = (side // scale * scale for side in image.shape[:2])
-    images.write(truth, image[:height, :width])
-    images.write(small, reduce(image[:height, :width], scale))
+    image_files.write(truth, image[:height, :width])
+    image_files.write(small, reduce(image[:height, :width], scale))
 
 
 def fit_ridge(source: pathlib.Path, size: tuple[int, int], scale: int) -> np.ndarray:
@@ -78,12 +79,12 @@ def fit_ridge(source: pathlib.Path, size: tuple[int, int], scale: int) -> np.nda
   """
   inputs, outputs = [], []
   for path in image_sets.find(source).values():
-    image = images.read(path)
+    image = image_files.read(path)
     if image.shape[:2] != tuple(side * scale for side in size):
       raise SystemExit(f'error: {path}: --ridge needs images of the size of the test')
     for flipped in (image, image[:, ::-1]):
-      inputs.append(images.to_float(reduce(flipped, scale)).ravel())
-      outputs.append(images.to_float(flipped).ravel())
+      inputs.append(pixels.to_float(reduce(flipped, scale)).ravel())
+      outputs.append(pixels.to_float(flipped).ravel())
   x = np.concatenate([inputs, np.ones((len(inputs), 1))], axis=1).astype(np.float64)
   y = np.asarray(outputs, np.float64)
 
@@ -106,26 +107,26 @@ def apply_ridge(
   found, known = image_sets.find(inputs), image_sets.find(source).values()
   if all(fresh(output / f'{name}.png', path, *known) for name, path in found.items()):
     return
-  small = {name: images.read(path) for name, path in found.items()}
+  small = {name: image_files.read(path) for name, path in found.items()}
   height, width = next(iter(small.values())).shape[:2]
   weights = fit_ridge(source, (height, width), scale)
   for name, image in small.items():
     if image.shape[:2] != (height, width):
       raise SystemExit('error: --ridge needs test images of one size')
-    made = np.append(images.to_float(image).ravel(), 1) @ weights
+    made = np.append(pixels.to_float(image).ravel(), 1) @ weights
     made = np.clip(made, -1, 1).reshape(height * scale, width * scale, 3)
-    images.write(output / f'{name}.png', made)
+    image_files.write(output / f'{name}.png', made)
 
 
 def cut(source: pathlib.Path, output: pathlib.Path, side: int) -> None:
   """Cuts all images of a folder into squares; what is over at the edges is left out."""
   for name, path in image_sets.find(source).items():
-    image = images.read(path)
+    image = image_files.read(path)
     for top in range(0, image.shape[0] - side + 1, side):
       for left in range(0, image.shape[1] - side + 1, side):
         part = output / f'{name}_{top}_{left}.png'
         if not fresh(part, path):
-          images.write(part, image[top : top + side, left : left + side])
+          image_files.write(part, image[top : top + side, left : left + side])
 
 
 def run(command, *arguments) -> None:
@@ -208,12 +209,12 @@ def measure(
 def enlarge_by_kernels(folder: pathlib.Path, kernels) -> None:
   """Writes what the kernels make of the inputs."""
   for name, path in image_sets.find(folder / 'inputs').items():
-    truth = images.size(folder / 'truth' / f'{name}.png')
+    truth = image_files.size(folder / 'truth' / f'{name}.png')
     for kernel in kernels:
       output = folder / kernel / f'{name}.png'
       if not fresh(output, path):
-        made = tiles.resize(images.to_float(images.read(path)), *truth, kernel)
-        images.write(output, np.clip(made, -1, 1))
+        made = resizing.resize(pixels.to_float(image_files.read(path)), *truth, kernel)
+        image_files.write(output, np.clip(made, -1, 1))
 
 
 def table_of(report: pathlib.Path) -> dict:
@@ -252,17 +253,19 @@ def draw(folder: pathlib.Path, methods: list[str], count: int, side: int) -> Non
   kinds = ['inputs', 'bicubic', *methods, 'truth']
   rows = []
   for name in names:
-    height, width = images.size(folder / 'truth' / f'{name}.png')
+    height, width = image_files.size(folder / 'truth' / f'{name}.png')
     row = []
     for kind in kinds:
-      image = images.read(folder / kind / f'{name}.png')
+      image = image_files.read(folder / kind / f'{name}.png')
       factor = image.shape[0] / height
       part = [round(min(side, length) * factor) for length in (height, width)]
       at = [(a - b) // 2 for a, b in zip(image.shape[:2], part, strict=True)]
       row.append(image[at[0] : at[0] + part[0], at[1] : at[1] + part[1]])
     rows.append(row)
   titles = ['input', *kinds[1:]]
-  images.write(folder / 'sheet.png', drawings.sheet(rows, titles, cell=max(side, 160)))
+  image_files.write(
+    folder / 'sheet.png', contact_sheets.sheet(rows, titles, cell=max(side, 160))
+  )
 
 
 def main() -> None:
@@ -301,7 +304,7 @@ def main() -> None:
       )
       lines += markdown(name, rows, len(image_sets.find(folder / 'truth')))
       draw(folder, methods, args.shown, args.side)
-  except (hub.HubError, image_sets.ImageSetError, images.ImageError) as error:
+  except (hub.HubError, image_sets.ImageSetError, pixels.ImageError) as error:
     sys.exit(f'error: {error}')
   atomic_files.write_bytes(args.workdir / 'results.md', '\n'.join(lines).encode())
   print('\n'.join(lines))

@@ -34,7 +34,8 @@ import numpy as np
 import shipped
 import upscale as speed
 
-from sr3_jax import degradations, hub, image_sets, images
+from sr3_jax import degradations, hub, image_sets
+from sr3_jax.images import image_files, pixels
 from sr3_jax.runtime import atomic_files, metrics_log
 from sr3_jax.runtime import progress as runtime_progress
 
@@ -58,10 +59,10 @@ LEVELS = 16  # of the validation loss
 
 def load(folder: pathlib.Path) -> np.ndarray:
   """float32 [N, 64, 64, 3] in [-1, 1]."""
-  found = [images.read(path) for path in image_sets.find(folder).values()]
+  found = [image_files.read(path) for path in image_sets.find(folder).values()]
   if any(image.shape[:2] != (SIDE, SIDE) for image in found):
     raise SystemExit(f'error: {folder}: all images must be {SIDE} x {SIDE} pixels')
-  return images.to_float(np.stack(found))
+  return pixels.to_float(np.stack(found))
 
 
 def enlarged(hr: np.ndarray) -> np.ndarray:

@@ -29,7 +29,8 @@ import jax
 import numpy as np
 
 import sr3_jax
-from sr3_jax import convert, images, model_writer
+from sr3_jax import convert, model_writer
+from sr3_jax.images import image_files, pixels
 
 # U-Net of the original: width, multipliers, blocks, attention sides, groups, image
 # side, scale.
@@ -98,7 +99,7 @@ def their_image(model, steps: int, image: np.ndarray, network: str) -> np.ndarra
   x = torch.from_numpy(np.asarray(large).transpose(2, 0, 1)[None] / 127.5 - 1).float()
   with torch.no_grad():
     y = model.super_resolution(x, False)
-  return images.to_uint8(y.numpy().reshape(3, side, side).transpose(1, 2, 0))
+  return pixels.to_uint8(y.numpy().reshape(3, side, side).transpose(1, 2, 0))
 
 
 def timed(function, *args) -> float:
@@ -122,7 +123,7 @@ def alternate(ours, theirs, repeats: int) -> dict[str, float]:
 def starts(args, folder: pathlib.Path) -> dict[str, float]:
   """Seconds of new processes."""
   picture = folder / 'picture.png'
-  images.write(picture, inputs(args.network, 1)[0])
+  image_files.write(picture, inputs(args.network, 1)[0])
   command = [sys.executable, '-m', 'sr3_jax.upscale', picture, '--overwrite']
   command += [f'--model={folder / "model"}', f'--output={folder / "out"}']
   command += [f'--steps={args.steps}', f'--cache={folder / "cache"}']

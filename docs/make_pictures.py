@@ -15,7 +15,8 @@ import numpy as np
 from skimage import data
 
 import sr3_jax
-from sr3_jax import drawings, hub, images, metrics, tiles
+from sr3_jax import hub, metrics, tiles
+from sr3_jax.images import contact_sheets, image_files, pixels, resizing
 from sr3_jax.pipeline import Upscaler
 
 FOLDER = pathlib.Path(__file__).parent
@@ -23,15 +24,15 @@ FOLDER = pathlib.Path(__file__).parent
 
 def small(name: str, factor: int) -> np.ndarray:
   """A photograph, made `factor` times smaller, as 8-bit floats in [-1, 1]."""
-  photo = images.to_float(getattr(data, name)())
+  photo = pixels.to_float(getattr(data, name)())
   height, width = (side // factor for side in photo.shape[:2])
   photo = photo[: height * factor, : width * factor]
-  return images.to_float(images.to_uint8(tiles.resize(photo, height, width)))
+  return pixels.to_float(pixels.to_uint8(resizing.resize(photo, height, width)))
 
 
 def save(name: str, rows: list[list[np.ndarray]], titles: list[str], cell: int) -> None:
-  rows = [[images.to_uint8(picture) for picture in row] for row in rows]
-  images.write(FOLDER / name, drawings.sheet(rows, titles, cell=cell))
+  rows = [[pixels.to_uint8(picture) for picture in row] for row in rows]
+  image_files.write(FOLDER / name, contact_sheets.sheet(rows, titles, cell=cell))
   print(FOLDER / name)
 
 
@@ -95,12 +96,12 @@ def consistency(loaded: hub.Loaded) -> None:
   rows, lines = [], {False: [], True: []}
   for name in ('coffee', 'chelsea'):
     image = small(name, 4)[:72, :108]
-    truth = images.to_float(getattr(data, name)())[:288, :432]
+    truth = pixels.to_float(getattr(data, name)())[:288, :432]
     row = [image]
     for on in (False, True):
       output = Upscaler(loaded, consistency=on).upscale(image).image
-      output = images.to_float(images.to_uint8(output))
-      low = tiles.resize(output, *image.shape[:2])
+      output = pixels.to_float(pixels.to_uint8(output))
+      low = resizing.resize(output, *image.shape[:2])
       batch = [a[None] for a in (low, image)]
       lines[on].append(
         [
@@ -128,7 +129,7 @@ def methods(loaded: hub.Loaded, regression: str = '') -> None:
     high = (slice(4 * top, 4 * top + 256), slice(4 * left, 4 * left + 256))
     image = small(name, 4)[low]
     made = [way.upscale(image) for way in ways.values()]
-    truth = images.to_float(getattr(data, name)()[high])
+    truth = pixels.to_float(getattr(data, name)()[high])
     rows.append([made[0].bicubic, *(result.image for result in made), truth])
   save('methods.jpg', rows, ['bicubic', *ways, 'truth'], cell=256)
 
@@ -136,12 +137,12 @@ def methods(loaded: hub.Loaded, regression: str = '') -> None:
 def face(loaded: hub.Loaded) -> None:
   """The astronaut Eileen Collins (NASA, public domain), from 16 pixels."""
   side = loaded.config.data.image_size
-  truth = images.resize_area(data.astronaut()[20:200, 135:315], side)
-  image = images.to_uint8(tiles.resize(images.to_float(truth), 16, 16))
+  truth = pixels.resize_area(data.astronaut()[20:200, 135:315], side)
+  image = pixels.to_uint8(resizing.resize(pixels.to_float(truth), 16, 16))
   result = Upscaler(loaded).upscale(image, num_samples=3)
-  shown = [result.bicubic, *result.samples, result.mean, images.to_float(truth)]
+  shown = [result.bicubic, *result.samples, result.mean, pixels.to_float(truth)]
   titles = ['input', 'bicubic', *(f'sample {i}' for i in (1, 2, 3)), 'mean', 'truth']
-  save(f'{loaded.name}.jpg', [[images.to_float(image), *shown]], titles, cell=192)
+  save(f'{loaded.name}.jpg', [[pixels.to_float(image), *shown]], titles, cell=192)
 
 
 def main() -> None:

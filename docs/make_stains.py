@@ -17,7 +17,7 @@ import numpy as np
 import skimage.color
 import skimage.data
 
-from sr3_jax import rasters
+from sr3_jax.images import rasters
 
 # Stored values to scikit-image's unit of density, which is six decades of light.
 UNITS = 200_000

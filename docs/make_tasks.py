@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import skimage.data
 
-from sr3_jax import degradations, drawings, hub, images
+from sr3_jax import degradations, hub
+from sr3_jax.images import contact_sheets, image_files, pixels
 
 SAMPLES = 3
 # Top, left and side of parts of pictures.
@@ -28,7 +29,7 @@ OF_FACES = ('inpainting', 'uncropping', 'colorization')
 def part(load, top: int, left: int, side: int, size: int) -> np.ndarray:
   """A square part of a picture, reduced by area: float32 [1, size, size, 3]."""
   image = load()[top : top + side, left : left + side, :3]
-  return images.to_float(images.resize_area(image, size))[None]
+  return pixels.to_float(pixels.resize_area(image, size))[None]
 
 
 def row(run: str, task: str, hr: np.ndarray, seed: int) -> list[np.ndarray]:
@@ -44,7 +45,7 @@ def row(run: str, task: str, hr: np.ndarray, seed: int) -> list[np.ndarray]:
   several = jnp.repeat(condition, SAMPLES, axis=0)
   samples = jax.jit(loaded.model.restore)(loaded.params, keys, several)
   shown = [condition[0, ..., :3], mean[0], *samples, hr[0]]
-  return [images.to_uint8(picture) for picture in shown]
+  return [pixels.to_uint8(picture) for picture in shown]
 
 
 def main(path: str, *runs: str) -> None:
@@ -62,7 +63,9 @@ def main(path: str, *runs: str) -> None:
       rows.append(row(run, task, hr, number))
       labels.append(task.replace('_', ' '))
   titles = ['given', 'regression', *samples, 'truth']
-  images.write(pathlib.Path(path), drawings.sheet(rows, titles, labels, cell=128))
+  image_files.write(
+    pathlib.Path(path), contact_sheets.sheet(rows, titles, labels, cell=128)
+  )
   print(path)
 
 

@@ -11,7 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from sr3_jax import drawings, images, jobs, mask_files, pictures
+from sr3_jax import jobs, mask_files
+from sr3_jax.images import contact_sheets, image_files, picture_codec
+from sr3_jax.images import pixels as images_pixels
 from sr3_jax.jobs import Failures, Job, Options
 from sr3_jax.runtime import atomic_files
 from sr3_jax.runtime import progress as runtime_progress
@@ -107,7 +109,7 @@ def _do(
 
 
 def _mask(
-  upscaler: Any, options: Options, job: Job, picture: pictures.Picture
+  upscaler: Any, options: Options, job: Job, picture: picture_codec.Picture
 ) -> np.ndarray | None:
   """What is missing of a picture: bool [h, w], or None."""
   if job.mask is not None:
@@ -119,7 +121,7 @@ def _mask(
 
 
 def _alpha(
-  upscaler: Any, job: Job, picture: pictures.Picture, result: Any
+  upscaler: Any, job: Job, picture: picture_codec.Picture, result: Any
 ) -> np.ndarray | None:
   """Transparency of an output, [H, W]: none where it said what is missing."""
   if picture.alpha is None or (upscaler.takes_masks and job.mask is None):
@@ -127,12 +129,12 @@ def _alpha(
   top, right, bottom, left = upscaler.margins(*job.size)
   around = (top, bottom), (left, right)
   alpha = np.pad(picture.alpha, around, constant_values=1.0)
-  return pictures.resize_alpha(alpha, *result.samples.shape[1:3])
+  return picture_codec.resize_alpha(alpha, *result.samples.shape[1:3])
 
 
 def _write(
   job: Job,
-  picture: pictures.Picture,
+  picture: picture_codec.Picture,
   alpha: np.ndarray | None,
   result: Any,
   settings: dict[str, Any],
@@ -154,7 +156,7 @@ def _write(
     elif shown == 'numbers':
       buffer = io.BytesIO()
       np.save(buffer, result.spread)
-      with images.errors(path):
+      with image_files.errors(path):
         atomic_files.write_bytes(path, buffer.getvalue())
     elif shown == 'spread':
       _write_drawing(path, _heat(result), None, marked)
@@ -163,13 +165,13 @@ def _write(
 
 
 def _write_drawing(path, drawing, icc, settings) -> None:
-  picture = pictures.Picture(images.to_float(drawing), icc=icc)
-  pictures.write(path, picture, settings)
+  picture = picture_codec.Picture(images_pixels.to_float(drawing), icc=icc)
+  picture_codec.write(path, picture, settings)
 
 
 def _heat(result: Any) -> np.ndarray:
   legend = f'spread of {len(result.samples)} samples, in levels of 255'
-  return drawings.heat(result.spread * 127.5, legend)
+  return contact_sheets.heat(result.spread * 127.5, legend)
 
 
 def _sheet(result: Any, options: Options) -> np.ndarray:
@@ -179,10 +181,10 @@ def _sheet(result: Any, options: Options) -> np.ndarray:
   if result.bicubic is not None:
     titles, first = ['input', 'bicubic'], [result.observed, result.bicubic]
   titles += [f'sample {i + 1}' for i in range(len(few))] if len(few) > 1 else ['output']
-  shown = [images.show(image) for image in (*first, *few)]
+  shown = [images_pixels.show(image) for image in (*first, *few)]
   if options.spread:
     titles.append('spread')
-    shown.append(drawings.colours(result.spread))
+    shown.append(contact_sheets.colours(result.spread))
   largest = max(result.samples.shape[1:3])
   cell = _CELL if largest > _CELL else None
-  return drawings.sheet([shown], titles, cell=cell)
+  return contact_sheets.sheet([shown], titles, cell=cell)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sr3_jax import samplers, tiles
+from sr3_jax.images import resizing
 from sr3_jax.layout import Layout, Planner
 from sr3_jax.runtime import devices as runtime_devices
 from sr3_jax.sr3 import SR3
@@ -48,7 +49,7 @@ class Item:
 def enlarge(model: SR3, condition: np.ndarray) -> np.ndarray:
   """x: the condition [h, w, K] at the size of the output."""
   height, width = (model.scale * side for side in condition.shape[:2])
-  return tiles.resize(condition, height, width, model.upsampling)
+  return resizing.resize(condition, height, width, model.upsampling)
 
 
 def finish(model: SR3, condition: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -274,7 +275,7 @@ def _images(
     if consistency:
       image['condition'][k, :h, :w] = item.condition[..., :channels]
       for name, low in (('rows', h), ('columns', w)):
-        down, up = tiles.shrinking(low * model.scale, low)
+        down, up = resizing.shrinking(low * model.scale, low)
         image[f'down_{name}'][k, :low, : len(up)] = down
         image[f'up_{name}'][k, : len(up), :low] = up
   image['strips'] = np.int32(-(-used // CELL))

@@ -21,7 +21,6 @@ from sr3_jax import (
   cascade_report,
   classifier,
   degradations,
-  images,
   loading,
   lpips,
   metrics,
@@ -48,6 +47,7 @@ from sr3_jax.evaluation import (
   fingerprint,
   held_out,
 )
+from sr3_jax.images import image_files, pixels
 from sr3_jax.records import Records, open_records
 from sr3_jax.restorer import progress
 from sr3_jax.runtime import atomic_files, devices
@@ -222,10 +222,10 @@ class Measurement:
     count = self.config.sample.num_images
     rows = np.flatnonzero(host['mask'] & (host['index'] < count))
     if len(rows):
-      shown = images.to_uint8(devices.gather(image)[rows])
+      shown = pixels.to_uint8(devices.gather(image)[rows])
       for row, picture in zip(rows, shown, strict=True):
         path = self.folder / 'pictures' / f'{host["index"][row]:05d}_{name}.png'
-        images.write(path, picture)
+        image_files.write(path, picture)
 
 
 def scorer(side: int, judges: modes.Judges, border: int = 0) -> Scorer:

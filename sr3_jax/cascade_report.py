@@ -5,10 +5,11 @@ from typing import Any
 import ml_collections
 from etils import epath
 
-from sr3_jax import hub, images, modes, paper, report_writer, summary
+from sr3_jax import hub, modes, paper, report_writer, summary
 from sr3_jax.cascade import Cascade, Stage, alone_name, drawn_name
 from sr3_jax.config import as_json
 from sr3_jax.evaluation import TRUTH
+from sr3_jax.images import image_files
 from sr3_jax.records import Records
 
 
@@ -31,7 +32,9 @@ def write(
     for name, stage in alone.items():
       columns += [name, f'true {stage.side}']
     sheets.append(_sheet('Stages alone, on true inputs', columns, first))
-  images.write(folder / 'samples.png', report_writer.contact_sheet(folder, sheets[0]))
+  image_files.write(
+    folder / 'samples.png', report_writer.contact_sheet(folder, sheets[0])
+  )
   generated = cascade.side == 256 and cascade.num_classes == 1000
   every = {name: [name] for name in (*alone, *names)}
   report_writer.write(

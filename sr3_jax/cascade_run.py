@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import cascade_eval, cascade_search, drawings, images, modes, sources
+from sr3_jax import cascade_eval, cascade_search, modes, sources
 from sr3_jax.cascade import (
   Cascade,
   CascadeError,
@@ -25,6 +25,7 @@ from sr3_jax.cascade import (
   load,
   where,
 )
+from sr3_jax.images import contact_sheets, image_files, pixels
 from sr3_jax.runtime import atomic_files, progress
 from sr3_jax.runtime import devices as runtime_devices
 
@@ -98,7 +99,7 @@ def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> No
     # The last stage's is written last: where it is, the others are.
     kind, number = drawn
     for stage, picture in zip(cascade.stages, pictures, strict=True):
-      images.write(place(stage.side, kind) / f'{number:05d}.png', picture)
+      image_files.write(place(stage.side, kind) / f'{number:05d}.png', picture)
 
   if not all(runtime_devices.everywhere([not todo])):
     compiled = _compile(cascade, size)
@@ -157,7 +158,7 @@ def draw(
         image = stage(image, batch, on_steps)
         jax.block_until_ready(image)
         times[stage.place] += time.monotonic() - began
-        pictures.append(images.to_uint8(runtime_devices.gather(image)[: len(part)]))
+        pictures.append(pixels.to_uint8(runtime_devices.gather(image)[: len(part)]))
       yield part, pictures
       begun += len(part)
       shown.update(begun)
@@ -285,7 +286,7 @@ def _grids(
   """grids/CLASS.png; samples.png, a row for each class; stages.png, a column each."""
   samples = workdir / 'samples'
   first = lambda side, label, n: [
-    images.read(samples / str(side) / names[label] / f'{i:05d}.png')
+    image_files.read(samples / str(side) / names[label] / f'{i:05d}.png')
     for i in range(min(n, count))
   ]
   cell = min(cascade.side, _LARGEST) if cascade.side >= 160 else None
@@ -296,20 +297,22 @@ def _grids(
     lines = [found[i : i + _COLUMNS] for i in range(0, len(found), _COLUMNS)]
     if several:
       grid = samples / 'grids' / f'{names[label]}.png'
-      images.write(grid, drawings.sheet(lines, cell=cell))
+      image_files.write(grid, contact_sheets.sheet(lines, cell=cell))
     if place < _CLASSES:
       rows += [found[: 2 * _COLUMNS]] if several else lines
   shown = list(labels)[:_CLASSES]
   texts = [names[label] for label in shown] if several else None
-  images.write(
-    workdir / 'samples.png', drawings.sheet(rows, row_labels=texts, cell=cell)
+  image_files.write(
+    workdir / 'samples.png', contact_sheets.sheet(rows, row_labels=texts, cell=cell)
   )
   stages = []
   for label in shown[:8]:
     each = [first(s.side, label, 1 if several else 4) for s in cascade.stages]
     stages += zip(*each, strict=True)
   titles = [f'{s.side} x {s.side}' for s in cascade.stages]
-  images.write(workdir / 'stages.png', drawings.sheet(stages, titles, cell=cell))
+  image_files.write(
+    workdir / 'stages.png', contact_sheets.sheet(stages, titles, cell=cell)
+  )
 
 
 # ----------------------------------------------------------------------------- time

@@ -21,7 +21,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import evaluation, images, modes, plots, reference, sources, summary
+from sr3_jax import evaluation, modes, plots, reference, sources, summary
 from sr3_jax.cascade import Cascade, CascadeError, Stage, fits, job, load
 from sr3_jax.cascade_eval import (
   load_judges,
@@ -32,6 +32,7 @@ from sr3_jax.cascade_eval import (
   truths,
 )
 from sr3_jax.config import as_json
+from sr3_jax.images import image_files
 from sr3_jax.records import open_records
 from sr3_jax.restorer import progress
 from sr3_jax.runtime import atomic_files, devices
@@ -89,7 +90,7 @@ def search_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> li
   if jax.process_index() == 0:
     report = {'chosen': _levels(cascade, chosen), 'rows': rows}
     atomic_files.write_json(workdir / 'search.json', {'made_by': made_by} | report)
-    images.write(workdir / 'search.png', plot(rows))
+    image_files.write(workdir / 'search.png', plot(rows))
     print(format_rows(rows, chosen.values()))
     print(f'table: {workdir / "search.json"}, plot: {workdir / "search.png"}')
     print(f'best: {command(_levels(cascade, chosen))}')

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sr3_jax import images, rasters, sources
+from sr3_jax import sources
+from sr3_jax.images import pixels as images_pixels
+from sr3_jax.images import rasters
 from sr3_jax.runtime import progress as runtime_progress
 from sr3_jax.runtime.cli import Parser
 
@@ -55,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     source = sources.Folder(args.folder, channels=channels, raw=True)
     sample = sampled(source, args.images)
     low, high = limits(sample, source.dtype, args.low, args.high)
-  except (sources.DataError, images.ImageError) as error:
+  except (sources.DataError, images_pixels.ImageError) as error:
     parser.error(str(error))
   print(f'{len(source)} images of {channels} channel(s), {source.dtype}')
   points = (0, args.low, 50, args.high, 100)
@@ -79,7 +81,7 @@ def first_channels(folder: pathlib.Path) -> int:
   if folder.is_dir():
     for path in sorted(folder.rglob('*')):
       if path.name.lower().endswith(rasters.EXTENSIONS) and path.name[0] != '.':
-        with contextlib.suppress(images.ImageError):
+        with contextlib.suppress(images_pixels.ImageError):
           return rasters.header(path).channels
   raise sources.DataError(f'{folder}: no folder of images')
 
@@ -141,7 +143,7 @@ def _pixels(source: sources.Source, numbers: np.ndarray) -> Iterator[np.ndarray]
     for done, i in enumerate(numbers):
       try:
         pixels = source[int(i)]['image']
-      except images.ImageError:
+      except images_pixels.ImageError:
         continue
       pixels = pixels.reshape(-1, pixels.shape[-1])
       # At random: in even steps the same columns would come again and again.

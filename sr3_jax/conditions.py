@@ -13,10 +13,11 @@ import numpy as np
 import scipy.ndimage
 from PIL import Image
 
-from sr3_jax import degradations, rasters
+from sr3_jax import degradations
 from sr3_jax.choices import PipelineError
 from sr3_jax.degradations.tasks import LUMA
 from sr3_jax.hub import Loaded
+from sr3_jax.images import rasters
 from sr3_jax.sr3 import SR3
 
 # Tasks whose images have missing parts.

@@ -5,8 +5,8 @@ import functools
 
 import numpy as np
 
-from sr3_jax import images
 from sr3_jax.folder_sources import DataError
+from sr3_jax.images import pixels
 
 CROPS = ('random', 'center', 'none')
 
@@ -75,17 +75,17 @@ class Cut:
     """
     height, width = image.shape[:2]
     if min(height, width) < self.min_size:
-      raise images.ImageError(
+      raise pixels.ImageError(
         f'{width} x {height} pixels are too small, {self.min_size} are needed'
       )
     if self.crop == 'none' and height != width:
-      raise images.ImageError(f"{width} x {height} pixels need crop='center'")
+      raise pixels.ImageError(f"{width} x {height} pixels need crop='center'")
     if self.crop == 'random':
       # Cropping first and reducing the crop is the same and much faster.
       side = self.image_size * self._factor(min(height, width), rng)
       top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
       image = image[top : top + side, left : left + side]
-    image = images.resize_area(images.center_square(image), self.image_size)
+    image = pixels.resize_area(pixels.center_square(image), self.image_size)
     if self.rotate:
       image = np.rot90(image, rng.integers(4))
     if self.flip and rng.integers(2):

@@ -17,9 +17,9 @@ import grain
 import numpy as np
 from absl import flags, logging
 
-from sr3_jax import images
 from sr3_jax.crops import Cut
 from sr3_jax.folder_sources import DataError, Source
+from sr3_jax.images import pixels as images_pixels
 from sr3_jax.runtime.errors import first_line
 
 # A record that can't be used is replaced by another one at random, at most this often.
@@ -62,7 +62,7 @@ class Batches(grain.DatasetIterator):
       batch = next(self._run())
     except StopIteration:
       raise
-    except (DataError, images.ImageError) as error:
+    except (DataError, images_pixels.ImageError) as error:
       self.close()
       raise DataError(str(error)) from None
     except Exception as error:
@@ -149,7 +149,7 @@ class Batches(grain.DatasetIterator):
     try:
       _use(self._source, self._cut, index, np.random.default_rng(0))
       reason = f'{name}: could not be read at first'
-    except images.ImageError as error:
+    except images_pixels.ImageError as error:
       reason = str(error)
     self.skipped[name] = reason
     logging.warning('Skipped (%d so far): %s', len(self.skipped), reason)
@@ -344,7 +344,7 @@ def _train_record(
   for _ in range(_TRIES):
     try:
       record = _use(source, cut, candidate, rng, into)
-    except images.ImageError as error:
+    except images_pixels.ImageError as error:
       bad, reason = index, str(error)
       candidate = int(rng.integers(len(source)))
     else:
@@ -370,7 +370,7 @@ def _eval_record(
       rng = np.random.default_rng((seed, int(index)))
       record = _use(source, cut, place, rng)
       real = True
-    except images.ImageError:
+    except images_pixels.ImageError:
       bad = place
   return record | {
     'mask': np.bool_(real),
@@ -390,5 +390,5 @@ def _use(
   record = source[index]
   try:
     return record | {'image': cut(record['image'], rng, into)}
-  except images.ImageError as error:
-    raise images.ImageError(f'{source.name(index)}: {error}') from None
+  except images_pixels.ImageError as error:
+    raise images_pixels.ImageError(f'{source.name(index)}: {error}') from None

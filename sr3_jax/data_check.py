@@ -17,7 +17,6 @@ from sr3_jax import (
   data_scan,
   duplicates,
   file_check,
-  images,
   sources,
   train,
 )
@@ -25,6 +24,7 @@ from sr3_jax.config import as_json
 from sr3_jax.data_findings import Checked
 from sr3_jax.duplicates import Matches
 from sr3_jax.folder_sources import Source
+from sr3_jax.images import pixels
 from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.runtime import progress as runtime_progress
 from sr3_jax.runtime.version import __version__
@@ -227,7 +227,7 @@ def _shown(source: Source, number: int) -> np.ndarray | None:
   """An image of a source as a picture."""
   try:
     image = source[int(number)]['image']
-  except images.ImageError:  # gone since
+  except pixels.ImageError:  # gone since
     return None
   if image.dtype == np.uint8 and image.shape[-1] == 3:
     return image
@@ -265,11 +265,11 @@ def _crops(
   batches.close()
   model = SR3.from_config(config)
   hr = model.to_float(stored)
-  columns = {'crop': images.show(hr)}
+  columns = {'crop': pixels.show(hr)}
   if model.task.conditional:
     keys = jax.random.split(jax.random.key(config.seed), _CROPS)
     condition = jax.jit(model.degrade)(keys, hr)
-    columns = {'input': images.show(condition[..., : d.channels])} | columns
+    columns = {'input': pixels.show(condition[..., : d.channels])} | columns
   rows = [
     (f'example {i}', [column[i] for column in columns.values()]) for i in range(_CROPS)
   ]

@@ -14,9 +14,10 @@ from concurrent import futures
 import numpy as np
 from etils import epath
 
-from sr3_jax import file_check, images
+from sr3_jax import file_check
 from sr3_jax.file_check import THUMBNAIL, Look
 from sr3_jax.folder_sources import Folder, Source
+from sr3_jax.images import pixels
 
 REDUCTIONS = (1, 2, 3, 4)
 _PORTION = 512  # images in flight
@@ -132,7 +133,7 @@ def details(
   def measure(number: int) -> list[float]:
     try:
       plane = file_check.grey(source[number]['image'])
-    except images.ImageError:
+    except pixels.ImageError:
       return []
     top, left = (max(0, (side - _CENTRE) // 2) for side in plane.shape)
     plane = plane[top : top + _CENTRE, left : left + _CENTRE, None]
@@ -166,7 +167,7 @@ def _record(source: Source, number: int, reason: str) -> tuple[Look, str]:
     return file_check.broken(reason), ''
   try:
     record = source[number]
-  except images.ImageError as error:
+  except pixels.ImageError as error:
     return file_check.broken(str(error)), ''
   image = record['image']
   kind = f'{image.shape[-1]} x {image.dtype}'
@@ -193,4 +194,4 @@ def _reduced_detail(plane: np.ndarray, factor: int) -> float:
   if min(height, width) < 32:
     return float('nan')
   even = plane[: height * factor, : width * factor]
-  return file_check.detail(images.resize_area(even, (height, width))[..., 0])
+  return file_check.detail(pixels.resize_area(even, (height, width))[..., 0])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from etils import epath
 from PIL import Image
 
-from sr3_jax import images
+from sr3_jax.images import image_files, pixels
 from sr3_jax.report_data import ReportError
 
 LIMIT = 15_000_000  # characters of data URIs on a page
@@ -121,9 +121,9 @@ def _read(file: epath.Path) -> tuple[bytes, Image.Image]:
   """Bytes of a file and its header."""
   data = read_bytes(file)
   try:
-    with images.errors(file):
-      image = images.open_image(io.BytesIO(data))
-  except images.ImageError as error:
+    with image_files.errors(file):
+      image = image_files.open_image(io.BytesIO(data))
+  except pixels.ImageError as error:
     raise ReportError(str(error)) from None
   if image.format not in _TYPES.values():
     raise ReportError(f'{file}: {image.format} under the name of another format')

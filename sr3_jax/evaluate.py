@@ -233,7 +233,8 @@ def _measure(scorer, kept, number: int, batch: dict[str, Any], methods) -> None:
   """Records what is missing of a batch."""
   import numpy as np
 
-  from sr3_jax import evaluation, image_sets, images, scoring
+  from sr3_jax import evaluation, image_sets, scoring
+  from sr3_jax.images import pixels as images_pixels
   from sr3_jax.runtime import devices
 
   index = batch['index'][batch['mask']]
@@ -242,7 +243,7 @@ def _measure(scorer, kept, number: int, batch: dict[str, Any], methods) -> None:
     return
   plain = {key: batch[key] for key in ('index', 'mask', 'label') if key in batch}
   sharded = devices.shard(plain)
-  put = lambda key: devices.shard(images.to_float(batch[key]))
+  put = lambda key: devices.shard(images_pixels.to_float(batch[key]))
   truth = put(image_sets.TRUTH)
   condition = put(image_sets.INPUT) if image_sets.INPUT in batch else None
   for name in todo:
@@ -268,7 +269,9 @@ def _reference(args: argparse.Namespace, nets: dict[str, Any]) -> Any:
   """The reference statistics that were asked for; those of a folder are kept."""
   from absl import logging
 
-  from sr3_jax import image_sets, images, reference
+  from sr3_jax import image_sets, reference
+  from sr3_jax.images import image_files
+  from sr3_jax.images import pixels as images_pixels
   from sr3_jax.runtime import devices
 
   if args.reference is None or 'inception' not in nets:
@@ -282,8 +285,8 @@ def _reference(args: argparse.Namespace, nets: dict[str, Any]) -> Any:
   items = []
   for name, path in files.items():
     try:
-      items.append(image_sets.Item(name, {'image': path}, images.size(path), None))
-    except images.ImageError as error:
+      items.append(image_sets.Item(name, {'image': path}, image_files.size(path), None))
+    except images_pixels.ImageError as error:
       logging.warning('left out: %s', error)
   key = f'{image_sets.fingerprint(items)} {net.fingerprint} {args.reference.resolve()}'
   name = hashlib.sha256(key.encode()).hexdigest()[:16]
@@ -308,19 +311,20 @@ def _pictures(items, places: Sequence[int], methods, folder) -> None:
   """Copies the pictures that sheets show, as PNG."""
   import numpy as np
 
-  from sr3_jax import images, tiles
+  from sr3_jax.images import image_files, resizing
+  from sr3_jax.images import pixels as images_pixels
 
   for place in places:
     item = items[place]
-    pixels = {key: images.read(path) for key, path in item.files.items()}
+    pixels = {key: image_files.read(path) for key, path in item.files.items()}
     for name in methods:
       if name not in pixels:
-        small = images.to_float(pixels['input'])
-        pixels[name] = images.to_uint8(
-          np.clip(tiles.resize(small, *item.size, name), -1, 1)
+        small = images_pixels.to_float(pixels['input'])
+        pixels[name] = images_pixels.to_uint8(
+          np.clip(resizing.resize(small, *item.size, name), -1, 1)
         )
     for name, image in pixels.items():
-      images.write(folder / f'{place:05d}_{name}.png', image)
+      image_files.write(folder / f'{place:05d}_{name}.png', image)
 
 
 def _scale(items: Sequence[Any]) -> float | None:

@@ -17,7 +17,8 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from sr3_jax import crops, data, images, sources, summary
+from sr3_jax import crops, data, sources, summary
+from sr3_jax.images import pixels as images_pixels
 from sr3_jax.records import Records
 from sr3_jax.restorer import OnSteps, Restorer, baselines, degrader, reducer
 from sr3_jax.runtime import devices
@@ -116,7 +117,7 @@ def evaluate(
 
     def show(name, image, number=number, index=index, mask=mask):
       if number == 0 or on_output:
-        shown = images.show(devices.gather(image)[mask])
+        shown = images_pixels.show(devices.gather(image)[mask])
         if number == 0:
           first[name] = shown
         if on_output:
@@ -230,7 +231,9 @@ def restored(
     for name, method in methods.items():
       for i in range(samples if method.is_random else 1):
         shown[f'{name} {i + 1}' if i else name] = method(condition, batch, i)
-    shown = {k: images.show(v) for k, v in devices.gather(shown | {TRUTH: hr}).items()}
+    shown = {
+      k: images_pixels.show(v) for k, v in devices.gather(shown | {TRUTH: hr}).items()
+    }
     for row, number in enumerate(chosen):
       if number >= 0 and host['mask'][row]:
         yield number, {name: pixels[row] for name, pixels in shown.items()}

@@ -16,7 +16,8 @@ import scipy.fft
 from etils import epath
 from PIL import Image, ImageOps
 
-from sr3_jax import images
+from sr3_jax.images import image_files
+from sr3_jax.images import pixels as images_pixels
 
 THUMBNAIL = 16  # pixels on each side
 
@@ -53,17 +54,17 @@ def of_file(path: epath.PathLike) -> Look:
   about: dict = {'height': 0, 'width': 0, 'kind': 'unknown', 'traits': (), 'quality': 0}
   about['digest'] = 0
   try:
-    with images.errors(path):
+    with image_files.errors(path):
       data = epath.Path(path).read_bytes()
     about['digest'] = _digest(data)
-    with images.errors(path), images.open_image(io.BytesIO(data)) as image:
-      about['height'], about['width'] = images.upright_size(image)
+    with image_files.errors(path), image_files.open_image(io.BytesIO(data)) as image:
+      about['height'], about['width'] = image_files.upright_size(image)
       about |= _header(image, data)
       grey = _reduced(image)
     if grey is None:
-      pixels = images.decode(data, str(path), channels=1)[..., 0]
+      pixels = image_files.decode(data, str(path), channels=1)[..., 0]
       grey = Image.fromarray(pixels)
-  except images.ImageError as error:
+  except images_pixels.ImageError as error:
     reason = str(error).removeprefix(f'{path}: ')
     return Look(**about, thumbnail=None, error=reason)
   return Look(**about, thumbnail=_thumbnail(grey), error='')
@@ -92,7 +93,7 @@ def grey(image: np.ndarray) -> np.ndarray:
     uint8 [H, W].
   """
   if image.dtype == np.uint8 and image.shape[-1] in (1, 3):
-    return np.asarray(images.to_pillow(image).convert('L'))
+    return np.asarray(images_pixels.to_pillow(image).convert('L'))
   plane = image.mean(-1, dtype=np.float32)
   low, high = float(plane.min()), float(plane.max())
   return np.round((plane - low) * (255 / ((high - low) or 1.0))).astype(np.uint8)
@@ -145,7 +146,7 @@ def _header(image: Image.Image, data: bytes) -> dict:
   if deep:
     traits.append('16 bits')
   profile = image.info.get('icc_profile')
-  if profile and images.icc_transform(profile, mode.removesuffix('A')):
+  if profile and image_files.icc_transform(profile, mode.removesuffix('A')):
     traits.append('colour profile')
   if getattr(image, 'n_frames', 1) > 1:
     traits.append('several frames')

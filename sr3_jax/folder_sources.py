@@ -11,7 +11,8 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import headers, images, rasters
+from sr3_jax import headers
+from sr3_jax.images import image_files, pixels, rasters
 from sr3_jax.runtime.errors import UserError
 
 
@@ -60,7 +61,7 @@ class Folder:
     path: epath.PathLike,
     *,
     min_size: int = 1,
-    max_pixels: int = images.MAX_PIXELS,
+    max_pixels: int = image_files.MAX_PIXELS,
     channels: int = 3,
     raw: bool = False,
     kept: epath.Path | None = None,
@@ -84,7 +85,7 @@ class Folder:
     except OSError as error:
       raise DataError(f'{error.filename}: {error.strerror}') from None
     if not self._names and not self.left_out:
-      known = ', '.join(rasters.EXTENSIONS if self._raw else images.EXTENSIONS)
+      known = ', '.join(rasters.EXTENSIONS if self._raw else image_files.EXTENSIONS)
       raise DataError(f'{path}: no images in this folder ({known})')
     if self.left_out:
       some = [f'{k} ({why})' for k, why in itertools.islice(self.left_out.items(), 3)]
@@ -106,10 +107,10 @@ class Folder:
     path = f'{self._place}/{self._names[index]}'
     if not self._raw:
       limits = {'max_pixels': self._max_pixels, 'least': self._least}
-      return {'image': images.read(path, **limits)}
+      return {'image': image_files.read(path, **limits)}
     image = rasters.read(path, channels=self.channels, max_pixels=self._max_pixels)
     if image.dtype != self.dtype:  # written anew since
-      raise images.ImageError(f'{path}: {image.dtype}, others are {self.dtype}')
+      raise pixels.ImageError(f'{path}: {image.dtype}, others are {self.dtype}')
     return {'image': image}
 
   def name(self, index: int) -> str:

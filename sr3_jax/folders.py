@@ -9,7 +9,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
-from sr3_jax import rasters
+from sr3_jax.images import rasters
 
 STDIN = '-'
 

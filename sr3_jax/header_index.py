@@ -9,7 +9,7 @@ from absl import logging
 from etils import epath
 from PIL import __version__ as pillow_version
 
-from sr3_jax import rasters
+from sr3_jax.images import rasters
 from sr3_jax.names import Names
 from sr3_jax.runtime import atomic_files
 from sr3_jax.runtime.version import __version__

@@ -14,8 +14,9 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import header_index, images, listing, rasters
+from sr3_jax import header_index, listing
 from sr3_jax.header_index import Index
+from sr3_jax.images import image_files, pixels, rasters
 from sr3_jax.names import Names
 
 # Files that a thread takes at a time: handing over a single one takes as long as to
@@ -70,7 +71,9 @@ def find(
   Raises:
     OSError: a folder that can't be read.
   """
-  names = listing.files(root, rasters.EXTENSIONS if channels else images.EXTENSIONS)
+  names = listing.files(
+    root, rasters.EXTENSIONS if channels else image_files.EXTENSIONS
+  )
   if len(names) < WORTH_KEEPING:
     kept = None
   place = os.fspath(root)
@@ -180,7 +183,7 @@ def _look(
       height, width, _, dtype = found
       kind = rasters.DTYPES.index(dtype)
     else:
-      height, width = images.size(path, max_pixels=max_pixels)
-  except images.ImageError as error:
+      height, width = image_files.size(path, max_pixels=max_pixels)
+  except pixels.ImageError as error:
     return stamp, str(error).removeprefix(f'{path}: ')
   return stamp, (height, width, kind)

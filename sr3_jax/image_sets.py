@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from sr3_jax import images
+from sr3_jax.images import image_files
+from sr3_jax.images import pixels as images_pixels
 from sr3_jax.runtime.errors import UserError
 
 TRUTH, INPUT = 'truth', 'input'
@@ -51,7 +52,7 @@ def find(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   for path in sorted(folder.rglob('*')):
     below = path.relative_to(folder)
     hidden = any(part.startswith('.') for part in below.parts)
-    if hidden or path.suffix.lower() not in images.EXTENSIONS:
+    if hidden or path.suffix.lower() not in image_files.EXTENSIONS:
       continue
     name = below.with_suffix('').as_posix()
     if name in found:
@@ -92,8 +93,8 @@ def match(
       continue
     files = {key: found[key][name] for key in found}
     try:
-      sizes = {key: images.size(path) for key, path in files.items()}
-    except images.ImageError as error:
+      sizes = {key: image_files.size(path) for key, path in files.items()}
+    except images_pixels.ImageError as error:
       left_out[name] = str(error)
       continue
     small = sizes.pop(INPUT, None)
@@ -141,13 +142,15 @@ def _batch(
   for row, place in enumerate(places):
     item = items[place]
     try:
-      pixels = {key: images.read(path) for key, path in item.files.items()}
+      pixels = {key: image_files.read(path) for key, path in item.files.items()}
       for key, image in pixels.items():
         wanted = item.input_size if key == INPUT else item.size
         # A header may promise another size, EXIF behind the pixels turn the image.
         if image.shape[:2] != wanted:
-          raise images.ImageError(f'{item.files[key]}: not the size its header says')
-    except images.ImageError as error:
+          raise images_pixels.ImageError(
+            f'{item.files[key]}: not the size its header says'
+          )
+    except images_pixels.ImageError as error:
       logging.warning('left out: %s', error)
       continue
     batch['index'][row], batch['mask'][row] = place, True

@@ -12,7 +12,8 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sr3_jax import folders, images, mask_files, measured, pictures
+from sr3_jax import folders, mask_files
+from sr3_jax.images import image_files, picture_codec, pixels, raster_codec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Job:
 
   def read(self) -> bytes:
     """The bytes of the input."""
-    with images.errors(self.source.name):
+    with image_files.errors(self.source.name):
       return self.source.path.read_bytes() if self.data is None else self.data
 
 
@@ -112,7 +113,7 @@ def plan(
     with failed.of(source):
       data = stdin if source.path is None else None
       file = source.path if data is None else data
-      codec = measured.codec(
+      codec = raster_codec.codec(
         upscaler.channels, upscaler.value_range, source.place.suffix
       )
       height, width, format_ = codec.header(file, source.name)
@@ -134,7 +135,7 @@ def plan(
       job.files[shown] = folder / name
     with failed.of(job.source):
       if lost := [path for path in job.files.values() if path.resolve() in inputs]:
-        raise images.ImageError(f'{lost[0]} would replace an input')
+        raise pixels.ImageError(f'{lost[0]} would replace an input')
       if _is_finished(job, upscaler, options):
         finished += 1
       else:
@@ -164,10 +165,10 @@ def _extension(
 ) -> str:
   """The extension of outputs; raises ImageError if they'd be too large."""
   out = upscaler.output_size(*size, options.outscale)
-  if out[0] * out[1] > pictures.MAX_OUTPUT:
-    raise images.ImageError(
+  if out[0] * out[1] > picture_codec.MAX_OUTPUT:
+    raise pixels.ImageError(
       f'{size[1]} x {size[0]} pixels would become {out[1]} x {out[0]}, more than the '
-      f'limit of {pictures.MAX_OUTPUT / 1e6:.0f} Mpx'
+      f'limit of {picture_codec.MAX_OUTPUT / 1e6:.0f} Mpx'
     )
   if options.ext == 'auto':
     # JPEG would change the pixels that are known.
@@ -193,7 +194,7 @@ def _find_mask(
 def _check_alpha(codec: Any, file: pathlib.Path | bytes, name: str) -> None:
   """Raises ImageError where nothing can be transparent."""
   if not codec.is_transparent(file, name):
-    raise images.ImageError(
+    raise pixels.ImageError(
       'nothing says what is missing: it has no transparent pixels; give --mask (white '
       'is missing) or --expand'
     )
@@ -218,7 +219,7 @@ def mark(job: Job, data: bytes, requested: dict[str, Any]) -> dict[str, Any]:
   made_by = {key: value for key, value in requested.items() if key != 'model'}
   made_of, mask = [sha256, made_by], {}
   if job.mask is not None:
-    with images.errors(job.mask):
+    with image_files.errors(job.mask):
       mask = {'name': job.mask.name, 'sha256': digest(job.mask.read_bytes())}
     made_of.append(mask['sha256'])
     mask = {'mask': mask}
@@ -245,7 +246,7 @@ def _is_finished(job: Job, upscaler: Any, options: Options) -> bool:
       continue
     found = job.codec.metadata(path) or {}
     if not any(found.get(key) == made[key] for key in ('input', 'path')):
-      raise images.ImageError(
+      raise pixels.ImageError(
         f'{path} is there and was not made from this file: choose another --output '
         'or --suffix, or --overwrite it'
       )

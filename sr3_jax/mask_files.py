@@ -4,8 +4,8 @@ import pathlib
 
 import numpy as np
 
-from sr3_jax import images, pictures
-from sr3_jax.images import ImageError
+from sr3_jax.images import image_files, picture_codec
+from sr3_jax.images.pixels import ImageError
 
 # Instead of a file: what is transparent is missing.
 ALPHA = 'alpha'
@@ -33,7 +33,7 @@ def find(where: pathlib.Path, place: pathlib.PurePath) -> pathlib.Path:
   found = [
     path
     for path in there
-    if path.stem == place.stem and path.suffix.lower() in images.EXTENSIONS
+    if path.stem == place.stem and path.suffix.lower() in image_files.EXTENSIONS
   ]
   if len(found) != 1:
     names = ' and '.join(path.name for path in found)
@@ -60,7 +60,7 @@ def check(path: pathlib.Path, height: int, width: int) -> None:
   Raises:
     ImageError: the sizes differ, or it can't be read.
   """
-  have = pictures.header(path)[:2]
+  have = picture_codec.header(path)[:2]
   if have != (height, width):
     raise ImageError(
       f'the mask {path} has {have[1]} x {have[0]} pixels, the picture {width} x '
@@ -76,7 +76,7 @@ def read(path: pathlib.Path) -> np.ndarray:
   Raises:
     ImageError: it can't be read.
   """
-  picture = pictures.read(path)
+  picture = picture_codec.read(path)
   light = (picture.pixels.mean(-1) + 1) / 2
   return light * (1 if picture.alpha is None else picture.alpha) > 0.5
 

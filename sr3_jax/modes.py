@@ -13,10 +13,8 @@ from etils import epath
 from sr3_jax import (
   classifier,
   degradations,
-  drawings,
   feature_nets,
   hub,
-  images,
   reference,
   report_writer,
   sources,
@@ -32,6 +30,7 @@ from sr3_jax.evaluation import (
   held_out,
   restored,
 )
+from sr3_jax.images import contact_sheets, image_files, pixels
 from sr3_jax.loading import load_method, load_methods, load_nets
 from sr3_jax.records import open_records
 from sr3_jax.restorer import Restorer, degrader, progress
@@ -173,7 +172,7 @@ def save_images(
 ) -> None:
   """Writes folder/NAME/00012.png and so on: what sr3_jax.human_study takes."""
   for image, number in zip(shown, index.tolist(), strict=True):
-    images.write(folder / name / f'{number:05d}.png', image)
+    image_files.write(folder / name / f'{number:05d}.png', image)
 
 
 def _sheets(
@@ -198,7 +197,7 @@ def _sheets(
       if count > 1:
         named = report_writer.with_spread(named, config.method)
       for name, image in named.items():
-        images.write(pictures / f'{number:05d}_{name}.png', image)
+        image_files.write(pictures / f'{number:05d}_{name}.png', image)
   devices.barrier('restored')
   sheets = report_writer.sheets(
     first,
@@ -211,7 +210,7 @@ def _sheets(
     truth=model.task.conditional,
   )
   if jax.process_index() == 0:
-    images.write(sheet, report_writer.contact_sheet(folder, sheets[0]))
+    image_files.write(sheet, report_writer.contact_sheet(folder, sheets[0]))
   return sheets
 
 
@@ -301,14 +300,14 @@ def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> No
       if method.model.task.conditional:
         observed = condition[..., : method.model.channels]
         shown = {'input': observed} | shown | {TRUTH: hr}
-      columns = [images.show(c) for c in devices.gather([*shown.values()])]
+      columns = [pixels.show(c) for c in devices.gather([*shown.values()])]
       for i, number in zip(real, numbers, strict=True):
         rows.append([column[i] for column in columns])
         for name, column in zip(shown, columns, strict=True):
-          images.write(workdir / 'samples' / f'{number:05d}_{name}.png', column[i])
+          image_files.write(workdir / 'samples' / f'{number:05d}_{name}.png', column[i])
   batches.close()
   if jax.process_index() == 0:
-    images.write(workdir / 'samples.png', drawings.sheet(rows[:16], titles))
+    image_files.write(workdir / 'samples.png', contact_sheets.sheet(rows[:16], titles))
     logging.info('step %d: %d samples of each of %d images', step, samples, count)
     print(f'pictures: {workdir / "samples"}, sheet: {workdir / "samples.png"}')
 

@@ -13,11 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from sr3_jax import conditions, tiles
+from sr3_jax import conditions
 from sr3_jax.canvas import Item
 from sr3_jax.choices import PipelineError, choose_tiles, choose_walk
 from sr3_jax.conditions import Prepared
 from sr3_jax.hub import Loaded
+from sr3_jax.images import resizing
 from sr3_jax.layout import Planner, output_size
 from sr3_jax.runner import Runner
 from sr3_jax.runtime import devices
@@ -312,7 +313,7 @@ class Upscaler:
       for k, image in enumerate(current):
         source, sample = divmod(k, num_samples)
         seed = (self._seed, numbers[source], sample, p)
-        small = tiles.resize(image, *sizes[source][p])
+        small = resizing.resize(image, *sizes[source][p])
         mask = inputs[source].mask
         condition = conditions.assemble(
           self.model, small, mask, seed=seed, **self._spoil
@@ -329,7 +330,7 @@ class Upscaler:
     samples = np.stack([self._finished(sample, given, size) for sample in samples])
     bicubic = None
     if self.model.scale > 1:
-      bicubic = np.clip(tiles.resize(given.observed, *size), -1, 1)
+      bicubic = np.clip(resizing.resize(given.observed, *size), -1, 1)
     settings = self.settings(outscale)
     if self._plan.sides != self._asked:  # it ran out of memory
       settings['tiles_used'] = list(self._plan.sides)
@@ -339,12 +340,12 @@ class Upscaler:
     """At the output's size, grey if the input is, consistent if asked for."""
     image = given.observed
     if sample.shape[:2] != size:  # else it is in range, and what is known is as given
-      sample = np.clip(tiles.resize(sample, *size), -1, 1)
+      sample = np.clip(resizing.resize(sample, *size), -1, 1)
     if given.channels < sample.shape[-1]:
       sample = sample.mean(-1, keepdims=True)
     enlarged = all(out >= had for out, had in zip(size, image.shape, strict=False))
     if self._consistency and enlarged:
-      sample = tiles.make_consistent(sample, image)
+      sample = resizing.make_consistent(sample, image)
     return sample
 
   def _note_once(self, text: str) -> None:

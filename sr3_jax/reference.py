@@ -16,9 +16,9 @@ import jax
 import numpy as np
 from etils import epath
 
-from sr3_jax import images
 from sr3_jax.distributions import Moments, merge
 from sr3_jax.feature_nets import FeatureNet
+from sr3_jax.images import pixels
 from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.runtime.errors import UserError
 
@@ -78,7 +78,7 @@ def of_batches(
     on_images: called with the number of images just done.
   """
   params = devices.replicate(net.params)
-  program = devices.pmap(lambda p, image: net.apply(p, images.to_float(image)))
+  program = devices.pmap(lambda p, image: net.apply(p, pixels.to_float(image)))
   moments, kept, order = None, np.zeros((0, 0), np.float32), np.zeros(0)
   for batch in batches:
     mask = batch['mask']

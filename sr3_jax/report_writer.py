@@ -11,9 +11,10 @@ import jax
 import numpy as np
 from etils import epath
 
-from sr3_jax import drawings, images, paper, report_page, summary
+from sr3_jax import paper, report_page, summary
 from sr3_jax.classifier import Classifier
 from sr3_jax.feature_nets import FeatureNet
+from sr3_jax.images import contact_sheets, image_files
 from sr3_jax.records import Records
 from sr3_jax.reference import Reference, of_features
 from sr3_jax.runtime import atomic_files, metrics_log
@@ -206,7 +207,7 @@ def with_spread(named: dict[str, np.ndarray], method: str) -> dict[str, np.ndarr
   """Adds 'spread': how samples of a picture differ, as colours (dark is not at all)."""
   samples = [p for n, p in named.items() if n == method or n.startswith(f'{method} ')]
   spread = np.std(np.float32(samples), axis=0).mean(-1)
-  return named | {'spread': drawings.colours(spread)}
+  return named | {'spread': contact_sheets.colours(spread)}
 
 
 def sheets(
@@ -263,8 +264,8 @@ def _sheet(title, columns, rows) -> dict[str, Any]:
 
 def contact_sheet(folder: epath.Path, sheet: dict[str, Any]) -> np.ndarray:
   """A sheet of report.json as one picture, uint8 [H, W, 3]."""
-  rows = [[images.read(folder / c) for c in row['cells']] for row in sheet['rows']]
-  return drawings.sheet(rows, sheet['columns'])
+  rows = [[image_files.read(folder / c) for c in row['cells']] for row in sheet['rows']]
+  return contact_sheets.sheet(rows, sheet['columns'])
 
 
 def curves(workdir: epath.Path) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from sr3_jax import images, rasters
 from sr3_jax.folder_sources import (
   ClassFolder,
   DataError,
@@ -26,6 +25,8 @@ from sr3_jax.folder_sources import (
   Source,
   file_state,
 )
+from sr3_jax.images import image_files, rasters
+from sr3_jax.images import pixels as images_pixels
 from sr3_jax.runtime.errors import first_line
 
 # Photographs inside scikit-image's wheel. No scene is on both sides: the two views of
@@ -201,7 +202,7 @@ class Tfds:
     data_dir: epath.PathLike | None = None,
     *,
     channels: int = 3,
-    max_pixels: int = images.MAX_PIXELS,
+    max_pixels: int = image_files.MAX_PIXELS,
     least: int = 0,
   ):
     import tensorflow_datasets as tfds  # 1 s, and only this source needs it
@@ -246,8 +247,8 @@ class Tfds:
     try:
       record = self._records[index]
     except Exception as error:
-      raise images.ImageError(f'{name}: {first_line(error)}') from None
-    pixels = images.decode(
+      raise images_pixels.ImageError(f'{name}: {first_line(error)}') from None
+    pixels = image_files.decode(
       record['image'], name, channels=self.channels, **self._limits
     )
     if self.classes:
@@ -347,6 +348,6 @@ def _of_pictures(source: str, channels: int) -> int:
 
 @functools.cache
 def _read_once(path: str, channels: int) -> np.ndarray:
-  image = images.read(path, channels=channels)
+  image = image_files.read(path, channels=channels)
   image.setflags(write=False)  # everybody gets the same array
   return image

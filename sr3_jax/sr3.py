@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from sr3_jax import degradations, diffusion, images, samplers
+from sr3_jax import degradations, diffusion, samplers
+from sr3_jax.images import pixels
 from sr3_jax.networks import make_network, pick
 from sr3_jax.walks import make_walk, walk_options
 
@@ -133,7 +134,7 @@ class SR3:
   def to_float(self, stored: jax.Array) -> jax.Array:
     """Images as they are stored, integers or float, to float32 in [-1, 1]."""
     if self.value_range is None:
-      return images.to_float(stored)
+      return pixels.to_float(stored)
     low, high = (limit.reshape(1, 1, 1, -1) for limit in self.value_range)
     return (stored.astype(jnp.float32) - low) * (2 / (high - low)) - 1
 

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sr3_jax import images, study, study_results
+from sr3_jax import study, study_results
+from sr3_jax.images import image_files
 from sr3_jax.runtime import atomic_files
 from sr3_jax.runtime.errors import UserError
 
@@ -74,7 +75,9 @@ def find(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   found: dict[str, pathlib.Path] = {}
   for path in sorted(folder.iterdir()):
     hidden = path.name.startswith('.')
-    if hidden or path.suffix.lower() not in images.EXTENSIONS or not path.is_file():
+    if (
+      hidden or path.suffix.lower() not in image_files.EXTENSIONS or not path.is_file()
+    ):
       continue
     if path.stem in found:
       names = f'{found[path.stem].name} and {path.name}'
@@ -159,7 +162,7 @@ def build(
   names: dict[tuple[str, str], str] = {}
   part = site.with_name(f'.{site.name}-{uuid.uuid4().hex}.tmp')
   try:
-    with images.errors(part):
+    with image_files.errors(part):
       (part / 'pictures').mkdir(parents=True)
     size = [1, 1]
     for done, (image, role, pixels) in enumerate(pictures, 1):
@@ -191,7 +194,7 @@ def build(
     atomic_files.write_bytes(part / 'plan.js', text.encode('ascii'))
     _stamp(part)
     atomic_files.write_bytes(key_path(site), (_compact(key) + '\n').encode('ascii'))
-    with images.errors(site):
+    with image_files.errors(site):
       part.rename(site)
   finally:
     shutil.rmtree(part, ignore_errors=True)
@@ -239,7 +242,7 @@ def _pictures(
 ) -> Iterator[tuple[str, str, np.ndarray]]:
   """(name of the scene, role, uint8 [H, W, 3]): role is 'real', 'input' or a method."""
   for image in (*design.practice, *design.checks, *design.images):
-    real = images.read(truth[image])
+    real = image_files.read(truth[image])
     height, width = real.shape[:2]
     yield image, 'real', real
     if image in design.practice or image in design.checks:
@@ -247,7 +250,7 @@ def _pictures(
       yield image, study.CHECK, _resized(small, height, width)
     else:
       for method in design.methods:
-        output = images.read(outputs[method][image])
+        output = image_files.read(outputs[method][image])
         if output.shape != real.shape:
           raise StudyError(
             f'{outputs[method][image]} is {output.shape[1]} x {output.shape[0]}, its '
@@ -255,7 +258,7 @@ def _pictures(
           )
         yield image, method, output
     if inputs is not None:
-      low = images.read(inputs[image])
+      low = image_files.read(inputs[image])
       # Within a pixel of the same shape.
       if abs(low.shape[0] * width - low.shape[1] * height) >= max(height, width):
         raise StudyError(

@@ -21,9 +21,10 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import evaluation, hub, images, summary
+from sr3_jax import evaluation, hub, summary
 from sr3_jax.config import as_json
 from sr3_jax.feature_nets import FeatureNet
+from sr3_jax.images import image_files
 from sr3_jax.loading import load_nets
 from sr3_jax.restorer import Restorer, progress
 from sr3_jax.runtime import atomic_files, devices
@@ -109,7 +110,7 @@ def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> lis
   if main_process:
     atomic_files.write_json(path, record | {'rows': rows, 'presets': presets})
     atomic_files.write_json(workdir / 'presets.json', presets)
-    images.write(workdir / 'sweep.png', plot(rows, judge))
+    image_files.write(workdir / 'sweep.png', plot(rows, judge))
     print(summary.format_table(shown(rows, judge)))
     print(verdicts(rows, presets, judge))
     print(f'presets: {workdir / "presets.json"}, plot: {workdir / "sweep.png"}')

@@ -14,10 +14,8 @@ from sr3_jax import (
   checkpoint,
   crops,
   data,
-  drawings,
   evaluation,
   hub,
-  images,
   monitor,
   preemption,
   sources,
@@ -25,6 +23,7 @@ from sr3_jax import (
   summary,
 )
 from sr3_jax.config import as_json
+from sr3_jax.images import contact_sheets, image_files
 from sr3_jax.restorer import Restorer
 from sr3_jax.runtime import atomic_files, devices, metrics_log
 from sr3_jax.runtime import progress as runtime_progress
@@ -253,8 +252,8 @@ def during_training(
   writer.write(step, **{f'eval_{name}': value for name, value in scores.items()})
   if jax.process_index() == 0:
     columns = [c[: config.sample.num_images] for c in result.first.values()]
-    sheet = drawings.sheet(list(zip(*columns, strict=True)), list(result.first))
-    images.write(workdir / 'progress' / f'{step:08d}.png', sheet)
+    sheet = contact_sheets.sheet(list(zip(*columns, strict=True)), list(result.first))
+    image_files.write(workdir / 'progress' / f'{step:08d}.png', sheet)
     writer.write_image(step, 'samples', sheet)
     logging.info('step %d on held-out images:\n%s', step, summary.format_table(table))
   return {name: float(value) for name, value in scores.items()}

@@ -63,7 +63,8 @@ def load(args: argparse.Namespace) -> Any:
 
 
 def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int:
-  from sr3_jax import batch, folders, jobs, mask_files, measured
+  from sr3_jax import batch, folders, jobs, mask_files
+  from sr3_jax.images import raster_codec
 
   output = None if args.output == '-' else pathlib.Path(args.output)
   mask = args.mask
@@ -80,7 +81,7 @@ def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int
       return False
     inside = output.resolve() != root.resolve()
     inside &= output.resolve().is_relative_to(root.resolve())
-    return inside or measured.metadata(file) is not None
+    return inside or raster_codec.metadata(file) is not None
 
   sources, missing = folders.find(inputs, is_ours)
   if not sources:
@@ -116,7 +117,7 @@ def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int
     upscaler.check(args.outscale, args.label, mask is not None)
   except (ValueError, OSError) as error:  # of hub, checkpoint and pipeline
     parser.error(str(error))
-  if not measured.is_measured(upscaler.channels, upscaler.value_range):
+  if not raster_codec.is_measured(upscaler.channels, upscaler.value_range):
     # Arrays among pictures are something else; one that is named is meant.
     named = lambda source: source.path is None or source.name in inputs
     plain = [s for s in sources if named(s) or s.place.suffix.lower() != '.npy']

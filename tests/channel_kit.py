@@ -5,7 +5,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from sr3_jax import images, rasters
+from sr3_jax.images import image_files, rasters
 
 LOW, HIGH = (100.0, 0.0), (60000.0, 4095.0)
 
@@ -20,7 +20,7 @@ def noise(height, width, count, dtype=np.uint16, seed=0):
 @pytest.fixture(scope='module')
 def measured():
   """Two channels of 16 bits, of different ranges; smooth, with some detail."""
-  photo = images.read(f'{skimage.data.__path__[0]}/ihc.png').astype(float)
+  photo = image_files.read(f'{skimage.data.__path__[0]}/ihc.png').astype(float)
   made = np.stack([photo[..., 2] * 230 + 100, photo[..., 0] * 15], -1)
   return np.round(made).astype(np.uint16)
 

@@ -7,7 +7,8 @@ import pytest
 import skimage.data
 from absl import logging
 
-from sr3_jax import data, images
+from sr3_jax import data
+from sr3_jax.images import pixels as images_pixels
 
 # 600 x 400, without a colour profile.
 PHOTO = pathlib.Path(skimage.data.__file__).parent / 'coffee.png'
@@ -27,7 +28,7 @@ class Numbers:
   def __getitem__(self, index):
     assert 0 <= index < self._count
     if index in self._bad:
-      raise images.ImageError(f'{self.name(index)}: torn')
+      raise images_pixels.ImageError(f'{self.name(index)}: torn')
     pixels = np.full((self._size, self._size, 3), index, np.uint8)
     return {'image': pixels, 'label': np.int32(index % 10)}
 

@@ -6,7 +6,8 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-from sr3_jax import human_study, images, study_build
+from sr3_jax import human_study, study_build
+from sr3_jax.images import image_files
 
 SIDE, SECONDS = 48, 0.05
 OPTIONS = ('--post=/results', '--contact=<b>Ann</b> & Bob', '--images-per-subject=10')
@@ -28,7 +29,7 @@ def make_folders(root):
     }
     for name, picture in pictures.items():
       if (name, i) != ('low', 14):
-        images.write(root / name / f'scene{i:02d}.png', np.array(picture))
+        image_files.write(root / name / f'scene{i:02d}.png', np.array(picture))
 
 
 def build(folders, site, *options, inputs=True):

@@ -16,8 +16,9 @@ import tiny
 from etils import epath
 
 from sr3_jax import cascade as cascades
-from sr3_jax import cascade_run, degradations, hub, images, main, restorer
+from sr3_jax import cascade_run, degradations, hub, main, restorer
 from sr3_jax.cascade import CascadeError
+from sr3_jax.images import image_files, pixels
 from sr3_jax.runtime import devices
 
 
@@ -37,7 +38,7 @@ def sample(config, workdir) -> dict[str, np.ndarray]:
 
 def pictures(workdir) -> dict[str, np.ndarray]:
   found = sorted((workdir / 'samples').glob('*/*/0*.png'))
-  return {str(p.relative_to(workdir / 'samples')): images.read(p) for p in found}
+  return {str(p.relative_to(workdir / 'samples')): image_files.read(p) for p in found}
 
 
 def assert_same(one: np.ndarray, other: np.ndarray) -> None:
@@ -73,7 +74,7 @@ def test_stages_are_their_models_one_after_the_other(base, config, drawn):
   for place, side in enumerate((8, 16)):
     stage = cascade.stages[place]
     if place:
-      stored = images.to_float(seen[None])
+      stored = pixels.to_float(seen[None])
       levels = jnp.array([0.5]), jnp.array([0.2])
       image = degradations.augment(keys(2**16 + place), jnp.asarray(stored), *levels)
     params = devices.unreplicate(stage.restorer._params)
@@ -81,7 +82,7 @@ def test_stages_are_their_models_one_after_the_other(base, config, drawn):
       params, keys(place), image, label=jnp.array([label])
     )
     seen = drawn[f'{side}/001/00001.png']
-    assert_same(images.to_uint8(restored[0]), seen)
+    assert_same(pixels.to_uint8(restored[0]), seen)
 
 
 def test_images_differ_by_class_number_and_stage(drawn):
@@ -136,17 +137,17 @@ def test_a_killed_run_goes_on_where_it_was(base, config, drawn, monkeypatch):
   workdir = base / 'killed'
   more = config.copy_and_resolve_references()
   more.cascade.images_per_class = 4  # 12 images are two batches
-  write, begun = images.write, itertools.count()
+  write, begun = image_files.write, itertools.count()
 
   def failing(path, image):  # in several threads
     if '16/' in str(path) and next(begun) >= 9:
       raise KeyboardInterrupt
     write(path, image)
 
-  monkeypatch.setattr(images, 'write', failing)
+  monkeypatch.setattr(image_files, 'write', failing)
   with pytest.raises(KeyboardInterrupt):
     cascade_run.sample_run(more, workdir)
-  monkeypatch.setattr(images, 'write', write)
+  monkeypatch.setattr(image_files, 'write', write)
   there = {p: p.stat().st_mtime_ns for p in (workdir / 'samples/16').glob('*/*.png')}
   assert 8 <= len(there) < 12
   asked = []
@@ -176,9 +177,9 @@ def test_files_of_a_cascade(base, drawn):
   workdir = base / 'drawn'
   grids = sorted(p.name for p in (workdir / 'samples/grids').iterdir())
   assert grids == ['000.png', '001.png', '002.png']
-  assert images.read(workdir / 'samples/grids/000.png').shape[1] > 2 * 160
-  assert images.read(workdir / 'samples.png').shape[0] > 3 * 160
-  assert images.read(workdir / 'stages.png').shape[1] > 2 * 160
+  assert image_files.read(workdir / 'samples/grids/000.png').shape[1] > 2 * 160
+  assert image_files.read(workdir / 'samples.png').shape[0] > 3 * 160
+  assert image_files.read(workdir / 'stages.png').shape[1] > 2 * 160
   times = json.loads((workdir / 'samples/times.json').read_text())
   assert [row['side'] for row in times['stages']] == [8, 16]
   assert times['images'] == 6

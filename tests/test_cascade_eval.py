@@ -10,8 +10,9 @@ import pytest
 import scipy.linalg
 import tiny_nets
 
-from sr3_jax import cascade_eval, cascade_run, images, modes, paper, restorer
+from sr3_jax import cascade_eval, cascade_run, modes, paper, restorer
 from sr3_jax.cascade import CascadeError
+from sr3_jax.images import image_files
 
 COUNT = 13  # a batch of 8 and one that is not full
 ALONE, DRAWN, BASE = '16 from true 8', '16 from drawn 8', '8 drawn'
@@ -58,7 +59,7 @@ def shown(base, table) -> dict[str, np.ndarray]:
   del table
   folder = base / 'run/report/pictures'
   stack = lambda name: np.stack(
-    [images.read(folder / f'{i:05d}_{name}.png') for i in range(COUNT)]
+    [image_files.read(folder / f'{i:05d}_{name}.png') for i in range(COUNT)]
   )
   names = (BASE, ALONE, DRAWN, 'true 8', 'true 16')
   return {name: stack(name) / 255 for name in names}
@@ -112,7 +113,7 @@ def test_what_is_measured_is_what_sampling_draws(base, config, shown):
     for side, name in ((8, BASE), (16, DRAWN)):
       folder = cascade_run.class_folders(c, kit_cascade(c, base))[number % 3]
       path = base / 'sampled/samples' / str(side) / folder / f'{number // 3:05d}.png'
-      difference = np.abs(images.read(path) / 255 - shown[name][number])
+      difference = np.abs(image_files.read(path) / 255 - shown[name][number])
       assert difference.max() < 3.5 / 255
 
 

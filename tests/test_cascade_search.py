@@ -11,8 +11,9 @@ import pytest
 import tiny_nets
 
 from sr3_jax import cascade_search as search
-from sr3_jax import images, modes, plots, restorer
+from sr3_jax import modes, plots, restorer
 from sr3_jax.cascade import CascadeError
+from sr3_jax.images import image_files, pixels
 from sr3_jax.runtime import devices
 
 # Of the second stage and of the third: blur and noise.
@@ -44,7 +45,7 @@ def calls(base, monkeypatch):
   Gives what they were asked: (place, blur, noise, mean of the given image).
   """
   with np.load(base / 'data.npz') as file:
-    whole = images.to_float(file['x_test'][:8])
+    whole = pixels.to_float(file['x_test'][:8])
   asked = []
 
   def call(self, condition, batch, sample, on_steps):
@@ -79,11 +80,11 @@ def test_finds_a_planted_optimum(base, config, calls, judged, monkeypatch, capsy
   assert record['chosen'] == {'blur': [0.0, 0.5, 0.0], 'noise': [0.0, 0.4, 0.2]}
   line = '--config.cascade.blur="(0, 0.5, 0)" --config.cascade.noise="(0, 0.4, 0.2)"'
   assert f'best: {line}' in capsys.readouterr().out
-  assert images.read(workdir / 'search.png').shape[2] == 3
+  assert image_files.read(workdir / 'search.png').shape[2] == 3
   # The third stage was given what the second makes at its best.
   seen = {(blur, noise): std for place, blur, noise, std in calls if place == 2}
   with np.load(base / 'data.npz') as file:
-    whole = images.to_float(file['x_test'][:8])
+    whole = pixels.to_float(file['x_test'][:8])
   assert seen[0.0, 0.0] == pytest.approx(
     whole.reshape(8, 16, 2, 16, 2, 3).mean((2, 4)).std(), rel=1e-2
   )

@@ -13,7 +13,9 @@ from absl import logging
 from channel_kit import noise
 from PIL import Image
 
-from sr3_jax import channels, crops, data, images, rasters, sources
+from sr3_jax import channels, crops, data, sources
+from sr3_jax.images import pixels as images_pixels
+from sr3_jax.images import rasters
 
 measured, folder = channel_kit.measured, channel_kit.folder
 
@@ -118,7 +120,9 @@ def test_a_file_that_changed_its_type_is_an_error(tmp_path):
     rasters.write(tmp_path / f'{name}.npy', noise(20, 20, 2))
   source = sources.Folder(tmp_path, channels=2)
   rasters.write(tmp_path / 'b.npy', noise(20, 20, 2, np.uint8))
-  with pytest.raises(images.ImageError, match=r'b\.npy: uint8, others are uint16'):
+  with pytest.raises(
+    images_pixels.ImageError, match=r'b\.npy: uint8, others are uint16'
+  ):
     source[1]
 
 
@@ -165,7 +169,7 @@ def test_evaluation_fills_up_with_the_same_type(folder):
 def test_resize_area_is_the_mean_of_blocks(count, dtype):
   image = noise(60, 40, count, dtype)
   blocks = skimage.transform.downscale_local_mean(image.astype(float), (5, 4, 1))
-  found = images.resize_area(image, (12, 10))
+  found = images_pixels.resize_area(image, (12, 10))
   assert found.dtype == dtype and found.shape == (12, 10, count)
   if dtype == np.float32:
     np.testing.assert_allclose(found, blocks, atol=1e-5)
@@ -177,21 +181,25 @@ def test_resize_area_is_the_mean_of_blocks(count, dtype):
 
 def test_resize_area_by_any_factor_has_the_same_blocks():
   image = noise(60, 50, 3, np.uint8)
-  pictures = images.resize_area(image, (17, 23)).astype(float)
-  deep = images.resize_area(image.astype(np.uint16) * 257, (17, 23)) / 257
+  pictures = images_pixels.resize_area(image, (17, 23)).astype(float)
+  deep = images_pixels.resize_area(image.astype(np.uint16) * 257, (17, 23)) / 257
   assert np.abs(deep - pictures).max() <= 1
 
 
 def test_show():
   levels = np.linspace(-1, 1, 256, dtype=np.float32)
   one, two = levels.reshape(16, 16, 1), np.stack([levels, levels[::-1]], -1)[None]
-  np.testing.assert_array_equal(images.show(one), images.to_uint8(one).repeat(3, -1))
-  magenta_green = images.show(two)[0]
+  np.testing.assert_array_equal(
+    images_pixels.show(one), images_pixels.to_uint8(one).repeat(3, -1)
+  )
+  magenta_green = images_pixels.show(two)[0]
   np.testing.assert_array_equal(magenta_green[0], [0, 255, 0])
   np.testing.assert_array_equal(magenta_green[-1], [255, 0, 255])
-  many = images.to_float(noise(4, 4, 7, np.uint8))
-  np.testing.assert_array_equal(images.show(many), noise(4, 4, 7, np.uint8)[..., :3])
-  assert images.show(many[None, :, :, :3]).shape == (1, 4, 4, 3)
+  many = images_pixels.to_float(noise(4, 4, 7, np.uint8))
+  np.testing.assert_array_equal(
+    images_pixels.show(many), noise(4, 4, 7, np.uint8)[..., :3]
+  )
+  assert images_pixels.show(many[None, :, :, :3]).shape == (1, 4, 4, 3)
 
 
 # ----------------------------------------------------------------------------- ranges

@@ -18,14 +18,14 @@ from sr3_jax import (
   channels,
   evaluation,
   hub,
-  images,
   metrics,
   model_writer,
-  rasters,
   scoring,
   sources,
   train,
 )
+from sr3_jax.images import pixels as images_pixels
+from sr3_jax.images import rasters
 from sr3_jax.restorer import Restorer
 from sr3_jax.runtime import devices
 from sr3_jax.sr3 import SR3
@@ -101,7 +101,7 @@ def test_networks_see_grey_as_equal_colours():
       assert np.ptp(np.asarray(shown), axis=-1).max() == 0
       return np.eye(8, 4)
 
-  truth = images.to_float(noise(128, 16, 1, np.uint8)).reshape(8, 16, 16, 1)
+  truth = images_pixels.to_float(noise(128, 16, 1, np.uint8)).reshape(8, 16, 16, 1)
   nets = {'inception': tiny_nets.inception(), 'lpips_alex': tiny_nets.lpips('x')}
   scorer = scoring.Scorer(nets=nets, classifier=Seen())
   output, truth, batch = devices.shard((-truth, truth, batch_of(8)))
@@ -170,7 +170,7 @@ def test_training_and_evaluation_of_two_channels(run, measured):
   batches.close()
   assert host['image'].dtype == np.uint16
   truth = rasters.to_float(host['image'], LOW, HIGH)
-  np.testing.assert_array_equal(shown['truth'], images.show(truth))
+  np.testing.assert_array_equal(shown['truth'], images_pixels.show(truth))
   assert {image.shape for name, image in shown.items() if name != 'input'} == {
     (8, 16, 16, 3)
   }

@@ -8,7 +8,8 @@ import skimage.transform
 from data_kit import PHOTO, One, coordinates, take, training
 from PIL import Image
 
-from sr3_jax import crops, images
+from sr3_jax import crops
+from sr3_jax.images import image_files, pixels
 
 # pytest undoes the filter that images.py sets.
 pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
@@ -36,7 +37,7 @@ def test_random_crops_are_uniform_and_independent():
 
 
 def test_reduced_crops_are_block_means():
-  image = images.read(PHOTO)[100:170, 200:280]
+  image = image_files.read(PHOTO)[100:170, 200:280]
   cut = crops.Cut(16, 'random', reduce=3)
   crop = cut(image, np.random.default_rng(5)).astype(float)
   errors = []
@@ -63,17 +64,17 @@ def test_several_factors_are_drawn_where_they_fit():
   assert factors(10, (1, 2, 4)) == {1, 2, 4}
   assert factors(11, (1, 2, 4)) == {1, 2}
   assert crops.Cut(11, 'random', reduce=(2, 3)).min_size == 22
-  with pytest.raises(images.ImageError, match='40 x 40 pixels are too small, 42'):
+  with pytest.raises(pixels.ImageError, match='40 x 40 pixels are too small, 42'):
     crops.Cut(21, 'random', reduce=(2, 4))(image, np.random.default_rng(0))
 
 
 def test_center_crop_is_the_recipe_of_imagenet():
-  image = images.read(PHOTO)
+  image = image_files.read(PHOTO)
   truth = Image.fromarray(image).crop((100, 0, 500, 400)).resize((64, 64), Image.BOX)
   (batch,) = take(training(One(image), batch_size=1, image_size=64, crop='center'), 1)
   np.testing.assert_array_equal(batch['image'][0], np.asarray(truth))
   cut = crops.Cut(401, 'center')
-  with pytest.raises(images.ImageError, match='600 x 400 pixels are too small, 401'):
+  with pytest.raises(pixels.ImageError, match='600 x 400 pixels are too small, 401'):
     cut(image, np.random.default_rng(0))
 
 
@@ -84,5 +85,5 @@ def test_whole_images():
   truth = skimage.transform.downscale_local_mean(square, (2, 2, 1))
   assert np.abs(crops.Cut(8, 'none')(square, rng) - truth).max() <= 1.0
   for image, size in ((square, 17), (coordinates(16, 18), 8)):
-    with pytest.raises(images.ImageError, match='pixels'):
+    with pytest.raises(pixels.ImageError, match='pixels'):
       crops.Cut(size, 'none')(image, rng)

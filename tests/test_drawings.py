@@ -5,12 +5,12 @@ import pytest
 import skimage.color
 from pixels import noise
 
-from sr3_jax import drawings
+from sr3_jax.images import contact_sheets
 
 
 def test_sheet_shows_every_pixel():
   small, large = noise(8, 8), noise(32, 32)
-  sheet = drawings.sheet([[small, large], [large, None]], cell=64, gutter=4)
+  sheet = contact_sheets.sheet([[small, large], [large, None]], cell=64, gutter=4)
   # Without titles: a gutter, then cells of 64 with 4 between.
   assert sheet.shape == (4 + 2 * 68, 4 + 2 * 68, 3)
   np.testing.assert_array_equal(sheet[4:68, 4:68], small.repeat(8, 0).repeat(8, 1))
@@ -21,21 +21,21 @@ def test_sheet_shows_every_pixel():
 
 def test_sheet_fits_oblong_and_large_images():
   wide = np.zeros((20, 40, 3), np.uint8)
-  sheet = drawings.sheet([[wide]], cell=40, gutter=2)
+  sheet = contact_sheets.sheet([[wide]], cell=40, gutter=2)
   rows, columns = np.nonzero(sheet[..., 0] == 0)
   # The row is as high as its picture, not as the cell.
   assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 21, 2, 41)
   assert sheet.shape == (24, 44, 3)
-  tall = drawings.sheet([[wide, wide.swapaxes(0, 1)]], cell=40, gutter=2)
+  tall = contact_sheets.sheet([[wide, wide.swapaxes(0, 1)]], cell=40, gutter=2)
   rows, _ = np.nonzero(tall[:, :42, 0] == 0)
   assert (rows.min(), rows.max()) == (12, 31)
-  assert drawings.sheet([[noise(90, 90)]], cell=30, gutter=0).shape == (30, 30, 3)
+  assert contact_sheets.sheet([[noise(90, 90)]], cell=30, gutter=0).shape == (30, 30, 3)
 
 
 def test_sheet_titles_and_labels():
   image = np.full((160, 160, 1), 200, np.uint8)
-  plain = drawings.sheet([[image] * 2] * 2)
-  named = drawings.sheet(
+  plain = contact_sheets.sheet([[image] * 2] * 2)
+  named = contact_sheets.sheet(
     [[image] * 2] * 2, ['Bicubic', 'A much, much longer title than fits']
   )
   assert named.shape[0] > plain.shape[0] and named.shape[1] == plain.shape[1]
@@ -44,17 +44,17 @@ def test_sheet_titles_and_labels():
   # Ink above both columns, none in the gutter between: titles stay in their columns.
   assert dark[:, 4:164].any() and dark[:, 168:328].any()
   assert not dark[:, 164:168].any() and not dark[:, :4].any()
-  labelled = drawings.sheet([[image]] * 2, row_labels=['first', ''])
+  labelled = contact_sheets.sheet([[image]] * 2, row_labels=['first', ''])
   left = labelled.shape[1] - 164
   dark = labelled[:, :left, 0] < 128
   assert dark[:164].any() and not dark[168:].any()
   with pytest.raises(ValueError, match='at least one'):
-    drawings.sheet([[None]])
+    contact_sheets.sheet([[None]])
 
 
 def test_heat_is_even_to_the_eye():
   ramp = np.tile(np.linspace(0, 3, 301), (20, 1))
-  picture = drawings.heat(ramp, 'levels')
+  picture = contact_sheets.heat(ramp, 'levels')
   assert picture.dtype == np.uint8 and picture.shape[1] == 301
   lab = skimage.color.rgb2lab(picture[5:6, ::10])[0]
   assert np.all(np.diff(lab[:, 0]) > 0) and lab[0, 0] < 20 and lab[-1, 0] > 85
@@ -62,6 +62,6 @@ def test_heat_is_even_to_the_eye():
   assert steps.max() < 2.5 * steps.min()
   # The scale is the same ramp; under it there is a legend.
   assert (picture[20:] < 60).all(-1).any()
-  tiny = drawings.heat(np.zeros((1, 1)), 'levels')
+  tiny = contact_sheets.heat(np.zeros((1, 1)), 'levels')
   assert tiny.shape[1] >= 200
   np.testing.assert_array_equal(tiny[0, 0], picture[5, 0])

@@ -11,7 +11,9 @@ import tiny_nets
 from evaluate_kit import NAMES, SIZES, arguments, load
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from sr3_jax import classifier, evaluate, feature_nets, images, net_weights, report_data
+from sr3_jax import classifier, evaluate, feature_nets, net_weights, report_data
+from sr3_jax.images import image_files
+from sr3_jax.images import pixels as images_pixels
 from sr3_jax.scoring import Scorer
 
 folders, network = evaluate_kit.folders, evaluate_kit.network
@@ -78,7 +80,7 @@ def test_numbers_are_those_of_the_files(folders, report, method):
     error = (np.clip(resized(image, *low.shape[:2]), 0, 255) - low) / 255
     sums['consistency'] += 1e5 * np.mean(error**2)
     sums['colour_drift'] += 255 * np.abs(error.mean((0, 1))).mean()
-    pair = images.to_float(image)[None], images.to_float(truth)[None]
+    pair = images_pixels.to_float(image)[None], images_pixels.to_float(truth)[None]
     sums['lpips_vgg'] += tiny_nets.distance(*pair)[0]
   row = report.data['table'][method]
   # A level of a pixel of the baselines may tip over.
@@ -104,7 +106,7 @@ def frechet(x: np.ndarray, y: np.ndarray) -> float:
 def test_distances_of_sets(folders, report, method):
   """FID by SciPy's root of a matrix; KID by its definition."""
   of = lambda name: np.concatenate(
-    [tiny_nets.features(images.to_float(p)[None]) for p in pixels(folders, name)]
+    [tiny_nets.features(images_pixels.to_float(p)[None]) for p in pixels(folders, name)]
   )
   x, y = of(METHODS[method]), of('truth')
   row = report.data['table'][method]
@@ -127,7 +129,7 @@ def test_error_rates(folders, report, network):
   labels = np.arange(len(NAMES))[:, None] % 7
   found = set()
   for method, folder in (METHODS | {'truth': 'truth'}).items():
-    shown = [images.to_float(p)[None] for p in pixels(folders, folder)]
+    shown = [images_pixels.to_float(p)[None] for p in pixels(folders, folder)]
     ranks = np.argsort([-judge.logits(image)[0] for image in shown], axis=1)
     for k in (1, 5):
       missed = 1 - (ranks[:, :k] == labels).any(1).mean()
@@ -163,7 +165,7 @@ def test_the_report_is_whole(folders, report, full):
   for sheet in data['sheets']:
     for row in sheet['rows']:
       for column, cell in zip(sheet['columns'], row['cells'], strict=True):
-        shown = images.read(folder / cell)
+        shown = image_files.read(folder / cell)
         name = METHODS.get(column, {'input': 'small'}.get(column, column))
         wanted = pixels(folders, name)[row['index']]
         assert np.abs(shown.astype(int) - wanted).max() <= (column in LEARNT)
@@ -251,9 +253,9 @@ def test_a_reference_folder_is_measured_once(
   about = found[2]['protocol']['reference set']
   assert about['folder'] == 'theirs' and about['images'] == 9
   of = lambda shown: np.concatenate(
-    [tiny_nets.features(images.to_float(p)[None]) for p in shown]
+    [tiny_nets.features(images_pixels.to_float(p)[None]) for p in shown]
   )
-  whole = of([images.read(p) for p in (folders / 'theirs').rglob('*.*g')])
+  whole = of([image_files.read(p) for p in (folders / 'theirs').rglob('*.*g')])
   fid = frechet(of(pixels(folders, 'mine')), whole)
   value = found[0]['table']['mine']['fid']['value']
   np.testing.assert_allclose(value, fid, rtol=2e-2, atol=1e-4)

@@ -17,7 +17,6 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sr3_jax import (
   checkpoint,
   evaluation,
-  images,
   loading,
   metrics,
   modes,
@@ -26,6 +25,7 @@ from sr3_jax import (
   summary,
   train,
 )
+from sr3_jax.images import image_files, pixels
 from sr3_jax.runtime import atomic_files
 from sr3_jax.sr3 import SR3
 
@@ -268,7 +268,7 @@ def test_a_json_file_is_replaced_whole(tmp_path):
 def test_shown_images_round_as_the_measured_ones():
   """One rounding: what is measured is what the file holds."""
   grid = jnp.linspace(-1.2, 1.2, 3 * 512).reshape(1, 16, 32, 3)
-  shown = images.to_float(images.to_uint8(np.asarray(grid)))
+  shown = pixels.to_float(pixels.to_uint8(np.asarray(grid)))
   measured = metrics.quantize(grid)
   np.testing.assert_allclose(shown, measured, atol=1e-6)
 
@@ -277,7 +277,9 @@ def test_images_that_changed_are_measured_again(tmp_path):
   """Another file under the same name is another set, also with the same size."""
   rng = np.random.default_rng(0)
   for i in range(3):
-    images.write(tmp_path / f'{i}.png', rng.integers(0, 256, (16, 16, 3), np.uint8))
+    image_files.write(
+      tmp_path / f'{i}.png', rng.integers(0, 256, (16, 16, 3), np.uint8)
+    )
   state = lambda: sources.fingerprint(sources.Folder(tmp_path))
   before = state()
   assert state() == before

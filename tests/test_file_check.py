@@ -9,7 +9,9 @@ import pytest
 import skimage.data
 from PIL import Image, ImageCms
 
-from sr3_jax import file_check, images
+from sr3_jax import file_check
+from sr3_jax.images import image_files
+from sr3_jax.images import pixels as images_pixels
 
 FOLDER = pathlib.Path(skimage.data.__file__).parent
 
@@ -56,9 +58,9 @@ def test_truncated_files_are_found_wherever_they_end(photo, look, name):
   for end in [*ends, len(data) - 200, len(data) - 20, len(data) - 2]:
     found = look(data[:end])
     try:
-      images.decode(data[:end], 'file')
+      image_files.decode(data[:end], 'file')
       broken = False
-    except images.ImageError:
+    except images_pixels.ImageError:
       broken = True
     assert bool(found.error) == broken, (end, len(data), found.error)
     assert (found.thumbnail is None) == broken
@@ -127,7 +129,7 @@ def test_thumbnails_of_reduced_decodes_are_those_of_the_whole(photo, look):
   ):
     found = look(data)
     assert (found.height, found.width) == (800, 1200)
-    luma = Image.fromarray(images.decode(data, 'file', channels=1)[..., 0])
+    luma = Image.fromarray(image_files.decode(data, 'file', channels=1)[..., 0])
     expected = luma.resize((16, 16), Image.Resampling.BILINEAR)
     np.testing.assert_allclose(found.thumbnail, np.asarray(expected), atol=3)
 

@@ -11,7 +11,8 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from sr3_jax import header_index, headers, images, listing, sources
+from sr3_jax import header_index, headers, listing, sources
+from sr3_jax.images import image_files, pixels
 from sr3_jax.names import Names
 from sr3_jax.runtime import devices
 
@@ -69,13 +70,13 @@ def same(one, other):
 @pytest.fixture
 def read(monkeypatch):
   """Names of the files whose headers are read."""
-  names, look = [], images.size
+  names, look = [], image_files.size
 
   def noted(path, **options):
     names.append(os.path.basename(path))
     return look(path, **options)
 
-  monkeypatch.setattr(images, 'size', noted)
+  monkeypatch.setattr(image_files, 'size', noted)
   return names
 
 
@@ -210,7 +211,7 @@ def test_a_used_file_that_shrank_is_named_when_it_is_read(tree, kept, long_ago):
   (tree / 'a' / '0.png').write_bytes(b'no picture any more')
   source = sources.make_source('folder', **options)
   names = [source.name(i) for i in range(len(source))]
-  with pytest.raises(images.ImageError, match='not a JPEG'):
+  with pytest.raises(pixels.ImageError, match='not a JPEG'):
     source[names.index('a/0.png')]
 
 

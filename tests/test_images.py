@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, ImageCms
 from pixels import UPRIGHT, noise
 
-from sr3_jax import images
+from sr3_jax.images import image_files
+from sr3_jax.images import pixels as images_pixels
 
 # pytest undoes the filter that images.py sets; test_nothing_leaks_to_stderr has it.
 pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
@@ -53,20 +54,20 @@ def _encoded(format_, image=None, **options):
 
 def test_float_range():
   levels = np.arange(256, dtype=np.uint8)
-  floats = images.to_float(levels)
+  floats = images_pixels.to_float(levels)
   assert floats.dtype == np.float32
   assert floats[0] == -1 and floats[255] == 1
-  np.testing.assert_array_equal(images.to_uint8(floats), levels)
-  traced = jax.jit(images.to_float)(levels)
+  np.testing.assert_array_equal(images_pixels.to_uint8(floats), levels)
+  traced = jax.jit(images_pixels.to_float)(levels)
   assert traced.dtype == np.float32
   np.testing.assert_allclose(traced, floats, atol=1e-7)
-  np.testing.assert_array_equal(images.to_uint8(traced), levels)
+  np.testing.assert_array_equal(images_pixels.to_uint8(traced), levels)
 
 
 def test_to_uint8_clips_and_rounds():
   # 0.0 is level 127.5; a level is 2 / 255 wide.
   floats = np.array([-3, -1 + 0.49 * 2 / 255, -1 + 0.51 * 2 / 255, 1.001, 7])
-  np.testing.assert_array_equal(images.to_uint8(floats), [0, 0, 1, 255, 255])
+  np.testing.assert_array_equal(images_pixels.to_uint8(floats), [0, 0, 1, 255, 255])
 
 
 @pytest.mark.parametrize('extension', ['png', 'webp', 'bmp', 'tiff'])
@@ -74,21 +75,21 @@ def test_read_is_exact_where_the_format_is(tmp_path, extension):
   truth = noise(13, 17)
   path = tmp_path / f'a.{extension}'
   Image.fromarray(truth).save(path, **({'lossless': True} if 'w' in extension else {}))
-  np.testing.assert_array_equal(images.read(path), truth)
-  assert images.size(path) == (13, 17)
+  np.testing.assert_array_equal(image_files.read(path), truth)
+  assert image_files.size(path) == (13, 17)
 
 
 @pytest.mark.parametrize('extension', ['png', 'webp', 'jpg', 'JPEG'])
 def test_write_then_pillow(tmp_path, extension):
   truth = _smooth(24, 40)
   path = tmp_path / 'new' / 'folder' / f'a.{extension}'
-  images.write(path, images.to_float(truth))
+  image_files.write(path, images_pixels.to_float(truth))
   with Image.open(path) as file:
     written = np.asarray(file.convert('RGB')).astype(int)
   assert np.abs(written - truth).max() <= (4 if 'j' in extension.lower() else 0)
   grey = truth[..., :1]
-  images.write(path, grey)
-  again = images.read(path, channels=1)
+  image_files.write(path, grey)
+  again = image_files.read(path, channels=1)
   assert again.shape == grey.shape
   assert np.abs(again.astype(int) - grey).max() <= 4
   assert [file.name for file in path.parent.iterdir()] == [path.name]
@@ -96,19 +97,19 @@ def test_write_then_pillow(tmp_path, extension):
 
 def test_write_errors_leave_the_old_file_alone(tmp_path):
   path = tmp_path / 'a.png'
-  images.write(path, np.zeros((4, 4, 3), np.uint8))
+  image_files.write(path, np.zeros((4, 4, 3), np.uint8))
   before = path.read_bytes()
   for image in (np.zeros((4, 4, 7), np.uint8), np.zeros((0, 4, 3), np.uint8)):
-    with pytest.raises(images.ImageError, match=r'a\.png'):
-      images.write(path, image)
+    with pytest.raises(images_pixels.ImageError, match=r'a\.png'):
+      image_files.write(path, image)
   assert path.read_bytes() == before
-  with pytest.raises(images.ImageError, match=r"'\.gif'.*\.png.*\.webp"):
-    images.write(tmp_path / 'a.gif', np.zeros((4, 4, 3), np.uint8))
-  with pytest.raises(images.ImageError, match=r'b\.png'):
-    images.write(path / 'b.png', np.zeros((4, 4, 3), np.uint8))
+  with pytest.raises(images_pixels.ImageError, match=r"'\.gif'.*\.png.*\.webp"):
+    image_files.write(tmp_path / 'a.gif', np.zeros((4, 4, 3), np.uint8))
+  with pytest.raises(images_pixels.ImageError, match=r'b\.png'):
+    image_files.write(path / 'b.png', np.zeros((4, 4, 3), np.uint8))
   (tmp_path / 'folder.png').mkdir()
-  with pytest.raises(images.ImageError, match=r'folder\.png'):
-    images.write(tmp_path / 'folder.png', np.zeros((4, 4, 3), np.uint8))
+  with pytest.raises(images_pixels.ImageError, match=r'folder\.png'):
+    image_files.write(tmp_path / 'folder.png', np.zeros((4, 4, 3), np.uint8))
   assert sorted(file.name for file in tmp_path.iterdir()) == ['a.png', 'folder.png']
 
 
@@ -122,18 +123,18 @@ def test_exif_orientation(tmp_path, extension, orientation):
   options = {'jpg': {'quality': 98}, 'webp': {'lossless': True}}.get(extension, {})
   Image.fromarray(stored).save(path, exif=exif, **options)
   truth = UPRIGHT[orientation](stored)
-  read = images.read(path)
+  read = image_files.read(path)
   assert read.shape == truth.shape
   assert np.abs(read.astype(int) - truth).max() <= (6 if extension == 'jpg' else 0)
-  assert images.size(path) == truth.shape[:2]
+  assert image_files.size(path) == truth.shape[:2]
 
 
 def test_broken_exif_is_ignored(tmp_path):
   truth = _smooth(40, 64)
   path = tmp_path / 'a.png'
   Image.fromarray(truth).save(path, exif=b'Exif\x00\x00MM\x00*\xff\xff\xff\xff')
-  np.testing.assert_array_equal(images.read(path), truth)
-  assert images.size(path) == (40, 64)
+  np.testing.assert_array_equal(image_files.read(path), truth)
+  assert image_files.size(path) == (40, 64)
 
 
 @pytest.mark.parametrize('extension', ['png', 'tiff'])
@@ -141,9 +142,9 @@ def test_16_bit_grey_is_scaled_not_clipped(tmp_path, extension):
   truth = np.arange(256, dtype=np.uint8).reshape(16, 16)
   path = tmp_path / f'a.{extension}'
   Image.fromarray(truth.astype(np.uint16) * 257).save(path)
-  read = images.read(path)
+  read = image_files.read(path)
   np.testing.assert_array_equal(read, np.repeat(truth[..., None], 3, -1))
-  np.testing.assert_array_equal(images.read(path, channels=1)[..., 0], truth)
+  np.testing.assert_array_equal(image_files.read(path, channels=1)[..., 0], truth)
 
 
 def test_16_bit_colour(tmp_path):
@@ -151,14 +152,14 @@ def test_16_bit_colour(tmp_path):
   wide = (truth.astype(np.uint16) * 257).astype('>u2')
   rows = b''.join(b'\x00' + row.tobytes() for row in wide)
   (tmp_path / 'a.png').write_bytes(_png(6, 5, 16, 2, rows))
-  np.testing.assert_array_equal(images.read(tmp_path / 'a.png'), truth)
+  np.testing.assert_array_equal(image_files.read(tmp_path / 'a.png'), truth)
 
 
 def test_32_bit_pixels_are_refused(tmp_path):
   for dtype in (np.int32, np.float32):
     Image.fromarray(np.ones((8, 8), dtype)).save(tmp_path / 'a.tiff')
-    with pytest.raises(images.ImageError, match=r'a\.tiff: 32-bit'):
-      images.read(tmp_path / 'a.tiff')
+    with pytest.raises(images_pixels.ImageError, match=r'a\.tiff: 32-bit'):
+      image_files.read(tmp_path / 'a.tiff')
 
 
 def test_alpha_is_laid_over_white(tmp_path):
@@ -166,11 +167,11 @@ def test_alpha_is_laid_over_white(tmp_path):
   rgba[0, :, 0] = 200
   rgba[0, :, 3] = 0, 51, 255  # nothing, a fifth, everything
   Image.fromarray(rgba).save(tmp_path / 'a.png')
-  read = images.read(tmp_path / 'a.png')
+  read = image_files.read(tmp_path / 'a.png')
   np.testing.assert_array_equal(read[0], [[255] * 3, [244, 204, 204], [200, 0, 0]])
 
   Image.fromarray(rgba[..., [0, 3]]).save(tmp_path / 'grey.png')
-  read = images.read(tmp_path / 'grey.png')
+  read = image_files.read(tmp_path / 'grey.png')
   np.testing.assert_array_equal(read[0], [[255] * 3, [244] * 3, [200] * 3])
 
 
@@ -179,19 +180,19 @@ def test_palette_and_its_transparent_colour(tmp_path):
   palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
   palette.save(tmp_path / 'a.png')
   colours = [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
-  np.testing.assert_array_equal(images.read(tmp_path / 'a.png')[0], colours)
+  np.testing.assert_array_equal(image_files.read(tmp_path / 'a.png')[0], colours)
   palette.save(tmp_path / 'b.png', transparency=1)
   colours[1] = [255, 255, 255]
-  np.testing.assert_array_equal(images.read(tmp_path / 'b.png')[0], colours)
+  np.testing.assert_array_equal(image_files.read(tmp_path / 'b.png')[0], colours)
 
 
 def test_grey_and_bilevel(tmp_path):
   grey = noise(7, 9, 1)[..., 0]
   Image.fromarray(grey).save(tmp_path / 'grey.png')
-  read = images.read(tmp_path / 'grey.png')
+  read = image_files.read(tmp_path / 'grey.png')
   np.testing.assert_array_equal(read, np.repeat(grey[..., None], 3, -1))
   Image.fromarray(grey > 127).save(tmp_path / 'bits.png')
-  read = images.read(tmp_path / 'bits.png', channels=1)[..., 0]
+  read = image_files.read(tmp_path / 'bits.png', channels=1)[..., 0]
   np.testing.assert_array_equal(read, np.where(grey > 127, 255, 0))
 
 
@@ -205,7 +206,7 @@ def test_cmyk(tmp_path, extension):
   Image.fromarray(inks, 'CMYK').save(
     path, **({'quality': 100} if extension == 'jpg' else {})
   )
-  read = images.read(path)[8, 8::16].astype(int)
+  read = image_files.read(path)[8, 8::16].astype(int)
   truth = [[255] * 3, [0, 255, 255], [255, 0, 255], [255, 255, 0], [0] * 3]
   assert np.abs(read - truth).max() <= 3
 
@@ -228,7 +229,7 @@ def test_colour_profile_is_converted(tmp_path, extension):
   path = tmp_path / f'a.{extension}'
   options = {'webp': {'lossless': True}, 'jpg': {'quality': 98}}.get(extension, {})
   Image.fromarray(stored).save(path, icc_profile=_swapped_profile(), **options)
-  error = np.abs(images.read(path).astype(int) - stored[..., ::-1])
+  error = np.abs(image_files.read(path).astype(int) - stored[..., ::-1])
   assert error.max() <= (8 if extension == 'jpg' else 2)
 
 
@@ -239,7 +240,7 @@ def test_profiles_that_change_nothing(tmp_path):
   broken = [b'no profile', srgb[:200], srgb[:128] + b'\xff' * 400]
   for profile in (srgb, lab, *broken):
     Image.fromarray(stored).save(tmp_path / 'a.png', icc_profile=profile)
-    np.testing.assert_array_equal(images.read(tmp_path / 'a.png'), stored)
+    np.testing.assert_array_equal(image_files.read(tmp_path / 'a.png'), stored)
 
 
 def _grey_profile(gamma):
@@ -264,7 +265,7 @@ def test_grey_profile(tmp_path, alpha):
   curve = np.where(
     light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055
   )
-  read = images.read(tmp_path / 'a.png')[0]
+  read = image_files.read(tmp_path / 'a.png')[0]
   assert np.abs(read - 255 * curve[:, None]).max() <= 2
 
 
@@ -277,13 +278,13 @@ def test_a_profile_that_is_nearly_srgb_costs_no_level(tmp_path):
   profile[place + 11] += 20  # 20 / 65536 more red
   stored = noise(64, 64)
   Image.fromarray(stored).save(tmp_path / 'a.png', icc_profile=bytes(profile))
-  np.testing.assert_array_equal(images.read(tmp_path / 'a.png'), stored)
+  np.testing.assert_array_equal(image_files.read(tmp_path / 'a.png'), stored)
 
 
 def test_profile_and_alpha_together(tmp_path):
   rgba = np.array([[[200, 0, 0, 255], [200, 0, 0, 0]]], np.uint8)
   Image.fromarray(rgba).save(tmp_path / 'a.png', icc_profile=_swapped_profile())
-  read = images.read(tmp_path / 'a.png')[0].astype(int)
+  read = image_files.read(tmp_path / 'a.png')[0].astype(int)
   assert np.abs(read - [[0, 0, 200], [255, 255, 255]]).max() <= 2
 
 
@@ -308,8 +309,8 @@ def test_bad_files_are_one_line_errors(tmp_path, name):
   data, reason = BAD[name]
   path = tmp_path / name
   path.write_bytes(data)
-  with pytest.raises(images.ImageError) as error:
-    images.read(path)
+  with pytest.raises(images_pixels.ImageError) as error:
+    image_files.read(path)
   message = str(error.value)
   assert message.startswith(f'{path}: ') and reason in message
   assert '\n' not in message and len(message) > len(f'{path}: ')
@@ -318,23 +319,23 @@ def test_bad_files_are_one_line_errors(tmp_path, name):
 @pytest.mark.parametrize('name', ['zero.jpg', 'text.jpg', 'stub.png', 'large.png'])
 def test_size_of_bad_files(tmp_path, name):
   (tmp_path / name).write_bytes(BAD[name][0])
-  with pytest.raises(images.ImageError, match=name):
-    images.size(tmp_path / name)
+  with pytest.raises(images_pixels.ImageError, match=name):
+    image_files.size(tmp_path / name)
 
 
 def test_places_that_are_no_files(tmp_path):
-  for function in (images.read, images.size):
-    with pytest.raises(images.ImageError, match=r'gone\.png: no such file'):
+  for function in (image_files.read, image_files.size):
+    with pytest.raises(images_pixels.ImageError, match=r'gone\.png: no such file'):
       function(tmp_path / 'gone.png')
-    with pytest.raises(images.ImageError, match=str(tmp_path)):
+    with pytest.raises(images_pixels.ImageError, match=str(tmp_path)):
       function(tmp_path)
 
 
 def test_max_pixels(tmp_path):
-  images.write(tmp_path / 'a.png', noise(10, 20))
-  assert images.read(tmp_path / 'a.png', max_pixels=200).shape == (10, 20, 3)
-  for function in (images.read, images.size):
-    with pytest.raises(images.ImageError, match='20 x 10 pixels are more'):
+  image_files.write(tmp_path / 'a.png', noise(10, 20))
+  assert image_files.read(tmp_path / 'a.png', max_pixels=200).shape == (10, 20, 3)
+  for function in (image_files.read, image_files.size):
+    with pytest.raises(images_pixels.ImageError, match='20 x 10 pixels are more'):
       function(tmp_path / 'a.png', max_pixels=199)
 
 
@@ -348,9 +349,9 @@ def test_damaged_bytes_raise_nothing_else(format_):
     for place in rng.integers(0, min(len(whole), 300), 4):
       damaged[place] = rng.integers(256)
     try:
-      image = images.decode(bytes(damaged), 'x', max_pixels=10_000)
+      image = image_files.decode(bytes(damaged), 'x', max_pixels=10_000)
       outcomes.add(image.dtype)
-    except images.ImageError as error:
+    except images_pixels.ImageError as error:
       outcomes.add('error')
       assert str(error).startswith('x: ') and '\n' not in str(error)
   assert 'error' in outcomes
@@ -372,6 +373,6 @@ def test_nothing_leaks_to_stderr(tmp_path):
     capture_output=True,
     text=True,
     check=False,
-    cwd=pathlib.Path(images.__file__).parents[1],
+    cwd=pathlib.Path(image_files.__file__).parents[1],
   )
   assert done.returncode == 0 and done.stderr == ''

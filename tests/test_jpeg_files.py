@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from sr3_jax import images, jpegs
+from sr3_jax.images import fast_jpeg, image_files
+from sr3_jax.images import pixels as images_pixels
 
 # pytest undoes the filter that images.py sets.
 pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
@@ -40,18 +41,18 @@ def encoded(image, **options):
   return file.getvalue()
 
 
-def by_pillow(data, channels=3, max_pixels=images.MAX_PIXELS):
+def by_pillow(data, channels=3, max_pixels=image_files.MAX_PIXELS):
   """What Pillow alone makes of a file, or what it says."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(jpegs, 'simplejpeg', None)
-    patch.setattr(jpegs, 'bare', lambda *args: None)
+    patch.setattr(fast_jpeg, 'simplejpeg', None)
+    patch.setattr(fast_jpeg, 'bare', lambda *args: None)
     return outcome(data, channels, max_pixels)
 
 
-def outcome(data, channels=3, max_pixels=images.MAX_PIXELS):
+def outcome(data, channels=3, max_pixels=image_files.MAX_PIXELS):
   try:
-    return images.decode(data, 'x', channels=channels, max_pixels=max_pixels)
-  except images.ImageError as error:
+    return image_files.decode(data, 'x', channels=channels, max_pixels=max_pixels)
+  except images_pixels.ImageError as error:
     return str(error)
 
 
@@ -79,18 +80,20 @@ PLAIN = {
 def test_plain_files(photo, kind, taken):
   data = encoded(photo, **PLAIN[kind])
   truth = np.asarray(Image.open(io.BytesIO(data)).convert('RGB'))
-  np.testing.assert_array_equal(images.decode(data, 'x'), truth)
+  np.testing.assert_array_equal(image_files.decode(data, 'x'), truth)
   grey = np.asarray(Image.open(io.BytesIO(data)).convert('L'))
-  np.testing.assert_array_equal(images.decode(data, 'x', channels=1)[..., 0], grey)
+  np.testing.assert_array_equal(image_files.decode(data, 'x', channels=1)[..., 0], grey)
   assert taken == [(73, 101, 3)] * 2
 
 
 def test_grey_files(photo, taken):
   data = encoded(photo.convert('L'))
   truth = np.asarray(Image.open(io.BytesIO(data)))
-  np.testing.assert_array_equal(images.decode(data, 'x', channels=1)[..., 0], truth)
   np.testing.assert_array_equal(
-    images.decode(data, 'x'), np.repeat(truth[..., None], 3, 2)
+    image_files.decode(data, 'x', channels=1)[..., 0], truth
+  )
+  np.testing.assert_array_equal(
+    image_files.decode(data, 'x'), np.repeat(truth[..., None], 3, 2)
   )
   assert taken == [(73, 101, 1)] * 2
 
@@ -101,7 +104,7 @@ def test_turned_files(photo, orientation, taken):
   exif[0x0112] = orientation
   data = encoded(photo, exif=exif)
   truth = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
-  np.testing.assert_array_equal(images.decode(data, 'x'), truth)
+  np.testing.assert_array_equal(image_files.decode(data, 'x'), truth)
   assert len(taken) == (orientation == 1)
 
 
@@ -110,7 +113,7 @@ def test_profiles(photo, taken):
   lab = ImageCms.ImageCmsProfile(ImageCms.createProfile('LAB')).tobytes()
   for profile in (srgb, lab, b'no profile'):  # nothing to do, or not to be done
     data = encoded(photo, icc_profile=profile)
-    assert same(images.decode(data, 'x'), by_pillow(data))
+    assert same(image_files.decode(data, 'x'), by_pillow(data))
   assert len(taken) == 3
   # Red and blue change places: a matrix profile whose columns are swapped.
   at = [srgb.index(tag) for tag in (b'rXYZ', b'bXYZ')]
@@ -118,15 +121,15 @@ def test_profiles(photo, taken):
   for here, there in (at, at[::-1]):
     swapped[here + 4 : here + 8] = srgb[there + 4 : there + 8]
   data = encoded(photo, icc_profile=bytes(swapped))
-  assert same(images.decode(data, 'x'), by_pillow(data))
+  assert same(image_files.decode(data, 'x'), by_pillow(data))
   plain = np.asarray(Image.open(io.BytesIO(data))).astype(int)
-  assert np.abs(images.decode(data, 'x') - plain).max() > 20
+  assert np.abs(image_files.decode(data, 'x') - plain).max() > 20
   assert len(taken) == 3
 
 
 def test_inks_are_left_to_pillow(photo, taken):
   data = encoded(photo.convert('CMYK'))
-  assert same(images.decode(data, 'x'), by_pillow(data)) and not taken
+  assert same(image_files.decode(data, 'x'), by_pillow(data)) and not taken
 
 
 def test_claims_are_checked_before_pixels(photo, taken):
@@ -177,8 +180,8 @@ def test_damaged_files_are_what_pillow_says(photo, taken, tmp_path):
     refused += isinstance(truth, str)
     path.write_bytes(data)
     try:
-      height, width = images.size(path)
-    except images.ImageError:
+      height, width = image_files.size(path)
+    except images_pixels.ImageError:
       assert isinstance(truth, str)
     else:
       assert isinstance(truth, str) or truth.shape[:2] == (height, width)
@@ -187,22 +190,22 @@ def test_damaged_files_are_what_pillow_says(photo, taken, tmp_path):
 
 def test_sizes_are_those_that_pillow_sees(photo, tmp_path, monkeypatch):
   path = tmp_path / 'x.jpg'
-  opened, open_image = [], images.open_image
+  opened, open_image = [], image_files.open_image
   noted = lambda *args: opened.append(1) or open_image(*args)
-  monkeypatch.setattr(images, 'open_image', noted)
+  monkeypatch.setattr(image_files, 'open_image', noted)
   for turned in (False, True):
     exif = Image.Exif()
     exif[0x0112] = 6 if turned else 1
     path.write_bytes(encoded(photo, **({'exif': exif} if turned else {})))
-    assert images.size(path) == ((101, 73) if turned else (73, 101))
+    assert image_files.size(path) == ((101, 73) if turned else (73, 101))
     assert len(opened) == turned  # Pillow's reading takes ten times as long
   # Headers that end behind what is read at first.
   path.write_bytes(encoded(photo, comment=b' ' * 9000))
-  assert images.size(path) == (73, 101)
+  assert image_files.size(path) == (73, 101)
 
 
 def test_without_the_faster_decoder(photo, monkeypatch):
   data = encoded(photo)
-  fast = images.decode(data, 'x')
-  monkeypatch.setattr(jpegs, 'simplejpeg', None)
-  np.testing.assert_array_equal(images.decode(data, 'x'), fast)
+  fast = image_files.decode(data, 'x')
+  monkeypatch.setattr(fast_jpeg, 'simplejpeg', None)
+  np.testing.assert_array_equal(image_files.decode(data, 'x'), fast)

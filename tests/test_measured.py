@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sr3_jax import images, measured, pictures, rasters
+from sr3_jax.images import picture_codec, pixels, raster_codec, rasters
 
 SETTINGS = {'steps': 3, 'note': 'Größe'}
 
@@ -12,14 +12,16 @@ SETTINGS = {'steps': 3, 'note': 'Größe'}
 @pytest.mark.parametrize('bits', [8, 16])
 def test_outputs_come_back_with_their_settings(tmp_path, extension, bits):
   channels = 1 if extension == '.png' else 4
-  codec = measured.codec(channels, (np.zeros(channels), np.full(channels, 200.0)), '')
+  codec = raster_codec.codec(
+    channels, (np.zeros(channels), np.full(channels, 200.0)), ''
+  )
   stored = np.arange(5 * 6 * channels).reshape(5, 6, channels) % 201
   stored = stored.astype(f'uint{bits}')
   path = tmp_path / f'sub/a{extension}'
   codec.write(path, codec.read(rasters.encode(stored, extension)), SETTINGS)
   np.testing.assert_array_equal(rasters.read(path), stored)
   assert rasters.read(path).dtype == stored.dtype
-  assert measured.metadata(path) == SETTINGS
+  assert raster_codec.metadata(path) == SETTINGS
   height, width, format_ = codec.header(path)
   assert (height, width) == (5, 6) and codec.extension(format_, 5, 6) == extension
   codec.check_sides(extension, 5, 6)
@@ -28,33 +30,39 @@ def test_outputs_come_back_with_their_settings(tmp_path, extension, bits):
 def test_floating_point_needs_a_range(tmp_path):
   array = np.linspace(-2, 7, 5 * 4 * 2, dtype=np.float32).reshape(5, 4, 2)
   np.save(tmp_path / 'a.npy', array)
-  codec = measured.Measured(2, (0.0, 0.0), (5.0, 5.0))
+  codec = raster_codec.Measured(2, (0.0, 0.0), (5.0, 5.0))
   codec.write(tmp_path / 'b.npy', codec.read(tmp_path / 'a.npy'), SETTINGS)
   np.testing.assert_allclose(np.load(tmp_path / 'b.npy'), array, atol=1e-6)
-  with pytest.raises(images.ImageError, match=r'a.npy: .* no range of their own'):
-    measured.Measured(2).read(tmp_path / 'a.npy')
-  with pytest.raises(images.ImageError, match='needed'):
-    measured.Measured(3).header(tmp_path / 'a.npy')
+  with pytest.raises(pixels.ImageError, match=r'a.npy: .* no range of their own'):
+    raster_codec.Measured(2).read(tmp_path / 'a.npy')
+  with pytest.raises(pixels.ImageError, match='needed'):
+    raster_codec.Measured(3).header(tmp_path / 'a.npy')
 
 
 def test_which_models_measure():
   ends = np.zeros(3), np.ones(3)
-  assert measured.codec(3, None, '.png') is measured.codec(1, None, '') is pictures
-  assert measured.codec(3, ends, '.png') == measured.Measured(3, (0.0,) * 3, (1.0,) * 3)
-  assert measured.codec(2, None, '.tif') == measured.Measured(2)
-  assert measured.codec(3, None, '.NPY') == measured.Measured(3)
+  assert (
+    raster_codec.codec(3, None, '.png')
+    is raster_codec.codec(1, None, '')
+    is picture_codec
+  )
+  assert raster_codec.codec(3, ends, '.png') == raster_codec.Measured(
+    3, (0.0,) * 3, (1.0,) * 3
+  )
+  assert raster_codec.codec(2, None, '.tif') == raster_codec.Measured(2)
+  assert raster_codec.codec(3, None, '.NPY') == raster_codec.Measured(3)
 
 
 def test_formats_that_hold_no_measurements():
   for extension in ('.jpg', '.webp', '.png'):
-    with pytest.raises(images.ImageError, match=r'use \.tif'):
-      measured.Measured(4).check_sides(extension, 5, 6)
+    with pytest.raises(pixels.ImageError, match=r'use \.tif'):
+      raster_codec.Measured(4).check_sides(extension, 5, 6)
 
 
 def test_a_drawing_tells_of_the_numbers_beside_it(tmp_path):
-  picture = pictures.Picture(np.zeros((4, 4, 3), np.float32))
-  pictures.write(tmp_path / 'a_spread.png', picture, SETTINGS)
+  picture = picture_codec.Picture(np.zeros((4, 4, 3), np.float32))
+  picture_codec.write(tmp_path / 'a_spread.png', picture, SETTINGS)
   np.save(tmp_path / 'a_spread.npy', np.zeros((4, 4)))
   np.save(tmp_path / 'b_spread.npy', np.zeros((4, 4)))
-  assert measured.metadata(tmp_path / 'a_spread.npy') == SETTINGS
-  assert measured.metadata(tmp_path / 'b_spread.npy') is None
+  assert raster_codec.metadata(tmp_path / 'a_spread.npy') == SETTINGS
+  assert raster_codec.metadata(tmp_path / 'b_spread.npy') is None

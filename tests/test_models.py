@@ -14,7 +14,8 @@ from PIL import Image
 from skimage import data
 
 import sr3_jax
-from sr3_jax import hub, images, metrics, upscale
+from sr3_jax import hub, metrics, upscale
+from sr3_jax.images import image_files, pixels
 
 ROOT = pathlib.Path(__file__).parents[1]
 MEGABYTE = 1e6
@@ -32,7 +33,7 @@ def example(name: str) -> tuple[np.ndarray, np.ndarray]:
   if name.startswith('face'):
     top, left, side = FACE
     part = data.astronaut()[top : top + side, left : left + side]
-    truth = images.resize_area(part, 16 * scale)
+    truth = pixels.resize_area(part, 16 * scale)
   else:
     truth = data.coffee()[80:272, 180:372]
   size = tuple(side // scale for side in truth.shape[1::-1])
@@ -82,7 +83,7 @@ def test_presets(name):
 
 
 def psnr(output: np.ndarray, truth: np.ndarray) -> float:
-  return float(metrics.psnr(output[None], images.to_float(truth)[None])[0])
+  return float(metrics.psnr(output[None], pixels.to_float(truth)[None])[0])
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -100,11 +101,11 @@ def test_they_restore_what_they_have_not_seen(name, compile_cache):
   low = np.asarray(
     jax.image.resize(output, (*small.shape[:2], 3), 'cubic', antialias=True)
   )
-  error = np.square(low - images.to_float(small)).mean()
+  error = np.square(low - pixels.to_float(small)).mean()
   assert -10 * math.log10(error / 4) > 34
-  assert np.abs((low - images.to_float(small)).mean((0, 1))).max() < 2 * 2 / 255
+  assert np.abs((low - pixels.to_float(small)).mean((0, 1))).max() < 2 * 2 / 255
   sharpness = lambda x: np.abs(np.diff(x, axis=1)).mean()
-  wanted = sharpness(images.to_float(truth))
+  wanted = sharpness(pixels.to_float(truth))
   assert sharpness(bicubic) < sharpness(output) < 1.4 * wanted
 
 
@@ -114,8 +115,8 @@ def test_the_first_command(tmp_path, compile_cache, monkeypatch):
   monkeypatch.chdir(tmp_path)
   example = ROOT / 'docs' / 'example.png'
   assert upscale.main([str(example), '--output=large', '--compare', '--steps=2']) == 0
-  height, width = images.size(example)
-  made = images.read(tmp_path / 'large' / 'example_out.png')
+  height, width = image_files.size(example)
+  made = image_files.read(tmp_path / 'large' / 'example_out.png')
   assert made.shape == (4 * height, 4 * width, 3)
   assert (tmp_path / 'large' / 'example_out_compare.png').exists()
 

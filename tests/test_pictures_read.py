@@ -14,7 +14,7 @@ from picture_files import SETTINGS, file_of, png_chunk, png_of, tiff_of
 from PIL import Image
 from pixels import UPRIGHT, noise
 
-from sr3_jax import images, pictures
+from sr3_jax.images import picture_codec, pixels
 
 pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
 
@@ -40,7 +40,7 @@ def test_read_8_bits(format_, channels):
   stored = noise(5, 7, channels)
   stored[..., 3:] |= 1  # what is fully transparent may lose its colour in WebP
   options = {'lossless': True} if format_ == 'WEBP' else {}
-  picture = pictures.read(file_of(format_, np.squeeze(stored), **options))
+  picture = picture_codec.read(file_of(format_, np.squeeze(stored), **options))
   colours = 3 if channels == 4 or format_ == 'WEBP' else channels
   assert picture.format == format_ and picture.bits == 8
   assert picture.pixels.dtype == np.float32 and picture.pixels.shape == (5, 7, colours)
@@ -60,24 +60,24 @@ def test_read_modes():
   palette = Image.fromarray(rgb).quantize(24)
   buffer = io.BytesIO()
   palette.save(buffer, 'PNG', transparency=palette.getpixel((1, 2)))
-  picture = pictures.read(buffer.getvalue())
+  picture = picture_codec.read(buffer.getvalue())
   np.testing.assert_array_equal(
     _levels(picture.pixels, 255), np.asarray(palette.convert('RGB'))
   )
   assert picture.alpha[2, 1] == 0 and picture.alpha.max() == 1
 
-  picture = pictures.read(file_of('PNG', rgb[..., 0] > 100))
+  picture = picture_codec.read(file_of('PNG', rgb[..., 0] > 100))
   assert picture.pixels.shape == (6, 4, 1)
   np.testing.assert_array_equal(
     picture.pixels[..., 0], np.where(rgb[..., 0] > 100, 1, -1)
   )
 
-  picture = pictures.read(file_of('PNG', rgb[..., :2]))
+  picture = picture_codec.read(file_of('PNG', rgb[..., :2]))
   np.testing.assert_array_equal(_levels(picture.pixels, 255), rgb[..., :1])
   np.testing.assert_allclose(picture.alpha, rgb[..., 1] / 255, atol=1e-7)
 
   grey = rgb[..., 0]
-  picture = pictures.read(file_of('PNG', grey, transparency=int(grey[3, 3])))
+  picture = picture_codec.read(file_of('PNG', grey, transparency=int(grey[3, 3])))
   np.testing.assert_array_equal(_levels(picture.pixels, 255)[..., 0], grey)
   assert picture.alpha[3, 3] == 0 and picture.alpha.max() == 1
 
@@ -86,22 +86,22 @@ def test_read_cmyk_and_mpo(tmp_path):
   cmyk = Image.new('CMYK', (8, 8), (255, 0, 0, 0))
   buffer = io.BytesIO()
   cmyk.save(buffer, 'TIFF', icc_profile=b'\0' * 16 + b'CMYK' + b'\0' * 200)
-  picture = pictures.read(buffer.getvalue())
+  picture = picture_codec.read(buffer.getvalue())
   np.testing.assert_array_equal(_levels(picture.pixels, 255)[0, 0], [0, 255, 255])
   assert picture.icc is None
   # What phones write: a JPEG with a second picture behind.
   one = Image.new('RGB', (8, 8), (200, 10, 10))
   buffer = io.BytesIO()
   one.save(buffer, 'MPO', save_all=True, append_images=[Image.new('RGB', (4, 4))])
-  picture = pictures.read(buffer.getvalue())
+  picture = picture_codec.read(buffer.getvalue())
   assert picture.pixels.shape == (8, 8, 3)
-  assert pictures.extension(picture.format, 8, 8) == '.jpg'
+  assert picture_codec.extension(picture.format, 8, 8) == '.jpg'
 
 
 @pytest.mark.parametrize('channels', [1, 2, 3, 4])
 def test_read_16_bit_png(channels):
   stored = noise(5, 7, channels, np.uint16)
-  picture = pictures.read(png_of(stored))
+  picture = picture_codec.read(png_of(stored))
   assert picture.bits == 16 and picture.pixels.dtype == np.float32
   colours = 1 if channels < 3 else 3
   np.testing.assert_array_equal(_levels(picture.pixels, 65535), stored[..., :colours])
@@ -114,7 +114,7 @@ def test_read_16_bit_png(channels):
 def test_read_16_bit_png_with_a_transparent_colour():
   stored = noise(3, 4, 3, np.uint16)
   mark = png_chunk(b'tRNS', stored[1, 2].astype('>u2').tobytes())
-  picture = pictures.read(png_of(stored, mark))
+  picture = picture_codec.read(png_of(stored, mark))
   np.testing.assert_array_equal(_levels(picture.pixels, 65535), stored)
   assert picture.alpha[1, 2] == 0 and picture.alpha.sum() == 11
 
@@ -133,7 +133,7 @@ def test_read_16_bit_tiff(channels, compression):
     predictor=compression is not None,
     byteorder='>' if channels == 3 else '<',
   )
-  picture = pictures.read(data)
+  picture = picture_codec.read(data)
   colours = 1 if channels < 3 else 3
   assert picture.bits == 16
   np.testing.assert_array_equal(_levels(picture.pixels, 65535), stored[..., :colours])
@@ -143,21 +143,23 @@ def test_read_16_bit_tiff(channels, compression):
 def test_read_unusual_tiff():
   stored = noise(6, 5, 3, np.uint16)
   planar = np.moveaxis(stored, -1, 0)
-  picture = pictures.read(tiff_of(planar, photometric='rgb', planarconfig='separate'))
+  picture = picture_codec.read(
+    tiff_of(planar, photometric='rgb', planarconfig='separate')
+  )
   np.testing.assert_array_equal(_levels(picture.pixels, 65535), stored)
 
-  picture = pictures.read(tiff_of(stored[..., 0], photometric='miniswhite'))
+  picture = picture_codec.read(tiff_of(stored[..., 0], photometric='miniswhite'))
   np.testing.assert_array_equal(_levels(picture.pixels, 65535), 65535 - stored[..., :1])
 
   # Premultiplied: half transparent white is stored as half.
   half = np.full((2, 2, 4), 32768, np.uint16)
   data = tiff_of(half, photometric='rgb', extrasamples=['assocalpha'])
-  picture = pictures.read(data)
+  picture = picture_codec.read(data)
   np.testing.assert_allclose(picture.pixels, 1, atol=1e-6)
   np.testing.assert_allclose(picture.alpha, 32768 / 65535, atol=1e-7)
 
   two = np.stack([stored, 65535 - stored])
-  picture = pictures.read(tiff_of(two, photometric='rgb'))
+  picture = picture_codec.read(tiff_of(two, photometric='rgb'))
   np.testing.assert_array_equal(_levels(picture.pixels, 65535), stored)
 
 
@@ -179,12 +181,12 @@ def test_orientation(kind, orientation):
     options = {'JPEG': {'quality': 100, 'subsampling': 0}, 'WEBP': {'lossless': True}}
     data = file_of(kind, stored, exif=exif, **options.get(kind, {}))
   expected = UPRIGHT[orientation](stored)
-  assert pictures.header(data)[:2] == expected.shape[:2]
-  picture = pictures.read(data)
+  assert picture_codec.header(data)[:2] == expected.shape[:2]
+  picture = picture_codec.read(data)
   error = np.abs(_levels(picture.pixels, 255) - expected).max()
   assert error <= (6 if kind == 'JPEG' else 0)
-  for extension in pictures.EXTENSIONS:
-    written = pictures.encode(picture, extension, SETTINGS)
+  for extension in picture_codec.EXTENSIONS:
+    written = picture_codec.encode(picture, extension, SETTINGS)
     with Image.open(io.BytesIO(written)) as image:
       assert image.getexif().get(274, 1) == 1
       assert image.size == expected.shape[1::-1]
@@ -220,21 +222,21 @@ def test_bad_files_are_one_line_errors(tmp_path):
   for name, data in files.items():
     path = tmp_path / name
     path.write_bytes(data)
-    with pytest.raises(images.ImageError) as error:
-      pictures.read(path)
+    with pytest.raises(pixels.ImageError) as error:
+      picture_codec.read(path)
     message = str(error.value)
     assert message.startswith(f'{path}: ') and '\n' not in message, message
     if 'bomb' in name:
       claimed = '600000000' if 'larger' in name else '12000 x 10000'
       assert claimed in message
-      with pytest.raises(images.ImageError, match=claimed):
-        pictures.header(path)
+      with pytest.raises(pixels.ImageError, match=claimed):
+        picture_codec.header(path)
     if name in ('text.png', 'empty.jpg'):
-      assert pictures.metadata(path) is None
-  with pytest.raises(images.ImageError, match='no such file'):
-    pictures.read(tmp_path / 'missing.png')
-  with pytest.raises(images.ImageError, match=r'^standard input: zero bytes$'):
-    pictures.read(b'', 'standard input')
+      assert picture_codec.metadata(path) is None
+  with pytest.raises(pixels.ImageError, match='no such file'):
+    picture_codec.read(tmp_path / 'missing.png')
+  with pytest.raises(pixels.ImageError, match=r'^standard input: zero bytes$'):
+    picture_codec.read(b'', 'standard input')
 
 
 def test_nothing_leaks_to_stderr(tmp_path):

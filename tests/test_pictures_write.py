@@ -13,14 +13,15 @@ from picture_files import SETTINGS, SRGB, file_of, png_chunk, png_of, tiff_of
 from PIL import Image, PngImagePlugin
 from pixels import noise
 
-from sr3_jax import images, pictures
+from sr3_jax.images import picture_codec
+from sr3_jax.images import pixels as images_pixels
 
 pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
 
 GREY = SRGB[:16] + b'GRAY' + SRGB[20:]
 
 
-@pytest.mark.parametrize('extension', pictures.EXTENSIONS)
+@pytest.mark.parametrize('extension', picture_codec.EXTENSIONS)
 @pytest.mark.parametrize('bits', [8, 16])
 @pytest.mark.parametrize('channels', [1, 2, 3, 4])
 def test_round_trip(tmp_path, extension, bits, channels):
@@ -30,18 +31,18 @@ def test_round_trip(tmp_path, extension, bits, channels):
   if extension == '.jpg':
     stored[:] = stored[:1, :1] // 2 + stored[0, 0] // 4
   colours = 1 if channels < 3 else 3
-  picture = pictures.Picture(
+  picture = picture_codec.Picture(
     pixels=(stored[..., :colours] / (top / 2) - 1).astype(np.float32),
     alpha=(stored[..., -1] / top).astype(np.float32) if channels in (2, 4) else None,
     bits=bits,
     icc=GREY if colours == 1 else SRGB,
   )
   path = tmp_path / 'new folder' / f'bild ü{extension}'
-  pictures.write(path, picture, SETTINGS)
+  picture_codec.write(path, picture, SETTINGS)
   assert [file.name for file in path.parent.iterdir()] == [path.name]
-  assert pictures.metadata(path) == SETTINGS
+  assert picture_codec.metadata(path) == SETTINGS
 
-  again = pictures.read(path)
+  again = picture_codec.read(path)
   assert again.bits == (bits if extension in ('.png', '.tif') else 8)
   if extension == '.webp' and colours == 1:  # WebP is always in colour
     with Image.open(path) as image:
@@ -73,18 +74,18 @@ def test_round_trip(tmp_path, extension, bits, channels):
     np.testing.assert_array_equal(tifffile.imread(path).reshape(stored.shape), stored)
 
 
-@pytest.mark.parametrize('extension', pictures.EXTENSIONS)
+@pytest.mark.parametrize('extension', picture_codec.EXTENSIONS)
 def test_one_pixel(tmp_path, extension):
   for channels in (1, 3):
     for bits in (8, 16):
       pixels = np.full((1, 1, channels), 0.2, np.float32)
-      picture = pictures.Picture(pixels, np.ones((1, 1), np.float32), bits)
+      picture = picture_codec.Picture(pixels, np.ones((1, 1), np.float32), bits)
       path = tmp_path / f'a{extension}'
-      pictures.write(path, picture, {})
-      again = pictures.read(path).pixels
+      picture_codec.write(path, picture, {})
+      again = picture_codec.read(path).pixels
       assert again.shape[:2] == (1, 1)
       np.testing.assert_allclose(again, 0.2, atol=0.02)
-      assert pictures.metadata(path) == {}
+      assert picture_codec.metadata(path) == {}
 
 
 def test_exif_is_kept_where_it_still_holds():
@@ -95,9 +96,9 @@ def test_exif_is_kept_where_it_still_holds():
   exif[0x8769] = {0x829D: 2.8, 0xA002: 640, 0x927C: b'secret', 0x9286: comment}
   exif[0x8825] = {1: 'N'}
   data = file_of('JPEG', noise(8, 8), exif=exif)
-  picture = pictures.read(data)
+  picture = picture_codec.read(data)
   for extension in ('.png', '.jpg', '.webp'):
-    written = pictures.encode(picture, extension, SETTINGS)
+    written = picture_codec.encode(picture, extension, SETTINGS)
     with Image.open(io.BytesIO(written)) as image:
       found = image.getexif()
       camera, gps = found.get_ifd(0x8769), found.get_ifd(0x8825)
@@ -111,9 +112,9 @@ def test_exif_is_kept_where_it_still_holds():
     else:
       assert json.loads(comment[8:].decode().removeprefix('sr3_jax: ')) == SETTINGS
   for bits in (8, 16):
-    deep = pictures.Picture(picture.pixels, bits=bits, exif=picture.exif)
+    deep = picture_codec.Picture(picture.pixels, bits=bits, exif=picture.exif)
     for extension in ('.png', '.tif'):
-      written = pictures.encode(deep, extension, SETTINGS)
+      written = picture_codec.encode(deep, extension, SETTINGS)
       with Image.open(io.BytesIO(written)) as image:
         assert image.getexif()[271] == 'Maker'
       if extension == '.png':  # by the standard, without 'Exif' in front
@@ -124,34 +125,36 @@ def test_exif_is_kept_where_it_still_holds():
 def test_large_exif_gives_way_to_the_settings(tmp_path):
   exif = Image.Exif()
   exif[270] = 'x' * 65400
-  picture = pictures.read(file_of('WEBP', noise(8, 8), exif=exif))
-  pictures.write(tmp_path / 'a.jpg', picture, SETTINGS)
-  assert pictures.metadata(tmp_path / 'a.jpg') == SETTINGS
+  picture = picture_codec.read(file_of('WEBP', noise(8, 8), exif=exif))
+  picture_codec.write(tmp_path / 'a.jpg', picture, SETTINGS)
+  assert picture_codec.metadata(tmp_path / 'a.jpg') == SETTINGS
 
 
 def test_profile_of_other_pixels_is_dropped():
-  picture = pictures.read(file_of('PNG', noise(4, 4)[..., 0], icc_profile=SRGB))
+  picture = picture_codec.read(file_of('PNG', noise(4, 4)[..., 0], icc_profile=SRGB))
   assert picture.icc is None
-  assert pictures.read(file_of('PNG', noise(4, 4), icc_profile=SRGB)).icc == SRGB
-  assert pictures.read(file_of('JPEG', noise(4, 4), icc_profile=SRGB)).icc == SRGB
+  assert picture_codec.read(file_of('PNG', noise(4, 4), icc_profile=SRGB)).icc == SRGB
+  assert picture_codec.read(file_of('JPEG', noise(4, 4), icc_profile=SRGB)).icc == SRGB
   deep = noise(4, 4, 3, np.uint16)
   chunk = png_chunk(b'iCCP', b'x\0\0' + zlib.compress(SRGB))
-  assert pictures.read(png_of(deep, chunk)).icc == SRGB
-  assert pictures.read(tiff_of(deep, photometric='rgb', iccprofile=SRGB)).icc == SRGB
+  assert picture_codec.read(png_of(deep, chunk)).icc == SRGB
+  assert (
+    picture_codec.read(tiff_of(deep, photometric='rgb', iccprofile=SRGB)).icc == SRGB
+  )
 
 
 def test_write_errors(tmp_path):
-  picture = pictures.Picture(np.zeros((1, 16384, 1), np.float32))
-  with pytest.raises(images.ImageError, match=r'a\.webp: .*16384 x 1 '):
-    pictures.write(tmp_path / 'a.webp', picture, {})
-  with pytest.raises(images.ImageError, match=r"a\.gif: cannot write '\.gif'"):
-    pictures.write(tmp_path / 'a.gif', picture, {})
+  picture = picture_codec.Picture(np.zeros((1, 16384, 1), np.float32))
+  with pytest.raises(images_pixels.ImageError, match=r'a\.webp: .*16384 x 1 '):
+    picture_codec.write(tmp_path / 'a.webp', picture, {})
+  with pytest.raises(images_pixels.ImageError, match=r"a\.gif: cannot write '\.gif'"):
+    picture_codec.write(tmp_path / 'a.gif', picture, {})
   (tmp_path / 'file').write_text('')
-  with pytest.raises(images.ImageError, match=r'a\.png'):
-    pictures.write(tmp_path / 'file' / 'a.png', picture, {})
+  with pytest.raises(images_pixels.ImageError, match=r'a\.png'):
+    picture_codec.write(tmp_path / 'file' / 'a.png', picture, {})
   assert [path.name for path in tmp_path.iterdir()] == ['file']
-  assert pictures.extension('WEBP', 16384, 1) == '.png'
-  assert pictures.extension('WEBP', 16383, 1) == '.webp'
+  assert picture_codec.extension('WEBP', 16384, 1) == '.png'
+  assert picture_codec.extension('WEBP', 16383, 1) == '.webp'
 
 
 def test_metadata_of_others(tmp_path):
@@ -159,18 +162,18 @@ def test_metadata_of_others(tmp_path):
   info.add_text('sr3_jax', 'not JSON')
   path = tmp_path / 'a.png'
   Image.new('L', (2, 2)).save(path, pnginfo=info)
-  assert pictures.metadata(path) is None
-  assert pictures.metadata(tmp_path / 'missing.png') is None
+  assert picture_codec.metadata(path) is None
+  assert picture_codec.metadata(tmp_path / 'missing.png') is None
   for name in ('a.jpg', 'a.tif', 'a.webp'):
     Image.new('L', (2, 2)).save(tmp_path / name)
-    assert pictures.metadata(tmp_path / name) is None
+    assert picture_codec.metadata(tmp_path / name) is None
 
 
 def test_resize_alpha_is_pillows_bicubic():
   y, x = np.mgrid[0:9, 0:6]
   alpha = (255 * np.sin(x / 4) ** 2 * np.cos(y / 6) ** 2).astype(np.uint8)
   expected = Image.fromarray(alpha).resize((24, 30), Image.Resampling.BICUBIC)
-  resized = pictures.resize_alpha(alpha / 255, 30, 24)
+  resized = picture_codec.resize_alpha(alpha / 255, 30, 24)
   assert resized.min() >= 0 and resized.max() <= 1
   np.testing.assert_allclose(resized * 255, np.asarray(expected), atol=1.01)
 
@@ -178,7 +181,7 @@ def test_resize_alpha_is_pillows_bicubic():
 def test_16_bits_are_quick(tmp_path):
   """A 2048 x 2048 picture takes seconds, not minutes as in pure Python."""
   stored = np.add.outer(np.arange(512) * 60, np.arange(512) * 60).astype(np.uint16)
-  picture = pictures.read(png_of(np.stack([stored] * 3, -1)))
+  picture = picture_codec.read(png_of(np.stack([stored] * 3, -1)))
   path = pathlib.Path(tmp_path) / 'a.png'
-  pictures.write(path, picture, {})
+  picture_codec.write(path, picture, {})
   assert path.stat().st_size < stored.nbytes

@@ -12,6 +12,7 @@ from skimage import data
 from tiny_models import Local, Pointwise, residual
 
 from sr3_jax import canvas, tiles
+from sr3_jax.images import resizing
 from sr3_jax.pipeline import PipelineError, Upscaler
 from sr3_jax.runner import Runner
 from sr3_jax.unet import GroupNorm
@@ -44,7 +45,7 @@ def pointwise():
 
 def photo(height, width):
   image = data.astronaut()[: height * 4, : width * 4].astype(np.float32) / 127.5 - 1
-  return np.clip(tiles.resize(image, height, width), -1, 1)
+  return np.clip(resizing.resize(image, height, width), -1, 1)
 
 
 # ------------------------------------------------------------------------- tiles
@@ -220,7 +221,7 @@ def test_samples_and_spread(pointwise):
 
 def test_consistency(local):
   """At every step and at the end: made small again, the output is the input."""
-  image = tiles.resize(photo(40, 40), 20, 30)
+  image = resizing.resize(photo(40, 40), 20, 30)
   for outscale in (3, 6):
     free, tied = (
       Upscaler(local, steps=3, sampler='ddpm', consistency=c, tile=10, tile_pad=2)
@@ -232,7 +233,7 @@ def test_consistency(local):
     errors = []
     for output in (free, tied):
       output = np.round((output + 1) * 127.5) / 127.5 - 1
-      errors.append(tiles.resize(output, 20, 30) - image)
+      errors.append(resizing.resize(output, 20, 30) - image)
     assert 1e5 * np.mean((errors[1] / 2) ** 2) < 1 < 1e5 * np.mean((errors[0] / 2) ** 2)
     assert np.abs(errors[1].mean((0, 1))).max() < 0.1 / 127.5
 
@@ -248,12 +249,12 @@ def test_consistency_as_the_model_has_it(pointwise):
 def test_the_correction_acts_within_the_walk(pointwise, monkeypatch):
   """Not only at the end: without that, the result is consistent but for clipping."""
   image = 0.2 * photo(12, 12)
-  monkeypatch.setattr(tiles, 'make_consistent', lambda output, small: output)
+  monkeypatch.setattr(resizing, 'make_consistent', lambda output, small: output)
   upscaler = Upscaler(pointwise, steps=3, sampler='ddpm', consistency=True)
-  low = tiles.resize(upscaler.upscale(image).image, 12, 12)
+  low = resizing.resize(upscaler.upscale(image).image, 12, 12)
   assert np.mean((low - image) ** 2) < 1e-3
   upscaler = Upscaler(pointwise, steps=3, sampler='ddpm')
-  low = tiles.resize(upscaler.upscale(image).image, 12, 12)
+  low = resizing.resize(upscaler.upscale(image).image, 12, 12)
   assert np.mean((low - image) ** 2) > 1e-2
 
 

@@ -12,7 +12,7 @@ import cascade_kit
 import pytest
 import tiny
 
-from sr3_jax import images
+from sr3_jax.images import image_files
 
 START = """
 import sys
@@ -115,7 +115,7 @@ def test_two_processes_draw_and_measure_a_cascade_as_one_does(tmp_path):
   assert len(drawn) == 2 * 9  # of both stages
   for path in drawn:
     # The same programs on the same noise: but for rounding, the same image.
-    difference = images.read(one / path).astype(int) - images.read(two / path)
+    difference = image_files.read(one / path).astype(int) - image_files.read(two / path)
     assert abs(difference).max() <= 1, path
   assert read(two / 'results.json') == agrees(read(one / 'results.json'))
   assert read(two / 'search.json')['rows'] == agrees(read(one / 'search.json')['rows'])

@@ -9,8 +9,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from sr3_jax import images, rasters, sr3
-from sr3_jax.images import ImageError
+from sr3_jax import sr3
+from sr3_jax.images import image_files, rasters
+from sr3_jax.images.pixels import ImageError
 
 # pytest undoes the filter that images.py sets.
 pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
@@ -162,7 +163,7 @@ def test_pictures_are_read_in_grey_or_colour(tmp_path, format_):
     path = tmp_path / 'a'
     path.write_bytes(picture(array, format_))
     for channels in (1, 3):
-      truth = images.read(path, channels=channels)
+      truth = image_files.read(path, channels=channels)
       assert rasters.header(path, channels=channels) == (*truth.shape, np.uint8)
       assert_same(rasters.read(path, channels=channels), truth)
     own = 1 if array.ndim == 2 and format_ != 'WEBP' else 3
@@ -180,7 +181,7 @@ def test_a_palette_and_alpha_are_what_they_look_like(tmp_path):
   }.items():
     image.save(tmp_path / name)
     for channels in (1, 3):
-      truth = images.read(tmp_path / name, channels=channels)
+      truth = image_files.read(tmp_path / name, channels=channels)
       assert_same(rasters.read(tmp_path / name, channels=channels), truth)
   assert_same(rasters.read(tmp_path / 'alpha.tif', channels=4), noise(4, np.uint8))
 

@@ -8,8 +8,9 @@ import pytest
 import tiny
 from PIL import Image, ImageOps
 
-from sr3_jax import crops, images, jpegs, sources, train
+from sr3_jax import crops, sources, train
 from sr3_jax.folder_sources import DataError
+from sr3_jax.images import fast_jpeg, image_files, pixels
 
 # pytest undoes the filter that images.py sets.
 pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
@@ -42,7 +43,7 @@ def drafted(data, by):
   ],
 )
 def test_by_how_much(shorter, least, by):
-  assert jpegs.part(shorter, least) == by
+  assert fast_jpeg.part(shorter, least) == by
 
 
 @pytest.mark.parametrize('by', [2, 4, 8])
@@ -54,10 +55,10 @@ def test_pixels_are_those_of_pillow(photo, by, options, fast, monkeypatch):
   if fast:
     pytest.importorskip('simplejpeg')
   else:
-    monkeypatch.setattr(jpegs, 'simplejpeg', None)
+    monkeypatch.setattr(fast_jpeg, 'simplejpeg', None)
   for image in (photo, photo.crop((0, 0, 301, 273)), photo.crop((0, 0, 95, 211))):
     data = encoded(image, **options)
-    found = images.decode(data, 'x', least=min(image.size) // by)
+    found = image_files.decode(data, 'x', least=min(image.size) // by)
     assert found.shape == (-(-image.height // by), -(-image.width // by), 3)
     np.testing.assert_array_equal(found, drafted(data, by))
 
@@ -65,8 +66,8 @@ def test_pixels_are_those_of_pillow(photo, by, options, fast, monkeypatch):
 def test_an_eighth_is_the_mean_of_blocks(photo):
   grey = photo.convert('L').crop((0, 0, 304, 272))
   grey = grey.point(lambda level: 64 + level // 2)  # nothing to clip
-  whole = images.decode(data := encoded(grey), 'x', channels=1)
-  found = images.decode(data, 'x', channels=1, least=30)
+  whole = image_files.decode(data := encoded(grey), 'x', channels=1)
+  found = image_files.decode(data, 'x', channels=1, least=30)
   means = whole.reshape(34, 8, 38, 8).mean((1, 3))
   assert np.abs(found[..., 0] - means).max() <= 1
 
@@ -75,7 +76,7 @@ def test_turned_pictures_are_turned(photo):
   exif = Image.Exif()
   exif[0x0112] = 6
   data = encoded(photo.crop((0, 0, 320, 240)), exif=exif)
-  found = images.decode(data, 'x', least=60)
+  found = image_files.decode(data, 'x', least=60)
   assert found.shape == (80, 60, 3)
   np.testing.assert_array_equal(found, drafted(data, 4))
 
@@ -84,18 +85,18 @@ def test_turned_pictures_are_turned(photo):
 def test_other_files_are_decoded_whole(photo, format_):
   file = io.BytesIO()
   photo.save(file, format_)
-  found = images.decode(file.getvalue(), 'x', least=16)
+  found = image_files.decode(file.getvalue(), 'x', least=16)
   assert found.shape == (photo.height, photo.width, 3)
 
 
 @pytest.mark.parametrize('fast', [True, False])
 def test_files_that_end_early_are_refused(photo, fast, monkeypatch):
   if not fast:
-    monkeypatch.setattr(jpegs, 'simplejpeg', None)
+    monkeypatch.setattr(fast_jpeg, 'simplejpeg', None)
   data = encoded(photo)
   for share in (0.3, 0.6, 0.95):
-    with pytest.raises(images.ImageError):
-      images.decode(data[: int(share * len(data))], 'x', least=16)
+    with pytest.raises(pixels.ImageError):
+      image_files.decode(data[: int(share * len(data))], 'x', least=16)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import tiny
 import tiny_nets
 from etils import epath
 
-from sr3_jax import evaluation, images, modes, reference
+from sr3_jax import evaluation, modes, reference
+from sr3_jax.images import pixels as images_pixels
 from sr3_jax.reference import StatisticsError
 
 COUNT = 21
@@ -23,7 +24,7 @@ def pixels():
 
 @pytest.fixture(scope='module')
 def features(pixels):
-  return tiny_nets.features(images.to_float(pixels)).astype(np.float32)
+  return tiny_nets.features(images_pixels.to_float(pixels)).astype(np.float32)
 
 
 def batches(pixels, order):
@@ -197,7 +198,7 @@ def test_the_mode_makes_statistics_of_the_training_images(tmp_path, monkeypatch)
   batches = evaluation.evaluation_data(config, 19)
   crops = [i for b in batches for i in b['image'][b['mask']]]
   batches.close()
-  truth = tiny_nets.features(images.to_float(np.stack(crops)))
+  truth = tiny_nets.features(images_pixels.to_float(np.stack(crops)))
   np.testing.assert_allclose(made.moments.mean, truth.mean(0), rtol=1e-4)
   np.testing.assert_allclose(made.moments.covariance, np.cov(truth.T), rtol=1e-3)
   assert made.moments.count == made.about['images'] == 19

@@ -14,7 +14,9 @@ import tiny_models
 from PIL import Image
 from skimage import data
 
-from sr3_jax import canvas, conditions, deep, hub, images, pictures, upscale
+from sr3_jax import canvas, conditions, hub, upscale
+from sr3_jax.images import image_files, picture_codec, sixteen_bit
+from sr3_jax.images import pixels as images_pixels
 from sr3_jax.pipeline import Upscaler
 from sr3_jax.walks import make_walk, walk_options
 
@@ -88,7 +90,7 @@ def test_the_walk_with_a_hole_is_that_of_the_model():
     loaded.params, jax.random.key(0), condition, table, gammas, noise=noises
   )[0]
   np.testing.assert_allclose(got, want, atol=1e-5)
-  np.testing.assert_array_equal(images.to_uint8(got)[~mask], image[~mask])
+  np.testing.assert_array_equal(images_pixels.to_uint8(got)[~mask], image[~mask])
   assert np.abs(got[mask] - given[mask]).max() > 0.1
 
 
@@ -173,23 +175,25 @@ def test_holes_in_a_folder_of_pictures(command, capsys):
     save(f'in/{name}.{"jpg" if name == "a" else "png"}', photo(*size), quality=90)
     save(f'in/masks/{name}.png', hole(*size).astype(np.uint8) * 255)
   deep_pixels = np.asarray(photo(14, 10)).astype(np.uint16) * 257 + 5
-  pathlib.Path('in/d.png').write_bytes(deep.encode_png(deep_pixels, {}, None, None))
+  pathlib.Path('in/d.png').write_bytes(
+    sixteen_bit.encode_png(deep_pixels, {}, None, None)
+  )
   save('in/masks/d.png', np.dstack([hole(14, 10).astype(np.uint8) * 140] * 3))
   options = ('in', '--mask=in/masks', '--compare')
   assert command('inpainting', *options) == 0
   assert last_line(capsys) == '4 done, 0 skipped, 0 failed'
   for name, size in sizes.items():
     mask = hole(*size)
-    before = images.read(f'in/{name}.{"jpg" if name == "a" else "png"}')
-    after = images.read(f'out/{name}_out.png')
+    before = image_files.read(f'in/{name}.{"jpg" if name == "a" else "png"}')
+    after = image_files.read(f'out/{name}_out.png')
     np.testing.assert_array_equal(after[~mask], before[~mask])
     assert (after[mask] != before[mask]).mean() > 0.5
   mask = hole(14, 10)
-  after = deep.read_png(pathlib.Path('out/d_out.png').read_bytes())
+  after = sixteen_bit.read_png(pathlib.Path('out/d_out.png').read_bytes())
   assert after.dtype == np.uint16
   np.testing.assert_array_equal(after[~mask], deep_pixels[~mask])
   assert (after[mask] != deep_pixels[mask]).mean() > 0.5
-  found = pictures.metadata(pathlib.Path('out/sub/b_out.png'))
+  found = picture_codec.metadata(pathlib.Path('out/sub/b_out.png'))
   assert found['task'] == 'inpainting' and found['mask']['name'] == 'b.png'
 
   assert command('inpainting', *options) == 0
@@ -246,16 +250,16 @@ def test_transparent_pixels_are_filled_in(command, capsys):
 
 def test_pictures_grow(command, capsys):
   save('a.jpg', photo(16, 20))
-  before = images.read('a.jpg')
+  before = image_files.read('a.jpg')
   options = ('--expand=25%,2,0,5', '--compare', '--num_samples=2', '--spread')
   assert command('uncropping', 'a.jpg', *options) == 0
   for name in ('1', '2', 'mean'):
-    after = images.read(f'out/a_out_{name}.png')
+    after = image_files.read(f'out/a_out_{name}.png')
     assert after.shape == (20, 27, 3)
     np.testing.assert_array_equal(after[4:, 5:-2], before)
   spread = np.load('out/a_out_spread.npy')
   assert not spread[4:, 5:-2].any() and spread[:4].any()
-  found = pictures.metadata(pathlib.Path('out/a_out_1.png'))
+  found = picture_codec.metadata(pathlib.Path('out/a_out_1.png'))
   assert found['expand'] == ['25%', 2, 0, 5]
   assert command('uncropping', 'a.jpg', *options) == 0
   assert last_line(capsys) == '0 done, 1 skipped, 0 failed'
@@ -279,11 +283,11 @@ def test_one_model_for_several_tasks(command, caplog):
   save('a.png', photo(10, 10))
   save('mask.png', hole(10, 10).astype(np.uint8) * 255)
   assert command('mixture', 'a.png') == 0
-  whole = images.read('out/a_out.png')
+  whole = image_files.read('out/a_out.png')
   assert (whole != photo(10, 10)).mean() > 0.9
   assert command('mixture', 'a.png', '--mask=mask.png', '--suffix=filled') == 0
   known = ~hole(10, 10)
-  filled = images.read('out/a_filled.png')
+  filled = image_files.read('out/a_filled.png')
   np.testing.assert_array_equal(filled[known], photo(10, 10)[known])
   assert 'a mixture of inpainting, colorization, jpeg' in caplog.text
 

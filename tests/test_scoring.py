@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tiny_nets
 
-from sr3_jax import classifier, images
+from sr3_jax import classifier
+from sr3_jax.images import pixels
 from sr3_jax.runtime import devices
 from sr3_jax.scoring import FEATURES, Scorer
 
@@ -24,7 +25,7 @@ def pair():
   draw = np.random.default_rng(0)
   base = draw.uniform(-0.8, 0.8, (16, 1, 1, 3))
   made = [base + draw.normal(0, 0.3, (16, 16, 16, 3)) for _ in range(2)]
-  truth = images.to_float(images.to_uint8(made[1]))
+  truth = pixels.to_float(pixels.to_uint8(made[1]))
   return np.float32(made[0]), truth
 
 
@@ -52,7 +53,7 @@ def test_networks_equal_direct_calls(scorer, pair, real):
   batch = make_batch(real)
   mask = batch['mask']
   # Outputs are measured as files of 8 bits would be.
-  output, truth = images.to_float(images.to_uint8(pair[0]))[mask], pair[1][mask]
+  output, truth = pixels.to_float(pixels.to_uint8(pair[0]))[mask], pair[1][mask]
   values = measure(scorer, pair, batch)
   np.testing.assert_array_equal(values['index'], batch['index'][mask])
   compare = lambda got, want: np.testing.assert_allclose(

@@ -12,7 +12,7 @@ import scipy.linalg
 import shipped
 from PIL import Image
 
-from sr3_jax import images
+from sr3_jax.images import image_files, pixels
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -35,7 +35,7 @@ def smooth():
 
 def write(folder, pictures):
   for name, picture in pictures.items():
-    images.write(folder / f'{name}.png', picture)
+    image_files.write(folder / f'{name}.png', picture)
   return folder
 
 
@@ -56,8 +56,8 @@ def test_ridge_solves_the_normal_equations(smooth, tmp_path, monkeypatch):
   del smooth['p00']
   weights = shipped.fit_ridge(write(tmp_path / 'from', smooth), (4, 4), 4)
   both = [p for picture in smooth.values() for p in (picture, picture[:, ::-1])]
-  x = np.stack([images.to_float(shipped.reduce(p, 4)).ravel() for p in both])
-  y = np.stack([images.to_float(p).ravel() for p in both])
+  x = np.stack([pixels.to_float(shipped.reduce(p, 4)).ravel() for p in both])
+  y = np.stack([pixels.to_float(p).ravel() for p in both])
   penalty = np.sqrt(0.01 * len(x) * x.astype(np.float64).var()) * np.eye(48, 49)
   rows = np.concatenate([np.pad(x, ((0, 0), (0, 1)), constant_values=1), penalty])
   targets = np.concatenate([y, np.zeros((48, y.shape[1]))])
@@ -68,7 +68,7 @@ def test_ridge_solves_the_normal_equations(smooth, tmp_path, monkeypatch):
 def test_squares_tile_a_picture(tmp_path):
   picture = np.arange(9 * 8 * 3, dtype=np.uint8).reshape(9, 8, 3)
   shipped.cut(write(tmp_path / 'from', {'a': picture}), tmp_path / 'cut', 4)
-  parts = {path.stem: images.read(path) for path in (tmp_path / 'cut').iterdir()}
+  parts = {path.stem: image_files.read(path) for path in (tmp_path / 'cut').iterdir()}
   assert sorted(parts) == ['a_0_0', 'a_0_4', 'a_4_0', 'a_4_4']
   np.testing.assert_array_equal(parts['a_4_0'], picture[4:8, :4])
 
@@ -104,7 +104,7 @@ def test_the_command(smooth, tmp_path, exported):
   report = json.loads((tmp_path / 'w' / 'few' / 'report' / 'report.json').read_text())
   values = {name: row['psnr']['value'] for name, row in report['table'].items()}
   assert values['ridge'] > values['bicubic']  # it has seen them
-  assert images.read(tmp_path / 'w' / 'few' / 'sheet.png').ndim == 3
+  assert image_files.read(tmp_path / 'w' / 'few' / 'sheet.png').ndim == 3
   # What is there is neither made nor measured again.
   assert (done.stdout + done.stderr).count('0 done, 11 skipped') == 2
   assert 'anew' not in done.stderr

@@ -10,7 +10,8 @@ import skimage.data
 from data_kit import PHOTO, Numbers, take, training
 from PIL import Image
 
-from sr3_jax import data, images, sources
+from sr3_jax import data, sources
+from sr3_jax.images import pixels
 
 warnings = data_kit.warnings
 
@@ -152,7 +153,7 @@ def test_tfds(tfds_folder, warnings):
   for i in range(12):
     try:
       record = source[i]
-    except images.ImageError as error:
+    except pixels.ImageError as error:
       torn = source.name(i)
       assert str(error).startswith(torn)
       continue

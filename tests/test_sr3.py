@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sr3_kit import Constant, Oracle, Watch, condition_of, keys, photos, tiny, to_float
 
-from sr3_jax import degradations, samplers, tiles
+from sr3_jax import degradations, samplers
+from sr3_jax.images import resizing
 from sr3_jax.sr3 import SR3
 
 SAMPLERS = ('ddpm', 'ddpm_posterior', 'ddim', 'dpmpp_2m')
@@ -257,7 +258,7 @@ def test_consistent_estimates_are_the_nearest_that_reduce_to_the_condition():
   condition = 0.3 * condition_of(photos(1))
   got = model.restore(0.1, jax.random.key(0), condition)[0]
   identity = np.eye(256, dtype=np.float32).reshape(256, 16, 16, 1)
-  reduction = np.stack([tiles.resize(image, 4, 4).ravel() for image in identity], 1)
+  reduction = np.stack([resizing.resize(image, 4, 4).ravel() for image in identity], 1)
   for channel in range(3):
     missing = np.ravel(condition[0, ..., channel]) - reduction @ np.full(256, 0.1)
     smallest = np.linalg.lstsq(reduction, missing, rcond=None)[0].reshape(16, 16)
@@ -290,7 +291,7 @@ def test_consistent_outputs_reduce_to_the_input(name):
     model = (Learned if learned else SR3).from_config(config)
     params = jax.tree.map(lambda p: p + 0.1, model.init(jax.random.key(0)))
     image = jax.jit(model.restore)(params, keys(4), condition)
-    low = np.stack([tiles.resize(np.asarray(i), 4, 4) for i in image])
+    low = np.stack([resizing.resize(np.asarray(i), 4, 4) for i in image])
     errors.append(np.abs(low - condition).max())
   assert errors[0] < 1e-5 and errors[1] > 1e-3
 

@@ -10,7 +10,8 @@ import study_kit
 from PIL import Image
 from study_kit import OPTIONS, SIDE, build, plan_of
 
-from sr3_jax import images, study, study_build
+from sr3_jax import study, study_build
+from sr3_jax.images import image_files
 
 
 @pytest.fixture(scope='module')
@@ -85,14 +86,14 @@ def test_site_and_key_agree_and_pictures_are_the_given_ones(site, key, folders):
       kinds[shown] += 1
   assert set(kinds) == {'bicubic', 'sharp', study.CHECK, study.PRACTICE}
   for name, (image, role) in key['pictures'].items():
-    pixels = images.read(site / 'pictures' / f'{name}.png')
+    pixels = image_files.read(site / 'pictures' / f'{name}.png')
     if role in ('real', 'bicubic', 'sharp'):
       folder = 'truth' if role == 'real' else role
-      assert (pixels == images.read(folders / folder / f'{image}.png')).all()
+      assert (pixels == image_files.read(folders / folder / f'{image}.png')).all()
     elif role == 'input':  # enlarged as the bicubic method does
-      assert (pixels == images.read(folders / 'bicubic' / f'{image}.png')).all()
+      assert (pixels == image_files.read(folders / 'bicubic' / f'{image}.png')).all()
     else:
-      truth = images.read(folders / 'truth' / f'{image}.png').astype(float)
+      truth = image_files.read(folders / 'truth' / f'{image}.png').astype(float)
       assert np.abs(np.diff(pixels.astype(float), axis=0)).mean() < (
         0.7 * np.abs(np.diff(truth, axis=0)).mean()
       )
@@ -154,7 +155,9 @@ def test_mistakes_end_in_one_line_and_leave_nothing(
 def test_pictures_that_cannot_be_compared_are_refused(folders, tmp_path, capsys):
   for name in ('truth', 'bicubic', 'sharp'):
     shutil.copytree(folders / name, tmp_path / name)
-  images.write(tmp_path / 'sharp' / 'scene03.png', np.zeros((SIDE, SIDE + 1, 3), 'u1'))
+  image_files.write(
+    tmp_path / 'sharp' / 'scene03.png', np.zeros((SIDE, SIDE + 1, 3), 'u1')
+  )
   with pytest.raises(SystemExit):
     build(tmp_path, tmp_path / 'site', inputs=False)
   assert 'scene03.png is 49 x 48, its truth 48 x 48' in capsys.readouterr().err

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tiny
 
-from sr3_jax import images, modes, train
+from sr3_jax import modes, train
+from sr3_jax.images import image_files
 
 
 def config_of(**changes):
@@ -79,5 +80,5 @@ def test_generation_is_measured_as_a_set(labelled, tmp_path):
   modes.sample_run(config, tmp_path)
   made = sorted(path.name for path in (tmp_path / 'samples').iterdir())
   assert made == [f'{i:05d}_{s}.png' for i in range(2) for s in range(2)]
-  first = images.read(tmp_path / 'samples' / made[0])
+  first = image_files.read(tmp_path / 'samples' / made[0])
   assert first.shape == (16, 16, 3) and first.std() > 1

@@ -3,7 +3,9 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from sr3_jax import degradations, images, tiles
+from sr3_jax import degradations, tiles
+from sr3_jax.images import pixels as images_pixels
+from sr3_jax.images import resizing
 
 
 @pytest.mark.parametrize('length', [1, 64, 65, 100, 129, 1000])
@@ -56,13 +58,13 @@ def test_resize_equals_the_one_inside_the_model(size, kernel):
   rng = np.random.default_rng(0)
   image = rng.uniform(-1, 1, (20, 30, 3)).astype(np.float32)
   want = degradations.resize(image[None], *size, kernel)[0]
-  np.testing.assert_allclose(tiles.resize(image, *size, kernel), want, atol=2e-6)
+  np.testing.assert_allclose(resizing.resize(image, *size, kernel), want, atol=2e-6)
 
 
 @pytest.mark.parametrize('length, small', [(16, 4), (40, 10), (37, 12), (9, 9), (4, 1)])
 def test_shrinking_is_pillows_and_inverted_exactly(length, small):
   column = np.random.default_rng(0).uniform(-1, 1, (length, 1)).astype(np.float32)
-  down, up = tiles.shrinking(length, small)
+  down, up = resizing.shrinking(length, small)
   want = Image.fromarray(column).resize((1, small), Image.Resampling.BICUBIC)
   np.testing.assert_allclose(down @ column, np.asarray(want), atol=1e-6)
   np.testing.assert_allclose(down @ up, np.eye(small), atol=1e-5)
@@ -72,8 +74,8 @@ def test_shrinking_is_pillows_and_inverted_exactly(length, small):
 
 def _reduced(image, height, width):
   """What Pillow makes of the 8-bit file, per channel in float."""
-  pixels = images.to_uint8(image).astype(np.float32) / 127.5 - 1
-  return tiles.resize(pixels, height, width)
+  pixels = images_pixels.to_uint8(image).astype(np.float32) / 127.5 - 1
+  return resizing.resize(pixels, height, width)
 
 
 @pytest.mark.parametrize('scale', [2, 4, 3.5])
@@ -81,11 +83,11 @@ def test_make_consistent_on_photographs(scale):
   """Within an 8-bit level everywhere, and 1e-5 in the paper's measure; in range."""
   photo = data.astronaut()[:200, 150:350].astype(np.float32) / 127.5 - 1
   side = round(200 / scale)
-  small = tiles.resize(photo, side, side)
-  small = images.to_float(images.to_uint8(small))
+  small = resizing.resize(photo, side, side)
+  small = images_pixels.to_float(images_pixels.to_uint8(small))
   rng = np.random.default_rng(0)
-  start = tiles.resize(small, 200, 200) + 0.2 * rng.standard_normal((200, 200, 3))
-  image = tiles.make_consistent(start, small)
+  start = resizing.resize(small, 200, 200) + 0.2 * rng.standard_normal((200, 200, 3))
+  image = resizing.make_consistent(start, small)
   assert image.dtype == np.float32 and np.abs(image).max() <= 1
   error = _reduced(image, side, side) - small
   # The paper's unit: 1e-5 of squared error on the [0, 1] scale.
@@ -96,16 +98,16 @@ def test_make_consistent_on_photographs(scale):
 
 def test_make_consistent_keeps_what_is_consistent_already():
   photo = data.astronaut()[:64, :64].astype(np.float32) / 127.5 - 1
-  small = tiles.resize(photo, 16, 16)
-  np.testing.assert_allclose(tiles.make_consistent(photo, small), photo, atol=1e-3)
+  small = resizing.resize(photo, 16, 16)
+  np.testing.assert_allclose(resizing.make_consistent(photo, small), photo, atol=1e-3)
 
 
 def test_make_consistent_of_what_no_image_reduces_to():
   """A checkerboard of single pixels: as near as possible, never out of range."""
   small = (np.indices((12, 12)).sum(0) % 2 * 2.0 - 1)[..., None]
-  start = tiles.resize(small.astype(np.float32), 48, 48)
+  start = resizing.resize(small.astype(np.float32), 48, 48)
   before = np.mean((_reduced(start, 12, 12) - small) ** 2)
-  image = tiles.make_consistent(start, small)
+  image = resizing.make_consistent(start, small)
   after = np.mean((_reduced(image, 12, 12) - small) ** 2)
   assert np.abs(image).max() <= 1 and after < 0.75 * before
   assert np.abs(image.mean()) < 0.01

@@ -16,7 +16,9 @@ import upscale_kit
 from PIL import Image, ImageCms
 from upscale_kit import last_line, names_in, save
 
-from sr3_jax import images, pictures, upscale
+from sr3_jax import upscale
+from sr3_jax.images import image_files, picture_codec
+from sr3_jax.images import pixels as images_pixels
 from sr3_jax.sr3 import SR3
 
 standin, command = upscale_kit.standin, upscale_kit.command
@@ -68,17 +70,17 @@ def test_samples_mean_spread_and_sheet(command, capsys):
     'a_out_spread.npy',
     'a_out_spread.png',
   ]
-  stack = np.stack([images.read(f'out/a_out_{i}.png') for i in (1, 2, 3)]) / 127.5
+  stack = np.stack([image_files.read(f'out/a_out_{i}.png') for i in (1, 2, 3)]) / 127.5
   spread = np.load('out/a_out_spread.npy', allow_pickle=False)
   assert spread.dtype == np.float32 and spread.shape == (12, 16)
   np.testing.assert_allclose(stack.std(0).mean(-1), spread, atol=1 / 127.5)
-  mean = images.read('out/a_out_mean.png') / 127.5
+  mean = image_files.read('out/a_out_mean.png') / 127.5
   np.testing.assert_allclose(mean, stack.mean(0), atol=1.01 / 127.5)
   with Image.open('out/a_out_compare.png') as sheet:
     assert sheet.width > 5 * sheet.height
   for name in names_in():
     if name.endswith('.png'):
-      assert pictures.metadata(pathlib.Path('out', name))['num_samples'] == 3
+      assert picture_codec.metadata(pathlib.Path('out', name))['num_samples'] == 3
   assert command('a.png', *options) == 0
   assert last_line(capsys) == '0 done, 1 skipped, 0 failed'
 
@@ -87,7 +89,7 @@ def test_settings_in_every_output(command, standin):
   save('in/a.png')
   for ext in ('png', 'jpg', 'webp', 'tif'):
     assert command('in', f'--ext={ext}') == 0
-    found = pictures.metadata(pathlib.Path(f'out/a_out.{ext}'))
+    found = picture_codec.metadata(pathlib.Path(f'out/a_out.{ext}'))
     assert found['weights'] == 'abc' and found['seed'] == 0 and found['version'] == '1'
     assert found['input']['name'] == 'a.png'
     assert str(pathlib.Path.cwd()) not in json.dumps(found)
@@ -254,13 +256,17 @@ def test_with_a_model(model, tmp_path, monkeypatch, capsys, compile_cache):
   assert upscale.main(['in', '--output=out', *options]) == 0
   assert upscale.main(['in/1.png', '--output=alone', *options]) == 0
   one = pathlib.Path('out/1_out.png')
-  np.testing.assert_array_equal(images.read('alone/1_out.png'), images.read(one))
+  np.testing.assert_array_equal(
+    image_files.read('alone/1_out.png'), image_files.read(one)
+  )
   with Image.open('in/1.png') as image:
     result = sr3_jax.load(model, steps=2, seed=7).upscale(image)
   scale = result.settings['outscale']
-  assert images.read(one).shape == (3 * scale, 9 * scale, 3)
-  np.testing.assert_array_equal(images.to_uint8(result.image), images.read(one))
-  found = pictures.metadata(one)
+  assert image_files.read(one).shape == (3 * scale, 9 * scale, 3)
+  np.testing.assert_array_equal(
+    images_pixels.to_uint8(result.image), image_files.read(one)
+  )
+  found = picture_codec.metadata(one)
   assert found['weights'] == sr3_jax.load(model).loaded.fingerprint
   assert found['seed'] == 7 and found['num_steps'] == 2
   capsys.readouterr()

@@ -11,7 +11,8 @@ import upscale_kit
 from PIL import Image
 from upscale_kit import last_line, names_in, save
 
-from sr3_jax import batch, folders, jobs, pictures
+from sr3_jax import batch, folders, jobs
+from sr3_jax.images import picture_codec
 
 standin, command = upscale_kit.standin, upscale_kit.command
 
@@ -232,7 +233,7 @@ def test_a_failing_group_is_done_one_by_one(command, standin, capsys):
 def test_groups(standin):
   source = folders.Source('', None, pathlib.PurePath('a'))
   todo = [
-    jobs.Job(source, b'', pictures, size, '.png', {})
+    jobs.Job(source, b'', picture_codec, size, '.png', {})
     for size in [(1000, 800), (300, 200), *[(20, 20)] * 600]
   ]
   room = batch.GROUP * jax.local_device_count()

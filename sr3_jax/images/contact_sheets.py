@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sr3_jax import images
+from sr3_jax.images import pixels
 
 # Ten colours of Matplotlib's viridis (CC0) at equal distances: between two of them
 # straight lines are as uniform to the eye as the whole is.
@@ -129,7 +129,7 @@ def _fit_cell(image: np.ndarray, cell: int) -> Image.Image:
   """A picture at the size at which it fills a square cell."""
   enlarged = cell >= max(image.shape[:2])
   method = Image.Resampling.NEAREST if enlarged else Image.Resampling.BOX
-  return images.to_pillow(image).convert('RGB').resize(_fitted(image, cell), method)
+  return pixels.to_pillow(image).convert('RGB').resize(_fitted(image, cell), method)
 
 
 def _title_font(

@@ -17,9 +17,9 @@ import numpy as np
 from etils import epath
 from PIL import Image, ImageCms, ImageOps
 
-from sr3_jax import jpegs
+from sr3_jax.images import fast_jpeg
+from sr3_jax.images.pixels import ImageError, to_pillow, to_uint8
 from sr3_jax.runtime.atomic_files import write_bytes
-from sr3_jax.runtime.errors import UserError
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.tif', '.tiff', '.bmp')
 # What a header may claim before a pixel is decoded: Pillow's own bound, 89 Mpx.
@@ -39,21 +39,6 @@ _ICC_MODES = {'RGB': 'RGB', 'GRAY': 'L', 'CMYK': 'CMYK'}
 # What is wrong with a file is said once, by ImageError. A filter for the process,
 # because `warnings.catch_warnings` isn't safe in the threads that read images.
 warnings.filterwarnings('ignore', module=r'PIL\.')
-
-
-class ImageError(UserError):
-  """One line: which file, what is wrong with it."""
-
-
-def to_float(image: Any) -> Any:
-  """uint8 or uint16 -> float32 in [-1, 1]; NumPy or (traced) JAX arrays."""
-  return image.astype(np.float32) / (np.iinfo(image.dtype).max / 2) - 1.0
-
-
-def to_uint8(image: Any) -> np.ndarray:
-  """Float in [-1, 1] -> uint8 NumPy array: clipped, rounded to nearest."""
-  image = np.asarray(image).astype(np.float32)
-  return np.clip(np.round((image + 1.0) * 127.5), 0, 255).astype(np.uint8)
 
 
 def read(
@@ -101,7 +86,7 @@ def decode(
 
 
 def _decode(data: bytes, channels: int, max_pixels: int, least: int) -> np.ndarray:
-  shape = jpegs.bare(data, min(max_pixels, MAX_PIXELS))
+  shape = fast_jpeg.bare(data, min(max_pixels, MAX_PIXELS))
   if shape and (pixels := _of_jpeg(data, shape, channels, least)) is not None:
     return pixels
   with open_image(io.BytesIO(data), max_pixels) as image:
@@ -112,7 +97,7 @@ def _decode(data: bytes, channels: int, max_pixels: int, least: int) -> np.ndarr
     shape = _upright_jpeg(image, profile)
     if shape and (pixels := _of_jpeg(data, shape, channels, least)) is not None:
       return pixels
-    if (by := jpegs.part(min(image.size), least)) > 1:
+    if (by := fast_jpeg.part(min(image.size), least)) > 1:
       image.draft(None, tuple(side // by for side in image.size))  # only of JPEG
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
@@ -142,7 +127,7 @@ def size(path: epath.PathLike, *, max_pixels: int = MAX_PIXELS) -> tuple[int, in
   """
   with errors(path), _opened(path) as file:
     limit = min(max_pixels, MAX_PIXELS)
-    if shape := jpegs.bare(file.read(jpegs.HEAD_BYTES), limit):
+    if shape := fast_jpeg.bare(file.read(fast_jpeg.HEAD_BYTES), limit):
       return shape[:2]
     with open_image(file, max_pixels) as image:
       return upright_size(image)
@@ -185,61 +170,6 @@ def write(path: epath.PathLike, image: Any) -> None:
     buffer = io.BytesIO()
     to_pillow(image).save(buffer, format_, **options)
     write_bytes(path, buffer.getvalue())
-
-
-def center_square(image: np.ndarray) -> np.ndarray:
-  """The largest central square of `[H, W, C]` (odd remainders: right and bottom)."""
-  height, width = image.shape[:2]
-  side = min(height, width)
-  top, left = (height - side) // 2, (width - side) // 2
-  return image[top : top + side, left : left + side]
-
-
-def resize_area(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
-  """Area resampling (Pillow's BOX) of `[H, W, C]` to `size`.
-
-  After `center_square` this is the preparation of ImageNet in the SR3 paper
-  (section 4). Every source pixel belongs to one block, the one that its centre is in;
-  a block becomes its mean, to within a level.
-
-  Args:
-    image: uint8, uint16 or float32 `[H, W, C]`, any C.
-    size: one side of a square, or (height, width).
-
-  Returns:
-    The same type; integers are rounded.
-  """
-  height, width = (size, size) if isinstance(size, int) else size
-  if image.shape[:2] == (height, width):
-    return image
-  sides, box = (width, height), Image.Resampling.BOX
-  if image.dtype == np.uint8 and image.shape[-1] in (1, 3):
-    resized = np.array(to_pillow(image).resize(sides, box))
-    return resized.reshape(height, width, image.shape[-1])
-  # Pillow would take a second or fourth channel for transparency, and has no 16 bits.
-  planes = [
-    np.asarray(Image.fromarray(plane.astype(np.float32)).resize(sides, box))
-    for plane in np.moveaxis(image, -1, 0)
-  ]
-  resized = np.stack(planes, -1)
-  return np.round(resized).astype(image.dtype) if image.dtype.kind == 'u' else resized
-
-
-def show(image: Any) -> np.ndarray:
-  """Images of any number of channels as pictures.
-
-  One channel is grey; two are magenta and green, which give white together; of more
-  the first three are red, green and blue.
-
-  Args:
-    image: float `[..., H, W, C]` in [-1, 1].
-
-  Returns:
-    uint8 `[..., H, W, 3]`.
-  """
-  pixels = to_uint8(image)
-  channels = pixels.shape[-1]
-  return pixels[..., {1: [0, 0, 0], 2: [0, 1, 0]}.get(channels, [0, 1, 2])]
 
 
 @contextlib.contextmanager
@@ -310,7 +240,7 @@ def _of_jpeg(
   data: bytes, shape: tuple[int, int, int], channels: int, least: int
 ) -> np.ndarray | None:
   """uint8 `[H, W, channels]` from the faster decoder; None: Pillow is to judge."""
-  pixels = jpegs.decode(data, shape, least)
+  pixels = fast_jpeg.decode(data, shape, least)
   if pixels is None or shape[2] == channels:
     return pixels
   image = to_pillow(pixels).convert('L' if channels == 1 else 'RGB')
@@ -364,12 +294,3 @@ def icc_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | Non
     return transform if np.abs(change).max() > 1 else None
   except Exception:  # what lcms thinks of a broken profile has no common type
     return None
-
-
-def to_pillow(image: np.ndarray) -> Image.Image:
-  """uint8 `[H, W, C]` or `[H, W]` -> Pillow."""
-  if image.ndim == 3 and image.shape[-1] == 1:
-    image = image[..., 0]
-  if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
-    raise ImageError(f'not an image: {image.dtype} array of shape {image.shape}')
-  return Image.fromarray(image)

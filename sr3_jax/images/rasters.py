@@ -18,11 +18,12 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from etils import epath
 
-from sr3_jax import deep, images
-from sr3_jax.images import MAX_PIXELS, ImageError
+from sr3_jax.images import image_files, sixteen_bit
+from sr3_jax.images.image_files import MAX_PIXELS
+from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime import atomic_files
 
-EXTENSIONS = (*images.EXTENSIONS, '.npy')
+EXTENSIONS = (*image_files.EXTENSIONS, '.npy')
 WRITABLE = ('.npy', '.tif', '.tiff', '.png')
 # What pixels are stored as, here and in files that we write.
 DTYPES = (np.uint8, np.uint16, np.float32)
@@ -119,7 +120,7 @@ def write(path: epath.PathLike, array: np.ndarray, description: str = '') -> Non
     ImageError: as `encode`; a place that can't be written.
   """
   path = epath.Path(path)
-  with images.errors(path):
+  with image_files.errors(path):
     data = encode(array, path.suffix.lower(), description)
     atomic_files.write_bytes(path, data)
 
@@ -144,7 +145,7 @@ def encode(array: np.ndarray, extension: str, description: str = '') -> bytes:
     if array.dtype == np.float32 or channels not in (1, 3):
       raise ImageError(f'PNG has no {array.dtype} of {channels} channels: use .tif')
     pixels = array if channels == 3 else array[..., 0]
-    return deep.encode_png(pixels, {'Description': description}, None, None)
+    return sixteen_bit.encode_png(pixels, {'Description': description}, None, None)
   buffer = io.BytesIO()
   if extension == '.npy':
     np.save(buffer, array, allow_pickle=False)
@@ -171,7 +172,7 @@ def description(path: epath.PathLike) -> str:
     if _is_tiff(file):
       with _tiff_file(file) as tiff:
         return tiff.pages[0].description
-    with images.open_image(file) as image:
+    with image_files.open_image(file) as image:
       return image.info.get('Description', '')
   return ''
 
@@ -236,7 +237,7 @@ def _opened(
 ) -> Iterator[tuple[Header, Load]]:
   """The header of a file, and what loads its pixels; one line of any error."""
   with contextlib.ExitStack() as stack:
-    stack.enter_context(images.errors(name))
+    stack.enter_context(image_files.errors(name))
     if isinstance(source, bytes):
       file: BinaryIO = io.BytesIO(source)
     else:
@@ -253,7 +254,7 @@ def _opened(
     if found is None:  # a picture as all others
       found = _picture(file, name, channels, max_pixels)
     shape = found[0]
-    images.check_size(shape.width, shape.height, max_pixels)
+    image_files.check_size(shape.width, shape.height, max_pixels)
     if math.prod(shape[:3]) > 4 * max_pixels:
       raise ImageError(
         f'{shape.width} x {shape.height} pixels of {shape.channels} channels are more '
@@ -289,13 +290,13 @@ def _npy(file: BinaryIO) -> tuple[Header, Load]:
 def _png(file: BinaryIO, colour: int, max_pixels: int) -> tuple[Header, Load]:
   """Of a PNG file of 16 bits: all its channels, transparency among them."""
   file.seek(0)
-  with images.open_image(file, max_pixels) as image:
+  with image_files.open_image(file, max_pixels) as image:
     width, height = image.size
   found = Header(height, width, _PNG_CHANNELS[colour], np.dtype(np.uint16))
 
   def load():
     file.seek(0)
-    return deep.read_png(file.read())
+    return sixteen_bit.read_png(file.read())
 
   return found, load
 
@@ -323,7 +324,7 @@ def _tiff(tiff: Any, channels: int | None) -> tuple[Header, Load] | None:
   tile = page.tilewidth * page.tilelength * max(1, page.tiledepth)
   if page.is_tiled and tile > MAX_PIXELS:
     raise ImageError(f'tiles of {page.tilewidth} x {page.tilelength} pixels')
-  orientation = deep.orientation(page)
+  orientation = sixteen_bit.orientation(page)
   turned = orientation in (5, 6, 7, 8)
   sides = (width, height) if turned else (height, width)
   found = Header(*sides, count, _stored(series.dtype))
@@ -334,7 +335,7 @@ def _tiff(tiff: Any, channels: int | None) -> tuple[Header, Load] | None:
     array = array.reshape(height, width, count)
     if page.photometric == _WHITE_IS_ZERO and array.dtype.kind == 'u':
       array = np.iinfo(array.dtype).max - array
-    return deep.upright(array, orientation)
+    return sixteen_bit.upright(array, orientation)
 
   return found, load
 
@@ -344,15 +345,15 @@ def _picture(
 ) -> tuple[Header, Load]:
   """Of a file of 8 bits or less, in grey or in colour as is asked for."""
   file.seek(0)
-  with images.open_image(file, max_pixels) as image:
-    sides = images.upright_size(image)
+  with image_files.open_image(file, max_pixels) as image:
+    sides = image_files.upright_size(image)
     own = 1 if image.mode in ('1', 'L', 'LA', 'La') else 3
   count = channels if channels in (1, 3) else own
 
   def load():
     file.seek(0)
     data = file.read()
-    return images.decode(data, name, channels=count, max_pixels=max_pixels)
+    return image_files.decode(data, name, channels=count, max_pixels=max_pixels)
 
   return Header(*sides, count, np.dtype(np.uint8)), load
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from sr3_jax import images, pictures, rasters
-from sr3_jax.images import ImageError
-from sr3_jax.pictures import Picture
+from sr3_jax.images import image_files, picture_codec, rasters
+from sr3_jax.images.picture_codec import Picture
+from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime import atomic_files
 
 EXTENSIONS = rasters.EXTENSIONS
@@ -49,7 +49,7 @@ class Measured:
   def read(self, source: pathlib.Path | bytes, name: str = '') -> Picture:
     """Values beyond the range of the model are beyond [-1, 1]."""
     array = rasters.read(source, name, channels=self.channels)
-    with images.errors(name or source):
+    with image_files.errors(name or source):
       pixels = rasters.to_float(array, self.low, self.high)
     bits = 8 * array.dtype.itemsize
     return Picture(pixels, bits=bits, format=_format(source))
@@ -73,23 +73,23 @@ class Measured:
     """The settings are in the description of TIFF and PNG."""
     dtype = _DTYPES[picture.bits]
     array = rasters.from_float(picture.pixels, dtype, self.low, self.high)
-    return rasters.encode(array, extension, pictures.as_text(settings))
+    return rasters.encode(array, extension, picture_codec.as_text(settings))
 
   def write(
     self, path: pathlib.Path, picture: Picture, settings: dict[str, Any]
   ) -> None:
     """Beside a .npy file, its settings are in a .json file."""
-    with images.errors(path):
+    with image_files.errors(path):
       data = self.encode(picture, path.suffix, settings)
     beside = path.with_suffix('.json')
     if path.suffix == '.npy':  # what is there tells of another array
-      with images.errors(beside):
+      with image_files.errors(beside):
         beside.unlink(missing_ok=True)
-    with images.errors(path):
+    with image_files.errors(path):
       atomic_files.write_bytes(path, data)
     if path.suffix == '.npy':
-      text = json.dumps({pictures.KEY: settings}, indent=2)
-      with images.errors(beside):
+      text = json.dumps({picture_codec.KEY: settings}, indent=2)
+      with image_files.errors(beside):
         atomic_files.write_bytes(beside, text.encode())
 
   def metadata(self, path: pathlib.Path) -> dict[str, Any] | None:
@@ -99,12 +99,12 @@ class Measured:
 def metadata(path: pathlib.Path) -> dict[str, Any] | None:
   """The settings of an output of ours, picture or measurement; None if it isn't one."""
   if path.suffix != '.npy':
-    found = pictures.from_text(rasters.description(path))
-    return found or pictures.metadata(path)
+    found = picture_codec.from_text(rasters.description(path))
+    return found or picture_codec.metadata(path)
   with contextlib.suppress(Exception):
-    return json.loads(path.with_suffix('.json').read_text())[pictures.KEY]
+    return json.loads(path.with_suffix('.json').read_text())[picture_codec.KEY]
   if path.stem.endswith('_spread'):  # numbers, with a drawing of them
-    return pictures.metadata(path.with_suffix('.png'))
+    return picture_codec.metadata(path.with_suffix('.png'))
   return None
 
 
@@ -122,7 +122,7 @@ def codec(
     low, high = value_range or ((), ())
     values = lambda ends: tuple(np.ravel(ends).tolist())
     return Measured(channels, values(low), values(high))
-  return pictures
+  return picture_codec
 
 
 def is_measured(

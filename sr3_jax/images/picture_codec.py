@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
-from sr3_jax import deep, images
-from sr3_jax.images import ImageError
+from sr3_jax.images import image_files, sixteen_bit
+from sr3_jax.images import pixels as images_pixels
+from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime import atomic_files
 
 # What may be written: Pillow reads no more than 179 Mpx back.
@@ -69,15 +70,15 @@ def header(source: pathlib.Path | bytes, name: str = '') -> tuple[int, int, str]
   Raises:
     ImageError: the header can't be read, or it claims more than `images.MAX_PIXELS`.
   """
-  with images.errors(name or source), _opened(source) as file:
-    with deep.tiff_page(file) as page:
+  with image_files.errors(name or source), _opened(source) as file:
+    with sixteen_bit.tiff_page(file) as page:
       if page is not None:
-        images.check_size(page.imagewidth, page.imagelength)
+        image_files.check_size(page.imagewidth, page.imagelength)
         size = page.imagelength, page.imagewidth
-        turned = deep.orientation(page) in (5, 6, 7, 8)
+        turned = sixteen_bit.orientation(page) in (5, 6, 7, 8)
         return (*(size[::-1] if turned else size), 'TIFF')
-    with images.open_image(file) as image:
-      return (*images.upright_size(image), image.format)
+    with image_files.open_image(file) as image:
+      return (*image_files.upright_size(image), image.format)
 
 
 def is_transparent(source: pathlib.Path | bytes, name: str = '') -> bool:
@@ -86,11 +87,11 @@ def is_transparent(source: pathlib.Path | bytes, name: str = '') -> bool:
   Raises:
     ImageError: as `header`.
   """
-  with images.errors(name or source), _opened(source) as file:
-    with deep.tiff_page(file) as page:
+  with image_files.errors(name or source), _opened(source) as file:
+    with sixteen_bit.tiff_page(file) as page:
       if page is not None:
-        return bool(deep.ALPHAS & set(page.extrasamples[:1]))
-    with images.open_image(file) as image:
+        return bool(sixteen_bit.ALPHAS & set(page.extrasamples[:1]))
+    with image_files.open_image(file) as image:
       return image.has_transparency_data
 
 
@@ -108,17 +109,19 @@ def read(source: pathlib.Path | bytes, name: str = '') -> Picture:
   Raises:
     ImageError: the file can't be read, for whatever reason.
   """
-  with images.errors(name or source):
+  with image_files.errors(name or source):
     data = source if isinstance(source, bytes) else source.read_bytes()
-    with deep.tiff_page(io.BytesIO(data)) as page:
+    with sixteen_bit.tiff_page(io.BytesIO(data)) as page:
       if page is not None:
-        images.check_size(page.imagewidth, page.imagelength)
-        stored = deep.upright(deep.read_tiff(page), deep.orientation(page))
+        image_files.check_size(page.imagewidth, page.imagelength)
+        stored = sixteen_bit.upright(
+          sixteen_bit.read_tiff(page), sixteen_bit.orientation(page)
+        )
         icc, exif = page.iccprofile, None
         with contextlib.suppress(Exception), Image.open(io.BytesIO(data)) as image:
           exif = _kept_exif(image.getexif())
         return _picture(stored, icc, exif, 'TIFF')
-    with images.open_image(io.BytesIO(data)) as image:
+    with image_files.open_image(io.BytesIO(data)) as image:
       orientation, exif = 1, None
       # A damaged EXIF block is no reason to lose the picture.
       with contextlib.suppress(Exception):
@@ -127,7 +130,7 @@ def read(source: pathlib.Path | bytes, name: str = '') -> Picture:
       # Taken now: turning a picture may drop what it came with.
       icc, format_ = image.info.get('icc_profile'), image.format
       if format_ == 'PNG' and data[24] == 16:  # the depth in IHDR, the first chunk
-        stored = deep.upright(deep.read_png(data), orientation)
+        stored = sixteen_bit.upright(sixteen_bit.read_png(data), orientation)
       else:
         stored = _read8(image, icc)
     return _picture(stored, icc, exif, format_)
@@ -143,7 +146,7 @@ def _picture(
   if stored.shape[-1] > channels:
     alpha = stored[..., channels].astype(np.float32) / np.iinfo(stored.dtype).max
   return Picture(
-    pixels=images.to_float(pixels) if bits == 8 else _to_float(pixels),
+    pixels=images_pixels.to_float(pixels) if bits == 8 else _to_float(pixels),
     alpha=alpha,
     bits=bits,
     icc=_suiting(icc, channels),
@@ -193,16 +196,16 @@ def encode(picture: Picture, extension: str, settings: dict[str, Any]) -> bytes:
   if picture.bits == 16 and extension in ('.png', '.tif'):
     stored, top = _to_uint16(picture.pixels), 65535
   else:
-    stored, top = images.to_uint8(picture.pixels), 255
+    stored, top = images_pixels.to_uint8(picture.pixels), 255
   if picture.alpha is not None:
     alpha = np.clip(np.round(picture.alpha * top), 0, top).astype(stored.dtype)
     stored = np.concatenate([stored, alpha[..., None]], -1)
   icc = _suiting(picture.icc, picture.pixels.shape[-1])
   text = json.dumps(settings)
   if extension == '.tif':
-    return deep.encode_tiff(stored, _tiff_texts(picture.exif, text), icc)
+    return sixteen_bit.encode_tiff(stored, _tiff_texts(picture.exif, text), icc)
   if stored.dtype == np.uint16:
-    return deep.encode_png(stored, {KEY: text}, icc, picture.exif)
+    return sixteen_bit.encode_png(stored, {KEY: text}, icc, picture.exif)
   return _encode8(stored, extension, icc, picture.exif, text)
 
 
@@ -212,7 +215,7 @@ def write(path: pathlib.Path, picture: Picture, settings: dict[str, Any]) -> Non
   Raises:
     ImageError: as `encode`; a place that can't be written.
   """
-  with images.errors(path):
+  with image_files.errors(path):
     data = encode(picture, path.suffix, settings)
     atomic_files.write_bytes(path, data)
 
@@ -220,10 +223,10 @@ def write(path: pathlib.Path, picture: Picture, settings: dict[str, Any]) -> Non
 def metadata(path: pathlib.Path) -> dict[str, Any] | None:
   """The settings that `write` left in a file; None if it isn't one of ours."""
   with contextlib.suppress(Exception), path.open('rb') as file:
-    with deep.tiff_page(file) as page:
+    with sixteen_bit.tiff_page(file) as page:
       if page is not None:
         return from_text(page.description)
-    with images.open_image(file, MAX_OUTPUT) as image:
+    with image_files.open_image(file, MAX_OUTPUT) as image:
       if image.format == 'PNG':
         return from_text(_MARK + image.info[KEY])
       if image.format == 'TIFF':
@@ -265,7 +268,7 @@ def _read8(image: Image.Image, icc: bytes | None) -> np.ndarray:
   if image.mode[0] in 'IF':
     raise ImageError(f'{image.mode} pixels have no defined range: use 8 or 16 bits')
   if image.mode == 'CMYK':
-    transform = images.icc_transform(icc, 'CMYK') if icc else None
+    transform = image_files.icc_transform(icc, 'CMYK') if icc else None
     image = transform.apply(image) if transform else image.convert('RGB')
   mode = 'L' if image.mode in ('1', 'L', 'LA', 'La') else 'RGB'
   if image.has_transparency_data:
