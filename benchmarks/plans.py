@@ -29,7 +29,7 @@ from etils import epath
 
 from sr3_jax import machines, plan, plan_counts, plan_programs, strategies, train_step
 from sr3_jax.config import ConfigDict
-from sr3_jax.sr3 import SR3
+from sr3_jax.core.sr3 import SR3
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list(

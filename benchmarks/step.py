@@ -19,9 +19,10 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from sr3_jax import samplers, train, train_step
+from sr3_jax import train, train_step
+from sr3_jax.core import samplers
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.runtime import devices
-from sr3_jax.sr3 import SR3
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file('config', None, 'Experiment.', lock_config=True)

@@ -34,7 +34,8 @@ import numpy as np
 import shipped
 import upscale as speed
 
-from sr3_jax import degradations, hub, image_sets
+from sr3_jax import hub, image_sets
+from sr3_jax.core import degradations
 from sr3_jax.images import image_files, pixels
 from sr3_jax.runtime import atomic_files, metrics_log
 from sr3_jax.runtime import progress as runtime_progress

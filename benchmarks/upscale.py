@@ -152,7 +152,7 @@ def make_model(args, folder: pathlib.Path):
     config.model.num_blocks, config.model.attention_resolutions = blocks, attention
     config.model.dtype = 'float32'
     config.data.image_size, config.task.scale = side, scale
-    params = sr3_jax.sr3.SR3.from_config(config).init(jax.random.key(0))
+    params = sr3_jax.core.sr3.SR3.from_config(config).init(jax.random.key(0))
     model_writer.save(folder / 'model', params, config, step=0, source='random weights')
     return None
   import torch

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import skimage.data
 
-from sr3_jax import degradations, hub
+from sr3_jax import hub
+from sr3_jax.core import degradations
 from sr3_jax.images import contact_sheets, image_files, pixels
 
 SAMPLES = 3

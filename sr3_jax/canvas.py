@@ -20,11 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr3_jax import samplers, tiles
+from sr3_jax import tiles
+from sr3_jax.core import samplers
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.images import resizing
 from sr3_jax.layout import Layout, Planner
 from sr3_jax.runtime import devices as runtime_devices
-from sr3_jax.sr3 import SR3
 from sr3_jax.tiles import CELL
 
 # Rows of every walk's table: one shape for all.

@@ -23,15 +23,16 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from sr3_jax import degradations, hub
+from sr3_jax import hub
 from sr3_jax.config import as_json
+from sr3_jax.core import degradations
+from sr3_jax.core.samplers import make_walk, walk_options
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.restorer import OnSteps, Restorer, keys
 from sr3_jax.runtime import devices
 from sr3_jax.runtime.errors import UserError, line
 from sr3_jax.runtime.version import __version__
 from sr3_jax.scoring import quantize
-from sr3_jax.sr3 import SR3
-from sr3_jax.walks import make_walk, walk_options
 
 DRAWING = 'generation'  # the task of the first stage
 ENLARGING = (

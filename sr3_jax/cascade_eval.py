@@ -20,7 +20,6 @@ from etils import epath
 from sr3_jax import (
   cascade_report,
   classifier,
-  degradations,
   loading,
   lpips,
   metrics,
@@ -40,6 +39,8 @@ from sr3_jax.cascade import (
   load,
 )
 from sr3_jax.config import as_json
+from sr3_jax.core import degradations
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.evaluation import (
   TRUTH,
   HeldOut,
@@ -53,7 +54,6 @@ from sr3_jax.restorer import progress
 from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.runtime.version import __version__
 from sr3_jax.scoring import Scorer
-from sr3_jax.sr3 import SR3
 
 
 def truth_name(cascade: Cascade, side: int) -> str:

@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
   c.regression_steps = 0  # first train this baseline too, to WORKDIR/regression
 
   c.task = ConfigDict()
-  c.task.name = 'super_resolution'  # a key of sr3_jax.degradations.TASKS
+  c.task.name = 'super_resolution'  # a key of sr3_jax.core.degradations.TASKS
   # Each of the others matters to the tasks that take an option of its name.
   c.task.scale = 4  # output side over input side
   c.task.through = 0  # side of a still smaller image that inputs are enlarged from
@@ -87,7 +87,7 @@ def get_config() -> ConfigDict:
   c.diffusion.hole_loss = True  # on missing pixels only, where the task has some
 
   c.sampler = ConfigDict()
-  c.sampler.name = 'ddpm'  # a key of sr3_jax.samplers.SAMPLERS
+  c.sampler.name = 'ddpm'  # a key of sr3_jax.core.samplers.SAMPLERS
   c.sampler.num_steps = 100
   c.sampler.spacing = (
     'log_snr'  # over the trained levels; or another of diffusion.SPACINGS
@@ -179,3 +179,10 @@ def get_config() -> ConfigDict:
 def as_json(config: ConfigDict) -> dict[str, Any]:
   """The configuration as it reads back from a JSON file."""
   return json.loads(config.to_json_best_effort())
+
+
+def pick(what: str, known: dict[str, Any], name: str) -> Any:
+  """known[name], or a ValueError that lists the known names."""
+  if name not in known:
+    raise ValueError(f'unknown {what} {name!r}; known: {", ".join(known)}')
+  return known[name]

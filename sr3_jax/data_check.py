@@ -21,6 +21,7 @@ from sr3_jax import (
   train,
 )
 from sr3_jax.config import as_json
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.data_findings import Checked
 from sr3_jax.duplicates import Matches
 from sr3_jax.folder_sources import Source
@@ -28,7 +29,6 @@ from sr3_jax.images import pixels
 from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.runtime import progress as runtime_progress
 from sr3_jax.runtime.version import __version__
-from sr3_jax.sr3 import SR3
 
 _DETAILED = 128  # images whose sharpness is measured
 _PAIRS = 12  # near copies that are shown, of each kind

@@ -18,12 +18,12 @@ import numpy as np
 from absl import logging
 
 from sr3_jax import crops, data, sources, summary
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.records import Records
 from sr3_jax.restorer import OnSteps, Restorer, baselines, degrader, reducer
 from sr3_jax.runtime import devices
 from sr3_jax.scoring import Scorer, quantize, stored_as
-from sr3_jax.sr3 import SR3
 
 TRUTH = 'truth'
 

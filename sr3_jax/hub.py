@@ -24,11 +24,11 @@ from etils import epath
 from flax import traverse_util
 
 from sr3_jax import checkpoint, model_files, sources
+from sr3_jax.core.samplers import make_walk
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.model_files import CONFIG, FORMAT, PRESETS, WEIGHTS, HubError
 from sr3_jax.runtime.errors import line
 from sr3_jax.runtime.version import __version__
-from sr3_jax.sr3 import SR3
-from sr3_jax.walks import make_walk
 
 # Models that come with the package, folders named as they are asked for.
 SHIPPED = epath.Path(__file__).parent / 'models'

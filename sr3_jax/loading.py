@@ -9,9 +9,9 @@ from absl import logging
 from etils import epath
 
 from sr3_jax import checkpoint, feature_nets, hub, lpips, model_files, net_weights
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.restorer import Restorer
 from sr3_jax.scoring import unsuited
-from sr3_jax.sr3 import SR3
 
 # Of a network that several metrics need.
 _METRICS = {'inception': ['fid', 'kid', 'is']}

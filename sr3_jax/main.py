@@ -30,8 +30,8 @@ from sr3_jax import (
   train,
 )
 from sr3_jax.config import ConfigDict, get_config
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.runtime import devices, errors, process_log
-from sr3_jax.sr3 import SR3
 
 FLAGS = flags.FLAGS
 MODES = ('train', 'eval', 'sample', 'sweep', 'reference', 'check-data', 'plan')

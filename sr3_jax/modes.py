@@ -12,7 +12,6 @@ from etils import epath
 
 from sr3_jax import (
   classifier,
-  degradations,
   feature_nets,
   hub,
   reference,
@@ -21,6 +20,8 @@ from sr3_jax import (
   summary,
 )
 from sr3_jax.config import as_json
+from sr3_jax.core import degradations
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.evaluation import (
   TRUTH,
   Evaluation,
@@ -37,7 +38,6 @@ from sr3_jax.restorer import Restorer, degrader, progress
 from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.runtime.version import __version__
 from sr3_jax.scoring import Scorer
-from sr3_jax.sr3 import SR3
 
 
 def evaluate_run(

@@ -12,9 +12,9 @@ import jax
 import ml_collections
 
 from sr3_jax import hlo, hlo_costs
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.hlo_costs import Operation
 from sr3_jax.plan_programs import CARRY, Measured, image_batch
-from sr3_jax.sr3 import SR3
 
 
 def model_flops(config: ml_collections.ConfigDict) -> float:

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr3_jax import degradations, samplers
+from sr3_jax.core import degradations, samplers
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.runtime import devices as runtime_devices
 from sr3_jax.runtime import progress as runtime_progress
-from sr3_jax.sr3 import SR3
 
 # A walk is cut into stretches of this many steps, to show progress in between.
 STRETCH = 25

@@ -7,12 +7,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from sr3_jax import canvas, samplers
+from sr3_jax import canvas
 from sr3_jax.canvas import Item
 from sr3_jax.choices import PipelineError
+from sr3_jax.core import samplers
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.layout import Layout, Planner, Size
 from sr3_jax.runtime import devices as runtime_devices
-from sr3_jax.sr3 import SR3
 
 OnSteps = Callable[[int], None]
 

@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr3_jax import degradations, metrics
+from sr3_jax import metrics
 from sr3_jax.classifier import Classifier, top_k_hits
+from sr3_jax.core import degradations
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.feature_nets import FeatureNet
 from sr3_jax.runtime import devices
-from sr3_jax.sr3 import SR3
 
 # Identical images have no PSNR; this is far above what 8 bits can differ by.
 _MOST_PSNR = 100.0

@@ -23,13 +23,14 @@ from etils import epath
 
 from sr3_jax import evaluation, hub, summary
 from sr3_jax.config import as_json
+from sr3_jax.core.samplers import make_walk
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.feature_nets import FeatureNet
 from sr3_jax.images import image_files
 from sr3_jax.loading import load_nets
 from sr3_jax.restorer import Restorer, progress
 from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.scoring import Scorer
-from sr3_jax.sr3 import SR3
 from sr3_jax.sweep_choice import (
   JUDGES,
   Row,
@@ -40,7 +41,6 @@ from sr3_jax.sweep_choice import (
   shown,
   verdicts,
 )
-from sr3_jax.walks import make_walk
 
 
 def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> list[Row]:

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import scipy.optimize
 
-from sr3_jax import diffusion, plots, samplers, summary
+from sr3_jax import plots, summary
+from sr3_jax.core import diffusion, samplers
+from sr3_jax.core.samplers import make_walk
 from sr3_jax.runtime.errors import UserError
-from sr3_jax.walks import make_walk
 
 Setting = dict[str, Any]  # as `walks.make_walk` takes it
 Row = dict[str, Any]  # {'setting': Setting, metric: value or None, ...}

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from sr3_jax import guided, janspiry
 from sr3_jax.config import ConfigDict, get_config
+from sr3_jax.core.networks import guided, janspiry
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.runtime.errors import line, some
-from sr3_jax.sr3 import SR3
 from sr3_jax.torch_weights import Tensors, WeightsError
 
 # Modules of the known networks, by the names that configurations use.

@@ -23,12 +23,12 @@ from sr3_jax import (
   summary,
 )
 from sr3_jax.config import as_json
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.images import contact_sheets, image_files
 from sr3_jax.restorer import Restorer
 from sr3_jax.runtime import atomic_files, devices, metrics_log
 from sr3_jax.runtime import progress as runtime_progress
 from sr3_jax.runtime.errors import UserError
-from sr3_jax.sr3 import SR3
 from sr3_jax.train_step import TrainState, create_state, train_step
 
 # Of evaluations during training, which need no networks, those that say what is better.

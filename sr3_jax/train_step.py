@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from sr3_jax.sr3 import SR3
+from sr3_jax.core.sr3 import SR3
 
 # (params, step, batch) -> (loss, their gradient)
 Gradients = Callable[..., tuple[jax.Array, Any]]

@@ -12,7 +12,7 @@ import tiny
 from flax import traverse_util
 
 from sr3_jax import checkpoint, hub, model_writer, train
-from sr3_jax.sr3 import SR3
+from sr3_jax.core.sr3 import SR3
 
 PRESETS = {
   'fast': {'name': 'dpmpp_2m', 'num_steps': 4, 'spacing': 'log_snr', 'eta': 0.0},

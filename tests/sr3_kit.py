@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import skimage.data
 
-from sr3_jax import degradations
 from sr3_jax.config import get_config
-from sr3_jax.sr3 import SR3
+from sr3_jax.core import degradations
+from sr3_jax.core.sr3 import SR3
 
 
 def tiny(**changes):

@@ -10,7 +10,7 @@ import pytest
 import scipy.special
 import skimage
 
-from sr3_jax.degradations import blind, resizing
+from sr3_jax.core.degradations import blind, resizing
 
 MILD = blind.Order(
   sigma=(0, 0),

@@ -7,7 +7,7 @@ import pytest
 import scipy.ndimage
 import scipy.stats
 
-from sr3_jax.degradations import blurring
+from sr3_jax.core.degradations import blurring
 
 SIZE = 9
 SIGMA = np.array([0.0, 0.8, 1.5], np.float32)

@@ -24,11 +24,11 @@ from sr3_jax import (
   sources,
   train,
 )
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.images import rasters
 from sr3_jax.restorer import Restorer
 from sr3_jax.runtime import devices
-from sr3_jax.sr3 import SR3
 
 measured, folder = channel_kit.measured, channel_kit.folder
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sr3_kit import keys, photos, tiny, to_float
 
-from sr3_jax import diffusion
-from sr3_jax.sr3 import SR3
+from sr3_jax.core import diffusion
+from sr3_jax.core.sr3 import SR3
 
 HOLES = {'task__name': 'inpainting', 'task__masks': 'rectangles'}
 CLASSES = {'task__name': 'generation', 'model__num_classes': 3}

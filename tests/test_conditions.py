@@ -8,8 +8,9 @@ import tiny_models
 from PIL import Image
 from skimage import color, data
 
-from sr3_jax import conditions, degradations
+from sr3_jax import conditions
 from sr3_jax.choices import PipelineError
+from sr3_jax.core import degradations
 from sr3_jax.pipeline import Upscaler
 
 

@@ -18,7 +18,7 @@ import safetensors.numpy
 from convert_kit import BETAS, GIVEN, HEADS, JANSPIRY, zeros
 
 from sr3_jax import convert, hub, torch_to_flax
-from sr3_jax.sr3 import SR3
+from sr3_jax.core.sr3 import SR3
 
 FLAGS = ['--groups=4', '--scale=4', '--image_size=16']
 

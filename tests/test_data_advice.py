@@ -8,8 +8,8 @@ import pytest
 from scan_kit import checked
 
 from sr3_jax import crops
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.data_advice import advise
-from sr3_jax.sr3 import SR3
 
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 

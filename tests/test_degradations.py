@@ -9,7 +9,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from sr3_jax import degradations
+from sr3_jax.core import degradations
 
 KEY = jax.random.key(0)
 

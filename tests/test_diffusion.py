@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sr3_jax import diffusion
+from sr3_jax.core import diffusion
 
 # Linear betas: (start, end, T), gamma_T, log-SNR of the first and of the last level.
 # Worked out by hand for the schedules that SR3, WaveGrad, DDPM and Palette state.

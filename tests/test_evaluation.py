@@ -25,9 +25,9 @@ from sr3_jax import (
   summary,
   train,
 )
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.images import image_files, pixels
 from sr3_jax.runtime import atomic_files
-from sr3_jax.sr3 import SR3
 
 COUNT = 13  # eval.final_images of tests/tiny.py
 

@@ -11,7 +11,7 @@ import scipy.stats
 import skimage.data
 from PIL import Image
 
-from sr3_jax.degradations import jpeg
+from sr3_jax.core.degradations import jpeg
 
 QUALITIES = (5, 10, 30, 75, 95)
 MODES = (False, True)

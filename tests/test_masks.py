@@ -8,7 +8,7 @@ import scipy.stats
 import skimage.draw
 import skimage.measure
 
-from sr3_jax.degradations import masks
+from sr3_jax.core.degradations import masks
 
 COUNT, SIDE = 256, 32
 KEYS = jax.random.split(jax.random.key(0), COUNT)

@@ -12,11 +12,11 @@ from skimage import data
 from tiny_models import Local, Pointwise, residual
 
 from sr3_jax import canvas, tiles
+from sr3_jax.core.networks.unet import GroupNorm
+from sr3_jax.core.samplers import make_walk, walk_options
 from sr3_jax.images import resizing
 from sr3_jax.pipeline import PipelineError, Upscaler
 from sr3_jax.runner import Runner
-from sr3_jax.unet import GroupNorm
-from sr3_jax.walks import make_walk, walk_options
 
 
 class Normalised(nn.Module):

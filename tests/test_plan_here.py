@@ -10,8 +10,8 @@ import tiny
 
 from sr3_jax import machines, plan, plan_here, roofline
 from sr3_jax.config import ConfigDict
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.runtime import devices
-from sr3_jax.sr3 import SR3
 
 
 @pytest.fixture

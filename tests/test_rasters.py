@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from sr3_jax import sr3
+from sr3_jax.core import sr3
 from sr3_jax.images import image_files, rasters
 from sr3_jax.images.pixels import ImageError
 

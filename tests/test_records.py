@@ -9,9 +9,9 @@ import tiny
 from etils import epath
 
 from sr3_jax import evaluation, records
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.runtime import atomic_files
 from sr3_jax.scoring import Scorer
-from sr3_jax.sr3 import SR3
 
 
 def values(*index: int) -> records.Values:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sr3_jax import diffusion, samplers
+from sr3_jax.core import diffusion, samplers
 
 ALL = {**samplers.SAMPLERS, 'ddim_eta': lambda gammas: samplers.ddim(gammas, eta=0.5)}
 del ALL['ddpm_learned']  # five columns; its ends are two of the others

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sr3_kit import Constant, Oracle, Watch, condition_of, keys, photos, tiny, to_float
 
-from sr3_jax import degradations, samplers
+from sr3_jax.core import degradations, samplers
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.images import resizing
-from sr3_jax.sr3 import SR3
 
 SAMPLERS = ('ddpm', 'ddpm_posterior', 'ddim', 'dpmpp_2m')
 

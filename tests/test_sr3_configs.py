@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from sr3_kit import condition_of, keys, photos, tiny, to_float
 
-from sr3_jax import diffusion, samplers
 from sr3_jax.config import get_config
-from sr3_jax.sr3 import SR3
+from sr3_jax.core import diffusion, samplers
+from sr3_jax.core.sr3 import SR3
 
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 

@@ -12,7 +12,7 @@ import tiny
 from jax.sharding import PartitionSpec as P
 
 from sr3_jax import checkpoint, strategies, train, train_step
-from sr3_jax.sr3 import SR3
+from sr3_jax.core.sr3 import SR3
 
 STEPS = 10
 

@@ -25,8 +25,8 @@ from checkpoint_kit import (
 )
 
 from sr3_jax import checkpoint, checksums, strategies
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.runtime import devices
-from sr3_jax.sr3 import SR3
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -12,9 +12,9 @@ import tiny
 import tiny_nets
 
 from sr3_jax import evaluation, feature_nets, hub, model_writer, restorer, sweep
+from sr3_jax.core.samplers import make_walk
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.runtime import atomic_files, devices
-from sr3_jax.sr3 import SR3
-from sr3_jax.walks import make_walk
 
 
 @pytest.fixture(scope='module')

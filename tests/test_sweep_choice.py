@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from sr3_jax import diffusion, sweep_choice
+from sr3_jax import sweep_choice
+from sr3_jax.core import diffusion
+from sr3_jax.core.samplers import make_walk
 from sr3_jax.sweep_choice import Row, plots, shortfall, verdicts
-from sr3_jax.walks import make_walk
 
 GAMMAS = diffusion.linear_gammas(2000)
 YARDSTICK = {'name': 'ddpm', 'num_steps': 1000, 'spacing': 'time', 'eta': 0.0}

@@ -7,9 +7,9 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from sr3_jax import degradations
 from sr3_jax.config import get_config
-from sr3_jax.degradations import TASKS, tasks
+from sr3_jax.core import degradations
+from sr3_jax.core.degradations import TASKS, tasks
 
 SIDE = 32
 MIXED = ('inpainting', 'colorization', 'denoising', 'super_resolution')

@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from sr3_jax import degradations, tiles
+from sr3_jax import tiles
+from sr3_jax.core import degradations
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.images import resizing
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from sr3_jax import diffusion, unet
-from sr3_jax.sr3 import SR3
+from sr3_jax.core import diffusion
+from sr3_jax.core.networks import unet
+from sr3_jax.core.sr3 import SR3
 
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 TINY = {'channels': 8, 'multipliers': (1, 2), 'num_blocks': 1}

@@ -17,9 +17,9 @@ from PIL import Image, ImageCms
 from upscale_kit import last_line, names_in, save
 
 from sr3_jax import upscale
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.images import image_files, picture_codec
 from sr3_jax.images import pixels as images_pixels
-from sr3_jax.sr3 import SR3
 
 standin, command = upscale_kit.standin, upscale_kit.command
 

@@ -13,7 +13,7 @@ import numpy as np
 import tiny
 
 from sr3_jax import hub
-from sr3_jax.sr3 import SR3
+from sr3_jax.core.sr3 import SR3
 
 
 class Local(nn.Module):

@@ -11,7 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from sr3_jax.degradations import blurring, jpeg
+from sr3_jax.core.degradations import blurring, jpeg
 
 # Sides of blur kernels are odd and between these; all are computed at the largest.
 SIZES = (7, 21)

@@ -17,8 +17,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sr3_jax.degradations import blind, blurring, jpeg, masks
-from sr3_jax.degradations.resizing import area, resize
+from sr3_jax.core.degradations import blind, blurring, jpeg, masks
+from sr3_jax.core.degradations.resizing import area, resize
 
 # Luma of BT.601, as Pillow's convert('L') has it.
 LUMA = (0.299, 0.587, 0.114)

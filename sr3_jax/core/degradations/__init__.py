@@ -1,12 +1,7 @@
 """What was done to an image before it is restored: pure functions of arrays."""
 
-from sr3_jax.degradations.resizing import (
-  RESIZE,
-  area,
-  nearest_consistent,
-  resize,
-)
-from sr3_jax.degradations.tasks import (
+from sr3_jax.core.degradations.resizing import RESIZE, area, nearest_consistent, resize
+from sr3_jax.core.degradations.tasks import (
   MIXTURE,
   TASKS,
   Task,

@@ -18,10 +18,11 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from sr3_jax import degradations, diffusion, samplers
+from sr3_jax.config import pick
+from sr3_jax.core import degradations, diffusion, samplers
+from sr3_jax.core.networks import make_network
+from sr3_jax.core.samplers import make_walk, walk_options
 from sr3_jax.images import pixels
-from sr3_jax.networks import make_network, pick
-from sr3_jax.walks import make_walk, walk_options
 
 Batch = dict[str, jax.Array]
 

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from sr3_jax.unet import UNet
+from sr3_jax.config import pick
+from sr3_jax.core.networks.unet import UNet
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
@@ -33,11 +34,11 @@ def make_network(config: ml_collections.ConfigDict, gammas: np.ndarray) -> Any:
   }
   # The other two are imported where they are used: few need them.
   if m.network == 'janspiry':
-    from sr3_jax.janspiry import JanspiryUNet
+    from sr3_jax.core.networks.janspiry import JanspiryUNet
 
     return JanspiryUNet(**common, groups=m.groups, affine=m.affine)
   if m.network == 'guided':
-    from sr3_jax.guided import GuidedUNet
+    from sr3_jax.core.networks.guided import GuidedUNet
 
     return GuidedUNet(
       **common,
@@ -55,10 +56,3 @@ def make_network(config: ml_collections.ConfigDict, gammas: np.ndarray) -> Any:
     patch=m.patch,
     remat=m.remat,
   )
-
-
-def pick(what: str, known: dict[str, Any], name: str) -> Any:
-  """known[name], or a ValueError that lists the known names."""
-  if name not in known:
-    raise ValueError(f'unknown {what} {name!r}; known: {", ".join(known)}')
-  return known[name]
