@@ -26,7 +26,8 @@ import numpy as np
 import optax
 from flax import serialization
 
-from sr3_jax import cascade_run, config, distributions, sources
+from sr3_jax import cascade_run, config, distributions
+from sr3_jax.data import sources
 from sr3_jax.images import contact_sheets, image_files, pixels
 from sr3_jax.runtime import atomic_files, process_log
 from sr3_jax.runtime import progress as runtime_progress

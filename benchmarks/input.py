@@ -31,7 +31,8 @@ from multiprocessing.synchronize import Barrier
 import numpy as np
 from PIL import Image, ImageOps
 
-from sr3_jax import crops, data, sources
+from sr3_jax.data import batches as data_batches
+from sr3_jax.data import crops, sources
 from sr3_jax.images import image_files
 
 BATCH = 32
@@ -113,7 +114,9 @@ def time_decoder(decode, files: list[bytes], order, seconds: float) -> Timing:
 
 def time_pipeline(source: sources.Source, options, size: int, seconds) -> Timing:
   """How many crops come out of batches, from when the first ones have come."""
-  batches = data.train_batches(source, batch_size=BATCH, image_size=size, **options)
+  batches = data_batches.train_batches(
+    source, batch_size=BATCH, image_size=size, **options
+  )
   for _ in range(4):  # then as many are ahead as at the end
     next(batches)
   result = timed(lambda: len(next(batches)['image']), seconds)

@@ -19,9 +19,10 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from sr3_jax import train, train_step
+from sr3_jax import train_step
 from sr3_jax.core import samplers
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.data import input_pipeline as data_input_pipeline
 from sr3_jax.runtime import devices
 
 FLAGS = flags.FLAGS
@@ -147,7 +148,7 @@ def sampling(config, model: SR3) -> dict[str, float]:
 
 def input_pipeline(config) -> float:
   """Images/s of the input pipeline with nothing else running."""
-  batches = train.training_data(config)
+  batches = data_input_pipeline.training_data(config)
   next(batches)
   began, count = time.perf_counter(), 0
   while time.perf_counter() - began < 5:

@@ -25,7 +25,6 @@ from sr3_jax import (
   metrics,
   modes,
   reference,
-  sources,
   summary,
 )
 from sr3_jax.cascade import (
@@ -41,13 +40,9 @@ from sr3_jax.cascade import (
 from sr3_jax.config import as_json
 from sr3_jax.core import degradations
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.evaluation import (
-  TRUTH,
-  HeldOut,
-  evaluation_data,
-  fingerprint,
-  held_out,
-)
+from sr3_jax.data import sources
+from sr3_jax.data.input_pipeline import HeldOut, evaluation_data, held_out
+from sr3_jax.evaluation import TRUTH, fingerprint
 from sr3_jax.images import image_files, pixels
 from sr3_jax.records import Records, open_records
 from sr3_jax.restorer import progress

@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import cascade_eval, cascade_search, modes, sources
+from sr3_jax import cascade_eval, cascade_search, modes
 from sr3_jax.cascade import (
   Cascade,
   CascadeError,
@@ -25,6 +25,7 @@ from sr3_jax.cascade import (
   load,
   where,
 )
+from sr3_jax.data import sources
 from sr3_jax.images import contact_sheets, image_files, pixels
 from sr3_jax.runtime import atomic_files, progress
 from sr3_jax.runtime import devices as runtime_devices

@@ -21,7 +21,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import evaluation, modes, plots, reference, sources, summary
+from sr3_jax import modes, plots, reference, summary
 from sr3_jax.cascade import Cascade, CascadeError, Stage, fits, job, load
 from sr3_jax.cascade_eval import (
   load_judges,
@@ -32,6 +32,7 @@ from sr3_jax.cascade_eval import (
   truths,
 )
 from sr3_jax.config import as_json
+from sr3_jax.data import input_pipeline, sources
 from sr3_jax.images import image_files
 from sr3_jax.records import open_records
 from sr3_jax.restorer import progress
@@ -68,9 +69,9 @@ def search_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> li
       "cascade.search_noise: only those of the task 'cascade' know of any"
     )
   judges = load_judges(config)
-  held = evaluation.held_out(config)
+  held = input_pipeline.held_out(config)
   with fits('eval.batch_size'):
-    reader = evaluation.evaluation_data(config, config.sweep.num_images, held)
+    reader = input_pipeline.evaluation_data(config, config.sweep.num_images, held)
   batches = list(reader)
   reader.close()
   made_by = _made_by(config, cascade, judges, held)
@@ -290,7 +291,7 @@ def _made_by(
   config: ml_collections.ConfigDict,
   cascade: Cascade,
   judges: modes.Judges,
-  held: evaluation.HeldOut,
+  held: input_pipeline.HeldOut,
 ) -> dict[str, Any]:
   """All that a score depends on, beside levels."""
   whole = as_json(config)

@@ -10,21 +10,19 @@ import numpy as np
 from etils import epath
 
 from sr3_jax import (
-  crops,
   data_advice,
   data_check_page,
   data_findings,
   data_scan,
   duplicates,
   file_check,
-  sources,
-  train,
 )
 from sr3_jax.config import as_json
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.data import crops, input_pipeline, sources
+from sr3_jax.data.folder_sources import Source
 from sr3_jax.data_findings import Checked
 from sr3_jax.duplicates import Matches
-from sr3_jax.folder_sources import Source
 from sr3_jax.images import pixels
 from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.runtime import progress as runtime_progress
@@ -260,7 +258,7 @@ def _crops(
   usable = training.usable
   if not len(usable):
     return None
-  batches = train.stream(config, _Chosen(source, usable), batch_size=_CROPS)
+  batches = input_pipeline.stream(config, _Chosen(source, usable), batch_size=_CROPS)
   stored = next(batches)['image']
   batches.close()
   model = SR3.from_config(config)

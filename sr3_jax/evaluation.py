@@ -10,15 +10,16 @@ import hashlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
-from absl import logging
 
-from sr3_jax import crops, data, sources, summary
+from sr3_jax import summary
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.data import batches as data_batches
+from sr3_jax.data import sources
+from sr3_jax.data.input_pipeline import HeldOut
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.records import Records
 from sr3_jax.restorer import OnSteps, Restorer, baselines, degrader, reducer
@@ -159,51 +160,6 @@ def fingerprint(image: np.ndarray) -> int:
   return int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest())
 
 
-# The source of the held-out images, and how they are cut. Making one reads headers of
-# the whole set, so it is made once and handed on.
-HeldOut = tuple[sources.Source, dict[str, Any]]
-
-
-def held_out(config: ml_collections.ConfigDict) -> HeldOut:
-  """The held-out images of a configuration."""
-  d = config.data
-  cut = {
-    'image_size': config.eval.image_size or d.image_size,
-    'crop': d.crop,
-    'reduce': tuple(d.reduce),
-    'seed': config.seed,
-  }
-  source = sources.make_source(
-    d.source,
-    path=d.eval_path or d.path,
-    split=d.eval_split,
-    data_dir=d.data_dir or None,
-    min_size=crops.Cut(cut['image_size'], d.crop, reduce=cut['reduce']).min_size,
-    channels=d.channels,
-    ranged=len(d.low) > 0,
-    kept=devices.kept('folders'),
-  )
-  sources.check_classes(source, config.model.num_classes)
-  if d.source in ('folder', 'classes') and not d.eval_path:
-    logging.warning('no data.eval_path: evaluating on the training images')
-  return source, cut
-
-
-def evaluation_data(
-  config: ml_collections.ConfigDict, limit: int, held: HeldOut | None = None
-) -> data.Batches:
-  """This process's share of the first `limit` held-out images, always the same."""
-  source, cut = held or held_out(config)
-  return data.eval_batches(
-    source,
-    batch_size=devices.per_process(config.eval.batch_size),
-    limit=limit,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-    **cut,
-  )
-
-
 def restored(
   config: ml_collections.ConfigDict,
   model: SR3,
@@ -223,7 +179,9 @@ def restored(
   for start in range(0, len(numbers), size):
     chosen = (numbers[start : start + size] + [-1] * size)[:size]
     chosen = chosen[jax.process_index() * mine :][:mine]
-    host = data.eval_images(source, chosen, limit=config.eval.final_images, **cut)
+    host = data_batches.eval_images(
+      source, chosen, limit=config.eval.final_images, **cut
+    )
     batch = devices.shard(host)
     hr, condition, enlarged = degrader(model, config.seed)(batch)
     observed = {'input': condition[..., : model.channels]}

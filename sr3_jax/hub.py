@@ -23,9 +23,10 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
-from sr3_jax import checkpoint, model_files, sources
+from sr3_jax import checkpoint, model_files
 from sr3_jax.core.samplers import make_walk
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.data import sources
 from sr3_jax.model_files import CONFIG, FORMAT, PRESETS, WEIGHTS, HubError
 from sr3_jax.runtime.errors import line
 from sr3_jax.runtime.version import __version__

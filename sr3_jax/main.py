@@ -19,7 +19,6 @@ from ml_collections import config_flags
 from sr3_jax import (
   cascade_run,
   data_check,
-  evaluation,
   hub,
   modes,
   plan,
@@ -31,6 +30,7 @@ from sr3_jax import (
 )
 from sr3_jax.config import ConfigDict, get_config
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.data import input_pipeline
 from sr3_jax.runtime import devices, errors, process_log
 
 FLAGS = flags.FLAGS
@@ -233,7 +233,7 @@ def run(config: ConfigDict, workdir: epath.Path, mode: str) -> None:
     # A mistake there must not come to light when the training is over. (Without a path
     # of their own the held-out images are those of training, checked in a moment.)
     if config.data.eval_path or config.data.source != 'folder':
-      evaluation.evaluation_data(config, limit=1).close()
+      input_pipeline.evaluation_data(config, limit=1).close()
     if config.regression_steps and config.method != 'regression':
       # The same for the weights that the second training starts from.
       if config.train.init_from and not hub.is_run(workdir):

@@ -10,27 +10,13 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import (
-  classifier,
-  feature_nets,
-  hub,
-  reference,
-  report_writer,
-  sources,
-  summary,
-)
+from sr3_jax import classifier, feature_nets, hub, reference, report_writer, summary
 from sr3_jax.config import as_json
 from sr3_jax.core import degradations
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.evaluation import (
-  TRUTH,
-  Evaluation,
-  HeldOut,
-  evaluate,
-  evaluation_data,
-  held_out,
-  restored,
-)
+from sr3_jax.data import sources
+from sr3_jax.data.input_pipeline import HeldOut, evaluation_data, held_out
+from sr3_jax.evaluation import TRUTH, Evaluation, evaluate, restored
 from sr3_jax.images import contact_sheets, image_files, pixels
 from sr3_jax.loading import load_method, load_methods, load_nets
 from sr3_jax.records import open_records

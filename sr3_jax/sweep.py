@@ -25,6 +25,7 @@ from sr3_jax import evaluation, hub, summary
 from sr3_jax.config import as_json
 from sr3_jax.core.samplers import make_walk
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.data import input_pipeline
 from sr3_jax.feature_nets import FeatureNet
 from sr3_jax.images import image_files
 from sr3_jax.loading import load_nets
@@ -135,7 +136,7 @@ def evaluation_batches(
   config: ml_collections.ConfigDict,
 ) -> list[dict[str, np.ndarray]]:
   """The held-out images, read once for all settings."""
-  reader = evaluation.evaluation_data(config, config.sweep.num_images)
+  reader = input_pipeline.evaluation_data(config, config.sweep.num_images)
   batches = list(reader)
   reader.close()
   return batches

@@ -12,21 +12,20 @@ from etils import epath
 
 from sr3_jax import (
   checkpoint,
-  crops,
-  data,
   evaluation,
   hub,
   monitor,
   preemption,
-  sources,
   strategies,
   summary,
 )
 from sr3_jax.config import as_json
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.data import input_pipeline
+from sr3_jax.data.input_pipeline import training_data
 from sr3_jax.images import contact_sheets, image_files
 from sr3_jax.restorer import Restorer
-from sr3_jax.runtime import atomic_files, devices, metrics_log
+from sr3_jax.runtime import atomic_files, metrics_log
 from sr3_jax.runtime import progress as runtime_progress
 from sr3_jax.runtime.errors import UserError
 from sr3_jax.train_step import TrainState, create_state, train_step
@@ -40,50 +39,6 @@ SCORES = (
 
 class TrainingError(UserError):
   """One line: why training stopped, and what to do."""
-
-
-def training_data(config: ml_collections.ConfigDict) -> data.Batches:
-  """This process's share of the training batches."""
-  d = config.data
-  cut = crops.Cut(d.image_size, d.crop, reduce=tuple(d.reduce))
-  source = sources.make_source(
-    d.source,
-    path=d.path,
-    split=d.split,
-    data_dir=d.data_dir or None,
-    min_size=cut.min_size,
-    channels=d.channels,
-    ranged=len(d.low) > 0,
-    kept=devices.kept('folders'),
-    least=cut.enough if d.reduced_decoding else 0,
-  )
-  logging.info('training images: %d (%s)', len(source), d.path or d.source)
-  sources.check_classes(source, config.model.num_classes)
-  return stream(
-    config,
-    source,
-    batch_size=devices.per_process(config.train.batch_size),
-    workers=d.workers,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-  )
-
-
-def stream(
-  config: ml_collections.ConfigDict, source: sources.Source, **share: int
-) -> data.Batches:
-  """Training batches of a source, as `data.train_batches` shares them out."""
-  d = config.data
-  return data.train_batches(
-    source,
-    image_size=d.image_size,
-    crop=d.crop,
-    flip=d.flip,
-    rotate=d.rotate,
-    reduce=tuple(d.reduce),
-    seed=config.seed,
-    **share,
-  )
 
 
 def regression_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -238,7 +193,7 @@ def during_training(
   writer: metrics_log.MetricsWriter,
 ) -> dict[str, float]:
   """A quick look at the averaged weights on a few fixed held-out images: scores."""
-  batches = evaluation.evaluation_data(config, config.eval.num_images)
+  batches = input_pipeline.evaluation_data(config, config.eval.num_images)
   result = evaluation.evaluate(
     model,
     {model.method: Restorer(model, ema, config.seed)},

@@ -7,7 +7,9 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from sr3_jax import checkpoint, data, sources
+from sr3_jax import checkpoint
+from sr3_jax.data import batches as data_batches
+from sr3_jax.data import sources
 
 
 def make_state(scale: float, width: int = 4) -> dict:
@@ -18,8 +20,8 @@ def make_state(scale: float, width: int = 4) -> dict:
   return {'params': params, 'ema': ema, 'optimizer': optax.adam(1e-3).init(params)}
 
 
-def make_batches() -> data.Batches:
-  return data.train_batches(
+def make_batches() -> data_batches.Batches:
+  return data_batches.train_batches(
     sources.Photos('train'), batch_size=2, image_size=8, crop='random', flip=True
   )
 

@@ -7,7 +7,7 @@ import pytest
 import skimage.data
 from absl import logging
 
-from sr3_jax import data
+from sr3_jax.data import batches as data_batches
 from sr3_jax.images import pixels as images_pixels
 
 # 600 x 400, without a colour profile.
@@ -56,7 +56,7 @@ class One:
 
 def training(source, **changes):
   options = {'batch_size': 4, 'image_size': 4, 'crop': 'random'} | changes
-  return data.train_batches(source, **options)
+  return data_batches.train_batches(source, **options)
 
 
 def take(batches, count, close=True):

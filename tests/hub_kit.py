@@ -13,6 +13,7 @@ from flax import traverse_util
 
 from sr3_jax import checkpoint, hub, model_writer, train
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.data import input_pipeline
 
 PRESETS = {
   'fast': {'name': 'dpmpp_2m', 'num_steps': 4, 'spacing': 'log_snr', 'eta': 0.0},
@@ -71,7 +72,7 @@ def make_state() -> dict[str, dict]:
 def make_run(folder: pathlib.Path, state) -> None:
   config = tiny.get_config()
   train.write_config(config, hub.epath.Path(folder))
-  batches = train.training_data(config)
+  batches = input_pipeline.training_data(config)
   with checkpoint.open_manager(folder, keep=1) as manager:
     checkpoint.save(manager, 20, jax.tree.map(jax.numpy.asarray, state), batches)
   batches.close()

@@ -12,7 +12,8 @@ import pytest
 from data_kit import PHOTO, Numbers, One, coordinates, take, training
 from PIL import Image
 
-from sr3_jax import data, sources
+from sr3_jax.data import batches as data_batches
+from sr3_jax.data import sources
 
 warnings = data_kit.warnings
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
 
 def _evaluate(source, **changes):
   options = {'batch_size': 4, 'image_size': 4, 'crop': 'random'} | changes
-  return data.eval_batches(source, **options)
+  return data_batches.eval_batches(source, **options)
 
 
 def _numbers(batches):
@@ -254,7 +255,9 @@ def test_nothing_readable_ends_with_one_line(tmp_path, workers):
   Image.open(PHOTO).crop((0, 0, 64, 64)).save(tmp_path / 'a.jpg', quality=98)
   (tmp_path / 'a.jpg').write_bytes((tmp_path / 'a.jpg').read_bytes()[:-300])
   batches = training(sources.Folder(tmp_path), image_size=16, workers=workers)
-  with pytest.raises(data.DataError, match=r'in a row.*a\.jpg.*truncated') as error:
+  with pytest.raises(
+    data_batches.DataError, match=r'in a row.*a\.jpg.*truncated'
+  ) as error:
     next(batches)
   assert '\n' not in str(error.value)
   assert error.value.__suppress_context__
@@ -266,7 +269,9 @@ def test_a_defect_in_a_source_is_one_line():
     def __getitem__(self, index):
       raise RuntimeError('first line\nsecond line')
 
-  with pytest.raises(data.DataError, match=r'batch 0 failed: first line$') as error:
+  with pytest.raises(
+    data_batches.DataError, match=r'batch 0 failed: first line$'
+  ) as error:
     next(training(Broken(3)))
   assert error.value.__suppress_context__
 

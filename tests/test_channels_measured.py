@@ -14,17 +14,9 @@ from channel_kit import HIGH, LOW, noise
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from sr3_jax import (
-  channels,
-  evaluation,
-  hub,
-  metrics,
-  model_writer,
-  scoring,
-  sources,
-  train,
-)
+from sr3_jax import evaluation, hub, metrics, model_writer, scoring, train
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.data import channels, input_pipeline, sources
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.images import rasters
 from sr3_jax.restorer import Restorer
@@ -128,7 +120,7 @@ def test_the_example_is_as_its_configuration_says(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   source = sources.Folder(config.data.path, channels=config.data.channels)
   assert channels.ranges(source) == (tuple(config.data.low), tuple(config.data.high))
-  held_out, _ = evaluation.held_out(config)
+  held_out, _ = input_pipeline.held_out(config)
   assert (len(source), len(held_out), held_out.dtype) == (4, 4, np.uint16)
   # The two densities as scikit-image has them, in pieces that don't overlap.
   density = skimage.color.rgb2hed(skimage.data.immunohistochemistry())[..., [0, 2]]
@@ -157,7 +149,7 @@ def run(folder, compile_cache, tmp_path_factory):
 def test_training_and_evaluation_of_two_channels(run, measured):
   config, _, state = run
   model = SR3.from_config(config)
-  batches = evaluation.evaluation_data(config, 8)
+  batches = input_pipeline.evaluation_data(config, 8)
   host = next(batches)
   shown = {}
   result = evaluation.evaluate(

@@ -8,7 +8,7 @@ import skimage.transform
 from data_kit import PHOTO, One, coordinates, take, training
 from PIL import Image
 
-from sr3_jax import crops
+from sr3_jax.data import crops
 from sr3_jax.images import image_files, pixels
 
 # pytest undoes the filter that images.py sets.

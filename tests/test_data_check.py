@@ -12,7 +12,9 @@ import skimage.data
 import tiny
 from PIL import Image, ImageOps
 
-from sr3_jax import data, data_check, data_check_page, data_findings, sources
+from sr3_jax import data_check, data_check_page, data_findings
+from sr3_jax.data import batches as data_batches
+from sr3_jax.data import sources
 
 FOLDER = pathlib.Path(skimage.data.__file__).parent
 SIDE = 128
@@ -156,7 +158,7 @@ def test_examples_are_those_of_training(tmp_path, monkeypatch):
     part.save(tmp_path / f'{i}.png')
   Image.new('RGB', (20, 20)).save(tmp_path / '0_small.png')  # training leaves it out
   config = _config(source='folder', path=str(tmp_path), flip=True, rotate=True)
-  drawn = data.train_batches(
+  drawn = data_batches.train_batches(
     sources.make_source('folder', path=str(tmp_path), min_size=32),
     batch_size=16,
     image_size=32,

@@ -14,18 +14,9 @@ from etils import epath
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from sr3_jax import (
-  checkpoint,
-  evaluation,
-  loading,
-  metrics,
-  modes,
-  restorer,
-  sources,
-  summary,
-  train,
-)
+from sr3_jax import checkpoint, evaluation, loading, metrics, modes, restorer, summary
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.data import input_pipeline, sources
 from sr3_jax.images import image_files, pixels
 from sr3_jax.runtime import atomic_files
 
@@ -38,7 +29,7 @@ def workdir(trained, tmp_path_factory):
   folder = tmp_path_factory.mktemp('evaluated')
   shutil.copytree(trained.workdir / 'checkpoints', folder / 'checkpoints')
   other = jax.tree.map(lambda a: a * 1.1, trained.state.saved())
-  batches = train.training_data(trained.config)
+  batches = input_pipeline.training_data(trained.config)
   with checkpoint.open_manager(folder / 'regression', keep=1) as manager:
     checkpoint.save(manager, 7, other, batches)
   batches.close()
@@ -57,7 +48,7 @@ def wide(trained, workdir) -> evaluation.Evaluation:
   config = trained.config.copy_and_resolve_references()
   config.eval.batch_size = 16
   _, methods, _ = loading.load_methods(config, workdir)
-  batches = evaluation.evaluation_data(config, COUNT)
+  batches = input_pipeline.evaluation_data(config, COUNT)
   result = evaluation.evaluate(methods['sr3'].model, methods, batches, seed=config.seed)
   batches.close()
   return result
@@ -117,7 +108,7 @@ def test_lanczos_is_pillows(wide):
 
 
 def test_truth_and_input_are_those_of_the_held_out_set(trained, wide):
-  batches = evaluation.evaluation_data(trained.config, COUNT)
+  batches = input_pipeline.evaluation_data(trained.config, COUNT)
   crops = [image for batch in batches for image in batch['image'][batch['mask']]]
   batches.close()
   np.testing.assert_array_equal(wide.first['truth'], crops)
@@ -175,7 +166,7 @@ def test_the_baseline_is_there_if_it_was_trained(trained, workdir):
 def test_no_batch_is_begun_after_the_time_is_up(trained, narrow):
   del narrow  # the same programs
   model = SR3.from_config(trained.config)
-  batches = evaluation.evaluation_data(trained.config, COUNT)
+  batches = input_pipeline.evaluation_data(trained.config, COUNT)
   measure = functools.partial(evaluation.evaluate, model, {}, seed=0)
   assert measure(batches, max_seconds=0.0).count() == 8
   assert measure(batches).count() == COUNT - 8  # it went on
@@ -225,7 +216,7 @@ def test_a_walk_may_be_cut_anywhere(trained, wide, monkeypatch):
   monkeypatch.setattr(restorer, 'STRETCH', 2)
   model = SR3.from_config(config)
   method = restorer.Restorer(model, trained.state.ema, config.seed)
-  batches = evaluation.evaluation_data(config, COUNT)
+  batches = input_pipeline.evaluation_data(config, COUNT)
   told = []
   result = evaluation.evaluate(
     model, {'sr3': method}, batches, seed=0, on_steps=told.append

@@ -11,9 +11,9 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from sr3_jax import header_index, headers, listing, sources
+from sr3_jax.data import folder_listing, image_headers, sources
+from sr3_jax.data.folder_listing import Names
 from sr3_jax.images import image_files, pixels
-from sr3_jax.names import Names
 from sr3_jax.runtime import devices
 
 warnings = data_kit.warnings
@@ -35,7 +35,7 @@ def tree(tmp_path):
 
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
-  monkeypatch.setattr(headers, 'WORTH_KEEPING', 1)
+  monkeypatch.setattr(image_headers, 'WORTH_KEEPING', 1)
   return epath.Path(tmp_path / 'kept')
 
 
@@ -50,11 +50,11 @@ def picture(path, side, at=OLD):
 @pytest.fixture
 def long_ago(monkeypatch):
   """Files made by a test count as old: nobody can set the time of a change."""
-  monkeypatch.setattr(headers, '_TICK_NS', -(10**12))
+  monkeypatch.setattr(image_headers, '_TICK_NS', -(10**12))
 
 
 def find(root, kept=None, min_size=1, channels=0):
-  return headers.find(
+  return image_headers.find(
     epath.Path(root),
     min_size=min_size,
     max_pixels=10**6,
@@ -81,17 +81,17 @@ def read(monkeypatch):
 
 
 def test_names_are_sorted_as_texts(tree):
-  names = list(listing.files(epath.Path(tree), ('.png',)))
+  names = list(folder_listing.files(epath.Path(tree), ('.png',)))
   found = [str(p.relative_to(tree)) for p in tree.rglob('*.png')]
   assert names == sorted(found) and len(names) == 17
 
 
 def test_more_folders_than_are_listed_at_a_time(tmp_path):
-  for i in range(3 * listing._AHEAD + 1):
+  for i in range(3 * folder_listing._AHEAD + 1):
     (tmp_path / f'{i}' / 'in').mkdir(parents=True)
     (tmp_path / f'{i}' / 'in' / 'x.png').touch()
     (tmp_path / f'{i}.png').touch()
-  names = list(listing.files(epath.Path(tmp_path), ('.png',)))
+  names = list(folder_listing.files(epath.Path(tmp_path), ('.png',)))
   assert names == sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob('*.png'))
 
 
@@ -223,7 +223,7 @@ def test_damage_to_what_is_kept_is_no_harm(tree, kept, warnings):
     file.write_bytes(data)
     assert same(find(tree, kept), truth)
     assert 'damaged' in warnings[-1]
-    assert file.read_bytes() == whole or header_index.load(file, {}) is None
+    assert file.read_bytes() == whole or image_headers.load(file, {}) is None
 
 
 def test_columns_that_do_not_fit_are_refused(tree, kept):
@@ -232,7 +232,7 @@ def test_columns_that_do_not_fit_are_refused(tree, kept):
   with np.load(file) as stored:
     columns = dict(stored)
   settings = {'folder': str(tree), 'channels': 0, 'max_pixels': 10**6}
-  assert header_index.load(file, settings) is not None
+  assert image_headers.load(file, settings) is not None
   for change in (
     {'height': columns['height'][1:]},
     {'kind': columns['kind'] + 9},
@@ -242,13 +242,13 @@ def test_columns_that_do_not_fit_are_refused(tree, kept):
   ):
     with file.open('wb') as opened:
       np.savez(opened, **(columns | change))
-    assert header_index.load(file, settings) is None
+    assert image_headers.load(file, settings) is None
 
 
 def test_another_version_or_folder_is_read_anew(tree, kept, monkeypatch, read):
   find(tree, kept)
   read.clear()
-  monkeypatch.setitem(header_index._MADE_BY, 'pillow', '1.0')
+  monkeypatch.setitem(image_headers._MADE_BY, 'pillow', '1.0')
   find(tree, kept)
   assert len(read) == 17
   shutil.copytree(tree, tree.parent / 'twin')
@@ -258,7 +258,7 @@ def test_another_version_or_folder_is_read_anew(tree, kept, monkeypatch, read):
 
 
 def test_no_place_to_keep_it(tree, tmp_path, monkeypatch, warnings):
-  monkeypatch.setattr(headers, 'WORTH_KEEPING', 1)
+  monkeypatch.setattr(image_headers, 'WORTH_KEEPING', 1)
   (tmp_path / 'file').write_text('')
   truth = find(tree)
   assert same(find(tree, epath.Path(tmp_path / 'file')), truth)

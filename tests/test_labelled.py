@@ -5,7 +5,9 @@ import PIL.Image
 import pytest
 from sr3_kit import tiny
 
-from sr3_jax import data, hub, sources
+from sr3_jax import hub
+from sr3_jax.data import batches as data_batches
+from sr3_jax.data import sources
 
 
 def picture(path, value):
@@ -65,7 +67,7 @@ def test_arrays_with_splits(tmp_path):
   assert len(sources.make_source('arrays', path=path, split='test')) == 3
   with pytest.raises(sources.DataError, match="no split 'eval', only 'train'"):
     sources.make_source('arrays', path=path, split='eval')
-  batches = data.train_batches(source, batch_size=4, image_size=4, crop='none')
+  batches = data_batches.train_batches(source, batch_size=4, image_size=4, crop='none')
   batch = next(batches)
   batches.close()
   np.testing.assert_array_equal(batch['label'], batch['image'][:, 0, 0, 0] % 2)

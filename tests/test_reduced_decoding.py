@@ -8,8 +8,8 @@ import pytest
 import tiny
 from PIL import Image, ImageOps
 
-from sr3_jax import crops, sources, train
-from sr3_jax.folder_sources import DataError
+from sr3_jax.data import crops, input_pipeline, sources
+from sr3_jax.data.folder_sources import DataError
 from sr3_jax.images import fast_jpeg, image_files, pixels
 
 # pytest undoes the filter that images.py sets.
@@ -120,7 +120,7 @@ def test_training_examples_are_nearly_those_of_whole_files(
 
   def example(reduced, shorter):
     config.data.reduced_decoding = reduced
-    batches = train.training_data(config)
+    batches = input_pipeline.training_data(config)
     assert min(batches._source[0]['image'].shape[:2]) == shorter
     image = next(batches)['image']
     batches.close()
@@ -140,7 +140,7 @@ def test_crops_of_the_picture_as_it_is_need_all_of_it():
   config = tiny.get_config()
   config.data.reduced_decoding = True
   with pytest.raises(DataError, match=r"reduced_decoding is for data.crop='center'"):
-    train.training_data(config)
+    input_pipeline.training_data(config)
   assert crops.Cut(64, 'center').enough == 256
 
 

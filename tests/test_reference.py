@@ -9,7 +9,8 @@ import tiny
 import tiny_nets
 from etils import epath
 
-from sr3_jax import evaluation, modes, reference
+from sr3_jax import modes, reference
+from sr3_jax.data import input_pipeline
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.reference import StatisticsError
 
@@ -195,7 +196,7 @@ def test_the_mode_makes_statistics_of_the_training_images(tmp_path, monkeypatch)
   modes.reference_run(config, tmp_path)
   made = reference.load(tmp_path / 'reference.npz')
   config.data.eval_split = config.data.split
-  batches = evaluation.evaluation_data(config, 19)
+  batches = input_pipeline.evaluation_data(config, 19)
   crops = [i for b in batches for i in b['image'][b['mask']]]
   batches.close()
   truth = tiny_nets.features(images_pixels.to_float(np.stack(crops)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from data_kit import Numbers, take, training
 
-from sr3_jax import data
+from sr3_jax.data import batches as data_batches
 
 RNG = np.random.default_rng(0)
 # (records, processes, batch of each process): small ones of all kinds, and at random.
@@ -81,7 +81,7 @@ def test_evaluation_sees_each_image_once(records, processes, batch, part):
   total = limit or records
   seen, lengths = [], set()
   for process in range(processes):
-    batches = data.eval_batches(
+    batches = data_batches.eval_batches(
       Numbers(records),
       batch_size=batch,
       image_size=4,

@@ -10,7 +10,8 @@ import skimage.data
 from data_kit import PHOTO, Numbers, take, training
 from PIL import Image
 
-from sr3_jax import data, sources
+from sr3_jax.data import batches as data_batches
+from sr3_jax.data import sources
 from sr3_jax.images import pixels
 
 warnings = data_kit.warnings
@@ -86,25 +87,25 @@ def test_folders_without_images(tree, tmp_path):
     'tree/a.png': 'is a file',
   }
   for path, reason in cases.items():
-    with pytest.raises(data.DataError, match=reason) as error:
+    with pytest.raises(data_batches.DataError, match=reason) as error:
       sources.Folder(tmp_path / path)
     assert path in str(error.value) and '\n' not in str(error.value)
-  with pytest.raises(data.DataError, match='at least 300 pixels') as error:
+  with pytest.raises(data_batches.DataError, match='at least 300 pixels') as error:
     sources.Folder(tree, min_size=300)
   assert '8 of 8' in str(error.value) and '\n' not in str(error.value)
 
 
 def test_unknown_names_are_answered_with_the_known():
   known = 'photos, folder, classes, arrays, tfds'
-  with pytest.raises(data.DataError, match=rf"'web'.*{known}"):
+  with pytest.raises(data_batches.DataError, match=rf"'web'.*{known}"):
     sources.make_source('web')
-  with pytest.raises(data.DataError, match='needs a path'):
+  with pytest.raises(data_batches.DataError, match='needs a path'):
     sources.make_source('folder')
-  with pytest.raises(data.DataError, match=r"'test'.*train, eval"):
+  with pytest.raises(data_batches.DataError, match=r"'test'.*train, eval"):
     sources.make_source('photos', split='test')
-  with pytest.raises(data.DataError, match=r"'centre'.*random, center, none"):
+  with pytest.raises(data_batches.DataError, match=r"'centre'.*random, center, none"):
     training(Numbers(3), crop='centre')
-  with pytest.raises(data.DataError, match='reduce'):
+  with pytest.raises(data_batches.DataError, match='reduce'):
     training(Numbers(3), crop='center', reduce=2)
 
 
@@ -174,16 +175,16 @@ def test_tfds(tfds_folder, warnings):
 
 
 def test_tfds_that_is_not_there(tfds_folder):
-  with pytest.raises(data.DataError, match='download_and_prepare') as error:
+  with pytest.raises(data_batches.DataError, match='download_and_prepare') as error:
     sources.Tfds('mnist', 'train', tfds_folder)
   assert '\n' not in str(error.value) and tfds_folder in str(error.value)
-  with pytest.raises(data.DataError, match='download_and_prepare') as error:
+  with pytest.raises(data_batches.DataError, match='download_and_prepare') as error:
     sources.Tfds('imagenet2012', 'train', tfds_folder)
   # Whose files nobody may fetch for you.
   assert "manual_dir='FOLDER'" in str(error.value)
   assert 'ILSVRC2012_img_train.tar' in str(error.value) and '\n' not in str(error.value)
-  with pytest.raises(data.DataError, match='not found') as error:
+  with pytest.raises(data_batches.DataError, match='not found') as error:
     sources.Tfds('no_such_dataset', 'train', tfds_folder)
   assert '\n' not in str(error.value)
-  with pytest.raises(data.DataError, match=r"Unknown split 'test'"):
+  with pytest.raises(data_batches.DataError, match=r"Unknown split 'test'"):
     sources.Tfds('squares', 'test', tfds_folder)

@@ -14,6 +14,7 @@ import tiny_nets
 from sr3_jax import evaluation, feature_nets, hub, model_writer, restorer, sweep
 from sr3_jax.core.samplers import make_walk
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.data import input_pipeline
 from sr3_jax.runtime import atomic_files, devices
 
 
@@ -125,7 +126,7 @@ def test_rows_are_what_evaluation_measures(params, swept, config):
   c.sampler.update(setting)
   model = SR3.from_config(c)
   it = restorer.Restorer(model, params, c.seed)
-  batches = evaluation.evaluation_data(c, 13)
+  batches = input_pipeline.evaluation_data(c, 13)
   table = evaluation.evaluate(model, {'it': it}, batches, seed=c.seed).table()['it']
   batches.close()
   assert row['images'] == table['images'] == 13

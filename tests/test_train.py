@@ -14,7 +14,8 @@ import tiny
 import train_kit
 from train_kit import assert_same_bits, flat_norm
 
-from sr3_jax import checkpoint, data, hub, model_writer, train
+from sr3_jax import checkpoint, hub, model_writer, train
+from sr3_jax.data import batches as data_batches
 from sr3_jax.runtime import progress
 
 config = train_kit.config
@@ -247,7 +248,7 @@ class Fragile:
 def test_a_loss_that_is_not_finite_stops_the_run(
   config, tmp_path, monkeypatch, what, bad
 ):
-  read = data.Batches.__next__
+  read = data_batches.Batches.__next__
 
   def spoilt(self):
     batch = read(self)
@@ -258,7 +259,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
   c = config.copy_and_resolve_references()
   c.eval.every_steps = 0
   with monkeypatch.context() as patch:
-    patch.setattr(data.Batches, '__next__', spoilt)
+    patch.setattr(data_batches.Batches, '__next__', spoilt)
     with pytest.raises(
       train.TrainingError, match=f'not finite at step {bad};'
     ) as error:

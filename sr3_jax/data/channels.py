@@ -1,4 +1,4 @@
-"""What a folder's values mean: `python -m sr3_jax.channels FOLDER`.
+"""What a folder's values mean: `python -m sr3_jax.data.channels FOLDER`.
 
 Finds for every channel the two stored values that a model shall see as -1 and 1.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sr3_jax import sources
+from sr3_jax.data import sources
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.images import rasters
 from sr3_jax.runtime import progress as runtime_progress
@@ -23,8 +23,8 @@ settings to paste into a command or a configuration.
 """
 EPILOG = """\
 examples:
-  python -m sr3_jax.channels stains/train
-  python -m sr3_jax.channels tiles --channels=13 --low=1 --high=99
+  python -m sr3_jax.data.channels stains/train
+  python -m sr3_jax.data.channels tiles --channels=13 --low=1 --high=99
 """
 
 _SAMPLE = 2**22  # pixels of each channel that percentiles are taken of
@@ -33,7 +33,7 @@ _SAMPLE = 2**22  # pixels of each channel that percentiles are taken of
 def make_parser() -> Parser:
   """All options."""
   parser = Parser(
-    prog='python -m sr3_jax.channels', description=DESCRIPTION, epilog=EPILOG
+    prog='python -m sr3_jax.data.channels', description=DESCRIPTION, epilog=EPILOG
   )
   add = parser.add_argument
   add('folder', help='of the training images, with all folders below')

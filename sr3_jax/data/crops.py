@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 
-from sr3_jax.folder_sources import DataError
+from sr3_jax.data.folder_sources import DataError
 from sr3_jax.images import pixels
 
 CROPS = ('random', 'center', 'none')

@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import headers
+from sr3_jax.data import image_headers
 from sr3_jax.images import image_files, pixels, rasters
 from sr3_jax.runtime.errors import UserError
 
@@ -75,7 +75,7 @@ class Folder:
       what = 'is a file, not a folder' if self._root.exists() else 'no such folder'
       raise DataError(f'{path}: {what}')
     try:
-      self._names, self.left_out, self.dtype = headers.find(
+      self._names, self.left_out, self.dtype = image_headers.find(
         self._root,
         min_size=min_size,
         max_pixels=max_pixels,

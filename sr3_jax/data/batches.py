@@ -17,8 +17,8 @@ import grain
 import numpy as np
 from absl import flags, logging
 
-from sr3_jax.crops import Cut
-from sr3_jax.folder_sources import DataError, Source
+from sr3_jax.data.crops import Cut
+from sr3_jax.data.folder_sources import DataError, Source
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.runtime.errors import first_line
 
