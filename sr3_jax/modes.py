@@ -156,7 +156,7 @@ def _evaluate(
 def save_images(
   folder: epath.Path, name: str, shown: np.ndarray, index: np.ndarray
 ) -> None:
-  """Writes folder/NAME/00012.png and so on: what sr3_jax.human_study takes."""
+  """Writes folder/NAME/00012.png and so on: what sr3_jax.human_study.command takes."""
   for image, number in zip(shown, index.tolist(), strict=True):
     image_files.write(folder / name / f'{number:05d}.png', image)
 

@@ -6,7 +6,8 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-from sr3_jax import human_study, study_build
+from sr3_jax.human_study import command as human_study_command
+from sr3_jax.human_study import site_builder
 from sr3_jax.images import image_files
 
 SIDE, SECONDS = 48, 0.05
@@ -33,7 +34,7 @@ def make_folders(root):
 
 
 def build(folders, site, *options, inputs=True):
-  return human_study.main(
+  return human_study_command.main(
     [
       'build',
       f'--truth={folders / "truth"}',
@@ -52,7 +53,7 @@ def make_site(root):
   """Pictures and a site below a folder; returns the site and its key."""
   make_folders(root)
   assert build(root, root / 'site', *OPTIONS) == 0
-  return root / 'site', json.loads(study_build.key_path(root / 'site').read_text())
+  return root / 'site', json.loads(site_builder.key_path(root / 'site').read_text())
 
 
 def plan_of(site):

@@ -15,7 +15,10 @@ import study_kit
 from study_browser import FAINT, WATCH, Browser
 from study_kit import SECONDS
 
-from sr3_jax import human_study, study, study_build, study_server
+from sr3_jax.human_study import command as human_study_command
+from sr3_jax.human_study import design as human_study_design
+from sr3_jax.human_study import server as human_study_server
+from sr3_jax.human_study import site_builder
 
 ROOT = pathlib.Path(__file__).parents[1]
 CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')
@@ -113,7 +116,7 @@ def test_a_study_from_the_first_page_to_the_analysed_result(
   browser.press(Keys.TAB)
   browser.press(Keys.ENTER)
   browser.find('#how')
-  assert study.QUESTIONS[1] in browser.find('#how').text
+  assert human_study_design.QUESTIONS[1] in browser.find('#how').text
   browser.script(WATCH)
   browser.press(Keys.TAB)
   browser.press(Keys.ENTER)
@@ -157,7 +160,14 @@ def test_a_study_from_the_first_page_to_the_analysed_result(
   own = [i for i, (_, shown, _) in enumerate(trials) if shown == 'sharp']
   lost2 = {*own[:2], next(i for i, t in enumerate(trials) if t[1] == 'bicubic')}
   server = subprocess.Popen(
-    [sys.executable, '-m', 'sr3_jax.human_study', 'serve', str(site), '--port=0'],
+    [
+      sys.executable,
+      '-m',
+      'sr3_jax.human_study.command',
+      'serve',
+      str(site),
+      '--port=0',
+    ],
     stdout=subprocess.PIPE,
     text=True,
     cwd=ROOT,
@@ -179,13 +189,13 @@ def test_a_study_from_the_first_page_to_the_analysed_result(
     server.wait()
     server.stdout.close()
   browser.assert_quiet()
-  posted = list(study_server.results_path(site).iterdir())
+  posted = list(human_study_server.results_path(site).iterdir())
   assert len(posted) == 1
 
   out = tmp_path / 'analysis.json'
   paths = [str(files[0]), str(posted[0])]
-  args = ['analyse', str(study_build.key_path(site)), *paths, f'--json={out}']
-  assert human_study.main(args) == 0
+  args = ['analyse', str(site_builder.key_path(site)), *paths, f'--json={out}']
+  assert human_study_command.main(args) == 0
   found = json.loads(out.read_text())
   assert (found['subjects'], found['left_out'], found['skipped']) == (2, 0, {})
   for task, file, lost in ((1, files[0], lost1), (2, posted[0], lost2)):

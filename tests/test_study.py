@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sr3_jax import study
-from sr3_jax.study_results import Answer, Result
+from sr3_jax.human_study import design as human_study_design
+from sr3_jax.human_study.results import Answer, Result
 
 NAMES = [f'{i:05d}' for i in range(200)]
 DESIGNS = [
@@ -23,13 +23,17 @@ DESIGNS = [
 
 def make_design(num_images, methods, tasks, share, seed=3):
   names = [f'm{i}' for i in range(methods)]
-  return study.make_design(
+  return human_study_design.make_design(
     NAMES, names, tasks, num_images=num_images, images_per_subject=share, seed=seed
   )
 
 
 def counted(trials):
-  return [t for t in trials if t.shown not in (study.CHECK, study.PRACTICE)]
+  return [
+    t
+    for t in trials
+    if t.shown not in (human_study_design.CHECK, human_study_design.PRACTICE)
+  ]
 
 
 @pytest.mark.parametrize('settings', DESIGNS)
@@ -39,7 +43,7 @@ def test_a_cycle_of_subjects_is_exactly_even(settings):
   for start in (0, 3 * design.cycle):
     counts = collections.Counter()
     for subject in range(start, start + design.cycle):
-      task, trials = study.plan(design, subject)
+      task, trials = human_study_design.plan(design, subject)
       counts.update((task, t.image, t.shown, t.real) for t in counted(trials))
     cells = len(design.tasks) * len(design.images) * len(design.methods) * 2
     assert len(counts) == cells
@@ -50,7 +54,7 @@ def test_a_cycle_of_subjects_is_exactly_even(settings):
 def test_within_a_subject_methods_and_sides_differ_by_one_at_most(settings):
   design = make_design(*settings)
   for subject in range(2 * design.cycle):
-    task, trials = study.plan(design, subject)
+    task, trials = human_study_design.plan(design, subject)
     assert task == design.tasks[subject % len(design.tasks)]
     own = counted(trials)
     assert len(own) == design.per_subject
@@ -81,30 +85,43 @@ def test_practice_comes_first_and_a_check_in_every_ten():
   design = make_design(100, 4, (2,), 50)
   places, sides = set(), collections.Counter()
   for subject in range(40):
-    kinds = [t.shown for t in study.plan(design, subject)[1]]
-    assert kinds[:3] == [study.PRACTICE] * 3 and study.PRACTICE not in kinds[3:]
-    checks = [i for i, kind in enumerate(kinds[3:]) if kind == study.CHECK]
+    kinds = [t.shown for t in human_study_design.plan(design, subject)[1]]
+    assert (
+      kinds[:3] == [human_study_design.PRACTICE] * 3
+      and human_study_design.PRACTICE not in kinds[3:]
+    )
+    checks = [i for i, kind in enumerate(kinds[3:]) if kind == human_study_design.CHECK]
     # Check c stands before one of the trials 10 c to 10 c + 9.
     assert [i - c for c, i in enumerate(checks)] == [
       pytest.approx(10 * c + 4.5, abs=4.5) for c in range(5)
     ]
     places.update(checks)
-    sides.update(t.real for t in study.plan(design, subject)[1] if t.shown == 'check')
+    sides.update(
+      t.real for t in human_study_design.plan(design, subject)[1] if t.shown == 'check'
+    )
   assert len(places) > 30  # not always the same ones
   assert abs(sides['left'] - sides['right']) <= 40
 
 
 def test_plans_are_a_function_of_seed_and_subject():
   design = make_design(*DESIGNS[0])
-  assert study.plan(design, 5) == study.plan(make_design(*DESIGNS[0]), 5)
-  assert study.plan(design, 5) != study.plan(design, 7)  # of the same task
-  assert study.plan(design, 5) != study.plan(make_design(*DESIGNS[0], seed=4), 5)
+  assert human_study_design.plan(design, 5) == human_study_design.plan(
+    make_design(*DESIGNS[0]), 5
+  )
+  assert human_study_design.plan(design, 5) != human_study_design.plan(
+    design, 7
+  )  # of the same task
+  assert human_study_design.plan(design, 5) != human_study_design.plan(
+    make_design(*DESIGNS[0], seed=4), 5
+  )
 
 
 def test_plans_stay_the_same_in_later_versions():
   """A study that is running must not change: keys and sites hold these orders."""
-  design = study.make_design(NAMES[:12], ['a', 'b'], (2,), images_per_subject=4)
-  _, trials = study.plan(design, 1)
+  design = human_study_design.make_design(
+    NAMES[:12], ['a', 'b'], (2,), images_per_subject=4
+  )
+  _, trials = human_study_design.plan(design, 1)
   assert [f'{t.image[-2:]}{t.shown[0]}{t.real[0]}' for t in trials] == PINNED
 
 
@@ -113,8 +130,8 @@ PINNED = ['05pl', '02pr', '00pl', '06cl', '09al', '11br', '03ar', '01bl']
 
 def test_too_few_images_are_refused():
   with pytest.raises(ValueError, match='4 images are too few'):
-    study.make_design(NAMES[:4], ['a'], (2,))
-  assert len(study.make_design(NAMES[:5], ['a'], (2,)).images) == 1
+    human_study_design.make_design(NAMES[:4], ['a'], (2,))
+  assert len(human_study_design.make_design(NAMES[:5], ['a'], (2,)).images) == 1
 
 
 # ------------------------------------------------------------------------ intervals
@@ -126,7 +143,9 @@ def test_too_few_images_are_refused():
 @pytest.mark.parametrize('level', [0.9, 0.95])
 def test_wilson_is_scipys(k, n, level):
   truth = stats.binomtest(k, n).proportion_ci(level, method='wilson')
-  assert study.wilson(k, n, level) == pytest.approx((truth.low, truth.high), abs=1e-12)
+  assert human_study_design.wilson(k, n, level) == pytest.approx(
+    (truth.low, truth.high), abs=1e-12
+  )
 
 
 def test_the_bootstrap_covers_where_wilson_does_not():
@@ -137,9 +156,9 @@ def test_the_bootstrap_covers_where_wilson_does_not():
     rates = random.beta(2, 3, size=40)
     n = np.full(40, 25)
     k = random.binomial(n, rates)
-    low, high = study.bootstrap(k, n, draws=400, seed=i)
+    low, high = human_study_design.bootstrap(k, n, draws=400, seed=i)
     held['bootstrap'] += low <= 0.4 <= high
-    low, high = study.wilson(k.sum(), n.sum())
+    low, high = human_study_design.wilson(k.sum(), n.sum())
     held['wilson'] += low <= 0.4 <= high
   # 200 draws of 0.95 lie between 0.9 and 0.99, all but surely.
   assert 0.9 <= held['bootstrap'] / 200 <= 0.99
@@ -149,15 +168,15 @@ def test_the_bootstrap_covers_where_wilson_does_not():
 def test_the_bootstrap_has_the_standard_error_of_a_mean():
   """Equal subjects: the variance of a mean of independent shares, in closed form."""
   k, n = np.arange(100) % 21, np.full(100, 20)
-  low, high = study.bootstrap(k, n)
+  low, high = human_study_design.bootstrap(k, n)
   error = np.std(k / n) / 10
   assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.04)
 
 
 def test_one_subject_has_no_interval_over_subjects():
-  assert study.bootstrap([3], [10]) is None
-  assert study.bootstrap([3, 0], [10, 0]) is None
-  assert study.bootstrap([0, 0], [10, 10]) == (0.0, 0.0)
+  assert human_study_design.bootstrap([3], [10]) is None
+  assert human_study_design.bootstrap([3, 0], [10, 0]) is None
+  assert human_study_design.bootstrap([0, 0], [10, 10]) == (0.0, 0.0)
 
 
 # ------------------------------------------------------------------------- analysis
@@ -171,7 +190,7 @@ def answered(number, plan, fools, *, seconds=3.0, checks=(), **changes):
     wrong = left.get(trial.shown, 0) > 0
     if wrong:
       left[trial.shown] -= 1
-    if trial.shown == study.CHECK:
+    if trial.shown == human_study_design.CHECK:
       wrong = check in checks
       check += 1
     other = {'left': 'right', 'right': 'left'}
@@ -185,7 +204,7 @@ def answered(number, plan, fools, *, seconds=3.0, checks=(), **changes):
 @pytest.fixture(scope='module')
 def plans():
   design = make_design(100, 4, (1, 2), 50)
-  return [study.plan(design, subject) for subject in range(design.cycle)]
+  return [human_study_design.plan(design, subject) for subject in range(design.cycle)]
 
 
 def test_fool_rates_of_known_answers(plans):
@@ -193,7 +212,7 @@ def test_fool_rates_of_known_answers(plans):
   results = [
     answered(i + 1, plan, {'m0': i % 8, 'm1': 99}) for i, plan in enumerate(plans)
   ]
-  found = study.analyse(results, plans, 3.0)
+  found = human_study_design.analyse(results, plans, 3.0)
   rates = {(r['task'], r['method']): r for r in found['rates']}
   assert set(rates) == {(task, f'm{i}') for task in (1, 2) for i in range(4)}
   for task in (1, 2):
@@ -223,16 +242,20 @@ def test_who_fails_attention_checks_is_left_out(plans):
   careless = answered(1, plans[0], {'m0': 99}, checks=(0, 3))
   unlucky = answered(2, plans[1], {}, checks=(2,))
   careful = answered(3, plans[2], {})
-  found = study.analyse([careless, unlucky, careful], plans, 3.0)
+  found = human_study_design.analyse([careless, unlucky, careful], plans, 3.0)
   assert (found['subjects'], found['left_out']) == (2, 1)
   assert [p['left_out'] for p in found['per_subject']] == [True, False, False]
   assert [p['failed'] for p in found['per_subject']] == [2, 1, 0]
   assert found['attention'] == {'checks': 15, 'failed': 3}
   assert all(rate['fooled'] == 0 for rate in found['rates'])
-  kept = study.analyse([careless, unlucky, careful], plans, 3.0, keep_all=True)
+  kept = human_study_design.analyse(
+    [careless, unlucky, careful], plans, 3.0, keep_all=True
+  )
   assert (kept['subjects'], kept['left_out'], kept['inattentive']) == (3, 0, 1)
   assert any(rate['fooled'] for rate in kept['rates'])
-  strict = study.analyse([careless, unlucky, careful], plans, 3.0, max_failed=0)
+  strict = human_study_design.analyse(
+    [careless, unlucky, careful], plans, 3.0, max_failed=0
+  )
   assert (strict['subjects'], strict['left_out']) == (1, 2)
 
 
@@ -240,24 +263,26 @@ def test_who_fails_attention_checks_is_left_out(plans):
   'change', [{'views': 2}, {'interrupted': True}, {'shown': 3.7}, {'shown': 2.3}]
 )
 def test_spoilt_trials_do_not_count(plans, change):
-  found = study.analyse([answered(1, plans[0], {}, **change)], plans, 3.0)
+  found = human_study_design.analyse([answered(1, plans[0], {}, **change)], plans, 3.0)
   assert found['rates'] == [] and found['spoilt_trials'] == 55
   person = found['per_subject'][0]
   assert (person['trials'], person['rate'], person['checks']) == (0, None, 0)
   json.dumps(found, allow_nan=False)
-  late = study.analyse([answered(1, plans[0], {}, shown=3.05)], plans, 3.0)
+  late = human_study_design.analyse([answered(1, plans[0], {}, shown=3.05)], plans, 3.0)
   assert late['spoilt_trials'] == 0
 
 
 def test_practice_does_not_count(plans):
-  fools = {study.PRACTICE: 3}
-  found = study.analyse([answered(1, plans[0], fools)], plans, 3.0)
+  fools = {human_study_design.PRACTICE: 3}
+  found = human_study_design.analyse([answered(1, plans[0], fools)], plans, 3.0)
   assert sum(rate['trials'] for rate in found['rates']) == 50
   assert sum(rate['fooled'] for rate in found['rates']) == 0
 
 
 def test_the_papers_figures_say_which_are_unverified():
-  verified = {entry['task']: entry['verified'] for entry in study.PAPER}
+  verified = {entry['task']: entry['verified'] for entry in human_study_design.PAPER}
   assert verified == {1: False, 2: True}
-  faces = next(e for e in study.PAPER if e['task'] == 2 and 'faces' in e['data'])
+  faces = next(
+    e for e in human_study_design.PAPER if e['task'] == 2 and 'faces' in e['data']
+  )
   assert faces['rates']['SR3'] == 47.4

@@ -10,7 +10,8 @@ import study_kit
 from PIL import Image
 from study_kit import OPTIONS, SIDE, build, plan_of
 
-from sr3_jax import study, study_build
+from sr3_jax.human_study import design as human_study_design
+from sr3_jax.human_study import site_builder
 from sr3_jax.images import image_files
 
 
@@ -67,7 +68,7 @@ def test_the_site_does_not_tell_what_is_real(site, key):
   assert len({file.stat().st_mtime for file in files}) == 1
   assert not list(site.rglob('*key*'))
   names = {p.name for p in site.iterdir()}
-  assert names == {*study_build.PAGES, 'plan.js', 'pictures'}
+  assert names == {*site_builder.PAGES, 'plan.js', 'pictures'}
 
 
 def test_site_and_key_agree_and_pictures_are_the_given_ones(site, key, folders):
@@ -79,12 +80,17 @@ def test_site_and_key_agree_and_pictures_are_the_given_ones(site, key, folders):
     for row, (image, shown, real) in zip(own['trials'], keyed['trials'], strict=True):
       names = [plan['pictures'][i] for i in row]
       roles = [key['pictures'][name] for name in names]
-      easy = shown in (study.CHECK, study.PRACTICE)
-      pair = [[image, 'real'], [image, study.CHECK if easy else shown]]
+      easy = shown in (human_study_design.CHECK, human_study_design.PRACTICE)
+      pair = [[image, 'real'], [image, human_study_design.CHECK if easy else shown]]
       assert roles[:2] == (pair if real == 'left' else pair[::-1])
       assert roles[2:] == ([[image, 'input']] if own['task'] == 1 else [])
       kinds[shown] += 1
-  assert set(kinds) == {'bicubic', 'sharp', study.CHECK, study.PRACTICE}
+  assert set(kinds) == {
+    'bicubic',
+    'sharp',
+    human_study_design.CHECK,
+    human_study_design.PRACTICE,
+  }
   for name, (image, role) in key['pictures'].items():
     pixels = image_files.read(site / 'pictures' / f'{name}.png')
     if role in ('real', 'bicubic', 'sharp'):
@@ -169,11 +175,11 @@ def test_pictures_that_cannot_be_compared_are_refused(folders, tmp_path, capsys)
 
 
 def test_a_study_is_never_overwritten(site, folders, capsys):
-  before = study_build.key_path(site).read_bytes()
+  before = site_builder.key_path(site).read_bytes()
   with pytest.raises(SystemExit):
     build(folders, site, '--seed=5')
   assert 'is there already' in capsys.readouterr().err
-  assert study_build.key_path(site).read_bytes() == before
+  assert site_builder.key_path(site).read_bytes() == before
 
 
 def test_task_1_needs_inputs(folders, tmp_path, capsys):

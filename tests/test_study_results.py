@@ -8,7 +8,9 @@ import pytest
 import study_kit
 from study_kit import make_result
 
-from sr3_jax import human_study, study_build, study_results
+from sr3_jax.human_study import command as human_study_command
+from sr3_jax.human_study import results as human_study_results
+from sr3_jax.human_study import site_builder
 
 
 @pytest.fixture(scope='module')
@@ -40,7 +42,10 @@ def hostile(key):
     'deep': (b'[' * 500_000, 'not JSON'),
     'long number': (b'{"format": ' + b'9' * 9999 + b'}', 'not JSON'),
     'nan': (changed(number=math.nan), 'NaN is no number'),
-    'large': (b' ' * study_results.MAX_BYTES + changed(), 'more than 1048576 bytes'),
+    'large': (
+      b' ' * human_study_results.MAX_BYTES + changed(),
+      'more than 1048576 bytes',
+    ),
     'list': (b'[]', 'not a JSON object'),
     'format': (changed(format=2), 'format 2 is not known'),
     'bool': (changed(number=True), '"number" must be an integer'),
@@ -76,8 +81,8 @@ def test_hostile_results_are_skipped_one_line_each(site, key, tmp_path, capsys):
   (tmp_path / 'evil\x1b[31m\n.json').write_text('{}')
   (tmp_path / 'folder.json').mkdir()
   out = tmp_path / 'all.out'
-  args = ['analyse', str(study_build.key_path(site)), str(tmp_path), f'--json={out}']
-  assert human_study.main(args) == 0
+  args = ['analyse', str(site_builder.key_path(site)), str(tmp_path), f'--json={out}']
+  assert human_study_command.main(args) == 0
   captured = capsys.readouterr()
   lines = captured.err.strip().splitlines()
   assert len(lines) == len(cases) + 3
@@ -100,8 +105,8 @@ def test_analyse_prints_the_papers_figures_beside(site, key, tmp_path, capsys):
     fools = ['sharp'] if number < 3 else []
     result = make_result(key, number, fools + ['check'] * (number == 4))
     (tmp_path / f'{number}.json').write_text(json.dumps(result))
-  args = ['analyse', str(study_build.key_path(site)), str(tmp_path)]
-  assert human_study.main(args) == 0
+  args = ['analyse', str(site_builder.key_path(site)), str(tmp_path)]
+  assert human_study_command.main(args) == 0
   out = capsys.readouterr().out
   task1, task2 = out.split('Task 2: Which image would you guess is from a camera?')
   assert 'Task 1: Which is the better high-quality version' in task1
@@ -112,7 +117,7 @@ def test_analyse_prints_the_papers_figures_beside(site, key, tmp_path, capsys):
   assert re.search(r'sharp +50\.0 % +0\.0 to 100\.0 %', task1)
   assert re.search(r'sharp +100\.0 % +- ', task2)
   assert re.search(r'4 +2 .*left out', task2)
-  assert human_study.main([*args, '--keep-all']) == 0
+  assert human_study_command.main([*args, '--keep-all']) == 0
   out = capsys.readouterr().out
   assert '4 subjects, 1 would be left out but for --keep-all' in out
   assert re.search(r'sharp +50\.0 % +0\.0 to 100\.0 %', out.split('Task 2')[1])
@@ -130,11 +135,13 @@ def test_analyse_prints_the_papers_figures_beside(site, key, tmp_path, capsys):
 def test_what_is_no_key_is_refused(tmp_path, capsys, text, message):
   (tmp_path / 'key.json').write_text(text)
   with pytest.raises(SystemExit):
-    human_study.main(['analyse', str(tmp_path / 'key.json'), str(tmp_path)])
+    human_study_command.main(['analyse', str(tmp_path / 'key.json'), str(tmp_path)])
   assert message in capsys.readouterr().err
 
 
 def test_no_result_at_all_is_said(site, tmp_path, capsys):
   with pytest.raises(SystemExit):
-    human_study.main(['analyse', str(study_build.key_path(site)), str(tmp_path)])
+    human_study_command.main(
+      ['analyse', str(site_builder.key_path(site)), str(tmp_path)]
+    )
   assert 'no result of this study among these files' in capsys.readouterr().err

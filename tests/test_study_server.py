@@ -9,7 +9,10 @@ import pytest
 import study_kit
 from study_kit import make_result
 
-from sr3_jax import human_study, study_build, study_results, study_server
+from sr3_jax.human_study import command as human_study_command
+from sr3_jax.human_study import results as human_study_results
+from sr3_jax.human_study import server as human_study_server
+from sr3_jax.human_study import site_builder
 
 
 @pytest.fixture(scope='module')
@@ -29,8 +32,10 @@ def key(made):
 
 @pytest.fixture
 def server(site, monkeypatch, tmp_path):
-  monkeypatch.setattr(study_server, 'results_path', lambda _: tmp_path / 'results')
-  server = study_server.make_server(site, 0)
+  monkeypatch.setattr(
+    human_study_server, 'results_path', lambda _: tmp_path / 'results'
+  )
+  server = human_study_server.make_server(site, 0)
   thread = threading.Thread(target=server.serve_forever, args=(0.02,))
   thread.start()
   yield server
@@ -69,7 +74,7 @@ def test_the_server_is_on_the_loopback_and_serves_the_site_only(server, site):
     '/%2e%2e/site-key.json',
     '//etc/passwd',
     '/..%2fsite-key.json',
-    str(study_build.key_path(site)),
+    str(site_builder.key_path(site)),
     '/pictures',
     '/pictures/',
     '/results',
@@ -90,7 +95,7 @@ def test_the_server_keeps_valid_results_under_its_own_names(server, key, tmp_pat
   assert post(Content_Type='text/plain') == 415
   assert post(Content_Length='-1') == 411
   assert post(Content_Length='99999999999999999999') == 413
-  assert post(Content_Length=str(study_results.MAX_BYTES + 1)) == 413
+  assert post(Content_Length=str(human_study_results.MAX_BYTES + 1)) == 413
   assert post(body=b'{"id": 1}') == 400
   assert post(body=b'[' * 99_999) == 400
   assert post(Origin='https://evil.example') == 403
@@ -107,5 +112,5 @@ def test_the_server_keeps_valid_results_under_its_own_names(server, key, tmp_pat
 
 def test_serve_refuses_what_is_no_site(tmp_path, capsys):
   with pytest.raises(SystemExit):
-    human_study.main(['serve', str(tmp_path)])
+    human_study_command.main(['serve', str(tmp_path)])
   assert 'not a site that `build` made' in capsys.readouterr().err

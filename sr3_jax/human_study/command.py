@@ -1,4 +1,4 @@
-"""The paper's human study: `python -m sr3_jax.human_study build|serve|analyse`.
+"""The paper's human study: `python -m sr3_jax.human_study.command build|serve|analyse`.
 
 The command line only. study.py has the plan and the statistics, study_build.py the
 site, study_server.py the server, study_results.py the reader of what comes back,
@@ -13,13 +13,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from sr3_jax import (
-  study,
-  study_build,
-  study_report,
-  study_results,
-  study_server,
-)
+from sr3_jax.human_study import design as human_study_design
+from sr3_jax.human_study import report as human_study_report
+from sr3_jax.human_study import results as human_study_results
+from sr3_jax.human_study import server as human_study_server
+from sr3_jax.human_study import site_builder
 from sr3_jax.runtime import atomic_files
 from sr3_jax.runtime.cli import Parser, number
 from sr3_jax.runtime.errors import UserError, line
@@ -31,10 +29,10 @@ is the fool rate; at 50 % it can't be told from the photograph.
 """
 EPILOG = """\
 examples:
-  python -m sr3_jax.human_study build --truth=truth --outputs sr3=samples \\
+  python -m sr3_jax.human_study.command build --truth=truth --outputs sr3=samples \\
     regression=mse --inputs=low --out=site --post=/results
-  python -m sr3_jax.human_study serve site
-  python -m sr3_jax.human_study analyse site-key.json site-results
+  python -m sr3_jax.human_study.command serve site
+  python -m sr3_jax.human_study.command analyse site-key.json site-results
 
 docs/human_study.md is the guide.
 """
@@ -46,7 +44,7 @@ _COUNT = number(int, 1, 5000)
 def make_parser() -> Parser:
   """All options."""
   parser = Parser(
-    prog='python -m sr3_jax.human_study',
+    prog='python -m sr3_jax.human_study.command',
     description=DESCRIPTION,
     epilog=EPILOG,
   )
@@ -138,23 +136,29 @@ def _build(args: argparse.Namespace) -> int:
 
   task = args.task or ('2' if args.inputs is None else 'both')
   if task != '2' and args.inputs is None:
-    raise study_build.StudyError('task 1 shows the inputs; give --inputs=DIR')
+    raise site_builder.StudyError('task 1 shows the inputs; give --inputs=DIR')
   outputs = {}
   for text in args.outputs:
     name, _, folder = text.partition('=')
-    if not re.fullmatch(study_build.NAME, name) or not folder:
-      raise study_build.StudyError(
+    if not re.fullmatch(site_builder.NAME, name) or not folder:
+      raise site_builder.StudyError(
         f'--outputs: {text!r} is not NAME=DIR, with a name of letters, digits and _.-'
       )
-    if name in (*outputs, study.CHECK, study.PRACTICE, 'real', 'input'):
-      raise study_build.StudyError(f'--outputs: the name {name!r} is taken')
-    outputs[name] = study_build.find(pathlib.Path(folder))
-  truth = study_build.find(args.truth)
-  inputs = study_build.find(args.inputs) if task != '2' else None
+    if name in (
+      *outputs,
+      human_study_design.CHECK,
+      human_study_design.PRACTICE,
+      'real',
+      'input',
+    ):
+      raise site_builder.StudyError(f'--outputs: the name {name!r} is taken')
+    outputs[name] = site_builder.find(pathlib.Path(folder))
+  truth = site_builder.find(args.truth)
+  inputs = site_builder.find(args.inputs) if task != '2' else None
   folders = {'truth': truth, **outputs, **({'inputs': inputs} if inputs else {})}
-  names, notes = study_build.common(folders)
+  names, notes = site_builder.common(folders)
   try:
-    design = study.make_design(
+    design = human_study_design.make_design(
       names,
       list(outputs),
       TASKS[task],
@@ -163,12 +167,12 @@ def _build(args: argparse.Namespace) -> int:
       seed=args.seed,
     )
   except ValueError as error:
-    raise study_build.StudyError(str(error)) from None
+    raise site_builder.StudyError(str(error)) from None
   wanted = PAPER_SUBJECTS * len(design.tasks)
   subjects = args.subjects or -(-wanted // design.cycle) * design.cycle
-  total = study_build.count(design, inputs)
+  total = site_builder.count(design, inputs)
   with runtime_progress.Progress(total, unit='picture') as progress:
-    key = study_build.build(
+    key = site_builder.build(
       args.out,
       truth,
       outputs,
@@ -187,7 +191,10 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _summary(
-  args: argparse.Namespace, design: study.Design, subjects: int, trials: int
+  args: argparse.Namespace,
+  design: human_study_design.Design,
+  subjects: int,
+  trials: int,
 ) -> str:
   even = '' if subjects % design.cycle == 0 else ', which is not a multiple of it'
   checks = f'{len(design.checks)} attention check{"s" * (len(design.checks) > 1)}'
@@ -198,19 +205,19 @@ a subject: {trials} trials: {len(design.practice)} of practice, {design.per_subj
 that count, {checks}
 exactly even after every {design.cycle} subjects; plans for {subjects}{even}
 site: {args.out} (publish this folder; index.html?subject=1 to ?subject={subjects})
-key:  {study_build.key_path(args.out)} (keep it out of reach: it says what is real)"""
+key:  {site_builder.key_path(args.out)} (keep it out of reach: it says what is real)"""
 
 
 def _serve(args: argparse.Namespace) -> int:
   if not (args.site / 'plan.js').is_file() or not (args.site / 'index.html').is_file():
-    raise study_build.StudyError(f'{args.site}: not a site that `build` made')
+    raise site_builder.StudyError(f'{args.site}: not a site that `build` made')
   try:
-    server = study_server.make_server(args.site, args.port)
+    server = human_study_server.make_server(args.site, args.port)
   except OSError as error:
-    raise study_build.StudyError(f'port {args.port}: {error.strerror}') from None
+    raise site_builder.StudyError(f'port {args.port}: {error.strerror}') from None
   if '"post":"/results"' not in (args.site / 'plan.js').read_text():
     print('note: built without --post=/results, so subjects download their results')
-  folder = study_server.results_path(args.site)
+  folder = human_study_server.results_path(args.site)
   print(f'http://127.0.0.1:{server.server_port}/ (Ctrl+C ends it)\nresults: {folder}')
   sys.stdout.flush()
   with server:
@@ -219,13 +226,13 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _analyse(args: argparse.Namespace) -> int:
-  key = study_build.read_key(args.key)
+  key = site_builder.read_key(args.key)
   results, skipped = _read(args.results, key)
   for file, reason in skipped.items():
     print(f'skipped: {file}: {reason}', file=sys.stderr)
   if not results:
-    raise study_build.StudyError('no result of this study among these files')
-  found = study.analyse(
+    raise site_builder.StudyError('no result of this study among these files')
+  found = human_study_design.analyse(
     results,
     key.plans,
     key.seconds,
@@ -237,33 +244,33 @@ def _analyse(args: argparse.Namespace) -> int:
   if args.json:
     text = json.dumps(found, indent=2, allow_nan=False) + '\n'
     atomic_files.write_bytes(args.json, text.encode())
-  print(study_report.report(found))
+  print(human_study_report.report(found))
   return 0
 
 
 def _read(
-  paths: Sequence[pathlib.Path], key: study_build.Key
-) -> tuple[list[study_results.Result], dict[str, str]]:
+  paths: Sequence[pathlib.Path], key: site_builder.Key
+) -> tuple[list[human_study_results.Result], dict[str, str]]:
   """Results that belong to the study, each session once; why others are skipped."""
   files = [f for p in paths for f in (sorted(p.glob('*.json')) if p.is_dir() else [p])]
   lengths = [len(trials) for _, trials in key.plans]
-  results: dict[str, study_results.Result] = {}
+  results: dict[str, human_study_results.Result] = {}
   skipped = {}
   for file in files:
     name = str(file) if str(file).isprintable() else repr(str(file))
     try:
       if not file.is_file():  # reading a pipe would wait for ever
-        raise study_results.ResultError('no such file')
+        raise human_study_results.ResultError('no such file')
       with file.open('rb') as stream:
-        data = stream.read(study_results.MAX_BYTES + 1)
-      result = study_results.parse(data)
-      study_results.match(result, key.study, lengths)
+        data = stream.read(human_study_results.MAX_BYTES + 1)
+      result = human_study_results.parse(data)
+      human_study_results.match(result, key.study, lengths)
       if result.id in results:
-        raise study_results.ResultError('the same session is in another file')
+        raise human_study_results.ResultError('the same session is in another file')
       results[result.id] = result
     except OSError as error:
       skipped[name] = error.strerror or 'cannot be read'
-    except study_results.ResultError as error:
+    except human_study_results.ResultError as error:
       skipped[name] = str(error)
   return list(results.values()), skipped
 

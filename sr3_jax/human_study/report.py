@@ -1,9 +1,9 @@
-"""What `python -m sr3_jax.human_study analyse` prints: tables of plain text."""
+"""What `python -m sr3_jax.human_study.command analyse` prints: tables of plain text."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from sr3_jax import study
+from sr3_jax.human_study import design as human_study_design
 
 EXTREMES = 3  # images listed with the lowest and the highest fool rate
 NOTES = (
@@ -20,7 +20,11 @@ def report(found: dict[str, Any]) -> str:
   """What `study.analyse` found, as text; with `seconds` and `skipped` files."""
   lines = [_people(found)]
   for task in sorted({rate['task'] for rate in found['rates']}):
-    lines += ['', f'Task {task}: {study.QUESTIONS[task]}', *_table(found, task)]
+    lines += [
+      '',
+      f'Task {task}: {human_study_design.QUESTIONS[task]}',
+      *_table(found, task),
+    ]
     lines += ['', *_images(found, task)]
   lines += ['', *_subjects(found['per_subject'])]
   lines += ['', *NOTES]

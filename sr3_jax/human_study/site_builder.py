@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sr3_jax import study, study_results
+from sr3_jax.human_study import design as human_study_design
+from sr3_jax.human_study import results as human_study_results
 from sr3_jax.images import image_files
 from sr3_jax.runtime import atomic_files
 from sr3_jax.runtime.errors import UserError
@@ -52,7 +53,7 @@ class Key:
 
   study: str
   seconds: float
-  plans: list[tuple[int, list[study.Trial]]]
+  plans: list[tuple[int, list[human_study_design.Trial]]]
 
 
 def key_path(site: pathlib.Path) -> pathlib.Path:
@@ -108,7 +109,7 @@ def common(folders: Mapping[str, Folder]) -> tuple[list[str], list[str]]:
   return shared, notes
 
 
-def count(design: study.Design, inputs: Folder | None) -> int:
+def count(design: human_study_design.Design, inputs: Folder | None) -> int:
   """Pictures that `build` writes."""
   counted = len(design.images) * (1 + len(design.methods))
   easy = 2 * (len(design.practice) + len(design.checks))
@@ -121,7 +122,7 @@ def build(
   truth: Folder,
   outputs: Mapping[str, Folder],
   inputs: Folder | None,
-  design: study.Design,
+  design: human_study_design.Design,
   *,
   subjects: int,
   seconds: float = 3.0,
@@ -157,7 +158,7 @@ def build(
         f'{path} is there already; results that were collected with it need it, so '
         f'choose another --out or remove it'
       )
-  plans = [study.plan(design, subject) for subject in range(subjects)]
+  plans = [human_study_design.plan(design, subject) for subject in range(subjects)]
   pictures = _pictures(design, truth, outputs, inputs)
   names: dict[tuple[str, str], str] = {}
   part = site.with_name(f'.{site.name}-{uuid.uuid4().hex}.tmp')
@@ -182,8 +183,8 @@ def build(
       'study': key['study'],
       'seconds': seconds,
       'fixation': min(FIXATION, seconds),
-      'practice': study.NUM_PRACTICE,
-      'questions': study.QUESTIONS,
+      'practice': human_study_design.NUM_PRACTICE,
+      'questions': human_study_design.QUESTIONS,
       'size': size,
       'post': post,
       'contact': contact,
@@ -210,16 +211,18 @@ def read_key(path: pathlib.Path) -> Key:
   try:
     if path.stat().st_size > MAX_KEY_BYTES:
       raise StudyError(f'{path}: too large for the key of a study')
-    value = study_results.load_json(path.read_bytes())
+    value = human_study_results.load_json(path.read_bytes())
     if value['format'] != FORMAT:
       raise StudyError(
         f'{path}: format {value["format"]!r} is not known, only {FORMAT}'
       )
-    known = {study.CHECK, study.PRACTICE, *value['methods']}
+    known = {human_study_design.CHECK, human_study_design.PRACTICE, *value['methods']}
     plans = []
     for entry in value['subjects']:
-      trials = [study.Trial(*map(str, trial)) for trial in entry['trials']]
-      if any(t.real not in study.SIDES or t.shown not in known for t in trials):
+      trials = [human_study_design.Trial(*map(str, trial)) for trial in entry['trials']]
+      if any(
+        t.real not in human_study_design.SIDES or t.shown not in known for t in trials
+      ):
         raise ValueError
       plans.append((int(entry['task']), trials))
     return Key(str(value['study']), float(value['seconds']), plans)
@@ -235,7 +238,7 @@ def read_key(path: pathlib.Path) -> Key:
 
 
 def _pictures(
-  design: study.Design,
+  design: human_study_design.Design,
   truth: Folder,
   outputs: Mapping[str, Folder],
   inputs: Folder | None,
@@ -247,7 +250,7 @@ def _pictures(
     yield image, 'real', real
     if image in design.practice or image in design.checks:
       small = _resized(real, max(2, height // SPOILT), max(2, width // SPOILT))
-      yield image, study.CHECK, _resized(small, height, width)
+      yield image, human_study_design.CHECK, _resized(small, height, width)
     else:
       for method in design.methods:
         output = image_files.read(outputs[method][image])
@@ -298,13 +301,15 @@ def _stamp(folder: pathlib.Path) -> None:
 
 
 def _rows(
-  task: int, trials: Sequence[study.Trial], names: Mapping[tuple[str, str], str]
+  task: int,
+  trials: Sequence[human_study_design.Trial],
+  names: Mapping[tuple[str, str], str],
 ) -> dict[str, Any]:
   """A subject's trials as names of pictures: left, right and, in task 1, input."""
   rows = []
   for trial in trials:
-    easy = trial.shown in (study.CHECK, study.PRACTICE)
-    role = study.CHECK if easy else trial.shown
+    easy = trial.shown in (human_study_design.CHECK, human_study_design.PRACTICE)
+    role = human_study_design.CHECK if easy else trial.shown
     pair = [names[trial.image, 'real'], names[trial.image, role]]
     if trial.real == 'right':
       pair.reverse()
@@ -324,8 +329,8 @@ def _indexed(subjects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _key(
-  design: study.Design,
-  plans: Sequence[tuple[int, Sequence[study.Trial]]],
+  design: human_study_design.Design,
+  plans: Sequence[tuple[int, Sequence[human_study_design.Trial]]],
   seconds: float,
   names: Mapping[tuple[str, str], str],
 ) -> dict[str, Any]:

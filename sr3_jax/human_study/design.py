@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sr3_jax.study_results import Answer, Result
+from sr3_jax.human_study.results import Answer, Result
 
 QUESTIONS = {
   1: 'Which is the better high-quality version of the image in the middle?',

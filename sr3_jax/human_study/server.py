@@ -12,7 +12,7 @@ import sys
 import uuid
 from typing import Any
 
-from sr3_jax import study_results
+from sr3_jax.human_study import results as human_study_results
 from sr3_jax.runtime import atomic_files
 from sr3_jax.runtime.errors import line
 
@@ -95,15 +95,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       self._answer(415, 'application/json only')
     elif not (length.isascii() and length.isdigit()):
       self._answer(411, 'a length is needed')
-    elif len(length) > 9 or int(length) > study_results.MAX_BYTES:
+    elif len(length) > 9 or int(length) > human_study_results.MAX_BYTES:
       self._answer(413, 'too large')
     else:
       self._keep(self.rfile.read(int(length)))
 
   def _keep(self, data: bytes) -> None:
     try:
-      result = study_results.parse(data)
-    except study_results.ResultError as error:
+      result = human_study_results.parse(data)
+    except human_study_results.ResultError as error:
       self._answer(400, str(error))
       return
     now = datetime.datetime.now(datetime.UTC)

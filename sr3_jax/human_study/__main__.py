@@ -1,0 +1,8 @@
+"""Runs `python -m sr3_jax.human_study.command`: sr3-study."""
+
+import sys
+
+from sr3_jax.human_study.command import main
+
+if __name__ == '__main__':
+  sys.exit(main())
