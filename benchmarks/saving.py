@@ -23,8 +23,9 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
-from sr3_jax import checkpoint, train
+from sr3_jax import train
 from sr3_jax.runtime import devices, process_log, progress
+from sr3_jax.weights import checkpoint
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file('config', None, 'Experiment.', lock_config=True)

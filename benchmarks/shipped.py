@@ -23,10 +23,11 @@ import sys
 
 import numpy as np
 
-from sr3_jax import evaluate, hub, image_sets, upscale
+from sr3_jax import evaluate, image_sets, upscale
 from sr3_jax.images import contact_sheets, image_files, pixels, resizing
 from sr3_jax.runtime import atomic_files
 from sr3_jax.summary import METRICS
+from sr3_jax.weights import hub
 
 # Of `METRICS`, in this order.
 COLUMNS = (

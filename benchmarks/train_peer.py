@@ -34,11 +34,12 @@ import numpy as np
 import shipped
 import upscale as speed
 
-from sr3_jax import hub, image_sets
+from sr3_jax import image_sets
 from sr3_jax.core import degradations
 from sr3_jax.images import image_files, pixels
 from sr3_jax.runtime import atomic_files, metrics_log
 from sr3_jax.runtime import progress as runtime_progress
+from sr3_jax.weights import hub
 
 SIDE, SCALE, NETWORK = 64, 4, 'small'
 SCHEDULE = {
@@ -104,7 +105,7 @@ def train_theirs(args: argparse.Namespace, folder: pathlib.Path) -> float:
       progress.update(step + 1)
   weights = folder / 'theirs.pth'
   torch.save(model.state_dict(), weights)
-  command = [sys.executable, '-m', 'sr3_jax.convert', weights, '--groups=16']
+  command = [sys.executable, '-m', 'sr3_jax.weights.convert', weights, '--groups=16']
   command += [
     f'--scale={SCALE}',
     f'--image_size={SIDE}',

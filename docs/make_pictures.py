@@ -15,9 +15,10 @@ import numpy as np
 from skimage import data
 
 import sr3_jax
-from sr3_jax import hub, metrics, tiles
+from sr3_jax import metrics, tiles
 from sr3_jax.images import contact_sheets, image_files, pixels, resizing
 from sr3_jax.pipeline import Upscaler
+from sr3_jax.weights import hub
 
 FOLDER = pathlib.Path(__file__).parent
 

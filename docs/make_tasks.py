@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import skimage.data
 
-from sr3_jax import hub
 from sr3_jax.core import degradations
 from sr3_jax.images import contact_sheets, image_files, pixels
+from sr3_jax.weights import hub
 
 SAMPLES = 3
 # Top, left and side of parts of pictures.

@@ -21,6 +21,7 @@ def load(model: Any = 'photo-x4', **options: Any) -> Any:
     ValueError: one line that says what is wrong with the model.
   """
   # Here, so that importing the package doesn't start JAX.
-  from sr3_jax import hub, pipeline
+  from sr3_jax import pipeline
+  from sr3_jax.weights import hub
 
   return pipeline.Upscaler(hub.load(model), **options)

@@ -23,7 +23,6 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from sr3_jax import hub
 from sr3_jax.config import as_json
 from sr3_jax.core import degradations
 from sr3_jax.core.samplers import make_walk, walk_options
@@ -33,6 +32,7 @@ from sr3_jax.runtime import devices
 from sr3_jax.runtime.errors import UserError, line
 from sr3_jax.runtime.version import __version__
 from sr3_jax.scoring import quantize
+from sr3_jax.weights import hub
 
 DRAWING = 'generation'  # the task of the first stage
 ENLARGING = (

@@ -8,9 +8,9 @@ from sr3_jax import canvas, tiles
 from sr3_jax.core import samplers
 from sr3_jax.core.samplers import make_walk, walk_options
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.hub import Loaded
 from sr3_jax.layout import TILES
 from sr3_jax.runtime.errors import UserError
+from sr3_jax.weights.hub import Loaded
 
 # Steps of 'balanced' at most and of 'best' at least, where --mode=sweep has not written
 # a model's own presets.

@@ -8,10 +8,11 @@ import ml_collections
 from absl import logging
 from etils import epath
 
-from sr3_jax import checkpoint, feature_nets, hub, lpips, model_files, net_weights
+from sr3_jax import feature_nets, lpips, net_weights
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.restorer import Restorer
 from sr3_jax.scoring import unsuited
+from sr3_jax.weights import checkpoint, hub, model_files
 
 # Of a network that several metrics need.
 _METRICS = {'inception': ['fid', 'kid', 'is']}

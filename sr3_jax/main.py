@@ -19,7 +19,6 @@ from ml_collections import config_flags
 from sr3_jax import (
   cascade_run,
   data_check,
-  hub,
   modes,
   plan,
   preemption,
@@ -32,6 +31,7 @@ from sr3_jax.config import ConfigDict, get_config
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
 from sr3_jax.runtime import devices, errors, process_log
+from sr3_jax.weights import hub
 
 FLAGS = flags.FLAGS
 MODES = ('train', 'eval', 'sample', 'sweep', 'reference', 'check-data', 'plan')

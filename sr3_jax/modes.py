@@ -10,7 +10,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import classifier, feature_nets, hub, reference, report_writer, summary
+from sr3_jax import classifier, feature_nets, reference, report_writer, summary
 from sr3_jax.config import as_json
 from sr3_jax.core import degradations
 from sr3_jax.core.sr3 import SR3
@@ -24,6 +24,7 @@ from sr3_jax.restorer import Restorer, degrader, progress
 from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.runtime.version import __version__
 from sr3_jax.scoring import Scorer
+from sr3_jax.weights import hub
 
 
 def evaluate_run(

@@ -28,10 +28,10 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from sr3_jax import torch_weights
 from sr3_jax.runtime import progress as runtime_progress
 from sr3_jax.runtime.errors import UserError, line
-from sr3_jax.torch_weights import Tensors, WeightsError
+from sr3_jax.weights import torch_files
+from sr3_jax.weights.torch_files import Tensors, WeightsError
 
 VARIABLE = 'SR3_JAX_WEIGHTS'
 _TIMEOUT = 30  # seconds of silence before a server is given up
@@ -254,7 +254,7 @@ def _read_source(source: Source, path: pathlib.Path) -> Tensors:
       f'{source.sha256}): delete it and get it from {source.url}'
     )
   try:
-    tensors = torch_weights.read(path)
+    tensors = torch_files.read(path)
   except WeightsError as error:
     raise WeightsMissing(f'{path}: {error}') from None
   return {key: value for key, value in tensors.items() if key.startswith(source.keep)}
@@ -313,12 +313,12 @@ def _read_file(path: pathlib.Path, weights: Weights) -> Loaded:
   """A file that the user names; it may be anybody's."""
   if path.suffix == '.safetensors':
     return _read_kept(path, weights)
-  return _loaded(torch_weights.read(path), {path.name: _sha256(path)}, weights)
+  return _loaded(torch_files.read(path), {path.name: _sha256(path)}, weights)
 
 
 def _read_kept(path: pathlib.Path, weights: Weights) -> Loaded:
   """Raises: WeightsError."""
-  tensors = torch_weights.read(path)
+  tensors = torch_files.read(path)
   with safetensors.safe_open(path, framework='numpy') as file:
     metadata = file.metadata() or {}
   if 'tensors_sha256' not in metadata:  # not written by `keep`

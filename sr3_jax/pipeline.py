@@ -17,12 +17,12 @@ from sr3_jax import conditions
 from sr3_jax.canvas import Item
 from sr3_jax.choices import PipelineError, choose_tiles, choose_walk
 from sr3_jax.conditions import Prepared
-from sr3_jax.hub import Loaded
 from sr3_jax.images import resizing
 from sr3_jax.layout import Planner, output_size
 from sr3_jax.runner import Runner
 from sr3_jax.runtime import devices
 from sr3_jax.runtime.version import __version__
+from sr3_jax.weights.hub import Loaded
 
 MAX_OUTSCALE = 64
 

@@ -21,7 +21,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import evaluation, hub, summary
+from sr3_jax import evaluation, summary
 from sr3_jax.config import as_json
 from sr3_jax.core.samplers import make_walk
 from sr3_jax.core.sr3 import SR3
@@ -42,6 +42,7 @@ from sr3_jax.sweep_choice import (
   shown,
   verdicts,
 )
+from sr3_jax.weights import hub
 
 
 def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> list[Row]:

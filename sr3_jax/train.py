@@ -10,15 +10,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import (
-  checkpoint,
-  evaluation,
-  hub,
-  monitor,
-  preemption,
-  strategies,
-  summary,
-)
+from sr3_jax import evaluation, monitor, preemption, strategies, summary
 from sr3_jax.config import as_json
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
@@ -29,6 +21,7 @@ from sr3_jax.runtime import atomic_files, metrics_log
 from sr3_jax.runtime import progress as runtime_progress
 from sr3_jax.runtime.errors import UserError
 from sr3_jax.train_step import TrainState, create_state, train_step
+from sr3_jax.weights import checkpoint, hub
 
 # Of evaluations during training, which need no networks, those that say what is better.
 SCORES = (

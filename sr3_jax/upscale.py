@@ -43,7 +43,8 @@ def load(args: argparse.Namespace) -> Any:
   """The `pipeline.Upscaler` that the options describe."""
   from absl import logging
 
-  from sr3_jax import hub, pipeline
+  from sr3_jax import pipeline
+  from sr3_jax.weights import hub
 
   return pipeline.Upscaler(
     hub.load(args.model),

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import tiny
 
-from sr3_jax import hub, model_writer
 from sr3_jax.config import ConfigDict
 from sr3_jax.core import sr3
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.weights import hub, model_writer
 
 CLASSES = 3
 UP = {'task.name': 'cascade'}

@@ -7,9 +7,9 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from sr3_jax import checkpoint
 from sr3_jax.data import batches as data_batches
 from sr3_jax.data import sources
+from sr3_jax.weights import checkpoint
 
 
 def make_state(scale: float, width: int = 4) -> dict:

@@ -14,13 +14,14 @@ from channel_kit import HIGH, LOW, noise
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from sr3_jax import evaluation, hub, metrics, model_writer, scoring, train
+from sr3_jax import evaluation, metrics, scoring, train
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import channels, input_pipeline, sources
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.images import rasters
 from sr3_jax.restorer import Restorer
 from sr3_jax.runtime import devices
+from sr3_jax.weights import hub, model_writer
 
 measured, folder = channel_kit.measured, channel_kit.folder
 

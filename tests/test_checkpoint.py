@@ -16,7 +16,7 @@ from checkpoint_kit import (
   steps_in,
 )
 
-from sr3_jax import checkpoint
+from sr3_jax.weights import checkpoint
 
 
 def test_state_and_data_come_back_together(tmp_path):

@@ -17,8 +17,8 @@ import pytest
 import safetensors.numpy
 from convert_kit import BETAS, GIVEN, HEADS, JANSPIRY, zeros
 
-from sr3_jax import convert, hub, torch_to_flax
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.weights import convert, hub, torch_to_flax
 
 FLAGS = ['--groups=4', '--scale=4', '--image_size=16']
 

@@ -7,7 +7,7 @@ import originals
 import pytest
 from convert_kit import BETAS, GIVEN, HEADS, JANSPIRY, zeros
 
-from sr3_jax import convert, torch_to_flax
+from sr3_jax.weights import convert, torch_to_flax
 
 GUIDED = originals.guided_shapes(32, (1, 2), 1, (1,))
 

@@ -14,11 +14,12 @@ from etils import epath
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from sr3_jax import checkpoint, evaluation, loading, metrics, modes, restorer, summary
+from sr3_jax import evaluation, loading, metrics, modes, restorer, summary
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline, sources
 from sr3_jax.images import image_files, pixels
 from sr3_jax.runtime import atomic_files
+from sr3_jax.weights import checkpoint
 
 COUNT = 13  # eval.final_images of tests/tiny.py
 

@@ -12,10 +12,10 @@ import numpy as np
 import originals
 import pytest
 
-from sr3_jax import torch_to_flax
 from sr3_jax.core import diffusion, samplers
 from sr3_jax.core.networks import guided
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.weights import torch_to_flax
 
 SMALL = {'channels': 32, 'multipliers': (1, 2), 'blocks': 1, 'attention': (1,)}
 GIVEN = {'num_heads': 4, 'scale': 2, 'image_size': 16}

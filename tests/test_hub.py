@@ -17,10 +17,10 @@ import tiny
 from etils import epath
 from hub_kit import PRESETS, assert_equal, refused
 
-from sr3_jax import checkpoint, hub, model_files, model_writer
 from sr3_jax.config import as_json
 from sr3_jax.core import diffusion, samplers
 from sr3_jax.core.samplers import make_walk
+from sr3_jax.weights import checkpoint, hub, model_files, model_writer
 
 state, run, loaded = hub_kit.state, hub_kit.run, hub_kit.loaded
 exported, model = hub_kit.exported, hub_kit.model

@@ -9,7 +9,7 @@ import yaml
 from hub_kit import PRESETS, rewrite
 
 import sr3_jax
-from sr3_jax import convert, hub, model_writer
+from sr3_jax.weights import convert, hub, model_writer
 
 run, loaded, exported = hub_kit.run, hub_kit.loaded, hub_kit.exported
 

@@ -9,8 +9,8 @@ import pytest
 import safetensors.numpy
 from hub_kit import refused, rewrite
 
-from sr3_jax import hub
 from sr3_jax.config import get_config
+from sr3_jax.weights import hub
 
 exported, model = hub_kit.exported, hub_kit.model
 
@@ -158,7 +158,7 @@ def test_places_without_a_model(tmp_path):
   (tmp_path / 'a.txt').write_bytes(b'x')
   refused(tmp_path / 'nothing', 'nothing: no model: no such file or folder')
   refused(tmp_path / 'empty', 'model.safetensors', 'checkpoints')
-  refused(tmp_path / 'a.pth', 'python -m sr3_jax.convert')
+  refused(tmp_path / 'a.pth', 'python -m sr3_jax.weights.convert')
   refused(tmp_path / 'a.txt', 'no model')
   (tmp_path / 'empty' / 'checkpoints').mkdir()
   refused(tmp_path / 'empty', 'config.json: missing')

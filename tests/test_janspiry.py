@@ -12,8 +12,8 @@ import numpy as np
 import originals
 import pytest
 
-from sr3_jax import torch_to_flax
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.weights import torch_to_flax
 
 SMALL = {'channels': 8, 'multipliers': (1, 2), 'blocks': 1, 'attention': (1,)}
 GIVEN = {'groups': 4, 'scale': 4, 'image_size': 16}

@@ -5,9 +5,9 @@ import PIL.Image
 import pytest
 from sr3_kit import tiny
 
-from sr3_jax import hub
 from sr3_jax.data import batches as data_batches
 from sr3_jax.data import sources
+from sr3_jax.weights import hub
 
 
 def picture(path, value):

@@ -14,7 +14,8 @@ import PIL.Image
 import pytest
 import tiny
 
-from sr3_jax import checkpoint, hub, main
+from sr3_jax import main
+from sr3_jax.weights import checkpoint, hub
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = '--config=tests/tiny.py'

@@ -14,8 +14,9 @@ from PIL import Image
 from skimage import data
 
 import sr3_jax
-from sr3_jax import hub, metrics, upscale
+from sr3_jax import metrics, upscale
 from sr3_jax.images import image_files, pixels
+from sr3_jax.weights import hub
 
 ROOT = pathlib.Path(__file__).parents[1]
 MEGABYTE = 1e6

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from sr3_jax import net_weights, torch_weights
+from sr3_jax import net_weights
 from sr3_jax.net_weights import Source, Weights, WeightsMissing
+from sr3_jax.weights import torch_files
 
 BODY = b'stands for a file of PyTorch'
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -61,8 +62,8 @@ def net(server, tmp_path, monkeypatch):
     part = {'a': 'features.0', 'b': 'lin0'}[path.stem]
     return {f'{part}.weight': np.float32([1, 2]), 'classifier.weight': np.float32([3])}
 
-  original = torch_weights.read
-  monkeypatch.setattr(torch_weights, 'read', read)
+  original = torch_files.read
+  monkeypatch.setattr(torch_files, 'read', read)
   monkeypatch.setattr(net_weights.importlib.util, 'find_spec', lambda name: True)
   return tmp_path / 'kept'
 

@@ -14,11 +14,12 @@ import tiny_models
 from PIL import Image
 from skimage import data
 
-from sr3_jax import canvas, conditions, hub, upscale
+from sr3_jax import canvas, conditions, upscale
 from sr3_jax.core.samplers import make_walk, walk_options
 from sr3_jax.images import image_files, picture_codec, sixteen_bit
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.pipeline import Upscaler
+from sr3_jax.weights import hub
 
 pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
 

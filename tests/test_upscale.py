@@ -230,7 +230,7 @@ def test_progress_and_announcement(command, standin, capsys, caplog):
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
   """A model folder with random weights."""
-  from sr3_jax import model_writer
+  from sr3_jax.weights import model_writer
 
   config = tiny.get_config()
   network = SR3.from_config(config)

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import tiny
 
-from sr3_jax import hub
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.weights import hub
 
 
 class Local(nn.Module):

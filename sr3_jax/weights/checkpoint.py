@@ -24,10 +24,10 @@ from absl import logging
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from sr3_jax import checksums
 from sr3_jax.runtime import devices
 from sr3_jax.runtime.errors import UserError, first_line
-from sr3_jax.save_manager import Manager
+from sr3_jax.weights import checksums
+from sr3_jax.weights.background_save import Manager
 
 PARTS = ('params', 'ema', 'optimizer')
 # Of what is in a checkpoint and how: raised when older programs can't read it any more.

@@ -15,12 +15,12 @@ from absl import logging
 from etils import epath
 from flax import traverse_util
 
-from sr3_jax import hub, model_card, model_files
 from sr3_jax.config import as_json
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.model_files import CARD, CONFIG, FORMAT, PRESETS, WEIGHTS, HubError
 from sr3_jax.runtime import metrics_log
 from sr3_jax.runtime.version import __version__
+from sr3_jax.weights import hub, model_card, model_files
+from sr3_jax.weights.model_files import CARD, CONFIG, FORMAT, PRESETS, WEIGHTS, HubError
 
 # How weights may be stored, by our names; what is loaded is float32.
 DTYPES = {

@@ -23,13 +23,13 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
-from sr3_jax import checkpoint, model_files
 from sr3_jax.core.samplers import make_walk
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import sources
-from sr3_jax.model_files import CONFIG, FORMAT, PRESETS, WEIGHTS, HubError
 from sr3_jax.runtime.errors import line
 from sr3_jax.runtime.version import __version__
+from sr3_jax.weights import checkpoint, model_files
+from sr3_jax.weights.model_files import CONFIG, FORMAT, PRESETS, WEIGHTS, HubError
 
 # Models that come with the package, folders named as they are asked for.
 SHIPPED = epath.Path(__file__).parent / 'models'
@@ -199,7 +199,7 @@ def find(path: epath.PathLike) -> tuple[epath.Path, str]:
   if text in shipped():  # a name, never a path that could lead out of the folder
     return SHIPPED / text / WEIGHTS, text
   if place.suffix in ('.pth', '.pt', '.ckpt', '.bin', '.pkl'):
-    advice = 'convert it first: python -m sr3_jax.convert'
+    advice = 'convert it first: python -m sr3_jax.weights.convert'
   elif not place.exists():
     names = ', '.join(shipped())
     advice = 'no such file or folder' + (names and f', and not one of ours: {names}')

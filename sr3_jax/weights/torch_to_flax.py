@@ -17,7 +17,7 @@ from sr3_jax.config import ConfigDict, get_config
 from sr3_jax.core.networks import guided, janspiry
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.runtime.errors import line, some
-from sr3_jax.torch_weights import Tensors, WeightsError
+from sr3_jax.weights.torch_files import Tensors, WeightsError
 
 # Modules of the known networks, by the names that configurations use.
 FAMILIES = {'janspiry': janspiry, 'guided': guided}

@@ -1,4 +1,4 @@
-"""Other people's PyTorch weights in, model folders out: `python -m sr3_jax.convert`.
+"""Other people's PyTorch weights in, model folders out: `python -m sr3_jax.weights.convert`.
 
 Given a run's workdir (or a model), it makes a model folder of that. Which networks are
 known, and how their tensors become ours, is in torch_to_flax.py.
@@ -11,11 +11,11 @@ import sys
 
 import jax
 
-from sr3_jax import checkpoint, hub, model_writer
 from sr3_jax.runtime.cli import number
 from sr3_jax.runtime.errors import line
-from sr3_jax.torch_to_flax import FAMILIES, PRESETS, convert
-from sr3_jax.torch_weights import WeightsError, read
+from sr3_jax.weights import checkpoint, hub, model_writer
+from sr3_jax.weights.torch_files import WeightsError, read
+from sr3_jax.weights.torch_to_flax import FAMILIES, PRESETS, convert
 
 # Options that say of a network what no tensor shows.
 _GIVEN = ('groups', 'num_heads', 'scale', 'image_size')
