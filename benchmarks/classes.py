@@ -26,9 +26,10 @@ import numpy as np
 import optax
 from flax import serialization
 
-from sr3_jax import cascade_run, config, distributions
+from sr3_jax import cascade_run, config
 from sr3_jax.data import sources
 from sr3_jax.images import contact_sheets, image_files, pixels
+from sr3_jax.metrics import fid_kid_is
 from sr3_jax.runtime import atomic_files, process_log
 from sr3_jax.runtime import progress as runtime_progress
 
@@ -93,7 +94,7 @@ class Judge:
 
   def __init__(self, model: Classifier, params, truth: np.ndarray):
     self._apply = jax.jit(lambda x: model.apply(params, x))
-    self._truth = distributions.Moments.of(self(truth)[1])
+    self._truth = fid_kid_is.Moments.of(self(truth)[1])
 
   def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Logits and features, in portions of one shape."""
@@ -108,14 +109,12 @@ class Judge:
     """Accuracy, with 1.96 standard errors, and FD to the held-out images."""
     logits, features = self(x)
     right = (logits.argmax(-1) == y).mean()
-    low, high = distributions.frechet_interval(features, self._truth)
+    low, high = fid_kid_is.frechet_interval(features, self._truth)
     return {
       'images': len(x),
       'accuracy': float(right),
       'accuracy_error': float(1.96 * np.sqrt(right * (1 - right) / len(x))),
-      'fd': distributions.frechet_distance(
-        distributions.Moments.of(features), self._truth
-      ),
+      'fd': fid_kid_is.frechet_distance(fid_kid_is.Moments.of(features), self._truth),
       'fd_low': low,
       'fd_high': high,
     }

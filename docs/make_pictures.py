@@ -15,8 +15,9 @@ import numpy as np
 from skimage import data
 
 import sr3_jax
-from sr3_jax import metrics, tiles
+from sr3_jax import tiles
 from sr3_jax.images import contact_sheets, image_files, pixels, resizing
+from sr3_jax.metrics import image_metrics
 from sr3_jax.pipeline import Upscaler
 from sr3_jax.weights import hub
 
@@ -106,9 +107,9 @@ def consistency(loaded: hub.Loaded) -> None:
       batch = [a[None] for a in (low, image)]
       lines[on].append(
         [
-          float(metrics.psnr(output[None], truth[None])[0]),
-          float(metrics.consistency(*batch)[0]),
-          float(metrics.colour_drift(*batch)[0]),
+          float(image_metrics.psnr(output[None], truth[None])[0]),
+          float(image_metrics.consistency(*batch)[0]),
+          float(image_metrics.colour_drift(*batch)[0]),
         ]
       )
       row.append(output[40:232, 100:292])

@@ -17,16 +17,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import (
-  cascade_report,
-  classifier,
-  loading,
-  lpips,
-  metrics,
-  modes,
-  reference,
-  summary,
-)
+from sr3_jax import cascade_report, modes, summary
 from sr3_jax.cascade import (
   Cascade,
   CascadeError,
@@ -44,6 +35,13 @@ from sr3_jax.data import sources
 from sr3_jax.data.input_pipeline import HeldOut, evaluation_data, held_out
 from sr3_jax.evaluation import TRUTH, fingerprint
 from sr3_jax.images import image_files, pixels
+from sr3_jax.metrics import (
+  classifier,
+  feature_nets,
+  image_metrics,
+  lpips,
+  reference_statistics,
+)
 from sr3_jax.records import Records, open_records
 from sr3_jax.restorer import progress
 from sr3_jax.runtime import atomic_files, devices
@@ -120,10 +118,10 @@ def load_judges(config: ml_collections.ConfigDict) -> modes.Judges:
     reference.StatisticsError, classifier.ClassifierError: as they say.
   """
   e = config.eval
-  nets, left_out = loading.load_nets(e.networks, e.weights, config.data.image_size)
-  against = reference.load(e.reference) if e.reference else None
+  nets, left_out = feature_nets.load_nets(e.networks, e.weights, config.data.image_size)
+  against = reference_statistics.load(e.reference) if e.reference else None
   if against and 'inception' in nets:
-    reference.check(against, nets['inception'])
+    reference_statistics.check(against, nets['inception'])
   judge = classifier.load(e.classifier) if e.classifier else None
   return modes.Judges(nets, left_out, against, judge)
 
@@ -239,14 +237,16 @@ def truths(model: SR3, sides: tuple[int, ...]) -> Callable[..., dict[int, jax.Ar
     hr = model.to_float(stored)
     whole = hr.shape[1]
     smaller = {s: degradations.area(hr, whole // s) for s in sides}
-    return {s: metrics.quantize(image) for s, image in smaller.items()}
+    return {s: image_metrics.quantize(image) for s, image in smaller.items()}
 
   return devices.pmap(reduce)
 
 
 @functools.lru_cache(maxsize=8)
 def _smaller(factor: int) -> Callable[[jax.Array], jax.Array]:
-  return devices.pmap(lambda image: degradations.area(metrics.quantize(image), factor))
+  return devices.pmap(
+    lambda image: degradations.area(image_metrics.quantize(image), factor)
+  )
 
 
 def powers(image: jax.Array, truth: jax.Array, mask: np.ndarray) -> dict[str, Any]:
@@ -259,7 +259,7 @@ def powers(image: jax.Array, truth: jax.Array, mask: np.ndarray) -> dict[str, An
 
 @functools.cache
 def _power() -> Callable[[jax.Array], jax.Array]:
-  return devices.pmap(metrics.radial_power)
+  return devices.pmap(image_metrics.radial_power)
 
 
 def table(
@@ -276,7 +276,9 @@ def table(
     against = judges.against if stage.side == cascade.side else None
     if inception and against is None:
       features = summary.gather_features(records, truth)
-      against = reference.of_features(features, {'images': 'the true images'})
+      against = reference_statistics.of_features(
+        features, {'images': 'the true images'}
+      )
     names = [alone_name(cascade, stage)] if stage.place else []
     methods = {n: [n] for n in (*names, drawn_name(cascade, stage))}
     if 'top1_error' in next(records.stream(truth), {}):

@@ -21,7 +21,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import modes, plots, reference, summary
+from sr3_jax import modes, plots, summary
 from sr3_jax.cascade import Cascade, CascadeError, Stage, fits, job, load
 from sr3_jax.cascade_eval import (
   load_judges,
@@ -34,6 +34,7 @@ from sr3_jax.cascade_eval import (
 from sr3_jax.config import as_json
 from sr3_jax.data import input_pipeline, sources
 from sr3_jax.images import image_files
+from sr3_jax.metrics import reference_statistics
 from sr3_jax.records import open_records
 from sr3_jax.restorer import progress
 from sr3_jax.runtime import atomic_files, devices
@@ -140,7 +141,7 @@ class _Search:
     against = self.judges.against if stage.side == self.cascade.side else None
     if inception and against is None:
       features = summary.gather_features(self.records, truth)
-      against = reference.of_features(features, {})
+      against = reference_statistics.of_features(features, {})
     table = summary.table(
       self.records,
       {part: [part] for part in parts.values()},

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sr3_jax import distributions
+from sr3_jax.metrics import fid_kid_is
 from sr3_jax.report_data import Report, flat, plain, values
 
 RESAMPLES = 2000
@@ -177,7 +177,7 @@ def paired_differences(changes: Mapping[str, np.ndarray]) -> dict[str, Differenc
     good = np.isfinite(changes[keys[0]])
     columns = np.stack([changes[key][good] for key in keys], axis=1)
     if columns.any():
-      limits = distributions.bootstrap_means(columns, resamples=RESAMPLES)
+      limits = fid_kid_is.bootstrap_means(columns, resamples=RESAMPLES)
     else:
       limits = np.zeros((2, len(keys)))
     for key, value, low, high in zip(keys, columns.mean(axis=0), *limits, strict=True):

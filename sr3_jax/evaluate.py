@@ -25,7 +25,7 @@ examples:
   python -m sr3_jax.evaluate --truth=truth --inputs=small --outputs=mine --border=4
 
 Files belong together by their names without extensions (a.png, a.jpg). A killed run
-goes on where it was. Weights of networks: python -m sr3_jax.net_weights --help.
+goes on where it was. Weights of networks: python -m sr3_jax.metrics.net_weights --help.
 """
 NETWORKS = ('inception', 'lpips_alex', 'lpips_vgg')
 # Names that mean something else in tables, pictures or batches.
@@ -142,15 +142,8 @@ def run(
   from absl import logging
   from etils import epath
 
-  from sr3_jax import (
-    classifier,
-    image_sets,
-    loading,
-    records,
-    report_writer,
-    restorer,
-    summary,
-  )
+  from sr3_jax import image_sets, records, report_writer, restorer, summary
+  from sr3_jax.metrics import classifier, feature_nets
   from sr3_jax.runtime import devices
   from sr3_jax.runtime import progress as runtime_progress
   from sr3_jax.runtime.version import __version__
@@ -168,7 +161,7 @@ def run(
     raise image_sets.ImageSetError(
       f'--border={args.border} leaves nothing of images of {side} pixels'
     )
-  nets, missing = loading.load_nets(args.networks, args.weights, side)
+  nets, missing = feature_nets.load_nets(args.networks, args.weights, side)
   judge = classifier.load(args.classifier) if args.classifier else None
   labels = image_sets.labels(args.labels, items) if judge else None
   against = _reference(args, nets)
@@ -269,17 +262,18 @@ def _reference(args: argparse.Namespace, nets: dict[str, Any]) -> Any:
   """The reference statistics that were asked for; those of a folder are kept."""
   from absl import logging
 
-  from sr3_jax import image_sets, reference
+  from sr3_jax import image_sets
   from sr3_jax.images import image_files
   from sr3_jax.images import pixels as images_pixels
+  from sr3_jax.metrics import reference_statistics
   from sr3_jax.runtime import devices
 
   if args.reference is None or 'inception' not in nets:
     return None
   net = nets['inception']
   if not args.reference.is_dir():
-    given = reference.load(args.reference)
-    reference.check(given, net)
+    given = reference_statistics.load(args.reference)
+    reference_statistics.check(given, net)
     return given
   files = image_sets.find(args.reference)
   items = []
@@ -293,7 +287,7 @@ def _reference(args: argparse.Namespace, nets: dict[str, Any]) -> Any:
   path = REFERENCES.expanduser() / f'{name}.npz'
   if path.exists():
     logging.info('statistics of %s: %s', args.reference, path)
-    return reference.load(path)
+    return reference_statistics.load(path)
   logging.info('statistics of %s: %d images', args.reference, len(items))
   about = {'folder': args.reference.resolve().name, 'network': net.about, 'hash': name}
 
@@ -303,8 +297,10 @@ def _reference(args: argparse.Namespace, nets: dict[str, Any]) -> Any:
       if batch['mask'].any():
         yield batch
 
-  reference.save(path, reference.of_batches(net, batches(), about))
-  return reference.load(path)  # rounded to float32, as at every later call
+  reference_statistics.save(
+    path, reference_statistics.of_batches(net, batches(), about)
+  )
+  return reference_statistics.load(path)  # rounded to float32, as at every later call
 
 
 def _pictures(items, places: Sequence[int], methods, folder) -> None:

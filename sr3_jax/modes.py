@@ -10,7 +10,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import classifier, feature_nets, reference, report_writer, summary
+from sr3_jax import report_writer, summary
 from sr3_jax.config import as_json
 from sr3_jax.core import degradations
 from sr3_jax.core.sr3 import SR3
@@ -18,7 +18,9 @@ from sr3_jax.data import sources
 from sr3_jax.data.input_pipeline import HeldOut, evaluation_data, held_out
 from sr3_jax.evaluation import TRUTH, Evaluation, evaluate, restored
 from sr3_jax.images import contact_sheets, image_files, pixels
-from sr3_jax.loading import load_method, load_methods, load_nets
+from sr3_jax.loading import load_method, load_methods
+from sr3_jax.metrics import classifier, feature_nets, reference_statistics
+from sr3_jax.metrics.feature_nets import load_nets
 from sr3_jax.records import open_records
 from sr3_jax.restorer import Restorer, degrader, progress
 from sr3_jax.runtime import atomic_files, devices
@@ -45,9 +47,9 @@ def evaluate_run(
   side = e.image_size or config.data.image_size
   nets, left_out = load_nets(e.networks, e.weights, side, config.data.channels)
   # Before the first image: a mistake there must not come to light at the end.
-  against = reference.load(e.reference) if e.reference else None
+  against = reference_statistics.load(e.reference) if e.reference else None
   if against and 'inception' in nets:
-    reference.check(against, nets['inception'])
+    reference_statistics.check(against, nets['inception'])
   judge = classifier.load(e.classifier) if e.classifier else None
   judges = Judges(nets, left_out, against, judge)
   run = Run(workdir, step, methods, hashes, held_out(config))
@@ -74,7 +76,7 @@ class Judges:
 
   nets: dict[str, feature_nets.FeatureNet]
   left_out: list[dict[str, Any]]  # which metrics are missing, and why
-  against: reference.Reference | None
+  against: reference_statistics.Reference | None
   classifier: classifier.Classifier | None
 
 
@@ -322,11 +324,11 @@ def reference_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) ->
     'fingerprint': net.fingerprint,
   }
   with progress(batches.num_batches * config.eval.batch_size, 'image') as on_images:
-    made = reference.of_batches(net, batches, about, on_images)
+    made = reference_statistics.of_batches(net, batches, about, on_images)
   batches.close()
   if jax.process_index() == 0:
     path = epath.Path(workdir) / 'reference.npz'
-    reference.save(path, made)
+    reference_statistics.save(path, made)
     print(f'statistics of {made.moments.count} images: {path}')
 
 

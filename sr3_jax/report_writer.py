@@ -12,11 +12,11 @@ import numpy as np
 from etils import epath
 
 from sr3_jax import paper, report_page, summary
-from sr3_jax.classifier import Classifier
-from sr3_jax.feature_nets import FeatureNet
 from sr3_jax.images import contact_sheets, image_files
+from sr3_jax.metrics.classifier import Classifier
+from sr3_jax.metrics.feature_nets import FeatureNet
+from sr3_jax.metrics.reference_statistics import Reference, of_features
 from sr3_jax.records import Records
-from sr3_jax.reference import Reference, of_features
 from sr3_jax.runtime import atomic_files, metrics_log
 from sr3_jax.runtime.version import __version__
 from sr3_jax.summary import METRICS, Row

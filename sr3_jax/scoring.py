@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr3_jax import metrics
-from sr3_jax.classifier import Classifier, top_k_hits
 from sr3_jax.core import degradations
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.feature_nets import FeatureNet
+from sr3_jax.metrics import image_metrics
+from sr3_jax.metrics.classifier import Classifier, top_k_hits
+from sr3_jax.metrics.feature_nets import FeatureNet, unsuited
 from sr3_jax.runtime import devices
 
 # Identical images have no PSNR; this is far above what 8 bits can differ by.
@@ -38,13 +38,6 @@ def stored_as(model: SR3, dtype: Any) -> Stored:
     return (0.0,), (float(np.iinfo(dtype).max),)
   low, high = model.value_range
   return tuple(low.tolist()), tuple(high.tolist())
-
-
-def unsuited(name: str, channels: int) -> str:
-  """Why a network says nothing about images of so many channels; '' if it does."""
-  if channels in (1, 3):  # grey is shown to it as R = G = B
-    return ''
-  return f'{name} was trained on photographs: it needs 1 or 3 channels, not {channels}.'
 
 
 class Scorer:
@@ -150,7 +143,7 @@ def _rounding(stored: Stored) -> Callable[[jax.Array], jax.Array]:
     return devices.pmap(lambda image: jnp.clip(image, -1, 1))
   each = lambda values: np.float32(values).reshape(1, 1, 1, -1)
   low, high = map(each, stored)
-  return devices.pmap(lambda image: metrics.quantize(image, low, high))
+  return devices.pmap(lambda image: image_metrics.quantize(image, low, high))
 
 
 @functools.cache
@@ -170,18 +163,18 @@ def _formulas(border: int) -> Callable[..., Any]:
     powers = {}
     if square:
       powers = {
-        'power': metrics.radial_power(output),
-        'power_truth': metrics.radial_power(truth),
+        'power': image_metrics.radial_power(output),
+        'power_truth': image_metrics.radial_power(truth),
       }
-    output, truth = (metrics.crop_border(a, border) for a in (output, truth))
+    output, truth = (image_metrics.crop_border(a, border) for a in (output, truth))
     pairs = {'': (output, truth)}
     if output.shape[-1] == 3:  # of others there is no luma
-      pairs['_y'] = metrics.luma(output), metrics.luma(truth)
+      pairs['_y'] = image_metrics.luma(output), image_metrics.luma(truth)
     values = {}
     for suffix, pair in pairs.items():
-      values[f'psnr{suffix}'] = jnp.minimum(metrics.psnr(*pair), _MOST_PSNR)
-      if min(output.shape[1:3]) >= metrics.SSIM_WINDOW:
-        values[f'ssim{suffix}'] = metrics.ssim(*pair)
+      values[f'psnr{suffix}'] = jnp.minimum(image_metrics.psnr(*pair), _MOST_PSNR)
+      if min(output.shape[1:3]) >= image_metrics.SSIM_WINDOW:
+        values[f'ssim{suffix}'] = image_metrics.ssim(*pair)
     return values | powers
 
   return devices.pmap(formulas)
@@ -191,8 +184,8 @@ def _formulas(border: int) -> Callable[..., Any]:
 def _low_formulas() -> Callable[..., Any]:
   def formulas(low, condition):
     return {
-      'consistency': metrics.consistency(low, condition),
-      'colour_drift': metrics.colour_drift(low, condition),
+      'consistency': image_metrics.consistency(low, condition),
+      'colour_drift': image_metrics.colour_drift(low, condition),
     }
 
   return devices.pmap(formulas)

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from sr3_jax import distributions as d
-from sr3_jax import metrics
+from sr3_jax.metrics import fid_kid_is as d
+from sr3_jax.metrics import image_metrics
+from sr3_jax.metrics.reference_statistics import MOST_KID, Reference, choose, moments_of
 from sr3_jax.records import Records
-from sr3_jax.reference import MOST_KID, Reference, choose, moments_of
 from sr3_jax.scoring import FEATURES
 
 Row = dict[str, dict[str, Any]]  # metric -> {'value', 'low', 'high', 'seeds'}
@@ -200,8 +200,8 @@ def _pixel_scores(
     if 'power' in total:
       power, truth = total['power'], total['power_truth']
       if scale is not None and scale > 1:
-        found['detail'] = np.asarray(metrics.detail(power, truth, scale))
-      found['spectrum_db'] = np.asarray(metrics.spectrum_distance(power, truth))
+        found['detail'] = np.asarray(image_metrics.detail(power, truth, scale))
+      found['spectrum_db'] = np.asarray(image_metrics.spectrum_distance(power, truth))
   return {
     key: {'value': float(value[0]), 'samples': value[1:]}
     for key, value in found.items()

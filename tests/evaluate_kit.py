@@ -9,7 +9,7 @@ import pytest
 import skimage.data
 import tiny_nets
 
-from sr3_jax import feature_nets, net_weights
+from sr3_jax.metrics import feature_nets, net_weights
 
 SIZES = [(24, 24)] * 5 + [(20, 16)] * 3  # height, width; four times the inputs
 NAMES = [*'abcde', 'sub/f', 'sub/g', 'sub/h']

@@ -14,11 +14,12 @@ from channel_kit import HIGH, LOW, noise
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from sr3_jax import evaluation, metrics, scoring, train
+from sr3_jax import evaluation, scoring, train
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import channels, input_pipeline, sources
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.images import rasters
+from sr3_jax.metrics import feature_nets, image_metrics
 from sr3_jax.restorer import Restorer
 from sr3_jax.runtime import devices
 from sr3_jax.weights import hub, model_writer
@@ -44,9 +45,10 @@ def test_outputs_are_rounded_to_what_files_hold():
     truth = rasters.to_float(stored, low, high)
     edges = (low, high) if low else ((0, 0), (np.iinfo(dtype).max,) * 2)
     edges = [np.float32(edge).reshape(1, 1, 1, 2) for edge in edges]
-    np.testing.assert_allclose(metrics.quantize(image, *edges), truth, atol=2e-7)
+    np.testing.assert_allclose(image_metrics.quantize(image, *edges), truth, atol=2e-7)
   np.testing.assert_array_equal(
-    metrics.quantize(image), metrics.quantize(image, np.float32(0), np.float32(255))
+    image_metrics.quantize(image),
+    image_metrics.quantize(image, np.float32(0), np.float32(255)),
   )
 
 
@@ -106,8 +108,10 @@ def test_networks_see_grey_as_equal_colours():
   np.testing.assert_allclose(values[scoring.FEATURES], features, atol=1e-4)
   distance = tiny_nets.distance(output, truth)
   np.testing.assert_allclose(values['lpips_alex'], distance, rtol=1e-4)
-  assert not scoring.unsuited('lpips_alex', 1) and not scoring.unsuited('fid', 3)
-  assert 'not 2' in scoring.unsuited('lpips_alex', 2)
+  assert not feature_nets.unsuited('lpips_alex', 1) and not feature_nets.unsuited(
+    'fid', 3
+  )
+  assert 'not 2' in feature_nets.unsuited('lpips_alex', 2)
 
 
 # ------------------------------------------------------------------------- everything

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr3_jax import classifier
-from sr3_jax.classifier import ClassifierError
+from sr3_jax.metrics import classifier
+from sr3_jax.metrics.classifier import ClassifierError
 
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')

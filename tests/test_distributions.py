@@ -8,8 +8,8 @@ import pytest
 import scipy.linalg
 import scipy.special
 
-from sr3_jax import distributions
-from sr3_jax.distributions import Moments
+from sr3_jax.metrics import fid_kid_is
+from sr3_jax.metrics.fid_kid_is import Moments
 
 
 def _features(n, d=12, seed=0, shift=0.0, rank=None):
@@ -42,7 +42,7 @@ def test_merging_batches_is_the_whole():
   x = _features(101, shift=1000.0)  # far off zero, where naive sums lose digits
   merged = Moments.of(x[:1])
   for start, stop in ((1, 8), (8, 60), (60, 101)):
-    merged = distributions.merge(merged, Moments.of(x[start:stop]))
+    merged = fid_kid_is.merge(merged, Moments.of(x[start:stop]))
   whole = Moments.of(x)
   assert merged.count == 101
   np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-14)
@@ -51,7 +51,7 @@ def test_merging_batches_is_the_whole():
 
 def test_frechet_distance_is_scipys():
   x, y = _features(60, seed=1), _features(80, seed=2, shift=0.5)
-  found = distributions.frechet_distance(Moments.of(x), Moments.of(y))
+  found = fid_kid_is.frechet_distance(Moments.of(x), Moments.of(y))
   np.testing.assert_allclose(found, _frechet(x, y), rtol=1e-10)
 
 
@@ -66,7 +66,7 @@ def test_frechet_distance_of_known_gaussians():
   ]
   expected = step @ step + np.sum((np.sqrt(a) - np.sqrt(b)) ** 2)
   np.testing.assert_allclose(
-    distributions.frechet_distance(*moments), expected, rtol=1e-12
+    fid_kid_is.frechet_distance(*moments), expected, rtol=1e-12
   )
 
 
@@ -77,10 +77,10 @@ def test_frechet_distance_of_singular_covariances():
     direction = np.array(direction) / np.linalg.norm(direction)
     return Moments(2, np.zeros(3), length**2 * np.outer(direction, direction))
 
-  found = distributions.frechet_distance(line([1, 0, 0], 2), line([1, 1, 0], 3))
+  found = fid_kid_is.frechet_distance(line([1, 0, 0], 2), line([1, 1, 0], 3))
   np.testing.assert_allclose(found, 4 + 9 - 2 * 6 * np.sqrt(0.5), rtol=1e-12)
   x = _features(5, d=40)  # fewer images than features
-  assert distributions.frechet_distance(Moments.of(x), Moments.of(x)) < 1e-9
+  assert fid_kid_is.frechet_distance(Moments.of(x), Moments.of(x)) < 1e-9
   y = Moments.of(_features(200, d=40, rank=7, seed=1))
   assert y.factor.shape == (40, 7)
 
@@ -88,11 +88,11 @@ def test_frechet_distance_of_singular_covariances():
 @pytest.mark.parametrize('n', (15, 60))  # fewer and more images than features
 def test_frechet_interval_is_the_spread_of_resamples(n):
   x, b = _features(n, d=20, seed=3), Moments.of(_features(300, d=20, shift=0.3))
-  low, high = distributions.frechet_interval(x, b, resamples=30, seed=4)
+  low, high = fid_kid_is.frechet_interval(x, b, resamples=30, seed=4)
   rng = np.random.default_rng(4)
   draws = [x[rng.integers(0, n, n)] for _ in range(30)]
-  values = [distributions.frechet_distance(Moments.of(draw), b) for draw in draws]
-  estimate = distributions.frechet_distance(Moments.of(x), b)
+  values = [fid_kid_is.frechet_distance(Moments.of(draw), b) for draw in draws]
+  estimate = fid_kid_is.frechet_distance(Moments.of(x), b)
   half = 1.96 * np.std(values, ddof=1)
   np.testing.assert_allclose((low, high), (max(0, estimate - half), estimate + half))
   assert low < estimate < high
@@ -113,14 +113,14 @@ def _mmd_by_loops(x, y):
 
 def test_kid_is_the_double_loop():
   x, y = _features(9, seed=5) / 4, _features(9, seed=6) / 4
-  value, subsets = distributions.kid(x, y, subsets=3)
+  value, subsets = fid_kid_is.kid(x, y, subsets=3)
   np.testing.assert_allclose(value, _mmd_by_loops(x, y), rtol=1e-10)
   np.testing.assert_array_equal(subsets, np.full(3, value))
 
 
 def test_kid_is_the_mean_over_subsets():
   x, y = _features(30, seed=5) / 4, _features(20, seed=6) / 4
-  value, subsets = distributions.kid(x, y, subsets=4, size=7, seed=8)
+  value, subsets = fid_kid_is.kid(x, y, subsets=4, size=7, seed=8)
   rng = np.random.default_rng(8)
   expected = [
     _mmd_by_loops(x[rng.choice(30, 7, replace=False)], y[rng.choice(20, 7, False)])
@@ -133,7 +133,7 @@ def test_kid_is_the_mean_over_subsets():
 def test_kid_is_unbiased():
   """Sets of one kind: around zero, some below."""
   values = [
-    distributions.kid(_features(25, seed=i), _features(25, seed=i + 500))[0]
+    fid_kid_is.kid(_features(25, seed=i), _features(25, seed=i + 500))[0]
     for i in range(200)
   ]
   assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(200)
@@ -142,7 +142,7 @@ def test_kid_is_unbiased():
 
 def test_kid_interval_leaves_out_pairs_of_an_image_with_itself():
   x, y = np.float64(_features(8, seed=1)), np.float64(_features(5, seed=2))
-  low, high = distributions.kid_interval(x, y, 0.5, resamples=6, seed=3)
+  low, high = fid_kid_is.kid_interval(x, y, 0.5, resamples=6, seed=3)
   rng = np.random.default_rng(3)
   kernel = lambda a, b: (np.dot(a, b) / 12 + 1) ** 3
   values = []
@@ -159,10 +159,10 @@ def test_kid_interval_leaves_out_pairs_of_an_image_with_itself():
 def test_kid_interval_is_as_wide_as_repeating_says(most):
   y = _features(60, seed=1)
   draws = [_features(60, seed=i, shift=0.3) for i in range(100, 180)]
-  values = [distributions.kid(x, y)[0] for x in draws]
+  values = [fid_kid_is.kid(x, y)[0] for x in draws]
   widths = []
   for x, value in list(zip(draws, values, strict=True))[:20]:
-    low, high = distributions.kid_interval(x, y, value, resamples=60, most=most)
+    low, high = fid_kid_is.kid_interval(x, y, value, resamples=60, most=most)
     assert low < value < high
     widths.append(high - low)
   # The bootstrap of a skewed kernel is right to some ten percent.
@@ -172,7 +172,7 @@ def test_kid_interval_is_as_wide_as_repeating_says(most):
 def test_inception_score_is_scipys_divergence():
   p = np.random.default_rng(0).dirichlet(np.full(7, 0.3), size=24)
   p[0] = np.eye(7)[3]  # certain: 0 log 0
-  mean, std = distributions.inception_score(p, splits=3)
+  mean, std = fid_kid_is.inception_score(p, splits=3)
   scores = [
     np.exp(np.mean(np.sum(scipy.special.rel_entr(part, part.mean(0)), axis=1)))
     for part in np.split(p, 3)
@@ -182,18 +182,18 @@ def test_inception_score_is_scipys_divergence():
 
 def test_inception_score_at_its_ends():
   certain = np.eye(8)
-  assert distributions.inception_score(certain, splits=1)[0] == pytest.approx(8)
-  assert distributions.inception_score(certain, splits=8) == (1, 0)
-  low, high = distributions.score_interval(np.full((8, 4), 0.25), 1.0)
+  assert fid_kid_is.inception_score(certain, splits=1)[0] == pytest.approx(8)
+  assert fid_kid_is.inception_score(certain, splits=8) == (1, 0)
+  low, high = fid_kid_is.score_interval(np.full((8, 4), 0.25), 1.0)
   assert low == pytest.approx(1) and high == pytest.approx(1)
 
 
 def test_score_interval_is_the_spread_of_resamples():
   p = np.random.default_rng(0).dirichlet(np.full(7, 0.3), size=24)
-  low, high = distributions.score_interval(p, 2.5, resamples=50, seed=3)
+  low, high = fid_kid_is.score_interval(p, 2.5, resamples=50, seed=3)
   rng = np.random.default_rng(3)
   values = [
-    distributions.inception_score(p[rng.integers(0, 24, 24)], splits=1)[0]
+    fid_kid_is.inception_score(p[rng.integers(0, 24, 24)], splits=1)[0]
     for _ in range(50)
   ]
   assert high - 2.5 == pytest.approx(1.96 * np.std(values, ddof=1))
@@ -202,7 +202,7 @@ def test_score_interval_is_the_spread_of_resamples():
 
 def test_bootstrap_of_means_is_scipys():
   values = np.random.default_rng(0).gamma(2.0, size=(60, 2))
-  low, high = distributions.bootstrap_means(values, resamples=4000)
+  low, high = fid_kid_is.bootstrap_means(values, resamples=4000)
   for column in range(2):
     found = scipy.stats.bootstrap(
       (values[:, column],), np.mean, n_resamples=4000, method='percentile', rng=1
@@ -212,8 +212,8 @@ def test_bootstrap_of_means_is_scipys():
 
 def test_bootstrap_draws_are_shared():
   values = np.random.default_rng(0).standard_normal((50, 1))
-  one = distributions.bootstrap_means(values, resamples=50, seed=7)
-  both = distributions.bootstrap_means(
+  one = fid_kid_is.bootstrap_means(values, resamples=50, seed=7)
+  both = fid_kid_is.bootstrap_means(
     np.concatenate([values, -values], axis=1), resamples=50, seed=7
   )
   np.testing.assert_allclose((both[0][0], both[1][0]), (one[0][0], one[1][0]))
@@ -223,7 +223,7 @@ def test_bootstrap_draws_are_shared():
 def test_bootstrap_of_infinite_values_has_no_interval():
   values = np.ones((5, 3))
   values[2, 1], values[4, 2] = np.inf, np.nan
-  low, high = distributions.bootstrap_means(values, resamples=20)
+  low, high = fid_kid_is.bootstrap_means(values, resamples=20)
   np.testing.assert_array_equal(low, [1, np.nan, np.nan])
   np.testing.assert_array_equal(high, [1, np.nan, np.nan])
 
@@ -237,17 +237,17 @@ def test_mistakes_are_said():
   with pytest.raises(ValueError, match='at least 2 images, got 1'):
     _ = Moments.of(x[:1]).covariance
   with pytest.raises(ValueError, match='12 and of 3'):
-    distributions.frechet_distance(Moments.of(x), Moments.of(x[:, :3]))
+    fid_kid_is.frechet_distance(Moments.of(x), Moments.of(x[:, :3]))
   with pytest.raises(ValueError, match='12 and of 3'):
-    distributions.merge(Moments.of(x), Moments.of(x[:, :3]))
+    fid_kid_is.merge(Moments.of(x), Moments.of(x[:, :3]))
   with pytest.raises(ValueError, match='12 and of 3'):
-    distributions.kid(x, x[:, :3])
+    fid_kid_is.kid(x, x[:, :3])
   with pytest.raises(ValueError, match='at least 2 images, got 1'):
-    distributions.kid(x, x[:1])
+    fid_kid_is.kid(x, x[:1])
   with pytest.raises(ValueError, match='at least 10 images, got 4'):
-    distributions.inception_score(np.full((4, 2), 0.5))
+    fid_kid_is.inception_score(np.full((4, 2), 0.5))
   with pytest.raises(ValueError, match=r'\[images, metrics\]'):
-    distributions.bootstrap_means(np.ones(3))
+    fid_kid_is.bootstrap_means(np.ones(3))
 
 
 @pytest.mark.slow
@@ -258,16 +258,16 @@ def test_torch_fidelity_says_the_same():
   kernels = pytest.importorskip('torch_fidelity.metric_kid')
   x, y = _features(400, d=64, seed=1), _features(300, d=64, seed=2, shift=0.2)
   peers = [metrics.fid_features_to_statistics(torch.tensor(z)) for z in (x, y)]
-  found = distributions.frechet_distance(Moments.of(x), Moments.of(y))
+  found = fid_kid_is.frechet_distance(Moments.of(x), Moments.of(y))
   expected = metrics.fid_statistics_to_metric(*peers, verbose=False)
   np.testing.assert_allclose(found, *expected.values(), rtol=1e-6)
   options = {'kid_subsets': 1, 'kid_subset_size': 300, 'verbose': False}
   expected = kernels.kid_features_to_metric(
     torch.tensor(x[:300]).double(), torch.tensor(y).double(), **options
   )
-  found = distributions.kid(x[:300], y)[0]
+  found = fid_kid_is.kid(x[:300], y)[0]
   np.testing.assert_allclose(found, next(iter(expected.values())), rtol=1e-9)
   logits = np.random.default_rng(0).standard_normal((200, 30)) * 3
   expected = scores.isc_features_to_metric(torch.tensor(logits), shuffle=False)
-  found = distributions.inception_score(scipy.special.softmax(logits, axis=1))
+  found = fid_kid_is.inception_score(scipy.special.softmax(logits, axis=1))
   np.testing.assert_allclose(found, list(expected.values()), rtol=1e-9)

@@ -11,9 +11,10 @@ import tiny_nets
 from evaluate_kit import NAMES, SIZES, arguments, load
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from sr3_jax import classifier, evaluate, feature_nets, net_weights, report_data
+from sr3_jax import evaluate, report_data
 from sr3_jax.images import image_files
 from sr3_jax.images import pixels as images_pixels
+from sr3_jax.metrics import classifier, feature_nets, net_weights
 from sr3_jax.scoring import Scorer
 
 folders, network = evaluate_kit.folders, evaluate_kit.network

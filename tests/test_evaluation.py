@@ -14,10 +14,11 @@ from etils import epath
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from sr3_jax import evaluation, loading, metrics, modes, restorer, summary
+from sr3_jax import evaluation, loading, modes, restorer, summary
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline, sources
 from sr3_jax.images import image_files, pixels
+from sr3_jax.metrics import image_metrics
 from sr3_jax.runtime import atomic_files
 from sr3_jax.weights import checkpoint
 
@@ -261,7 +262,7 @@ def test_shown_images_round_as_the_measured_ones():
   """One rounding: what is measured is what the file holds."""
   grid = jnp.linspace(-1.2, 1.2, 3 * 512).reshape(1, 16, 32, 3)
   shown = pixels.to_float(pixels.to_uint8(np.asarray(grid)))
-  measured = metrics.quantize(grid)
+  measured = image_metrics.quantize(grid)
   np.testing.assert_allclose(shown, measured, atol=1e-6)
 
 

@@ -6,8 +6,8 @@ import feature_originals as originals
 import numpy as np
 import pytest
 
-from sr3_jax import feature_nets, inception, lpips, net_weights
-from sr3_jax.net_weights import WeightsMissing
+from sr3_jax.metrics import feature_nets, inception, lpips, net_weights
+from sr3_jax.metrics.net_weights import WeightsMissing
 
 
 @pytest.fixture

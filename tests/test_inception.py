@@ -7,7 +7,7 @@ import pytest
 import scipy.special
 from PIL import Image
 
-from sr3_jax import inception
+from sr3_jax.metrics import inception
 
 
 @pytest.fixture(scope='module')

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from sr3_jax import lpips
+from sr3_jax.metrics import lpips
 
 DISTANCE = jax.jit(lpips.distance)
 SHAPES = {'alex': (2, 41, 47, 3), 'vgg': (2, 18, 21, 3)}  # pools leave a row out

@@ -9,7 +9,7 @@ from skimage.color import rgb2ycbcr
 from skimage.filters import gaussian
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from sr3_jax import metrics
+from sr3_jax.metrics import image_metrics
 
 
 def photos(size=128):
@@ -44,7 +44,10 @@ DAMAGES = {
 def test_psnr_and_ssim_equal_scikit_image(damage):
   truth = photos()[:, :, :101]  # not square
   image = DAMAGES[damage](truth)
-  psnr, ssim = metrics.psnr(image, truth), jax.jit(metrics.ssim)(image, truth)
+  psnr, ssim = (
+    image_metrics.psnr(image, truth),
+    jax.jit(image_metrics.ssim)(image, truth),
+  )
   assert psnr.shape == ssim.shape == (4,)
   for i in range(4):
     x, y = image[i].astype(np.float64), truth[i].astype(np.float64)
@@ -67,7 +70,9 @@ def test_psnr_of_quantized_images_is_the_one_of_their_png_files():
   truth = photos()
   image = truth + np.random.default_rng(0).normal(scale=0.3, size=truth.shape)
   files = [np.uint8(np.rint(np.clip((x + 1) * 127.5, 0, 255))) for x in (image, truth)]
-  got = metrics.psnr(metrics.quantize(np.float32(image)), metrics.quantize(truth))
+  got = image_metrics.psnr(
+    image_metrics.quantize(np.float32(image)), image_metrics.quantize(truth)
+  )
   want = [peak_signal_noise_ratio(t, x) for x, t in zip(*files, strict=True)]
   np.testing.assert_allclose(got, want, atol=1e-4)
 
@@ -76,63 +81,63 @@ def test_luma_equals_scikit_image():
   """Also that its PSNR is "PSNR (Y)": of 255 levels, though luma has 219."""
   truth = photos(32)
   image = noisy(truth, 0.1)
-  y, y_truth = (np.asarray(metrics.luma(x)) for x in (image, truth))
+  y, y_truth = (np.asarray(image_metrics.luma(x)) for x in (image, truth))
   assert y.shape == (4, 32, 32, 1)
   wanted = [rgb2ycbcr((np.float64(x) + 1) / 2)[..., :1] for x in (image, truth)]
   np.testing.assert_allclose((y + 1) * 127.5, wanted[0], atol=1e-4)
   psnr = [
     peak_signal_noise_ratio(t, x, data_range=255) for x, t in zip(*wanted, strict=True)
   ]
-  np.testing.assert_allclose(metrics.psnr(y, y_truth), psnr, atol=1e-3)
+  np.testing.assert_allclose(image_metrics.psnr(y, y_truth), psnr, atol=1e-3)
 
 
 def test_luma_of_grey_and_its_ends():
   grey = np.linspace(-1, 1, 9, dtype=np.float32).reshape(1, 3, 3, 1)
-  y = metrics.luma(grey)
+  y = image_metrics.luma(grey)
   colour = np.broadcast_to(grey, (1, 3, 3, 3))
-  np.testing.assert_allclose(y, metrics.luma(colour), atol=1e-6)
+  np.testing.assert_allclose(y, image_metrics.luma(colour), atol=1e-6)
   levels = (np.asarray(y).ravel() + 1) * 127.5
   np.testing.assert_allclose(levels, np.linspace(16, 235, 9), atol=1e-3)
 
 
 def test_crop_border():
   image = photos(24)[:, :, :20]
-  cropped = metrics.crop_border(image, 4)
+  cropped = image_metrics.crop_border(image, 4)
   np.testing.assert_array_equal(cropped, image[:, 4:-4, 4:-4])
-  np.testing.assert_array_equal(metrics.crop_border(image, 0), image)
-  assert metrics.crop_border(image, 9).shape == (4, 6, 2, 3)
+  np.testing.assert_array_equal(image_metrics.crop_border(image, 0), image)
+  assert image_metrics.crop_border(image, 9).shape == (4, 6, 2, 3)
   with pytest.raises(ValueError, match='border of 10 leaves nothing of 24 x 20'):
-    metrics.crop_border(image, 10)
+    image_metrics.crop_border(image, 10)
 
 
 def test_quantize_keeps_levels_and_clips():
   levels = (np.arange(256, dtype=np.float32) / 127.5 - 1).reshape(1, 16, 16, 1)
-  np.testing.assert_allclose(metrics.quantize(levels), levels, atol=1e-7)
-  off = metrics.quantize(levels + 0.4 / 127.5)
+  np.testing.assert_allclose(image_metrics.quantize(levels), levels, atol=1e-7)
+  off = image_metrics.quantize(levels + 0.4 / 127.5)
   np.testing.assert_allclose(off, levels, atol=1e-6)
-  assert float(metrics.quantize(jnp.full((1, 1, 1, 1), 7.0))[0, 0, 0, 0]) == 1
+  assert float(image_metrics.quantize(jnp.full((1, 1, 1, 1), 7.0))[0, 0, 0, 0]) == 1
 
 
 def test_identical_images():
   truth = photos()
-  assert np.all(np.isposinf(metrics.psnr(truth, truth)))
-  np.testing.assert_allclose(jax.jit(metrics.ssim)(truth, truth), 1, atol=1e-6)
-  power = metrics.radial_power(truth).sum(0)
-  assert float(metrics.detail(power, power, 4)) == 1
-  assert float(metrics.spectrum_distance(power, power)) == 0
+  assert np.all(np.isposinf(image_metrics.psnr(truth, truth)))
+  np.testing.assert_allclose(jax.jit(image_metrics.ssim)(truth, truth), 1, atol=1e-6)
+  power = image_metrics.radial_power(truth).sum(0)
+  assert float(image_metrics.detail(power, power, 4)) == 1
+  assert float(image_metrics.spectrum_distance(power, power)) == 0
 
 
 def test_ssim_of_the_smallest_image_and_of_a_smaller_one():
   image = photos(12)[:, :11, :11]
-  np.testing.assert_allclose(jax.jit(metrics.ssim)(image, image), 1, atol=1e-6)
+  np.testing.assert_allclose(jax.jit(image_metrics.ssim)(image, image), 1, atol=1e-6)
   with pytest.raises(ValueError, match='at least 11 x 11 pixels, got 10 x 12'):
-    metrics.ssim(photos(12)[:, :10], photos(12)[:, :10])
+    image_metrics.ssim(photos(12)[:, :10], photos(12)[:, :10])
 
 
 def test_shapes_must_agree():
   # One truth against many outputs would broadcast without a word.
   with pytest.raises(ValueError, match='one shape'):
-    metrics.psnr(photos(), photos()[:1])
+    image_metrics.psnr(photos(), photos()[:1])
 
 
 def test_consistency_and_colour_drift_units():
@@ -140,19 +145,19 @@ def test_consistency_and_colour_drift_units():
   # One 8-bit level everywhere.
   shift = condition + np.float32(1 / 127.5)
   np.testing.assert_allclose(
-    metrics.consistency(shift, condition), 1e5 / 255**2, rtol=1e-4
+    image_metrics.consistency(shift, condition), 1e5 / 255**2, rtol=1e-4
   )
-  np.testing.assert_allclose(metrics.colour_drift(shift, condition), 1, rtol=1e-4)
+  np.testing.assert_allclose(image_metrics.colour_drift(shift, condition), 1, rtol=1e-4)
 
 
 def test_colour_drift_sees_a_cast_and_not_detail():
   condition = photos(32)
   cast = condition + np.float32([3 / 127.5, -3 / 127.5, 0]).reshape(1, 1, 1, 3)
-  np.testing.assert_allclose(metrics.colour_drift(cast, condition), 2, rtol=1e-4)
+  np.testing.assert_allclose(image_metrics.colour_drift(cast, condition), 2, rtol=1e-4)
   checks = np.float32(np.indices((32, 32)).sum(0) % 2 - 0.5).reshape(1, 32, 32, 1)
-  drift = metrics.colour_drift(condition + checks, condition)
+  drift = image_metrics.colour_drift(condition + checks, condition)
   np.testing.assert_allclose(drift, 0, atol=1e-3)
-  assert np.all(metrics.consistency(condition + checks, condition) > 1000)
+  assert np.all(image_metrics.consistency(condition + checks, condition) > 1000)
 
 
 def test_radial_power_equals_a_direct_computation():
@@ -161,7 +166,7 @@ def test_radial_power_equals_a_direct_computation():
   size = 48
   n = np.arange(size)
   hann = 0.5 - 0.5 * np.cos(2 * np.pi * n / size)
-  for image, got in zip(images, metrics.radial_power(images), strict=True):
+  for image, got in zip(images, image_metrics.radial_power(images), strict=True):
     luma = 127.5 * image.astype(np.float64) @ [0.299, 0.587, 0.114]
     window = hann[:, None] * hann
     luma = luma - (luma * window).sum() / window.sum()
@@ -180,7 +185,7 @@ def test_radial_power_equals_a_direct_computation():
 def test_white_noise_is_flat_at_its_variance():
   """Also Parseval: a mean over bins of 25 needs the window's power divided out."""
   noise = np.random.default_rng(0).normal(scale=5 / 127.5, size=(256, 64, 64, 1))
-  power = metrics.radial_power(np.float32(noise)).mean(0)
+  power = image_metrics.radial_power(np.float32(noise)).mean(0)
   # Rings 0 and 1 lose power to the removed mean, which the window smears.
   np.testing.assert_allclose(power[2:], 25, rtol=0.06)
   np.testing.assert_allclose(power[8:].mean(), 25, rtol=0.01)
@@ -196,26 +201,26 @@ def test_parseval():
   f = np.fft.fftfreq(64, 1 / 64)
   radius = np.rint(np.sqrt(f[:, None] ** 2 + f**2)).astype(int)
   sizes = np.bincount(radius.ravel())[:33]
-  got = metrics.radial_power(image) @ sizes / 64**2
+  got = image_metrics.radial_power(image) @ sizes / 64**2
   np.testing.assert_allclose(got, want, rtol=1e-4)
 
 
 def test_a_wave_lands_in_its_ring():
   wave = np.cos(2 * np.pi * 9 * np.arange(64) / 64)
   image = np.tile(wave.astype(np.float32), (64, 1)).reshape(1, 64, 64, 1)
-  power = np.array(metrics.radial_power(image)[0])
+  power = np.array(image_metrics.radial_power(image)[0])
   assert power.argmax() == 9
   assert power[[0, *range(2, 7), *range(12, 33)]].max() < 1e-3 * power[9]
 
 
 def test_detail_orders_blur_truth_and_noise():
   truth = photos()
-  power = lambda x: metrics.radial_power(x).sum(0)
-  detail = lambda x: float(metrics.detail(power(x), power(truth), 4))
+  power = lambda x: image_metrics.radial_power(x).sum(0)
+  detail = lambda x: float(image_metrics.detail(power(x), power(truth), 4))
   assert detail(blurred(truth, 4.0)) < 0.05
   assert detail(blurred(truth, 2.0)) < detail(blurred(truth, 1.0)) < 0.8
   assert detail(noisy(truth, 0.2)) > 1.2
-  distance = lambda x: float(metrics.spectrum_distance(power(x), power(truth)))
+  distance = lambda x: float(image_metrics.spectrum_distance(power(x), power(truth)))
   assert distance(blurred(truth, 2.0)) > distance(blurred(truth, 1.0)) > 3
   assert distance(noisy(truth, 0.2)) > distance(noisy(truth, 0.05)) > 0.3
 
@@ -234,7 +239,9 @@ def test_detail_is_a_ratio_of_high_passed_energies():
     luma -= ((luma * window).sum((1, 2)) / window.sum())[:, None, None]
     return (np.abs(np.fft.fft2(luma * window)) ** 2)[:, above].sum()
 
-  got = metrics.detail(*(metrics.radial_power(x).sum(0) for x in (image, truth)), 4)
+  got = image_metrics.detail(
+    *(image_metrics.radial_power(x).sum(0) for x in (image, truth)), 4
+  )
   np.testing.assert_allclose(got, energy(image) / energy(truth), rtol=1e-4)
 
 
@@ -242,33 +249,38 @@ def test_detail_ignores_what_the_input_already_shows():
   """A wave below 0.5 / 4 cycles per pixel doesn't count, one above it does."""
   noise = np.random.default_rng(0).normal(scale=0.1, size=(1, 64, 64, 1))
   wave = lambda k: np.cos(2 * np.pi * k * np.arange(64) / 64).reshape(1, 1, 64, 1)
-  power = lambda x: metrics.radial_power(np.float32(x)).sum(0)
+  power = lambda x: image_metrics.radial_power(np.float32(x)).sum(0)
   truth = power(noise)
   np.testing.assert_allclose(
-    metrics.detail(power(noise + wave(5)), truth, 4), 1, atol=0.05
+    image_metrics.detail(power(noise + wave(5)), truth, 4), 1, atol=0.05
   )
-  assert float(metrics.detail(power(noise + wave(11)), truth, 4)) > 2
+  assert float(image_metrics.detail(power(noise + wave(11)), truth, 4)) > 2
 
 
 def test_spectrum_distance_in_decibels():
-  power = metrics.radial_power(photos()).sum(0)
+  power = image_metrics.radial_power(photos()).sum(0)
   for factor, want in ((2, 3.0103), (0.1, 10)):
-    got = metrics.spectrum_distance(factor * power, power)
+    got = image_metrics.spectrum_distance(factor * power, power)
     np.testing.assert_allclose(got, want, rtol=1e-4)
 
 
 @pytest.mark.parametrize('shape', [(1, 32, 30, 3), (1, 31, 31, 3)])
 def test_radial_power_refuses_what_has_no_rings(shape):
   with pytest.raises(ValueError, match='square images with an even side'):
-    metrics.radial_power(jnp.zeros(shape))
+    image_metrics.radial_power(jnp.zeros(shape))
 
 
 def test_detail_refuses_scale_one():
   with pytest.raises(ValueError, match='scale above 1'):
-    metrics.detail(jnp.ones(17), jnp.ones(17), 1)
+    image_metrics.detail(jnp.ones(17), jnp.ones(17), 1)
 
 
-PAIRS = (metrics.psnr, metrics.ssim, metrics.consistency, metrics.colour_drift)
+PAIRS = (
+  image_metrics.psnr,
+  image_metrics.ssim,
+  image_metrics.consistency,
+  image_metrics.colour_drift,
+)
 
 
 @pytest.mark.parametrize('metric', PAIRS, ids=lambda f: f.__name__)
@@ -283,20 +295,20 @@ def test_jit_vmap_and_batching_change_nothing(metric):
 
 def test_jit_and_vmap_of_spectra_change_nothing():
   truth = photos(48)
-  want = metrics.radial_power(truth)
+  want = image_metrics.radial_power(truth)
   for f in (
-    jax.jit(metrics.radial_power),
-    jax.jit(lambda x: jax.vmap(metrics.radial_power)(x[:, None])[:, 0]),
+    jax.jit(image_metrics.radial_power),
+    jax.jit(lambda x: jax.vmap(image_metrics.radial_power)(x[:, None])[:, 0]),
   ):
     np.testing.assert_allclose(f(truth), want, rtol=1e-4, atol=1e-3)
   # Per image instead of over the set.
-  other = metrics.radial_power(noisy(truth, 0.1))
-  detail = jax.jit(lambda a, b: metrics.detail(a, b, 4))(other, want)
-  distance = metrics.spectrum_distance(other, want)
+  other = image_metrics.radial_power(noisy(truth, 0.1))
+  detail = jax.jit(lambda a, b: image_metrics.detail(a, b, 4))(other, want)
+  distance = image_metrics.spectrum_distance(other, want)
   for i in range(4):
     np.testing.assert_allclose(
-      detail[i], metrics.detail(other[i], want[i], 4), rtol=1e-5
+      detail[i], image_metrics.detail(other[i], want[i], 4), rtol=1e-5
     )
     np.testing.assert_allclose(
-      distance[i], metrics.spectrum_distance(other[i], want[i]), rtol=1e-5
+      distance[i], image_metrics.spectrum_distance(other[i], want[i]), rtol=1e-5
     )

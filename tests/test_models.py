@@ -14,8 +14,9 @@ from PIL import Image
 from skimage import data
 
 import sr3_jax
-from sr3_jax import metrics, upscale
+from sr3_jax import upscale
 from sr3_jax.images import image_files, pixels
+from sr3_jax.metrics import image_metrics
 from sr3_jax.weights import hub
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -84,7 +85,7 @@ def test_presets(name):
 
 
 def psnr(output: np.ndarray, truth: np.ndarray) -> float:
-  return float(metrics.psnr(output[None], pixels.to_float(truth)[None])[0])
+  return float(image_metrics.psnr(output[None], pixels.to_float(truth)[None])[0])
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from sr3_jax import net_weights
-from sr3_jax.net_weights import Source, Weights, WeightsMissing
+from sr3_jax.metrics import net_weights
+from sr3_jax.metrics.net_weights import Source, Weights, WeightsMissing
 from sr3_jax.weights import torch_files
 
 BODY = b'stands for a file of PyTorch'

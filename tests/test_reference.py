@@ -9,10 +9,11 @@ import tiny
 import tiny_nets
 from etils import epath
 
-from sr3_jax import modes, reference
+from sr3_jax import modes
 from sr3_jax.data import input_pipeline
 from sr3_jax.images import pixels as images_pixels
-from sr3_jax.reference import StatisticsError
+from sr3_jax.metrics import reference_statistics
+from sr3_jax.metrics.reference_statistics import StatisticsError
 
 COUNT = 21
 
@@ -37,7 +38,9 @@ def batches(pixels, order):
 
 def of(pixels, order, on_images=lambda count: None):
   net = tiny_nets.inception()
-  return reference.of_batches(net, batches(pixels, order), {'folder': 'x'}, on_images)
+  return reference_statistics.of_batches(
+    net, batches(pixels, order), {'folder': 'x'}, on_images
+  )
 
 
 def test_of_batches_equals_direct_features(pixels, features):
@@ -55,7 +58,7 @@ def test_of_batches_equals_direct_features(pixels, features):
 
 
 def test_kept_features_do_not_depend_on_the_order(pixels, features, monkeypatch):
-  monkeypatch.setattr(reference, '_KEPT', 6)
+  monkeypatch.setattr(reference_statistics, '_KEPT', 6)
   kept = of(pixels, range(COUNT)).features
   other = of(pixels, np.random.default_rng(1).permutation(COUNT)).features
   assert kept.shape == (6, 4)
@@ -72,26 +75,28 @@ def test_too_few_images(pixels):
 
 
 def test_choices():
-  assert reference.choose(5, 10).tolist() == [0, 1, 2, 3, 4]
-  some = reference.choose(1000, 100)
+  assert reference_statistics.choose(5, 10).tolist() == [0, 1, 2, 3, 4]
+  some = reference_statistics.choose(1000, 100)
   assert len(set(some.tolist())) == 100 and np.all(np.diff(some) > 0)
   assert 350 < some.mean() < 650
-  assert not np.array_equal(some, reference.choose(1000, 100, seed=1))
+  assert not np.array_equal(some, reference_statistics.choose(1000, 100, seed=1))
 
 
 def test_of_features_in_blocks():
   features = np.random.default_rng(2).normal(3, 2, (2345, 3)).astype(np.float32)
-  found = reference.of_features(features, {})
+  found = reference_statistics.of_features(features, {})
   np.testing.assert_allclose(found.moments.mean, features.mean(0, np.float64))
   np.testing.assert_allclose(found.moments.covariance, np.cov(features.T), rtol=1e-6)
   np.testing.assert_array_equal(found.features, features)
 
 
 def test_a_file_gives_back_what_it_was_given(tmp_path, features):
-  made = reference.of_features(features, {'folder': 'faces', 'images': COUNT})
+  made = reference_statistics.of_features(
+    features, {'folder': 'faces', 'images': COUNT}
+  )
   path = epath.Path(tmp_path) / 'new' / 'faces.npz'
-  reference.save(path, made)
-  found = reference.load(path)
+  reference_statistics.save(path, made)
+  found = reference_statistics.load(path)
   assert found.moments.count == COUNT
   np.testing.assert_array_equal(found.moments.mean, made.moments.mean)
   np.testing.assert_allclose(
@@ -102,7 +107,7 @@ def test_a_file_gives_back_what_it_was_given(tmp_path, features):
     'file': 'faces.npz',
     'folder': 'faces',
     'images': COUNT,
-    'format': reference.FORMAT,
+    'format': reference_statistics.FORMAT,
   }
   assert [p.name for p in path.parent.iterdir()] == ['faces.npz']
 
@@ -110,7 +115,7 @@ def test_a_file_gives_back_what_it_was_given(tmp_path, features):
 def test_the_files_of_pytorch_fid(tmp_path, features):
   mean, covariance = features.mean(0), np.cov(features.T)
   np.savez(tmp_path / 'theirs.npz', mu=mean, sigma=covariance)
-  found = reference.load(tmp_path / 'theirs.npz')
+  found = reference_statistics.load(tmp_path / 'theirs.npz')
   np.testing.assert_allclose(found.moments.mean, mean)
   np.testing.assert_allclose(found.moments.covariance, covariance)
   assert found.features is None and found.about == {'file': 'theirs.npz'}
@@ -173,7 +178,7 @@ def test_no_file_is_one_line(tmp_path):
 
 def assert_refused(path) -> str:
   with pytest.raises(StatisticsError) as error:
-    reference.load(path)
+    reference_statistics.load(path)
   text = str(error.value)
   assert text.startswith(f'{path}: ') and '\n' not in text
   return text
@@ -181,10 +186,10 @@ def assert_refused(path) -> str:
 
 def test_statistics_of_another_network(tmp_path, features):
   net = tiny_nets.inception()
-  reference.check(reference.of_features(features, {}), net)
+  reference_statistics.check(reference_statistics.of_features(features, {}), net)
   np.savez(tmp_path / 'a.npz', **GOOD)
   with pytest.raises(StatisticsError, match=r'^a.npz: .* 3 features, inception has 4$'):
-    reference.check(reference.load(tmp_path / 'a.npz'), net)
+    reference_statistics.check(reference_statistics.load(tmp_path / 'a.npz'), net)
 
 
 def test_the_mode_makes_statistics_of_the_training_images(tmp_path, monkeypatch):
@@ -194,7 +199,7 @@ def test_the_mode_makes_statistics_of_the_training_images(tmp_path, monkeypatch)
   config = tiny.get_config()
   config.eval.reference_images = 19  # not a multiple of the batch
   modes.reference_run(config, tmp_path)
-  made = reference.load(tmp_path / 'reference.npz')
+  made = reference_statistics.load(tmp_path / 'reference.npz')
   config.data.eval_split = config.data.split
   batches = input_pipeline.evaluation_data(config, 19)
   crops = [i for b in batches for i in b['image'][b['mask']]]
@@ -204,6 +209,6 @@ def test_the_mode_makes_statistics_of_the_training_images(tmp_path, monkeypatch)
   np.testing.assert_allclose(made.moments.covariance, np.cov(truth.T), rtol=1e-3)
   assert made.moments.count == made.about['images'] == 19
   assert made.about['source'] == 'photos train'
-  reference.check(made, net)
+  reference_statistics.check(made, net)
   with pytest.raises(StatisticsError, match='other weights'):
-    reference.check(made, dataclasses.replace(net, fingerprint='33ff'))
+    reference_statistics.check(made, dataclasses.replace(net, fingerprint='33ff'))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tiny_nets
 
-from sr3_jax import distributions, metrics, reference, summary
+from sr3_jax import summary
+from sr3_jax.metrics import fid_kid_is, image_metrics, reference_statistics
 from sr3_jax.records import Records
 from sr3_jax.scoring import FEATURES
 
@@ -37,7 +38,7 @@ RAGGED = [range(30, COUNT), [], range(9), range(9, 10), range(10, 30)]
 def values():
   """Float32 values of 37 images, with spectra of real noise."""
   noise = DRAW.normal(size=(2, COUNT, 16, 16, 3)).astype(np.float32)
-  power = jax.jit(metrics.radial_power)
+  power = jax.jit(image_metrics.radial_power)
   return {
     'psnr': DRAW.normal(25, 3, COUNT).astype(np.float32),
     'ssim': DRAW.uniform(0, 1, COUNT).astype(np.float32),
@@ -56,8 +57,8 @@ def test_means_and_spectra_are_those_of_the_whole_set(values):
     # Of summed powers: not a mean over images.
     power = [values[key].astype(np.float64).sum(0) for key in ('power', 'power_truth')]
     for key, want in (
-      ('detail', metrics.detail(*power, 4)),
-      ('spectrum_db', metrics.spectrum_distance(*power)),
+      ('detail', image_metrics.detail(*power, 4)),
+      ('spectrum_db', image_metrics.spectrum_distance(*power)),
     ):
       np.testing.assert_allclose(found[key]['value'], want, rtol=1e-5)
       assert found[key]['low'] < found[key]['value'] < found[key]['high']
@@ -175,19 +176,19 @@ def test_images_of_several_sizes(values, order):
 def test_distances_of_sets_equal_direct_calls(values):
   x = values[FEATURES]
   truth = DRAW.normal(0.3, 1, (50, 4)).astype(np.float32)
-  against = reference.of_features(truth, {})
+  against = reference_statistics.of_features(truth, {})
   options = {'reference': against, 'probabilities': tiny_nets.probabilities}
   for batches in (ONE, RAGGED):
     found = row(record(values, batches), **options)
-    moments = distributions.Moments.of(truth)
-    fid = distributions.frechet_distance(distributions.Moments.of(x), moments)
-    kid, _ = distributions.kid(x, truth)
+    moments = fid_kid_is.Moments.of(truth)
+    fid = fid_kid_is.frechet_distance(fid_kid_is.Moments.of(x), moments)
+    kid, _ = fid_kid_is.kid(x, truth)
     classes = tiny_nets.probabilities(x)
-    score, _ = distributions.inception_score(classes, splits=10)
+    score, _ = fid_kid_is.inception_score(classes, splits=10)
     wanted = {
-      'fid': (fid, *distributions.frechet_interval(x, moments)),
-      'kid': [1e3 * v for v in (kid, *distributions.kid_interval(x, truth, kid))],
-      'is': (score, *distributions.score_interval(classes, score)),
+      'fid': (fid, *fid_kid_is.frechet_interval(x, moments)),
+      'kid': [1e3 * v for v in (kid, *fid_kid_is.kid_interval(x, truth, kid))],
+      'is': (score, *fid_kid_is.score_interval(classes, score)),
     }
     for key, want in wanted.items():
       got = [found[key][name] for name in ('value', 'low', 'high')]
@@ -203,8 +204,8 @@ def test_what_is_missing_leaves_metrics_out(values):
   assert not sets & set(row(kept))
   only_score = row(kept, probabilities=tiny_nets.probabilities)
   assert sets & set(only_score) == {'is'}
-  moments = reference.of_features(values[FEATURES], {}).moments
-  bare = reference.Reference(moments, None, {})  # as from pytorch-fid
+  moments = reference_statistics.of_features(values[FEATURES], {}).moments
+  bare = reference_statistics.Reference(moments, None, {})  # as from pytorch-fid
   assert sets & set(row(kept, reference=bare)) == {'fid'}
   without = {k: v for k, v in values.items() if k != FEATURES}
   found = row(
@@ -216,7 +217,7 @@ def test_what_is_missing_leaves_metrics_out(values):
 
 
 def test_one_image(values, recwarn):
-  against = reference.of_features(values[FEATURES], {})
+  against = reference_statistics.of_features(values[FEATURES], {})
   found = row(record(values, [[3]]), reference=against)
   assert 'fid' not in found and 'kid' not in found
   for key in ('psnr', 'ssim', 'detail', 'spectrum_db'):

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from sr3_jax.feature_nets import FeatureNet
+from sr3_jax.metrics.feature_nets import FeatureNet
 
 FEATURES, CLASSES = 4, 6
 _draw = np.random.default_rng(5)

@@ -16,9 +16,9 @@ import jax
 import numpy as np
 from etils import epath
 
-from sr3_jax.distributions import Moments, merge
-from sr3_jax.feature_nets import FeatureNet
 from sr3_jax.images import pixels
+from sr3_jax.metrics.feature_nets import FeatureNet
+from sr3_jax.metrics.fid_kid_is import Moments, merge
 from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.runtime.errors import UserError
 

@@ -5,7 +5,7 @@ checked against the SHA-256 in `WEIGHTS`, read once with PyTorch (`pip install
 'sr3_jax[convert]'`) and kept as .safetensors; those can be copied to machines without
 PyTorch or network. The folder is ~/.cache/sr3_jax/weights or $SR3_JAX_WEIGHTS.
 
-`python -m sr3_jax.net_weights` shows what is there and what is missing.
+`python -m sr3_jax.metrics.net_weights` shows what is there and what is missing.
 """
 
 import argparse
@@ -349,7 +349,7 @@ def _sha256(path: pathlib.Path) -> str:
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-    prog='python -m sr3_jax.net_weights',
+    prog='python -m sr3_jax.metrics.net_weights',
     description='Shows which weights of the networks behind FID, KID, the inception '
     'score and LPIPS are there, and gets the missing ones.',
     epilog='Without network: download what is listed elsewhere, put it into the folder '

@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from absl import logging
 
-from sr3_jax import inception, lpips, net_weights
+from sr3_jax.metrics import feature_nets, inception, lpips, net_weights
+from sr3_jax.metrics.feature_nets import FeatureNet, unsuited
 
 NAMES = tuple(net_weights.WEIGHTS)
 
@@ -74,3 +76,47 @@ def load(name: str, path: str = '') -> FeatureNet:
     loaded.fingerprint,
     about + 'images at their own size',
   )
+
+
+# Of a network that several metrics need.
+_METRICS = {'inception': ['fid', 'kid', 'is']}
+
+
+def load_nets(
+  names: Iterable[str], folder: str, side: int, channels: int = 3
+) -> tuple[dict[str, feature_nets.FeatureNet], list[dict[str, Any]]]:
+  """The networks whose weights can be had, and what is left out for want of others.
+
+  Args:
+    names: of `feature_nets.NAMES`.
+    folder: of weights; '' for those that are kept or fetched.
+    side: the shortest of all images: LPIPS needs some pixels.
+    channels: of the images.
+  """
+  nets, left_out = {}, []
+  for name in names:
+    if why := unsuited(name, channels):
+      left_out.append({'metrics': _METRICS.get(name, [name]), 'why': why})
+      continue
+    least = lpips.SMALLEST.get(name.removeprefix('lpips_'), 0)
+    if side < least:
+      why = f'It needs images of at least {least} x {least} pixels.'
+      left_out.append({'metrics': [name], 'why': why})
+      continue
+    try:
+      nets[name] = feature_nets.load(name, folder)
+    except net_weights.WeightsMissing as error:
+      keys = _METRICS.get(name, [name])
+      left_out.append({'metrics': keys, 'why': str(error)})
+      logging.warning('left out: %s: %s', ', '.join(keys), error)
+  if 'inception' in nets and nets['inception'].probabilities is None:
+    why = 'The weights of Inception come without its last layer, of the classes.'
+    left_out.append({'metrics': ['is'], 'why': why})
+  return nets, left_out
+
+
+def unsuited(name: str, channels: int) -> str:
+  """Why a network says nothing about images of so many channels; '' if it does."""
+  if channels in (1, 3):  # grey is shown to it as R = G = B
+    return ''
+  return f'{name} was trained on photographs: it needs 1 or 3 channels, not {channels}.'
