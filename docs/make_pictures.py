@@ -15,10 +15,10 @@ import numpy as np
 from skimage import data
 
 import sr3_jax
-from sr3_jax import tiles
 from sr3_jax.images import contact_sheets, image_files, pixels, resizing
 from sr3_jax.metrics import image_metrics
-from sr3_jax.pipeline import Upscaler
+from sr3_jax.restoration import tiling
+from sr3_jax.restoration.upscaler import Upscaler
 from sr3_jax.weights import hub
 
 FOLDER = pathlib.Path(__file__).parent
@@ -77,13 +77,13 @@ def together(loaded: hub.Loaded) -> None:
   whole = Upscaler(loaded, tile=0, **options).upscale(image).image
 
   def shows(picture, borders):
-    return tiles.seam(picture, *borders) / tiles.seam(whole, *borders)
+    return tiling.seam(picture, *borders) / tiling.seam(whole, *borders)
 
   edges = [np.arange(side, n, side) for n in cut.shape[:2]]
   pad, multiple = tiled.settings()['tile_pad'], loaded.model.network.multiple
   middles = []
   for length in cut.shape[:2]:
-    starts, _ = tiles.cover(length, side, pad, multiple)
+    starts, _ = tiling.cover(length, side, pad, multiple)
     middles.append((starts[:-1] + side + starts[1:]) // 2)
   print(f'seams: cut {shows(cut, edges):.3f}, together {shows(blended, middles):.3f}')
   crop = (slice(60, 252), slice(100, 292))

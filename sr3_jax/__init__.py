@@ -12,16 +12,16 @@ def load(model: Any = 'photo-x4', **options: Any) -> Any:
     model: the name of a model that comes with the package, 'photo-x4', 'face-x4' or
       'face-x8'; a model folder, a run's workdir, a .safetensors file with config.json
       beside it, or hf://owner/name.
-    **options: of `sr3_jax.pipeline.Upscaler`.
+    **options: of `sr3_jax.restoration.upscaler.Upscaler`.
 
   Returns:
-    `sr3_jax.pipeline.Upscaler`.
+    `sr3_jax.restoration.upscaler.Upscaler`.
 
   Raises:
     ValueError: one line that says what is wrong with the model.
   """
   # Here, so that importing the package doesn't start JAX.
-  from sr3_jax import pipeline
+  from sr3_jax.restoration import upscaler
   from sr3_jax.weights import hub
 
-  return pipeline.Upscaler(hub.load(model), **options)
+  return upscaler.Upscaler(hub.load(model), **options)

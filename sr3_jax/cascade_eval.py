@@ -33,7 +33,7 @@ from sr3_jax.core import degradations
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import sources
 from sr3_jax.data.input_pipeline import HeldOut, evaluation_data, held_out
-from sr3_jax.evaluation import TRUTH, fingerprint
+from sr3_jax.evaluation import fingerprint
 from sr3_jax.images import image_files, pixels
 from sr3_jax.metrics import (
   classifier,
@@ -43,7 +43,7 @@ from sr3_jax.metrics import (
   reference_statistics,
 )
 from sr3_jax.records import Records, open_records
-from sr3_jax.restorer import progress
+from sr3_jax.restoration.restorer import TRUTH, progress
 from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.runtime.version import __version__
 from sr3_jax.scoring import Scorer

@@ -36,7 +36,7 @@ from sr3_jax.data import input_pipeline, sources
 from sr3_jax.images import image_files
 from sr3_jax.metrics import reference_statistics
 from sr3_jax.records import open_records
-from sr3_jax.restorer import progress
+from sr3_jax.restoration.restorer import progress
 from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.runtime.version import __version__
 

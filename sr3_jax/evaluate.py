@@ -142,8 +142,9 @@ def run(
   from absl import logging
   from etils import epath
 
-  from sr3_jax import image_sets, records, report_writer, restorer, summary
+  from sr3_jax import image_sets, records, report_writer, summary
   from sr3_jax.metrics import classifier, feature_nets
+  from sr3_jax.restoration import restorer
   from sr3_jax.runtime import devices
   from sr3_jax.runtime import progress as runtime_progress
   from sr3_jax.runtime.version import __version__

@@ -22,11 +22,16 @@ from sr3_jax.data import sources
 from sr3_jax.data.input_pipeline import HeldOut
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.records import Records
-from sr3_jax.restorer import OnSteps, Restorer, baselines, degrader, reducer
+from sr3_jax.restoration.restorer import (
+  TRUTH,
+  OnSteps,
+  Restorer,
+  baselines,
+  degrader,
+  reducer,
+)
 from sr3_jax.runtime import devices
 from sr3_jax.scoring import Scorer, quantize, stored_as
-
-TRUTH = 'truth'
 
 
 @dataclasses.dataclass

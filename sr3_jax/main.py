@@ -30,6 +30,7 @@ from sr3_jax import (
 from sr3_jax.config import ConfigDict, get_config
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
+from sr3_jax.restoration import sample as restoration_sample
 from sr3_jax.runtime import devices, errors, process_log
 from sr3_jax.weights import hub
 
@@ -217,7 +218,7 @@ def run(config: ConfigDict, workdir: epath.Path, mode: str) -> None:
   if mode == 'eval':
     modes.evaluate_run(config, workdir)
   elif mode == 'sample':
-    modes.sample_run(config, workdir)
+    restoration_sample.sample_run(config, workdir)
   elif mode == 'sweep':
     sweep.sweep_run(config, workdir)
   elif mode == 'reference':

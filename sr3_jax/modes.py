@@ -16,13 +16,16 @@ from sr3_jax.core import degradations
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import sources
 from sr3_jax.data.input_pipeline import HeldOut, evaluation_data, held_out
-from sr3_jax.evaluation import TRUTH, Evaluation, evaluate, restored
-from sr3_jax.images import contact_sheets, image_files, pixels
-from sr3_jax.loading import load_method, load_methods
+from sr3_jax.evaluation import Evaluation, evaluate, restored
+from sr3_jax.images import image_files
 from sr3_jax.metrics import classifier, feature_nets, reference_statistics
 from sr3_jax.metrics.feature_nets import load_nets
 from sr3_jax.records import open_records
-from sr3_jax.restorer import Restorer, degrader, progress
+from sr3_jax.restoration.restorer import (
+  Restorer,
+  load_methods,
+  progress,
+)
 from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.runtime.version import __version__
 from sr3_jax.scoring import Scorer
@@ -261,44 +264,6 @@ def _about(name: str, method: Restorer, config: ml_collections.ConfigDict) -> st
   s = config.sampler
   kept = ', estimates consistent with the input' * method.model.consistency
   return f'{s.name}, {method.num_steps} steps, levels spaced by {s.spacing}{kept}.'
-
-
-def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> None:
-  """--mode=sample: writes samples/IMAGE_{input,truth,SAMPLE}.png and samples.png.
-
-  Raises:
-    sources.DataError, checkpoint.CheckpointError: as they say.
-  """
-  workdir = epath.Path(workdir)
-  count, samples = config.sample.num_images, config.sample.num_samples
-  batches = evaluation_data(config, count)
-  step, method, _ = load_method(config, workdir)
-  degrade = degrader(method.model, config.seed)
-  titles = [f'sample {i + 1}' for i in range(samples)]
-  if method.model.task.conditional:
-    titles = ['input', *titles, TRUTH]
-  rows = []
-  with progress(method.num_steps * batches.num_batches * samples) as on_steps:
-    for batch in batches:
-      real = np.flatnonzero(batch['mask'])
-      numbers = batch['index'][real]
-      batch = devices.shard(batch)
-      hr, condition, _ = degrade(batch)
-      outputs = [method(condition, batch, i, on_steps) for i in range(samples)]
-      shown = dict(zip(map(str, range(samples)), outputs, strict=True))
-      if method.model.task.conditional:
-        observed = condition[..., : method.model.channels]
-        shown = {'input': observed} | shown | {TRUTH: hr}
-      columns = [pixels.show(c) for c in devices.gather([*shown.values()])]
-      for i, number in zip(real, numbers, strict=True):
-        rows.append([column[i] for column in columns])
-        for name, column in zip(shown, columns, strict=True):
-          image_files.write(workdir / 'samples' / f'{number:05d}_{name}.png', column[i])
-  batches.close()
-  if jax.process_index() == 0:
-    image_files.write(workdir / 'samples.png', contact_sheets.sheet(rows[:16], titles))
-    logging.info('step %d: %d samples of each of %d images', step, samples, count)
-    print(f'pictures: {workdir / "samples"}, sheet: {workdir / "samples.png"}')
 
 
 def reference_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> None:

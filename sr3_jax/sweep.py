@@ -28,7 +28,7 @@ from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
 from sr3_jax.images import image_files
 from sr3_jax.metrics.feature_nets import FeatureNet, load_nets
-from sr3_jax.restorer import Restorer, progress
+from sr3_jax.restoration.restorer import Restorer, progress
 from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.scoring import Scorer
 from sr3_jax.sweep_choice import (

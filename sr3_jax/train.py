@@ -16,7 +16,7 @@ from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
 from sr3_jax.data.input_pipeline import training_data
 from sr3_jax.images import contact_sheets, image_files
-from sr3_jax.restorer import Restorer
+from sr3_jax.restoration.restorer import Restorer
 from sr3_jax.runtime import atomic_files, metrics_log
 from sr3_jax.runtime import progress as runtime_progress
 from sr3_jax.runtime.errors import UserError

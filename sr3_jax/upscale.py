@@ -43,10 +43,10 @@ def load(args: argparse.Namespace) -> Any:
   """The `pipeline.Upscaler` that the options describe."""
   from absl import logging
 
-  from sr3_jax import pipeline
+  from sr3_jax.restoration import upscaler as restoration_upscaler
   from sr3_jax.weights import hub
 
-  return pipeline.Upscaler(
+  return restoration_upscaler.Upscaler(
     hub.load(args.model),
     steps=args.steps,
     sampler=args.sampler,

@@ -16,10 +16,11 @@ import tiny
 from etils import epath
 
 from sr3_jax import cascade as cascades
-from sr3_jax import cascade_run, main, restorer
+from sr3_jax import cascade_run, main
 from sr3_jax.cascade import CascadeError
 from sr3_jax.core import degradations
 from sr3_jax.images import image_files, pixels
+from sr3_jax.restoration import restorer
 from sr3_jax.runtime import devices
 from sr3_jax.weights import hub
 

@@ -11,9 +11,10 @@ import pytest
 import tiny_nets
 
 from sr3_jax import cascade_search as search
-from sr3_jax import modes, plots, restorer
+from sr3_jax import modes, plots
 from sr3_jax.cascade import CascadeError
 from sr3_jax.images import image_files, pixels
+from sr3_jax.restoration import restorer
 from sr3_jax.runtime import devices
 
 # Of the second stage and of the third: blur and noise.

@@ -20,7 +20,7 @@ from sr3_jax.data import channels, input_pipeline, sources
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.images import rasters
 from sr3_jax.metrics import feature_nets, image_metrics
-from sr3_jax.restorer import Restorer
+from sr3_jax.restoration.restorer import Restorer
 from sr3_jax.runtime import devices
 from sr3_jax.weights import hub, model_writer
 

@@ -14,11 +14,13 @@ from etils import epath
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from sr3_jax import evaluation, loading, modes, restorer, summary
+from sr3_jax import evaluation, modes, summary
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline, sources
 from sr3_jax.images import image_files, pixels
 from sr3_jax.metrics import image_metrics
+from sr3_jax.restoration import restorer
+from sr3_jax.restoration import sample as restoration_sample
 from sr3_jax.runtime import atomic_files
 from sr3_jax.weights import checkpoint
 
@@ -49,7 +51,7 @@ def wide(trained, workdir) -> evaluation.Evaluation:
   """The same images in one batch of 16."""
   config = trained.config.copy_and_resolve_references()
   config.eval.batch_size = 16
-  _, methods, _ = loading.load_methods(config, workdir)
+  _, methods, _ = restorer.load_methods(config, workdir)
   batches = input_pipeline.evaluation_data(config, COUNT)
   result = evaluation.evaluate(methods['sr3'].model, methods, batches, seed=config.seed)
   batches.close()
@@ -123,7 +125,7 @@ def test_samples_do_not_depend_on_the_batch(trained, workdir, wide):
   """--mode=sample, eight at a time, against the batch of sixteen."""
   config = trained.config.copy_and_resolve_references()
   config.sample.num_images = COUNT
-  modes.sample_run(config, workdir)
+  restoration_sample.sample_run(config, workdir)
   names = {'input': 'input', '0': 'sr3', '1': None, 'truth': 'truth'}
   files = sorted(path.name for path in (workdir / 'samples').iterdir())
   assert files == sorted(f'{i:05d}_{n}.png' for i in range(COUNT) for n in names)
@@ -157,9 +159,9 @@ def test_eval_writes_its_results(trained, workdir, narrow):
 
 
 def test_the_baseline_is_there_if_it_was_trained(trained, workdir):
-  step, methods, _ = loading.load_methods(trained.config, trained.workdir)
+  step, methods, _ = restorer.load_methods(trained.config, trained.workdir)
   assert (step, list(methods)) == (20, ['sr3'])
-  step, methods, _ = loading.load_methods(trained.config, workdir)
+  step, methods, _ = restorer.load_methods(trained.config, workdir)
   assert (step, list(methods)) == (20, ['regression', 'sr3'])
   assert methods['regression'].model.method == 'regression'
   assert methods['regression'].num_steps == 1

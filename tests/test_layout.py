@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from sr3_jax.layout import MAX_WASTE, Planner, output_size
+from sr3_jax.restoration.tiling import MAX_WASTE, Planner, output_size
 
 
 def planner(sides=(64, 128, 256), **options):

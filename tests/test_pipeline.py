@@ -11,12 +11,12 @@ from PIL import Image
 from skimage import data
 from tiny_models import Local, Pointwise, residual
 
-from sr3_jax import canvas, tiles
 from sr3_jax.core.networks.unet import GroupNorm
 from sr3_jax.core.samplers import make_walk, walk_options
 from sr3_jax.images import resizing
-from sr3_jax.pipeline import PipelineError, Upscaler
-from sr3_jax.runner import Runner
+from sr3_jax.restoration import canvas, tiling
+from sr3_jax.restoration.canvas_runner import Runner
+from sr3_jax.restoration.upscaler import PipelineError, Upscaler
 
 
 class Normalised(nn.Module):
@@ -129,11 +129,11 @@ def test_seams_do_not_show():
   upscaler = Upscaler(model, tile=8, **options)
   image = upscaler.upscale(photo(32, 32)).image
   whole = Upscaler(model, tile=0, **options).upscale(photo(32, 32)).image
-  starts, _ = tiles.cover(128, 32, upscaler.settings()['tile_pad'], 2)
+  starts, _ = tiling.cover(128, 32, upscaler.settings()['tile_pad'], 2)
   assert len(starts) > 4
   middles = (starts[:-1] + 32 + starts[1:]) // 2
   # Against the untiled image, whose content differs at these places by chance, too.
-  shows = lambda image: tiles.seam(image, middles, middles)
+  shows = lambda image: tiling.seam(image, middles, middles)
   assert shows(image) / shows(whole) < 1.02
   # What the measure says of tiles that know nothing of each other.
   parts = np.reshape(photo(32, 32), (4, 8, 4, 8, 3)).swapaxes(1, 2)
@@ -141,7 +141,9 @@ def test_seams_do_not_show():
   cut = np.reshape([part.image for part in parts], (4, 4, 32, 32, 3))
   cut = cut.swapaxes(1, 2).reshape(128, 128, 3)
   borders = np.arange(32, 128, 32)
-  assert tiles.seam(cut, borders, borders) / tiles.seam(whole, borders, borders) > 1.02
+  assert (
+    tiling.seam(cut, borders, borders) / tiling.seam(whole, borders, borders) > 1.02
+  )
 
 
 # ----------------------------------------------------------------- any size, any scale

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tiny_models import Pointwise, residual
 
-from sr3_jax.pipeline import PipelineError, Upscaler
+from sr3_jax.restoration.upscaler import PipelineError, Upscaler
 
 
 @pytest.fixture(scope='module')

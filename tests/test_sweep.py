@@ -11,11 +11,12 @@ import pytest
 import tiny
 import tiny_nets
 
-from sr3_jax import evaluation, restorer, sweep
+from sr3_jax import evaluation, sweep
 from sr3_jax.core.samplers import make_walk
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
 from sr3_jax.metrics import feature_nets
+from sr3_jax.restoration import restorer
 from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.weights import hub, model_writer
 

@@ -8,6 +8,7 @@ import tiny
 
 from sr3_jax import modes, train
 from sr3_jax.images import image_files
+from sr3_jax.restoration import sample as restoration_sample
 
 
 def config_of(**changes):
@@ -77,7 +78,7 @@ def test_generation_is_measured_as_a_set(labelled, tmp_path):
   report = json.loads((tmp_path / 'report' / 'report.json').read_text())
   assert report['sheets'][0]['columns'][0] == 'sr3'
   assert 'truth' not in report['sheets'][0]['columns']
-  modes.sample_run(config, tmp_path)
+  restoration_sample.sample_run(config, tmp_path)
   made = sorted(path.name for path in (tmp_path / 'samples').iterdir())
   assert made == [f'{i:05d}_{s}.png' for i in range(2) for s in range(2)]
   first = image_files.read(tmp_path / 'samples' / made[0])

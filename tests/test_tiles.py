@@ -3,17 +3,17 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from sr3_jax import tiles
 from sr3_jax.core import degradations
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.images import resizing
+from sr3_jax.restoration import tiling
 
 
 @pytest.mark.parametrize('length', [1, 64, 65, 100, 129, 1000])
 @pytest.mark.parametrize('tile, pad, multiple', [(64, 8, 4), (64, 16, 16), (32, 0, 8)])
 def test_tiles_cover_and_their_windows_add_up_to_one(length, tile, pad, multiple):
-  starts, windows = tiles.cover(length, tile, pad, multiple)
-  total = max(tiles.round_up(length, multiple), tile)
+  starts, windows = tiling.cover(length, tile, pad, multiple)
+  total = max(tiling.round_up(length, multiple), tile)
   weight = np.zeros(total)
   for start, window in zip(starts, windows, strict=True):
     weight[start : start + tile] += window
@@ -25,7 +25,7 @@ def test_tiles_cover_and_their_windows_add_up_to_one(length, tile, pad, multiple
 
 def test_windows_ignore_what_lies_at_the_edge_and_fade_smoothly():
   """Within pad / 2 of an inner edge a tile counts for nothing; at borders it counts."""
-  starts, windows = tiles.cover(112, tile=64, pad=8, multiple=4)
+  starts, windows = tiling.cover(112, tile=64, pad=8, multiple=4)
   assert list(starts) == [0, 48]  # an overlap of 16 = 2 pad
   assert np.all(windows[0][60:] == 0) and np.all(windows[1][:4] == 0)
   assert np.all(windows[0][:52] == 1) and np.all(windows[1][12:] == 1)
@@ -39,18 +39,18 @@ def test_seam():
   rng = np.random.default_rng(0)
   image = rng.standard_normal((400, 400, 3))
   rows = columns = np.array([100, 200, 300])
-  assert abs(tiles.seam(image, rows, columns) - 1) < 0.02
+  assert abs(tiling.seam(image, rows, columns) - 1) < 0.02
   image[200:] += 20
-  assert tiles.seam(image, rows, columns) > 1.5
-  assert tiles.seam(image, rows + 20, columns) < 1
+  assert tiling.seam(image, rows, columns) > 1.5
+  assert tiling.seam(image, rows + 20, columns) < 1
 
 
 def test_mirror():
   image = np.arange(6, dtype=np.float32).reshape(2, 3, 1)
-  wide = tiles.mirror(image, 5, 7)[..., 0]
+  wide = tiling.mirror(image, 5, 7)[..., 0]
   np.testing.assert_array_equal(wide[0], [0, 1, 2, 2, 1, 0, 0])
   np.testing.assert_array_equal(wide[:, 0], [0, 3, 3, 0, 0])
-  assert tiles.mirror(image[:1, :1], 4, 4).max() == 0  # a single pixel
+  assert tiling.mirror(image[:1, :1], 4, 4).max() == 0  # a single pixel
 
 
 @pytest.mark.parametrize('size', [(20, 30), (80, 120), (33, 7), (1, 1)])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr3_jax import pipeline, upscale
+from sr3_jax import upscale
+from sr3_jax.restoration import upscaler
 
 
 class Standin:
@@ -42,9 +43,9 @@ class Standin:
 
   def check(self, outscale, label, masked=False):
     if masked:
-      raise pipeline.PipelineError('no masks: this model is for repetition')
+      raise upscaler.PipelineError('no masks: this model is for repetition')
     if label is not None:
-      raise pipeline.PipelineError('this model has no classes')
+      raise upscaler.PipelineError('this model has no classes')
     return outscale or 2, 0
 
   def upscale_many(
@@ -68,7 +69,7 @@ class Standin:
         on_steps(num_samples * image.shape[0] * image.shape[1])
       settings = self.settings(outscale)
       samples = (large + noise).astype(np.float32)
-      results.append(pipeline.Result(samples, image, large, settings))
+      results.append(upscaler.Result(samples, image, large, settings))
     return results
 
 

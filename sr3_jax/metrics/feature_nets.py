@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from sr3_jax.metrics import feature_nets, inception, lpips, net_weights
-from sr3_jax.metrics.feature_nets import FeatureNet, unsuited
+from sr3_jax.metrics import inception, lpips, net_weights
 
 NAMES = tuple(net_weights.WEIGHTS)
 
@@ -84,7 +83,7 @@ _METRICS = {'inception': ['fid', 'kid', 'is']}
 
 def load_nets(
   names: Iterable[str], folder: str, side: int, channels: int = 3
-) -> tuple[dict[str, feature_nets.FeatureNet], list[dict[str, Any]]]:
+) -> tuple[dict[str, FeatureNet], list[dict[str, Any]]]:
   """The networks whose weights can be had, and what is left out for want of others.
 
   Args:
@@ -104,7 +103,7 @@ def load_nets(
       left_out.append({'metrics': [name], 'why': why})
       continue
     try:
-      nets[name] = feature_nets.load(name, folder)
+      nets[name] = load(name, folder)
     except net_weights.WeightsMissing as error:
       keys = _METRICS.get(name, [name])
       left_out.append({'metrics': keys, 'why': str(error)})

@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from sr3_jax import canvas
-from sr3_jax.canvas import Item
-from sr3_jax.choices import PipelineError
 from sr3_jax.core import samplers
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.layout import Layout, Planner, Size
+from sr3_jax.restoration import canvas
+from sr3_jax.restoration.canvas import Item
+from sr3_jax.restoration.settings import PipelineError
+from sr3_jax.restoration.tiling import Layout, Planner, Size
 from sr3_jax.runtime import devices as runtime_devices
 
 OnSteps = Callable[[int], None]

@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from sr3_jax import canvas, tiles
 from sr3_jax.core import samplers
 from sr3_jax.core.samplers import make_walk, walk_options
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.layout import TILES
+from sr3_jax.restoration import canvas, tiling
+from sr3_jax.restoration.tiling import TILES
 from sr3_jax.runtime.errors import UserError
 from sr3_jax.weights.hub import Loaded
 
@@ -82,11 +82,11 @@ def choose_tiles(
   """
   scale, network = model.scale, model.network
   if tile is not None:
-    sides = (tiles.round_up(tile * scale, network.multiple),)
+    sides = (tiling.round_up(tile * scale, network.multiple),)
   elif network.has_attention:  # at another size it would see what it never saw
-    sides = (tiles.round_up(model.image_size, network.multiple),)
+    sides = (tiling.round_up(model.image_size, network.multiple),)
   else:
-    sides = tuple(tiles.round_up(side, network.multiple) for side in TILES)
+    sides = tuple(tiling.round_up(side, network.multiple) for side in TILES)
   # Half of what tiles share: a network sees about as far at any scale.
   default = 4 if scale > 1 else 16
   most = sides[-1] // 4

@@ -10,8 +10,88 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from sr3_jax import tiles
-from sr3_jax.tiles import CELL
+# Side of the cells in which a canvas's noise is drawn, and height of the strips in
+# which it is updated: sides of canvases are multiples of it.
+CELL = 32
+
+
+def round_up(length: int, multiple: int) -> int:
+  return -(-length // multiple) * multiple
+
+
+def cover(
+  length: int, tile: int, pad: int, multiple: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Tiles along one axis and how much each counts at each of its pixels.
+
+  Neighbours overlap by at least 2 pad pixels. Over the middle half of the overlap one
+  fades into the other; the outer quarter of a tile's overlap, pad / 2 pixels at its
+  edge, counts for nothing, because there the network has seen too little. Where that
+  is more than the network can see, the tiled estimate equals the untiled one.
+
+  Args:
+    length: pixels to cover.
+    tile: side of a tile.
+    pad: half of the smallest overlap; less than tile / 2.
+    multiple: tiles start at multiples of this, to stay on the network's grid.
+
+  Returns:
+    starts: int32 [n]; the last tile ends at or behind `length`.
+    windows: float32 [n, tile]; those of all tiles add up to 1 everywhere.
+  """
+  total = max(round_up(length, multiple), tile)
+  if total == tile:
+    return np.zeros(1, np.int32), np.ones((1, tile), np.float32)
+  stride = max((tile - 2 * pad) // multiple, 1) * multiple
+  count = -(-(total - tile) // stride) + 1
+  starts = np.linspace(0, (total - tile) / multiple, count).astype(np.int32) * multiple
+  to_edge = np.arange(tile) + 0.5
+  rise = np.clip((to_edge - pad / 2) / max(pad, 1e-9), 0, 1)
+  rise = np.sin(rise * np.pi / 2) ** 2
+  windows = np.empty((count, tile))
+  for k in range(count):  # nothing fades at the borders of the image
+    left = rise if k else 1.0
+    right = rise[::-1] if k < count - 1 else 1.0
+    windows[k] = left * right
+  total_weight = np.zeros(total)
+  for start, window in zip(starts, windows, strict=True):
+    total_weight[start : start + tile] += window
+  for start, window in zip(starts, windows, strict=True):
+    window /= total_weight[start : start + tile]
+  return starts, windows.astype(np.float32)
+
+
+def seam(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> float:
+  """How much tiles show: mean gradient across their borders over that elsewhere.
+
+  Args:
+    image: [H, W, C].
+    rows, columns: where tiles meet: the first row below, the first column right of it.
+
+  Returns:
+    1 where nothing shows, but for what the image itself has there.
+  """
+  near, far = 0.0, 0.0
+  for axis, borders in enumerate((rows, columns)):
+    step = np.abs(np.diff(image, axis=axis)).mean((1 - axis, 2))
+    # A fade is wider than a cut: the two steps on each side belong to it.
+    close = np.abs(np.arange(1, len(step) + 1)[:, None] - borders).min(1) <= 2
+    near, far = near + step[close].mean(), far + step[~close].mean()
+  return near / far
+
+
+def mirror(image: np.ndarray, height: int, width: int) -> np.ndarray:
+  """[h, w, C] continued by reflection to the right and below, [height, width, C].
+
+  The network then sees around the image what it is like inside, and the statistics of
+  its normalisation layers are those of the image.
+  """
+  rows, columns = (
+    np.pad(np.arange(have), (0, want - have), mode='symmetric')
+    for have, want in zip(image.shape[:2], (height, width), strict=True)
+  )
+  return image[rows][:, columns]
+
 
 Size = tuple[int, int]  # height, width
 
@@ -78,10 +158,10 @@ class Planner:
     height, width = self.output(size)
     if self.sides == (0,):
       multiple = math.lcm(self.multiple, CELL)
-      whole = tiles.round_up(height, multiple), tiles.round_up(width, multiple)
+      whole = round_up(height, multiple), round_up(width, multiple)
       return Layout(whole, *whole, images=1, shared=True)
     if tile := self._small_tile(size):
-      side = tiles.round_up(tile, CELL)
+      side = round_up(tile, CELL)
       images = max(1, 8 * 64**2 // tile**2) * self._at_once
       return Layout((tile, tile), side, side, images, shared=False)
     known = [
@@ -95,7 +175,7 @@ class Planner:
       return min(known, key=lambda layout: layout.height * layout.width)
     # Nothing reserved: one that others like it fit on, too.
     step = 256 if max(height, width) <= 1024 else 1024
-    return self._add(tiles.round_up(height, step), tiles.round_up(width, step))
+    return self._add(round_up(height, step), round_up(width, step))
 
   def reserve(self, sizes: Iterable[Size]) -> None:
     """Makes canvases for conditions to come, as few as is sensible."""
@@ -119,7 +199,7 @@ class Planner:
   def cover(self, size: Size, layout: Layout) -> list[tuple[np.ndarray, np.ndarray]]:
     """Starts and windows of the tiles along both axes of an output `size`."""
     return [
-      tiles.cover(length, tile, self.pad, self.multiple)
+      cover(length, tile, self.pad, self.multiple)
       for length, tile in zip(size, layout.tile, strict=True)
     ]
 
@@ -135,7 +215,7 @@ class Planner:
 
   def halve(self, layout: Layout) -> int:
     """From now on, tiles half as large as this layout's; 0 if they'd be too small."""
-    half = tiles.round_up(max(layout.tile) // 2, self.multiple)
+    half = round_up(max(layout.tile) // 2, self.multiple)
     if half < max(32, 4 * self.multiple):
       return 0
     self.sides = (*(side for side in self.sides if 0 < side < half), half)
@@ -155,8 +235,8 @@ class Planner:
   def _add(self, height: int, width: int) -> Layout:
     """A new canvas of at least this size for the largest tiles."""
     tile = self.sides[-1]
-    cover = lambda n: max(tiles.round_up(n, self.multiple), tile)
-    sides = [tiles.round_up(cover(n), CELL) for n in (height, width)]
+    cover = lambda n: max(round_up(n, self.multiple), tile)
+    sides = [round_up(cover(n), CELL) for n in (height, width)]
     layout = Layout((tile, tile), *sides, images=1, shared=True)
     self._known.append(layout)
     return layout

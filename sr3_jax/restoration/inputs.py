@@ -13,11 +13,11 @@ import numpy as np
 import scipy.ndimage
 from PIL import Image
 
-from sr3_jax.choices import PipelineError
 from sr3_jax.core import degradations
 from sr3_jax.core.degradations.tasks import LUMA
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.images import rasters
+from sr3_jax.restoration.settings import PipelineError
 from sr3_jax.weights.hub import Loaded
 
 # Tasks whose images have missing parts.

@@ -20,13 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr3_jax import tiles
 from sr3_jax.core import samplers
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.images import resizing
-from sr3_jax.layout import Layout, Planner
+from sr3_jax.restoration import tiling
+from sr3_jax.restoration.tiling import CELL, Layout, Planner
 from sr3_jax.runtime import devices as runtime_devices
-from sr3_jax.tiles import CELL
 
 # Rows of every walk's table: one shape for all.
 MAX_STEPS = 4096
@@ -234,7 +233,7 @@ def arguments(
     tile_lists = [tile_lists[0][d::devices] for d in range(devices)]
   # Room for the tiles of full canvases, in whole batches.
   most = plan.count((layout.height, layout.width), layout) * layout.images
-  room = tiles.round_up(-(-most // (devices // hosts)), batch)
+  room = tiling.round_up(-(-most // (devices // hosts)), batch)
   works = [_work(layout, tile_list, room, batch) for tile_list in tile_lists]
   shape = devices, layout.images, layout.height, layout.width, model.channels
   state, zero = np.zeros(shape, np.float32), np.zeros(devices, np.int32)
@@ -264,7 +263,7 @@ def _images(
     h, w = item.condition.shape[:2]
     rows, columns = plan.cover(plan.output((h, w)), layout)
     full = rows[0][-1] + layout.tile[0], columns[0][-1] + layout.tile[1]
-    x = tiles.mirror(enlarge(model, item.condition), *full)
+    x = tiling.mirror(enlarge(model, item.condition), *full)
     image['x'][k, : full[0], : full[1]] = x
     image['seed'][k], image['label'][k] = item.seed, item.label
     used = max(used, full[0])

@@ -13,13 +13,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from sr3_jax import conditions
-from sr3_jax.canvas import Item
-from sr3_jax.choices import PipelineError, choose_tiles, choose_walk
-from sr3_jax.conditions import Prepared
 from sr3_jax.images import resizing
-from sr3_jax.layout import Planner, output_size
-from sr3_jax.runner import Runner
+from sr3_jax.restoration import inputs as restoration_inputs
+from sr3_jax.restoration.canvas import Item
+from sr3_jax.restoration.canvas_runner import Runner
+from sr3_jax.restoration.inputs import Prepared
+from sr3_jax.restoration.settings import PipelineError, choose_tiles, choose_walk
+from sr3_jax.restoration.tiling import Planner, output_size
 from sr3_jax.runtime import devices
 from sr3_jax.runtime.version import __version__
 from sr3_jax.weights.hub import Loaded
@@ -109,7 +109,7 @@ class Upscaler:
   ):
     if consistency is None:
       consistency = loaded.model.consistency
-    conditions.check_options(
+    restoration_inputs.check_options(
       loaded,
       consistency=consistency,
       expand=expand,
@@ -120,7 +120,7 @@ class Upscaler:
     self.loaded, self.model = loaded, loaded.model
     self._seed, self._consistency, self._note = seed, consistency, on_note
     self._noted: set[str] = set()
-    self._expand = None if expand is None else conditions.parse_expand(expand)
+    self._expand = None if expand is None else restoration_inputs.parse_expand(expand)
     self._spoil = {'blur': float(blur), 'noise': float(noise)}
     self._guidance = guidance
     self._sampler, walk = choose_walk(loaded, steps, sampler, temperature)
@@ -152,7 +152,7 @@ class Upscaler:
       'model': self.loaded.name,
       'weights': self.loaded.fingerprint,
       'version': __version__,
-      'task': conditions.describe(self.loaded.config),
+      'task': restoration_inputs.describe(self.loaded.config),
       **own,
       'outscale': outscale or self.model.scale,
       **{'sampler' if k == 'name' else k: v for k, v in self._sampler.items()},
@@ -175,16 +175,16 @@ class Upscaler:
   @property
   def takes_masks(self) -> bool:
     """Whether pixels of an input may be missing."""
-    return conditions.takes_mask(self.loaded.config)
+    return restoration_inputs.takes_mask(self.loaded.config)
 
   @property
   def needs_masks(self) -> bool:
     """Whether an input without missing pixels is a mistake."""
-    return conditions.needs_mask(self.loaded.config) and self._expand is None
+    return restoration_inputs.needs_mask(self.loaded.config) and self._expand is None
 
   def margins(self, height: int, width: int) -> tuple[int, ...]:
     """Pixels added to an input of this size: top, right, bottom, left."""
-    return conditions.margins(self._expand, height, width)
+    return restoration_inputs.margins(self._expand, height, width)
 
   def output_size(
     self, height: int, width: int, outscale: float | None = None
@@ -301,7 +301,9 @@ class Upscaler:
     outscale, label = self.check(outscale, label)
     masks = [None] * len(images) if masks is None else masks
     inputs = [
-      conditions.prepare(image, mask, self.loaded, self._expand, self._note_once)
+      restoration_inputs.prepare(
+        image, mask, self.loaded, self._expand, self._note_once
+      )
       for image, mask in zip(images, masks, strict=True)
     ]
     numbers = numbers or [0] * len(inputs)
@@ -315,7 +317,7 @@ class Upscaler:
         seed = (self._seed, numbers[source], sample, p)
         small = resizing.resize(image, *sizes[source][p])
         mask = inputs[source].mask
-        condition = conditions.assemble(
+        condition = restoration_inputs.assemble(
           self.model, small, mask, seed=seed, **self._spoil
         )
         items.append(Item(condition, seed, label))
@@ -366,7 +368,7 @@ class Upscaler:
     Raises:
       PipelineError: the model can't take one of them.
     """
-    kind = f'this model is for {conditions.describe(self.loaded.config)}'
+    kind = f'this model is for {restoration_inputs.describe(self.loaded.config)}'
     if masked and not self.takes_masks:
       raise PipelineError(f'no masks: {kind}')
     outscale = outscale or self.model.scale

@@ -1,0 +1,50 @@
+"""Restores a few held-out images several times: `--mode=sample`."""
+
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+from etils import epath
+
+from sr3_jax.data.input_pipeline import evaluation_data
+from sr3_jax.images import contact_sheets, image_files, pixels
+from sr3_jax.restoration.restorer import TRUTH, degrader, load_method, progress
+from sr3_jax.runtime import devices
+
+
+def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> None:
+  """--mode=sample: writes samples/IMAGE_{input,truth,SAMPLE}.png and samples.png.
+
+  Raises:
+    sources.DataError, checkpoint.CheckpointError: as they say.
+  """
+  workdir = epath.Path(workdir)
+  count, samples = config.sample.num_images, config.sample.num_samples
+  batches = evaluation_data(config, count)
+  step, method, _ = load_method(config, workdir)
+  degrade = degrader(method.model, config.seed)
+  titles = [f'sample {i + 1}' for i in range(samples)]
+  if method.model.task.conditional:
+    titles = ['input', *titles, TRUTH]
+  rows = []
+  with progress(method.num_steps * batches.num_batches * samples) as on_steps:
+    for batch in batches:
+      real = np.flatnonzero(batch['mask'])
+      numbers = batch['index'][real]
+      batch = devices.shard(batch)
+      hr, condition, _ = degrade(batch)
+      outputs = [method(condition, batch, i, on_steps) for i in range(samples)]
+      shown = dict(zip(map(str, range(samples)), outputs, strict=True))
+      if method.model.task.conditional:
+        observed = condition[..., : method.model.channels]
+        shown = {'input': observed} | shown | {TRUTH: hr}
+      columns = [pixels.show(c) for c in devices.gather([*shown.values()])]
+      for i, number in zip(real, numbers, strict=True):
+        rows.append([column[i] for column in columns])
+        for name, column in zip(shown, columns, strict=True):
+          image_files.write(workdir / 'samples' / f'{number:05d}_{name}.png', column[i])
+  batches.close()
+  if jax.process_index() == 0:
+    image_files.write(workdir / 'samples.png', contact_sheets.sheet(rows[:16], titles))
+    logging.info('step %d: %d samples of each of %d images', step, samples, count)
+    print(f'pictures: {workdir / "samples"}, sheet: {workdir / "samples.png"}')
