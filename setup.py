@@ -86,7 +86,7 @@ setuptools.setup(
   entry_points={
     'console_scripts': [
       'sr3-convert = sr3_jax.weights.convert:main',
-      'sr3-upscale = sr3_jax.upscale:main',
+      'sr3-upscale = sr3_jax.upscale.command:main',
     ],
   },
 )

@@ -23,10 +23,11 @@ import sys
 
 import numpy as np
 
-from sr3_jax import evaluate, image_sets, upscale
+from sr3_jax import evaluate, image_sets
 from sr3_jax.images import contact_sheets, image_files, pixels, resizing
 from sr3_jax.runtime import atomic_files
 from sr3_jax.summary import METRICS
+from sr3_jax.upscale import command as upscale_command
 from sr3_jax.weights import hub
 
 # Of `METRICS`, in this order.
@@ -144,7 +145,12 @@ def restore(args: argparse.Namespace, folder: pathlib.Path, scale: int) -> list[
   def enlarge(model, name, flags, *options):
     methods.append('_'.join([name, *flags]))
     run(
-      *(upscale.main, inputs, f'--model={model}', f'--output={folder / methods[-1]}'),
+      *(
+        upscale_command.main,
+        inputs,
+        f'--model={model}',
+        f'--output={folder / methods[-1]}',
+      ),
       *('--suffix=', '--ext=png', f'--seed={args.seed}', *options),
       *(f'--{flag}' for flag in flags),
     )

@@ -124,7 +124,7 @@ def starts(args, folder: pathlib.Path) -> dict[str, float]:
   """Seconds of new processes."""
   picture = folder / 'picture.png'
   image_files.write(picture, inputs(args.network, 1)[0])
-  command = [sys.executable, '-m', 'sr3_jax.upscale', picture, '--overwrite']
+  command = [sys.executable, '-m', 'sr3_jax.upscale.command', picture, '--overwrite']
   command += [f'--model={folder / "model"}', f'--output={folder / "out"}']
   command += [f'--steps={args.steps}', f'--cache={folder / "cache"}']
   run = lambda argv: subprocess.run(

@@ -14,9 +14,9 @@ from PIL import Image
 from skimage import data
 
 import sr3_jax
-from sr3_jax import upscale
 from sr3_jax.images import image_files, pixels
 from sr3_jax.metrics import image_metrics
+from sr3_jax.upscale import command as upscale_command
 from sr3_jax.weights import hub
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -116,7 +116,10 @@ def test_the_first_command(tmp_path, compile_cache, monkeypatch):
   del compile_cache
   monkeypatch.chdir(tmp_path)
   example = ROOT / 'docs' / 'example.png'
-  assert upscale.main([str(example), '--output=large', '--compare', '--steps=2']) == 0
+  assert (
+    upscale_command.main([str(example), '--output=large', '--compare', '--steps=2'])
+    == 0
+  )
   height, width = image_files.size(example)
   made = image_files.read(tmp_path / 'large' / 'example_out.png')
   assert made.shape == (4 * height, 4 * width, 3)
@@ -124,5 +127,5 @@ def test_the_first_command(tmp_path, compile_cache, monkeypatch):
 
 
 def test_the_default_is_one_of_them():
-  assert upscale.make_parser().get_default('model') == 'photo-x4'
+  assert upscale_command.make_parser().get_default('model') == 'photo-x4'
   assert sr3_jax.load(steps=2).settings()['model'].startswith('photo-x4')

@@ -14,13 +14,13 @@ import tiny_models
 from PIL import Image
 from skimage import data
 
-from sr3_jax import upscale
 from sr3_jax.core.samplers import make_walk, walk_options
 from sr3_jax.images import image_files, picture_codec, sixteen_bit
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.restoration import canvas
 from sr3_jax.restoration import inputs as restoration_inputs
 from sr3_jax.restoration.upscaler import Upscaler
+from sr3_jax.upscale import command as upscale_command
 from sr3_jax.weights import hub
 
 pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
@@ -159,7 +159,7 @@ def command(tmp_path, monkeypatch, compile_cache):
   monkeypatch.chdir(tmp_path)
   monkeypatch.setattr(hub, 'load', model)
   options = ['--output=out', '--steps=2', f'--cache={compile_cache}']
-  return lambda name, *args: upscale.main([f'--model={name}', *options, *args])
+  return lambda name, *args: upscale_command.main([f'--model={name}', *options, *args])
 
 
 def save(path, pixels, **options):

@@ -16,10 +16,10 @@ import upscale_kit
 from PIL import Image, ImageCms
 from upscale_kit import last_line, names_in, save
 
-from sr3_jax import upscale
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.images import image_files, picture_codec
 from sr3_jax.images import pixels as images_pixels
+from sr3_jax.upscale import command as upscale_command
 
 standin, command = upscale_kit.standin, upscale_kit.command
 
@@ -131,18 +131,18 @@ def test_streams(standin, tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(sys, 'stdin', _Stream(data))
   with monkeypatch.context() as patch:
     patch.setattr(sys, 'stdout', out := _Stream())
-    code = upscale.main(['-', '-m', 'm', '-o', '-', '--cache=', '--ext=webp'])
+    code = upscale_command.main(['-', '-m', 'm', '-o', '-', '--cache=', '--ext=webp'])
   assert code == 0
   image = Image.open(io.BytesIO(out.buffer.getvalue()))
   assert image.format == 'WEBP'
   np.testing.assert_array_equal(np.asarray(image)[::2, ::2], truth)
 
   monkeypatch.setattr(sys, 'stdin', _Stream(data))
-  assert upscale.main(['-i', '-', '-m', 'm', '-o', 'out', '--cache=']) == 0
+  assert upscale_command.main(['-i', '-', '-m', 'm', '-o', 'out', '--cache=']) == 0
   assert names_in() == ['stdin_out.png']
 
   monkeypatch.setattr(sys, 'stdin', _Stream(b'text'))
-  assert upscale.main(['-', '-m', 'm', '-o', 'out', '--cache=']) == 1
+  assert upscale_command.main(['-', '-m', 'm', '-o', 'out', '--cache=']) == 1
   assert 'failed: standard input: not a JPEG' in capsys.readouterr().err
 
 
@@ -189,7 +189,7 @@ def test_no_model(tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
   save('a.png')
   with pytest.raises(SystemExit) as stop:
-    upscale.main(['a.png', '--model=nowhere', '--output=out', '--cache='])
+    upscale_command.main(['a.png', '--model=nowhere', '--output=out', '--cache='])
   assert stop.value.code == 2
   error = capsys.readouterr().err.strip()
   assert error.startswith('error: ') and '\n' not in error and 'nowhere' in error
@@ -198,7 +198,7 @@ def test_no_model(tmp_path, monkeypatch, capsys):
 def test_help_is_instant():
   """Nothing heavy is imported for it, nor for a mistake."""
   code = (
-    'import sys, sr3_jax.upscale as u\n'
+    'import sys, sr3_jax.upscale.command as u\n'
     'try: u.main(sys.argv[1:])\n'
     'except SystemExit as stop: print(stop.code)\n'
     'print(sorted({"jax", "numpy", "PIL", "flax"} & set(sys.modules)))'
@@ -253,8 +253,8 @@ def test_with_a_model(model, tmp_path, monkeypatch, capsys, compile_cache):
     save(f'in/{i}.png', height, width, seed=i)
   save('in/grey.png', 6, 6, 1)
   options = [f'--model={model}', f'--cache={compile_cache}', '--steps=2', '--seed=7']
-  assert upscale.main(['in', '--output=out', *options]) == 0
-  assert upscale.main(['in/1.png', '--output=alone', *options]) == 0
+  assert upscale_command.main(['in', '--output=out', *options]) == 0
+  assert upscale_command.main(['in/1.png', '--output=alone', *options]) == 0
   one = pathlib.Path('out/1_out.png')
   np.testing.assert_array_equal(
     image_files.read('alone/1_out.png'), image_files.read(one)
@@ -270,5 +270,5 @@ def test_with_a_model(model, tmp_path, monkeypatch, capsys, compile_cache):
   assert found['weights'] == sr3_jax.load(model).loaded.fingerprint
   assert found['seed'] == 7 and found['num_steps'] == 2
   capsys.readouterr()
-  assert upscale.main(['in', '--output=out', *options]) == 0
+  assert upscale_command.main(['in', '--output=out', *options]) == 0
   assert last_line(capsys) == '0 done, 5 skipped, 0 failed'

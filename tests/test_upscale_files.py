@@ -11,8 +11,10 @@ import upscale_kit
 from PIL import Image
 from upscale_kit import last_line, names_in, save
 
-from sr3_jax import batch, folders, jobs
 from sr3_jax.images import picture_codec
+from sr3_jax.upscale import files as upscale_files
+from sr3_jax.upscale import jobs
+from sr3_jax.upscale import run as upscale_run
 
 standin, command = upscale_kit.standin, upscale_kit.command
 
@@ -72,9 +74,11 @@ def test_equal_names_are_told_apart(command):
 def test_stems_of_derived_names(names):
   """Outputs of one may be called as another's, or nearly, for some file systems."""
   places = [pathlib.PurePath(name) for name in names]
-  sources = [folders.Source('', pathlib.Path('x', place), place) for place in places]
+  sources = [
+    upscale_files.Source('', pathlib.Path('x', place), place) for place in places
+  ]
   outputs = lambda i, stem: [f'{stem}.png', f'{stem}_1.png']
-  stems = folders.stems(sources, outputs)
+  stems = upscale_files.stems(sources, outputs)
   files = [
     str(place.parent / name).lower()
     for place, stem in zip(places, stems, strict=True)
@@ -231,13 +235,13 @@ def test_a_failing_group_is_done_one_by_one(command, standin, capsys):
 
 
 def test_groups(standin):
-  source = folders.Source('', None, pathlib.PurePath('a'))
+  source = upscale_files.Source('', None, pathlib.PurePath('a'))
   todo = [
     jobs.Job(source, b'', picture_codec, size, '.png', {})
     for size in [(1000, 800), (300, 200), *[(20, 20)] * 600]
   ]
-  room = batch.GROUP * jax.local_device_count()
-  groups = list(batch._groups(standin, jobs.Options(None), todo))
+  room = upscale_run.GROUP * jax.local_device_count()
+  groups = list(upscale_run._groups(standin, jobs.Options(None), todo))
   assert [job for group in groups for job in group] == todo
   assert len(groups[0]) == 1
   for group in groups[1:]:
@@ -256,7 +260,7 @@ def test_an_output_that_cannot_be_written(command, standin, capsys):
 def test_interrupted_then_continued(command, standin, capsys, monkeypatch):
   for i in range(3):
     save(f'in/{i}.png', 6, 8 + i)
-  monkeypatch.setattr(batch, 'GROUP', 0)
+  monkeypatch.setattr(upscale_run, 'GROUP', 0)
   standin.fail_at = {(6, 9): KeyboardInterrupt()}
   assert command('in') == 130
   captured = capsys.readouterr()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr3_jax import upscale
 from sr3_jax.restoration import upscaler
+from sr3_jax.upscale import command as upscale_command
 
 
 class Standin:
@@ -76,7 +76,7 @@ class Standin:
 @pytest.fixture
 def standin(monkeypatch):
   standin = Standin()
-  monkeypatch.setattr(upscale, 'load', lambda args: standin)
+  monkeypatch.setattr(upscale_command, 'load', lambda args: standin)
   return standin
 
 
@@ -84,7 +84,9 @@ def standin(monkeypatch):
 def command(standin, tmp_path, monkeypatch):
   """Runs the command in an empty folder; returns its exit code."""
   monkeypatch.chdir(tmp_path)
-  return lambda *args: upscale.main(['--model=m', '--output=out', '--cache=', *args])
+  return lambda *args: upscale_command.main(
+    ['--model=m', '--output=out', '--cache=', *args]
+  )
 
 
 def save(path, height=6, width=8, channels=3, seed=0, **options):

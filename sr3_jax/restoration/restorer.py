@@ -17,7 +17,6 @@ from etils import epath
 
 from sr3_jax.core import degradations, samplers
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.restoration.restorer import OnSteps, Restorer, baselines, degrader, reducer
 from sr3_jax.runtime import devices as runtime_devices
 from sr3_jax.runtime import progress as runtime_progress
 from sr3_jax.weights import checkpoint, hub, model_files

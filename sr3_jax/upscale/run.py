@@ -11,12 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from sr3_jax import jobs, mask_files
 from sr3_jax.images import contact_sheets, image_files, picture_codec
 from sr3_jax.images import pixels as images_pixels
-from sr3_jax.jobs import Failures, Job, Options
 from sr3_jax.runtime import atomic_files
 from sr3_jax.runtime import progress as runtime_progress
+from sr3_jax.upscale import jobs
+from sr3_jax.upscale import masks as upscale_masks
+from sr3_jax.upscale.jobs import Failures, Job, Options
 
 # Output pixels that are made at a time, on each device, of pictures smaller than that:
 # enough to keep it busy, and no more is lost by an interruption. None counts for less
@@ -113,11 +114,11 @@ def _mask(
 ) -> np.ndarray | None:
   """What is missing of a picture: bool [h, w], or None."""
   if job.mask is not None:
-    return mask_files.read(job.mask)
+    return upscale_masks.read(job.mask)
   if not upscaler.takes_masks or picture.alpha is None:
     return None
   must = bool(options.mask) or upscaler.needs_masks
-  return mask_files.of_alpha(picture.alpha, must)
+  return upscale_masks.of_alpha(picture.alpha, must)
 
 
 def _alpha(

@@ -1,4 +1,4 @@
-"""Restores pictures: `python -m sr3_jax.upscale INPUT... --output=DIR`.
+"""Restores pictures: `python -m sr3_jax.upscale.command INPUT... --output=DIR`.
 
 The command only: upscale_options.py says what it takes, folders.py finds files, jobs.py
 what is to be done with them, batch.py does it, pipeline.py restores. Nothing heavy is
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sr3_jax.runtime.cli import Parser
-from sr3_jax.upscale_options import check, make_parser
+from sr3_jax.upscale.options import check, make_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,18 +64,21 @@ def load(args: argparse.Namespace) -> Any:
 
 
 def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int:
-  from sr3_jax import batch, folders, jobs, mask_files
   from sr3_jax.images import raster_codec
+  from sr3_jax.upscale import files as upscale_files
+  from sr3_jax.upscale import jobs
+  from sr3_jax.upscale import masks as upscale_masks
+  from sr3_jax.upscale import run as upscale_run
 
   output = None if args.output == '-' else pathlib.Path(args.output)
   mask = args.mask
-  if mask not in (None, mask_files.ALPHA):
+  if mask not in (None, upscale_masks.ALPHA):
     mask = pathlib.Path(mask)
     if not mask.exists():
       parser.error(f'--mask={mask}: no such file or folder')
 
   def is_ours(file: pathlib.Path, root: pathlib.Path) -> bool:
-    if mask_files.is_mask(file, root, mask):
+    if upscale_masks.is_mask(file, root, mask):
       return True
     # In a folder inside of the input's all is; elsewhere what carries our settings.
     if output is None or not file.resolve().is_relative_to(output.resolve()):
@@ -84,12 +87,12 @@ def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int
     inside &= output.resolve().is_relative_to(root.resolve())
     return inside or raster_codec.metadata(file) is not None
 
-  sources, missing = folders.find(inputs, is_ours)
+  sources, missing = upscale_files.find(inputs, is_ours)
   if not sources:
     parser.error('; '.join(f'{name}: {reason}' for name, reason in missing.items()))
   if output is None and len(sources) > 1:
     parser.error(f'--output=- takes one picture, not {len(sources)}')
-  stdin = sys.stdin.buffer.read() if folders.STDIN in inputs else None
+  stdin = sys.stdin.buffer.read() if upscale_files.STDIN in inputs else None
   if output is not None:
     _check_folder(parser, output)
 
@@ -129,7 +132,7 @@ def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int
     upscaler.reserve([job.size for job in todo], args.outscale)
     logging.info(_announcement(upscaler, args, todo))
     logging.info(_memory(upscaler, args, todo[0].size))
-    failed.update(batch.run(upscaler, options, todo))
+    failed.update(upscale_run.run(upscaler, options, todo))
   for name, reason in failed.items():
     print(f'failed: {name}: {reason}', file=sys.stderr)
   done = len(sources) + len(missing) - skipped - len(failed)

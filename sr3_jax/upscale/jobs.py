@@ -12,8 +12,9 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sr3_jax import folders, mask_files
 from sr3_jax.images import image_files, picture_codec, pixels, raster_codec
+from sr3_jax.upscale import files as upscale_files
+from sr3_jax.upscale import masks as upscale_masks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Job:
     mask: file that says what is missing.
   """
 
-  source: folders.Source
+  source: upscale_files.Source
   data: bytes | None
   codec: Any
   size: tuple[int, int]
@@ -78,7 +79,7 @@ class Failures(dict[str, str]):
   """Name of an input -> what is wrong with it, one line."""
 
   @contextlib.contextmanager
-  def of(self, source: folders.Source) -> Iterator[None]:
+  def of(self, source: upscale_files.Source) -> Iterator[None]:
     """Notes what goes wrong inside, so that the other inputs are done."""
     try:
       yield
@@ -93,7 +94,7 @@ class Failures(dict[str, str]):
 def plan(
   upscaler: Any,
   options: Options,
-  sources: Sequence[folders.Source],
+  sources: Sequence[upscale_files.Source],
   stdin: bytes | None = None,
 ) -> tuple[list[Job], int, Failures]:
   """Looks at headers and at outputs that are there.
@@ -126,7 +127,7 @@ def plan(
   if options.output is None:
     return jobs, 0, failed
   names = lambda i, stem: _names(stem, jobs[i].extension, options).values()
-  stems = folders.stems([job.source for job in jobs], names)
+  stems = upscale_files.stems([job.source for job in jobs], names)
   inputs = {source.path.resolve() for source in sources if source.path}
   left, finished = [], 0
   for job, stem in zip(jobs, stems, strict=True):
@@ -180,14 +181,14 @@ def _extension(
 
 def _find_mask(
   options: Options,
-  source: folders.Source,
+  source: upscale_files.Source,
   size: tuple[int, int],
 ) -> pathlib.Path | None:
   """The mask file of an input, if there are any; raises ImageError if it isn't good."""
   if not isinstance(options.mask, pathlib.Path):
     return None
-  mask = mask_files.find(options.mask, source.place)
-  mask_files.check(mask, *size)
+  mask = upscale_masks.find(options.mask, source.place)
+  upscale_masks.check(mask, *size)
   return mask
 
 
