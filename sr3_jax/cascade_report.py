@@ -5,11 +5,12 @@ from typing import Any
 import ml_collections
 from etils import epath
 
-from sr3_jax import modes, paper, report_writer, summary
+from sr3_jax import modes, report_writer, summary
 from sr3_jax.cascade import Cascade, Stage, alone_name, drawn_name
 from sr3_jax.config import as_json
 from sr3_jax.images import image_files
 from sr3_jax.records import Records
+from sr3_jax.reports import paper
 from sr3_jax.restoration.restorer import TRUTH
 from sr3_jax.weights import hub
 

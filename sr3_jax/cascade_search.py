@@ -21,7 +21,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import modes, plots, summary
+from sr3_jax import modes, summary
 from sr3_jax.cascade import Cascade, CascadeError, Stage, fits, job, load
 from sr3_jax.cascade_eval import (
   load_judges,
@@ -36,6 +36,7 @@ from sr3_jax.data import input_pipeline, sources
 from sr3_jax.images import image_files
 from sr3_jax.metrics import reference_statistics
 from sr3_jax.records import open_records
+from sr3_jax.reports import line_plots
 from sr3_jax.restoration.restorer import progress
 from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.runtime.version import __version__
@@ -268,7 +269,7 @@ def plot(rows: Sequence[Row]) -> np.ndarray:
   """
   blurs = sorted({row['blur'] for row in rows})
   styles = {
-    f'blur {blur:g}': (k, k % len(plots.DASHES)) for k, blur in enumerate(blurs)
+    f'blur {blur:g}': (k, k % len(line_plots.DASHES)) for k, blur in enumerate(blurs)
   }
   panels = []
   for side in dict.fromkeys(row['side'] for row in rows):
@@ -283,9 +284,9 @@ def plot(rows: Sequence[Row]) -> np.ndarray:
     margin = 0.05 * (max(values) - min(values)) + 0.01
     limits = min(values) - margin, max(values) + margin
     text = f'{own[0]["stage"]}, {side} x {side}: {SCORES[name]}'
-    panels.append(plots.Panel(text, lines, limits, linear=True))
+    panels.append(line_plots.Panel(text, lines, limits, linear=True))
   title = 'noise of the input, share in the amplitude'
-  return plots.chart(panels, styles, x_title=title)
+  return line_plots.chart(panels, styles, x_title=title)
 
 
 def _made_by(

@@ -9,9 +9,10 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from sr3_jax import charts, report_view
 from sr3_jax.data_findings import Checked
-from sr3_jax.embed import Picture
+from sr3_jax.reports import charts
+from sr3_jax.reports import views as reports_views
+from sr3_jax.reports.inline_images import Picture
 
 _BINS = 24
 _LISTED = 50  # broken files and classes on the page; check.json has all
@@ -49,7 +50,7 @@ def sheets(
     rows: label and uint8 pictures [H, W, 3], None where one is missing.
   """
   views = [
-    report_view.sheet_view(
+    reports_views.sheet_view(
       {'title': '', 'columns': columns, 'rows': [{'label': label}]},
       [[None if image is None else picture(image) for image in images]],
     )
@@ -104,7 +105,7 @@ def render(
       'rows': [[a['setting'], a['value'], a['why']] for a in report['advice']],
     },
     'method': list(_METHOD.items()),
-    'footer': report_view.footer(report),
+    'footer': reports_views.footer(report),
   }
   view['sections'] = [
     ('findings', 'Findings'),
@@ -118,7 +119,7 @@ def render(
     *([('advice', 'What to begin with')] if report['advice'] else []),
     ('method', 'Method'),
   ]
-  return report_view.fill('check.html', view)
+  return reports_views.fill('check.html', view)
 
 
 def _sizes(sets: Sequence[Checked]) -> dict[str, Any]:

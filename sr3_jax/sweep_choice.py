@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import scipy.optimize
 
-from sr3_jax import plots, summary
+from sr3_jax import summary
 from sr3_jax.core import diffusion, samplers
 from sr3_jax.core.samplers import make_walk
+from sr3_jax.reports import line_plots
 from sr3_jax.runtime.errors import UserError
 
 Setting = dict[str, Any]  # as `walks.make_walk` takes it
@@ -249,5 +250,5 @@ def plot(rows: Sequence[Row], judge: str = 'spectrum_db') -> np.ndarray:
     high = min(max(values), yardstick[key] + around)
     margin = 0.05 * (high - low + around / 4)
     mark = yardstick[key], describe(yardstick['setting'])
-    panels.append(plots.Panel(title, curves, (low - margin, high + margin), mark))
-  return plots.chart(panels, styles, x_title='sampling steps')
+    panels.append(line_plots.Panel(title, curves, (low - margin, high + margin), mark))
+  return line_plots.chart(panels, styles, x_title='sampling steps')

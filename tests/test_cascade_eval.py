@@ -10,9 +10,10 @@ import pytest
 import scipy.linalg
 import tiny_nets
 
-from sr3_jax import cascade_eval, cascade_run, modes, paper
+from sr3_jax import cascade_eval, cascade_run, modes
 from sr3_jax.cascade import CascadeError
 from sr3_jax.images import image_files
+from sr3_jax.reports import paper
 from sr3_jax.restoration import restorer
 
 COUNT = 13  # a batch of 8 and one that is not full

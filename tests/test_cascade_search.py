@@ -11,9 +11,10 @@ import pytest
 import tiny_nets
 
 from sr3_jax import cascade_search as search
-from sr3_jax import modes, plots
+from sr3_jax import modes
 from sr3_jax.cascade import CascadeError
 from sr3_jax.images import image_files, pixels
+from sr3_jax.reports import line_plots
 from sr3_jax.restoration import restorer
 from sr3_jax.runtime import devices
 
@@ -117,6 +118,6 @@ def test_the_best_of_equal_levels_is_the_mildest():
 
 
 def test_linear_axes_may_begin_at_nothing():
-  panel = plots.Panel('', {'a': ((0.0, 1.0, 4.0), (0, 1, 2))}, (0, 2), linear=True)
-  place = plots._scale(panel, (100, 100))
+  panel = line_plots.Panel('', {'a': ((0.0, 1.0, 4.0), (0, 1, 2))}, (0, 2), linear=True)
+  place = line_plots._scale(panel, (100, 100))
   assert [place(x, 0)[0] for x in (0.0, 1.0, 4.0)] == pytest.approx([4, 27, 96])

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from sr3_jax import charts
+from sr3_jax.reports import charts
 
 NAMES = {'ident': 'x', 'title': 'A chart', 'x_title': 'LPIPS, lower is better'}
 

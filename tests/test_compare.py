@@ -7,7 +7,8 @@ import pytest
 import report_fixture
 import scipy.stats
 
-from sr3_jax import compare, report_data
+from sr3_jax.reports import compare
+from sr3_jax.reports import data as reports_data
 
 
 @pytest.fixture(scope='module')
@@ -106,7 +107,7 @@ def test_entries_without_intervals_have_only_a_value():
 
 
 def test_reports_of_the_same_images_are_compared_in_pairs(folders):
-  a, b = (report_data.load(folders / name, name) for name in 'ab')
+  a, b = (reports_data.load(folders / name, name) for name in 'ab')
   assert compare.why_unpaired(a, b) == ''
   pairs = compare.differences(a, b)
   assert [p.title for p in pairs][-1] == 'b: sr3 − a: sr3'
@@ -124,7 +125,7 @@ def test_rows_are_matched_by_the_number_of_the_image(folders, tmp_path):
   with np.load(place / 'values.npz') as found:
     turned = {key: array[::-1][:6] for key, array in found.items()}
   np.savez(place / 'values.npz', **turned)
-  a, b = report_data.load(folders / 'a', 'a'), report_data.load(place, 'b')
+  a, b = reports_data.load(folders / 'a', 'a'), reports_data.load(place, 'b')
   found = compare.differences(a, b)[-1].metrics['psnr']
   assert found.same and found.images == 6
 
@@ -135,7 +136,7 @@ def test_rows_are_matched_by_the_number_of_the_image(folders, tmp_path):
 )
 def test_other_images_are_not_paired(folders, tmp_path, keys, reason):
   place = change(folders / 'a', tmp_path / 'other', **keys)
-  a, b = report_data.load(folders / 'a', 'a'), report_data.load(place, 'b')
+  a, b = reports_data.load(folders / 'a', 'a'), reports_data.load(place, 'b')
   assert reason in compare.why_unpaired(a, b)
   found = compare.differences(a, b)[-1].metrics['psnr']
   assert found.images == 0 and found.interval[0] < 0 < found.interval[1]
@@ -145,7 +146,7 @@ def test_other_images_are_not_paired(folders, tmp_path, keys, reason):
 def test_reports_without_values_are_not_paired(folders, tmp_path):
   place = change(folders / 'a', tmp_path / 'other')
   (place / 'values.npz').unlink()
-  a, b = report_data.load(folders / 'a', 'a'), report_data.load(place, 'b')
+  a, b = reports_data.load(folders / 'a', 'a'), reports_data.load(place, 'b')
   assert compare.why_unpaired(a, b) == 'b has no values.npz'
   assert compare.differences(a, b)[-1].metrics['psnr'].images == 0
 
@@ -155,7 +156,7 @@ def test_the_methods_that_reports_are_about_go_together(folders, tmp_path):
   table = {'esrgan': report['table']['sr3'], 'truth': {'fid': {'value': 0.0}}}
   methods = [{'name': 'esrgan'}, {'name': 'truth'}]
   place = change(folders / 'a', tmp_path / 'x', _table=table, _methods=methods)
-  a, b = report_data.load(folders / 'a', 'a'), report_data.load(place, 'b')
+  a, b = reports_data.load(folders / 'a', 'a'), reports_data.load(place, 'b')
   (pair,) = compare.differences(a, b)
   assert pair.title == 'b: esrgan − a: sr3'
   assert pair.metrics['psnr'].images == 0  # its values are of another name
@@ -164,7 +165,7 @@ def test_the_methods_that_reports_are_about_go_together(folders, tmp_path):
 def test_what_differs_in_protocols_is_listed_by_its_path(folders, tmp_path):
   sampler = {'name': 'ddim', 'steps': 256, 'variance': 'beta', 'clip': True}
   place = change(folders / 'a', tmp_path / 'c', sampler=sampler, extra=None, _images=8)
-  reports = [report_data.load(p) for p in (folders / 'a', place)]
+  reports = [reports_data.load(p) for p in (folders / 'a', place)]
   assert compare.protocol_differences(reports) == [
     ('sampler / name', ['ddpm', 'ddim']),
     ('number of images', ['9', '8']),
@@ -177,6 +178,6 @@ def test_metrics_of_all_reports_keep_their_order(folders, tmp_path):
   metrics = json.loads((folders / 'a' / 'report.json').read_text())['metrics']
   fid = {'key': 'fid', 'title': 'FID', 'digits': 2, 'better': 'lower'}
   place = change(folders / 'a', tmp_path / 'c', _metrics=[*metrics[3:], fid])
-  reports = [report_data.load(p) for p in (folders / 'a', place)]
+  reports = [reports_data.load(p) for p in (folders / 'a', place)]
   keys = [metric['key'] for metric in compare.metrics_of(reports)]
   assert keys == [*(m['key'] for m in metrics), 'fid']

@@ -8,8 +8,8 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from sr3_jax import embed
-from sr3_jax.report_data import ReportError
+from sr3_jax.reports import inline_images
+from sr3_jax.reports.data import ReportError
 
 
 def picture(path, side=40, seed=0):
@@ -18,7 +18,7 @@ def picture(path, side=40, seed=0):
   return epath.Path(path)
 
 
-def decoded(found: embed.Picture) -> Image.Image:
+def decoded(found: inline_images.Picture) -> Image.Image:
   head, data = found.uri.split(',')
   image = Image.open(io.BytesIO(base64.b64decode(data)))
   assert head == f'data:image/{image.format.lower()};base64'
@@ -44,7 +44,7 @@ def decoded(found: embed.Picture) -> Image.Image:
 )
 def test_cells_stay_inside_of_the_folder(tmp_path, cell):
   with pytest.raises(ReportError, match='inside of the report folder'):
-    embed.locate(tmp_path, cell)
+    inline_images.locate(tmp_path, cell)
 
 
 def test_links_out_of_the_folder_are_refused(tmp_path):
@@ -52,28 +52,28 @@ def test_links_out_of_the_folder_are_refused(tmp_path):
   (tmp_path / 'report').mkdir()
   (tmp_path / 'report' / 'a.png').symlink_to(tmp_path / 'secret.png')
   with pytest.raises(ReportError, match='leads out'):
-    embed.locate(tmp_path / 'report', 'a.png')
+    inline_images.locate(tmp_path / 'report', 'a.png')
 
 
 @pytest.mark.parametrize('cell', ['a.svg', 'report.json', 'a.png.html', 'pictures/a'])
 def test_other_files_are_refused(tmp_path, cell):
   with pytest.raises(ReportError, match=r'not a \.png'):
-    embed.locate(tmp_path, cell)
+    inline_images.locate(tmp_path, cell)
 
 
 def test_what_is_no_picture_is_refused(tmp_path):
   (tmp_path / 'a.png').write_text('<svg onload="alert(1)">')
   Image.new('RGB', (4, 4)).save(tmp_path / 'b.png', format='BMP')
   for name, reason in {'a': 'not a JPEG', 'b': 'BMP', 'c': 'No such file'}.items():
-    file = embed.locate(tmp_path, f'{name}.png')
+    file = inline_images.locate(tmp_path, f'{name}.png')
     with pytest.raises(ReportError, match=f'{name}.png.*{reason}') as error:
-      embed.embed([[[file]]])
+      inline_images.embed([[[file]]])
     assert '\n' not in str(error.value)
 
 
 def test_pictures_go_in_as_they_are(tmp_path):
   files = [picture(tmp_path / f'{i}.{t}') for i, t in enumerate(['png', 'jpg', 'webp'])]
-  ((row,),), note = embed.embed([[[*files, None]]])
+  ((row,),), note = inline_images.embed([[[*files, None]]])
   assert note == '' and row[3] is None
   for file, found in zip(files, row, strict=False):
     assert base64.b64decode(found.uri.split(',')[1]) == file.read_bytes()
@@ -82,8 +82,8 @@ def test_pictures_go_in_as_they_are(tmp_path):
 
 def test_many_pictures_are_made_smaller_and_said_to_be(tmp_path):
   files = [picture(tmp_path / f'{i}.png', 64, i) for i in range(4)]
-  whole = sum(len(p.uri) for p in embed.embed([[files]])[0][0][0])
-  ((row,),), note = embed.embed([[files]], limit=whole - 1)
+  whole = sum(len(p.uri) for p in inline_images.embed([[files]])[0][0][0])
+  ((row,),), note = inline_images.embed([[files]], limit=whole - 1)
   assert 'WebP' in note and 'left out' not in note
   assert sum(len(p.uri) for p in row) < whole
   for file, found in zip(files, row, strict=True):
@@ -98,7 +98,7 @@ def test_the_last_rows_of_all_sheets_go_if_that_is_not_enough(tmp_path):
   files = [picture(tmp_path / f'{i}.png', 64, i) for i in range(6)]
   sheets = [[[file] for file in files[:4]], [[file] for file in files[4:]]]
   limit = 25000
-  found, note = embed.embed(sheets, limit)
+  found, note = inline_images.embed(sheets, limit)
   kept = [len(rows) for rows in found]
   assert note.endswith(f'left out: {6 - sum(kept)}.')
   assert 1 <= kept[0] < 4 and kept[1] >= 1

@@ -11,10 +11,11 @@ import tiny_nets
 from evaluate_kit import NAMES, SIZES, arguments, load
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from sr3_jax import evaluate, report_data
+from sr3_jax import evaluate
 from sr3_jax.images import image_files
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.metrics import classifier, feature_nets, net_weights
+from sr3_jax.reports import data as reports_data
 from sr3_jax.scoring import Scorer
 
 folders, network = evaluate_kit.folders, evaluate_kit.network
@@ -29,12 +30,12 @@ def full(folders, network) -> list[str]:
 
 
 @pytest.fixture(scope='module')
-def report(folders, full) -> report_data.Report:
+def report(folders, full) -> reports_data.Report:
   """Everything there is, once."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(feature_nets, 'load', load)
     assert evaluate.main(full) == 0
-  return report_data.load(folders / 'report')
+  return reports_data.load(folders / 'report')
 
 
 def pixels(folders, method: str) -> list[np.ndarray]:
@@ -156,7 +157,7 @@ def test_the_report_is_whole(folders, report, full):
   assert "'other one=" in data['command']
   (left_out,) = data['left_out']
   assert left_out['metrics'] == ['lpips_alex'] and '31 x 31' in left_out['why']
-  values = report_data.values(report)
+  values = reports_data.values(report)
   assert values['index'].tolist() == list(range(len(NAMES)))
   for method in METHODS:
     mean = values[f'{method}/psnr'].mean()
@@ -186,7 +187,7 @@ def test_the_same_command_measures_nothing_again(
     patch.setattr(Scorer, '__call__', refuse)
     patch.setattr(Scorer, 'of_set', refuse)
     assert evaluate.main([*full, '--batch_size=16']) == 0  # other batches, too
-  again = report_data.load(folders / 'report').data
+  again = reports_data.load(folders / 'report').data
   assert again['table'] == report.data['table']
   same = set(again) - {'time', 'command'}
   assert all(again[key] == report.data[key] for key in same)
@@ -201,10 +202,10 @@ def test_other_labels_are_measured(folders, report, full, tiny_networks):
   args = [*full, f'--labels={other}', f'--report={folders / "again"}']
   before = [a for a in full if not a.startswith('--report')]
   assert evaluate.main([*before, f'--report={folders / "again"}']) == 0
-  first = report_data.load(folders / 'again').data['table']
+  first = reports_data.load(folders / 'again').data['table']
   assert first == report.data['table']
   assert evaluate.main(args) == 0
-  second = report_data.load(folders / 'again').data['table']
+  second = reports_data.load(folders / 'again').data['table']
   rates = [[t[m]['top1_error']['value'] for m in t] for t in (first, second)]
   assert rates[0] != rates[1]
   assert first['mine']['psnr'] == second['mine']['psnr']
@@ -220,7 +221,7 @@ def test_without_weights_the_others_are_measured(folders, tmp_path, monkeypatch)
   monkeypatch.setattr(net_weights, '_fetch', no_network)
   names = ['--networks', 'inception', 'lpips_vgg']
   assert evaluate.main(arguments(folders, 'bare', '--border=2', *names)) == 0
-  data = report_data.load(folders / 'bare').data
+  data = reports_data.load(folders / 'bare').data
   assert list(data['table']) == ['mine', 'other one']
   assert list(data['table']['mine']) == ['psnr', 'ssim', 'psnr_y', 'ssim_y']
   reasons = {
@@ -246,9 +247,9 @@ def test_a_reference_folder_is_measured_once(
     assert evaluate.main(args) == 0
     (kept,) = (tmp_path / 'kept').iterdir()
     stamps.append(kept.stat().st_mtime_ns)
-    found.append(report_data.load(folders / 'against').data)
+    found.append(reports_data.load(folders / 'against').data)
   assert evaluate.main([*args[:-1], f'--reference={kept}']) == 0
-  found.append(report_data.load(folders / 'against').data)
+  found.append(reports_data.load(folders / 'against').data)
   assert stamps[0] == stamps[1]
   assert found[0]['table'] == found[1]['table'] == found[2]['table']
   about = found[2]['protocol']['reference set']

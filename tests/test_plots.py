@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import ImageColor
 
-from sr3_jax import plots
+from sr3_jax.reports import line_plots
 
 LINES = {'rising': ([1, 10, 100], [0.0, 1.0, 2.0]), 'flat': ([1, 100], [1.5, 1.5])}
 STYLES = {'rising': (0, 0), 'flat': (1, 1)}
@@ -16,12 +16,12 @@ def pixels(image: np.ndarray, colour: str) -> np.ndarray:
   return np.argwhere(difference < 40)
 
 
-def draw(*panels: plots.Panel, size=(200, 300)) -> np.ndarray:
-  return plots.chart(panels or [panel()], STYLES, x_title='steps', size=size)
+def draw(*panels: line_plots.Panel, size=(200, 300)) -> np.ndarray:
+  return line_plots.chart(panels or [panel()], STYLES, x_title='steps', size=size)
 
 
-def panel(lines=LINES, y_range=(0.0, 2.0), mark=None) -> plots.Panel:
-  return plots.Panel('title', lines, y_range, mark)
+def panel(lines=LINES, y_range=(0.0, 2.0), mark=None) -> line_plots.Panel:
+  return line_plots.Panel('title', lines, y_range, mark)
 
 
 def inside(image: np.ndarray) -> np.ndarray:
@@ -31,26 +31,26 @@ def inside(image: np.ndarray) -> np.ndarray:
 
 def test_points_lie_where_their_numbers_say():
   """Left edge 58, top 34; 4 % of the width are free on both sides."""
-  found = pixels(inside(draw()), plots.COLOURS[0])
+  found = pixels(inside(draw()), line_plots.COLOURS[0])
   left, right = 58 + 0.04 * 300, 58 + 0.96 * 300
   for x, y in ((left, 234), ((left + right) / 2, 134), (right, 34)):
     assert np.min(np.hypot(found[:, 1] - x, found[:, 0] - y)) < 3, (x, y)
   # Ten is halfway between one and a hundred, and so is the line.
   slope = np.polyfit(found[:, 1], found[:, 0], 1)[0]
   assert slope == pytest.approx(-200 / (right - left), rel=0.03)
-  flat = pixels(inside(draw()), plots.COLOURS[1])
+  flat = pixels(inside(draw()), line_plots.COLOURS[1])
   assert np.abs(flat[:, 0] - (34 + 50)).max() <= 4
 
 
 def test_a_dashed_line_has_gaps():
   columns = lambda colour: len(np.unique(pixels(inside(draw()), colour)[:, 1]))
-  assert columns(plots.COLOURS[0]) > 270
-  assert 120 < columns(plots.COLOURS[1]) < 250
+  assert columns(line_plots.COLOURS[0]) > 270
+  assert 120 < columns(line_plots.COLOURS[1]) < 250
 
 
 def test_what_exceeds_the_range_stays_inside_the_axes():
   lines = {'rising': ([1, 100], [-100.0, 100.0])}
-  found = pixels(inside(draw(panel(lines))), plots.COLOURS[0])
+  found = pixels(inside(draw(panel(lines))), line_plots.COLOURS[0])
   assert len(found) > 100
   assert found[:, 0].min() >= 34
   assert found[:, 0].max() < 34 + 200
@@ -62,7 +62,7 @@ def test_panels_stand_side_by_side_and_share_a_legend():
   assert one.dtype == two.dtype == np.uint8
   assert two.shape[1] == 2 * one.shape[1]
   legend = lambda image: image[34 + 200 + 40 :]
-  for colour in plots.COLOURS[:2]:
+  for colour in line_plots.COLOURS[:2]:
     assert len(pixels(legend(one), colour)) > 20
     assert len(pixels(legend(two), colour)) > 20
   width = one.shape[1]
@@ -87,7 +87,7 @@ def test_a_mark_crosses_the_panel():
   ids=str,
 )
 def test_ticks_are_round_numbers(limits, ticks):
-  assert plots._y_ticks(limits) == pytest.approx(ticks)
+  assert line_plots._y_ticks(limits) == pytest.approx(ticks)
 
 
 def test_ticks_are_few_enough_to_read():
@@ -95,7 +95,7 @@ def test_ticks_are_few_enough_to_read():
   for _ in range(300):
     low = rng.normal() * 100
     limits = (low, low + 10 ** rng.uniform(-3, 3))
-    ticks = plots._y_ticks(limits)
+    ticks = line_plots._y_ticks(limits)
     assert 3 <= len(ticks) <= 9
     assert limits[0] - 1e-6 <= ticks[0]
     assert ticks[-1] <= limits[1] + 1e-6
@@ -103,4 +103,4 @@ def test_ticks_are_few_enough_to_read():
 
 def test_one_point_is_enough():
   image = draw(panel({'rising': ([8], [1.0])}))
-  assert len(pixels(inside(image), plots.COLOURS[0])) > 5
+  assert len(pixels(inside(image), line_plots.COLOURS[0])) > 5

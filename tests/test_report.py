@@ -12,7 +12,11 @@ import report_fixture
 from etils import epath
 from html_page import Page, check_structure
 
-from sr3_jax import compare, compare_page, report, report_data, report_page, report_view
+from sr3_jax.reports import command as reports_command
+from sr3_jax.reports import compare, compare_page
+from sr3_jax.reports import data as reports_data
+from sr3_jax.reports import page as reports_page
+from sr3_jax.reports import views as reports_views
 
 
 @pytest.fixture(scope='module')
@@ -31,7 +35,7 @@ def data(folders):
 
 
 def test_a_page_is_whole_and_says_what_the_report_says(folders, data):
-  text = report_page.render(data, folders / 'a')
+  text = reports_page.render(data, folders / 'a')
   page = Page(text)
   check_structure(page)
   said = page.all_text()
@@ -63,7 +67,7 @@ def test_a_page_is_whole_and_says_what_the_report_says(folders, data):
 
 
 def test_the_best_is_marked_by_more_than_colour(folders, data):
-  text = report_page.render(data, folders / 'a')
+  text = reports_page.render(data, folders / 'a')
   rows = re.findall(r'<tr><th scope="row">(\w+)</th>(.*?)</tr>', text, re.S)[:4]
   marked = {
     name: [
@@ -75,7 +79,7 @@ def test_the_best_is_marked_by_more_than_colour(folders, data):
   expected = {name: [] for name in data['table']}
   for i, metric in enumerate(data['metrics']):
     entries = {name: row[keys[i]] for name, row in data['table'].items()}
-    for name in report_data.best(entries, metric):
+    for name in reports_data.best(entries, metric):
       expected[name].append(i)
   assert marked == expected and sum(map(len, marked.values())) >= 6
 
@@ -96,19 +100,19 @@ def hostile(value):
 
 BAD = '</script></style></svg><img src=x onerror=alert(1)>"\'&{{ 7*7 }}'
 # Keys that the format names.
-FIXED = set(re.findall(r"'(\w+)\??':", str(report_data._SCHEMA))) | {'format'}
+FIXED = set(re.findall(r"'(\w+)\??':", str(reports_data._SCHEMA))) | {'format'}
 
 
 def test_all_texts_are_escaped(folders, data):
   changed = hostile(data)
   assert f'sr3{BAD}' in changed['table'] and 'title' in changed
-  text = report_page.render(changed, folders / 'a')
+  text = reports_page.render(changed, folders / 'a')
   page = Page(text)
   check_structure(page)
   assert not any('onerror' in a for _, a in page.tags)
   assert len(page.of('script')) == len(page.of('style')) == 1
   assert len(page.of('img')) == len(
-    Page(report_page.render(data, folders / 'a')).of('img')
+    Page(reports_page.render(data, folders / 'a')).of('img')
   )
   said = page.all_text()
   for free in (
@@ -135,7 +139,7 @@ def test_a_report_of_the_least_is_a_page_too(tmp_path):
     'table': {},
     'images': 0,
   }
-  page = Page(report_page.render(least, tmp_path))
+  page = Page(reports_page.render(least, tmp_path))
   assert next(t for tag, t in page.texts if tag == 'h2') == 'Results'
   odd = least | {
     'metrics': [{'key': 'psnr', 'title': 'PSNR dB', 'digits': 2, 'better': 'higher'}],
@@ -155,7 +159,7 @@ def test_a_report_of_the_least_is_a_page_too(tmp_path):
       {'title': 'S', 'columns': ['a'], 'rows': [{'label': '', 'cells': [None]}]}
     ],
   }
-  page = Page(report_page.render(odd, tmp_path))
+  page = Page(reports_page.render(odd, tmp_path))
   check_structure(page)
   assert '∞' in page.all_text() and not page.of('img')
   assert 'PSNR against perceptual distance' not in page.all_text()
@@ -165,7 +169,7 @@ def test_large_parts_of_a_protocol_are_folded(folders, data):
   changed = data | {
     'protocol': {'few': {'a': 1}, 'many': {f'k{i}': i for i in range(30)}}
   }
-  text = report_page.render(changed, folders / 'a')
+  text = reports_page.render(changed, folders / 'a')
   assert '30 entries' in text and '1 entries' not in text
 
 
@@ -175,12 +179,12 @@ def test_cells_outside_of_the_folder_stop_the_page(folders, data):
     'columns': ['a'],
     'rows': [{'label': '', 'cells': ['../x.png']}],
   }
-  with pytest.raises(report_data.ReportError, match='inside of the report folder'):
-    report_page.render(data | {'sheets': [sheet]}, folders / 'a')
+  with pytest.raises(reports_data.ReportError, match='inside of the report folder'):
+    reports_page.render(data | {'sheets': [sheet]}, folders / 'a')
 
 
 def test_only_our_script_may_run(folders, data):
-  text = report_page.render(data, folders / 'a')
+  text = reports_page.render(data, folders / 'a')
   (script,) = re.findall('<script>(.*?)</script>', text, re.S)
   digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
   (policy,) = re.findall('Content-Security-Policy" content="([^"]*)"', text)
@@ -201,7 +205,7 @@ def contrast(a: str, b: str) -> float:
 
 
 def test_contrast_is_that_of_wcag_aa_in_light_and_dark():
-  environment = report_view._environment()
+  environment = reports_views._environment()
   css = environment.loader.get_source(environment, 'style.css')[0]
   schemes = [
     dict(re.findall(r'--(\w+): (#\w+)', s))
@@ -220,7 +224,7 @@ def test_contrast_is_that_of_wcag_aa_in_light_and_dark():
 
 
 def compared(folders, *names):
-  reports = [report_data.load(folders / n, n) for n in names]
+  reports = [reports_data.load(folders / n, n) for n in names]
   pairs = [p for r in reports[1:] for p in compare.differences(reports[0], r)]
   return reports, pairs
 
@@ -244,7 +248,7 @@ def test_reports_of_other_images_are_not_compared_in_pairs(folders, tmp_path):
   changed = json.loads(file.read_text())
   changed['protocol']['image list'] = 'f00'
   file.write_text(json.dumps(changed))
-  reports = [report_data.load(p, p.name) for p in (folders / 'a', tmp_path / 'c')]
+  reports = [reports_data.load(p, p.name) for p in (folders / 'a', tmp_path / 'c')]
   pairs = compare.differences(*reports)
   page = Page(compare_page.render(reports, pairs))
   said = page.all_text()
@@ -253,7 +257,7 @@ def test_reports_of_other_images_are_not_compared_in_pairs(folders, tmp_path):
   # The same images without values of each: pictures yes, pairs no.
   report_fixture.make(tmp_path / 'd', count=9)
   (tmp_path / 'd' / 'values.npz').unlink()
-  reports = [report_data.load(p, p.name) for p in (folders / 'a', tmp_path / 'd')]
+  reports = [reports_data.load(p, p.name) for p in (folders / 'a', tmp_path / 'd')]
   page = Page(compare_page.render(reports, compare.differences(*reports)))
   assert 'd has no values.npz' in page.all_text() and page.of('img')
 
@@ -263,7 +267,7 @@ def test_the_truth_is_never_the_best_method(tmp_path):
   table = {
     n: {'e': {'value': v}} for n, v in {'a': 0.5, 'b': 0.4, 'truth': 0.1}.items()
   }
-  view = report_view.results([metric], [('', table, list(table))], '')
+  view = reports_views.results([metric], [('', table, list(table))], '')
   marks = [row['entries'][0]['mark'] for row in view['groups'][0]['rows']]
   assert marks == ['', 'best', '']
 
@@ -272,7 +276,7 @@ def test_the_truth_is_never_the_best_method(tmp_path):
 
 
 def run(*argv):
-  return report.main([str(a) for a in argv])
+  return reports_command.main([str(a) for a in argv])
 
 
 def test_one_report_gets_its_page_again(folders, capsys, tmp_path):
@@ -305,7 +309,7 @@ def test_several_are_compared_in_a_table(folders, capsys, monkeypatch, tmp_path)
 
 
 def test_names_are_what_tells_folders_apart():
-  names = lambda *places: report.names_of([epath.Path(p) for p in places])
+  names = lambda *places: reports_command.names_of([epath.Path(p) for p in places])
   assert names('/x/a', '/x/b/report') == ['a', 'b']
   assert names('/x/a/report', '/y/a/report/report.json') == ['x/a', 'y/a']
   assert names('/x/a', '/x/a/report') == ['1: x/a', '2: x/a'] or names(
@@ -314,7 +318,7 @@ def test_names_are_what_tells_folders_apart():
 
 
 def test_what_strangers_write_does_not_steer_the_terminal():
-  assert report.printable('a\x1b[2J\nb − ∞') == 'a?[2J?b - inf'
+  assert reports_command.printable('a\x1b[2J\nb − ∞') == 'a?[2J?b - inf'
 
 
 @pytest.mark.parametrize(

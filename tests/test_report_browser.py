@@ -6,7 +6,9 @@ import shutil
 import pytest
 import report_fixture
 
-from sr3_jax import compare, compare_page, report_data, report_page
+from sr3_jax.reports import compare, compare_page
+from sr3_jax.reports import data as reports_data
+from sr3_jax.reports import page as reports_page
 
 webdriver = pytest.importorskip('selenium.webdriver')
 BROWSER = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser'))), None)
@@ -42,10 +44,10 @@ def pages(tmp_path_factory):
   place = tmp_path_factory.mktemp('runs')
   whole = report_fixture.make(place / 'a', count=6)
   report_fixture.make(place / 'b', count=6, grain=20.0, seed=1)
-  reports = [report_data.load(place / name, name) for name in 'ab']
+  reports = [reports_data.load(place / name, name) for name in 'ab']
   pairs = compare.differences(*reports)
   html = {
-    'report': report_page.render(whole, place / 'a'),
+    'report': reports_page.render(whole, place / 'a'),
     'compare': compare_page.render(reports, pairs),
   }
   for name, text in html.items():

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import report_fixture
 
-from sr3_jax import report_data
-from sr3_jax.report_data import ReportError, best, number, plain
+from sr3_jax.reports import data as reports_data
+from sr3_jax.reports.data import ReportError, best, number, plain
 
 
 @pytest.fixture(scope='module')
@@ -21,7 +21,7 @@ def report(tmp_path_factory):
 def test_a_report_is_found_by_folder_workdir_and_file(report):
   folder, data = report
   for place in (folder, folder.parent, folder / 'report.json', str(folder)):
-    found = report_data.load(place, 'x')
+    found = reports_data.load(place, 'x')
     assert found.data == json.loads(json.dumps(data))
     assert str(found.folder) == str(folder) and found.name == 'x'
   assert found.methods() == ['bicubic', 'lanczos', 'regression', 'sr3']
@@ -74,14 +74,14 @@ def broken(path, value):
 )
 def test_what_is_wrong_is_named_in_a_line(report, path, value, reason):
   with pytest.raises(ReportError, match=reason) as error:
-    report_data.check(broken(path, value)(report[1]))
+    reports_data.check(broken(path, value)(report[1]))
   assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize('data', [None, [], 3, 'report', {}])
 def test_other_json_is_no_report(data):
   with pytest.raises(ReportError, match='not a report'):
-    report_data.check(data)
+    reports_data.check(data)
 
 
 def test_what_cannot_be_read_is_named(tmp_path):
@@ -103,19 +103,19 @@ def test_what_cannot_be_read_is_named(tmp_path):
   (tmp_path / 'other.json').write_text('{"a": 1}')
   for name, reason in cases.items():
     with pytest.raises(ReportError, match=reason) as error:
-      report_data.load(tmp_path / name)
+      reports_data.load(tmp_path / name)
     assert name in str(error.value) and '\n' not in str(error.value)
 
 
 def test_optional_parts_may_be_missing_or_null(report):
   needed = ('format', 'title', 'protocol', 'metrics', 'methods', 'table', 'images')
-  report_data.check({key: report[1][key] for key in needed})
-  report_data.check({k: v if k in needed else None for k, v in report[1].items()})
+  reports_data.check({key: report[1][key] for key in needed})
+  reports_data.check({k: v if k in needed else None for k, v in report[1].items()})
 
 
 def test_values_are_read_without_pickle_and_have_to_fit(tmp_path):
-  folder = report_data.Report(report_data.epath.Path(tmp_path), {}, 'x')
-  assert report_data.values(folder) == {}
+  folder = reports_data.Report(reports_data.epath.Path(tmp_path), {}, 'x')
+  assert reports_data.values(folder) == {}
   file = tmp_path / 'values.npz'
   bad = {
     'index': {'a/psnr': np.zeros(3)},
@@ -126,12 +126,12 @@ def test_values_are_read_without_pickle_and_have_to_fit(tmp_path):
   for reason, arrays in bad.items():
     np.savez(file, **arrays)
     with pytest.raises(ReportError, match=reason):
-      report_data.values(folder)
+      reports_data.values(folder)
   file.write_bytes(file.read_bytes()[:50])
   with pytest.raises(ReportError, match=r'values\.npz'):
-    report_data.values(folder)
+    reports_data.values(folder)
   np.savez(file, index=np.arange(3), **{'a/psnr': np.ones(3)})
-  assert report_data.values(folder)['a/psnr'].tolist() == [1, 1, 1]
+  assert reports_data.values(folder)['a/psnr'].tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_the_best_is_that_of_the_metric_s_direction():
 
 def test_protocols_as_text():
   nested = {'a': {'b': {'c': 1.5}, 'd': None}, 'e': [0, 255], 'f': True, 'g': {}}
-  assert list(report_data.flat(nested)) == [
+  assert list(reports_data.flat(nested)) == [
     ('a / b / c', '1.5'),
     ('a / d', 'none'),
     ('e', '0, 255'),

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from etils import epath
 
-from sr3_jax import report_data, report_writer, summary
+from sr3_jax import report_writer, summary
 from sr3_jax.records import Records
+from sr3_jax.reports import data as reports_data
 
 COUNT = 7
 
@@ -166,7 +167,7 @@ def test_nothing_that_is_no_number_reaches_the_report(tmp_path, records):
 
   data = json.loads(text, parse_constant=refuse)
   json.dumps(data, allow_nan=False)
-  assert report_data.load(tmp_path).data == data
+  assert reports_data.load(tmp_path).data == data
   for method in METHODS:
     row = data['table'][method]
     assert not {'lpips_vgg', 'consistency', 'detail', 'spectrum_db'} & set(row)
@@ -181,7 +182,7 @@ def test_nothing_that_is_no_number_reaches_the_report(tmp_path, records):
 @pytest.mark.filterwarnings('ignore::RuntimeWarning')
 def test_what_a_report_holds(tmp_path, records):
   write(tmp_path, records)
-  report = report_data.load(tmp_path)
+  report = reports_data.load(tmp_path)
   data = report.data
   assert data['images'] == COUNT and data['command'] == 'this --that'
   abouts = [(m['name'], m['about']) for m in data['methods']]
@@ -196,7 +197,7 @@ def test_what_a_report_holds(tmp_path, records):
   assert set(histograms) == {'psnr', 'consistency'}
   counts = histograms['consistency']['counts']
   assert {name: sum(c) for name, c in counts.items()} == dict.fromkeys(METHODS, 6)
-  values = report_data.values(report)
+  values = reports_data.values(report)
   assert values['index'].tolist() == list(range(COUNT))
   for method, parts in METHODS.items():
     want = np.mean([records.scalars(part)['psnr'] for part in parts], axis=0)
@@ -210,7 +211,7 @@ def test_what_a_report_holds(tmp_path, records):
 def test_other_tasks_have_other_tables_of_the_paper(tmp_path, records):
   for scale, size, first in ((4, 256, 'Reference'), (4, 64, None), (None, None, None)):
     write(tmp_path, records, scale=scale, image_size=size)
-    paper = report_data.load(tmp_path).data['paper']
+    paper = reports_data.load(tmp_path).data['paper']
     assert (next(iter(paper['rows'])) if paper else None) == first
 
 

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from sr3_jax import svg
+from sr3_jax.reports import svg
 
 
 @pytest.mark.parametrize(

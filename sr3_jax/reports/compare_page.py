@@ -7,8 +7,9 @@ from typing import Any
 from etils import epath
 from markupsafe import Markup
 
-from sr3_jax import charts, compare, embed, report_view
-from sr3_jax.report_data import Report, number
+from sr3_jax.reports import charts, compare, inline_images
+from sr3_jax.reports import views as reports_views
+from sr3_jax.reports.data import Report, number
 
 _MOST_ROWS = 12  # of pictures
 _NUMBERED = re.compile(r'(?:.*/)?(\d+)_[^/]*')
@@ -58,13 +59,13 @@ def render(reports: Sequence[Report], pairs: Sequence[compare.Pair]) -> str:
       'columns': ['', *names],
       'rows': [[key, *texts] for key, texts in protocol],
     },
-    'table': report_view.results(metrics, groups, caption, mark=comparable),
+    'table': reports_views.results(metrics, groups, caption, mark=comparable),
     'charts': _forests(metrics, pairs),
     'differences': _difference_table(metrics, pairs),
     'marks': chance(pairs),
     'plane': _plane(reports, metrics),
     'samples': samples,
-    'footer': report_view.footer({'code': reports[0].data.get('code')}),
+    'footer': reports_views.footer({'code': reports[0].data.get('code')}),
   }
   sections = {
     'what': 'Protocols',
@@ -75,7 +76,7 @@ def render(reports: Sequence[Report], pairs: Sequence[compare.Pair]) -> str:
   }
   there = view | {'what': True, 'results': True, 'differences': pairs}
   view['sections'] = [(k, name) for k, name in sections.items() if there[k]]
-  return report_view.fill('compare.html', view)
+  return reports_views.fill('compare.html', view)
 
 
 def merged(reports: Sequence[Report]) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def _plane(reports: Sequence[Report], metrics) -> Markup | None:
     if len(places) > 1 and len(set(places)) == 1:
       rows = {method: next(iter(rows.values()))}
     points |= rows
-  return report_view.plane([('', points, list(points))], metrics, perceptual)
+  return reports_views.plane([('', points, list(points))], metrics, perceptual)
 
 
 def remarks(reports: Sequence[Report]) -> list[str]:
@@ -170,7 +171,7 @@ def _difference_table(metrics, pairs: Sequence[compare.Pair]) -> dict[str, Any]:
   return {
     'caption': 'Framed words: the 95 % interval excludes 0. "=": no difference at all.',
     'corner': 'Difference',
-    'columns': report_view.columns(used),
+    'columns': reports_views.columns(used),
     'groups': [{'title': '', 'rows': rows}],
   }
 
@@ -190,7 +191,7 @@ def _forests(metrics, pairs: Sequence[compare.Pair]) -> list[dict[str, Any]]:
           charts.Difference(label, difference.value, difference.interval, note, i)
         )
     if rows:
-      better = report_view.better(metric, ', ')
+      better = reports_views.better(metric, ', ')
       chart = charts.forest(
         rows,
         ident=f'difference-{len(panels)}',
@@ -223,8 +224,8 @@ def _samples(reports: Sequence[Report]) -> tuple[dict[str, Any] | None, str]:
     return None, ''
   rows = [{'label': f'image {i}'} for i in shared]
   sheet = {'title': 'Samples', 'columns': list(columns), 'rows': rows}
-  (pictures,), note = embed.embed([list(zip(*columns.values(), strict=True))])
-  return report_view.sheet_view(sheet, pictures), note
+  (pictures,), note = inline_images.embed([list(zip(*columns.values(), strict=True))])
+  return reports_views.sheet_view(sheet, pictures), note
 
 
 def _by_image(report: Report) -> dict[int, dict[str, epath.Path]]:
@@ -240,7 +241,7 @@ def _by_image(report: Report) -> dict[int, dict[str, epath.Path]]:
           continue
         index = int(numbers.pop())
       for title, cell in cells:
-        file = embed.locate(report.folder, cell)
+        file = inline_images.locate(report.folder, cell)
         found.setdefault(index, {}).setdefault(title, file)
   return found
 
@@ -248,6 +249,6 @@ def _by_image(report: Report) -> dict[int, dict[str, epath.Path]]:
 def _all_equal(columns: Sequence[Sequence[epath.Path | None]]) -> bool:
   """Whether columns of files hold the same bytes, row by row."""
   return all(
-    all(row) and len({embed.read_bytes(file) for file in row}) == 1
+    all(row) and len({inline_images.read_bytes(file) for file in row}) == 1
     for row in zip(*columns, strict=True)
   )

@@ -12,7 +12,7 @@ from etils import epath
 from PIL import Image
 
 from sr3_jax.images import image_files, pixels
-from sr3_jax.report_data import ReportError
+from sr3_jax.reports.data import ReportError
 
 LIMIT = 15_000_000  # characters of data URIs on a page
 _QUALITY = 90

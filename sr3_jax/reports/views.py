@@ -16,8 +16,8 @@ import jinja2
 from etils import epath
 from markupsafe import Markup
 
-from sr3_jax import charts, embed
-from sr3_jax.report_data import best, number, plain
+from sr3_jax.reports import charts, inline_images
+from sr3_jax.reports.data import best, number, plain
 
 _CELL = 128  # pixels on the screen, about
 _MANY = 8  # entries of a protocol that are folded
@@ -174,12 +174,12 @@ def pictures(
   """Sheets with their pictures, as the templates take them, and a note on these."""
   files = [
     [
-      [cell and embed.locate(folder, cell) for cell in row['cells']]
+      [cell and inline_images.locate(folder, cell) for cell in row['cells']]
       for row in s['rows']
     ]
     for s in sheets
   ]
-  found, note = embed.embed(files)
+  found, note = inline_images.embed(files)
   return [sheet_view(s, rows) for s, rows in zip(sheets, found, strict=True)], note
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from etils import epath
 from markupsafe import Markup
 
-from sr3_jax import charts, report_view
-from sr3_jax.report_data import check, number
+from sr3_jax.reports import charts
+from sr3_jax.reports import views as reports_views
+from sr3_jax.reports.data import check, number
 
 _MAX_POINTS = 300  # of a curve
 
@@ -31,14 +32,14 @@ def render(report: Mapping[str, Any], folder: epath.PathLike) -> str:
   """
   check(report)
   styles = {method['name']: i for i, method in enumerate(report['methods'])}
-  sheets, note = report_view.pictures(report.get('sheets') or [], folder)
+  sheets, note = reports_views.pictures(report.get('sheets') or [], folder)
   curves, thinned = _curves(report.get('curves') or {}, styles)
   view = {
     'title': report['title'],
     'overline': 'Evaluation report',
     'summary': _summary(report),
     'notes': [note] if note else [],
-    'table': report_view.results(
+    'table': reports_views.results(
       report['metrics'],
       [('', report['table'], list(styles))],
       f'Over {_count(report["images"], "image")}. Below a value: its 95 % interval '
@@ -46,7 +47,7 @@ def render(report: Mapping[str, Any], folder: epath.PathLike) -> str:
       'highest of them. Where intervals overlap, “best” may be chance.',
     ),
     'metric_terms': [
-      (f'{m["title"]}{report_view.better(m, ", ")}', m.get('about') or '')
+      (f'{m["title"]}{reports_views.better(m, ", ")}', m.get('about') or '')
       for m in report['metrics']
     ],
     'method_terms': [(m['name'], m.get('about') or '') for m in report['methods']],
@@ -54,7 +55,7 @@ def render(report: Mapping[str, Any], folder: epath.PathLike) -> str:
     'samples': sheets[0] if sheets else None,
     'extremes': sheets[1:],
     'widest': max((s['columns'] * (s['width'] + 8) for s in sheets[1:]), default=0),
-    'plane': report_view.plane(
+    'plane': reports_views.plane(
       [('', report['table'], list(styles))], report['metrics'], report.get('perceptual')
     ),
     'distributions': _distributions(report, styles),
@@ -64,10 +65,10 @@ def render(report: Mapping[str, Any], folder: epath.PathLike) -> str:
       (', '.join(entry['metrics']), entry['why'])
       for entry in report.get('left_out') or []
     ],
-    'protocol': report_view.nested(report['protocol']),
-    'code': report_view.nested(report.get('code') or {}),
+    'protocol': reports_views.nested(report['protocol']),
+    'code': reports_views.nested(report.get('code') or {}),
     'command': report.get('command') or '',
-    'footer': report_view.footer(report),
+    'footer': reports_views.footer(report),
   }
   names = {
     'results': 'Results',
@@ -85,7 +86,7 @@ def render(report: Mapping[str, Any], folder: epath.PathLike) -> str:
   there = view | {'results': True, 'training': curves, 'reproduce': True}
   there['left-out'] = view['left_out']
   view['sections'] = [(k, name) for k, name in names.items() if there[k]]
-  return report_view.fill('report.html', view)
+  return reports_views.fill('report.html', view)
 
 
 def _paper(report: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -113,7 +114,7 @@ def _paper(report: Mapping[str, Any]) -> dict[str, Any] | None:
   caption = 'The best of a column is marked in each group for itself.'
   return {
     'note': paper.get('note') or '',
-    'table': report_view.results(metrics, groups, caption),
+    'table': reports_views.results(metrics, groups, caption),
   }
 
 
@@ -136,7 +137,7 @@ def _distributions(report: Mapping[str, Any], styles: Mapping[str, int]):
       rows,
       ident=f'distribution-{len(panels)}',
       title=f'Distribution of {metric["title"]}',
-      x_title=f'{metric["title"]}{report_view.better(metric, ", ")}',
+      x_title=f'{metric["title"]}{reports_views.better(metric, ", ")}',
     )
     bins = [
       [f'{_short(a)} to {_short(b)}', *(_short(row.counts[i]) for row in rows)]

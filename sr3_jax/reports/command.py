@@ -1,4 +1,4 @@
-"""Reports again, or side by side: `python -m sr3_jax.report A [B C ...]`.
+"""Reports again, or side by side: `python -m sr3_jax.reports.command A [B C ...]`.
 
 The command line and the text that it prints; report_page.py and compare_page.py make
 the pages, compare.py the differences.
@@ -11,8 +11,9 @@ from typing import Any
 
 from etils import epath
 
-from sr3_jax import compare, compare_page, report_page
-from sr3_jax.report_data import Report, load, number
+from sr3_jax.reports import compare, compare_page
+from sr3_jax.reports import page as reports_page
+from sr3_jax.reports.data import Report, load, number
 from sr3_jax.runtime import atomic_files, errors
 from sr3_jax.runtime.cli import Parser
 
@@ -24,9 +25,9 @@ compared image by image.
 """
 EPILOG = """\
 examples:
-  python -m sr3_jax.report runs/a
-  python -m sr3_jax.report runs/a runs/b runs/c --out compared
-  python -m sr3_jax.report runs/a/report runs/b/report/report.json --names old new
+  python -m sr3_jax.reports.command runs/a
+  python -m sr3_jax.reports.command runs/a runs/b runs/c --out compared
+  python -m sr3_jax.reports.command runs/a/report runs/b/report/report.json --names old new
 
 exit codes: 0 done; 2 a mistake in the command or a damaged report.
 """
@@ -37,7 +38,7 @@ _PLAIN = str.maketrans({'−': '-', '–': '-', '∞': 'inf', '…': '...'})
 def make_parser() -> Parser:
   """All options."""
   parser = Parser(
-    prog='python -m sr3_jax.report',
+    prog='python -m sr3_jax.reports.command',
     description=DESCRIPTION,
     epilog=EPILOG,
   )
@@ -83,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = epath.Path(args.out) if args.out else reports[0].folder
     if len(reports) == 1:
       page = folder / 'report.html'
-      html = report_page.render(reports[0].data, reports[0].folder)
+      html = reports_page.render(reports[0].data, reports[0].folder)
     else:
       page = folder / 'compare.html'
       pairs = [p for r in reports[1:] for p in compare.differences(reports[0], r)]

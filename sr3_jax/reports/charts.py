@@ -7,9 +7,9 @@ beside it: nothing is told by colour alone. Numbers that aren't finite are left 
 import dataclasses
 from collections.abc import Sequence
 
-from sr3_jax import svg
-from sr3_jax.svg import WIDTH, Scale, finite, group, marker, path, text
-from sr3_jax.svg import coordinate as n
+from sr3_jax.reports import svg
+from sr3_jax.reports.svg import WIDTH, Scale, finite, group, marker, path, text
+from sr3_jax.reports.svg import coordinate as n
 
 _LINE = 14  # height of a line of text
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sr3_jax.metrics import fid_kid_is
-from sr3_jax.report_data import Report, flat, plain, values
+from sr3_jax.reports.data import Report, flat, plain, values
 
 RESAMPLES = 2000
 
