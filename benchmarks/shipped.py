@@ -9,7 +9,7 @@
 
 True images are cropped to multiples of the model's scale and reduced by the bicubic
 kernel (as Pillow does, to 8 bits). Everything is then done by the commands that users
-have: sr3-upscale makes the outputs, sr3_jax.evaluate measures the files. FID and KID of
+have: sr3-upscale makes the outputs, sr3_jax.evaluation.command measures the files. FID and KID of
 a few photographs mean nothing, so with --patch they are of squares cut from them, side
 by side. --regression and --steps may have flags of sr3-upscale behind them, as in
 best+no-consistency. Writes for every set, below WORKDIR/SET, images, a report and
@@ -23,10 +23,11 @@ import sys
 
 import numpy as np
 
-from sr3_jax import evaluate, image_sets
+from sr3_jax.evaluation import command as evaluation_command
+from sr3_jax.evaluation import image_folders
+from sr3_jax.evaluation.summary import METRICS
 from sr3_jax.images import contact_sheets, image_files, pixels, resizing
 from sr3_jax.runtime import atomic_files
-from sr3_jax.summary import METRICS
 from sr3_jax.upscale import command as upscale_command
 from sr3_jax.weights import hub
 
@@ -64,7 +65,7 @@ def fresh(made: pathlib.Path, *sources: pathlib.Path) -> bool:
 
 def prepare(source: pathlib.Path, folder: pathlib.Path, scale: int) -> None:
   """Writes the true images and the inputs made of them, those that aren't there."""
-  for name, path in image_sets.find(source).items():
+  for name, path in image_folders.find(source).items():
     truth, small = (folder / kind / f'{name}.png' for kind in ('truth', 'inputs'))
     if fresh(truth, path) and fresh(small, path):
       continue
@@ -80,7 +81,7 @@ def fit_ridge(source: pathlib.Path, size: tuple[int, int], scale: int) -> np.nda
   The strength is the best of RIDGES on every tenth image; then all are used.
   """
   inputs, outputs = [], []
-  for path in image_sets.find(source).values():
+  for path in image_folders.find(source).values():
     image = image_files.read(path)
     if image.shape[:2] != tuple(side * scale for side in size):
       raise SystemExit(f'error: {path}: --ridge needs images of the size of the test')
@@ -106,7 +107,7 @@ def apply_ridge(
   source: pathlib.Path, inputs: pathlib.Path, output: pathlib.Path, scale: int
 ) -> None:
   """Enlarges a folder by ridge regression learned from another."""
-  found, known = image_sets.find(inputs), image_sets.find(source).values()
+  found, known = image_folders.find(inputs), image_folders.find(source).values()
   if all(fresh(output / f'{name}.png', path, *known) for name, path in found.items()):
     return
   small = {name: image_files.read(path) for name, path in found.items()}
@@ -122,7 +123,7 @@ def apply_ridge(
 
 def cut(source: pathlib.Path, output: pathlib.Path, side: int) -> None:
   """Cuts all images of a folder into squares; what is over at the edges is left out."""
-  for name, path in image_sets.find(source).items():
+  for name, path in image_folders.find(source).items():
     image = image_files.read(path)
     for top in range(0, image.shape[0] - side + 1, side):
       for left in range(0, image.shape[1] - side + 1, side):
@@ -180,7 +181,7 @@ def measure(
   Args:
     folder: with `truth`, `inputs` and a folder for each method.
     methods: to be measured, beside the kernels.
-    weights: folder of networks, as sr3_jax.evaluate takes it.
+    weights: folder of networks, as sr3_jax.evaluation.command takes it.
     border: pixels that PSNR and SSIM leave out at each side.
     patch: side of the squares for FID and KID; 0 is whole images.
   """
@@ -191,7 +192,14 @@ def measure(
   common = (f'--weights={weights}', '--batch_size=8')
   whole = (f'--truth={folder / "truth"}', f'--inputs={folder / "inputs"}')
   run(
-    *(evaluate.main, *whole, '--outputs', *outputs(folder), '--networks', *networks),
+    *(
+      evaluation_command.main,
+      *whole,
+      '--outputs',
+      *outputs(folder),
+      '--networks',
+      *networks,
+    ),
     *(f'--border={border}', f'--report={folder / "report"}', *common),
   )
   rows = table_of(folder / 'report')
@@ -205,7 +213,7 @@ def measure(
       f'{"the " * (n in kernels)}{n}={patches / n}' for n in (*kernels, *methods)
     ]
     run(
-      *(evaluate.main, f'--truth={patches / "truth"}', '--outputs', *names),
+      *(evaluation_command.main, f'--truth={patches / "truth"}', '--outputs', *names),
       *('--networks', 'inception', f'--report={folder / "report_patches"}', *common),
     )
     for name, row in table_of(folder / 'report_patches').items():
@@ -215,7 +223,7 @@ def measure(
 
 def enlarge_by_kernels(folder: pathlib.Path, kernels) -> None:
   """Writes what the kernels make of the inputs."""
-  for name, path in image_sets.find(folder / 'inputs').items():
+  for name, path in image_folders.find(folder / 'inputs').items():
     truth = image_files.size(folder / 'truth' / f'{name}.png')
     for kernel in kernels:
       output = folder / kernel / f'{name}.png'
@@ -254,7 +262,7 @@ def markdown(name: str, rows: dict, count: int) -> list[str]:
 
 def draw(folder: pathlib.Path, methods: list[str], count: int, side: int) -> None:
   """A sheet: input, bicubic, all methods, truth; the middle of large images."""
-  found = list(image_sets.find(folder / 'truth'))
+  found = list(image_folders.find(folder / 'truth'))
   names = found[:: max(1, len(found) // count)][:count]
   enlarge_by_kernels(folder, ('bicubic',))
   kinds = ['inputs', 'bicubic', *methods, 'truth']
@@ -288,7 +296,12 @@ def main() -> None:
   add('--steps', nargs='+', default=['fast', 'balanced', 'best'], help='of the model')
   add('--border', type=int, default=0, help='pixels that PSNR and SSIM leave out')
   add('--patch', type=int, default=0, metavar='N', help='side of squares for FID, KID')
-  add('--weights', default='', metavar='DIR', help='of networks, as sr3_jax.evaluate')
+  add(
+    '--weights',
+    default='',
+    metavar='DIR',
+    help='of networks, as sr3_jax.evaluation.command',
+  )
   add('--seed', type=int, default=0)
   add('--shown', type=int, default=5, metavar='N', help='images in a sheet')
   add('--side', type=int, default=192, metavar='N', help='of what a sheet shows of one')
@@ -309,9 +322,9 @@ def main() -> None:
       rows = measure(
         folder, methods, weights=args.weights, border=args.border, patch=args.patch
       )
-      lines += markdown(name, rows, len(image_sets.find(folder / 'truth')))
+      lines += markdown(name, rows, len(image_folders.find(folder / 'truth')))
       draw(folder, methods, args.shown, args.side)
-  except (hub.HubError, image_sets.ImageSetError, pixels.ImageError) as error:
+  except (hub.HubError, image_folders.ImageSetError, pixels.ImageError) as error:
     sys.exit(f'error: {error}')
   atomic_files.write_bytes(args.workdir / 'results.md', '\n'.join(lines).encode())
   print('\n'.join(lines))

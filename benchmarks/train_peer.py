@@ -15,7 +15,7 @@ same images with random flips, in batches of as many, on all cores, one after th
 and are then measured alike: their own validation loss (mean absolute error of the
 noise, at levels of their schedule; of ours from its estimate of the image, given the
 same ratio of signal to noise), images/s of training, and, with the same sampler and
-steps, everything that sr3_jax.evaluate measures. Times are those of training steps,
+steps, everything that sr3_jax.evaluation.command measures. Times are those of training steps,
 without compilation and start. What is finished is kept in WORKDIR and not done again.
 The validation loss divides an estimate's error by a noise that is hardly there at some
 levels: it is for networks that predict noise or v.
@@ -34,8 +34,8 @@ import numpy as np
 import shipped
 import upscale as speed
 
-from sr3_jax import image_sets
 from sr3_jax.core import degradations
+from sr3_jax.evaluation import image_folders
 from sr3_jax.images import image_files, pixels
 from sr3_jax.runtime import atomic_files, metrics_log
 from sr3_jax.runtime import progress as runtime_progress
@@ -61,7 +61,7 @@ LEVELS = 16  # of the validation loss
 
 def load(folder: pathlib.Path) -> np.ndarray:
   """float32 [N, 64, 64, 3] in [-1, 1]."""
-  found = [image_files.read(path) for path in image_sets.find(folder).values()]
+  found = [image_files.read(path) for path in image_folders.find(folder).values()]
   if any(image.shape[:2] != (SIDE, SIDE) for image in found):
     raise SystemExit(f'error: {folder}: all images must be {SIDE} x {SIDE} pixels')
   return pixels.to_float(np.stack(found))
@@ -172,7 +172,12 @@ def main() -> None:
   add('--their_rate', type=float, default=1e-4, help='their learning rate')
   add('--steps', type=int, default=100, help='of sampling')
   add('--sampler', default='ddpm')
-  add('--weights', default='', metavar='DIR', help='of networks, as sr3_jax.evaluate')
+  add(
+    '--weights',
+    default='',
+    metavar='DIR',
+    help='of networks, as sr3_jax.evaluation.command',
+  )
   args = parser.parse_args()
   test = load(args.test)
   figures: dict[str, dict] = {}

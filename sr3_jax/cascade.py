@@ -27,11 +27,11 @@ from sr3_jax.config import as_json
 from sr3_jax.core import degradations
 from sr3_jax.core.samplers import make_walk, walk_options
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.evaluation.scoring import quantize
 from sr3_jax.restoration.restorer import OnSteps, Restorer, keys
 from sr3_jax.runtime import devices
 from sr3_jax.runtime.errors import UserError, line
 from sr3_jax.runtime.version import __version__
-from sr3_jax.scoring import quantize
 from sr3_jax.weights import hub
 
 DRAWING = 'generation'  # the task of the first stage

@@ -17,7 +17,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import cascade_report, modes, summary
+from sr3_jax import cascade_report
 from sr3_jax.cascade import (
   Cascade,
   CascadeError,
@@ -33,7 +33,11 @@ from sr3_jax.core import degradations
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import sources
 from sr3_jax.data.input_pipeline import HeldOut, evaluation_data, held_out
-from sr3_jax.evaluation import fingerprint
+from sr3_jax.evaluation import run as evaluation_run
+from sr3_jax.evaluation import summary
+from sr3_jax.evaluation.measure import fingerprint
+from sr3_jax.evaluation.records import Records, open_records
+from sr3_jax.evaluation.scoring import Scorer
 from sr3_jax.images import image_files, pixels
 from sr3_jax.metrics import (
   classifier,
@@ -42,11 +46,9 @@ from sr3_jax.metrics import (
   lpips,
   reference_statistics,
 )
-from sr3_jax.records import Records, open_records
 from sr3_jax.restoration.restorer import TRUTH, progress
 from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.runtime.version import __version__
-from sr3_jax.scoring import Scorer
 
 
 def truth_name(cascade: Cascade, side: int) -> str:
@@ -111,7 +113,7 @@ def sized(
   return config
 
 
-def load_judges(config: ml_collections.ConfigDict) -> modes.Judges:
+def load_judges(config: ml_collections.ConfigDict) -> evaluation_run.Judges:
   """What measures beside formulas.
 
   Raises:
@@ -123,7 +125,7 @@ def load_judges(config: ml_collections.ConfigDict) -> modes.Judges:
   if against and 'inception' in nets:
     reference_statistics.check(against, nets['inception'])
   judge = classifier.load(e.classifier) if e.classifier else None
-  return modes.Judges(nets, left_out, against, judge)
+  return evaluation_run.Judges(nets, left_out, against, judge)
 
 
 @dataclasses.dataclass
@@ -141,7 +143,7 @@ class Measurement:
 
   config: ml_collections.ConfigDict
   cascade: Cascade
-  judges: modes.Judges
+  judges: evaluation_run.Judges
   records: Records
   folder: epath.Path
   on_steps: Callable[[int], None]
@@ -221,7 +223,7 @@ class Measurement:
         image_files.write(path, picture)
 
 
-def scorer(side: int, judges: modes.Judges, border: int = 0) -> Scorer:
+def scorer(side: int, judges: evaluation_run.Judges, border: int = 0) -> Scorer:
   """What measures images of a size: LPIPS needs some pixels."""
   least = lambda name: lpips.SMALLEST.get(name.removeprefix('lpips_'), 0)
   nets = {n: net for n, net in judges.nets.items() if side >= least(n)}
@@ -263,7 +265,7 @@ def _power() -> Callable[[jax.Array], jax.Array]:
 
 
 def table(
-  cascade: Cascade, records: Records, judges: modes.Judges
+  cascade: Cascade, records: Records, judges: evaluation_run.Judges
 ) -> dict[str, summary.Row]:
   """All rows, stage by stage; FID and KID with true images of the stage's size.
 
@@ -297,7 +299,7 @@ def table(
 def _made_by(
   config: ml_collections.ConfigDict,
   cascade: Cascade,
-  judges: modes.Judges,
+  judges: evaluation_run.Judges,
   held: HeldOut,
 ) -> dict[str, Any]:
   """All that a recorded value depends on."""

@@ -5,11 +5,12 @@ from typing import Any
 import ml_collections
 from etils import epath
 
-from sr3_jax import modes, report_writer, summary
 from sr3_jax.cascade import Cascade, Stage, alone_name, drawn_name
 from sr3_jax.config import as_json
+from sr3_jax.evaluation import report_writer, summary
+from sr3_jax.evaluation import run as evaluation_run
+from sr3_jax.evaluation.records import Records
 from sr3_jax.images import image_files
-from sr3_jax.records import Records
 from sr3_jax.reports import paper
 from sr3_jax.restoration.restorer import TRUTH
 from sr3_jax.weights import hub
@@ -18,7 +19,7 @@ from sr3_jax.weights import hub
 def write(
   config: ml_collections.ConfigDict,
   cascade: Cascade,
-  judges: modes.Judges,
+  judges: evaluation_run.Judges,
   records: Records,
   rows: dict[str, summary.Row],
   folder: epath.Path,
@@ -78,7 +79,7 @@ def _about(stage: Stage, how: str) -> str:
 def _protocol(
   config: ml_collections.ConfigDict,
   cascade: Cascade,
-  judges: modes.Judges,
+  judges: evaluation_run.Judges,
   records: Records,
   made_by: dict[str, Any],
 ) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import cascade_eval, cascade_search, modes
+from sr3_jax import cascade_eval, cascade_search
 from sr3_jax.cascade import (
   Cascade,
   CascadeError,
@@ -26,6 +26,7 @@ from sr3_jax.cascade import (
   where,
 )
 from sr3_jax.data import sources
+from sr3_jax.evaluation import run as evaluation_run
 from sr3_jax.images import contact_sheets, image_files, pixels
 from sr3_jax.runtime import atomic_files, progress
 from sr3_jax.runtime import devices as runtime_devices
@@ -45,7 +46,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, mode: str) -> No
   if mode == 'train':
     raise CascadeError(train_message(config, workdir))
   if mode == 'reference':
-    modes.reference_run(config, workdir)
+    evaluation_run.reference_run(config, workdir)
   elif mode == 'eval':
     cascade_eval.evaluate_run(config, workdir)
   elif mode == 'sweep':

@@ -21,7 +21,6 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import modes, summary
 from sr3_jax.cascade import Cascade, CascadeError, Stage, fits, job, load
 from sr3_jax.cascade_eval import (
   load_judges,
@@ -33,9 +32,11 @@ from sr3_jax.cascade_eval import (
 )
 from sr3_jax.config import as_json
 from sr3_jax.data import input_pipeline, sources
+from sr3_jax.evaluation import run as evaluation_run
+from sr3_jax.evaluation import summary
+from sr3_jax.evaluation.records import open_records
 from sr3_jax.images import image_files
 from sr3_jax.metrics import reference_statistics
-from sr3_jax.records import open_records
 from sr3_jax.reports import line_plots
 from sr3_jax.restoration.restorer import progress
 from sr3_jax.runtime import atomic_files, devices
@@ -292,7 +293,7 @@ def plot(rows: Sequence[Row]) -> np.ndarray:
 def _made_by(
   config: ml_collections.ConfigDict,
   cascade: Cascade,
-  judges: modes.Judges,
+  judges: evaluation_run.Judges,
   held: input_pipeline.HeldOut,
 ) -> dict[str, Any]:
   """All that a score depends on, beside levels."""

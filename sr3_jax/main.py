@@ -16,20 +16,12 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
-from sr3_jax import (
-  cascade_run,
-  data_check,
-  modes,
-  plan,
-  preemption,
-  strategies,
-  summary,
-  sweep,
-  train,
-)
+from sr3_jax import cascade_run, data_check, plan, preemption, strategies, train
 from sr3_jax.config import ConfigDict, get_config
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
+from sr3_jax.evaluation import run as evaluation_run
+from sr3_jax.evaluation import summary, sweep
 from sr3_jax.restoration import sample as restoration_sample
 from sr3_jax.runtime import devices, errors, process_log
 from sr3_jax.weights import hub
@@ -216,18 +208,18 @@ def run(config: ConfigDict, workdir: epath.Path, mode: str) -> None:
     return
   check(config)
   if mode == 'eval':
-    modes.evaluate_run(config, workdir)
+    evaluation_run.evaluate_run(config, workdir)
   elif mode == 'sample':
     restoration_sample.sample_run(config, workdir)
   elif mode == 'sweep':
     sweep.sweep_run(config, workdir)
   elif mode == 'reference':
-    modes.reference_run(config, workdir)
+    evaluation_run.reference_run(config, workdir)
   elif mode == 'check-data':
     data_check.check_data_run(config, workdir)
   elif mode == 'plan':
     plan.plan_run(config, workdir)
-  elif results := modes.finished(config, workdir):
+  elif results := evaluation_run.finished(config, workdir):
     print(f'{workdir}: finished, {results["step"]} steps; nothing left to do')
     print(summary.format_table(results['table']))
   else:
@@ -241,7 +233,7 @@ def run(config: ConfigDict, workdir: epath.Path, mode: str) -> None:
         hub.load_weights(config.train.init_from, SR3.from_config(config))
       train.train(train.regression_config(config), workdir / 'regression')
     train.train(config, workdir)
-    modes.evaluate_run(config, workdir)
+    evaluation_run.evaluate_run(config, workdir)
 
 
 if __name__ == '__main__':

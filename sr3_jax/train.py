@@ -10,11 +10,13 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import evaluation, monitor, preemption, strategies, summary
+from sr3_jax import monitor, preemption, strategies
 from sr3_jax.config import as_json
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
 from sr3_jax.data.input_pipeline import training_data
+from sr3_jax.evaluation import measure as evaluation_measure
+from sr3_jax.evaluation import summary
 from sr3_jax.images import contact_sheets, image_files
 from sr3_jax.restoration.restorer import Restorer
 from sr3_jax.runtime import atomic_files, metrics_log
@@ -187,7 +189,7 @@ def during_training(
 ) -> dict[str, float]:
   """A quick look at the averaged weights on a few fixed held-out images: scores."""
   batches = input_pipeline.evaluation_data(config, config.eval.num_images)
-  result = evaluation.evaluate(
+  result = evaluation_measure.evaluate(
     model,
     {model.method: Restorer(model, ema, config.seed)},
     batches,

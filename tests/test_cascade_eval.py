@@ -10,8 +10,9 @@ import pytest
 import scipy.linalg
 import tiny_nets
 
-from sr3_jax import cascade_eval, cascade_run, modes
+from sr3_jax import cascade_eval, cascade_run
 from sr3_jax.cascade import CascadeError
+from sr3_jax.evaluation import run as evaluation_run
 from sr3_jax.images import image_files
 from sr3_jax.reports import paper
 from sr3_jax.restoration import restorer
@@ -32,7 +33,9 @@ class FirstClass:
 @pytest.fixture(scope='module')
 def base(compile_cache, tmp_path_factory) -> Iterator[pathlib.Path]:
   del compile_cache
-  judges = modes.Judges({'inception': tiny_nets.inception()}, [], None, FirstClass())
+  judges = evaluation_run.Judges(
+    {'inception': tiny_nets.inception()}, [], None, FirstClass()
+  )
   with (
     kit.stages(tmp_path_factory.mktemp('cascade_eval')) as folder,
     pytest.MonkeyPatch.context() as patch,

@@ -11,8 +11,8 @@ import pytest
 import tiny_nets
 
 from sr3_jax import cascade_search as search
-from sr3_jax import modes
 from sr3_jax.cascade import CascadeError
+from sr3_jax.evaluation import run as evaluation_run
 from sr3_jax.images import image_files, pixels
 from sr3_jax.reports import line_plots
 from sr3_jax.restoration import restorer
@@ -71,7 +71,7 @@ def calls(base, monkeypatch):
 @pytest.mark.parametrize('judged', ['spectrum_db', 'fid'])
 def test_finds_a_planted_optimum(base, config, calls, judged, monkeypatch, capsys):
   nets = {'inception': tiny_nets.inception()} if judged == 'fid' else {}
-  judges = modes.Judges(nets, [], None, None)
+  judges = evaluation_run.Judges(nets, [], None, None)
   monkeypatch.setattr(search, 'load_judges', lambda config: judges)
   workdir = base / judged
   rows = search.search_run(config, workdir)

@@ -14,9 +14,11 @@ from channel_kit import HIGH, LOW, noise
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from sr3_jax import evaluation, scoring, train
+from sr3_jax import train
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import channels, input_pipeline, sources
+from sr3_jax.evaluation import measure as evaluation_measure
+from sr3_jax.evaluation import scoring
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.images import rasters
 from sr3_jax.metrics import feature_nets, image_metrics
@@ -157,7 +159,7 @@ def test_training_and_evaluation_of_two_channels(run, measured):
   batches = input_pipeline.evaluation_data(config, 8)
   host = next(batches)
   shown = {}
-  result = evaluation.evaluate(
+  result = evaluation_measure.evaluate(
     model,
     {'sr3': Restorer(model, state.ema, config.seed)},
     [host],

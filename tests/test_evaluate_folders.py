@@ -1,4 +1,4 @@
-"""`python -m sr3_jax.evaluate` on real 8-bit files of two sizes, as a user calls it."""
+"""`python -m sr3_jax.evaluation.command` on real 8-bit files of two sizes, as a user calls it."""
 
 import json
 
@@ -11,12 +11,12 @@ import tiny_nets
 from evaluate_kit import NAMES, SIZES, arguments, load
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from sr3_jax import evaluate
+from sr3_jax.evaluation import command as evaluation_command
+from sr3_jax.evaluation.scoring import Scorer
 from sr3_jax.images import image_files
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.metrics import classifier, feature_nets, net_weights
 from sr3_jax.reports import data as reports_data
-from sr3_jax.scoring import Scorer
 
 folders, network = evaluate_kit.folders, evaluate_kit.network
 tiny_networks = evaluate_kit.tiny_networks
@@ -34,7 +34,7 @@ def report(folders, full) -> reports_data.Report:
   """Everything there is, once."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(feature_nets, 'load', load)
-    assert evaluate.main(full) == 0
+    assert evaluation_command.main(full) == 0
   return reports_data.load(folders / 'report')
 
 
@@ -153,7 +153,7 @@ def test_the_report_is_whole(folders, report, full):
   assert data['protocol']['left out'].startswith('2 images')
   assert data['protocol']['border'].startswith('2 pixels')
   assert data['protocol']['outputs'] == {'mine': 'mine', 'other one': 'theirs'}
-  assert data['command'].startswith('python -m sr3_jax.evaluate --truth=')
+  assert data['command'].startswith('python -m sr3_jax.evaluation.command --truth=')
   assert "'other one=" in data['command']
   (left_out,) = data['left_out']
   assert left_out['metrics'] == ['lpips_alex'] and '31 x 31' in left_out['why']
@@ -186,7 +186,9 @@ def test_the_same_command_measures_nothing_again(
   with monkeypatch.context() as patch:
     patch.setattr(Scorer, '__call__', refuse)
     patch.setattr(Scorer, 'of_set', refuse)
-    assert evaluate.main([*full, '--batch_size=16']) == 0  # other batches, too
+    assert (
+      evaluation_command.main([*full, '--batch_size=16']) == 0
+    )  # other batches, too
   again = reports_data.load(folders / 'report').data
   assert again['table'] == report.data['table']
   same = set(again) - {'time', 'command'}
@@ -201,10 +203,10 @@ def test_other_labels_are_measured(folders, report, full, tiny_networks):
   other.write_text(''.join(f'{name} {(i + 3) % 7}\n' for i, name in enumerate(NAMES)))
   args = [*full, f'--labels={other}', f'--report={folders / "again"}']
   before = [a for a in full if not a.startswith('--report')]
-  assert evaluate.main([*before, f'--report={folders / "again"}']) == 0
+  assert evaluation_command.main([*before, f'--report={folders / "again"}']) == 0
   first = reports_data.load(folders / 'again').data['table']
   assert first == report.data['table']
-  assert evaluate.main(args) == 0
+  assert evaluation_command.main(args) == 0
   second = reports_data.load(folders / 'again').data['table']
   rates = [[t[m]['top1_error']['value'] for m in t] for t in (first, second)]
   assert rates[0] != rates[1]
@@ -220,7 +222,7 @@ def test_without_weights_the_others_are_measured(folders, tmp_path, monkeypatch)
 
   monkeypatch.setattr(net_weights, '_fetch', no_network)
   names = ['--networks', 'inception', 'lpips_vgg']
-  assert evaluate.main(arguments(folders, 'bare', '--border=2', *names)) == 0
+  assert evaluation_command.main(arguments(folders, 'bare', '--border=2', *names)) == 0
   data = reports_data.load(folders / 'bare').data
   assert list(data['table']) == ['mine', 'other one']
   assert list(data['table']['mine']) == ['psnr', 'ssim', 'psnr_y', 'ssim_y']
@@ -239,16 +241,16 @@ def test_without_weights_the_others_are_measured(folders, tmp_path, monkeypatch)
 def test_a_reference_folder_is_measured_once(
   folders, tmp_path, tiny_networks, monkeypatch
 ):
-  monkeypatch.setattr(evaluate, 'REFERENCES', tmp_path / 'kept')
+  monkeypatch.setattr(evaluation_command, 'REFERENCES', tmp_path / 'kept')
   more = ['--border=2', '--networks', 'inception']
   args = arguments(folders, 'against', *more, f'--reference={folders / "theirs"}')
   stamps, found = [], []
   for _ in range(2):
-    assert evaluate.main(args) == 0
+    assert evaluation_command.main(args) == 0
     (kept,) = (tmp_path / 'kept').iterdir()
     stamps.append(kept.stat().st_mtime_ns)
     found.append(reports_data.load(folders / 'against').data)
-  assert evaluate.main([*args[:-1], f'--reference={kept}']) == 0
+  assert evaluation_command.main([*args[:-1], f'--reference={kept}']) == 0
   found.append(reports_data.load(folders / 'against').data)
   assert stamps[0] == stamps[1]
   assert found[0]['table'] == found[1]['table'] == found[2]['table']

@@ -1,4 +1,4 @@
-"""Mistakes in calling `python -m sr3_jax.evaluate` end in one line."""
+"""Mistakes in calling `python -m sr3_jax.evaluation.command` end in one line."""
 
 import pathlib
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from evaluate_kit import NAMES, arguments
 
-from sr3_jax import evaluate
+from sr3_jax.evaluation import command as evaluation_command
 
 folders, network = evaluate_kit.folders, evaluate_kit.network
 tiny_networks = evaluate_kit.tiny_networks
@@ -66,7 +66,7 @@ def test_wrong_labels_are_one_line(folders, network, tmp_path, capsys, name):
 
 def assert_refused(args, message: str, capsys) -> None:
   with pytest.raises(SystemExit) as exit_:
-    evaluate.main(args)
+    evaluation_command.main(args)
   assert exit_.value.code == 2
   lines = capsys.readouterr().err.strip().splitlines()
   errors = [line for line in lines if line.startswith('error: ')]
@@ -85,7 +85,9 @@ def test_images_that_all_break_are_one_line(folders, tmp_path, capsys):
 
 
 def test_names_of_outputs():
-  parse = lambda *texts: evaluate._outputs(evaluate.make_parser(), texts)
+  parse = lambda *texts: evaluation_command._outputs(
+    evaluation_command.make_parser(), texts
+  )
   path = pathlib.Path
   assert parse('runs/a', 'b=runs/c') == {'a': path('runs/a'), 'b': path('runs/c')}
   assert parse('mine=runs/lr=1e-4/out') == {'mine': path('runs/lr=1e-4/out')}
@@ -95,9 +97,9 @@ def test_names_of_outputs():
 
 def test_help_is_readable(capsys):
   with pytest.raises(SystemExit) as exit_:
-    evaluate.main(['--help'])
+    evaluation_command.main(['--help'])
   assert exit_.value.code == 0
   text = capsys.readouterr().out
-  options = {a.option_strings[0] for a in evaluate.make_parser()._actions}
+  options = {a.option_strings[0] for a in evaluation_command.make_parser()._actions}
   assert all(option in text for option in options - {'-h'})
   assert all(len(line) <= 88 for line in text.splitlines())

@@ -14,9 +14,11 @@ from etils import epath
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from sr3_jax import evaluation, modes, summary
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline, sources
+from sr3_jax.evaluation import measure as evaluation_measure
+from sr3_jax.evaluation import run as evaluation_run
+from sr3_jax.evaluation import summary
 from sr3_jax.images import image_files, pixels
 from sr3_jax.metrics import image_metrics
 from sr3_jax.restoration import restorer
@@ -43,17 +45,19 @@ def workdir(trained, tmp_path_factory):
 @pytest.fixture(scope='module')
 def narrow(trained, workdir):
   """The table of --mode=eval: two batches of 8, one image a device, 3 are filling."""
-  return modes.evaluate_run(trained.config, workdir)
+  return evaluation_run.evaluate_run(trained.config, workdir)
 
 
 @pytest.fixture(scope='module')
-def wide(trained, workdir) -> evaluation.Evaluation:
+def wide(trained, workdir) -> evaluation_measure.Evaluation:
   """The same images in one batch of 16."""
   config = trained.config.copy_and_resolve_references()
   config.eval.batch_size = 16
   _, methods, _ = restorer.load_methods(config, workdir)
   batches = input_pipeline.evaluation_data(config, COUNT)
-  result = evaluation.evaluate(methods['sr3'].model, methods, batches, seed=config.seed)
+  result = evaluation_measure.evaluate(
+    methods['sr3'].model, methods, batches, seed=config.seed
+  )
   batches.close()
   return result
 
@@ -148,14 +152,14 @@ def test_eval_writes_its_results(trained, workdir, narrow):
   assert results['config']['sampler']['name'] == 'ddpm'
   sheet = np.asarray(PIL.Image.open(workdir / 'samples.png'))
   assert sheet.shape[-1] == 3
-  assert modes.finished(trained.config, workdir) == results
+  assert evaluation_run.finished(trained.config, workdir) == results
   other = trained.config.copy_and_resolve_references()
   other.sampler.num_steps = 2
-  assert modes.finished(other, workdir) is None
+  assert evaluation_run.finished(other, workdir) is None
   longer = trained.config.copy_and_resolve_references()
   longer.train.num_steps = 21
-  assert modes.finished(longer, workdir) is None
-  assert modes.finished(trained.config, workdir / 'regression') is None
+  assert evaluation_run.finished(longer, workdir) is None
+  assert evaluation_run.finished(trained.config, workdir / 'regression') is None
 
 
 def test_the_baseline_is_there_if_it_was_trained(trained, workdir):
@@ -171,7 +175,7 @@ def test_no_batch_is_begun_after_the_time_is_up(trained, narrow):
   del narrow  # the same programs
   model = SR3.from_config(trained.config)
   batches = input_pipeline.evaluation_data(trained.config, COUNT)
-  measure = functools.partial(evaluation.evaluate, model, {}, seed=0)
+  measure = functools.partial(evaluation_measure.evaluate, model, {}, seed=0)
   assert measure(batches, max_seconds=0.0).count() == 8
   assert measure(batches).count() == COUNT - 8  # it went on
   batches.close()
@@ -190,7 +194,9 @@ def make_batch(seed: int, real: int, first: int = 0) -> dict[str, np.ndarray]:
 
 def test_filling_does_not_count(trained):
   model = SR3.from_config(trained.config)
-  measure = lambda *batches: evaluation.evaluate(model, {}, batches, seed=0).table()
+  measure = lambda *batches: evaluation_measure.evaluate(
+    model, {}, batches, seed=0
+  ).table()
   batch = make_batch(0, 5)
   other = make_batch(1, 5)
   other['image'][:5] = batch['image'][:5]
@@ -210,7 +216,7 @@ def test_nothing_to_measure_is_an_error(trained):
   model = SR3.from_config(trained.config)
   for batches in ([], [make_batch(0, 0)]):
     with pytest.raises(sources.DataError, match='no held-out image'):
-      evaluation.evaluate(model, {}, batches, seed=0)
+      evaluation_measure.evaluate(model, {}, batches, seed=0)
 
 
 def test_a_walk_may_be_cut_anywhere(trained, wide, monkeypatch):
@@ -222,7 +228,7 @@ def test_a_walk_may_be_cut_anywhere(trained, wide, monkeypatch):
   method = restorer.Restorer(model, trained.state.ema, config.seed)
   batches = input_pipeline.evaluation_data(config, COUNT)
   told = []
-  result = evaluation.evaluate(
+  result = evaluation_measure.evaluate(
     model, {'sr3': method}, batches, seed=0, on_steps=told.append
   )
   batches.close()

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr3_jax import image_sets
-from sr3_jax.image_sets import ImageSetError
+from sr3_jax.evaluation import image_folders
+from sr3_jax.evaluation.image_folders import ImageSetError
 
 
 def save(path, shape=(16, 20), value=0):
@@ -29,7 +29,7 @@ def test_names_match_across_extensions_and_subfolders(tmp_path):
   save(tmp_path / 'truth' / '.cache' / 'a.png')
   (tmp_path / 'mine' / 'notes.txt').write_text('no image')
   outputs = {'mine': tmp_path / 'mine', 'theirs': tmp_path / 'theirs'}
-  items, left_out = image_sets.match(tmp_path / 'truth', outputs, tmp_path / 'small')
+  items, left_out = image_folders.match(tmp_path / 'truth', outputs, tmp_path / 'small')
   assert left_out == {}
   assert [item.name for item in items] == ['a', 'b.c', 'sub/a', 'sub/deep/z']
   for item in items:
@@ -41,7 +41,7 @@ def test_names_match_across_extensions_and_subfolders(tmp_path):
       'mine': f'mine/{item.name}.JPG',
       'theirs': f'theirs/{item.name}.webp',
     }
-  items, _ = image_sets.match(tmp_path / 'truth', outputs)
+  items, _ = image_folders.match(tmp_path / 'truth', outputs)
   assert items[0].input_size is None and 'input' not in items[0].files
 
 
@@ -53,7 +53,7 @@ def test_what_does_not_fit_is_left_out_with_its_reason(tmp_path):
   save(mine / 'smaller.png', (16, 19))
   save(mine / 'foreign.png')
   (mine / 'broken.png').write_bytes(b'no picture')
-  items, left_out = image_sets.match(truth, {'mine': mine})
+  items, left_out = image_folders.match(truth, {'mine': mine})
   assert [item.name for item in items] == ['good']
   assert set(left_out) == {'alone', 'broken', 'foreign', 'smaller'}
   assert left_out['alone'] == f'not in {mine}'
@@ -78,7 +78,7 @@ def test_nothing_usable_is_one_line(tmp_path):
   }
   for name, message in mistakes.items():
     with pytest.raises(ImageSetError) as error:
-      image_sets.match(truth, {'mine': tmp_path / name})
+      image_folders.match(truth, {'mine': tmp_path / name})
     assert str(error.value).startswith(message) and '\n' not in str(error.value)
 
 
@@ -90,12 +90,12 @@ def test_batches_are_of_one_size_and_filled(tmp_path, caplog):
     shape = (16, 20) if i % 3 else (24, 24)
     pixels[f'{i:02d}'] = save(truth / f'{i:02d}.png', shape, i)
     save(small / f'{i:02d}.png', (8, 10) if i == 4 else (shape[0] // 4, 5), i)
-  items, left_out = image_sets.match(truth, {'mine': truth}, small)
+  items, left_out = image_folders.match(truth, {'mine': truth}, small)
   assert not left_out and len(items) == 11
   data = (truth / '07.png').read_bytes()
   (truth / '07.png').write_bytes(data[: len(data) // 2])
   with caplog.at_level(logging.WARNING, 'absl'):
-    batches = list(image_sets.batches(items, 4))
+    batches = list(image_folders.batches(items, 4))
   assert '07.png' in caplog.text
   assert [number for number, _ in batches] == list(range(len(batches)))
   assert sorted(batch['mask'].sum() for _, batch in batches) == [1, 2, 3, 4]
@@ -115,10 +115,10 @@ def test_batches_are_of_one_size_and_filled(tmp_path, caplog):
 
 def test_a_batch_of_broken_images_is_all_filling(tmp_path):
   save(tmp_path / 'a.png')
-  items, _ = image_sets.match(tmp_path, {'mine': tmp_path})
+  items, _ = image_folders.match(tmp_path, {'mine': tmp_path})
   data = (tmp_path / 'a.png').read_bytes()
   (tmp_path / 'a.png').write_bytes(data[:100])
-  ((_, batch),) = image_sets.batches(items, 4)
+  ((_, batch),) = image_folders.batches(items, 4)
   assert not batch['mask'].any() and np.all(batch['index'] == -1)
 
 
@@ -136,27 +136,31 @@ def test_an_image_that_lies_about_its_size_is_filling(tmp_path):
   (tmp_path / 'a.png').write_bytes(
     data[:at] + data[at + size : end] + chunk + data[end:]
   )
-  items, _ = image_sets.match(tmp_path, {'mine': tmp_path})
-  ((_, batch),) = image_sets.batches(items, 4)
+  items, _ = image_folders.match(tmp_path, {'mine': tmp_path})
+  ((_, batch),) = image_folders.batches(items, 4)
   assert batch['index'].tolist() == [-1, 1, -1, -1]
 
 
 def test_the_fingerprint_changes_with_any_file(tmp_path):
   for name in ('truth/a', 'truth/b', 'mine/a', 'mine/b'):
     save(tmp_path / f'{name}.png')
-  find = lambda name='mine': image_sets.match(
+  find = lambda name='mine': image_folders.match(
     tmp_path / 'truth', {name: tmp_path / 'mine'}
   )[0]
-  first = image_sets.fingerprint(find())
-  assert first == image_sets.fingerprint(find()) and len(first) == 16
-  found = {first, image_sets.fingerprint(find('other')), image_sets.fingerprint([])}
-  found.add(image_sets.fingerprint(find()[:1]))
+  first = image_folders.fingerprint(find())
+  assert first == image_folders.fingerprint(find()) and len(first) == 16
+  found = {
+    first,
+    image_folders.fingerprint(find('other')),
+    image_folders.fingerprint([]),
+  }
+  found.add(image_folders.fingerprint(find()[:1]))
   os.utime(tmp_path / 'mine' / 'a.png', ns=(1, 1))
-  found.add(image_sets.fingerprint(find()))
+  found.add(image_folders.fingerprint(find()))
   save(tmp_path / 'mine' / 'a.png', value=3)
   os.utime(tmp_path / 'mine' / 'a.png', ns=(1, 1))
   with (tmp_path / 'mine' / 'a.png').open('ab') as file:
     file.write(b'0')
   os.utime(tmp_path / 'mine' / 'a.png', ns=(1, 1))
-  found.add(image_sets.fingerprint(find()))
+  found.add(image_folders.fingerprint(find()))
   assert len(found) == 6

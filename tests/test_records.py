@@ -8,10 +8,11 @@ import pytest
 import tiny
 from etils import epath
 
-from sr3_jax import evaluation, records
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.evaluation import measure as evaluation_measure
+from sr3_jax.evaluation import records
+from sr3_jax.evaluation.scoring import Scorer
 from sr3_jax.runtime import atomic_files
-from sr3_jax.scoring import Scorer
 
 
 def values(*index: int) -> records.Values:
@@ -266,7 +267,7 @@ def test_killed_evaluations_equal_an_undisturbed_one(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
       patch.setattr(atomic_files, 'write_bytes', write_or_die)
-      return evaluation.evaluate(
+      return evaluation_measure.evaluate(
         model,
         {'sr3': method},
         make_batches(),

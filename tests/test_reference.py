@@ -9,8 +9,8 @@ import tiny
 import tiny_nets
 from etils import epath
 
-from sr3_jax import modes
 from sr3_jax.data import input_pipeline
+from sr3_jax.evaluation import run as evaluation_run
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.metrics import reference_statistics
 from sr3_jax.metrics.reference_statistics import StatisticsError
@@ -195,10 +195,10 @@ def test_statistics_of_another_network(tmp_path, features):
 def test_the_mode_makes_statistics_of_the_training_images(tmp_path, monkeypatch):
   """Once of all training images, cut as in evaluation; then other weights refuse it."""
   net = tiny_nets.inception()
-  monkeypatch.setattr(modes.feature_nets, 'load', lambda name, folder: net)
+  monkeypatch.setattr(evaluation_run.feature_nets, 'load', lambda name, folder: net)
   config = tiny.get_config()
   config.eval.reference_images = 19  # not a multiple of the batch
-  modes.reference_run(config, tmp_path)
+  evaluation_run.reference_run(config, tmp_path)
   made = reference_statistics.load(tmp_path / 'reference.npz')
   config.data.eval_split = config.data.split
   batches = input_pipeline.evaluation_data(config, 19)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from sr3_jax import report_writer, summary
-from sr3_jax.records import Records
+from sr3_jax.evaluation import report_writer, summary
+from sr3_jax.evaluation.records import Records
 from sr3_jax.reports import data as reports_data
 
 COUNT = 7

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tiny_nets
 
+from sr3_jax.evaluation.scoring import FEATURES, Scorer
 from sr3_jax.images import pixels
 from sr3_jax.metrics import classifier
 from sr3_jax.runtime import devices
-from sr3_jax.scoring import FEATURES, Scorer
 
 
 class Brightness:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tiny_nets
 
-from sr3_jax import summary
+from sr3_jax.evaluation import summary
+from sr3_jax.evaluation.records import Records
+from sr3_jax.evaluation.scoring import FEATURES
 from sr3_jax.metrics import fid_kid_is, image_metrics, reference_statistics
-from sr3_jax.records import Records
-from sr3_jax.scoring import FEATURES
 
 DRAW = np.random.default_rng(0)
 COUNT = 37

@@ -11,10 +11,11 @@ import pytest
 import tiny
 import tiny_nets
 
-from sr3_jax import evaluation, sweep
 from sr3_jax.core.samplers import make_walk
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
+from sr3_jax.evaluation import measure as evaluation_measure
+from sr3_jax.evaluation import sweep
 from sr3_jax.metrics import feature_nets
 from sr3_jax.restoration import restorer
 from sr3_jax.runtime import atomic_files, devices
@@ -130,7 +131,9 @@ def test_rows_are_what_evaluation_measures(params, swept, config):
   model = SR3.from_config(c)
   it = restorer.Restorer(model, params, c.seed)
   batches = input_pipeline.evaluation_data(c, 13)
-  table = evaluation.evaluate(model, {'it': it}, batches, seed=c.seed).table()['it']
+  table = evaluation_measure.evaluate(model, {'it': it}, batches, seed=c.seed).table()[
+    'it'
+  ]
   batches.close()
   assert row['images'] == table['images'] == 13
   for key, value in table.items():

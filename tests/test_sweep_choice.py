@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from sr3_jax import sweep_choice
 from sr3_jax.core import diffusion
 from sr3_jax.core.samplers import make_walk
-from sr3_jax.sweep_choice import Row, plots, shortfall, verdicts
+from sr3_jax.evaluation import sweep_choice
+from sr3_jax.evaluation.sweep_choice import Row, plots, shortfall, verdicts
 
 GAMMAS = diffusion.linear_gammas(2000)
 YARDSTICK = {'name': 'ddpm', 'num_steps': 1000, 'spacing': 'time', 'eta': 0.0}

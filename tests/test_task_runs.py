@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tiny
 
-from sr3_jax import modes, train
+from sr3_jax import train
+from sr3_jax.evaluation import run as evaluation_run
 from sr3_jax.images import image_files
 from sr3_jax.restoration import sample as restoration_sample
 
@@ -31,7 +32,7 @@ def test_a_mixture_is_evaluated_task_by_task(tmp_path):
   config = config_of(task__name='mixture', task__mixture=parts, task__scale=2)
   config.train.num_steps = 2
   train.train(config, tmp_path)
-  table = modes.evaluate_run(config, tmp_path)
+  table = evaluation_run.evaluate_run(config, tmp_path)
   assert list(table) == [f'{p} {m}' for p in parts for m in ('degraded', 'sr3')]
   assert all(row['images'] == 8 for row in table.values())
   results = json.loads((tmp_path / 'results.json').read_text())
@@ -72,7 +73,7 @@ def test_generation_is_measured_as_a_set(labelled, tmp_path):
     sampler__guidance=2.0,
   )
   train.train(config, tmp_path)
-  table = modes.evaluate_run(config, tmp_path)
+  table = evaluation_run.evaluate_run(config, tmp_path)
   assert list(table) == ['sr3'] and table['sr3']['images'] == 8
   assert 'psnr' not in table['sr3']
   report = json.loads((tmp_path / 'report' / 'report.json').read_text())

@@ -95,7 +95,7 @@ def load(place: epath.PathLike, name: str = '') -> Report:
     if file is None:
       raise ReportError(
         f'{place}: no {NAME} in it; give a folder that --mode=eval or '
-        'sr3_jax.evaluate wrote, or a workdir with report/ inside'
+        'sr3_jax.evaluation.command wrote, or a workdir with report/ inside'
       )
     text = file.read_text(encoding='utf-8')
   except UnicodeDecodeError:

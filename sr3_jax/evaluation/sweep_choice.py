@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import scipy.optimize
 
-from sr3_jax import summary
 from sr3_jax.core import diffusion, samplers
 from sr3_jax.core.samplers import make_walk
+from sr3_jax.evaluation import summary
 from sr3_jax.reports import line_plots
 from sr3_jax.runtime.errors import UserError
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from sr3_jax.evaluation.records import Records
+from sr3_jax.evaluation.scoring import FEATURES
 from sr3_jax.metrics import fid_kid_is as d
 from sr3_jax.metrics import image_metrics
 from sr3_jax.metrics.reference_statistics import MOST_KID, Reference, choose, moments_of
-from sr3_jax.records import Records
-from sr3_jax.scoring import FEATURES
 
 Row = dict[str, dict[str, Any]]  # metric -> {'value', 'low', 'high', 'seeds'}
 

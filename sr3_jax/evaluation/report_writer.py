@@ -11,17 +11,17 @@ import jax
 import numpy as np
 from etils import epath
 
-from sr3_jax import summary
+from sr3_jax.evaluation import summary
+from sr3_jax.evaluation.records import Records
+from sr3_jax.evaluation.summary import METRICS, Row
 from sr3_jax.images import contact_sheets, image_files
 from sr3_jax.metrics.classifier import Classifier
 from sr3_jax.metrics.feature_nets import FeatureNet
 from sr3_jax.metrics.reference_statistics import Reference, of_features
-from sr3_jax.records import Records
 from sr3_jax.reports import page as reports_page
 from sr3_jax.reports import paper
 from sr3_jax.runtime import atomic_files, metrics_log
 from sr3_jax.runtime.version import __version__
-from sr3_jax.summary import METRICS, Row
 
 # How numbers are made, in every protocol.
 CONVENTIONS = {

@@ -1,4 +1,4 @@
-"""`python -m sr3_jax.evaluate`: measures folders of images that any method made.
+"""`python -m sr3_jax.evaluation.command`: measures folders of images that any method made.
 
 The same numbers, report and protocol as --mode=eval of a run, for other people's
 results: outputs are matched to true images by their file names.
@@ -21,8 +21,8 @@ also consistency, colour drift and the baselines bicubic and lanczos. Writes a r
 """
 EPILOG = """\
 examples:
-  python -m sr3_jax.evaluate --truth=truth --outputs mine=runs/a other=/data/theirs
-  python -m sr3_jax.evaluate --truth=truth --inputs=small --outputs=mine --border=4
+  python -m sr3_jax.evaluation.command --truth=truth --outputs mine=runs/a other=/data/theirs
+  python -m sr3_jax.evaluation.command --truth=truth --inputs=small --outputs=mine --border=4
 
 Files belong together by their names without extensions (a.png, a.jpg). A killed run
 goes on where it was. Weights of networks: python -m sr3_jax.metrics.net_weights --help.
@@ -36,7 +36,7 @@ REFERENCES = pathlib.Path('~/.cache/sr3_jax/reference')
 def make_parser() -> Parser:
   """All options."""
   parser = Parser(
-    prog='python -m sr3_jax.evaluate',
+    prog='python -m sr3_jax.evaluation.command',
     description=DESCRIPTION,
     epilog=EPILOG,
   )
@@ -142,15 +142,15 @@ def run(
   from absl import logging
   from etils import epath
 
-  from sr3_jax import image_sets, records, report_writer, summary
+  from sr3_jax.evaluation import image_folders, records, report_writer, summary
+  from sr3_jax.evaluation.scoring import Scorer
   from sr3_jax.metrics import classifier, feature_nets
   from sr3_jax.restoration import restorer
   from sr3_jax.runtime import devices
   from sr3_jax.runtime import progress as runtime_progress
   from sr3_jax.runtime.version import __version__
-  from sr3_jax.scoring import Scorer
 
-  items, left_out = image_sets.match(args.truth, outputs, args.inputs)
+  items, left_out = image_folders.match(args.truth, outputs, args.inputs)
   for name, reason in list(left_out.items())[:5]:
     logging.warning('left out: %s: %s', name, reason)
   if left_out:
@@ -159,15 +159,15 @@ def run(
     )
   side = min(min(item.size) for item in items)
   if side <= 2 * args.border:
-    raise image_sets.ImageSetError(
+    raise image_folders.ImageSetError(
       f'--border={args.border} leaves nothing of images of {side} pixels'
     )
   nets, missing = feature_nets.load_nets(args.networks, args.weights, side)
   judge = classifier.load(args.classifier) if args.classifier else None
-  labels = image_sets.labels(args.labels, items) if judge else None
+  labels = image_folders.labels(args.labels, items) if judge else None
   against = _reference(args, nets)
   made_by = {
-    'files': image_sets.fingerprint(items),
+    'files': image_folders.fingerprint(items),
     'border': args.border,
     'networks': {name: net.fingerprint for name, net in nets.items()},
     'classifier': judge.fingerprint if judge else None,
@@ -181,14 +181,14 @@ def run(
   methods = [*(restorer.BASELINES if args.inputs else ()), *outputs]
   with runtime_progress.Progress(len(items), unit='image') as progress:
     done = 0
-    for number, batch in image_sets.batches(items, batch_size):
+    for number, batch in image_folders.batches(items, batch_size):
       if labels is not None:
         batch['label'] = labels[batch['index']]
       _measure(scorer, kept, number, batch, methods)
       done += int(batch['mask'].sum())
       progress.update(done)
   if not len(kept.scalars('truth').get('index', ())):
-    raise image_sets.ImageSetError(f'{args.truth}: not one image could be read')
+    raise image_folders.ImageSetError(f'{args.truth}: not one image could be read')
   scale = _scale(items)
   parts = {name: [name] for name in methods}
   rows = report_writer.table(kept, parts, scale, nets, against)
@@ -227,7 +227,8 @@ def _measure(scorer, kept, number: int, batch: dict[str, Any], methods) -> None:
   """Records what is missing of a batch."""
   import numpy as np
 
-  from sr3_jax import evaluation, image_sets, scoring
+  from sr3_jax.evaluation import image_folders, scoring
+  from sr3_jax.evaluation import measure as evaluation_measure
   from sr3_jax.images import pixels as images_pixels
   from sr3_jax.runtime import devices
 
@@ -238,18 +239,22 @@ def _measure(scorer, kept, number: int, batch: dict[str, Any], methods) -> None:
   plain = {key: batch[key] for key in ('index', 'mask', 'label') if key in batch}
   sharded = devices.shard(plain)
   put = lambda key: devices.shard(images_pixels.to_float(batch[key]))
-  truth = put(image_sets.TRUTH)
-  condition = put(image_sets.INPUT) if image_sets.INPUT in batch else None
+  truth = put(image_folders.TRUTH)
+  condition = put(image_folders.INPUT) if image_folders.INPUT in batch else None
   for name in todo:
     if name == 'truth':
       values = scorer.of_set(truth, sharded)
-      shown = batch[image_sets.TRUTH][batch['mask']]
-      values['hash'] = np.array([evaluation.fingerprint(i) for i in shown], np.uint64)
+      shown = batch[image_folders.TRUTH][batch['mask']]
+      values['hash'] = np.array(
+        [evaluation_measure.fingerprint(i) for i in shown], np.uint64
+      )
     else:
       if name in batch:
         output = put(name)
       else:
-        output = scoring.resized(name, *batch[image_sets.TRUTH].shape[1:3])(condition)
+        output = scoring.resized(name, *batch[image_folders.TRUTH].shape[1:3])(
+          condition
+        )
       low = None
       if condition is not None:
         low = scoring.resized('bicubic', *condition.shape[2:4])(
@@ -263,7 +268,7 @@ def _reference(args: argparse.Namespace, nets: dict[str, Any]) -> Any:
   """The reference statistics that were asked for; those of a folder are kept."""
   from absl import logging
 
-  from sr3_jax import image_sets
+  from sr3_jax.evaluation import image_folders
   from sr3_jax.images import image_files
   from sr3_jax.images import pixels as images_pixels
   from sr3_jax.metrics import reference_statistics
@@ -276,14 +281,18 @@ def _reference(args: argparse.Namespace, nets: dict[str, Any]) -> Any:
     given = reference_statistics.load(args.reference)
     reference_statistics.check(given, net)
     return given
-  files = image_sets.find(args.reference)
+  files = image_folders.find(args.reference)
   items = []
   for name, path in files.items():
     try:
-      items.append(image_sets.Item(name, {'image': path}, image_files.size(path), None))
+      items.append(
+        image_folders.Item(name, {'image': path}, image_files.size(path), None)
+      )
     except images_pixels.ImageError as error:
       logging.warning('left out: %s', error)
-  key = f'{image_sets.fingerprint(items)} {net.fingerprint} {args.reference.resolve()}'
+  key = (
+    f'{image_folders.fingerprint(items)} {net.fingerprint} {args.reference.resolve()}'
+  )
   name = hashlib.sha256(key.encode()).hexdigest()[:16]
   path = REFERENCES.expanduser() / f'{name}.npz'
   if path.exists():
@@ -294,7 +303,7 @@ def _reference(args: argparse.Namespace, nets: dict[str, Any]) -> Any:
 
   def batches() -> Iterator[dict[str, Any]]:
     size = devices.round_up(args.batch_size)
-    for _, batch in image_sets.batches(items, size):
+    for _, batch in image_folders.batches(items, size):
       if batch['mask'].any():
         yield batch
 
@@ -346,7 +355,7 @@ def _without(args: argparse.Namespace, judge: Any) -> list[dict[str, Any]]:
 def _protocol(
   args, items, left_out, kept, nets, against, judge, outputs
 ) -> dict[str, Any]:
-  from sr3_jax import report_writer
+  from sr3_jax.evaluation import report_writer
 
   count = len(kept.scalars('truth')['index'])
   # Without a partner or with a broken header, and those that broke in the middle.

@@ -21,17 +21,14 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import evaluation, summary
 from sr3_jax.config import as_json
 from sr3_jax.core.samplers import make_walk
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
-from sr3_jax.images import image_files
-from sr3_jax.metrics.feature_nets import FeatureNet, load_nets
-from sr3_jax.restoration.restorer import Restorer, progress
-from sr3_jax.runtime import atomic_files, devices
-from sr3_jax.scoring import Scorer
-from sr3_jax.sweep_choice import (
+from sr3_jax.evaluation import measure as evaluation_measure
+from sr3_jax.evaluation import summary
+from sr3_jax.evaluation.scoring import Scorer
+from sr3_jax.evaluation.sweep_choice import (
   JUDGES,
   Row,
   SweepError,
@@ -41,6 +38,10 @@ from sr3_jax.sweep_choice import (
   shown,
   verdicts,
 )
+from sr3_jax.images import image_files
+from sr3_jax.metrics.feature_nets import FeatureNet, load_nets
+from sr3_jax.restoration.restorer import Restorer, progress
+from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.weights import hub
 
 
@@ -93,7 +94,7 @@ def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> lis
   with progress(total) as on_steps:
     for setting in todo:
       restorer.choose(*make_walk(model.gammas, **setting))
-      table = evaluation.evaluate(
+      table = evaluation_measure.evaluate(
         model,
         {'it': restorer},
         batches,

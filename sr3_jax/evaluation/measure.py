@@ -15,13 +15,14 @@ import jax
 import ml_collections
 import numpy as np
 
-from sr3_jax import summary
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import batches as data_batches
 from sr3_jax.data import sources
 from sr3_jax.data.input_pipeline import HeldOut
+from sr3_jax.evaluation import summary
+from sr3_jax.evaluation.records import Records
+from sr3_jax.evaluation.scoring import Scorer, quantize, stored_as
 from sr3_jax.images import pixels as images_pixels
-from sr3_jax.records import Records
 from sr3_jax.restoration.restorer import (
   TRUTH,
   OnSteps,
@@ -31,7 +32,6 @@ from sr3_jax.restoration.restorer import (
   reducer,
 )
 from sr3_jax.runtime import devices
-from sr3_jax.scoring import Scorer, quantize, stored_as
 
 
 @dataclasses.dataclass

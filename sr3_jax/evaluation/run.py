@@ -10,17 +10,18 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import report_writer, summary
 from sr3_jax.config import as_json
 from sr3_jax.core import degradations
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import sources
 from sr3_jax.data.input_pipeline import HeldOut, evaluation_data, held_out
-from sr3_jax.evaluation import Evaluation, evaluate, restored
+from sr3_jax.evaluation import report_writer, summary
+from sr3_jax.evaluation.measure import Evaluation, evaluate, restored
+from sr3_jax.evaluation.records import open_records
+from sr3_jax.evaluation.scoring import Scorer
 from sr3_jax.images import image_files
 from sr3_jax.metrics import classifier, feature_nets, reference_statistics
 from sr3_jax.metrics.feature_nets import load_nets
-from sr3_jax.records import open_records
 from sr3_jax.restoration.restorer import (
   Restorer,
   load_methods,
@@ -28,7 +29,6 @@ from sr3_jax.restoration.restorer import (
 )
 from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.runtime.version import __version__
-from sr3_jax.scoring import Scorer
 from sr3_jax.weights import hub
 
 
