@@ -16,7 +16,8 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
-from sr3_jax import cascade_run, data_check, plan, preemption, strategies, train
+from sr3_jax import cascade_run, plan, preemption, strategies, train
+from sr3_jax.check_data import run as check_data_run
 from sr3_jax.config import ConfigDict, get_config
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
@@ -216,7 +217,7 @@ def run(config: ConfigDict, workdir: epath.Path, mode: str) -> None:
   elif mode == 'reference':
     evaluation_run.reference_run(config, workdir)
   elif mode == 'check-data':
-    data_check.check_data_run(config, workdir)
+    check_data_run.check_data_run(config, workdir)
   elif mode == 'plan':
     plan.plan_run(config, workdir)
   elif results := evaluation_run.finished(config, workdir):

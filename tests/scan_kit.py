@@ -4,9 +4,9 @@ import collections
 
 import numpy as np
 
-from sr3_jax.data_findings import Checked
-from sr3_jax.data_scan import Scan
-from sr3_jax.duplicates import Matches
+from sr3_jax.check_data.findings import Checked
+from sr3_jax.check_data.near_duplicates import Matches
+from sr3_jax.check_data.scan import Scan
 
 
 def matches(count, partners=()):

@@ -7,9 +7,9 @@ import runpy
 import pytest
 from scan_kit import checked
 
+from sr3_jax.check_data.advice import advise
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import crops
-from sr3_jax.data_advice import advise
 
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 

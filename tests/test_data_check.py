@@ -12,7 +12,9 @@ import skimage.data
 import tiny
 from PIL import Image, ImageOps
 
-from sr3_jax import data_check, data_check_page, data_findings
+from sr3_jax.check_data import findings as check_data_findings
+from sr3_jax.check_data import page as check_data_page
+from sr3_jax.check_data import run as check_data_run
 from sr3_jax.data import batches as data_batches
 from sr3_jax.data import sources
 
@@ -70,7 +72,7 @@ Checked = collections.namedtuple('Checked', 'report page printed folder')
 
 
 def _run(config, workdir, capsys=None):
-  data_check.check_data_run(config, workdir)
+  check_data_run.check_data_run(config, workdir)
   folder = workdir / 'check'
   report = json.loads((folder / 'check.json').read_text())
   printed = capsys.readouterr().out if capsys else ''
@@ -132,7 +134,7 @@ def test_copies_within_a_set(planted):
 
 def test_findings_come_worst_first(planted):
   levels = [finding['level'] for finding in planted.report['findings']]
-  assert levels == sorted(levels, key=data_findings.LEVELS.index)
+  assert levels == sorted(levels, key=check_data_findings.LEVELS.index)
   titles = ' '.join(finding['title'] for finding in planted.report['findings'])
   for part in ('2 of 24', 'too small', 'near copies', 'hardly any pattern'):
     assert part in titles, part
@@ -170,9 +172,9 @@ def test_examples_are_those_of_training(tmp_path, monkeypatch):
   expected = next(drawn)['image']
   drawn.close()
   shown = []
-  monkeypatch.setattr(data_check_page, 'sheets', lambda *given: shown.append(given))
-  monkeypatch.setattr(data_check_page, 'render', lambda *given: '')
-  data_check.check_data_run(config, tmp_path / 'run')
+  monkeypatch.setattr(check_data_page, 'sheets', lambda *given: shown.append(given))
+  monkeypatch.setattr(check_data_page, 'render', lambda *given: '')
+  check_data_run.check_data_run(config, tmp_path / 'run')
   *_, columns, rows = shown[-1]
   assert columns == ['input', 'crop']
   np.testing.assert_array_equal([crop for _, (_, crop) in rows], expected)
@@ -260,5 +262,5 @@ def test_mistakes_are_data_errors(tmp_path):
     ({'source': 'photos', 'crop': 'wild'}, "no crop 'wild'"),
   ):
     with pytest.raises(sources.DataError, match=message):
-      data_check.check_data_run(_config(**settings), tmp_path / 'run')
+      check_data_run.check_data_run(_config(**settings), tmp_path / 'run')
   assert not (tmp_path / 'run').exists()

@@ -3,7 +3,7 @@
 import numpy as np
 from scan_kit import checked, matches
 
-from sr3_jax import data_findings
+from sr3_jax.check_data import findings as check_data_findings
 
 CLEAN = [(100, 120)] * 60
 
@@ -11,7 +11,7 @@ CLEAN = [(100, 120)] * 60
 def _find(training, evaluation=None, leaks=(), num_classes=0):
   evaluation = evaluation or checked(CLEAN, name='evaluation')
   leaks = matches(len(evaluation.scan), leaks)
-  return data_findings.findings(training, evaluation, leaks, num_classes)
+  return check_data_findings.findings(training, evaluation, leaks, num_classes)
 
 
 def _titles(*args, **kwargs):
@@ -40,7 +40,7 @@ def test_leaks_come_first_and_the_worst_before_the_rest():
 
 
 def test_an_evaluation_on_the_training_images():
-  (found,) = data_findings.findings(checked(CLEAN), None, None, 0)
+  (found,) = check_data_findings.findings(checked(CLEAN), None, None, 0)
   assert found.level == 'serious' and 'training images' in found.title
 
 
@@ -84,7 +84,7 @@ def test_small_evaluation_sets():
 
 
 def test_text_for_a_terminal():
-  text = data_findings.as_text(_find(checked(CLEAN, broken={0: 'torn'})))
+  text = check_data_findings.as_text(_find(checked(CLEAN, broken={0: 'torn'})))
   first, todo, *_, last = text.splitlines()
   assert first.startswith('look:    1 of 60') and todo.startswith(' ' * 9)
   assert '0.jpg (torn)' in todo and last == NO_LEAK.replace('note: ', 'note:    ')

@@ -9,7 +9,7 @@ import pytest
 import skimage.data
 from PIL import Image, ImageCms
 
-from sr3_jax import file_check
+from sr3_jax.check_data import file_check
 from sr3_jax.images import image_files
 from sr3_jax.images import pixels as images_pixels
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from sr3_jax.data_scan import Scan
-from sr3_jax.duplicates import Matches
+from sr3_jax.check_data.near_duplicates import Matches
+from sr3_jax.check_data.scan import Scan
 from sr3_jax.runtime.errors import some
 
 LEVELS = ('serious', 'look', 'note')

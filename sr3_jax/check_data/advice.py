@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from sr3_jax.data_findings import SOFT, Checked
+from sr3_jax.check_data.findings import SOFT, Checked
 
 _PAPER = 'arXiv:2104.07636'
 _SIZES = (256, 128, 64, 32)

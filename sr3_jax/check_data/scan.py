@@ -14,9 +14,9 @@ from concurrent import futures
 import numpy as np
 from etils import epath
 
-from sr3_jax import file_check
+from sr3_jax.check_data import file_check
+from sr3_jax.check_data.file_check import THUMBNAIL, Look
 from sr3_jax.data.folder_sources import Folder, Source
-from sr3_jax.file_check import THUMBNAIL, Look
 from sr3_jax.images import pixels
 
 REDUCTIONS = (1, 2, 3, 4)

@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from sr3_jax.data_findings import Checked
+from sr3_jax.check_data.findings import Checked
 from sr3_jax.reports import charts
 from sr3_jax.reports import views as reports_views
 from sr3_jax.reports.inline_images import Picture

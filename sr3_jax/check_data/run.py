@@ -9,20 +9,17 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from sr3_jax import (
-  data_advice,
-  data_check_page,
-  data_findings,
-  data_scan,
-  duplicates,
-  file_check,
-)
+from sr3_jax.check_data import advice as check_data_advice
+from sr3_jax.check_data import file_check, near_duplicates
+from sr3_jax.check_data import findings as check_data_findings
+from sr3_jax.check_data import page as check_data_page
+from sr3_jax.check_data import scan as check_data_scan
+from sr3_jax.check_data.findings import Checked
+from sr3_jax.check_data.near_duplicates import Matches
 from sr3_jax.config import as_json
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import crops, input_pipeline, sources
 from sr3_jax.data.folder_sources import Source
-from sr3_jax.data_findings import Checked
-from sr3_jax.duplicates import Matches
 from sr3_jax.images import pixels
 from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.runtime import progress as runtime_progress
@@ -53,8 +50,10 @@ def check_data_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -
   training, evaluation = checked['training'], checked.get('evaluation')
   leaks = _leaks(training, evaluation) if evaluation else None
   platform = jax.default_backend()
-  found = data_findings.findings(training, evaluation, leaks, config.model.num_classes)
-  advice = data_advice.advise(
+  found = check_data_findings.findings(
+    training, evaluation, leaks, config.model.num_classes
+  )
+  advice = check_data_advice.advise(
     training, devices=jax.device_count(), accelerator=platform != 'cpu'
   )
   report = {
@@ -71,11 +70,11 @@ def check_data_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -
   }
   sections = list(_copies(sets, checked, leaks))
   drawn = _crops(config, sets['training'], training)
-  page = data_check_page.render(report, [*checked.values()], sections, drawn)
+  page = check_data_page.render(report, [*checked.values()], sections, drawn)
   folder.mkdir(parents=True, exist_ok=True)
   atomic_files.write_json(folder / 'check.json', report)
   atomic_files.write_bytes(folder / 'report.html', page.encode())
-  print(data_findings.as_text(found))
+  print(check_data_findings.as_text(found))
   print(f'report: {folder / "report.html"}')
 
 
@@ -111,24 +110,24 @@ def _check(config: ml_collections.ConfigDict, name: str, source: Source) -> Chec
   with runtime_progress.Progress(
     len(source) + len(left_out), unit=f'{name} image'
   ) as progress:
-    scan = data_scan.scan(
+    scan = check_data_scan.scan(
       source, epath.Path(path) if pictures else None, progress.update
     )
-  chosen = data_scan.chosen(scan, source, _DETAILED)
+  chosen = check_data_scan.chosen(scan, source, _DETAILED)
   with runtime_progress.Progress(len(chosen), unit='measured image') as progress:
-    details = data_scan.details(source, chosen, progress.update)
+    details = check_data_scan.details(source, chosen, progress.update)
   reduced = min(cut.factors)
   if d.crop != 'random' and scan.whole.any():
     reduced = max(1, int(np.median(scan.side[scan.whole])) // size)
-  usable = data_findings.usable(scan, cut.min_size, d.crop == 'none')
-  signatures = duplicates.signatures(scan.thumbnails[usable])
+  usable = check_data_findings.usable(scan, cut.min_size, d.crop == 'none')
+  signatures = near_duplicates.signatures(scan.thumbnails[usable])
   with runtime_progress.Progress(len(usable), unit='compared image') as progress:
-    near = duplicates.within(signatures, progress.update)
-  same = duplicates.identical(scan.digest[usable])
+    near = near_duplicates.within(signatures, progress.update)
+  same = near_duplicates.identical(scan.digest[usable])
   return Checked(
     name=name,
     scan=scan,
-    copies=duplicates.joined(same, near).numbered(usable, usable, len(scan)),
+    copies=near_duplicates.joined(same, near).numbered(usable, usable, len(scan)),
     plain=usable[~signatures.any(1)],
     min_size=cut.min_size,
     square=d.crop == 'none',
@@ -140,13 +139,15 @@ def _check(config: ml_collections.ConfigDict, name: str, source: Source) -> Chec
 def _leaks(training: Checked, evaluation: Checked) -> Matches:
   """Evaluation images that are near copies of training images."""
   mine, theirs = evaluation.usable, training.usable
-  of = lambda checked: duplicates.signatures(checked.scan.thumbnails[checked.usable])
+  of = lambda checked: near_duplicates.signatures(
+    checked.scan.thumbnails[checked.usable]
+  )
   with runtime_progress.Progress(len(mine), unit='compared image') as progress:
-    near = duplicates.between(of(evaluation), of(training), progress.update)
-  same = duplicates.identical(
+    near = near_duplicates.between(of(evaluation), of(training), progress.update)
+  same = near_duplicates.identical(
     evaluation.scan.digest[mine], training.scan.digest[theirs]
   )
-  return duplicates.joined(same, near).numbered(mine, theirs, len(evaluation.scan))
+  return near_duplicates.joined(same, near).numbered(mine, theirs, len(evaluation.scan))
 
 
 def _pairs(matches: Matches, mine: Checked, theirs: Checked) -> list[dict[str, Any]]:
@@ -211,7 +212,7 @@ def _copies(
       both = [_shown(sets[theirs], matches.partner[i]), _shown(sets[mine], i)]
       rows.append((f'{pair["image"]} and {pair["of"]}: {how}', both))
     apart = mine != theirs
-    yield data_check_page.sheets(
+    yield check_data_page.sheets(
       'leaks' if apart else f'copies-{mine}',
       'In both sets' if apart else f'Copies in the {mine} set',
       f'{len(chosen)} of {len(found)}, from the surest to the least sure, with the '
@@ -271,7 +272,7 @@ def _crops(
   rows = [
     (f'example {i}', [column[i] for column in columns.values()]) for i in range(_CROPS)
   ]
-  return data_check_page.sheets(
+  return check_data_page.sheets(
     'crops',
     'Training examples',
     'Examples as training draws them with this configuration, and the inputs that its '
