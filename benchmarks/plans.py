@@ -27,9 +27,10 @@ import jax.numpy as jnp
 from absl import app, flags, logging
 from etils import epath
 
-from sr3_jax import machines, plan, plan_counts, plan_programs, strategies, train_step
+from sr3_jax import machines, plan, plan_counts, plan_programs
 from sr3_jax.config import ConfigDict
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.training import strategies, train_step
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list(

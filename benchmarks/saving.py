@@ -23,8 +23,8 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
-from sr3_jax import train
 from sr3_jax.runtime import devices, process_log, progress
+from sr3_jax.training import train
 from sr3_jax.weights import checkpoint
 
 FLAGS = flags.FLAGS

@@ -19,11 +19,11 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from sr3_jax import train_step
 from sr3_jax.core import samplers
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline as data_input_pipeline
 from sr3_jax.runtime import devices
+from sr3_jax.training import train_step
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file('config', None, 'Experiment.', lock_config=True)

@@ -4,7 +4,6 @@ Short on purpose: flags in, hand over, one-line errors out. Everything else is i
 modules that tests and notebooks import.
 """
 
-import functools
 import importlib.util
 import os
 import signal
@@ -16,7 +15,7 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
-from sr3_jax import cascade_run, plan, preemption, strategies, train
+from sr3_jax import cascade_run, plan
 from sr3_jax.check_data import run as check_data_run
 from sr3_jax.config import ConfigDict, get_config
 from sr3_jax.core.sr3 import SR3
@@ -25,6 +24,9 @@ from sr3_jax.evaluation import run as evaluation_run
 from sr3_jax.evaluation import summary, sweep
 from sr3_jax.restoration import sample as restoration_sample
 from sr3_jax.runtime import devices, errors, process_log
+from sr3_jax.training import preemption, train
+from sr3_jax.training import run as training_run
+from sr3_jax.training.run import check
 from sr3_jax.weights import hub
 
 FLAGS = flags.FLAGS
@@ -163,45 +165,6 @@ def join() -> None:
     fail(f'--multihost: {errors.first_line(error)}')
 
 
-def check(config: ConfigDict) -> None:
-  """Refuses what doesn't fit together, before anything expensive is begun."""
-  try:
-    model = SR3.from_config(config)
-    key = jax.random.split(jax.random.key(0), 1)
-    for size in {config.data.image_size, config.eval.image_size or model.image_size}:
-      image = jax.ShapeDtypeStruct((1, size, size, model.channels), 'float32')
-      x = jax.eval_shape(lambda hr: model.upsample(model.degrade(key, hr)), image)
-      jax.eval_shape(functools.partial(model.init, side=x.shape[1]), jax.random.key(0))
-    size = config.eval.image_size or config.data.image_size
-    if size <= 2 * config.eval.border:
-      raise ValueError(f'eval.border={config.eval.border} leaves nothing of {size}')
-    strategies.get_strategy(config.parallel.strategy)
-    check_retention(config)
-    devices.per_process(config.eval.batch_size)
-    devices.per_process(config.train.batch_size, parts=config.train.accumulate)
-  except ValueError as error:
-    fail(error)
-
-
-def check_retention(config: ConfigDict) -> None:
-  """Refuses to keep the best of checkpoints of which nothing is known.
-
-  Raises:
-    ValueError: an unknown metric, or evaluations and checkpoints that never meet.
-  """
-  name, every = config.checkpoint.keep_best, config.eval.every_steps
-  if not name:
-    return
-  if name not in train.SCORES:
-    known = ', '.join(train.SCORES)
-    raise ValueError(f'no metric {name!r} for checkpoint.keep_best, only {known}')
-  if not every or every % config.checkpoint.every_steps:
-    raise ValueError(
-      f'checkpoint.keep_best needs eval.every_steps={every} to be a multiple of '
-      f'checkpoint.every_steps={config.checkpoint.every_steps}'
-    )
-
-
 def run(config: ConfigDict, workdir: epath.Path, mode: str) -> None:
   """What the flags ask for."""
   if config.cascade.stages:
@@ -220,7 +183,7 @@ def run(config: ConfigDict, workdir: epath.Path, mode: str) -> None:
     check_data_run.check_data_run(config, workdir)
   elif mode == 'plan':
     plan.plan_run(config, workdir)
-  elif results := evaluation_run.finished(config, workdir):
+  elif results := training_run.finished(config, workdir):
     print(f'{workdir}: finished, {results["step"]} steps; nothing left to do')
     print(summary.format_table(results['table']))
   else:

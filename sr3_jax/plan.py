@@ -23,14 +23,14 @@ from sr3_jax import (
   plan_programs,
   plan_table,
   roofline,
-  train_step,
 )
 from sr3_jax.config import as_json
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.machines import Machine
 from sr3_jax.plan_programs import Measured, PlanError
 from sr3_jax.runtime import atomic_files
-from sr3_jax.strategies import STRATEGIES
+from sr3_jax.training import train_step
+from sr3_jax.training.strategies import STRATEGIES
 
 SIZES = (4, 16, 64, 256)  # chips, of weak scaling
 

@@ -17,12 +17,13 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sr3_jax import plan_counts, plan_programs, roofline, train_step
+from sr3_jax import plan_counts, plan_programs, roofline
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.machines import Machine
 from sr3_jax.plan_programs import Measured
 from sr3_jax.runtime import devices as runtime_devices
 from sr3_jax.runtime import progress
+from sr3_jax.training import train_step
 
 LONGEST = 60.0  # seconds of a step, at best, beyond which nothing is run
 STEPS, ENOUGH = 10, 10.0  # so many steps are timed, or seconds of them

@@ -25,7 +25,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import hlo, hlo_costs, hlo_flops, train_step
+from sr3_jax import hlo, hlo_costs, hlo_flops
 from sr3_jax.core import samplers
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.hlo_costs import Operation
@@ -33,7 +33,8 @@ from sr3_jax.machines import Machine
 from sr3_jax.restoration import restorer
 from sr3_jax.runtime import atomic_files, errors, progress
 from sr3_jax.runtime.errors import UserError
-from sr3_jax.strategies import get_strategy
+from sr3_jax.training import train_step
+from sr3_jax.training.strategies import get_strategy
 
 # Where libtpu looks for a machine before it believes that there is none, how much it
 # says, and that another process may have it loaded.

@@ -71,8 +71,8 @@ def trained(compile_cache, tmp_path_factory) -> Run:
   """An undisturbed run of tests/tiny.py on eight devices. Read only."""
   import tiny
 
-  from sr3_jax import train
   from sr3_jax.runtime import progress
+  from sr3_jax.training import train
 
   steps = [0]
   compiled: dict[str, list[int]] = {}

@@ -11,9 +11,9 @@ import pytest
 import tiny
 from flax import traverse_util
 
-from sr3_jax import train
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
+from sr3_jax.training import train
 from sr3_jax.weights import checkpoint, hub, model_writer
 
 PRESETS = {

@@ -18,8 +18,8 @@ import jax
 import numpy as np
 import tiny
 
-from sr3_jax import train
 from sr3_jax.config import ConfigDict
+from sr3_jax.training import train
 
 STEPS = 3
 

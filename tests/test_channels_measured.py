@@ -14,7 +14,6 @@ from channel_kit import HIGH, LOW, noise
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from sr3_jax import train
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import channels, input_pipeline, sources
 from sr3_jax.evaluation import measure as evaluation_measure
@@ -24,6 +23,7 @@ from sr3_jax.images import rasters
 from sr3_jax.metrics import feature_nets, image_metrics
 from sr3_jax.restoration.restorer import Restorer
 from sr3_jax.runtime import devices
+from sr3_jax.training import train
 from sr3_jax.weights import hub, model_writer
 
 measured, folder = channel_kit.measured, channel_kit.folder

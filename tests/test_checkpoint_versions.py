@@ -9,8 +9,8 @@ import make_checkpoint
 import pytest
 from checkpoint_kit import make_batches, make_state, one_line, save, steps_in
 
-from sr3_jax import train
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.training import train
 from sr3_jax.weights import checkpoint
 
 KEPT = sorted((pathlib.Path(__file__).parent / 'data').glob('checkpoint_*.zip'))

@@ -24,6 +24,7 @@ from sr3_jax.metrics import image_metrics
 from sr3_jax.restoration import restorer
 from sr3_jax.restoration import sample as restoration_sample
 from sr3_jax.runtime import atomic_files
+from sr3_jax.training import run as training_run
 from sr3_jax.weights import checkpoint
 
 COUNT = 13  # eval.final_images of tests/tiny.py
@@ -152,14 +153,14 @@ def test_eval_writes_its_results(trained, workdir, narrow):
   assert results['config']['sampler']['name'] == 'ddpm'
   sheet = np.asarray(PIL.Image.open(workdir / 'samples.png'))
   assert sheet.shape[-1] == 3
-  assert evaluation_run.finished(trained.config, workdir) == results
+  assert training_run.finished(trained.config, workdir) == results
   other = trained.config.copy_and_resolve_references()
   other.sampler.num_steps = 2
-  assert evaluation_run.finished(other, workdir) is None
+  assert training_run.finished(other, workdir) is None
   longer = trained.config.copy_and_resolve_references()
   longer.train.num_steps = 21
-  assert evaluation_run.finished(longer, workdir) is None
-  assert evaluation_run.finished(trained.config, workdir / 'regression') is None
+  assert training_run.finished(longer, workdir) is None
+  assert training_run.finished(trained.config, workdir / 'regression') is None
 
 
 def test_the_baseline_is_there_if_it_was_trained(trained, workdir):

@@ -15,6 +15,7 @@ import pytest
 import tiny
 
 from sr3_jax import main
+from sr3_jax.training import run as training_run
 from sr3_jax.weights import checkpoint, hub
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -81,9 +82,9 @@ def test_the_best_checkpoint_must_be_known(name, every, said):
   config = tiny.get_config()
   config.checkpoint.keep_best, config.eval.every_steps = name, every
   with pytest.raises(ValueError, match=said):
-    main.check_retention(config)
+    training_run.check_retention(config)
   config.checkpoint.keep_best, config.eval.every_steps = 'psnr', 10
-  main.check_retention(config)
+  training_run.check_retention(config)
 
 
 @pytest.fixture(scope='module')
@@ -135,10 +136,10 @@ def test_a_mistake_is_one_line(mistakes, name):
 )
 def test_what_does_not_fit_together_is_refused_at_once(change, words):
   config = tiny.get_config()
-  main.check(config)
+  training_run.check(config)
   config.update_from_flattened_dict(change)
   with tiny.compilations() as compiled, pytest.raises(SystemExit) as error:
-    main.check(config)
+    training_run.check(config)
   assert 'jit(init)' not in compiled
   assert str(error.value).startswith('error: ')
   for word in words:

@@ -10,18 +10,11 @@ import tiny
 from etils import epath
 from plan_kit import machine, operation
 
-from sr3_jax import (
-  machines,
-  plan,
-  plan_counts,
-  plan_programs,
-  plan_table,
-  strategies,
-  train_step,
-)
+from sr3_jax import machines, plan, plan_counts, plan_programs, plan_table
 from sr3_jax.config import ConfigDict
 from sr3_jax.hlo_costs import Operation
 from sr3_jax.plan_programs import Measured
+from sr3_jax.training import strategies, train_step
 
 GIB = 2**30
 

@@ -11,8 +11,8 @@ import pytest
 import tiny
 from jax.sharding import PartitionSpec as P
 
-from sr3_jax import strategies, train, train_step
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.training import strategies, train, train_step
 from sr3_jax.weights import checkpoint
 
 STEPS = 10

@@ -24,9 +24,9 @@ from checkpoint_kit import (
   steps_in,
 )
 
-from sr3_jax import strategies
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.runtime import devices
+from sr3_jax.training import strategies
 from sr3_jax.weights import checkpoint, checksums
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tiny
 
-from sr3_jax import train
 from sr3_jax.evaluation import run as evaluation_run
 from sr3_jax.images import image_files
 from sr3_jax.restoration import sample as restoration_sample
+from sr3_jax.training import train
 
 
 def config_of(**changes):

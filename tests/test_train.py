@@ -14,9 +14,9 @@ import tiny
 import train_kit
 from train_kit import assert_same_bits, flat_norm
 
-from sr3_jax import train
 from sr3_jax.data import batches as data_batches
 from sr3_jax.runtime import progress
+from sr3_jax.training import train
 from sr3_jax.weights import checkpoint, hub, model_writer
 
 config = train_kit.config

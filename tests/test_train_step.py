@@ -11,9 +11,9 @@ import pytest
 import train_kit
 from train_kit import assert_same_bits, flat_norm
 
-from sr3_jax import train_step
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.runtime import devices
+from sr3_jax.training import train_step
 
 config = train_kit.config
 

@@ -1,7 +1,6 @@
 """What --mode=eval, sample and reference do with a run."""
 
 import dataclasses
-import json
 from typing import Any
 
 import jax
@@ -295,15 +294,3 @@ def reference_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) ->
     path = epath.Path(workdir) / 'reference.npz'
     reference_statistics.save(path, made)
     print(f'statistics of {made.moments.count} images: {path}')
-
-
-def finished(
-  config: ml_collections.ConfigDict, workdir: epath.PathLike
-) -> dict[str, Any] | None:
-  """results.json, if it is that of this configuration's whole run; else None."""
-  path = epath.Path(workdir) / 'results.json'
-  if not path.exists():
-    return None
-  results = json.loads(path.read_text())
-  whole = results['step'] == config.train.num_steps
-  return results if whole and results['config'] == as_json(config) else None

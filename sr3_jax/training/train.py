@@ -10,7 +10,6 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import monitor, preemption, strategies
 from sr3_jax.config import as_json
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
@@ -22,7 +21,8 @@ from sr3_jax.restoration.restorer import Restorer
 from sr3_jax.runtime import atomic_files, metrics_log
 from sr3_jax.runtime import progress as runtime_progress
 from sr3_jax.runtime.errors import UserError
-from sr3_jax.train_step import TrainState, create_state, train_step
+from sr3_jax.training import monitor, preemption, strategies
+from sr3_jax.training.train_step import TrainState, create_state, train_step
 from sr3_jax.weights import checkpoint, hub
 
 # Of evaluations during training, which need no networks, those that say what is better.
