@@ -26,7 +26,8 @@ import numpy as np
 import optax
 from flax import serialization
 
-from sr3_jax import cascade_run, config
+from sr3_jax import config
+from sr3_jax.cascade import run as cascade_run
 from sr3_jax.data import sources
 from sr3_jax.images import contact_sheets, image_files, pixels
 from sr3_jax.metrics import fid_kid_is

@@ -15,7 +15,8 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
-from sr3_jax import cascade_run, plan
+from sr3_jax import plan
+from sr3_jax.cascade import run as cascade_run
 from sr3_jax.check_data import run as check_data_run
 from sr3_jax.config import ConfigDict, get_config
 from sr3_jax.core.sr3 import SR3

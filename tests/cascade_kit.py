@@ -44,7 +44,7 @@ def make_network(config: ConfigDict, gammas: np.ndarray) -> Pointwise:
 
 def sample_elsewhere(workdir: str, stages: tuple[str, ...], changes: Any) -> None:
   """--mode=sample of such a cascade, for a process of its own."""
-  from sr3_jax import cascade_run
+  from sr3_jax.cascade import run as cascade_run
 
   sr3.make_network = make_network
   cascade_run.sample_run(cascade_config(*stages, **changes), pathlib.Path(workdir))

@@ -15,9 +15,10 @@ import pytest
 import tiny
 from etils import epath
 
-from sr3_jax import cascade as cascades
-from sr3_jax import cascade_run, main
-from sr3_jax.cascade import CascadeError
+from sr3_jax import main
+from sr3_jax.cascade import cascade as cascades
+from sr3_jax.cascade import run as cascade_run
+from sr3_jax.cascade.cascade import CascadeError
 from sr3_jax.core import degradations
 from sr3_jax.images import image_files, pixels
 from sr3_jax.restoration import restorer

@@ -10,8 +10,9 @@ import pytest
 import scipy.linalg
 import tiny_nets
 
-from sr3_jax import cascade_eval, cascade_run
-from sr3_jax.cascade import CascadeError
+from sr3_jax.cascade import evaluate as cascade_evaluate
+from sr3_jax.cascade import run as cascade_run
+from sr3_jax.cascade.cascade import CascadeError
 from sr3_jax.evaluation import run as evaluation_run
 from sr3_jax.images import image_files
 from sr3_jax.reports import paper
@@ -40,7 +41,7 @@ def base(compile_cache, tmp_path_factory) -> Iterator[pathlib.Path]:
     kit.stages(tmp_path_factory.mktemp('cascade_eval')) as folder,
     pytest.MonkeyPatch.context() as patch,
   ):
-    patch.setattr(cascade_eval, 'load_judges', lambda config: judges)
+    patch.setattr(cascade_evaluate, 'load_judges', lambda config: judges)
     yield folder
 
 
@@ -55,7 +56,7 @@ def config(base):
 
 @pytest.fixture(scope='module')
 def table(base, config):
-  return cascade_eval.evaluate_run(config, base / 'run')
+  return cascade_evaluate.evaluate_run(config, base / 'run')
 
 
 @pytest.fixture(scope='module')
@@ -123,7 +124,7 @@ def test_what_is_measured_is_what_sampling_draws(base, config, shown):
 
 
 def kit_cascade(config, base):
-  from sr3_jax import cascade
+  from sr3_jax.cascade import cascade
 
   return cascade.load(config, base / 'x')
 
@@ -153,11 +154,11 @@ def test_what_was_measured_is_not_drawn_again(base, config, table, monkeypatch):
     '__call__',
     lambda self, *args: calls.append(args[2]) or call(self, *args),
   )
-  assert cascade_eval.evaluate_run(config, base / 'run') == table
+  assert cascade_evaluate.evaluate_run(config, base / 'run') == table
   assert calls == []
   (lost,) = (base / 'run/report/records' / ALONE).glob('00000001-*.npz')
   lost.unlink()
-  again = cascade_eval.evaluate_run(config, base / 'run')
+  again = cascade_evaluate.evaluate_run(config, base / 'run')
   assert calls == [1]  # of the stage of that place
   assert again[ALONE]['psnr'] == pytest.approx(table[ALONE]['psnr'], abs=1e-4)
 
@@ -166,12 +167,12 @@ def test_classes_need_labelled_images_like_those_of_training(base, config):
   c = config.copy_and_resolve_references()
   c.data.update({'source': 'photos', 'eval_split': 'eval', 'crop': 'random'})
   with pytest.raises(CascadeError, match='of no classes, the models have 3') as error:
-    cascade_eval.evaluate_run(c, base / 'unlabelled')
+    cascade_evaluate.evaluate_run(c, base / 'unlabelled')
   assert '\n' not in str(error.value)
   c = config.copy_and_resolve_references()
   c.eval.batch_size = 12
   with pytest.raises(CascadeError, match=r'eval\.batch_size.*multiple of 8'):
-    cascade_eval.evaluate_run(c, base / 'unlabelled')
+    cascade_evaluate.evaluate_run(c, base / 'unlabelled')
 
 
 def test_the_papers_tables_of_cascades():

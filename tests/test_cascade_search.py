@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tiny_nets
 
-from sr3_jax import cascade_search as search
-from sr3_jax.cascade import CascadeError
+from sr3_jax.cascade import search
+from sr3_jax.cascade.cascade import CascadeError
 from sr3_jax.evaluation import run as evaluation_run
 from sr3_jax.images import image_files, pixels
 from sr3_jax.reports import line_plots

@@ -17,8 +17,8 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import cascade_report
-from sr3_jax.cascade import (
+from sr3_jax.cascade import report as cascade_report
+from sr3_jax.cascade.cascade import (
   Cascade,
   CascadeError,
   Stage,

@@ -14,8 +14,9 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import cascade_eval, cascade_search
-from sr3_jax.cascade import (
+from sr3_jax.cascade import evaluate as cascade_evaluate
+from sr3_jax.cascade import search as cascade_search
+from sr3_jax.cascade.cascade import (
   Cascade,
   CascadeError,
   Job,
@@ -48,7 +49,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, mode: str) -> No
   if mode == 'reference':
     evaluation_run.reference_run(config, workdir)
   elif mode == 'eval':
-    cascade_eval.evaluate_run(config, workdir)
+    cascade_evaluate.evaluate_run(config, workdir)
   elif mode == 'sweep':
     cascade_search.search_run(config, workdir)
   else:

@@ -21,8 +21,8 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax.cascade import Cascade, CascadeError, Stage, fits, job, load
-from sr3_jax.cascade_eval import (
+from sr3_jax.cascade.cascade import Cascade, CascadeError, Stage, fits, job, load
+from sr3_jax.cascade.evaluate import (
   load_judges,
   powers,
   scorer,

@@ -5,7 +5,7 @@ from typing import Any
 import ml_collections
 from etils import epath
 
-from sr3_jax.cascade import Cascade, Stage, alone_name, drawn_name
+from sr3_jax.cascade.cascade import Cascade, Stage, alone_name, drawn_name
 from sr3_jax.config import as_json
 from sr3_jax.evaluation import report_writer, summary
 from sr3_jax.evaluation import run as evaluation_run
