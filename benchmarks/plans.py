@@ -27,9 +27,12 @@ import jax.numpy as jnp
 from absl import app, flags, logging
 from etils import epath
 
-from sr3_jax import machines, plan, plan_counts, plan_programs
 from sr3_jax.config import ConfigDict
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.plan import estimate as plan_estimate
+from sr3_jax.plan import machines
+from sr3_jax.plan import programs as plan_programs
+from sr3_jax.plan import run as plan_run
 from sr3_jax.training import strategies, train_step
 
 FLAGS = flags.FLAGS
@@ -127,10 +130,10 @@ def main(argv: list[str]) -> None:
     if FLAGS.samplers:
       print(SAMPLER_HEAD, flush=True)
       for topology in FLAGS.slices:
-        made = plan.plan_sampler(config, model, machines.parse(topology), cache)
+        made = plan_run.plan_sampler(config, model, machines.parse(topology), cache)
         print(sampler_cells(name, made), flush=True)
       continue
-    per_image = plan_counts.model_flops(config)
+    per_image = plan_estimate.model_flops(config)
     one = lambda at, topology, strategy, name=name, model=model, flops=per_image: (
       attempt(at, model, name, topology, strategy, flops, cache)
     )
@@ -175,9 +178,9 @@ def attempt(config, model, name, topology, strategy, per_image, cache):
   """A plan, or None for a batch that does not split over the slice."""
   machine = machines.parse(topology)
   try:
-    plan.check_batch(config, machine)
-    return plan.plan_one(config, model, machine, strategy, per_image, cache)
-  except plan.PlanError as error:
+    plan_run.check_batch(config, machine)
+    return plan_run.plan_one(config, model, machine, strategy, per_image, cache)
+  except plan_run.PlanError as error:
     logging.warning('%s: %s', name, error)
     return None
 

@@ -15,7 +15,6 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
-from sr3_jax import plan
 from sr3_jax.cascade import run as cascade_run
 from sr3_jax.check_data import run as check_data_run
 from sr3_jax.config import ConfigDict, get_config
@@ -23,6 +22,7 @@ from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
 from sr3_jax.evaluation import run as evaluation_run
 from sr3_jax.evaluation import summary, sweep
+from sr3_jax.plan import run as plan_run
 from sr3_jax.restoration import sample as restoration_sample
 from sr3_jax.runtime import devices, errors, process_log
 from sr3_jax.training import preemption, train
@@ -183,7 +183,7 @@ def run(config: ConfigDict, workdir: epath.Path, mode: str) -> None:
   elif mode == 'check-data':
     check_data_run.check_data_run(config, workdir)
   elif mode == 'plan':
-    plan.plan_run(config, workdir)
+    plan_run.plan_run(config, workdir)
   elif results := training_run.finished(config, workdir):
     print(f'{workdir}: finished, {results["step"]} steps; nothing left to do')
     print(summary.format_table(results['table']))

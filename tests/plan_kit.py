@@ -1,7 +1,7 @@
 """Operations and machines of round numbers, for tests of plans."""
 
-from sr3_jax import machines
-from sr3_jax.hlo_costs import Operation
+from sr3_jax.plan import machines
+from sr3_jax.plan.hlo_costs import Operation
 
 
 def operation(**values) -> Operation:

@@ -1,4 +1,4 @@
-"""sr3_jax.hlo, hlo_flops and hlo_costs, against XLA and sums done by hand."""
+"""sr3_jax.plan.hlo, hlo_flops and hlo_costs, against XLA and sums done by hand."""
 
 import functools
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
-from sr3_jax import hlo, hlo_costs, hlo_flops
+from sr3_jax.plan import hlo, hlo_costs, hlo_flops
 
 
 def costs(text: str) -> list[hlo_costs.Operation]:

@@ -1,4 +1,4 @@
-"""sr3_jax.plan, plan_programs and plan_table: figures, search, mistakes, cache."""
+"""sr3_jax.plan.run, plan_programs and plan_table: figures, search, mistakes, cache."""
 
 import dataclasses
 import functools
@@ -10,10 +10,14 @@ import tiny
 from etils import epath
 from plan_kit import machine, operation
 
-from sr3_jax import machines, plan, plan_counts, plan_programs, plan_table
 from sr3_jax.config import ConfigDict
-from sr3_jax.hlo_costs import Operation
-from sr3_jax.plan_programs import Measured
+from sr3_jax.plan import estimate as plan_estimate
+from sr3_jax.plan import machines
+from sr3_jax.plan import programs as plan_programs
+from sr3_jax.plan import run as plan_run
+from sr3_jax.plan import table as plan_table
+from sr3_jax.plan.hlo_costs import Operation
+from sr3_jax.plan.programs import Measured
 from sr3_jax.training import strategies, train_step
 
 GIB = 2**30
@@ -37,16 +41,16 @@ def measured(*operations: Operation, **values) -> Measured:
 
 def test_memory_counts_what_lies_in_the_place_of_arguments_once():
   assert measured().memory == 50 + 40 + 20 - 35
-  assert plan.fits_in(measured(), machine(1, 1))
-  assert not plan.fits_in(measured(temporaries=46), machine(1, 1))
+  assert plan_run.fits_in(measured(), machine(1, 1))
+  assert not plan_run.fits_in(measured(temporaries=46), machine(1, 1))
   refused = measured(temporaries=None, needed=120)
   assert refused.memory == 120
-  assert not plan.fits_in(refused, machine(1, 1, memory=1000.0))
+  assert not plan_run.fits_in(refused, machine(1, 1, memory=1000.0))
 
 
 def test_time_and_money_of_a_run(config):
   config.train.num_steps, config.train.batch_size = 7200, 16
-  made = plan.figures(
+  made = plan_run.figures(
     config,
     machine(2, 4),
     'pmap',
@@ -65,7 +69,7 @@ def test_time_and_money_of_a_run(config):
 
 def test_of_what_the_compiler_refuses_there_is_no_time(config):
   refused = Measured((), 0, 0, None, 0, needed=20 * GIB)
-  made = plan.figures(config, machines.parse('v5e:2x4'), 'pmap', refused, 1.0)
+  made = plan_run.figures(config, machines.parse('v5e:2x4'), 'pmap', refused, 1.0)
   assert made['fits'] is False
   assert made['compiled'] and made['fits'] is False
   assert 'time' not in made
@@ -109,20 +113,22 @@ def test_the_cheapest_machine_is_one_that_holds_it():
   small = one | {'topology': 'b', 'fits': False, 'chip_hours': 1}
   unknown = one | {'topology': 'c', 'fits': None, 'chip_hours': 2}
   other = one | {'topology': 'd', 'chip_hours': 7}
-  assert plan.cheapest([one, small, unknown, other])['topology'] == 'd'
-  assert plan.cheapest([small, unknown]) is None
+  assert plan_run.cheapest([one, small, unknown, other])['topology'] == 'd'
+  assert plan_run.cheapest([small, unknown]) is None
 
 
 def test_a_plan_that_fits_nowhere_ends_in_an_error():
   no = {'topology': 'v5e:2x4', 'strategy': 'pmap', 'fits': False}
   yes = no | {'strategy': 'fsdp', 'fits': True}
-  plan.refuse_misfit([no, yes], 'fsdp')
-  plan.refuse_misfit([no | {'fits': None}], 'pmap')
-  plan.refuse_misfit([yes], 'pmap')  # was not asked for
-  with pytest.raises(plan.PlanError, match='strategy=fsdp does on v5e:2x4'):
-    plan.refuse_misfit([no, yes], 'pmap')
-  with pytest.raises(plan.PlanError, match='does not fit on v5e:2x4; more or larger'):
-    plan.refuse_misfit([no], 'pmap')
+  plan_run.refuse_misfit([no, yes], 'fsdp')
+  plan_run.refuse_misfit([no | {'fits': None}], 'pmap')
+  plan_run.refuse_misfit([yes], 'pmap')  # was not asked for
+  with pytest.raises(plan_run.PlanError, match='strategy=fsdp does on v5e:2x4'):
+    plan_run.refuse_misfit([no, yes], 'pmap')
+  with pytest.raises(
+    plan_run.PlanError, match='does not fit on v5e:2x4; more or larger'
+  ):
+    plan_run.refuse_misfit([no], 'pmap')
 
 
 # ----------------------------------------------------------------------------- mistakes
@@ -140,14 +146,14 @@ def test_a_plan_that_fits_nowhere_ends_in_an_error():
 def test_mistakes_are_one_line(config, key, value, message):
   section, name = key.split('.')
   config[section][name] = value
-  with pytest.raises(plan.PlanError, match=message) as error:
-    plan.make_plan(config)
+  with pytest.raises(plan_run.PlanError, match=message) as error:
+    plan_run.make_plan(config)
   assert '\n' not in str(error.value)
 
 
 def test_a_missing_compiler_is_named(monkeypatch):
   monkeypatch.setattr(plan_programs.importlib.util, 'find_spec', lambda name: None)
-  with pytest.raises(plan.PlanError, match=r"pip install 'sr3_jax\[tpu-plan\]'"):
+  with pytest.raises(plan_run.PlanError, match=r"pip install 'sr3_jax\[tpu-plan\]'"):
     plan_programs.devices(machines.parse('v5e:2x4'))
 
 
@@ -156,7 +162,7 @@ def test_a_missing_compiler_is_named(monkeypatch):
 
 def test_a_plan_of_gpus_is_counted_and_says_so(config, tmp_path, capsys):
   config.plan.topology = 'h100:4'
-  plan.plan_run(config, tmp_path)
+  plan_run.plan_run(config, tmp_path)
   shown = capsys.readouterr().out
   assert 'Estimates, not compiled: h100:4' in shown
   made = json.loads((tmp_path / 'plan.json').read_text())
@@ -184,7 +190,7 @@ def test_a_plan_of_tpus_can_be_counted_too(config, tmp_path, capsys, monkeypatch
   monkeypatch.setattr(plan_programs.importlib.util, 'find_spec', lambda name: None)
   config.plan.topology = 'v5e:2x2,v6e:2x2'
   config.plan.compile, config.plan.effort = False, -1.0
-  plan.plan_run(config, tmp_path)
+  plan_run.plan_run(config, tmp_path)
   shown = capsys.readouterr().out
   assert 'Estimates, not compiled: v5e:2x2, v6e:2x2' in shown
   assert 'less of an effort' not in shown  # there was no compiler
@@ -208,31 +214,31 @@ def test_the_table_says_that_the_compiler_tried_less():
 
 def test_recomputation_is_hardware_flops_only(config):
   config.model.remat = True
-  model = plan.SR3.from_config(config)
-  per_image = plan_counts.model_flops(config)
+  model = plan_run.SR3.from_config(config)
+  per_image = plan_estimate.model_flops(config)
   config.train.batch_size = 1
-  step = plan_counts.counted(plan_programs.training(config, model, 'pmap', None))
+  step = plan_estimate.counted(plan_programs.training(config, model, 'pmap', None))
   again = sum(o.times * o.flops for o in step) / per_image
   assert 1.05 < again < 4 / 3  # the blocks' share of the forward third once more
 
 
 @pytest.mark.parametrize('strategy', ['pmap', 'fsdp'])
 def test_a_chip_does_its_share_of_the_step(config, strategy):
-  model = plan.SR3.from_config(config)
+  model = plan_run.SR3.from_config(config)
   lowered = plan_programs.training(config, model, strategy, jax.devices())
-  share = sum(o.times * o.flops for o in plan_counts.counted(lowered))
-  assert share == plan_counts.model_flops(config) * config.train.batch_size / 8
+  share = sum(o.times * o.flops for o in plan_estimate.counted(lowered))
+  assert share == plan_estimate.model_flops(config) * config.train.batch_size / 8
 
 
 def test_a_run_of_the_samplers_loop_is_one_step(config):
-  model = plan.SR3.from_config(config)
+  model = plan_run.SR3.from_config(config)
   lowered = plan_programs.sampling(config, model, 2, jax.devices())
-  step = sum(o.times * o.flops for o in plan_counts.counted(lowered))
+  step = sum(o.times * o.flops for o in plan_estimate.counted(lowered))
   params = jax.eval_shape(model.init, jax.random.key(0))
   image = jax.ShapeDtypeStruct((2, 16, 16, 3), 'float32')
   level = jax.ShapeDtypeStruct((2,), 'float32')
   network = jax.jit(model.predict).lower(params, image, image, level)
-  assert step == sum(o.flops for o in plan_counts.counted(network)) > 0
+  assert step == sum(o.flops for o in plan_estimate.counted(network)) > 0
 
 
 def test_what_the_compiler_found_is_kept_and_read(tmp_path, monkeypatch, config):
@@ -284,12 +290,12 @@ def test_a_tpus_own_compiler_agrees(config, monkeypatch, name, strategy):
   monkeypatch.setattr(strategies, 'SMALL', 2**10)
   # With one image on a chip some products of matrices are none any more.
   config.train.batch_size, config.model.channels = 16, 128
-  model, machine = plan.SR3.from_config(config), machines.parse(name)
+  model, machine = plan_run.SR3.from_config(config), machines.parse(name)
   chips = plan_programs.devices(machine)
   assert len(chips) == machine.count
   lowered = plan_programs.training(config, model, strategy, chips)
   made = plan_programs.compiled(lowered, machine, name, None)
-  assert plan.fits_in(made, machine)
+  assert plan_run.fits_in(made, machine)
   # Arguments are the state and some kilobytes of images: all of it, or a part.
   state = jax.eval_shape(functools.partial(train_step.create_state, config, model))
   size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
@@ -298,7 +304,7 @@ def test_a_tpus_own_compiler_agrees(config, monkeypatch, name, strategy):
   assert made.aliased == pytest.approx(made.outputs, rel=0.01)
   # Nothing is computed twice, and nothing is missed.
   counted = sum(o.times * o.flops for o in made.operations) * machine.count
-  assert counted == pytest.approx(16 * plan_counts.model_flops(config), rel=0.02)
+  assert counted == pytest.approx(16 * plan_estimate.model_flops(config), rel=0.02)
   # Gradients are summed once, or weights gathered and gradients scattered.
   weights = 4 * sum(leaf.size for leaf in jax.tree.leaves(state.params))
   sent = sum(o.times * o.sent for o in made.operations)
@@ -311,7 +317,7 @@ def test_a_tpus_own_compiler_agrees(config, monkeypatch, name, strategy):
 def test_less_effort_of_the_compiler_is_the_same_arithmetic(config):
   pytest.importorskip('libtpu', reason='the TPU compiler comes with sr3_jax[tpu-plan]')
   config.train.batch_size, config.model.channels = 16, 128
-  model, machine = plan.SR3.from_config(config), machines.parse('v5e:1x1')
+  model, machine = plan_run.SR3.from_config(config), machines.parse('v5e:1x1')
   chips = plan_programs.devices(machine)
   lowered = plan_programs.training(config, model, 'pmap', chips)
   full, less = (
@@ -327,5 +333,5 @@ def test_less_effort_of_the_compiler_is_the_same_arithmetic(config):
 def test_an_effort_out_of_range_is_refused(config):
   for effort in (-2.0, 1.0):
     config.plan.effort = effort
-    with pytest.raises(plan.PlanError, match='must be from -1 to 0'):
-      plan.make_plan(config)
+    with pytest.raises(plan_run.PlanError, match='must be from -1 to 0'):
+      plan_run.make_plan(config)

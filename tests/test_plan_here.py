@@ -1,4 +1,4 @@
-"""sr3_jax.plan_here: what is at hand is compiled and run, and nothing else."""
+"""sr3_jax.plan.measure: what is at hand is compiled and run, and nothing else."""
 
 import dataclasses
 import json
@@ -8,9 +8,11 @@ import jax
 import pytest
 import tiny
 
-from sr3_jax import machines, plan, plan_here, roofline
 from sr3_jax.config import ConfigDict
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.plan import machines, roofline
+from sr3_jax.plan import measure as plan_measure
+from sr3_jax.plan import run as plan_run
 from sr3_jax.runtime import devices
 
 
@@ -29,9 +31,9 @@ def test_a_plan_of_this_machine_is_run(config, tmp_path, capsys, monkeypatch):
     results.extend(run() for _ in range(20))  # the state goes from one to the next
     return 6.0
 
-  monkeypatch.setattr(plan_here, 'timed', timed)
+  monkeypatch.setattr(plan_measure, 'timed', timed)
   with tiny.compilations() as names:
-    plan.plan_run(config, tmp_path)
+    plan_run.plan_run(config, tmp_path)
   shown = capsys.readouterr().out
   made = json.loads((tmp_path / 'plan.json').read_text())
   # One device: both strategies are the same program.
@@ -51,7 +53,7 @@ def test_a_plan_of_this_machine_is_run(config, tmp_path, capsys, monkeypatch):
   assert len({float(metrics['loss']) for metrics in training}) == 20
   (sampler,) = made['samplers']
   assert sampler['measured'] and sampler['fits'] is True
-  assert sampler['seconds_per_step'] == 6 / plan_here.WALK
+  assert sampler['seconds_per_step'] == 6 / plan_measure.WALK
   assert sampler['images'] == config.eval.batch_size
   assert {leaf.shape[:2] for leaf in jax.tree.leaves(walks[-1])} == {(1, 8)}
   assert 'Run on this machine: cpu' in shown and 'Estimates' not in shown
@@ -64,7 +66,7 @@ def test_a_step_takes_as_long_as_the_clock_says(config):
   for size in (1, 64):
     config.train.batch_size = size
     model = SR3.from_config(config)
-    made = plan_here.training(config, model, machine)
+    made = plan_measure.training(config, model, machine)
     bound = roofline.estimate(made.operations, machine).seconds
     assert bound / 2 < made.step_seconds < 10
     seconds.append(made.step_seconds)
@@ -81,22 +83,24 @@ def test_the_first_run_does_not_count(monkeypatch):
     began[0] = not began[0]
     return clock[0]
 
-  monkeypatch.setattr(plan_here, 'time', types.SimpleNamespace(perf_counter=now))
+  monkeypatch.setattr(plan_measure, 'time', types.SimpleNamespace(perf_counter=now))
   calls = []
-  assert plan_here.timed(lambda: calls.append(0)) == 2.0  # slow ones: twice is enough
+  assert (
+    plan_measure.timed(lambda: calls.append(0)) == 2.0
+  )  # slow ones: twice is enough
   assert len(calls) == 2
-  monkeypatch.setattr(plan_here, 'ENOUGH', 1e9)
+  monkeypatch.setattr(plan_measure, 'ENOUGH', 1e9)
   began[0], calls[:] = True, []
   ends = iter([1.0, 2.0, 1.0, 5.0, *[3.0] * 100])
-  assert plan_here.timed(lambda: calls.append(0)) == 3.0
-  assert len(calls) == 1 + plan_here.STEPS
+  assert plan_measure.timed(lambda: calls.append(0)) == 3.0
+  assert len(calls) == 1 + plan_measure.STEPS
 
 
 def test_what_would_take_for_ever_is_estimated(config, tmp_path, capsys, monkeypatch):
   config.plan.search_batch = True
-  monkeypatch.setattr(plan_here, 'LONGEST', 0.0)
-  monkeypatch.setattr(plan_here, 'timed', None)
-  plan.plan_run(config, tmp_path)
+  monkeypatch.setattr(plan_measure, 'LONGEST', 0.0)
+  monkeypatch.setattr(plan_measure, 'timed', None)
+  plan_run.plan_run(config, tmp_path)
   assert 'Estimates, not compiled: cpu' in capsys.readouterr().out
   made = json.loads((tmp_path / 'plan.json').read_text())
   assert {one['measured'] for one in made['plans'] + made['samplers']} == {False}
@@ -106,8 +110,8 @@ def test_what_would_take_for_ever_is_estimated(config, tmp_path, capsys, monkeyp
 
 def test_what_memory_does_not_hold_is_not_run(config, tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(devices, 'free_memory', lambda: 1000)
-  monkeypatch.setattr(plan_here, 'timed', None)
-  plan.plan_run(config, tmp_path)
+  monkeypatch.setattr(plan_measure, 'timed', None)
+  plan_run.plan_run(config, tmp_path)
   made = json.loads((tmp_path / 'plan.json').read_text())
   for one in made['plans']:
     assert one['fits'] is True  # when others have left
@@ -118,26 +122,26 @@ def test_what_memory_does_not_hold_is_not_run(config, tmp_path, capsys, monkeypa
 def test_the_largest_batch_is_compiled_for_and_not_run(config, tmp_path, monkeypatch):
   config.plan.search_batch = True
   run, compiled = [], []
-  monkeypatch.setattr(plan_here, 'timed', lambda once: run.append(once()) or 1.0)
+  monkeypatch.setattr(plan_measure, 'timed', lambda once: run.append(once()) or 1.0)
   one = machines.parse('cpu')
   model = SR3.from_config(config)
   at = lambda size: (
     config.train.update(batch_size=size)
-    or plan_here.training(config, model, one, run=False)
+    or plan_measure.training(config, model, one, run=False)
   )
   room = at(12).memory
   config.train.batch_size = 8
   assert run == []
   chip = dataclasses.replace(one.chip, memory=room)
   monkeypatch.setattr(machines, 'cpu', lambda: chip)
-  training = plan_here.training
+  training = plan_measure.training
 
   def noted(at, *args):
     compiled.append(at.train.batch_size)
     return training(at, *args)
 
-  monkeypatch.setattr(plan_here, 'training', noted)
-  plan.plan_run(config, tmp_path)
+  monkeypatch.setattr(plan_measure, 'training', noted)
+  plan_run.plan_run(config, tmp_path)
   made = json.loads((tmp_path / 'plan.json').read_text())
   for plan_ in made['plans']:
     assert plan_['largest_batch_per_chip'] == 12
@@ -147,8 +151,8 @@ def test_the_largest_batch_is_compiled_for_and_not_run(config, tmp_path, monkeyp
 
 def test_nothing_is_run_without_compiling(config, tmp_path, monkeypatch):
   config.plan.compile = False
-  monkeypatch.setattr(plan_here, 'is_here', None)
-  plan.plan_run(config, tmp_path)
+  monkeypatch.setattr(plan_measure, 'is_here', None)
+  plan_run.plan_run(config, tmp_path)
   made = json.loads((tmp_path / 'plan.json').read_text())
   assert {one['fits'] for one in made['plans']} == {None}
 
@@ -169,4 +173,4 @@ def test_nothing_is_run_without_compiling(config, tmp_path, monkeypatch):
 )
 def test_which_machines_are_here(monkeypatch, name, kind, found):
   monkeypatch.setattr(jax, 'devices', lambda: [types.SimpleNamespace(device_kind=kind)])
-  assert plan_here.is_here(machines.parse(name)) == found
+  assert plan_measure.is_here(machines.parse(name)) == found

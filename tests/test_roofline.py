@@ -1,11 +1,11 @@
-"""sr3_jax.machines and sr3_jax.roofline, against sums done by hand."""
+"""sr3_jax.plan.machines and sr3_jax.plan.roofline, against sums done by hand."""
 
 import math
 
 import pytest
 from plan_kit import machine, operation
 
-from sr3_jax import machines, roofline
+from sr3_jax.plan import machines, roofline
 
 # ----------------------------------------------------------------------------- machines
 

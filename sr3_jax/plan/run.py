@@ -16,18 +16,15 @@ import ml_collections
 from absl import logging
 from etils import epath
 
-from sr3_jax import (
-  machines,
-  plan_counts,
-  plan_here,
-  plan_programs,
-  plan_table,
-  roofline,
-)
 from sr3_jax.config import as_json
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.machines import Machine
-from sr3_jax.plan_programs import Measured, PlanError
+from sr3_jax.plan import estimate as plan_estimate
+from sr3_jax.plan import machines, roofline
+from sr3_jax.plan import measure as plan_measure
+from sr3_jax.plan import programs as plan_programs
+from sr3_jax.plan import table as plan_table
+from sr3_jax.plan.machines import Machine
+from sr3_jax.plan.programs import Measured, PlanError
 from sr3_jax.runtime import atomic_files
 from sr3_jax.training import train_step
 from sr3_jax.training.strategies import STRATEGIES
@@ -82,7 +79,7 @@ def make_plan(
   for machine in chosen:
     check_batch(config, machine)
   model = SR3.from_config(config)
-  per_image = plan_counts.model_flops(config)
+  per_image = plan_estimate.model_flops(config)
   state = jax.eval_shape(functools.partial(train_step.create_state, config, model))
   plans, samplers = [], []
   for machine in chosen:
@@ -158,7 +155,7 @@ def plan_one(
     at.train.batch_size = batch_size
     if here:
       run = batch_size == config.train.batch_size
-      return plan_here.training(at, model, machine, run)
+      return plan_measure.training(at, model, machine, run)
     lowered = plan_programs.training(at, model, strategy, chips)
     name = f'{machine.name} {strategy}, batch {batch_size}'
     return plan_programs.compiled(lowered, machine, name, cache, config.plan.effort)
@@ -175,7 +172,7 @@ def plan_one(
 
 def is_run(config: ml_collections.ConfigDict, machine: Machine) -> bool:
   """Whether steps are run, as the machine is here."""
-  return config.plan.compile and plan_here.is_here(machine)
+  return config.plan.compile and plan_measure.is_here(machine)
 
 
 def is_compiled(config: ml_collections.ConfigDict, machine: Machine) -> bool:
@@ -197,7 +194,7 @@ def estimate_step(
   logging.info('%s %s: counting the lowered program', machine.name, strategy)
   lowered = plan_programs.training(part, model, strategy, None)
   state = jax.eval_shape(functools.partial(train_step.create_state, config, model))
-  return plan_counts.estimated(lowered, strategy, machine.count, state)
+  return plan_estimate.estimated(lowered, strategy, machine.count, state)
 
 
 def figures(
@@ -270,7 +267,7 @@ def plan_sampler(
   """The walk of the configured sampler: every chip has all weights, and some images."""
   each = -(-config.eval.batch_size // machine.count)
   if is_run(config, machine):
-    measured = plan_here.sampling(config, model, machine)
+    measured = plan_measure.sampling(config, model, machine)
   elif is_compiled(config, machine):
     chips = plan_programs.devices(machine)
     lowered = plan_programs.sampling(config, model, each, chips)
@@ -279,7 +276,7 @@ def plan_sampler(
     measured = plan_programs.compiled(lowered, machine, name, cache, effort)
   else:
     lowered = plan_programs.sampling(config, model, each, jax.devices()[:1])
-    measured = plan_counts.estimated_sampling(lowered)
+    measured = plan_estimate.estimated_sampling(lowered)
   fits = fits_in(measured, machine)
   made: dict[str, Any] = {
     'topology': machine.name,

@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import ml_collections
 
-from sr3_jax import hlo, hlo_costs
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.hlo_costs import Operation
-from sr3_jax.plan_programs import CARRY, Measured, image_batch
+from sr3_jax.plan import hlo, hlo_costs
+from sr3_jax.plan.hlo_costs import Operation
+from sr3_jax.plan.programs import CARRY, Measured, image_batch
 
 
 def model_flops(config: ml_collections.ConfigDict) -> float:

@@ -17,10 +17,12 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sr3_jax import plan_counts, plan_programs, roofline
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.machines import Machine
-from sr3_jax.plan_programs import Measured
+from sr3_jax.plan import estimate as plan_estimate
+from sr3_jax.plan import programs as plan_programs
+from sr3_jax.plan import roofline
+from sr3_jax.plan.machines import Machine
+from sr3_jax.plan.programs import Measured
 from sr3_jax.runtime import devices as runtime_devices
 from sr3_jax.runtime import progress
 from sr3_jax.training import train_step
@@ -54,7 +56,7 @@ def training(
   make = functools.partial(train_step.create_state, config, model)
   batch = plan_programs.image_batch(config, config.train.batch_size)
   lowered = plan_programs.training(config, model, 'pmap', None)
-  known = plan_counts.estimated(lowered, 'pmap', 1, jax.eval_shape(make))
+  known = plan_estimate.estimated(lowered, 'pmap', 1, jax.eval_shape(make))
 
   def ready(program: Any) -> Callable[[], Any]:
     # Of the program's own kind: an optimizer is equal to itself only.
@@ -79,7 +81,7 @@ def sampling(
   """A step of the sampler, as `training`."""
   devices = jax.devices()[:1]
   lowered = plan_programs.sampling(config, model, config.eval.batch_size, devices)
-  known = plan_counts.estimated_sampling(lowered)
+  known = plan_estimate.estimated_sampling(lowered)
 
   def ready(program: Any) -> Callable[[], Any]:
     mesh = Mesh(np.array(devices), (runtime_devices.AXIS,))

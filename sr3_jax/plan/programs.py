@@ -25,11 +25,11 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax import hlo, hlo_costs, hlo_flops
 from sr3_jax.core import samplers
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.hlo_costs import Operation
-from sr3_jax.machines import Machine
+from sr3_jax.plan import hlo, hlo_costs, hlo_flops
+from sr3_jax.plan.hlo_costs import Operation
+from sr3_jax.plan.machines import Machine
 from sr3_jax.restoration import restorer
 from sr3_jax.runtime import atomic_files, errors, progress
 from sr3_jax.runtime.errors import UserError

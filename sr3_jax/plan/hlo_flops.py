@@ -8,7 +8,7 @@ import functools
 import math
 import re
 
-from sr3_jax.hlo import Computation, Instruction, Program, arrays
+from sr3_jax.plan.hlo import Computation, Instruction, Program, arrays
 
 
 def parts(

@@ -13,8 +13,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from sr3_jax.hlo_costs import Operation
-from sr3_jax.machines import Machine
+from sr3_jax.plan.hlo_costs import Operation
+from sr3_jax.plan.machines import Machine
 
 
 @dataclasses.dataclass(frozen=True)

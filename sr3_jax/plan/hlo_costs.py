@@ -12,8 +12,8 @@ import dataclasses
 import re
 from collections.abc import Iterable, Iterator
 
-from sr3_jax import hlo_flops
-from sr3_jax.hlo import Array, Computation, Instruction, Program
+from sr3_jax.plan import hlo_flops
+from sr3_jax.plan.hlo import Array, Computation, Instruction, Program
 
 # Nothing is moved: names for what is there, or ends of what was begun before.
 _FREE = {
