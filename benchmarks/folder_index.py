@@ -36,17 +36,17 @@ BLOCK = 4096
 START = """
 import json, resource, sys, time
 from etils import epath
-from sr3_jax import data, sources
+from sr3_jax.data import batches, sources
 memory = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before, start, cpu = memory(), time.perf_counter(), time.process_time()
 source = sources.make_source(
   sys.argv[1], path=sys.argv[2], min_size=64, kept=epath.Path(sys.argv[3])
 )
 opened, cpu = time.perf_counter() - start, time.process_time() - cpu
-batches = data.train_batches(source, batch_size=64, image_size=64, crop='random')
-next(batches)
+stream = batches.train_batches(source, batch_size=64, image_size=64, crop='random')
+next(stream)
 batch = time.perf_counter() - start - opened
-batches.close()
+stream.close()
 print(json.dumps({
   'images': len(source), 'left out': len(source.left_out),
   'seconds': opened, 'cpu': cpu,

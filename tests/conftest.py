@@ -29,7 +29,7 @@ import jax
 import pytest
 
 # Checks in these fail as readably as in test modules.
-pytest.register_assert_rewrite('html_page', 'hub_kit', 'study_browser', 'upscale_kit')
+pytest.register_assert_rewrite('tests.support')
 
 # A silent broadcast between ranks is nearly always a bug.
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -68,11 +68,10 @@ class Run:
 
 @pytest.fixture(scope='session')
 def trained(compile_cache, tmp_path_factory) -> Run:
-  """An undisturbed run of tests/tiny.py on eight devices. Read only."""
-  import tiny
-
+  """An undisturbed run of tests/support/runs.py on eight devices. Read only."""
   from sr3_jax.runtime import progress
   from sr3_jax.training import train
+  from tests.support import runs
 
   steps = [0]
   compiled: dict[str, list[int]] = {}
@@ -89,8 +88,8 @@ def trained(compile_cache, tmp_path_factory) -> Run:
     steps[0] = step
     update(self, step, **values)
 
-  config, workdir = tiny.get_config(), tmp_path_factory.mktemp('trained')
-  with pytest.MonkeyPatch.context() as patch, tiny.compilations() as names:
+  config, workdir = runs.get_config(), tmp_path_factory.mktemp('trained')
+  with pytest.MonkeyPatch.context() as patch, runs.compilations() as names:
     patch.setattr(progress.Progress, 'update', noting)
     state = train.train(config, workdir)
     note(steps[0], names)
@@ -99,8 +98,8 @@ def trained(compile_cache, tmp_path_factory) -> Run:
 
 @pytest.fixture(scope='session')
 def hub_models(tmp_path_factory):
-  """The run and the model folder of tests/hub_kit.py, made once. Read only."""
-  import hub_kit
+  """The run and the model folder of tests/support/model_folders.py, made once. Read only."""
+  from tests.support import model_folders
 
   make = tmp_path_factory.mktemp
-  return hub_kit.make(make('runs') / 'run', make('models') / 'photos4x')
+  return model_folders.make(make('runs') / 'run', make('models') / 'photos4x')

@@ -1,0 +1,123 @@
+"""The search over augmentation levels: a planted optimum, stage by stage."""
+
+import json
+import math
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from sr3_jax.cascade import search
+from sr3_jax.cascade.cascade import CascadeError
+from sr3_jax.evaluation import run as evaluation_run
+from sr3_jax.images import image_files, pixels
+from sr3_jax.reports import line_plots
+from sr3_jax.restoration import restorer
+from sr3_jax.runtime import devices
+from tests.support import cascades as kit
+from tests.support import feature_networks
+
+# Of the second stage and of the third: blur and noise.
+PLANTED = {1: (0.5, 0.4), 2: (0.0, 0.2)}
+
+
+@pytest.fixture(scope='module')
+def base(compile_cache, tmp_path_factory) -> Iterator[pathlib.Path]:
+  del compile_cache
+  with kit.stages(tmp_path_factory.mktemp('cascade_search')) as folder:
+    kit.save(folder / 'up32', kit.stage_config(32, **kit.UP), 3)
+    kit.save_data(folder / 'data.npz', side=32, same=True)
+    yield folder
+
+
+@pytest.fixture
+def config(base):
+  c = kit.with_data(kit.cascade_config('draw', 'up', 'up32'), base / 'data.npz')
+  c.cascade.search_blur = (0.0, 0.5, 0.6)
+  c.cascade.search_noise = (0.2, 0.4, 0.7)  # trained up to 0.5
+  c.sweep.num_images = 13
+  return c
+
+
+@pytest.fixture
+def calls(base, monkeypatch):
+  """Stages that give the truth, fainter the further their levels are from PLANTED.
+
+  Gives what they were asked: (place, blur, noise, mean of the given image).
+  """
+  with np.load(base / 'data.npz') as file:
+    whole = pixels.to_float(file['x_test'][:8])
+  asked = []
+
+  def call(self, condition, batch, sample, on_steps):
+    on_steps(self.num_steps)
+    side = self.model.image_size
+    given = devices.gather(condition)
+    factor = 1.0
+    if sample:
+      blur, noise = (float(given[0, 0, 0, channel]) for channel in (3, 4))
+      best = PLANTED[sample]
+      factor = 1 / (1 + abs(blur - best[0]) + abs(noise - best[1]))
+      asked.append((sample, blur, noise, given[..., :3].std()))
+    block = 32 // side
+    low = whole.reshape(8, side, block, side, block, 3).mean((2, 4))
+    return devices.shard((factor * low).astype(np.float32))
+
+  monkeypatch.setattr(restorer.Restorer, '__call__', call)
+  return asked
+
+
+@pytest.mark.parametrize('judged', ['spectrum_db', 'fid'])
+def test_finds_a_planted_optimum(base, config, calls, judged, monkeypatch, capsys):
+  nets = {'inception': feature_networks.inception()} if judged == 'fid' else {}
+  judges = evaluation_run.Judges(nets, [], None, None)
+  monkeypatch.setattr(search, 'load_judges', lambda config: judges)
+  workdir = base / judged
+  rows = search.search_run(config, workdir)
+  # Blur 0, 0.5 and 0.6 times noise 0, 0.2 and 0.4 of two stages.
+  assert [row['side'] for row in rows] == 9 * [16] + 9 * [32]
+  assert all(search.score_of(row)[0] == judged for row in rows)
+  record = json.loads((workdir / 'search.json').read_text())
+  assert record['chosen'] == {'blur': [0.0, 0.5, 0.0], 'noise': [0.0, 0.4, 0.2]}
+  line = '--config.cascade.blur="(0, 0.5, 0)" --config.cascade.noise="(0, 0.4, 0.2)"'
+  assert f'best: {line}' in capsys.readouterr().out
+  assert image_files.read(workdir / 'search.png').shape[2] == 3
+  # The third stage was given what the second makes at its best.
+  seen = {(blur, noise): std for place, blur, noise, std in calls if place == 2}
+  with np.load(base / 'data.npz') as file:
+    whole = pixels.to_float(file['x_test'][:8])
+  assert seen[0.0, 0.0] == pytest.approx(
+    whole.reshape(8, 16, 2, 16, 2, 3).mean((2, 4)).std(), rel=1e-2
+  )
+  # A second time nothing is drawn, and after a loss what it needs.
+  calls.clear()
+  again = search.search_run(config, workdir)
+  assert again == rows
+  assert calls == []
+  (lost,) = workdir.glob('search/16_0.5_0.4 32_0.5_0.2/00000001-*.npz')
+  lost.unlink()
+  assert search.search_run(config, workdir) == rows
+  assert [call[0] for call in calls] == [1, 1, 2]
+
+
+def test_stages_without_levels_leave_nothing_to_search(base):
+  plain = {'task.name': 'super_resolution'}
+  kit.save(base / 'plain', kit.stage_config(16, **plain), 4)
+  c = kit.with_data(kit.cascade_config('draw', 'plain'), base / 'data.npz')
+  with pytest.raises(CascadeError, match='no stage was trained on several') as error:
+    search.search_run(c, base / 'none')
+  assert '\n' not in str(error.value)
+
+
+def test_the_best_of_equal_levels_is_the_mildest():
+  row = lambda blur, score: {'blur': blur, 'noise': 0.0, 'spectrum_db': score}
+  assert search.best([row(0.0, 2.0), row(0.3, 1.0), row(0.6, 1.0)]) == (0.3, 0.0)
+  assert search.best([row(0.0, math.nan), row(0.3, 5.0)]) == (0.3, 0.0)
+  assert search.score_of({'fid': 3.0, 'spectrum_db': 1.0}) == ('fid', 3.0)
+
+
+def test_linear_axes_may_begin_at_nothing():
+  panel = line_plots.Panel('', {'a': ((0.0, 1.0, 4.0), (0, 1, 2))}, (0, 2), linear=True)
+  place = line_plots._scale(panel, (100, 100))
+  assert [place(x, 0)[0] for x in (0.0, 1.0, 4.0)] == pytest.approx([4, 27, 96])

@@ -1,0 +1,190 @@
+"""Sources of images: photographs, folders as people have them, TFDS."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from sr3_jax.data import batches as data_batches
+from sr3_jax.data import sources
+from sr3_jax.images import pixels
+from tests.support import datasets
+from tests.support.datasets import PHOTO, Numbers, take, training
+
+warnings = datasets.warnings
+
+# pytest undoes the filter that images.py sets.
+pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
+
+
+@pytest.fixture
+def tree(tmp_path):
+  """A folder as people have them: nested, mixed, with every kind of bad file."""
+  root = tmp_path / 'tree'
+  (root / 'b' / 'deep').mkdir(parents=True)
+  (root / '.cache').mkdir()
+  photo = Image.open(PHOTO)
+  photo.crop((0, 0, 200, 120)).save(root / 'b' / 'deep' / 'one.JPG')
+  photo.crop((300, 100, 500, 300)).save(root / 'a.png')
+  photo.crop((300, 100, 364, 164)).save(root / 'exactly.webp')
+  photo.crop((300, 100, 500, 163)).save(root / 'low.png')
+  photo.crop((0, 0, 1, 1)).save(root / 'pixel.png')
+  photo.crop((0, 0, 99, 99)).save(root / '.hidden.png')
+  photo.crop((0, 0, 99, 99)).save(root / '.cache' / 'c.png')
+  (root / 'zero.jpg').write_bytes(b'')
+  (root / 'text.jpg').write_text('not a picture')
+  (root / 'notes.txt').write_text('not a picture')
+  Image.new('1', (10_000, 10_000)).save(root / 'huge.png')  # 100 Mpx, 15 kB
+  return root
+
+
+def test_photos_are_those_of_scikit_image():
+  train, held_out = sources.Photos('train'), sources.Photos('eval')
+  names = [[s.name(i) for i in range(len(s))] for s in (train, held_out)]
+  assert set(names[0]).isdisjoint(names[1])
+  # One scene seen twice must not be on both sides.
+  assert {n for n in names[0] + names[1] if 'motorcycle' in n} <= set(names[0])
+  assert names[1][:2] == ['chelsea.png', 'coffee.png']
+  np.testing.assert_array_equal(held_out[0]['image'], skimage.data.chelsea())
+  np.testing.assert_array_equal(held_out[1]['image'], skimage.data.coffee())
+  for i in range(len(train)):
+    image = train[i]['image']
+    assert image.dtype == np.uint8 and image.shape[-1] == 3
+    assert min(image.shape[:2]) >= 256
+
+
+def test_folder(tree, warnings):
+  source = sources.make_source('folder', path=str(tree), min_size=64)
+  assert [source.name(i) for i in range(len(source))] == [
+    'a.png',
+    'b/deep/one.JPG',
+    'exactly.webp',
+  ]
+  with Image.open(tree / 'a.png') as file:
+    np.testing.assert_array_equal(source[0]['image'], np.asarray(file))
+  assert source.left_out.keys() == {
+    'huge.png',
+    'low.png',
+    'pixel.png',
+    'text.jpg',
+    'zero.jpg',
+  }
+  assert source.left_out['zero.jpg'] == 'zero bytes'
+  assert source.left_out['pixel.png'] == '1 x 1 pixels'
+  assert 'Mpx' in source.left_out['huge.png']
+  (line,) = warnings
+  assert '5 of 8 images left out: huge.png (10000 x' in line and ', ...' in line
+
+
+def test_folders_without_images(tree, tmp_path):
+  (tmp_path / 'empty' / 'inside').mkdir(parents=True)
+  cases = {
+    'empty': 'no images in this folder',
+    'gone': 'no such folder',
+    'tree/a.png': 'is a file',
+  }
+  for path, reason in cases.items():
+    with pytest.raises(data_batches.DataError, match=reason) as error:
+      sources.Folder(tmp_path / path)
+    assert path in str(error.value) and '\n' not in str(error.value)
+  with pytest.raises(data_batches.DataError, match='at least 300 pixels') as error:
+    sources.Folder(tree, min_size=300)
+  assert '8 of 8' in str(error.value) and '\n' not in str(error.value)
+
+
+def test_unknown_names_are_answered_with_the_known():
+  known = 'photos, folder, classes, arrays, tfds'
+  with pytest.raises(data_batches.DataError, match=rf"'web'.*{known}"):
+    sources.make_source('web')
+  with pytest.raises(data_batches.DataError, match='needs a path'):
+    sources.make_source('folder')
+  with pytest.raises(data_batches.DataError, match=r"'test'.*train, eval"):
+    sources.make_source('photos', split='test')
+  with pytest.raises(data_batches.DataError, match=r"'centre'.*random, center, none"):
+    training(Numbers(3), crop='centre')
+  with pytest.raises(data_batches.DataError, match='reduce'):
+    training(Numbers(3), crop='center', reduce=2)
+
+
+BUILD = """
+import sys, io
+import numpy as np, tensorflow_datasets as tfds
+from PIL import Image
+
+class Squares(tfds.core.GeneratorBasedBuilder):
+  VERSION = tfds.core.Version('1.0.0')
+
+  def _info(self):
+    features = tfds.features.FeaturesDict({
+      'image': tfds.features.Image(),
+      'label': tfds.features.ClassLabel(num_classes=3),
+    })
+    return tfds.core.DatasetInfo(builder=self, features=features)
+
+  def _split_generators(self, manager):
+    return {'train': self._generate_examples()}
+
+  def _generate_examples(self):
+    for i in range(12):
+      file = io.BytesIO()
+      Image.fromarray(np.full((6, 8), 10 * i, np.uint8)).save(file, 'PNG')
+      body = file.getvalue()[: 30 if i == 7 else None]
+      yield i, {'image': io.BytesIO(body), 'label': i % 3}
+
+tfds.disable_progress_bar()
+Squares(data_dir=sys.argv[1], file_format='array_record').download_and_prepare()
+"""
+
+
+@pytest.fixture(scope='module')
+def tfds_folder(tmp_path_factory):
+  # In a process of its own, so that reading can't lean on the builder's class.
+  folder = tmp_path_factory.mktemp('tfds')
+  subprocess.run([sys.executable, '-c', BUILD, folder], check=True, capture_output=True)
+  return str(folder)
+
+
+def test_tfds(tfds_folder, warnings):
+  source = sources.make_source('tfds', path='squares', data_dir=tfds_folder)
+  assert len(source) == 12 and source.classes
+  seen = {}
+  for i in range(12):
+    try:
+      record = source[i]
+    except pixels.ImageError as error:
+      torn = source.name(i)
+      assert str(error).startswith(torn)
+      continue
+    assert record['image'].shape == (6, 8, 3) and record['image'].dtype == np.uint8
+    seen[record['image'][0, 0, 0] // 10] = record['label']
+  # TFDS shuffles when it writes; label and picture must have stayed together.
+  assert seen == {i: i % 3 for i in range(12) if i != 7}
+
+  batches = training(source)
+  for batch in take(batches, 9):
+    assert batch['label'].dtype == np.int32
+    np.testing.assert_array_equal(batch['image'][:, 0, 0, 0] // 10 % 3, batch['label'])
+  assert list(batches.skipped) == [torn]
+  assert len(warnings) == 1
+
+  half = sources.Tfds('squares', 'train[50%:]', tfds_folder)
+  assert len(half) == 6
+
+
+def test_tfds_that_is_not_there(tfds_folder):
+  with pytest.raises(data_batches.DataError, match='download_and_prepare') as error:
+    sources.Tfds('mnist', 'train', tfds_folder)
+  assert '\n' not in str(error.value) and tfds_folder in str(error.value)
+  with pytest.raises(data_batches.DataError, match='download_and_prepare') as error:
+    sources.Tfds('imagenet2012', 'train', tfds_folder)
+  # Whose files nobody may fetch for you.
+  assert "manual_dir='FOLDER'" in str(error.value)
+  assert 'ILSVRC2012_img_train.tar' in str(error.value) and '\n' not in str(error.value)
+  with pytest.raises(data_batches.DataError, match='not found') as error:
+    sources.Tfds('no_such_dataset', 'train', tfds_folder)
+  assert '\n' not in str(error.value)
+  with pytest.raises(data_batches.DataError, match=r"Unknown split 'test'"):
+    sources.Tfds('squares', 'test', tfds_folder)

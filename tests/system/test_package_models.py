@@ -1,0 +1,131 @@
+"""The models that come with the package, as people use them."""
+
+import math
+import pathlib
+import re
+import runpy
+
+import jax
+import numpy as np
+import pytest
+import safetensors
+import yaml
+from PIL import Image
+from skimage import data
+
+import sr3_jax
+from sr3_jax.images import image_files, pixels
+from sr3_jax.metrics import image_metrics
+from sr3_jax.upscale import command as upscale_command
+from sr3_jax.weights import hub
+
+ROOT = pathlib.Path(__file__).parents[2]
+MEGABYTE = 1e6
+NAMES = ('face-x4', 'face-x8', 'photo-x4')
+# Aligned as the faces of training are: top, left and side.
+FACE = (10, 128, 190)
+
+
+def example(name: str) -> tuple[np.ndarray, np.ndarray]:
+  """A picture that the model has not seen, reduced by Pillow, and as it was.
+
+  The astronaut Eileen Collins (NASA), from 16 pixels; a cup of coffee, from 48.
+  """
+  scale = hub.load(name).config.task.scale
+  if name.startswith('face'):
+    top, left, side = FACE
+    part = data.astronaut()[top : top + side, left : left + side]
+    truth = pixels.resize_area(part, 16 * scale)
+  else:
+    truth = data.coffee()[80:272, 180:372]
+  size = tuple(side // scale for side in truth.shape[1::-1])
+  return np.asarray(Image.fromarray(truth).resize(size, Image.BICUBIC)), truth
+
+
+def test_they_are_there():
+  assert hub.shipped() == list(NAMES)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_they_are_small_and_say_what_they_are(name):
+  folder = pathlib.Path(hub.SHIPPED) / name
+  files = {path.name: path for path in folder.iterdir()}
+  assert set(files) == {'model.safetensors', 'config.json', 'presets.json', 'README.md'}
+  assert sum(path.stat().st_size for path in files.values()) < 12 * MEGABYTE
+  with safetensors.safe_open(files['model.safetensors'], 'np') as tensors:
+    kinds = {tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118
+  assert kinds == {'BF16'}
+  _, front, text = files['README.md'].read_text().split('---\n', 2)
+  assert yaml.safe_load(front)['license'] not in ('', 'unknown')
+  for words in ('## Data and terms', '## Command', '## Known failures', 'seed 0'):
+    assert words in text
+  assert re.search(r'\d\.\d hours of training', text)
+  assert 'Not measured' not in text
+  assert '/work' not in text + files['config.json'].read_text()
+
+
+@pytest.mark.parametrize(
+  'name, config',
+  [('face-x4', 'face_16_64'), ('face-x8', 'face_16_128'), ('photo-x4', 'photo_x4')],
+)
+def test_they_are_what_their_commands_make(name, config):
+  """The network, its task and whether it keeps to its input: as in configs/."""
+  wanted = runpy.run_path(str(ROOT / 'configs' / f'{config}.py'))['get_config']()
+  found = hub.load(name).config
+  for section in ('task', 'model', 'diffusion'):
+    assert found[section].to_dict() == wanted[section].to_dict()
+  assert found.sampler.consistency == wanted.sampler.consistency
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_presets(name):
+  presets = hub.load(name).presets
+  assert set(presets) == {'fast', 'balanced', 'best'}
+  assert presets['fast']['num_steps'] <= 20
+
+
+def psnr(output: np.ndarray, truth: np.ndarray) -> float:
+  return float(image_metrics.psnr(output[None], pixels.to_float(truth)[None])[0])
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_they_restore_what_they_have_not_seen(name, compile_cache):
+  """Nearer to the truth's sharpness than a kernel, of the input's colours, no grain.
+
+  Bounds that this seed keeps by far: noise, blur and a colour cast break them.
+  """
+  del compile_cache
+  small, truth = example(name)
+  result = sr3_jax.load(name, steps='fast', seed=0).upscale(small)
+  output, bicubic = result.image, result.bicubic
+  assert output.shape == truth.shape
+  assert psnr(output, truth) > psnr(bicubic, truth) - 1.5
+  low = np.asarray(
+    jax.image.resize(output, (*small.shape[:2], 3), 'cubic', antialias=True)
+  )
+  error = np.square(low - pixels.to_float(small)).mean()
+  assert -10 * math.log10(error / 4) > 34
+  assert np.abs((low - pixels.to_float(small)).mean((0, 1))).max() < 2 * 2 / 255
+  sharpness = lambda x: np.abs(np.diff(x, axis=1)).mean()
+  wanted = sharpness(pixels.to_float(truth))
+  assert sharpness(bicubic) < sharpness(output) < 1.4 * wanted
+
+
+def test_the_first_command(tmp_path, compile_cache, monkeypatch):
+  """Of the README: no --model, and a picture that comes along."""
+  del compile_cache
+  monkeypatch.chdir(tmp_path)
+  example = ROOT / 'docs' / 'example.png'
+  assert (
+    upscale_command.main([str(example), '--output=large', '--compare', '--steps=2'])
+    == 0
+  )
+  height, width = image_files.size(example)
+  made = image_files.read(tmp_path / 'large' / 'example_out.png')
+  assert made.shape == (4 * height, 4 * width, 3)
+  assert (tmp_path / 'large' / 'example_out_compare.png').exists()
+
+
+def test_the_default_is_one_of_them():
+  assert upscale_command.make_parser().get_default('model') == 'photo-x4'
+  assert sr3_jax.load(steps=2).settings()['model'].startswith('photo-x4')

@@ -1,0 +1,164 @@
+"""Model folders that are damaged, foreign or newer: refused in one line."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from sr3_jax.config import get_config
+from sr3_jax.weights import hub
+from tests.support import model_folders
+from tests.support.model_folders import refused, rewrite
+
+exported, model = model_folders.exported, model_folders.model
+
+
+def test_arrays_left_over_on_either_side_are_listed(model):
+  file = model / 'model.safetensors'
+  arrays = safetensors.numpy.load_file(file)
+  arrays['conv_inn/kernel'] = arrays.pop('conv_in/kernel')
+  arrays['conv_out/bias'] = arrays['conv_out/bias'][:2]
+  safetensors.numpy.save_file(arrays, file)
+  refused(
+    model,
+    'missing: conv_in/kernel;',
+    'left over: conv_inn/kernel;',
+    'another shape: conv_out/bias [2] instead of [48]',
+  )
+  arrays = {f'a{i}': np.zeros(1, np.float32) for i in range(9)}
+  safetensors.numpy.save_file(arrays, file)
+  refused(model, 'a0, a1, a2, a3, a4 and 4 more')
+
+
+def test_weights_that_are_no_weights(model):
+  file = model / 'model.safetensors'
+  arrays = safetensors.numpy.load_file(file)
+  for value, word in ((np.nan, 'not finite'), (np.inf, 'not finite')):
+    broken = {k: v.copy() for k, v in arrays.items()}
+    broken['conv_in/bias'][1] = value
+    safetensors.numpy.save_file(broken, file)
+    refused(model, 'conv_in/bias', word)
+  integers = arrays | {'conv_in/bias': arrays['conv_in/bias'].astype(np.int32)}
+  safetensors.numpy.save_file(integers, file)
+  refused(model, 'conv_in/bias is I32')
+
+
+def test_damaged_and_foreign_weights(model):
+  file = model / 'model.safetensors'
+  whole = file.read_bytes()
+
+  class Bomb:
+    def __reduce__(self):
+      return os.mkdir, (os.fspath(model / 'pickled'),)
+
+  for data in (b'', whole[:-1], whole[: len(whole) // 2], b'\xff' * 99, whole + b'x'):
+    file.write_bytes(data)
+    refused(model, 'model.safetensors: not a whole safetensors file')
+  file.write_bytes(pickle.dumps(Bomb()))
+  refused(model, 'not a whole safetensors file')
+  assert not (model / 'pickled').exists()
+
+
+def test_a_newer_format_is_refused(model):
+  rewrite(model / 'config.json', lambda c: c.update(format=2, sr3_jax='7.0'))
+  refused(model, 'config.json', 'format 2', 'made by a newer version (7.0)', 'update')
+
+
+@pytest.mark.parametrize(
+  ('text', 'word'),
+  [
+    ('', 'not JSON'),
+    ('{"format": 1,', 'not JSON'),
+    ('[1]', 'JSON object'),
+    ('{"seed": 1}', 'not the configuration of a model folder'),
+    ('{"format": 1, "config": [1]}', 'not the configuration of a model folder'),
+    ('[' * 100_000, 'not JSON'),
+    (' ' * (2**20 + 1), 'larger than'),
+    (b'\xff\xfe', 'not JSON'),
+  ],
+  ids=range(8),
+)
+def test_a_configuration_that_is_none(model, text, word):
+  data = text if isinstance(text, bytes) else text.encode()
+  (model / 'config.json').write_bytes(data)
+  refused(model, 'config.json', word)
+
+
+@pytest.mark.parametrize(
+  ('key', 'value', 'words'),
+  [
+    ('model.depth', 3, ['unknown key config.model.depth', '0.9', 'update']),
+    ('colour', {}, ['unknown key config.colour']),
+    ('model.channels', 'many', ['config.model.channels', "'many'", '128']),
+    ('model.channels', True, ['config.model.channels', 'True']),
+    ('model.channels', 8.0, ['config.model.channels']),
+    ('model.channels', 10**12, ['config.model.channels', 'too large']),
+    ('model.num_blocks', 10**6, ['config.model.num_blocks', 'too large']),
+    ('model.multipliers', [1] * 99, ['config.model.multipliers']),
+    ('model.multipliers', ['1'], ['config.model.multipliers']),
+    ('model.patch', 0, ['zero']),
+    ('model', 3, ['config.model']),
+    ('model.network', 'huge', ["'huge'", 'sr3']),
+    ('diffusion.end', None, ['config.diffusion.end']),
+    ('diffusion.end', -1e-3, ['betas']),
+    ('sampler.num_steps', 5000, ['5000', 'levels']),
+    ('model.channels', 16, ['not the weights of this network', 'conv_in/kernel']),
+  ],
+  ids=str,
+)
+def test_a_configuration_that_does_not_fit(model, key, value, words):
+  def change(header):
+    header['sr3_jax'] = '0.9'
+    *parents, last = key.split('.')
+    config = header['config']
+    for parent in parents:
+      config = config[parent]
+    config[last] = value
+
+  rewrite(model / 'config.json', change)
+  refused(model, *words)
+
+
+def test_an_older_configuration_gets_the_defaults(model):
+  def change(header):
+    del header['config']['checkpoint'], header['config']['model']['network']
+    header['config']['diffusion']['end'] = 1  # a float, as another program writes it
+    header['config']['diffusion']['schedule'] = 'cosine'
+
+  rewrite(model / 'config.json', change)
+  config = hub.load(model).config
+  assert config.checkpoint == get_config().checkpoint
+  assert config.model.network == 'sr3'
+  assert type(config.diffusion.end) is float
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'name': 'euler'},
+    {'num_steps': 10**6},
+    {'num_steps': 2.5},
+    {'num_steps': '4'},
+    {'spacing': 'random'},
+    {'spacing': 'linear'},
+    {'colour': 1},
+  ],
+  ids=str,
+)
+def test_a_preset_that_is_not_possible(model, change):
+  rewrite(model / 'presets.json', lambda p: p['fast'].update(change))
+  refused(model, 'presets.json', "preset 'fast'")
+
+
+def test_places_without_a_model(tmp_path):
+  (tmp_path / 'empty').mkdir()
+  (tmp_path / 'a.pth').write_bytes(b'x')
+  (tmp_path / 'a.txt').write_bytes(b'x')
+  refused(tmp_path / 'nothing', 'nothing: no model: no such file or folder')
+  refused(tmp_path / 'empty', 'model.safetensors', 'checkpoints')
+  refused(tmp_path / 'a.pth', 'python -m sr3_jax.weights.convert')
+  refused(tmp_path / 'a.txt', 'no model')
+  (tmp_path / 'empty' / 'checkpoints').mkdir()
+  refused(tmp_path / 'empty', 'config.json: missing')
