@@ -9,7 +9,7 @@
 
 True images are cropped to multiples of the model's scale and reduced by the bicubic
 kernel (as Pillow does, to 8 bits). Everything is then done by the commands that users
-have: sr3-upscale makes the outputs, sr3_jax.evaluation.command measures the files. FID and KID of
+have: sr3-upscale makes the outputs, sr3-evaluate measures the files. FID and KID of
 a few photographs mean nothing, so with --patch they are of squares cut from them, side
 by side. --regression and --steps may have flags of sr3-upscale behind them, as in
 best+no-consistency. Writes for every set, below WORKDIR/SET, images, a report and
@@ -181,7 +181,7 @@ def measure(
   Args:
     folder: with `truth`, `inputs` and a folder for each method.
     methods: to be measured, beside the kernels.
-    weights: folder of networks, as sr3_jax.evaluation.command takes it.
+    weights: folder of networks, as sr3-evaluate takes it.
     border: pixels that PSNR and SSIM leave out at each side.
     patch: side of the squares for FID and KID; 0 is whole images.
   """
@@ -300,7 +300,7 @@ def main() -> None:
     '--weights',
     default='',
     metavar='DIR',
-    help='of networks, as sr3_jax.evaluation.command',
+    help='of networks, as sr3-evaluate',
   )
   add('--seed', type=int, default=0)
   add('--shown', type=int, default=5, metavar='N', help='images in a sheet')

@@ -15,7 +15,7 @@ same images with random flips, in batches of as many, on all cores, one after th
 and are then measured alike: their own validation loss (mean absolute error of the
 noise, at levels of their schedule; of ours from its estimate of the image, given the
 same ratio of signal to noise), images/s of training, and, with the same sampler and
-steps, everything that sr3_jax.evaluation.command measures. Times are those of training steps,
+steps, everything that sr3-evaluate measures. Times are those of training steps,
 without compilation and start. What is finished is kept in WORKDIR and not done again.
 The validation loss divides an estimate's error by a noise that is hardly there at some
 levels: it is for networks that predict noise or v.
@@ -176,7 +176,7 @@ def main() -> None:
     '--weights',
     default='',
     metavar='DIR',
-    help='of networks, as sr3_jax.evaluation.command',
+    help='of networks, as sr3-evaluate',
   )
   args = parser.parse_args()
   test = load(args.test)

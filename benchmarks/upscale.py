@@ -4,7 +4,7 @@
 
 PATH is a checkout of Janspiry/Image-Super-Resolution-via-Iterative-Refinement; torch
 must be installed (pip install 'sr3_jax[convert]'). Both run the same random weights,
-saved by it and converted by `sr3_jax.weights.convert`, on the same images, as many steps, on
+saved by it and converted by sr3-convert, on the same images, as many steps, on
 all cores, in turns; figures are medians, and the ratio is that of the pairs. Without
 --peer only ours is timed.
 

@@ -3,7 +3,7 @@
 16-bit images of two channels: the optical densities of haematoxylin (cell nuclei) and
 DAB (a protein) that docs/make_stains.py finds in scikit-image's photomicrograph of a
 colon section. Trains on its upper three quarters and restores crops of the lowest one.
-`data.low` and `data.high` are what `python -m sr3_jax.data.channels stains/train` prints:
+`data.low` and `data.high` are what `sr3-channels stains/train` prints:
 the stored values that mean -1 and 1, one for each channel.
 
   python docs/make_stains.py stains

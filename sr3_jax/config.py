@@ -55,7 +55,7 @@ def get_config() -> ConfigDict:
   c.data.workers = 0  # processes that decode; 0 uses threads
 
   c.model = ConfigDict()
-  # 'sr3'; 'janspiry' or 'guided': networks of other people's weights (sr3_jax.weights.convert).
+  # 'sr3'; 'janspiry' or 'guided': networks of other people's weights (sr3-convert).
   c.model.network = 'sr3'
   c.model.channels = 128
   c.model.multipliers = (1, 2, 4, 4, 8, 8)

@@ -98,7 +98,7 @@ def trained(compile_cache, tmp_path_factory) -> Run:
 
 @pytest.fixture(scope='session')
 def hub_models(tmp_path_factory):
-  """The run and the model folder of tests/support/model_folders.py, made once. Read only."""
+  """The run and the folder of support/model_folders.py, made once. Read only."""
   from tests.support import model_folders
 
   make = tmp_path_factory.mktemp

@@ -1,4 +1,4 @@
-"""What a folder's values mean: `python -m sr3_jax.data.channels FOLDER`.
+"""What a folder's values mean: `sr3-channels FOLDER`.
 
 Finds for every channel the two stored values that a model shall see as -1 and 1.
 """
@@ -23,8 +23,8 @@ settings to paste into a command or a configuration.
 """
 EPILOG = """\
 examples:
-  python -m sr3_jax.data.channels stains/train
-  python -m sr3_jax.data.channels tiles --channels=13 --low=1 --high=99
+  sr3-channels stains/train
+  sr3-channels tiles --channels=13 --low=1 --high=99
 """
 
 _SAMPLE = 2**22  # pixels of each channel that percentiles are taken of
@@ -32,9 +32,7 @@ _SAMPLE = 2**22  # pixels of each channel that percentiles are taken of
 
 def make_parser() -> Parser:
   """All options."""
-  parser = Parser(
-    prog='python -m sr3_jax.data.channels', description=DESCRIPTION, epilog=EPILOG
-  )
+  parser = Parser(prog='sr3-channels', description=DESCRIPTION, epilog=EPILOG)
   add = parser.add_argument
   add('folder', help='of the training images, with all folders below')
   add('--channels', type=int, help="default: those of the folder's first image")

@@ -335,7 +335,7 @@ def make_source(
   if np.dtype(made.dtype).kind == 'f' and not ranged:
     raise DataError(
       f'{path}: {made.dtype} values have no range of their own: set data.low and '
-      f'data.high (python -m sr3_jax.data.channels {path} finds them)'
+      f'data.high (sr3-channels {path} finds them)'
     )
   return made
 

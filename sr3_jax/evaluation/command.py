@@ -1,4 +1,4 @@
-"""`python -m sr3_jax.evaluation.command`: measures folders of images that any method made.
+"""`sr3-evaluate`: measures folders of images that any method made.
 
 The same numbers, report and protocol as --mode=eval of a run, for other people's
 results: outputs are matched to true images by their file names.
@@ -21,8 +21,8 @@ also consistency, colour drift and the baselines bicubic and lanczos. Writes a r
 """
 EPILOG = """\
 examples:
-  python -m sr3_jax.evaluation.command --truth=truth --outputs mine=runs/a other=/data/theirs
-  python -m sr3_jax.evaluation.command --truth=truth --inputs=small --outputs=mine --border=4
+  sr3-evaluate --truth=truth --outputs mine=runs/a other=/data/theirs
+  sr3-evaluate --truth=truth --inputs=small --outputs=mine --border=4
 
 Files belong together by their names without extensions (a.png, a.jpg). A killed run
 goes on where it was. Weights of networks: python -m sr3_jax.metrics.net_weights --help.
@@ -36,7 +36,7 @@ REFERENCES = pathlib.Path('~/.cache/sr3_jax/reference')
 def make_parser() -> Parser:
   """All options."""
   parser = Parser(
-    prog='python -m sr3_jax.evaluation.command',
+    prog='sr3-evaluate',
     description=DESCRIPTION,
     epilog=EPILOG,
   )

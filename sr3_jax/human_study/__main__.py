@@ -1,4 +1,4 @@
-"""Runs `python -m sr3_jax.human_study.command`: sr3-study."""
+"""Runs `sr3-study`: sr3-study."""
 
 import sys
 

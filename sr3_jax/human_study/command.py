@@ -1,4 +1,4 @@
-"""The paper's human study: `python -m sr3_jax.human_study.command build|serve|analyse`.
+"""The paper's human study: `sr3-study build|serve|analyse`.
 
 The command line only. study.py has the plan and the statistics, study_build.py the
 site, study_server.py the server, study_results.py the reader of what comes back,
@@ -29,10 +29,10 @@ is the fool rate; at 50 % it can't be told from the photograph.
 """
 EPILOG = """\
 examples:
-  python -m sr3_jax.human_study.command build --truth=truth --outputs sr3=samples \\
+  sr3-study build --truth=truth --outputs sr3=samples \\
     regression=mse --inputs=low --out=site --post=/results
-  python -m sr3_jax.human_study.command serve site
-  python -m sr3_jax.human_study.command analyse site-key.json site-results
+  sr3-study serve site
+  sr3-study analyse site-key.json site-results
 
 docs/human_study.md is the guide.
 """
@@ -44,7 +44,7 @@ _COUNT = number(int, 1, 5000)
 def make_parser() -> Parser:
   """All options."""
   parser = Parser(
-    prog='python -m sr3_jax.human_study.command',
+    prog='sr3-study',
     description=DESCRIPTION,
     epilog=EPILOG,
   )

@@ -1,4 +1,4 @@
-"""What `python -m sr3_jax.human_study.command analyse` prints: tables of plain text."""
+"""What `sr3-study analyse` prints: tables of plain text."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -222,7 +222,7 @@ def _range(dtype: np.dtype, low, high) -> tuple[np.ndarray, np.ndarray]:
     if dtype.kind != 'u':
       raise ImageError(
         f'{dtype} values have no range of their own: say what is -1 and 1 by data.low '
-        'and data.high (python -m sr3_jax.data.channels finds them)'
+        'and data.high (sr3-channels finds them)'
       )
     return np.float32(0), np.float32(np.iinfo(dtype).max)
   return np.asarray(low, np.float32), np.asarray(high, np.float32)

@@ -1,4 +1,4 @@
-"""Reports again, or side by side: `python -m sr3_jax.reports.command A [B C ...]`.
+"""Reports again, or side by side: `sr3-report A [B C ...]`.
 
 The command line and the text that it prints; report_page.py and compare_page.py make
 the pages, compare.py the differences.
@@ -25,9 +25,9 @@ compared image by image.
 """
 EPILOG = """\
 examples:
-  python -m sr3_jax.reports.command runs/a
-  python -m sr3_jax.reports.command runs/a runs/b runs/c --out compared
-  python -m sr3_jax.reports.command runs/a/report runs/b/report/report.json --names old new
+  sr3-report runs/a
+  sr3-report runs/a runs/b runs/c --out compared
+  sr3-report runs/a/report runs/b/report/report.json --names old new
 
 exit codes: 0 done; 2 a mistake in the command or a damaged report.
 """
@@ -38,7 +38,7 @@ _PLAIN = str.maketrans({'−': '-', '–': '-', '∞': 'inf', '…': '...'})
 def make_parser() -> Parser:
   """All options."""
   parser = Parser(
-    prog='python -m sr3_jax.reports.command',
+    prog='sr3-report',
     description=DESCRIPTION,
     epilog=EPILOG,
   )

@@ -1,4 +1,4 @@
-"""Runs `python -m sr3_jax.upscale.command`: sr3-upscale."""
+"""Runs `sr3-upscale`: sr3-upscale."""
 
 import sys
 

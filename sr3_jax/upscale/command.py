@@ -1,4 +1,4 @@
-"""Restores pictures: `python -m sr3_jax.upscale.command INPUT... --output=DIR`.
+"""Restores pictures: `sr3-upscale INPUT... --output=DIR`.
 
 The command only: upscale_options.py says what it takes, folders.py finds files, jobs.py
 what is to be done with them, batch.py does it, pipeline.py restores. Nothing heavy is

@@ -1,4 +1,4 @@
-"""Other people's PyTorch weights in, model folders out: `python -m sr3_jax.weights.convert`.
+"""Other people's PyTorch weights in, model folders out: `sr3-convert`.
 
 Given a run's workdir (or a model), it makes a model folder of that. Which networks are
 known, and how their tensors become ours, is in torch_to_flax.py.

@@ -199,7 +199,7 @@ def find(path: epath.PathLike) -> tuple[epath.Path, str]:
   if text in shipped():  # a name, never a path that could lead out of the folder
     return SHIPPED / text / WEIGHTS, text
   if place.suffix in ('.pth', '.pt', '.ckpt', '.bin', '.pkl'):
-    advice = 'convert it first: python -m sr3_jax.weights.convert'
+    advice = 'convert it first: sr3-convert'
   elif not place.exists():
     names = ', '.join(shipped())
     advice = 'no such file or folder' + (names and f', and not one of ours: {names}')

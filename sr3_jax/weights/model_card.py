@@ -115,7 +115,7 @@ def _use() -> Iterator[str]:
     '`MODEL` is the path of this folder, or `hf://owner/name`.',
     '',
     '```',
-    'python -m sr3_jax.upscale.command photo.jpg --model=MODEL --output=upscaled',
+    'sr3-upscale photo.jpg --model=MODEL --output=upscaled',
     '```',
     '',
     '```python',

@@ -1,4 +1,4 @@
-"""`python -m sr3_jax.evaluation.command` on real 8-bit files of two sizes, as a user calls it."""
+"""`sr3-evaluate` on real 8-bit files of two sizes, as a user calls it."""
 
 import json
 
@@ -155,7 +155,7 @@ def test_the_report_is_whole(folders, report, full):
   assert data['protocol']['left out'].startswith('2 images')
   assert data['protocol']['border'].startswith('2 pixels')
   assert data['protocol']['outputs'] == {'mine': 'mine', 'other one': 'theirs'}
-  assert data['command'].startswith('python -m sr3_jax.evaluation.command --truth=')
+  assert data['command'].startswith('sr3-evaluate --truth=')
   assert "'other one=" in data['command']
   (left_out,) = data['left_out']
   assert left_out['metrics'] == ['lpips_alex'] and '31 x 31' in left_out['why']

@@ -1,4 +1,4 @@
-"""Mistakes in calling `python -m sr3_jax.evaluation.command` end in one line."""
+"""Mistakes in calling `sr3-evaluate` end in one line."""
 
 import pathlib
 

@@ -26,7 +26,8 @@ def run_logging(*flags):
       import jax, orbax.checkpoint as ocp
       with ocp.CheckpointManager(tempfile.mkdtemp()) as manager:
         manager.save(1, args=ocp.args.StandardSave({'a': jax.numpy.ones(3)}))
-      code = compile("logging.info('training on %d images', 5)", progress.__file__, 'exec')
+      text = "logging.info('training on %d images', 5)"
+      code = compile(text, progress.__file__, 'exec')
       exec(code, {'logging': logging})
       logging.warning('from elsewhere')
 

@@ -1,4 +1,4 @@
-"""Makes the checkpoint that the tests keep: of a run of tests/support/runs.py, yet smaller.
+"""Makes the checkpoint that the tests keep: of a smaller run than tests/support/runs.py.
 
     python tests/support/make_checkpoint.py tests/support/data/checkpoint_1.zip
 

@@ -1,7 +1,7 @@
 """The two PyTorch networks that can be converted, written down once more.
 
 In plain NumPy, float64, [B, C, H, W], straight over the names of a PyTorch state dict:
-what `sr3_jax.core.networks.janspiry` and `sr3_jax.core.networks.guided` are compared with where PyTorch and the
+what `networks.janspiry` and `networks.guided` are compared with where PyTorch and the
 originals are not at hand.
 """
 

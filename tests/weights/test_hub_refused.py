@@ -158,7 +158,7 @@ def test_places_without_a_model(tmp_path):
   (tmp_path / 'a.txt').write_bytes(b'x')
   refused(tmp_path / 'nothing', 'nothing: no model: no such file or folder')
   refused(tmp_path / 'empty', 'model.safetensors', 'checkpoints')
-  refused(tmp_path / 'a.pth', 'python -m sr3_jax.weights.convert')
+  refused(tmp_path / 'a.pth', 'sr3-convert')
   refused(tmp_path / 'a.txt', 'no model')
   (tmp_path / 'empty' / 'checkpoints').mkdir()
   refused(tmp_path / 'empty', 'config.json: missing')

@@ -41,7 +41,7 @@ def test_the_card_says_what_hubs_and_people_ask(exported, loaded):
     '[-1, 1]',
     loaded.fingerprint,
     f'sr3_jax {sr3_jax.__version__}',
-    'python -m sr3_jax.upscale.command',
+    'sr3-upscale',
     'sr3_jax.load(',
     'not true',
   ):

@@ -1,6 +1,6 @@
 """The upsampling network of openai/guided-diffusion (arXiv:2105.05233).
 
-It exists to run the weights released there (`python -m sr3_jax.weights.convert`): BigGAN-like
+It exists to run the weights released there (`sr3-convert`): BigGAN-like
 residual blocks that resample inside, the timestep as a scale and a shift after the
 second normalisation, several attention heads, classes, and a learned variance.
 

@@ -1,6 +1,6 @@
 """The network of Janspiry/Image-Super-Resolution-via-Iterative-Refinement.
 
-It exists to run weights trained there (`python -m sr3_jax.weights.convert`); new models are
+It exists to run weights trained there (`sr3-convert`); new models are
 better off with `unet.UNet`. Differences from the paper's network: residual blocks of
 DDPM instead of BigGAN, sums not divided by sqrt(2), the noise level added to each block
 (or, in an older form, a scale and a shift), resampling by convolutions between blocks.
