@@ -1,4 +1,4 @@
-"""Makes the checkpoint that the tests keep: of a smaller run than tests/support/runs.py.
+"""Makes the checkpoint that the tests keep, of a smaller run than that of runs.py.
 
     python tests/support/make_checkpoint.py tests/support/data/checkpoint_1.zip
 
