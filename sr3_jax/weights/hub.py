@@ -32,7 +32,7 @@ from sr3_jax.weights import checkpoint, model_files
 from sr3_jax.weights.model_files import CONFIG, FORMAT, PRESETS, WEIGHTS, HubError
 
 # Models that come with the package, folders named as they are asked for.
-SHIPPED = epath.Path(__file__).parent / 'models'
+SHIPPED = epath.Path(__file__).parent.parent / 'models'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
