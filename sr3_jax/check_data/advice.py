@@ -122,7 +122,7 @@ def _rates(devices: int, accelerator: bool) -> tuple[Advice, Advice]:
       Advice(
         'train.batch_size',
         str(math.lcm(16, devices)),
-        'Of the runs on CPUs in docs/results.md, with 2 to 5 million parameters.',
+        'Of the runs on CPUs in docs/results, with 2 to 5 million parameters.',
       ),
       Advice('train.learning_rate', '1e-3', 'The same runs; for small networks only.'),
     )

@@ -196,7 +196,7 @@ class SR3:
 
     w is 0 in the paper. More makes what is decided under much noise, the composition of
     detail, count more than the last grain; for 'y0', whose errors are alike at all
-    levels (docs/results.md has what it does to photographs).
+    levels (docs/results/network_and_prediction.md has its effect on photographs).
 
     Args:
       params: of the network.
