@@ -7,7 +7,7 @@ train.accumulate=2, too (docs/scaling.md). Train on FFHQ at 1024 (data.path). Th
 shows pictures of the cascade 64 -> 256 -> 1024 but no metrics.
 One million steps at batch 256 are 5.1e20 FLOP: about 15 days at 400 TFLOP/s sustained.
 
-  python -m sr3_jax.main --config=configs/faces_256_1024.py --workdir=gs://BUCKET/RUN \\
+  sr3-train --config=faces_256_1024 --workdir=gs://BUCKET/RUN \
     --config.data.path=FFHQ_FOLDER --config.data.eval_path=CELEBA_HQ_FOLDER
 """
 
@@ -16,12 +16,41 @@ from sr3_jax.config import get_config as default
 
 
 def get_config() -> ConfigDict:
-  """What differs from the 64 -> 256 defaults."""
+  """Return the whole recipe, also where it equals the defaults."""
   c = default()
+  c.task.name = 'super_resolution'
+  c.task.scale = 4
+
+  c.data.source = 'folder'
   c.data.image_size = 1024
+  c.data.crop = 'center'
+  c.data.flip = True
   c.data.workers = 8
+
   c.model.channels = 16
-  c.model.multipliers = (1, 2, 4, 8, 16, 32, 32, 32)
+  c.model.multipliers = (1, 2, 4, 8, 16, 32, 32, 32)  # at 1024, 512, ... and 8
   c.model.num_blocks = 2
-  c.model.remat = True
+  c.model.attention_resolutions = (16,)
+  c.model.middle_attention = True
+  c.model.dropout = 0.0
+  c.model.remat = True  # activations are the larger part of the memory
+
+  c.diffusion.schedule = 'linear'
+  c.diffusion.num_levels = 2000
+  c.diffusion.start = 1e-6
+  c.diffusion.end = 1e-2
+  c.diffusion.prediction = 'eps'
+  c.diffusion.loss = 'l1'
+
+  c.sampler.name = 'ddpm'
+  c.sampler.num_steps = 100
+  c.sampler.spacing = 'log_snr'
+
+  c.train.num_steps = 1_000_000
+  c.train.batch_size = 256
+  c.train.learning_rate = 1e-4
+  c.train.warmup_steps = 10_000
+  c.train.decay_steps = 0
+  c.train.clip_norm = 1.0
+  c.train.ema_decay = 0.9999
   return c

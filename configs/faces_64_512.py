@@ -8,7 +8,7 @@ Train on FFHQ (data.path), evaluate on CelebA-HQ (data.eval_path). The paper sho
 pictures of this model but no metrics.
 One million steps at batch 256 are 1.8e21 FLOP: about 52 days at 400 TFLOP/s sustained.
 
-  python -m sr3_jax.main --config=configs/faces_64_512.py --workdir=gs://BUCKET/RUN \\
+  sr3-train --config=faces_64_512 --workdir=gs://BUCKET/RUN \
     --config.data.path=FFHQ_FOLDER --config.data.eval_path=CELEBA_HQ_FOLDER
 """
 
@@ -17,12 +17,41 @@ from sr3_jax.config import get_config as default
 
 
 def get_config() -> ConfigDict:
-  """What differs from the 64 -> 256 defaults."""
+  """Return the whole recipe, also where it equals the defaults."""
   c = default()
+  c.task.name = 'super_resolution'
   c.task.scale = 8
+
+  c.data.source = 'folder'
   c.data.image_size = 512
+  c.data.crop = 'center'
+  c.data.flip = True
   c.data.workers = 8
+
   c.model.channels = 64
-  c.model.multipliers = (1, 2, 4, 8, 8, 16, 16)
-  c.model.remat = True
+  c.model.multipliers = (1, 2, 4, 8, 8, 16, 16)  # at 512, 256, ... and 8
+  c.model.num_blocks = 3
+  c.model.attention_resolutions = (16,)
+  c.model.middle_attention = True
+  c.model.dropout = 0.0
+  c.model.remat = True  # activations are the larger part of the memory
+
+  c.diffusion.schedule = 'linear'
+  c.diffusion.num_levels = 2000
+  c.diffusion.start = 1e-6
+  c.diffusion.end = 1e-2
+  c.diffusion.prediction = 'eps'
+  c.diffusion.loss = 'l1'
+
+  c.sampler.name = 'ddpm'
+  c.sampler.num_steps = 100
+  c.sampler.spacing = 'log_snr'
+
+  c.train.num_steps = 1_000_000
+  c.train.batch_size = 256
+  c.train.learning_rate = 1e-4
+  c.train.warmup_steps = 10_000
+  c.train.decay_steps = 0
+  c.train.clip_norm = 1.0
+  c.train.ema_decay = 0.9999
   return c

@@ -13,9 +13,12 @@ One million steps at batch 256 are 1.4e21 FLOP: about 40 days at 400 TFLOP/s sus
 The paper drops images whose shorter side is below 256, takes the largest central square
 and resizes it with area averaging; inference uses at most 100 steps.
 
-  python -m sr3_jax.main --config=configs/imagenet_64_256.py --workdir=gs://BUCKET/RUN
-Regression baseline (the paper's learning rate):
-  ... --config.method=regression --config.train.learning_rate=1e-5 --workdir=...
+  sr3-train --config=imagenet_64_256 --workdir=gs://BUCKET/RUN
+
+The regression baseline has the paper's learning rate for it:
+
+  sr3-train --config=imagenet_64_256 --workdir=gs://BUCKET/REGRESSION \
+    --config.method=regression --config.train.learning_rate=1e-5
 """
 
 from sr3_jax.config import ConfigDict
@@ -23,9 +26,41 @@ from sr3_jax.config import get_config as default
 
 
 def get_config() -> ConfigDict:
-  """The defaults of sr3_jax.config are this experiment; what it needs is data."""
+  """Return the whole recipe. The defaults of sr3_jax/config.py are the same one."""
   c = default()
+  c.task.name = 'super_resolution'
+  c.task.scale = 4
+
   c.data.source = 'tfds'
   c.data.path = 'imagenet2012'
+  c.data.image_size = 256
+  c.data.crop = 'center'
+  c.data.flip = True
   c.data.workers = 8
+
+  c.model.channels = 128
+  c.model.multipliers = (1, 2, 4, 4, 8, 8)  # at 256, 128, 64, 32, 16 and 8
+  c.model.num_blocks = 3
+  c.model.attention_resolutions = (16,)
+  c.model.middle_attention = True
+  c.model.dropout = 0.0
+
+  c.diffusion.schedule = 'linear'
+  c.diffusion.num_levels = 2000
+  c.diffusion.start = 1e-6
+  c.diffusion.end = 1e-2
+  c.diffusion.prediction = 'eps'
+  c.diffusion.loss = 'l1'
+
+  c.sampler.name = 'ddpm'
+  c.sampler.num_steps = 100
+  c.sampler.spacing = 'log_snr'
+
+  c.train.num_steps = 1_000_000
+  c.train.batch_size = 256
+  c.train.learning_rate = 1e-4
+  c.train.warmup_steps = 10_000
+  c.train.decay_steps = 0
+  c.train.clip_norm = 1.0
+  c.train.ema_decay = 0.9999
   return c

@@ -1,14 +1,13 @@
-"""Small labelled images out of nothing, 8 to 16: a cascade of two stages.
+"""Small labelled images from noise, 8 to 16: a cascade of two stages.
 
-The stages are runs (or model folders, or hf:// addresses) that stand beside the
-workdir: classes_8.py and classes_8_16.py, trained on the same data.
+The stages are runs that stand beside the workdir (or model folders, or hf://
+addresses): small/classes_8 and small/classes_8_16, trained on the same data.
 
-  python -m sr3_jax.main --config=configs/cascade_classes_16.py \
-    --workdir=runs/cascade_classes_16 --mode=sample
+  sr3-train --config=cascades/classes_16 --workdir=runs/cascade_classes_16 --mode=sample
 
---mode=sweep searches the augmentation of the second stage, --mode=eval measures both,
-alone and together; they need the data: --config.data.path=FILE.npz. docs/cascades.md is
-the guide.
+--mode=sweep searches the augmentation of the second stage; --mode=eval measures each
+stage alone and both together. Both modes need the data: --config.data.path=FILE.npz.
+docs/cascades.md is the guide.
 """
 
 from sr3_jax.config import ConfigDict
@@ -16,7 +15,7 @@ from sr3_jax.config import get_config as default
 
 
 def get_config() -> ConfigDict:
-  """The stages, and the images that they are compared with."""
+  """Return the stages, and the images that they are compared with."""
   c = default()
   c.cascade.stages = ('classes_8', 'classes_8_16')
 

@@ -1,14 +1,14 @@
-"""Small labelled images out of nothing, 8 to 16 to 32: a cascade of three stages.
+"""Small labelled images from noise, 8 to 16 to 32: a cascade of three stages.
 
-The stages are runs (or model folders, or hf:// addresses) that stand beside the
-workdir: classes_8.py, classes_8_16.py and classes_16_32.py, trained on the same data.
+The stages are runs that stand beside the workdir (or model folders, or hf://
+addresses): small/classes_8, small/classes_8_16 and small/classes_16_32, trained on the
+same data.
 
-  python -m sr3_jax.main --config=configs/cascade_classes_32.py \
-    --workdir=runs/cascade_classes_32 --mode=sample
+  sr3-train --config=cascades/classes_32 --workdir=runs/cascade_classes_32 --mode=sample
 
---mode=sweep searches the augmentation of the later stages, --mode=eval measures all,
-alone and together; they need the data: --config.data.path=FILE.npz. docs/cascades.md is
-the guide.
+--mode=sweep searches the augmentation of the later stages; --mode=eval measures each
+stage alone and all together. Both modes need the data: --config.data.path=FILE.npz.
+docs/cascades.md is the guide.
 """
 
 from sr3_jax.config import ConfigDict
@@ -16,7 +16,7 @@ from sr3_jax.config import get_config as default
 
 
 def get_config() -> ConfigDict:
-  """The stages, and the images that they are compared with."""
+  """Return the stages, and the images that they are compared with."""
   c = default()
   c.cascade.stages = ('classes_8', 'classes_8_16', 'classes_16_32')
 

@@ -1,15 +1,14 @@
-"""Faces of 1024 x 1024 out of nothing, in three stages: arXiv:2104.07636.
+"""Faces of 1024 x 1024 from noise, in three stages: arXiv:2104.07636.
 
-faces_64.py draws, faces_64_256_cascade.py and faces_256_1024_cascade.py enlarge. More
-steps are spent on small images than on large ones, as in the paper, which shows such
-faces and gives no FID.
+faces_64.py samples, faces_64_256_stage.py and faces_256_1024_stage.py upsample. Small
+images get more sampling steps than large ones, as in the paper, which shows such faces
+and gives no FID.
 
-  python -m sr3_jax.main --config=configs/cascade_faces_1024.py \
-    --workdir=gs://BUCKET/cascade_faces_1024 --mode=sample \
-    --config.cascade.images_per_class=1000
+  sr3-train --config=cascades/faces_1024 --workdir=gs://BUCKET/cascade_faces_1024 \
+    --mode=sample --config.cascade.images_per_class=1000
 
---mode=sweep searches the augmentation of both enlarging stages; --mode=eval measures
-all three; both compare with --config.data.path=FFHQ_FOLDER.
+--mode=sweep searches the augmentation of both upsampling stages; --mode=eval measures
+all three. Both compare with --config.data.path=FFHQ_FOLDER.
 """
 
 from sr3_jax.config import ConfigDict
@@ -17,11 +16,11 @@ from sr3_jax.config import get_config as default
 
 
 def get_config() -> ConfigDict:
-  """The stages, and the images that they are compared with."""
+  """Return the stages, and the images that they are compared with."""
   c = default()
-  c.cascade.stages = ('faces_64', 'faces_64_256_cascade', 'faces_256_1024_cascade')
+  c.cascade.stages = ('faces_64', 'faces_64_256_stage', 'faces_256_1024_stage')
   c.cascade.num_steps = (250, 100, 50)
-  c.cascade.images_per_class = 64  # there are no classes: in all
+  c.cascade.images_per_class = 64  # in all: there are no classes
 
   c.data.image_size = 1024
 
