@@ -84,24 +84,24 @@ def _factor(training: Checked) -> int:
 
 
 def _configuration(size: int, aligned: bool, classes: int, accelerator: bool) -> Advice:
-  """The file in configs/ that is nearest."""
+  """Return the nearest of the configurations that come with the program."""
   if classes and size <= 32:
-    name, why = 'classes_8_16.py', 'small labelled images'
+    name, why = 'small/classes_8_16', 'small labelled images'
   elif not accelerator and aligned and size >= 128:
-    name, why = 'face_16_128.py', 'aligned square images of 128 pixels, on a CPU'
+    name, why = 'small/portraits_16_128', 'aligned square images of 128 pixels, on a CPU'
   elif not accelerator and aligned:
-    name, why = 'face_16_64.py', 'aligned square images, on a CPU'
+    name, why = 'small/portraits_16_64', 'aligned square images, on a CPU'
   elif not accelerator and size >= 64:
-    name, why = 'photo_x4.py', 'photographs, on a CPU'
+    name, why = 'small/photo_x4', 'photographs, on a CPU'
   elif not accelerator:
-    name, why = 'quickstart.py', 'small photographs, on a CPU'
+    name, why = 'quickstart', 'small photographs, on a CPU'
   elif aligned and size >= 128:
-    name, why = 'faces_16_128.py', 'aligned square images'
+    name, why = 'faces_16_128', 'aligned square images'
   elif size >= 256:
-    name, why = 'imagenet_64_256.py', 'photographs of at least 256 pixels'
+    name, why = 'imagenet_64_256', 'photographs of at least 256 pixels'
   else:
-    name, why = 'face_16_64.py', 'images of 64 pixels'
-  return Advice('--config', f'configs/{name}', f'It is made for {why}.')
+    name, why = 'small/portraits_16_64', 'images of 64 pixels'
+  return Advice('--config', name, f'It is made for {why}.')
 
 
 def _crop(crop: str) -> Advice:

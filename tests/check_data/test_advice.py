@@ -18,7 +18,7 @@ def _settings(training, devices=16, accelerator=True):
   found = advise(training, devices=devices, accelerator=accelerator)
   settings = {entry.setting: entry.value for entry in found}
   assert len(settings) == len(found) and all(entry.why for entry in found)
-  assert (CONFIGS.parent / settings['--config']).exists()
+  assert settings['--config'] in config_names()
   return settings
 
 
@@ -26,7 +26,7 @@ def test_imagenet_gets_what_the_paper_trained_it_with():
   count = 1_281_167
   settings = _settings(checked([(375, 500)] * count, labels={'a': count}))
   assert settings == {
-    '--config': 'configs/imagenet_64_256.py',
+    '--config': 'imagenet_64_256',
     'data.image_size': '256',
     'data.crop': 'center',
     'train.batch_size': '256',
@@ -37,7 +37,7 @@ def test_imagenet_gets_what_the_paper_trained_it_with():
 
 def test_aligned_squares_are_not_cropped():
   settings = _settings(checked([(128, 128)] * 20_000))
-  assert settings['--config'] == 'configs/faces_16_128.py'
+  assert settings['--config'] == 'faces_16_128'
   assert settings['data.crop'] == 'none' and settings['data.image_size'] == '128'
   assert settings['train.num_steps'] == '20000'  # 200 * 20000 / 256, one digit
   larger = _settings(checked([(300, 300)] * 10))
@@ -73,7 +73,7 @@ def test_without_accelerators_everything_is_small():
   photographs = checked([(1000, 1500)] * 50)
   settings = _settings(photographs, devices=1, accelerator=False)
   assert settings == {
-    '--config': 'configs/photo_x4.py',
+    '--config': 'small/photo_x4',
     'data.image_size': '64',
     'data.crop': 'random',
     'train.batch_size': '16',
@@ -82,18 +82,18 @@ def test_without_accelerators_everything_is_small():
     'train.decay_steps': '5000',
   }
   small = _settings(checked([(40, 60)] * 50), devices=1, accelerator=False)
-  assert small['--config'] == 'configs/quickstart.py'
+  assert small['--config'] == 'quickstart'
   assert (small['data.image_size'], small['train.num_steps']) == ('32', '3000')
   faces = _settings(checked([(64, 64)] * 50), devices=1, accelerator=False)
-  assert faces['--config'] == 'configs/face_16_64.py'
+  assert faces['--config'] == 'small/portraits_16_64'
   assert faces['data.crop'] == 'none'
   many = _settings(checked([(64, 64)] * 1500), devices=1, accelerator=False)
   assert many['train.num_steps'] == '6000'  # 60 * 1500 / 16, one digit
   faces = _settings(checked([(256, 256)] * 50), devices=1, accelerator=False)
-  assert faces['--config'] == 'configs/face_16_128.py'
+  assert faces['--config'] == 'small/portraits_16_128'
   assert (faces['data.image_size'], faces['data.crop']) == ('128', 'center')
   tiny = checked([(16, 16)] * 50, labels={'a': 50})
-  assert _settings(tiny, 1, False)['--config'] == 'configs/classes_8_16.py'
+  assert _settings(tiny, 1, False)['--config'] == 'small/classes_8_16'
 
 
 @pytest.mark.parametrize(

@@ -241,7 +241,7 @@ def test_photographs_that_come_along_are_clean(tmp_path, capsys):
   )
   assert not [f for f in found.report['findings'] if f['level'] == 'serious']
   settings = {entry['setting']: entry['value'] for entry in found.report['advice']}
-  assert settings['--config'] == 'configs/photo_x4.py'
+  assert settings['--config'] == 'small/photo_x4'
   assert settings['data.crop'] == 'random'
   assert settings['train.learning_rate'] == '1e-3'
 
