@@ -17,9 +17,6 @@ configuration, e.g. --set=model.remat=True, or --set=plan.effort=-1 for what fit
 
 import ast
 import functools
-import importlib
-import pathlib
-import sys
 from typing import Any
 
 import jax
@@ -27,7 +24,7 @@ import jax.numpy as jnp
 from absl import app, flags, logging
 from etils import epath
 
-from sr3_jax.config import ConfigDict
+from sr3_jax.config import ConfigDict, load_config
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.plan import estimate as plan_estimate
 from sr3_jax.plan import machines
@@ -39,7 +36,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_list(
   'networks',
   ['faces_16_128', 'faces_64_512', 'imagenet_64_256', 'faces_256_1024'],
-  'Files in configs/.',
+  'Configurations by name, as in configs/.',
 )
 flags.DEFINE_list(
   'slices',
@@ -75,9 +72,8 @@ FITS = {True: 'yes', False: 'no', None: '?'}
 
 
 def configuration(name: str) -> ConfigDict:
-  """One of configs/, with what the flags change."""
-  sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / 'configs'))
-  config = importlib.import_module(name).get_config()
+  """Return the configuration of this name, with what the flags change."""
+  config = load_config(name)
   config.plan.update({'compile': not FLAGS.estimate, 'search_batch': False})
   for change in FLAGS.set:
     key, _, value = change.partition('=')

@@ -8,8 +8,9 @@ must be installed (pip install 'sr3_jax[convert]'). Both learn 16 to 64 pixels f
 same images with random flips, in batches of as many, on all cores, one after the other:
 
   theirs      their network of 9.9M parameters, their loss, schedule and learning rate
-  images      configs/face_16_64.py, but a network as theirs with 9.2M parameters, which
-              works on blocks of 2 x 2 pixels and predicts v, as many images
+  images      configs/small/portraits_16_64.py, but a network as theirs with 9.2M
+              parameters, which works on blocks of 2 x 2 pixels and predicts v, as many
+              images
   time        the same, for as long as theirs took
 
 and are then measured alike: their own validation loss (mean absolute error of the
@@ -166,7 +167,7 @@ def main() -> None:
   add('--data', type=path, required=True, metavar='DIR', help='64-pixel images')
   add('--test', type=path, required=True, metavar='DIR', help='others')
   add('--workdir', type=path, required=True, metavar='DIR')
-  add('--config', default='configs/face_16_64.py', help='of ours')
+  add('--config', default='configs/small/portraits_16_64.py', help='of ours')
   add('--images', type=int, default=20_000, help='that both see')
   add('--batch_size', type=int, default=16)
   add('--their_rate', type=float, default=1e-4, help='their learning rate')

@@ -152,10 +152,12 @@ need() {
   [[ ${opt[$1]} =~ $2 ]] || die "--$1=${opt[$1]}: $3"
 }
 
-# The configuration is a file of this repository, so that the archive holds it.
+# The configuration is a file of this repository, given by its path or by its name in
+# configs/, so that the archive holds it.
 check_config() {
   local path=${opt[config]}
   [[ $path ]] || die '--config is missing: an experiment such as configs/faces_16_128.py'
+  [[ -f $path || ! -f $ROOT/configs/$path.py ]] || path=$ROOT/configs/$path.py
   [[ -f $path || ! -f $ROOT/$path ]] || path=$ROOT/$path
   [[ -f $path ]] || die "--config=$path: no such file"
   path=$(cd "$(dirname "$path")" && pwd)/$(basename "$path")

@@ -26,6 +26,7 @@ from sr3_jax.cascade.cascade import (
   load,
   where,
 )
+from sr3_jax.config import config_names
 from sr3_jax.data import sources
 from sr3_jax.evaluation import run as evaluation_run
 from sr3_jax.images import contact_sheets, image_files, pixels
@@ -59,12 +60,19 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, mode: str) -> No
 def train_message(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> str:
   """How the stages are trained, in a line."""
   commands = '; '.join(
-    f'python -m sr3_jax.main --config=configs/{epath.Path(path).name}.py '
+    f'python -m sr3_jax.main --config={_configuration(path)} '
     f'--workdir={where(path, workdir)}'
     for path in config.cascade.stages
     if not path.startswith('hf://')
   )
   return f'a cascade is not trained as a whole, its stages are: {commands or "hf://"}'
+
+
+def _configuration(stage: str) -> str:
+  """Return the configuration that trains a stage: the one with the name of its run."""
+  run_name = epath.Path(stage).name
+  known = (name for name in config_names() if epath.Path(name).name == run_name)
+  return next(known, f'configs/{run_name}.py')
 
 
 # ------------------------------------------------------------------------ sampling

@@ -88,7 +88,10 @@ def _configuration(size: int, aligned: bool, classes: int, accelerator: bool) ->
   if classes and size <= 32:
     name, why = 'small/classes_8_16', 'small labelled images'
   elif not accelerator and aligned and size >= 128:
-    name, why = 'small/portraits_16_128', 'aligned square images of 128 pixels, on a CPU'
+    name, why = (
+      'small/portraits_16_128',
+      'aligned square images of 128 pixels, on a CPU',
+    )
   elif not accelerator and aligned:
     name, why = 'small/portraits_16_64', 'aligned square images, on a CPU'
   elif not accelerator and size >= 64:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import pathlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from sr3_jax import main
 from sr3_jax.cascade import cascade as cascades
 from sr3_jax.cascade import run as cascade_run
 from sr3_jax.cascade.cascade import CascadeError
+from sr3_jax.config import config_names, load_config
 from sr3_jax.core import degradations
 from sr3_jax.images import image_files, pixels
 from sr3_jax.restoration import restorer
@@ -323,6 +325,15 @@ def test_training_is_refused_with_the_commands_of_the_stages():
   command = 'python -m sr3_jax.main --config=configs/up.py --workdir=runs/up'
   assert command in str(error.value)
   assert CascadeError in main.USER_ERRORS
+
+
+@pytest.mark.parametrize('name', [n for n in config_names() if 'cascades/' in n])
+def test_the_stages_of_a_configuration_have_configurations(name):
+  stages = load_config(name).cascade.stages
+  message = cascade_run.train_message(load_config(name), 'runs/x')
+  named = re.findall(r'--config=(\S+) --workdir=runs/(\w+)', message)
+  assert [run for _, run in named] == list(stages)
+  assert {config for config, _ in named} <= set(config_names())
 
 
 def test_paths_stand_beside_the_workdir():

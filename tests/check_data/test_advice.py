@@ -1,17 +1,14 @@
 """Advice: the paper's settings for the paper's sets, smaller ones for smaller sets."""
 
 import ast
-import pathlib
-import runpy
 
 import pytest
 
 from sr3_jax.check_data.advice import advise
+from sr3_jax.config import config_names, load_config
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import crops
 from tests.support.scans import checked
-
-CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 
 
 def _settings(training, devices=16, accelerator=True):
@@ -113,8 +110,7 @@ def test_without_accelerators_everything_is_small():
 )
 def test_the_configuration_takes_the_advice_on_a_cpu(training):
   settings = _settings(training, 1, False)
-  path = CONFIGS.parent / settings.pop('--config')
-  config = runpy.run_path(str(path))['get_config']()
+  config = load_config(settings.pop('--config'))
   crop = settings.pop('data.crop')
   changes = {key: ast.literal_eval(value) for key, value in settings.items()}
   config.update_from_flattened_dict(changes | {'data.crop': crop})

@@ -1,19 +1,14 @@
 """What configurations make of a model: spaces, levels, samplers."""
 
-import pathlib
-import runpy
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sr3_jax.config import get_config
+from sr3_jax.config import config_names, get_config, load_config
 from sr3_jax.core import diffusion, samplers
 from sr3_jax.core.sr3 import SR3
 from tests.support.sr3_models import condition_of, keys, photos, tiny, to_float
-
-CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 
 
 @pytest.mark.parametrize('residual', [False, True])
@@ -52,10 +47,10 @@ def test_more_steps_than_levels():
     SR3.from_config(tiny(sampler__num_steps=2001))
 
 
-@pytest.mark.parametrize('name', sorted(path.stem for path in CONFIGS.glob('*.py')))
+@pytest.mark.parametrize('name', config_names())
 def test_walks_of_the_configs(name):
   """Sampling starts where the network was trained on noise, for any step count."""
-  config = runpy.run_path(str(CONFIGS / f'{name}.py'))['get_config']()
+  config = load_config(name)
   for num_steps in (config.sampler.num_steps, 1, 7, 100, 250):
     config.sampler.num_steps = num_steps
     gammas, table = SR3.from_config(config).walk

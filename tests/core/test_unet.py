@@ -1,8 +1,6 @@
 """The network against its published sizes, Flax's own layers and plain NumPy."""
 
-import pathlib
 import re
-import runpy
 
 import flax.linen as nn
 import jax
@@ -11,11 +9,11 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from sr3_jax.config import load_config
 from sr3_jax.core import diffusion
 from sr3_jax.core.networks import unet
 from sr3_jax.core.sr3 import SR3
 
-CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 TINY = {'channels': 8, 'multipliers': (1, 2), 'num_blocks': 1}
 
 
@@ -60,8 +58,7 @@ def _apply(network):
 )
 def test_table_a1(config, millions, blocks_at_16):
   """Parameters of Table A.1 within 3 %, down to 8 x 8, attention at 16 x 16."""
-  get_config = runpy.run_path(str(CONFIGS / f'{config}.py'))['get_config']
-  model = SR3.from_config(get_config())
+  model = SR3.from_config(load_config(config))
   side = model.image_size
   inputs = jnp.zeros((1, side, side, 6))
 

@@ -10,6 +10,7 @@ import skimage.data
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from sr3_jax.config import load_config
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import channels, input_pipeline, sources
 from sr3_jax.evaluation import measure as evaluation_measure
@@ -127,7 +128,7 @@ def test_the_example_is_as_its_configuration_says(tmp_path, monkeypatch):
   here = pathlib.Path(__file__).parents[2]
   made = runpy.run_path(here / 'docs' / 'make_stains.py')
   made['main'](tmp_path / 'stains')
-  config = runpy.run_path(here / 'configs' / 'stains_16_64.py')['get_config']()
+  config = load_config('small/stains_16_64')
   monkeypatch.chdir(tmp_path)
   source = sources.Folder(config.data.path, channels=config.data.channels)
   assert channels.ranges(source) == (tuple(config.data.low), tuple(config.data.high))

@@ -86,6 +86,12 @@ def test_a_dry_run_prints_the_commands_of_the_run(stage, tmp_path, script):
   assert stage.state('vm') is stage.state('request') is stage.state('cluster') is None
 
 
+def test_a_configuration_may_be_given_by_its_name(stage):
+  dry = stage.run('gpu', 'all', '--dry-run', '--config=small/photo_x4')
+  assert dry.code == 0, dry.error
+  assert '--config=configs/small/photo_x4.py' in dry.out
+
+
 def _of_pods(command):
   """The log of each pod: a dry run knows of none."""
   return command[:2] == ['kubectl', 'logs'] and 'pod/' in command[2]
