@@ -26,15 +26,57 @@ def long_description():
   )
 
 
+# The folder configs/ stands beside the package in the source tree and inside of it when
+# installed, so that `--config=quickstart` works from any folder.
+CONFIGS = ('configs', 'configs.cascades', 'configs.small')
+
 setuptools.setup(
   name='sr3_jax',
   version=VERSION,
   description='Diffusion super-resolution (SR3) in JAX and Flax, from laptop to pod',
   long_description=long_description(),
   long_description_content_type='text/markdown',
+  author='The sr3_jax authors',
+  url=f'https://github.com/{REPOSITORY}',
+  project_urls={
+    'Documentation': f'https://github.com/{REPOSITORY}/blob/main/docs/README.md',
+    'Changelog': f'https://github.com/{REPOSITORY}/blob/main/CHANGELOG.md',
+    'Issues': f'https://github.com/{REPOSITORY}/issues',
+    'Paper': 'https://arxiv.org/abs/2104.07636',
+  },
+  keywords=[
+    'super-resolution',
+    'image restoration',
+    'diffusion models',
+    'SR3',
+    'JAX',
+    'Flax',
+  ],
+  classifiers=[
+    'Development Status :: 4 - Beta',
+    'Environment :: Console',
+    'Intended Audience :: Science/Research',
+    'Operating System :: POSIX :: Linux',
+    'Programming Language :: Python :: 3',
+    'Programming Language :: Python :: 3.11',
+    'Programming Language :: Python :: 3.12',
+    'Programming Language :: Python :: 3.13',
+    'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    'Topic :: Scientific/Engineering :: Image Processing',
+    'Typing :: Typed',
+  ],
   license='Apache-2.0',
-  packages=setuptools.find_packages(include=['sr3_jax', 'sr3_jax.*']),
-  package_data={'sr3_jax': ['templates/*', 'study_site/*', 'models/*/*']},
+  license_files=['LICENSE'],
+  packages=[
+    *setuptools.find_packages(include=['sr3_jax', 'sr3_jax.*']),
+    *(f'sr3_jax.{name}' for name in CONFIGS),
+  ],
+  package_dir={'sr3_jax.configs': 'configs'},
+  package_data={
+    'sr3_jax': ['py.typed', 'models/*/*'],
+    'sr3_jax.human_study': ['site/*'],
+    'sr3_jax.reports': ['templates/*'],
+  },
   python_requires='>=3.11',
   # Lower bounds that were installed together and tested.
   install_requires=[
@@ -85,7 +127,12 @@ setuptools.setup(
   },
   entry_points={
     'console_scripts': [
+      'sr3-channels = sr3_jax.data.channels:main',
       'sr3-convert = sr3_jax.weights.convert:main',
+      'sr3-evaluate = sr3_jax.evaluation.command:main',
+      'sr3-report = sr3_jax.reports.command:main',
+      'sr3-study = sr3_jax.human_study.command:main',
+      'sr3-train = sr3_jax.main:cli',
       'sr3-upscale = sr3_jax.upscale.command:main',
     ],
   },
