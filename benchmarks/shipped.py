@@ -4,7 +4,7 @@
     --regression=runs/photo_x4/regression --border=4 --patch=128 \
     --sets set5=photos/set5 set14=photos/set14
   python benchmarks/shipped.py --workdir=runs/shipped_faces --model=face-x4 \
-    --regression=runs/face_16_64/regression --ridge=faces/train64 \
+    --regression=runs/portraits_16_64/regression --ridge=faces/train64 \
     --sets canada64=faces/canada64
 
 True images are cropped to multiples of the model's scale and reduced by the bicubic

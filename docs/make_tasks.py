@@ -1,11 +1,13 @@
-"""The pictures of docs/tasks.md: what was given, what two models made of it, the truth.
+"""Make the pictures of docs/tasks.md: input, outputs of two models, truth.
 
   python docs/make_tasks.py docs/tasks_photos.jpg runs/photos_clean
-  python docs/make_tasks.py docs/tasks_faces.jpg runs/faces_fill runs/faces_colour
+  python docs/make_tasks.py docs/tasks_faces.jpg \\
+    runs/portraits_fill runs/portraits_colour
 
-Photographs that neither model has seen, from scikit-image's wheel: a cat (Chelsea, by
-Stefan van der Walt, CC0) and a cup for the model of configs/photos_clean_32.py, the
-astronaut Eileen Collins (NASA, public domain) for that of configs/faces_fill_32.py.
+Neither model has seen the photographs, which are from scikit-image's wheel: a cat
+(Chelsea, by Stefan van der Walt, CC0) and a cup for the model of
+configs/small/photos_clean_32.py, the astronaut Eileen Collins (NASA, public domain) for
+that of configs/small/portraits_fill_32.py.
 """
 
 import pathlib
