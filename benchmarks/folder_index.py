@@ -40,7 +40,7 @@ from sr3_jax.data import batches, sources
 memory = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before, start, cpu = memory(), time.perf_counter(), time.process_time()
 source = sources.make_source(
-  sys.argv[1], path=sys.argv[2], min_size=64, kept=epath.Path(sys.argv[3])
+  sys.argv[1], path=sys.argv[2], min_size=64, cache_folder=epath.Path(sys.argv[3])
 )
 opened, cpu = time.perf_counter() - start, time.process_time() - cpu
 stream = batches.train_batches(source, batch_size=64, image_size=64, crop='random')
@@ -80,9 +80,11 @@ def make(root: pathlib.Path, count: int, folders: int, links: bool) -> None:
       progress.update(min(count, (k + 1) * count // folders))
 
 
-def start(source: str, root: pathlib.Path, kept: pathlib.Path) -> dict[str, float]:
+def start(
+  source: str, root: pathlib.Path, cache_folder: pathlib.Path
+) -> dict[str, float]:
   """Opens the tree in a new process."""
-  command = [sys.executable, '-c', START, source, str(root), str(kept)]
+  command = [sys.executable, '-c', START, source, str(root), str(cache_folder)]
   done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
   return json.loads(done.stdout)
 
@@ -101,7 +103,7 @@ def main():
   if free < 1.2 * args.count * BLOCK or inodes < args.count:
     sys.exit(f'error: {place} has no room for {args.count} files: see --place')
   with tempfile.TemporaryDirectory(prefix='folder_index', dir=place) as folder:
-    root, kept = pathlib.Path(folder, 'tree'), pathlib.Path(folder, 'kept')
+    root, cache_folder = pathlib.Path(folder, 'tree'), pathlib.Path(folder, 'cache')
     begun = time.perf_counter()
     make(root, args.count, args.folders, args.links)
     print(f'{args.count} files made in {time.perf_counter() - begun:.0f} s')
@@ -113,13 +115,13 @@ def main():
       f'{r["first batch"]:9.2f}{r["MB"]:6.0f}{r["before"]:8.0f}',
       flush=True,
     )
-    show('first', start('folder', root, kept))
-    show('again', start('folder', root, kept))
-    show('again, with classes', start('classes', root, kept))
+    show('first', start('folder', root, cache_folder))
+    show('again', start('folder', root, cache_folder))
+    show('again, with classes', start('classes', root, cache_folder))
     (root / 'n00000000' / 'new.jpg').write_bytes(picture(80))
-    show('one picture more', start('folder', root, kept))
-    size = sum(file.stat().st_size for file in kept.iterdir())
-    print(f'kept: {size / 1e6:.0f} MB')
+    show('one picture more', start('folder', root, cache_folder))
+    size = sum(file.stat().st_size for file in cache_folder.iterdir())
+    print(f'cache: {size / 1e6:.0f} MB')
     print('deleting the files ...', flush=True)
 
 

@@ -138,7 +138,7 @@ def tasks(folder: str, size: int) -> dict[str, Callable[[float], Timing]]:
   source = sources.Folder(folder)
   for name, options in PIPELINES.items():
     found[name] = functools.partial(time_pipeline, source, options, size)
-  smaller = sources.Folder(folder, least=crops.Cut(size, 'center').enough)
+  smaller = sources.Folder(folder, decode_side=crops.Cut(size, 'center').decode_side)
   found[REDUCED] = functools.partial(time_pipeline, smaller, options, size)
   return found
 
@@ -146,7 +146,10 @@ def tasks(folder: str, size: int) -> dict[str, Callable[[float], Timing]]:
 def difference(folder: str, size: int) -> float:
   """Levels between the largest squares of whole files and of those decoded smaller."""
   cut = crops.Cut(size, 'center')
-  whole, part = sources.Folder(folder), sources.Folder(folder, least=cut.enough)
+  whole, part = (
+    sources.Folder(folder),
+    sources.Folder(folder, decode_side=cut.decode_side),
+  )
   rng = np.random.default_rng(0)
   made = lambda source, i: cut(source[i]['image'], rng).astype(float)
   errors = [made(whole, i) - made(part, i) for i in range(min(len(whole), 16))]

@@ -139,7 +139,7 @@ def methods(loaded: hub.Loaded, regression: str = '') -> None:
 def face(loaded: hub.Loaded) -> None:
   """The astronaut Eileen Collins (NASA, public domain), from 16 pixels."""
   side = loaded.config.data.image_size
-  truth = pixels.resize_area(data.astronaut()[20:200, 135:315], side)
+  truth = resizing.resize_area(data.astronaut()[20:200, 135:315], side)
   image = pixels.to_uint8(resizing.resize(pixels.to_float(truth), 16, 16))
   result = Upscaler(loaded).upscale(image, num_samples=3)
   shown = [result.bicubic, *result.samples, result.mean, pixels.to_float(truth)]

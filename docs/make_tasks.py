@@ -19,7 +19,7 @@ import numpy as np
 import skimage.data
 
 from sr3_jax.core import degradations
-from sr3_jax.images import contact_sheets, image_files, pixels
+from sr3_jax.images import contact_sheets, image_files, pixels, resizing
 from sr3_jax.weights import hub
 
 SAMPLES = 3
@@ -32,7 +32,7 @@ OF_FACES = ('inpainting', 'uncropping', 'colorization')
 def part(load, top: int, left: int, side: int, size: int) -> np.ndarray:
   """A square part of a picture, reduced by area: float32 [1, size, size, 3]."""
   image = load()[top : top + side, left : left + side, :3]
-  return pixels.to_float(pixels.resize_area(image, size))[None]
+  return pixels.to_float(resizing.resize_area(image, size))[None]
 
 
 def row(run: str, task: str, hr: np.ndarray, seed: int) -> list[np.ndarray]:

@@ -93,8 +93,8 @@ def _source(config: ml_collections.ConfigDict, *, held_out: bool) -> Source | No
     split=split,
     data_dir=d.data_dir or None,
     channels=d.channels,
-    ranged=len(d.low) > 0,
-    kept=devices.kept('folders'),
+    calibrated=len(d.low) > 0,
+    cache_folder=devices.kept('folders'),
   )
 
 
@@ -264,11 +264,11 @@ def _crops(
   batches.close()
   model = SR3.from_config(config)
   hr = model.to_float(stored)
-  columns = {'crop': pixels.show(hr)}
+  columns = {'crop': pixels.to_picture(hr)}
   if model.task.conditional:
     keys = jax.random.split(jax.random.key(config.seed), _CROPS)
     condition = jax.jit(model.degrade)(keys, hr)
-    columns = {'input': pixels.show(condition[..., : d.channels])} | columns
+    columns = {'input': pixels.to_picture(condition[..., : d.channels])} | columns
   rows = [
     (f'example {i}', [column[i] for column in columns.values()]) for i in range(_CROPS)
   ]

@@ -17,7 +17,7 @@ from etils import epath
 from sr3_jax.check_data import file_check
 from sr3_jax.check_data.file_check import THUMBNAIL, Look
 from sr3_jax.data.folder_sources import Folder, Source
-from sr3_jax.images import pixels
+from sr3_jax.images import pixels, resizing
 
 REDUCTIONS = (1, 2, 3, 4)
 _PORTION = 512  # images in flight
@@ -194,4 +194,4 @@ def _reduced_detail(plane: np.ndarray, factor: int) -> float:
   if min(height, width) < 32:
     return float('nan')
   even = plane[: height * factor, : width * factor]
-  return file_check.detail(pixels.resize_area(even, (height, width))[..., 0])
+  return file_check.detail(resizing.resize_area(even, (height, width))[..., 0])

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.error('--channels and --images must be at least 1')
   try:
     channels = args.channels or first_channels(pathlib.Path(args.folder))
-    source = sources.Folder(args.folder, channels=channels, raw=True)
+    source = sources.Folder(args.folder, channels=channels, as_rasters=True)
     sample = sampled(source, args.images)
     low, high = limits(sample, source.dtype, args.low, args.high)
   except (sources.DataError, images_pixels.ImageError) as error:

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 
 from sr3_jax.data.folder_sources import DataError
-from sr3_jax.images import pixels
+from sr3_jax.images import pixels, resizing
 
 CROPS = ('random', 'center', 'none')
 
@@ -50,7 +50,7 @@ class Cut:
     return self.image_size * min(self.factors)
 
   @property
-  def enough(self) -> int:
+  def decode_side(self) -> int:
     """Of the shorter side of a picture that a decoder may make smaller.
 
     Four pixels for each that is left: then blocks that begin elsewhere move the example
@@ -85,7 +85,7 @@ class Cut:
       side = self.image_size * self._factor(min(height, width), rng)
       top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
       image = image[top : top + side, left : left + side]
-    image = pixels.resize_area(pixels.center_square(image), self.image_size)
+    image = resizing.resize_area(resizing.center_square(image), self.image_size)
     if self.rotate:
       image = np.rot90(image, rng.integers(4))
     if self.flip and rng.integers(2):

@@ -45,10 +45,10 @@ class Folder:
     min_size: shortest side of a usable image in pixels.
     max_pixels: larger images are left out.
     channels: 3 is pictures, of 8 bits in sRGB; another number is `rasters`.
-    raw: rasters for 3 channels, too.
-    kept: folder for what headers say, for the next start; see `headers.find`.
-    least: pixels of the shorter side of a JPEG picture that are enough; see
-      `images.read`.
+    as_rasters: rasters for 3 channels, too.
+    cache_folder: where headers are cached for the next start; see `image_headers.find`.
+    decode_side: pixels of the shorter side of a JPEG picture that are enough; see
+      `image_files.read`.
 
   Raises:
     DataError: no such folder, nothing in it, or nothing that can be used.
@@ -63,14 +63,18 @@ class Folder:
     min_size: int = 1,
     max_pixels: int = image_files.MAX_PIXELS,
     channels: int = 3,
-    raw: bool = False,
-    kept: epath.Path | None = None,
-    least: int = 0,
+    as_rasters: bool = False,
+    cache_folder: epath.Path | None = None,
+    decode_side: int = 0,
   ):
     self._root = epath.Path(path)
     self._place = os.fspath(self._root)
-    self._max_pixels, self._least, self.channels = max_pixels, least, channels
-    self._raw = raw or channels != 3
+    self._max_pixels, self._decode_side, self.channels = (
+      max_pixels,
+      decode_side,
+      channels,
+    )
+    self._as_rasters = as_rasters or channels != 3
     if not self._root.is_dir():
       what = 'is a file, not a folder' if self._root.exists() else 'no such folder'
       raise DataError(f'{path}: {what}')
@@ -79,13 +83,15 @@ class Folder:
         self._root,
         min_size=min_size,
         max_pixels=max_pixels,
-        channels=channels if self._raw else 0,
-        kept=kept,
+        channels=channels if self._as_rasters else 0,
+        cache_folder=cache_folder,
       )
     except OSError as error:
       raise DataError(f'{error.filename}: {error.strerror}') from None
     if not self._names and not self.left_out:
-      known = ', '.join(rasters.EXTENSIONS if self._raw else image_files.EXTENSIONS)
+      known = ', '.join(
+        rasters.EXTENSIONS if self._as_rasters else image_files.EXTENSIONS
+      )
       raise DataError(f'{path}: no images in this folder ({known})')
     if self.left_out:
       some = [f'{k} ({why})' for k, why in itertools.islice(self.left_out.items(), 3)]
@@ -105,8 +111,8 @@ class Folder:
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     path = f'{self._place}/{self._names[index]}'
-    if not self._raw:
-      limits = {'max_pixels': self._max_pixels, 'least': self._least}
+    if not self._as_rasters:
+      limits = {'max_pixels': self._max_pixels, 'decode_side': self._decode_side}
       return {'image': image_files.read(path, **limits)}
     image = rasters.read(path, channels=self.channels, max_pixels=self._max_pixels)
     if image.dtype != self.dtype:  # written anew since
@@ -134,7 +140,8 @@ class ClassFolder(Folder):
   """A folder of folders, one for each class: labels are numbers of the sorted names.
 
   Args:
-    path, min_size, max_pixels, channels, raw, kept, least: as of `Folder`.
+    path: local or gs://.
+    **options: as of `Folder`.
 
   Raises:
     DataError: as `Folder`, or an image outside of the folders.

@@ -149,24 +149,23 @@ def find(
   min_size: int,
   max_pixels: int,
   channels: int,
-  kept: epath.Path | None = None,
+  cache_folder: epath.Path | None = None,
 ) -> Usable:
   """All images below a folder that can be used, and why the others can't.
 
   Hidden files and folders (a dot in front) and links to folders aren't followed.
 
-  With `kept` only the headers of new names are read. Of names known from an earlier
-  time those that would be left out are looked at again: if the file's size or times
-  changed, or if it could not be read, its header is read anew. Those that are used
-  aren't, because whoever uses them reads them.
+  With `cache_folder` only the headers of new names are read. A known file that would be
+  left out is looked at again: if its size or times changed, or if it could not be read,
+  its header is read anew. A file that is used isn't, because whoever uses it reads it.
 
   Args:
     root: the folder.
     min_size: shortest side of a usable image in pixels.
     max_pixels: larger images are left out.
-    channels: 0 for pictures, as `images.read` shows them; another number for rasters
-      of so many channels, all of the type of the first.
-    kept: folder for what is found out of large folders; None keeps nothing.
+    channels: 0 for pictures, as `image_files.read` shows them; another number for
+      rasters of so many channels, all of the type of the first.
+    cache_folder: folder for what is found out of large folders; None keeps nothing.
 
   Raises:
     OSError: a folder that can't be read.
@@ -175,18 +174,18 @@ def find(
     root, rasters.EXTENSIONS if channels else image_files.EXTENSIONS
   )
   if len(names) < WORTH_KEEPING:
-    kept = None
+    cache_folder = None
   place = os.fspath(root)
   if '://' not in place:
     place = os.path.abspath(place)
   settings = {'folder': place, 'channels': channels, 'max_pixels': max_pixels}
-  path = kept / f'{_digest(settings)}.npz' if kept else None
+  path = cache_folder / f'{_digest(settings)}.npz' if cache_folder else None
   old = load(path, settings) if path else None
   index = old.over(names) if old else Index.empty(names)
   known = index.known
   new = np.flatnonzero(~known)
   if len(new) > 20_000:
-    hint = '' if kept else '; --cache keeps what is found for the next start'
+    hint = '' if cache_folder else '; --cache keeps what is found for the next start'
     logging.info('%s: reading the headers of %d images%s', root, len(new), hint)
   look = functools.partial(_look, place, max_pixels=max_pixels, channels=channels)
   errors = dict[int, str]()

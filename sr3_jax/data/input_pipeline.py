@@ -31,8 +31,8 @@ def held_out(config: ml_collections.ConfigDict) -> HeldOut:
     data_dir=d.data_dir or None,
     min_size=crops.Cut(cut['image_size'], d.crop, reduce=cut['reduce']).min_size,
     channels=d.channels,
-    ranged=len(d.low) > 0,
-    kept=devices.kept('folders'),
+    calibrated=len(d.low) > 0,
+    cache_folder=devices.kept('folders'),
   )
   sources.check_classes(source, config.model.num_classes)
   if d.source in ('folder', 'classes') and not d.eval_path:
@@ -66,9 +66,9 @@ def training_data(config: ml_collections.ConfigDict) -> data_batches.Batches:
     data_dir=d.data_dir or None,
     min_size=cut.min_size,
     channels=d.channels,
-    ranged=len(d.low) > 0,
-    kept=devices.kept('folders'),
-    least=cut.enough if d.reduced_decoding else 0,
+    calibrated=len(d.low) > 0,
+    cache_folder=devices.kept('folders'),
+    decode_side=cut.decode_side if d.reduced_decoding else 0,
   )
   logging.info('training images: %d (%s)', len(source), d.path or d.source)
   sources.check_classes(source, config.model.num_classes)

@@ -12,7 +12,6 @@ import hashlib
 import importlib.util
 import os
 import zipfile
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -187,7 +186,7 @@ class Tfds:
     data_dir: where it was prepared; None for the place TFDS takes by default.
     channels: 3, or 1 for grey.
     max_pixels: larger images count as unreadable.
-    least: pixels of the shorter side that are enough; see `images.read`.
+    decode_side: pixels of the shorter side that are enough; see `image_files.read`.
 
   Raises:
     DataError: not prepared (the message has the command), no such split, no images.
@@ -203,12 +202,12 @@ class Tfds:
     *,
     channels: int = 3,
     max_pixels: int = image_files.MAX_PIXELS,
-    least: int = 0,
+    decode_side: int = 0,
   ):
     import tensorflow_datasets as tfds  # 1 s, and only this source needs it
 
     self._name = f'{name}:{split}'
-    self._limits = {'max_pixels': max_pixels, 'least': least}
+    self._limits = {'max_pixels': max_pixels, 'decode_side': decode_side}
     self.channels = _of_pictures('tfds', channels)
     arguments = f"'{name}', file_format='array_record'"
     if data_dir:
@@ -271,20 +270,7 @@ def _preparation(builder: Any, arguments: str) -> str:
   )
 
 
-# Each takes of the arguments of `make_source` what it needs.
-SOURCES: dict[str, Callable[..., Source]] = {
-  'photos': lambda split, channels, **_: Photos(split, channels),
-  'folder': lambda path, min_size, channels, ranged, kept, least, **_: Folder(
-    path, min_size=min_size, channels=channels, raw=ranged, kept=kept, least=least
-  ),
-  'classes': lambda path, min_size, channels, ranged, kept, least, **_: ClassFolder(
-    path, min_size=min_size, channels=channels, raw=ranged, kept=kept, least=least
-  ),
-  'arrays': lambda path, split, channels, **_: Arrays(path, split, channels),
-  'tfds': lambda path, split, data_dir, channels, least, **_: Tfds(
-    path, split, data_dir, channels=channels, least=least
-  ),
-}
+SOURCES = ('photos', 'folder', 'classes', 'arrays', 'tfds')
 
 
 def make_source(
@@ -295,24 +281,26 @@ def make_source(
   data_dir: str | None = None,
   min_size: int = 1,
   channels: int = 3,
-  ranged: bool = False,
-  kept: epath.Path | None = None,
-  least: int = 0,
+  calibrated: bool = False,
+  cache_folder: epath.Path | None = None,
+  decode_side: int = 0,
 ) -> Source:
-  """A source by name.
+  """Make a source by name.
 
   Args:
-    source: a key of SOURCES.
+    source: one of SOURCES.
     path: the folder or file, or the name of the TFDS dataset; photos need none.
     split: 'train' or 'eval' of photos, 'train' or 'test' of arrays, or a TFDS split. A
       folder is taken whole: hold images out by keeping them in another folder.
     data_dir: where TFDS datasets were prepared.
     min_size: shortest side that is of use; a folder leaves smaller images out.
-    channels: of the images; those of others than 3 keep the values of their files.
-    ranged: stored values that mean -1 and 1 are known, so all keep their values.
-    kept: folder for what the headers of a large folder say, for the next start; None
-      keeps nothing.
-    least: pixels of the shorter side of a JPEG picture that are enough; 0: all.
+    channels: of the images. Images with other than 3 channels keep the values of their
+      files.
+    calibrated: whether the model says which stored values mean -1 and 1, so that every
+      image keeps the values of its file.
+    cache_folder: where a large folder's headers are cached for the next start; None
+      caches nothing.
+    decode_side: how a JPEG picture may be decoded; see `image_files.read`.
 
   Raises:
     DataError: unknown name, missing path, floating point without a range, or what the
@@ -322,17 +310,22 @@ def make_source(
     raise DataError(f'no source {source!r}, only {", ".join(SOURCES)}')
   if source != 'photos' and not path:
     raise DataError(f'source {source!r} needs a path')
-  made = SOURCES[source](
-    path=path,
-    split=split,
-    data_dir=data_dir,
-    min_size=min_size,
-    channels=channels,
-    ranged=ranged,
-    kept=kept,
-    least=least,
-  )
-  if np.dtype(made.dtype).kind == 'f' and not ranged:
+  if source == 'photos':
+    made: Source = Photos(split, channels)
+  elif source == 'arrays':
+    made = Arrays(path, split, channels)
+  elif source == 'tfds':
+    made = Tfds(path, split, data_dir, channels=channels, decode_side=decode_side)
+  else:
+    made = (ClassFolder if source == 'classes' else Folder)(
+      path,
+      min_size=min_size,
+      channels=channels,
+      as_rasters=calibrated,
+      cache_folder=cache_folder,
+      decode_side=decode_side,
+    )
+  if np.dtype(made.dtype).kind == 'f' and not calibrated:
     raise DataError(
       f'{path}: {made.dtype} values have no range of their own: set data.low and '
       f'data.high (sr3-channels {path} finds them)'

@@ -123,7 +123,7 @@ def evaluate(
 
     def show(name, image, number=number, index=index, mask=mask):
       if number == 0 or on_output:
-        shown = images_pixels.show(devices.gather(image)[mask])
+        shown = images_pixels.to_picture(devices.gather(image)[mask])
         if number == 0:
           first[name] = shown
         if on_output:
@@ -195,7 +195,8 @@ def restored(
       for i in range(samples if method.is_random else 1):
         shown[f'{name} {i + 1}' if i else name] = method(condition, batch, i)
     shown = {
-      k: images_pixels.show(v) for k, v in devices.gather(shown | {TRUTH: hr}).items()
+      k: images_pixels.to_picture(v)
+      for k, v in devices.gather(shown | {TRUTH: hr}).items()
     }
     for row, number in enumerate(chosen):
       if number >= 0 and host['mask'][row]:

@@ -209,7 +209,7 @@ def with_spread(named: dict[str, np.ndarray], method: str) -> dict[str, np.ndarr
   """Adds 'spread': how samples of a picture differ, as colours (dark is not at all)."""
   samples = [p for n, p in named.items() if n == method or n.startswith(f'{method} ')]
   spread = np.std(np.float32(samples), axis=0).mean(-1)
-  return named | {'spread': contact_sheets.colours(spread)}
+  return named | {'spread': contact_sheets.heat_colours(spread)}
 
 
 def sheets(

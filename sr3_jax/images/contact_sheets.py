@@ -80,8 +80,8 @@ def sheet(
   return np.array(canvas)
 
 
-def heat(values: np.ndarray, legend: str) -> np.ndarray:
-  """A map as `colours`, with a scale and a line of text below.
+def heat_map(values: np.ndarray, legend: str) -> np.ndarray:
+  """A map as `heat_colours`, with a scale and a line of text below.
 
   Args:
     values: [H, W], not negative.
@@ -95,8 +95,8 @@ def heat(values: np.ndarray, legend: str) -> np.ndarray:
   margin, length = size // 2, max(width, 260)
   bar = np.tile(np.linspace(0, 1, length - 2 * margin), (size, 1))
   canvas = Image.new('RGB', (length, height + 4 * size + 3 * margin), 'white')
-  canvas.paste(Image.fromarray(colours(values)), (0, 0))
-  canvas.paste(Image.fromarray(colours(bar)), (margin, height + margin))
+  canvas.paste(Image.fromarray(heat_colours(values)), (0, 0))
+  canvas.paste(Image.fromarray(heat_colours(bar)), (margin, height + margin))
   draw, ink, font = ImageDraw.Draw(canvas), (32, 32, 32), ImageFont.load_default(size)
   y = height + margin + size * 3 // 2
   draw.text((margin, y), '0', ink, font)
@@ -105,7 +105,7 @@ def heat(values: np.ndarray, legend: str) -> np.ndarray:
   return np.array(canvas)
 
 
-def colours(values: np.ndarray) -> np.ndarray:
+def heat_colours(values: np.ndarray) -> np.ndarray:
   """Numbers from 0, dark, to their largest, bright: uint8 [..., 3]."""
   table = np.array([list(bytes.fromhex(colour)) for colour in _HEAT.split()])
   at = np.linspace(0, float(values.max()) or 1.0, len(table))

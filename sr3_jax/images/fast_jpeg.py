@@ -52,26 +52,26 @@ def bare(data: bytes, max_pixels: int) -> tuple[int, int, int] | None:
   return None
 
 
-def part(shorter: int, least: int) -> int:
-  """The largest of 1, 2, 4, 8 by which a side can shrink and keep `least` pixels.
+def part(shorter: int, decode_side: int) -> int:
+  """The largest of 1, 2, 4, 8 by which a side can shrink and keep `decode_side` pixels.
 
   Args:
     shorter: pixels of the side.
-    least: to be left; 0: it is to stay as it is.
+    decode_side: to be left; 0: it is to stay as it is.
   """
-  return max(k for k in (1, 2, 4, 8) if k == 1 or 0 < least <= shorter // k)
+  return max(k for k in (1, 2, 4, 8) if k == 1 or 0 < decode_side <= shorter // k)
 
 
 def decode(
-  data: bytes, shape: tuple[int, int, int], least: int = 0
+  data: bytes, shape: tuple[int, int, int], decode_side: int = 0
 ) -> np.ndarray | None:
   """The pixels of a file.
 
   Args:
     data: the file.
     shape: height, width, and 1 (grey) or 3 channels, from its header.
-    least: pixels that are enough of the shorter side; 0 for all. At 1/2, 1/4 or 1/8 of
-      the size less has to be computed, for almost the means of blocks.
+    decode_side: pixels that are enough of the shorter side; 0 for all. At 1/2, 1/4 or
+      1/8 of the size less has to be computed, for almost the means of blocks.
 
   Returns:
     uint8 array of this shape, or of a `part` of its sides, rounded up; None if the
@@ -80,7 +80,7 @@ def decode(
   """
   if simplejpeg is None:
     return None
-  by = part(min(shape[:2]), least)
+  by = part(min(shape[:2]), decode_side)
   height, width = (-(-side // by) for side in shape[:2])
   wanted = {'min_height': height, 'min_width': width} if by > 1 else {}
   colour = 'GRAY' if shape[2] == 1 else 'RGB'

@@ -46,7 +46,7 @@ def read(
   *,
   channels: int = 3,
   max_pixels: int = MAX_PIXELS,
-  least: int = 0,
+  decode_side: int = 0,
 ) -> np.ndarray:
   """Reads a JPEG, PNG, WebP, TIFF or BMP file as it is meant to be looked at.
 
@@ -59,8 +59,8 @@ def read(
     channels: 3 for RGB, 1 for grey.
     max_pixels: a larger image is refused from its header, before it is decoded.
       Pillow refuses more than 179 Mpx whatever this says.
-    least: pixels that are enough of the shorter side; 0 for all. A JPEG file is then
-      decoded at 1/2, 1/4 or 1/8 of its size if that leaves so many.
+    decode_side: pixels that are enough of the shorter side; 0 for all. A JPEG file is
+      then decoded at 1/2, 1/4 or 1/8 of its size if that leaves so many.
 
   Returns:
     uint8 `[H, W, channels]`.
@@ -69,7 +69,7 @@ def read(
     ImageError: the file can't be read, for whatever reason.
   """
   with errors(path):
-    return _decode(read_bytes(path), channels, max_pixels, least)
+    return _decode(read_bytes(path), channels, max_pixels, decode_side)
 
 
 def decode(
@@ -78,16 +78,18 @@ def decode(
   *,
   channels: int = 3,
   max_pixels: int = MAX_PIXELS,
-  least: int = 0,
+  decode_side: int = 0,
 ) -> np.ndarray:
   """`read` for the bytes of a file; `name` is what errors call it."""
   with errors(name):
-    return _decode(data, channels, max_pixels, least)
+    return _decode(data, channels, max_pixels, decode_side)
 
 
-def _decode(data: bytes, channels: int, max_pixels: int, least: int) -> np.ndarray:
+def _decode(
+  data: bytes, channels: int, max_pixels: int, decode_side: int
+) -> np.ndarray:
   shape = fast_jpeg.bare(data, min(max_pixels, MAX_PIXELS))
-  if shape and (pixels := _of_jpeg(data, shape, channels, least)) is not None:
+  if shape and (pixels := _of_jpeg(data, shape, channels, decode_side)) is not None:
     return pixels
   with open_image(io.BytesIO(data), max_pixels) as image:
     profile = image.info.get('icc_profile')
@@ -95,9 +97,9 @@ def _decode(data: bytes, channels: int, max_pixels: int, least: int) -> np.ndarr
     with contextlib.suppress(SyntaxError, KeyError, TypeError, ValueError):
       image.getexif()
     shape = _upright_jpeg(image, profile)
-    if shape and (pixels := _of_jpeg(data, shape, channels, least)) is not None:
+    if shape and (pixels := _of_jpeg(data, shape, channels, decode_side)) is not None:
       return pixels
-    if (by := fast_jpeg.part(min(image.size), least)) > 1:
+    if (by := fast_jpeg.part(min(image.size), decode_side)) > 1:
       image.draft(None, tuple(side // by for side in image.size))  # only of JPEG
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
@@ -237,10 +239,10 @@ def _upright_jpeg(
 
 
 def _of_jpeg(
-  data: bytes, shape: tuple[int, int, int], channels: int, least: int
+  data: bytes, shape: tuple[int, int, int], channels: int, decode_side: int
 ) -> np.ndarray | None:
   """uint8 `[H, W, channels]` from the faster decoder; None: Pillow is to judge."""
-  pixels = fast_jpeg.decode(data, shape, least)
+  pixels = fast_jpeg.decode(data, shape, decode_side)
   if pixels is None or shape[2] == channels:
     return pixels
   image = to_pillow(pixels).convert('L' if channels == 1 else 'RGB')

@@ -23,7 +23,7 @@ _DTYPES = {8: np.uint8, 16: np.uint16, 32: np.float32}
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
+class RasterCodec:
   """Reads and writes the images of one model; its methods are those of `pictures`.
 
   Attributes:
@@ -108,24 +108,24 @@ def metadata(path: pathlib.Path) -> dict[str, Any] | None:
   return None
 
 
-def codec(
+def choose_codec(
   channels: int, value_range: tuple[np.ndarray, np.ndarray] | None, suffix: str
 ) -> Any:
-  """What reads and writes a model's files of one kind: `pictures`, or a `Measured`.
+  """What reads and writes a model's files of one kind: `pictures`, or a `RasterCodec`.
 
   Args:
     channels: of the model.
     value_range: of the model.
     suffix: of the file.
   """
-  if is_measured(channels, value_range) or suffix.lower() == '.npy':
+  if needs_rasters(channels, value_range) or suffix.lower() == '.npy':
     low, high = value_range or ((), ())
     values = lambda ends: tuple(np.ravel(ends).tolist())
-    return Measured(channels, values(low), values(high))
+    return RasterCodec(channels, values(low), values(high))
   return picture_codec
 
 
-def is_measured(
+def needs_rasters(
   channels: int, value_range: tuple[np.ndarray, np.ndarray] | None
 ) -> bool:
   """Whether images of a model are something else than pictures."""

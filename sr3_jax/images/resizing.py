@@ -6,6 +6,8 @@ import math
 import numpy as np
 from PIL import Image
 
+from sr3_jax.images.pixels import to_pillow
+
 KERNELS = {
   'bicubic': Image.Resampling.BICUBIC,
   'bilinear': Image.Resampling.BILINEAR,
@@ -31,8 +33,46 @@ def resize(
   return np.stack([np.asarray(plane) for plane in planes], axis=-1)
 
 
+def center_square(image: np.ndarray) -> np.ndarray:
+  """The largest central square of `[H, W, C]` (odd remainders: right and bottom)."""
+  height, width = image.shape[:2]
+  side = min(height, width)
+  top, left = (height - side) // 2, (width - side) // 2
+  return image[top : top + side, left : left + side]
+
+
+def resize_area(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+  """Area resampling (Pillow's BOX) of `[H, W, C]` to `size`.
+
+  After `center_square` this is the preparation of ImageNet in the SR3 paper
+  (section 4). Every source pixel belongs to one block, the one that its centre is in;
+  a block becomes its mean, to within a level.
+
+  Args:
+    image: uint8, uint16 or float32 `[H, W, C]`, any C.
+    size: one side of a square, or (height, width).
+
+  Returns:
+    The same type; integers are rounded.
+  """
+  height, width = (size, size) if isinstance(size, int) else size
+  if image.shape[:2] == (height, width):
+    return image
+  sides, box = (width, height), Image.Resampling.BOX
+  if image.dtype == np.uint8 and image.shape[-1] in (1, 3):
+    resized = np.array(to_pillow(image).resize(sides, box))
+    return resized.reshape(height, width, image.shape[-1])
+  # Pillow would take a second or fourth channel for transparency, and has no 16 bits.
+  planes = [
+    np.asarray(Image.fromarray(plane.astype(np.float32)).resize(sides, box))
+    for plane in np.moveaxis(image, -1, 0)
+  ]
+  resized = np.stack(planes, -1)
+  return np.round(resized).astype(image.dtype) if image.dtype.kind == 'u' else resized
+
+
 @functools.lru_cache(maxsize=32)
-def shrinking(length: int, small: int) -> tuple[np.ndarray, np.ndarray]:
+def downsampling_matrices(length: int, small: int) -> tuple[np.ndarray, np.ndarray]:
   """Bicubic reduction along one axis as a matrix, and its right inverse.
 
   Returns:
@@ -65,8 +105,8 @@ def make_consistent(
   Returns:
     float32 [H, W, C] in [-1, 1].
   """
-  down_rows, up_rows = shrinking(image.shape[0], small.shape[0])
-  down_columns, up_columns = shrinking(image.shape[1], small.shape[1])
+  down_rows, up_rows = downsampling_matrices(image.shape[0], small.shape[0])
+  down_columns, up_columns = downsampling_matrices(image.shape[1], small.shape[1])
   # Matrix products over planes: BLAS, many times faster than einsum over pixels.
   planes = lambda a: np.moveaxis(np.asarray(a, np.float32), -1, 0)
   small = planes(small)

@@ -275,7 +275,7 @@ def _images(
     if consistency:
       image['condition'][k, :h, :w] = item.condition[..., :channels]
       for name, low in (('rows', h), ('columns', w)):
-        down, up = resizing.shrinking(low * model.scale, low)
+        down, up = resizing.downsampling_matrices(low * model.scale, low)
         image[f'down_{name}'][k, :low, : len(up)] = down
         image[f'up_{name}'][k, : len(up), :low] = up
   image['strips'] = np.int32(-(-used // CELL))

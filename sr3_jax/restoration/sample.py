@@ -38,7 +38,7 @@ def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> No
       if method.model.task.conditional:
         observed = condition[..., : method.model.channels]
         shown = {'input': observed} | shown | {TRUTH: hr}
-      columns = [pixels.show(c) for c in devices.gather([*shown.values()])]
+      columns = [pixels.to_picture(c) for c in devices.gather([*shown.values()])]
       for i, number in zip(real, numbers, strict=True):
         rows.append([column[i] for column in columns])
         for name, column in zip(shown, columns, strict=True):

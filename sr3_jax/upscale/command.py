@@ -121,7 +121,7 @@ def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int
     upscaler.check(args.outscale, args.label, mask is not None)
   except (ValueError, OSError) as error:  # of hub, checkpoint and pipeline
     parser.error(str(error))
-  if not raster_codec.is_measured(upscaler.channels, upscaler.value_range):
+  if not raster_codec.needs_rasters(upscaler.channels, upscaler.value_range):
     # Arrays among pictures are something else; one that is named is meant.
     named = lambda source: source.path is None or source.name in inputs
     plain = [s for s in sources if named(s) or s.place.suffix.lower() != '.npy']

@@ -114,7 +114,7 @@ def plan(
     with failed.of(source):
       data = stdin if source.path is None else None
       file = source.path if data is None else data
-      codec = raster_codec.codec(
+      codec = raster_codec.choose_codec(
         upscaler.channels, upscaler.value_range, source.place.suffix
       )
       height, width, format_ = codec.header(file, source.name)

@@ -172,7 +172,7 @@ def _write_drawing(path, drawing, icc, settings) -> None:
 
 def _heat(result: Any) -> np.ndarray:
   legend = f'spread of {len(result.samples)} samples, in levels of 255'
-  return contact_sheets.heat(result.spread * 127.5, legend)
+  return contact_sheets.heat_map(result.spread * 127.5, legend)
 
 
 def _sheet(result: Any, options: Options) -> np.ndarray:
@@ -182,10 +182,10 @@ def _sheet(result: Any, options: Options) -> np.ndarray:
   if result.bicubic is not None:
     titles, first = ['input', 'bicubic'], [result.observed, result.bicubic]
   titles += [f'sample {i + 1}' for i in range(len(few))] if len(few) > 1 else ['output']
-  shown = [images_pixels.show(image) for image in (*first, *few)]
+  shown = [images_pixels.to_picture(image) for image in (*first, *few)]
   if options.spread:
     titles.append('spread')
-    shown.append(contact_sheets.colours(result.spread))
+    shown.append(contact_sheets.heat_colours(result.spread))
   largest = max(result.samples.shape[1:3])
   cell = _CELL if largest > _CELL else None
   return contact_sheets.sheet([shown], titles, cell=cell)

@@ -13,7 +13,7 @@ from PIL import Image
 from sr3_jax.data import batches as data_batches
 from sr3_jax.data import channels, crops, sources
 from sr3_jax.images import pixels as images_pixels
-from sr3_jax.images import rasters
+from sr3_jax.images import rasters, resizing
 from tests.support import channel_images, runs
 from tests.support.channel_images import noise
 
@@ -55,7 +55,7 @@ def test_three_channels_are_pictures_unless_their_range_is_known(folder):
   source = sources.make_source('folder', path=str(folder))
   assert [source.name(i) for i in range(len(source))] == ['g.jpg']
   assert source[0]['image'].dtype == source.dtype == np.uint8
-  source = sources.make_source('folder', path=str(folder), ranged=True)
+  source = sources.make_source('folder', path=str(folder), calibrated=True)
   assert (len(source), source.dtype) == (1, np.uint16)
   np.testing.assert_array_equal(source[0]['image'], noise(50, 50, 3))
 
@@ -103,15 +103,17 @@ def test_arrays_of_any_channels(tmp_path):
     sources.make_source('arrays', path=path, channels=2)
   path = saved(tmp_path / 'c.npz', x=np.where(x > 60000, np.nan, x).astype('f4'), y=y)
   with pytest.raises(sources.DataError, match='not finite'):
-    sources.make_source('arrays', path=path, channels=2, ranged=True)
+    sources.make_source('arrays', path=path, channels=2, calibrated=True)
 
 
 def test_floating_point_needs_a_range(tmp_path):
   rasters.write(tmp_path / 'a.npy', noise(20, 20, 4, np.float32))
-  with pytest.raises(sources.DataError, match=r'data\.low.*sr3_jax\.channels') as error:
+  with pytest.raises(sources.DataError, match=r'data\.low.*sr3-channels') as error:
     sources.make_source('folder', path=str(tmp_path), channels=4)
   assert '\n' not in str(error.value)
-  source = sources.make_source('folder', path=str(tmp_path), channels=4, ranged=True)
+  source = sources.make_source(
+    'folder', path=str(tmp_path), channels=4, calibrated=True
+  )
   assert source.dtype == np.float32
 
 
@@ -173,7 +175,7 @@ def test_evaluation_fills_up_with_the_same_type(folder):
 def test_resize_area_is_the_mean_of_blocks(count, dtype):
   image = noise(60, 40, count, dtype)
   blocks = skimage.transform.downscale_local_mean(image.astype(float), (5, 4, 1))
-  found = images_pixels.resize_area(image, (12, 10))
+  found = resizing.resize_area(image, (12, 10))
   assert found.dtype == dtype and found.shape == (12, 10, count)
   if dtype == np.float32:
     np.testing.assert_allclose(found, blocks, atol=1e-5)
@@ -185,8 +187,8 @@ def test_resize_area_is_the_mean_of_blocks(count, dtype):
 
 def test_resize_area_by_any_factor_has_the_same_blocks():
   image = noise(60, 50, 3, np.uint8)
-  pictures = images_pixels.resize_area(image, (17, 23)).astype(float)
-  deep = images_pixels.resize_area(image.astype(np.uint16) * 257, (17, 23)) / 257
+  pictures = resizing.resize_area(image, (17, 23)).astype(float)
+  deep = resizing.resize_area(image.astype(np.uint16) * 257, (17, 23)) / 257
   assert np.abs(deep - pictures).max() <= 1
 
 
@@ -194,16 +196,16 @@ def test_show():
   levels = np.linspace(-1, 1, 256, dtype=np.float32)
   one, two = levels.reshape(16, 16, 1), np.stack([levels, levels[::-1]], -1)[None]
   np.testing.assert_array_equal(
-    images_pixels.show(one), images_pixels.to_uint8(one).repeat(3, -1)
+    images_pixels.to_picture(one), images_pixels.to_uint8(one).repeat(3, -1)
   )
-  magenta_green = images_pixels.show(two)[0]
+  magenta_green = images_pixels.to_picture(two)[0]
   np.testing.assert_array_equal(magenta_green[0], [0, 255, 0])
   np.testing.assert_array_equal(magenta_green[-1], [255, 0, 255])
   many = images_pixels.to_float(noise(4, 4, 7, np.uint8))
   np.testing.assert_array_equal(
-    images_pixels.show(many), noise(4, 4, 7, np.uint8)[..., :3]
+    images_pixels.to_picture(many), noise(4, 4, 7, np.uint8)[..., :3]
   )
-  assert images_pixels.show(many[None, :, :, :3]).shape == (1, 4, 4, 3)
+  assert images_pixels.to_picture(many[None, :, :, :3]).shape == (1, 4, 4, 3)
 
 
 # ----------------------------------------------------------------------------- ranges
@@ -213,7 +215,7 @@ def test_ranges_are_numpys_percentiles(tmp_path):
   whole = [noise(40, 30, 3, np.float32, seed=i) * (1, 10, 1000) for i in range(4)]
   for i, image in enumerate(whole):
     rasters.write(tmp_path / f'{i}.npy', image.astype(np.float32))
-  source = sources.Folder(tmp_path, channels=3, raw=True)
+  source = sources.Folder(tmp_path, channels=3, as_rasters=True)
   low, high = channels.ranges(source, 1, 98)
   truth = np.percentile(np.concatenate(whole).reshape(-1, 3), (1, 98), axis=0)
   np.testing.assert_allclose((low, high), truth, rtol=1e-5)

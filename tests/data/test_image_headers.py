@@ -34,9 +34,9 @@ def tree(tmp_path):
 
 
 @pytest.fixture
-def kept(tmp_path, monkeypatch):
+def cache_folder(tmp_path, monkeypatch):
   monkeypatch.setattr(image_headers, 'WORTH_KEEPING', 1)
-  return epath.Path(tmp_path / 'kept')
+  return epath.Path(tmp_path / 'cache_folder')
 
 
 def picture(path, side, at=OLD):
@@ -53,13 +53,13 @@ def long_ago(monkeypatch):
   monkeypatch.setattr(image_headers, '_TICK_NS', -(10**12))
 
 
-def find(root, kept=None, min_size=1, channels=0):
+def find(root, cache_folder=None, min_size=1, channels=0):
   return image_headers.find(
     epath.Path(root),
     min_size=min_size,
     max_pixels=10**6,
     channels=channels,
-    kept=kept,
+    cache_folder=cache_folder,
   )
 
 
@@ -110,23 +110,23 @@ def test_names_in_a_block():
 
 
 def test_a_second_start_reads_no_header_but_of_what_is_broken(
-  tree, kept, read, long_ago
+  tree, cache_folder, read, long_ago
 ):
-  first = find(tree, kept)
+  first = find(tree, cache_folder)
   assert len(read) == 17
   read.clear()
-  assert same(find(tree, kept), first)
+  assert same(find(tree, cache_folder), first)
   assert read == ['torn.png']  # a disk may have failed, or the rights were missing
   assert same(find(tree), first)
   # Sizes are kept, not what they were good for.
   read.clear()
-  assert same(find(tree, kept, min_size=10), find(tree, min_size=10))
+  assert same(find(tree, cache_folder, min_size=10), find(tree, min_size=10))
   assert read.count('0.png') == 5  # those of the call that keeps nothing
   assert first.left_out.keys() == {'z/torn.png'}
   picture(tree / 'a' / 'new.png', 30)
   (tree / 'a-b' / '1.png').unlink()
   read.clear()
-  assert same(find(tree, kept), find(tree))
+  assert same(find(tree, cache_folder), find(tree))
   assert sorted(read[:2]) == ['new.png', 'torn.png'] and len(read) == 2 + 17
 
 
@@ -178,35 +178,35 @@ def _emptied(tree):
     _emptied,
   ],
 )
-def test_a_changed_folder_is_seen_as_it_is(tree, kept, change, long_ago):
-  before = find(tree, kept, min_size=10)
+def test_a_changed_folder_is_seen_as_it_is(tree, cache_folder, change, long_ago):
+  before = find(tree, cache_folder, min_size=10)
   time.sleep(0.01)  # a tick of the clock
   change(tree)
-  after = find(tree, kept, min_size=10)
+  after = find(tree, cache_folder, min_size=10)
   assert same(after, find(tree, min_size=10))
   assert not same(after, before)
-  assert same(find(tree, kept, min_size=10), after)
+  assert same(find(tree, cache_folder, min_size=10), after)
 
 
-def test_a_link_that_leads_elsewhere_is_seen(tree, kept, long_ago):
+def test_a_link_that_leads_elsewhere_is_seen(tree, cache_folder, long_ago):
   link = tree / 'link.png'
   link.symlink_to(tree / 'a' / '0.png')
-  assert 'link.png' in find(tree, kept, min_size=20).left_out
+  assert 'link.png' in find(tree, cache_folder, min_size=20).left_out
   link.unlink()
   link.symlink_to(tree / 'a.png')
-  assert list(find(tree, kept, min_size=20).names) == ['a.png', 'link.png']
+  assert list(find(tree, cache_folder, min_size=20).names) == ['a.png', 'link.png']
 
 
-def test_what_changed_just_now_is_not_trusted(tree, kept, read):
-  find(tree, kept, min_size=20)
+def test_what_changed_just_now_is_not_trusted(tree, cache_folder, read):
+  find(tree, cache_folder, min_size=20)
   read.clear()
   # All of it was made a moment ago: what is left out may still be changing.
-  find(tree, kept, min_size=20)
+  find(tree, cache_folder, min_size=20)
   assert len(read) == 16
 
 
-def test_a_used_file_that_shrank_is_named_when_it_is_read(tree, kept, long_ago):
-  options = {'path': str(tree), 'min_size': 8, 'kept': kept}
+def test_a_used_file_that_shrank_is_named_when_it_is_read(tree, cache_folder, long_ago):
+  options = {'path': str(tree), 'min_size': 8, 'cache_folder': cache_folder}
   sources.make_source('folder', **options)
   (tree / 'a' / '0.png').write_bytes(b'no picture any more')
   source = sources.make_source('folder', **options)
@@ -215,20 +215,20 @@ def test_a_used_file_that_shrank_is_named_when_it_is_read(tree, kept, long_ago):
     source[names.index('a/0.png')]
 
 
-def test_damage_to_what_is_kept_is_no_harm(tree, kept, warnings):
-  truth = find(tree, kept)
-  (file,) = kept.iterdir()
+def test_damage_to_what_is_kept_is_no_harm(tree, cache_folder, warnings):
+  truth = find(tree, cache_folder)
+  (file,) = cache_folder.iterdir()
   whole = file.read_bytes()
   for data in (b'', whole[:-200], b'PK' + whole, whole[: len(whole) // 2]):
     file.write_bytes(data)
-    assert same(find(tree, kept), truth)
+    assert same(find(tree, cache_folder), truth)
     assert 'damaged' in warnings[-1]
     assert file.read_bytes() == whole or image_headers.load(file, {}) is None
 
 
-def test_columns_that_do_not_fit_are_refused(tree, kept):
-  find(tree, kept)
-  (file,) = kept.iterdir()
+def test_columns_that_do_not_fit_are_refused(tree, cache_folder):
+  find(tree, cache_folder)
+  (file,) = cache_folder.iterdir()
   with np.load(file) as stored:
     columns = dict(stored)
   settings = {'folder': str(tree), 'channels': 0, 'max_pixels': 10**6}
@@ -245,15 +245,15 @@ def test_columns_that_do_not_fit_are_refused(tree, kept):
     assert image_headers.load(file, settings) is None
 
 
-def test_another_version_or_folder_is_read_anew(tree, kept, monkeypatch, read):
-  find(tree, kept)
+def test_another_version_or_folder_is_read_anew(tree, cache_folder, monkeypatch, read):
+  find(tree, cache_folder)
   read.clear()
   monkeypatch.setitem(image_headers._MADE_BY, 'pillow', '1.0')
-  find(tree, kept)
+  find(tree, cache_folder)
   assert len(read) == 17
   shutil.copytree(tree, tree.parent / 'twin')
   read.clear()
-  find(tree.parent / 'twin', kept)
+  find(tree.parent / 'twin', cache_folder)
   assert len(read) == 17
 
 
@@ -267,27 +267,27 @@ def test_no_place_to_keep_it(tree, tmp_path, monkeypatch, warnings):
 
 
 def test_small_folders_leave_nothing_behind(tree, tmp_path):
-  find(tree, epath.Path(tmp_path / 'kept'))
-  assert not (tmp_path / 'kept').exists()
+  find(tree, epath.Path(tmp_path / 'cache_folder'))
+  assert not (tmp_path / 'cache_folder').exists()
 
 
-def test_rasters_keep_their_types(tmp_path, kept, long_ago):
+def test_rasters_keep_their_types(tmp_path, cache_folder, long_ago):
   """The type of the first decides, also when what is kept says another."""
   root = tmp_path / 'rasters'
   root.mkdir()
   for i, dtype in enumerate((np.uint16, np.uint8, np.uint16)):
     np.save(root / f'{i}.npy', np.zeros((9, 9, 2), dtype))
   for _ in range(2):
-    found = find(root, kept, channels=2)
+    found = find(root, cache_folder, channels=2)
     assert list(found.names) == ['0.npy', '2.npy'] and found.dtype == np.uint16
     assert found.left_out == {'1.npy': 'uint8, others are uint16'}
   (root / '0.npy').unlink()
-  found = find(root, kept, channels=2)
+  found = find(root, cache_folder, channels=2)
   assert list(found.names) == ['1.npy'] and found.dtype == np.uint8
   assert found.left_out == {'2.npy': 'uint16, others are uint8'}
 
 
-def test_classes_of_a_kept_folder(tree, kept, long_ago):
+def test_classes_of_a_kept_folder(tree, cache_folder, long_ago):
   (tree / 'a.png').unlink()
   shutil.rmtree(tree / 'a-b')
   shutil.rmtree(tree / 'a.d')
@@ -295,7 +295,7 @@ def test_classes_of_a_kept_folder(tree, kept, long_ago):
     'classes', path=str(tree), min_size=9, **given
   )
   for _ in range(2):
-    source = make(kept=kept)
+    source = make(cache_folder=cache_folder)
     assert source.classes == ('a', 'z')
     labels = {source.name(i): int(source[i]['label']) for i in range(len(source))}
     assert labels == {n: int(n[0] == 'z') for n in labels} and len(labels) == 6

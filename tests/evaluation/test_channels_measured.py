@@ -174,7 +174,7 @@ def test_training_and_evaluation_of_two_channels(run, measured):
   batches.close()
   assert host['image'].dtype == np.uint16
   truth = rasters.to_float(host['image'], LOW, HIGH)
-  np.testing.assert_array_equal(shown['truth'], images_pixels.show(truth))
+  np.testing.assert_array_equal(shown['truth'], images_pixels.to_picture(truth))
   assert {image.shape for name, image in shown.items() if name != 'input'} == {
     (8, 16, 16, 3)
   }

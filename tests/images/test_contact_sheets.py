@@ -54,7 +54,7 @@ def test_sheet_titles_and_labels():
 
 def test_heat_is_even_to_the_eye():
   ramp = np.tile(np.linspace(0, 3, 301), (20, 1))
-  picture = contact_sheets.heat(ramp, 'levels')
+  picture = contact_sheets.heat_map(ramp, 'levels')
   assert picture.dtype == np.uint8 and picture.shape[1] == 301
   lab = skimage.color.rgb2lab(picture[5:6, ::10])[0]
   assert np.all(np.diff(lab[:, 0]) > 0) and lab[0, 0] < 20 and lab[-1, 0] > 85
@@ -62,6 +62,6 @@ def test_heat_is_even_to_the_eye():
   assert steps.max() < 2.5 * steps.min()
   # The scale is the same ramp; under it there is a legend.
   assert (picture[20:] < 60).all(-1).any()
-  tiny = contact_sheets.heat(np.zeros((1, 1)), 'levels')
+  tiny = contact_sheets.heat_map(np.zeros((1, 1)), 'levels')
   assert tiny.shape[1] >= 200
   np.testing.assert_array_equal(tiny[0, 0], picture[5, 0])

@@ -35,14 +35,14 @@ def drafted(data, by):
 
 
 @pytest.mark.parametrize(
-  ('shorter', 'least', 'by'),
+  ('shorter', 'decode_side', 'by'),
   [
     *[(800, 100, 8), (799, 100, 4), (800, 101, 4), (200, 100, 2), (199, 100, 1)],
     *[(800, 0, 1), (50, 100, 1), (10_000, 1, 8)],
   ],
 )
-def test_by_how_much(shorter, least, by):
-  assert fast_jpeg.part(shorter, least) == by
+def test_by_how_much(shorter, decode_side, by):
+  assert fast_jpeg.part(shorter, decode_side) == by
 
 
 @pytest.mark.parametrize('by', [2, 4, 8])
@@ -57,7 +57,7 @@ def test_pixels_are_those_of_pillow(photo, by, options, fast, monkeypatch):
     monkeypatch.setattr(fast_jpeg, 'simplejpeg', None)
   for image in (photo, photo.crop((0, 0, 301, 273)), photo.crop((0, 0, 95, 211))):
     data = encoded(image, **options)
-    found = image_files.decode(data, 'x', least=min(image.size) // by)
+    found = image_files.decode(data, 'x', decode_side=min(image.size) // by)
     assert found.shape == (-(-image.height // by), -(-image.width // by), 3)
     np.testing.assert_array_equal(found, drafted(data, by))
 
@@ -66,7 +66,7 @@ def test_an_eighth_is_the_mean_of_blocks(photo):
   grey = photo.convert('L').crop((0, 0, 304, 272))
   grey = grey.point(lambda level: 64 + level // 2)  # nothing to clip
   whole = image_files.decode(data := encoded(grey), 'x', channels=1)
-  found = image_files.decode(data, 'x', channels=1, least=30)
+  found = image_files.decode(data, 'x', channels=1, decode_side=30)
   means = whole.reshape(34, 8, 38, 8).mean((1, 3))
   assert np.abs(found[..., 0] - means).max() <= 1
 
@@ -75,7 +75,7 @@ def test_turned_pictures_are_turned(photo):
   exif = Image.Exif()
   exif[0x0112] = 6
   data = encoded(photo.crop((0, 0, 320, 240)), exif=exif)
-  found = image_files.decode(data, 'x', least=60)
+  found = image_files.decode(data, 'x', decode_side=60)
   assert found.shape == (80, 60, 3)
   np.testing.assert_array_equal(found, drafted(data, 4))
 
@@ -84,7 +84,7 @@ def test_turned_pictures_are_turned(photo):
 def test_other_files_are_decoded_whole(photo, format_):
   file = io.BytesIO()
   photo.save(file, format_)
-  found = image_files.decode(file.getvalue(), 'x', least=16)
+  found = image_files.decode(file.getvalue(), 'x', decode_side=16)
   assert found.shape == (photo.height, photo.width, 3)
 
 
@@ -95,7 +95,7 @@ def test_files_that_end_early_are_refused(photo, fast, monkeypatch):
   data = encoded(photo)
   for share in (0.3, 0.6, 0.95):
     with pytest.raises(pixels.ImageError):
-      image_files.decode(data[: int(share * len(data))], 'x', least=16)
+      image_files.decode(data[: int(share * len(data))], 'x', decode_side=16)
 
 
 @pytest.mark.parametrize(
@@ -140,11 +140,13 @@ def test_crops_of_the_picture_as_it_is_need_all_of_it():
   config.data.reduced_decoding = True
   with pytest.raises(DataError, match=r"reduced_decoding is for data.crop='center'"):
     input_pipeline.training_data(config)
-  assert crops.Cut(64, 'center').enough == 256
+  assert crops.Cut(64, 'center').decode_side == 256
 
 
 def test_labelled_folders_too(tmp_path, photo):
   (tmp_path / 'one').mkdir()
   photo.save(tmp_path / 'one/a.jpg')
-  made = sources.make_source('classes', path=str(tmp_path), least=photo.height // 2)
+  made = sources.make_source(
+    'classes', path=str(tmp_path), decode_side=photo.height // 2
+  )
   assert made[0]['image'].shape[0] == photo.height // 2 and made[0]['label'] == 0

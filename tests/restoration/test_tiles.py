@@ -65,7 +65,7 @@ def test_resize_equals_the_one_inside_the_model(size, kernel):
 @pytest.mark.parametrize('length, small', [(16, 4), (40, 10), (37, 12), (9, 9), (4, 1)])
 def test_shrinking_is_pillows_and_inverted_exactly(length, small):
   column = np.random.default_rng(0).uniform(-1, 1, (length, 1)).astype(np.float32)
-  down, up = resizing.shrinking(length, small)
+  down, up = resizing.downsampling_matrices(length, small)
   want = Image.fromarray(column).resize((1, small), Image.Resampling.BICUBIC)
   np.testing.assert_allclose(down @ column, np.asarray(want), atol=1e-6)
   np.testing.assert_allclose(down @ up, np.eye(small), atol=1e-5)

@@ -14,7 +14,7 @@ from skimage import data
 
 import sr3_jax
 from sr3_jax.config import load_config
-from sr3_jax.images import image_files, pixels
+from sr3_jax.images import image_files, pixels, resizing
 from sr3_jax.metrics import image_metrics
 from sr3_jax.upscale import command as upscale_command
 from sr3_jax.weights import hub
@@ -35,7 +35,7 @@ def example(name: str) -> tuple[np.ndarray, np.ndarray]:
   if name.startswith('face'):
     top, left, side = FACE
     part = data.astronaut()[top : top + side, left : left + side]
-    truth = pixels.resize_area(part, 16 * scale)
+    truth = resizing.resize_area(part, 16 * scale)
   else:
     truth = data.coffee()[80:272, 180:372]
   size = tuple(side // scale for side in truth.shape[1::-1])

@@ -23,8 +23,10 @@ def nearest_consistent(image: jax.Array, small: jax.Array) -> jax.Array:
   image + P (small - R image), for the reduction R and its pseudoinverse P, as DDNM
   (arXiv:2212.00490) corrects estimates. Not clipped.
   """
-  down_rows, up_rows = resizing.shrinking(image.shape[1], small.shape[1])
-  down_columns, up_columns = resizing.shrinking(image.shape[2], small.shape[2])
+  down_rows, up_rows = resizing.downsampling_matrices(image.shape[1], small.shape[1])
+  down_columns, up_columns = resizing.downsampling_matrices(
+    image.shape[2], small.shape[2]
+  )
   apply = lambda a, rows, columns: jnp.einsum(
     'hH,bHWc,wW->bhwc', rows, a, columns, precision='highest'
   )
