@@ -33,15 +33,13 @@ from sr3_jax.core import degradations
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import sources
 from sr3_jax.data.input_pipeline import HeldOut, evaluation_data, held_out
-from sr3_jax.evaluation import run as evaluation_run
 from sr3_jax.evaluation import summary
+from sr3_jax.evaluation.evaluators import Evaluators, load_evaluators
 from sr3_jax.evaluation.measure import fingerprint
 from sr3_jax.evaluation.records import Records, open_records
 from sr3_jax.evaluation.scoring import Scorer
 from sr3_jax.images import image_files, pixels
 from sr3_jax.metrics import (
-  classifier,
-  feature_nets,
   image_metrics,
   lpips,
   reference_statistics,
@@ -68,7 +66,7 @@ def evaluate_run(
   workdir = epath.Path(workdir)
   cascade = load(config, workdir)
   config = sized(config, cascade)
-  judges = load_judges(config)
+  evaluators = load_evaluators(config)
   held = held_out(config)
   found = len(held[0].classes)
   if cascade.num_classes and found != cascade.num_classes:
@@ -80,21 +78,21 @@ def evaluate_run(
   with fits('eval.batch_size'):
     batches = evaluation_data(config, config.eval.final_images, held)
   folder = workdir / 'report'
-  made_by = _made_by(config, cascade, judges, held)
+  made_by = _made_by(config, cascade, evaluators, held)
   records = open_records(folder / 'records', made_by)
   steps = [stage.num_steps for stage in cascade.stages]
   with progress((2 * sum(steps) - steps[0]) * batches.num_batches) as on_steps:
-    measure = Measurement(config, cascade, judges, records, folder, on_steps)
+    measure = Measurement(config, cascade, evaluators, records, folder, on_steps)
     seen = sum(measure(number, host) for number, host in enumerate(batches))
   batches.close()
   if all(devices.everywhere([seen == 0])):
     raise sources.DataError('no held-out image could be read: nothing to measure')
   devices.barrier('measured')
-  rows = table(cascade, records, judges)
+  rows = table(cascade, records, evaluators)
   count = len(records.scalars(TRUTH)['index'])
   found = {n: row | {'images': count} for n, row in summary.values(rows).items()}
   if jax.process_index() == 0:
-    cascade_report.write(config, cascade, judges, records, rows, folder, made_by)
+    cascade_report.write(config, cascade, evaluators, records, rows, folder, made_by)
     results = {'table': found, 'config': as_json(config)}
     atomic_files.write_json(workdir / 'results.json', results)
     logging.info('%d held-out images and as many drawn:', count)
@@ -113,21 +111,6 @@ def sized(
   return config
 
 
-def load_judges(config: ml_collections.ConfigDict) -> evaluation_run.Judges:
-  """What measures beside formulas.
-
-  Raises:
-    reference.StatisticsError, classifier.ClassifierError: as they say.
-  """
-  e = config.eval
-  nets, left_out = feature_nets.load_nets(e.networks, e.weights, config.data.image_size)
-  against = reference_statistics.load(e.reference) if e.reference else None
-  if against and 'inception' in nets:
-    reference_statistics.check(against, nets['inception'])
-  judge = classifier.load(e.classifier) if e.classifier else None
-  return evaluation_run.Judges(nets, left_out, against, judge)
-
-
 @dataclasses.dataclass
 class Measurement:
   """Measures one batch of held-out images, and as many drawn ones, by each call.
@@ -135,7 +118,7 @@ class Measurement:
   Attributes:
     config: with the held-out images' size.
     cascade: the models.
-    judges: networks.
+    evaluators: networks.
     records: where values go; what is there already is passed over.
     folder: of the report, for its pictures.
     on_steps: called with the number of sampling steps just done (or passed over).
@@ -143,7 +126,7 @@ class Measurement:
 
   config: ml_collections.ConfigDict
   cascade: Cascade
-  judges: evaluation_run.Judges
+  evaluators: Evaluators
   records: Records
   folder: epath.Path
   on_steps: Callable[[int], None]
@@ -152,7 +135,7 @@ class Measurement:
     self.labels = self.cascade.labels(self.config.cascade.classes)
     border = self.config.eval.border
     self.scorers = {
-      stage.side: scorer(stage.side, self.judges, border)
+      stage.side: scorer(stage.side, self.evaluators, border)
       for stage in self.cascade.stages
     }
 
@@ -223,12 +206,12 @@ class Measurement:
         image_files.write(path, picture)
 
 
-def scorer(side: int, judges: evaluation_run.Judges, border: int = 0) -> Scorer:
+def scorer(side: int, evaluators: Evaluators, border: int = 0) -> Scorer:
   """What measures images of a size: LPIPS needs some pixels."""
   least = lambda name: lpips.SMALLEST.get(name.removeprefix('lpips_'), 0)
-  nets = {n: net for n, net in judges.nets.items() if side >= least(n)}
+  nets = {n: net for n, net in evaluators.nets.items() if side >= least(n)}
   border = border if side > 2 * border else 0
-  return Scorer(border=border, nets=nets, classifier=judges.classifier)
+  return Scorer(border=border, nets=nets, classifier=evaluators.classifier)
 
 
 @functools.lru_cache(maxsize=4)
@@ -265,17 +248,17 @@ def _power() -> Callable[[jax.Array], jax.Array]:
 
 
 def table(
-  cascade: Cascade, records: Records, judges: evaluation_run.Judges
+  cascade: Cascade, records: Records, evaluators: Evaluators
 ) -> dict[str, summary.Row]:
   """All rows, stage by stage; FID and KID with true images of the stage's size.
 
   The given statistics, which are of one size, serve the last stage.
   """
-  inception = judges.nets.get('inception')
+  inception = evaluators.nets.get('inception')
   rows = {}
   for stage in cascade.stages:
     truth = truth_name(cascade, stage.side)
-    against = judges.against if stage.side == cascade.side else None
+    against = evaluators.reference if stage.side == cascade.side else None
     if inception and against is None:
       features = summary.gather_features(records, truth)
       against = reference_statistics.of_features(
@@ -299,7 +282,7 @@ def table(
 def _made_by(
   config: ml_collections.ConfigDict,
   cascade: Cascade,
-  judges: evaluation_run.Judges,
+  evaluators: Evaluators,
   held: HeldOut,
 ) -> dict[str, Any]:
   """All that a recorded value depends on."""
@@ -311,7 +294,6 @@ def _made_by(
     'eval': {key: whole['eval'][key] for key in ('final_images', 'border')},
     'pictures': whole['sample']['num_images'],
     'images': sources.fingerprint(held[0]),
-    'networks': {name: net.fingerprint for name, net in judges.nets.items()},
-    'classifier': judges.classifier.fingerprint if judges.classifier else None,
+    **evaluators.fingerprints(),
     'sr3_jax': __version__,
   }

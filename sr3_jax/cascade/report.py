@@ -8,7 +8,7 @@ from etils import epath
 from sr3_jax.cascade.cascade import Cascade, Stage, alone_name, drawn_name
 from sr3_jax.config import as_json
 from sr3_jax.evaluation import report_writer, summary
-from sr3_jax.evaluation import run as evaluation_run
+from sr3_jax.evaluation.evaluators import Evaluators
 from sr3_jax.evaluation.records import Records
 from sr3_jax.images import image_files
 from sr3_jax.reports import paper
@@ -19,7 +19,7 @@ from sr3_jax.weights import hub
 def write(
   config: ml_collections.ConfigDict,
   cascade: Cascade,
-  judges: evaluation_run.Judges,
+  evaluators: Evaluators,
   records: Records,
   rows: dict[str, summary.Row],
   folder: epath.Path,
@@ -49,8 +49,8 @@ def write(
     image_size=cascade.side,
     rows=rows,
     sheets=sheets,
-    left_out=judges.left_out,
-    protocol=_protocol(config, cascade, judges, records, made_by),
+    left_out=evaluators.left_out,
+    protocol=_protocol(config, cascade, evaluators, records, made_by),
     abouts={n: _about(s, 'in the cascade') for n, s in names.items()}
     | {n: _about(s, 'alone, on true images made small') for n, s in alone.items()},
     curves={},
@@ -79,7 +79,7 @@ def _about(stage: Stage, how: str) -> str:
 def _protocol(
   config: ml_collections.ConfigDict,
   cascade: Cascade,
-  judges: evaluation_run.Judges,
+  evaluators: Evaluators,
   records: Records,
   made_by: dict[str, Any],
 ) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def _protocol(
     'border': f'{config.eval.border} pixels left out by PSNR and SSIM',
     'cascade': made_by['cascade'],
     'seeds': str(cascade.seed),
-    **report_writer.judges(judges.nets, judges.against, judges.classifier),
+    **evaluators.protocol(),
     'machine': report_writer.machine(),
     'configuration': as_json(hub.publishable(config)),
   }

@@ -23,7 +23,6 @@ from etils import epath
 
 from sr3_jax.cascade.cascade import Cascade, CascadeError, Stage, fits, job, load
 from sr3_jax.cascade.evaluate import (
-  load_judges,
   powers,
   scorer,
   sized,
@@ -32,8 +31,8 @@ from sr3_jax.cascade.evaluate import (
 )
 from sr3_jax.config import as_json
 from sr3_jax.data import input_pipeline, sources
-from sr3_jax.evaluation import run as evaluation_run
 from sr3_jax.evaluation import summary
+from sr3_jax.evaluation.evaluators import Evaluators, load_evaluators
 from sr3_jax.evaluation.records import open_records
 from sr3_jax.images import image_files
 from sr3_jax.metrics import reference_statistics
@@ -71,13 +70,13 @@ def search_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> li
       'no stage was trained on several of the levels in cascade.search_blur and '
       "cascade.search_noise: only those of the task 'cascade' know of any"
     )
-  judges = load_judges(config)
+  evaluators = load_evaluators(config)
   held = input_pipeline.held_out(config)
   with fits('eval.batch_size'):
     reader = input_pipeline.evaluation_data(config, config.sweep.num_images, held)
   batches = list(reader)
   reader.close()
-  made_by = _made_by(config, cascade, judges, held)
+  made_by = _made_by(config, cascade, evaluators, held)
   records = open_records(workdir / 'search', made_by)
   # Each stage at all its levels, and once for the stage that follows.
   steps = [s.num_steps * (len(grids[s.place]) + 1) for s in cascade.stages]
@@ -85,7 +84,7 @@ def search_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> li
   chosen: dict[int, Levels] = {}
   rows: list[Row] = []
   with progress(sum(steps) * len(batches)) as on_steps:
-    search = _Search(config, cascade, judges, records, batches, on_steps)
+    search = _Search(config, cascade, evaluators, records, batches, on_steps)
     for stage in cascade.stages:
       found = search.stage(stage, grids[stage.place], chosen)
       rows += found
@@ -117,8 +116,8 @@ def grid(config: ml_collections.ConfigDict, stage: Stage) -> list[Levels]:
 class _Search:
   """What the search of every stage shares."""
 
-  def __init__(self, config, cascade: Cascade, judges, records, batches, on_steps):
-    self.cascade, self.judges, self.records = cascade, judges, records
+  def __init__(self, config, cascade: Cascade, evaluators, records, batches, on_steps):
+    self.cascade, self.evaluators, self.records = cascade, evaluators, records
     self.batches, self.on_steps = batches, on_steps
     self.labels = cascade.labels(config.cascade.classes)
     # By a stage's place, of every batch the images that it is given, on the host.
@@ -139,8 +138,8 @@ class _Search:
     for pair, part in parts.items():
       self._measure(stage, pair, part, chosen)
     devices.barrier(f'measured {stage.place}')
-    inception = self.judges.nets.get('inception')
-    against = self.judges.against if stage.side == self.cascade.side else None
+    inception = self.evaluators.nets.get('inception')
+    against = self.evaluators.reference if stage.side == self.cascade.side else None
     if inception and against is None:
       features = summary.gather_features(self.records, truth)
       against = reference_statistics.of_features(features, {})
@@ -165,7 +164,7 @@ class _Search:
     return rows
 
   def _measure_truth(self, part: str, stage: Stage) -> None:
-    score = scorer(stage.side, self.judges)
+    score = scorer(stage.side, self.evaluators)
     for number, host in enumerate(self.batches):
       if not self._has(part, host):
         batch = devices.shard(host)
@@ -173,7 +172,7 @@ class _Search:
         self.records.add(part, number, values)
 
   def _measure(self, stage: Stage, pair: Levels, part: str, chosen) -> None:
-    score = scorer(stage.side, self.judges)
+    score = scorer(stage.side, self.evaluators)
     for number, host in enumerate(self.batches):
       if self._has(part, host):
         self.on_steps(stage.num_steps)
@@ -293,7 +292,7 @@ def plot(rows: Sequence[Row]) -> np.ndarray:
 def _made_by(
   config: ml_collections.ConfigDict,
   cascade: Cascade,
-  judges: evaluation_run.Judges,
+  evaluators: Evaluators,
   held: input_pipeline.HeldOut,
 ) -> dict[str, Any]:
   """All that a score depends on, beside levels."""
@@ -310,7 +309,6 @@ def _made_by(
     'data': whole['data'],
     'num_images': whole['sweep']['num_images'],
     'images': sources.fingerprint(held[0]),
-    'networks': {name: net.fingerprint for name, net in judges.nets.items()},
-    'classifier': judges.classifier.fingerprint if judges.classifier else None,
+    **evaluators.fingerprints(),
     'sr3_jax': __version__,
   }

@@ -12,12 +12,11 @@ import numpy as np
 from etils import epath
 
 from sr3_jax.evaluation import summary
+from sr3_jax.evaluation.evaluators import Evaluators
 from sr3_jax.evaluation.records import Records
 from sr3_jax.evaluation.summary import METRICS, Row
 from sr3_jax.images import contact_sheets, image_files
-from sr3_jax.metrics.classifier import Classifier
-from sr3_jax.metrics.feature_nets import FeatureNet
-from sr3_jax.metrics.reference_statistics import Reference, of_features
+from sr3_jax.metrics.reference_statistics import of_features
 from sr3_jax.reports import page as reports_page
 from sr3_jax.reports import paper
 from sr3_jax.runtime import atomic_files, metrics_log
@@ -59,16 +58,18 @@ def table(
   records: Records,
   methods: dict[str, list[str]],
   scale: float | None,
-  nets: Mapping[str, FeatureNet],
-  against: Reference | None,
+  evaluators: Evaluators,
 ) -> dict[str, Row]:
-  """The table, with FID and KID against `against`, or the true images if it is None."""
-  probabilities = None
-  if 'inception' in nets:
-    probabilities = nets['inception'].probabilities
-    if against is None:
+  """Return the table of all metrics with intervals.
+
+  FID and KID compare with the evaluators' reference, or the true images without one.
+  """
+  reference, probabilities = evaluators.reference, None
+  if 'inception' in evaluators.nets:
+    probabilities = evaluators.nets['inception'].probabilities
+    if reference is None:
       features = summary.gather_features(records, 'truth')
-      against = of_features(features, {'images': 'the true images themselves'})
+      reference = of_features(features, {'images': 'the true images themselves'})
   methods = dict(methods)
   if 'top1_error' in next(records.stream('truth'), {}):
     methods['truth'] = ['truth']  # the classifier's own errors, the paper's baseline
@@ -76,7 +77,7 @@ def table(
     records,
     methods,
     scale=scale,
-    reference=against,
+    reference=reference,
     probabilities=probabilities,
   )
 
@@ -163,24 +164,6 @@ def list_hash(records: Records) -> str:
   """Of the true images in their order: equal lists can be compared image by image."""
   hashes = records.scalars('truth')['hash']
   return hashlib.sha256(hashes.astype('<u8').tobytes()).hexdigest()[:16]
-
-
-def judges(
-  nets: Mapping[str, FeatureNet],
-  against: Reference | None,
-  classifier: Classifier | None,
-) -> dict[str, Any]:
-  """What a protocol says of networks and of the reference set."""
-  found: dict[str, Any] = {}
-  if nets:
-    found['networks'] = {
-      name: f'{net.about} ({net.fingerprint})' for name, net in nets.items()
-    }
-  if 'inception' in nets:
-    found['reference set'] = against.about if against else 'the true images'
-  if classifier is not None:
-    found['classifier'] = classifier.about
-  return found
 
 
 def machine() -> str:

@@ -15,12 +15,12 @@ from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import sources
 from sr3_jax.data.input_pipeline import HeldOut, evaluation_data, held_out
 from sr3_jax.evaluation import report_writer, summary
+from sr3_jax.evaluation.evaluators import Evaluators, load_evaluators
 from sr3_jax.evaluation.measure import Evaluation, evaluate, restored
 from sr3_jax.evaluation.records import open_records
 from sr3_jax.evaluation.scoring import Scorer
 from sr3_jax.images import image_files
-from sr3_jax.metrics import classifier, feature_nets, reference_statistics
-from sr3_jax.metrics.feature_nets import load_nets
+from sr3_jax.metrics import feature_nets, reference_statistics
 from sr3_jax.restoration.restorer import (
   Restorer,
   load_methods,
@@ -44,25 +44,17 @@ def evaluate_run(
     classifier.ClassifierError: as they say.
   """
   workdir = epath.Path(workdir)
-  e = config.eval
   step, methods, hashes = load_methods(config, workdir)
-  side = e.image_size or config.data.image_size
-  nets, left_out = load_nets(e.networks, e.weights, side, config.data.channels)
-  # Before the first image: a mistake there must not come to light at the end.
-  against = reference_statistics.load(e.reference) if e.reference else None
-  if against and 'inception' in nets:
-    reference_statistics.check(against, nets['inception'])
-  judge = classifier.load(e.classifier) if e.classifier else None
-  judges = Judges(nets, left_out, against, judge)
+  evaluators = load_evaluators(config)
   run = Run(workdir, step, methods, hashes, held_out(config))
   if config.task.name != degradations.MIXTURE:
-    table = _evaluate(config, run, judges, workdir / 'report')
+    table = _evaluate(config, run, evaluators, workdir / 'report')
   else:
     table = {}
     for task in dict.fromkeys(config.task.mixture):
       single = config.copy_and_resolve_references()
       single.task.mixture = (task,)
-      rows = _evaluate(single, run, judges, workdir / 'report' / task)
+      rows = _evaluate(single, run, evaluators, workdir / 'report' / task)
       table |= {f'{task} {name}': row for name, row in rows.items()}
     if jax.process_index() == 0:
       print(summary.format_table(table))
@@ -70,16 +62,6 @@ def evaluate_run(
     results = {'step': step, 'table': table, 'config': as_json(config)}
     atomic_files.write_json(workdir / 'results.json', results)
   return table
-
-
-@dataclasses.dataclass(frozen=True)
-class Judges:
-  """What measures beside formulas."""
-
-  nets: dict[str, feature_nets.FeatureNet]
-  left_out: list[dict[str, Any]]  # which metrics are missing, and why
-  against: reference_statistics.Reference | None
-  classifier: classifier.Classifier | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,16 +76,18 @@ class Run:
 
 
 def _evaluate(
-  config: ml_collections.ConfigDict, run: Run, judges: Judges, folder: epath.Path
+  config: ml_collections.ConfigDict,
+  run: Run,
+  evaluators: Evaluators,
+  folder: epath.Path,
 ) -> dict[str, dict[str, float]]:
   """One task: writes `folder` and a sheet of samples; returns its table."""
   e, methods, workdir = config.eval, run.methods, run.workdir
-  nets, against = judges.nets, judges.against
   # The programs are those of the run's model, whatever the task is.
   task = degradations.make(config.task.name, config.task)
   model = dataclasses.replace(methods[config.method].model, task=task)
   batches = evaluation_data(config, e.final_images, run.held)
-  made_by = _made_by(config, run, judges)
+  made_by = _made_by(config, run, evaluators)
   records = open_records(folder / 'records', made_by)
   total = batches.num_batches * sum(
     m.num_steps * (e.num_seeds if m.is_random else 1) for m in methods.values()
@@ -119,7 +103,9 @@ def _evaluate(
       methods,
       batches,
       seed=config.seed,
-      scorer=Scorer(border=e.border, nets=nets, classifier=judges.classifier),
+      scorer=Scorer(
+        border=e.border, nets=evaluators.nets, classifier=evaluators.classifier
+      ),
       records=records,
       num_seeds=e.num_seeds,
       on_steps=on_steps,
@@ -127,9 +113,7 @@ def _evaluate(
     )
   batches.close()
   devices.barrier('measured')
-  rows = report_writer.table(
-    result.records, result.methods, result.scale, nets, against
-  )
+  rows = report_writer.table(result.records, result.methods, result.scale, evaluators)
   several = config.task.name == degradations.MIXTURE
   name = config.task.mixture[0] if several else config.task.name
   sheet = workdir / (f'samples_{name}.png' if several else 'samples.png')
@@ -146,8 +130,8 @@ def _evaluate(
       scale=result.scale,
       rows=rows,
       sheets=sheets,
-      left_out=judges.left_out,
-      protocol=_protocol(config, model, result, methods, made_by, judges),
+      left_out=evaluators.left_out,
+      protocol=_protocol(config, model, result, methods, made_by, evaluators),
       abouts={n: _about(n, m, config) for n, m in methods.items()},
       curves=report_writer.curves(workdir),
       image_size=e.image_size or config.data.image_size,
@@ -206,7 +190,7 @@ def _sheets(
 
 
 def _made_by(
-  config: ml_collections.ConfigDict, run: Run, judges: Judges
+  config: ml_collections.ConfigDict, run: Run, evaluators: Evaluators
 ) -> dict[str, Any]:
   """All that a recorded value depends on."""
   whole = as_json(config)
@@ -217,8 +201,7 @@ def _made_by(
     'eval': {key: whole['eval'][key] for key in keys},
     'images': sources.fingerprint(run.held[0]),
     'weights': run.hashes,
-    'networks': {name: net.fingerprint for name, net in judges.nets.items()},
-    'classifier': judges.classifier.fingerprint if judges.classifier else None,
+    **evaluators.fingerprints(),
     'sr3_jax': __version__,
   }
 
@@ -229,7 +212,7 @@ def _protocol(
   result: Evaluation,
   methods: dict[str, Restorer],
   made_by: dict[str, Any],
-  judges: Judges,
+  evaluators: Evaluators,
 ) -> dict[str, Any]:
   """What somebody needs to measure the same again."""
   d = config.data
@@ -251,7 +234,7 @@ def _protocol(
     'weights': made_by['weights'],
     'sampler': {n: settings | {'num_steps': m.num_steps} for n, m in sampled.items()},
     'seeds': f'{config.seed}, samples {samples}',
-    **report_writer.judges(judges.nets, judges.against, judges.classifier),
+    **evaluators.protocol(),
     'machine': report_writer.machine(),
     'configuration': as_json(hub.publishable(config)),
   }

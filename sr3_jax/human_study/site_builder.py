@@ -349,7 +349,7 @@ def _key(
 
 
 def _page(name: str, post: str | None) -> bytes:
-  data = (importlib.resources.files('sr3_jax') / 'study_site' / name).read_bytes()
+  data = (importlib.resources.files('sr3_jax.human_study') / 'site' / name).read_bytes()
   origin = _origin(post) if post else ''
   if name == 'index.html' and origin:
     # The only other place that the page may talk to.

@@ -40,7 +40,7 @@ def fill(template: str, view: Mapping[str, Any]) -> str:
 @functools.cache
 def _environment() -> jinja2.Environment:
   return jinja2.Environment(
-    loader=jinja2.PackageLoader('sr3_jax', 'templates'),
+    loader=jinja2.PackageLoader('sr3_jax.reports'),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,

@@ -11,7 +11,7 @@ import scipy.linalg
 from sr3_jax.cascade import evaluate as cascade_evaluate
 from sr3_jax.cascade import run as cascade_run
 from sr3_jax.cascade.cascade import CascadeError
-from sr3_jax.evaluation import run as evaluation_run
+from sr3_jax.evaluation.evaluators import Evaluators
 from sr3_jax.images import image_files
 from sr3_jax.reports import paper
 from sr3_jax.restoration import restorer
@@ -34,14 +34,14 @@ class FirstClass:
 @pytest.fixture(scope='module')
 def base(compile_cache, tmp_path_factory) -> Iterator[pathlib.Path]:
   del compile_cache
-  judges = evaluation_run.Judges(
+  evaluators = Evaluators(
     {'inception': feature_networks.inception()}, [], None, FirstClass()
   )
   with (
     kit.stages(tmp_path_factory.mktemp('cascade_eval')) as folder,
     pytest.MonkeyPatch.context() as patch,
   ):
-    patch.setattr(cascade_evaluate, 'load_judges', lambda config: judges)
+    patch.setattr(cascade_evaluate, 'load_evaluators', lambda config: evaluators)
     yield folder
 
 

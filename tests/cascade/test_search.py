@@ -10,7 +10,7 @@ import pytest
 
 from sr3_jax.cascade import search
 from sr3_jax.cascade.cascade import CascadeError
-from sr3_jax.evaluation import run as evaluation_run
+from sr3_jax.evaluation.evaluators import Evaluators
 from sr3_jax.images import image_files, pixels
 from sr3_jax.reports import line_plots
 from sr3_jax.restoration import restorer
@@ -71,8 +71,8 @@ def calls(base, monkeypatch):
 @pytest.mark.parametrize('judged', ['spectrum_db', 'fid'])
 def test_finds_a_planted_optimum(base, config, calls, judged, monkeypatch, capsys):
   nets = {'inception': feature_networks.inception()} if judged == 'fid' else {}
-  judges = evaluation_run.Judges(nets, [], None, None)
-  monkeypatch.setattr(search, 'load_judges', lambda config: judges)
+  evaluators = Evaluators(nets, [], None, None)
+  monkeypatch.setattr(search, 'load_evaluators', lambda config: evaluators)
   workdir = base / judged
   rows = search.search_run(config, workdir)
   # Blur 0, 0.5 and 0.6 times noise 0, 0.2 and 0.4 of two stages.

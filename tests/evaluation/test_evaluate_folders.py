@@ -9,6 +9,7 @@ import scipy.linalg
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from sr3_jax.evaluation import command as evaluation_command
+from sr3_jax.evaluation import folder_run
 from sr3_jax.evaluation.scoring import Scorer
 from sr3_jax.images import image_files
 from sr3_jax.images import pixels as images_pixels
@@ -243,7 +244,7 @@ def test_without_weights_the_others_are_measured(folders, tmp_path, monkeypatch)
 def test_a_reference_folder_is_measured_once(
   folders, tmp_path, tiny_networks, monkeypatch
 ):
-  monkeypatch.setattr(evaluation_command, 'REFERENCES', tmp_path / 'kept')
+  monkeypatch.setattr(folder_run, 'REFERENCES', tmp_path / 'kept')
   more = ['--border=2', '--networks', 'inception']
   args = arguments(folders, 'against', *more, f'--reference={folders / "theirs"}')
   stamps, found = [], []

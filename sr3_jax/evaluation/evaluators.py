@@ -1,0 +1,72 @@
+"""Evaluators: the networks and the reference set that measure beside formulas."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from sr3_jax.metrics import classifier, feature_nets, reference_statistics
+from sr3_jax.metrics.classifier import Classifier
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluators:
+  """The networks and the reference statistics of one evaluation.
+
+  Attributes:
+    nets: feature networks by name: 'inception', 'lpips_alex', 'lpips_vgg'.
+    left_out: metrics that are missing and why, as reports list them.
+    reference: statistics for FID and KID; None compares with the true images.
+    classifier: of ImageNet's classes, for error rates; None measures none.
+  """
+
+  nets: Mapping[str, feature_nets.FeatureNet]
+  left_out: Sequence[Mapping[str, Any]] = ()
+  reference: reference_statistics.Reference | None = None
+  classifier: Classifier | None = None
+
+  def fingerprints(self) -> dict[str, Any]:
+    """Return what identifies the networks, for the file that records depend on."""
+    return {
+      'networks': {name: net.fingerprint for name, net in self.nets.items()},
+      'classifier': self.classifier.fingerprint if self.classifier else None,
+    }
+
+  def protocol(self) -> dict[str, Any]:
+    """Return what a protocol says about the networks and the reference set."""
+    found: dict[str, Any] = {}
+    if self.nets:
+      found['networks'] = {
+        name: f'{net.about} ({net.fingerprint})' for name, net in self.nets.items()
+      }
+    if 'inception' in self.nets:
+      found['reference set'] = (
+        self.reference.about if self.reference else 'the true images'
+      )
+    if self.classifier is not None:
+      found['classifier'] = self.classifier.about
+    return found
+
+
+def load_evaluators(config: ml_collections.ConfigDict) -> Evaluators:
+  """Load the evaluators that a configuration names.
+
+  A mistake in a file shows here, before the first image is restored.
+
+  Args:
+    config: of a run; its `eval` part names networks, statistics and classifier.
+
+  Raises:
+    UserError: statistics or a classifier that cannot be read or do not fit.
+  """
+  e = config.eval
+  side = e.image_size or config.data.image_size
+  nets, left_out = feature_nets.load_nets(
+    e.networks, e.weights, side, config.data.channels
+  )
+  reference = reference_statistics.load(e.reference) if e.reference else None
+  if reference and 'inception' in nets:
+    reference_statistics.check(reference, nets['inception'])
+  network = classifier.load(e.classifier) if e.classifier else None
+  return Evaluators(nets, left_out, reference, network)

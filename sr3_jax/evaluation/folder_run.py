@@ -1,0 +1,326 @@
+"""Measures folders of images that any method made: what `sr3-evaluate` does.
+
+Folders are matched by file names, every batch is measured and recorded, and a report
+is written. A run that was killed goes on with the batches that are not recorded yet.
+"""
+
+import argparse
+import hashlib
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from etils import epath
+
+from sr3_jax.evaluation import image_folders, report_writer, scoring, summary
+from sr3_jax.evaluation.evaluators import Evaluators
+from sr3_jax.evaluation.image_folders import INPUT, TRUTH, Item
+from sr3_jax.evaluation.measure import fingerprint
+from sr3_jax.evaluation.records import Records, open_records
+from sr3_jax.evaluation.scoring import Scorer
+from sr3_jax.images import image_files, pixels, resizing
+from sr3_jax.metrics import classifier, feature_nets, reference_statistics
+from sr3_jax.metrics.reference_statistics import Reference
+from sr3_jax.restoration import restorer
+from sr3_jax.runtime import devices
+from sr3_jax.runtime.progress import Progress
+from sr3_jax.runtime.version import __version__
+
+REFERENCES = pathlib.Path('~/.cache/sr3_jax/reference')
+_REDUCTION = (
+  'bicubic with antialiasing (equals Pillow BICUBIC) to the size of the input'
+)
+
+
+def run(
+  args: argparse.Namespace, outputs: Mapping[str, pathlib.Path], command: str
+) -> None:
+  """Measure the folders and write the report.
+
+  Args:
+    args: options of `sr3-evaluate`.
+    outputs: method -> folder of its images; the report is about the first.
+    command: the command line, which the report quotes.
+
+  Raises:
+    ImageSetError: folders that do not fit together, or no readable image.
+    UserError: networks, statistics or labels that cannot be used.
+  """
+  items, left_out = image_folders.match(args.truth, outputs, args.inputs)
+  _log_left_out(left_out, len(items))
+  evaluators = _load_evaluators(args, _shortest_side(items, args.border))
+  labels = None
+  if evaluators.classifier:
+    labels = image_folders.labels(args.labels, items)
+  made_by = {
+    'files': image_folders.fingerprint(items),
+    'border': args.border,
+    **evaluators.fingerprints(),
+    'labels': None if labels is None else hashlib.sha256(labels).hexdigest(),
+    'sr3_jax': __version__,
+  }
+  folder = epath.Path(args.report)
+  records = open_records(folder / 'records', made_by)
+  scorer = Scorer(
+    border=args.border, nets=evaluators.nets, classifier=evaluators.classifier
+  )
+  methods = [*(restorer.BASELINES if args.inputs else ()), *outputs]
+  with Progress(len(items), unit='image') as progress:
+    done = 0
+    for number, batch in image_folders.batches(
+      items, devices.round_up(args.batch_size)
+    ):
+      if labels is not None:
+        batch['label'] = labels[batch['index']]
+      measure_batch(scorer, records, number, batch, methods)
+      done += int(batch['mask'].sum())
+      progress.update(done)
+  if not len(records.scalars(TRUTH).get('index', ())):
+    raise image_folders.ImageSetError(f'{args.truth}: not one image could be read')
+  rows = _report(args, outputs, command, items, left_out, records, evaluators)
+  print(summary.format_table(summary.values(rows)))
+  count = len(records.scalars(next(iter(outputs)))['index'])
+  print(f'report: {folder / "report.html"} ({count} images)')
+
+
+def _log_left_out(left_out: Mapping[str, str], matched: int) -> None:
+  """Log the first five images that were left out, and how many there are."""
+  for name, reason in list(left_out.items())[:5]:
+    logging.warning('left out: %s: %s', name, reason)
+  if left_out:
+    logging.warning('%d of %d images left out', len(left_out), len(left_out) + matched)
+
+
+def _shortest_side(items: Sequence[Item], border: int) -> int:
+  """Return the shortest side of all images in pixels.
+
+  Raises:
+    ImageSetError: nothing is left of such an image without its border.
+  """
+  side = min(min(item.size) for item in items)
+  if side <= 2 * border:
+    raise image_folders.ImageSetError(
+      f'--border={border} leaves nothing of images of {side} pixels'
+    )
+  return side
+
+
+def _load_evaluators(args: argparse.Namespace, side: int) -> Evaluators:
+  """Load the networks that the options name, for images of at least `side` pixels."""
+  nets, left_out = feature_nets.load_nets(args.networks, args.weights, side)
+  network = classifier.load(args.classifier) if args.classifier else None
+  if not args.inputs:
+    keys = ['consistency', 'colour_drift', 'detail']
+    why = 'They need the small images: --inputs=DIR.'
+    left_out.append({'metrics': keys, 'why': why})
+  if network is None:
+    keys = ['top1_error', 'top5_error']
+    why = 'They need a classifier and labels: --classifier=FILE.onnx --labels=FILE.'
+    left_out.append({'metrics': keys, 'why': why})
+  return Evaluators(nets, left_out, _reference(args, nets), network)
+
+
+def measure_batch(
+  scorer: Scorer,
+  records: Records,
+  number: int,
+  batch: Mapping[str, np.ndarray],
+  methods: Sequence[str],
+) -> None:
+  """Record those values of a batch that are missing.
+
+  Args:
+    scorer: measures.
+    records: where values go.
+    number: of the batch.
+    batch: from `image_folders.batches`, maybe with 'label' int32 [B].
+    methods: names of folders in the batch, and of the baselines, which are resized
+      from its inputs.
+  """
+  index = batch['index'][batch['mask']]
+  missing = [m for m in (TRUTH, *methods) if not records.has(m, index)]
+  if not missing or not len(index):
+    return
+  plain = devices.shard(
+    {key: batch[key] for key in ('index', 'mask', 'label') if key in batch}
+  )
+  truth = _shard_image(batch[TRUTH])
+  condition = _shard_image(batch[INPUT]) if INPUT in batch else None
+  for name in missing:
+    if name == TRUTH:
+      values = scorer.of_set(truth, plain)
+      images = batch[TRUTH][batch['mask']]
+      values['hash'] = np.array([fingerprint(image) for image in images], np.uint64)
+    else:
+      if name in batch:
+        output = _shard_image(batch[name])
+      else:
+        output = scoring.resized(name, *batch[TRUTH].shape[1:3])(condition)
+      low = None
+      if condition is not None:
+        shrink = scoring.resized('bicubic', *condition.shape[2:4])
+        low = shrink(scoring.quantize(output))
+      values = scorer(output, truth, low, condition, plain)
+    records.add(name, number, values)
+
+
+def _shard_image(image: np.ndarray) -> jax.Array:
+  """Put uint8 images [B, H, W, 3] on all devices, [D, b, H, W, 3] in [-1, 1]."""
+  return devices.shard(pixels.to_float(image))
+
+
+def _reference(
+  args: argparse.Namespace, nets: Mapping[str, feature_nets.FeatureNet]
+) -> Reference | None:
+  """Load the reference statistics that --reference names, for FID and KID.
+
+  Statistics of a folder are computed once and cached in `REFERENCES`.
+  """
+  if args.reference is None or 'inception' not in nets:
+    return None
+  net = nets['inception']
+  if not args.reference.is_dir():
+    given = reference_statistics.load(args.reference)
+    reference_statistics.check(given, net)
+    return given
+  items = _readable(args.reference)
+  key = (
+    f'{image_folders.fingerprint(items)} {net.fingerprint} {args.reference.resolve()}'
+  )
+  name = hashlib.sha256(key.encode()).hexdigest()[:16]
+  path = REFERENCES.expanduser() / f'{name}.npz'
+  if path.exists():
+    logging.info('statistics of %s: %s', args.reference, path)
+    return reference_statistics.load(path)
+  logging.info('statistics of %s: %d images', args.reference, len(items))
+  about = {'folder': args.reference.resolve().name, 'network': net.about, 'hash': name}
+  batches = _batches_with_images(items, devices.round_up(args.batch_size))
+  reference_statistics.save(path, reference_statistics.of_batches(net, batches, about))
+  return reference_statistics.load(path)  # rounded to float32, as at every later call
+
+
+def _readable(folder: pathlib.Path) -> list[Item]:
+  """Return the images of a folder whose headers can be read."""
+  items = []
+  for name, path in image_folders.find(folder).items():
+    try:
+      items.append(Item(name, {'image': path}, image_files.size(path), None))
+    except pixels.ImageError as error:
+      logging.warning('left out: %s', error)
+  return items
+
+
+def _batches_with_images(
+  items: Sequence[Item], size: int
+) -> Iterator[dict[str, np.ndarray]]:
+  """Yield those batches in which at least one image could be read."""
+  for _, batch in image_folders.batches(items, size):
+    if batch['mask'].any():
+      yield batch
+
+
+def _report(
+  args: argparse.Namespace,
+  outputs: Mapping[str, pathlib.Path],
+  command: str,
+  items: Sequence[Item],
+  left_out: Mapping[str, str],
+  records: Records,
+  evaluators: Evaluators,
+) -> dict[str, summary.Row]:
+  """Write the report with its pictures; return the table."""
+  folder = epath.Path(args.report)
+  methods = [*(restorer.BASELINES if args.inputs else ()), *outputs]
+  parts = {name: [name] for name in methods}
+  scale = _scale(items)
+  rows = report_writer.table(records, parts, scale, evaluators)
+  main_method = next(iter(outputs))
+  values = records.scalars(main_method)
+  first = values['index'][: args.num_images].tolist()
+  ranked = report_writer.ranked(values)
+  shown = {i for picks in ranked.values() for i in picks.values()} | set(first)
+  _write_pictures(items, sorted(shown), methods, folder / 'pictures')
+  sheets = report_writer.sheets(
+    first, ranked, methods, main_method, 1, values, inputs=bool(args.inputs)
+  )
+  report_writer.write(
+    folder,
+    title=', '.join(outputs),
+    records=records,
+    methods=parts,
+    scale=scale,
+    image_size=None,
+    rows=rows,
+    sheets=sheets,
+    left_out=evaluators.left_out,
+    protocol=_protocol(args, outputs, items, left_out, records, evaluators),
+    abouts={
+      name: f'Images of the folder {path.resolve().name}.'
+      for name, path in outputs.items()
+    },
+    curves={},
+    command=command,
+  )
+  return rows
+
+
+def _write_pictures(
+  items: Sequence[Item],
+  places: Sequence[int],
+  methods: Sequence[str],
+  folder: epath.Path,
+) -> None:
+  """Write the pictures that sheets show as PNG; baselines are made from the inputs."""
+  for place in places:
+    item = items[place]
+    shown = {key: image_files.read(path) for key, path in item.files.items()}
+    for name in methods:
+      if name not in shown:
+        small = pixels.to_float(shown[INPUT])
+        shown[name] = pixels.to_uint8(
+          np.clip(resizing.resize(small, *item.size, name), -1, 1)
+        )
+    for name, image in shown.items():
+      image_files.write(folder / f'{place:05d}_{name}.png', image)
+
+
+def _scale(items: Sequence[Item]) -> float | None:
+  """Return the magnification if it is the same for all images, else None."""
+  scales = {i.size[0] / i.input_size[0] for i in items if i.input_size}
+  return scales.pop() if len(scales) == 1 else None
+
+
+def _protocol(
+  args: argparse.Namespace,
+  outputs: Mapping[str, pathlib.Path],
+  items: Sequence[Item],
+  left_out: Mapping[str, str],
+  records: Records,
+  evaluators: Evaluators,
+) -> dict[str, Any]:
+  """Return what somebody needs to measure the same again."""
+  count = len(records.scalars(TRUTH)['index'])
+  # Without a partner or with a broken header, and those that broke in the middle.
+  missing = len(left_out) + len(items) - count
+  sizes = {item.size for item in items}
+  height, width = items[0].size
+  size = f'{width} x {height}' if len(sizes) == 1 else f'{len(sizes)} sizes'
+  protocol: dict[str, Any] = {
+    'task': 'images of folders against true images, by file name'
+  }
+  if args.inputs:
+    protocol['degradation'] = f'for consistency: {_REDUCTION}'
+  protocol['images'] = f'{count} of {args.truth.resolve().name}, {size}'
+  if missing:
+    protocol['left out'] = f'{missing} images without partner or broken'
+  return protocol | {
+    'image list': report_writer.list_hash(records),
+    **report_writer.CONVENTIONS,
+    'border': f'{args.border} pixels left out by PSNR and SSIM',
+    'outputs': {name: path.resolve().name for name, path in outputs.items()},
+    **evaluators.protocol(),
+    'machine': report_writer.machine(),
+  }
