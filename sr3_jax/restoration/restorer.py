@@ -226,7 +226,7 @@ def load_methods(
   """
   methods, hashes = {}, {}
   baseline = epath.Path(config.eval.regression or epath.Path(workdir) / 'regression')
-  there = config.eval.regression or checkpoint.folder(baseline).exists()
+  there = config.eval.regression or model_files.checkpoint_folder(baseline).exists()
   if there and config.method != 'regression':
     regression = config.copy_and_resolve_references()
     regression.method = 'regression'

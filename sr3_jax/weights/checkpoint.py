@@ -13,7 +13,6 @@ before it is taken.
 import contextlib
 import functools
 import json
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +27,7 @@ from sr3_jax.runtime import devices
 from sr3_jax.runtime.errors import UserError, first_line
 from sr3_jax.weights import checksums
 from sr3_jax.weights.background_save import Manager
+from sr3_jax.weights.model_files import checkpoint_folder
 
 PARTS = ('params', 'ema', 'optimizer')
 # Of what is in a checkpoint and how: raised when older programs can't read it any more.
@@ -41,13 +41,6 @@ class CheckpointError(UserError):
 
 class Damaged(CheckpointError):
   """One line: what of a checkpoint can't be read, or isn't what was written."""
-
-
-def folder(workdir: epath.PathLike) -> epath.Path:
-  """Where a run keeps its checkpoints; absolute, as Orbax wants it."""
-  path = epath.Path(workdir) / 'checkpoints'
-  # `resolve` would take gs:// for a folder of this machine.
-  return path if '://' in os.fspath(path) else path.resolve()
 
 
 @contextlib.contextmanager
@@ -80,7 +73,7 @@ def open_manager(
     metric = lambda metrics: metrics.get(best, worst)  # of those without any, too
     kept.append(policies.BestN(get_metric_fn=metric, reverse=lower_is_better, n=1))
     options = {'best_fn': metric, 'best_mode': 'min' if lower_is_better else 'max'}
-  path = folder(workdir)
+  path = checkpoint_folder(workdir)
   if jax.process_index() == 0:
     path.mkdir(parents=True, exist_ok=True)
   devices.barrier('folder of checkpoints')
@@ -226,7 +219,7 @@ def load_ema(workdir: epath.PathLike, params: Any) -> tuple[int, Any]:
     CheckpointError: there is none, or it belongs to another network or a version that
       this program doesn't know.
   """
-  path = folder(workdir)
+  path = checkpoint_folder(workdir)
   if not path.exists():
     raise CheckpointError(
       f'{workdir}: no checkpoints here; train first, or check --workdir'

@@ -1,34 +1,35 @@
-"""Other people's PyTorch weights in, model folders out: `sr3-convert`.
+"""The command `sr3-convert`: makes model folders of PyTorch weights and of runs.
 
-Given a run's workdir (or a model), it makes a model folder of that. Which networks are
-known, and how their tensors become ours, is in torch_to_flax.py.
+`torch_files` reads PyTorch weights and `torch_to_flax` translates them; `model_writer`
+writes the folder. Nothing heavy is imported before the options are read.
 """
 
 import argparse
 import pathlib
 import re
 import sys
-
-import jax
+from typing import TYPE_CHECKING, Any
 
 from sr3_jax.runtime.cli import number
-from sr3_jax.runtime.errors import line
-from sr3_jax.weights import checkpoint, hub, model_writer
-from sr3_jax.weights.torch_files import WeightsError, read
-from sr3_jax.weights.torch_to_flax import FAMILIES, PRESETS, convert
+from sr3_jax.runtime.errors import UserError, line
+from sr3_jax.weights.released import RELEASED
 
-# Options that say of a network what no tensor shows.
+if TYPE_CHECKING:
+  import ml_collections
+
+# Options that state what no tensor of a network shows.
 _GIVEN = ('groups', 'num_heads', 'scale', 'image_size')
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+  """Return the parser of all options."""
   parser = argparse.ArgumentParser(
     prog='sr3-convert',
     description='Makes a model folder of PyTorch weights, or of a run of sr3_jax.',
     epilog='presets: '
     + '; '.join(
       f'{name}, {side // scale} to {side} pixels'
-      for name, (_, scale, side) in PRESETS.items()
+      for name, (scale, side) in RELEASED.items()
     )
     + '. Of other networks in these formats give the numbers that no tensor tells.',
   )
@@ -40,32 +41,30 @@ def _parser() -> argparse.ArgumentParser:
     "') or .safetensors; or the workdir of a run, for its newest averaged weights",
   )
   add('-o', '--output', metavar='DIR', required=True, help='the model folder to write')
-  add('--preset', choices=PRESETS, help='the released file that INPUT is, see below')
-  add(
-    '--groups',
-    type=number(int, 1),
-    metavar='N',
-    help='groups of the group normalisation (norm_groups in the JSON file; 32 if it is '
-    'not there)',
-  )
-  add(
-    '--num_heads',
-    type=number(int, 1),
-    metavar='N',
-    help="heads of guided-diffusion's attention (--num_heads there)",
-  )
-  add(
-    '--scale',
-    type=number(int, 1),
-    metavar='N',
-    help="side of the output over the input's",
-  )
-  add(
-    '--image_size',
-    type=number(int, 1),
-    metavar='N',
-    help='side of the outputs in training, pixels',
-  )
+  add('--preset', choices=RELEASED, help='the released file that INPUT is, see below')
+  _add_network(parser)
+  _add_card(parser)
+  return parser
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+  """Add the options that describe a network without a preset."""
+  for name, text in (
+    (
+      '--groups',
+      'groups of the group normalisation (norm_groups in the JSON file; 32 if it is '
+      'not there)',
+    ),
+    ('--num_heads', "heads of guided-diffusion's attention (--num_heads there)"),
+    ('--scale', "side of the output over the input's"),
+    ('--image_size', 'side of the outputs in training, pixels'),
+  ):
+    parser.add_argument(name, type=number(int, 1), metavar='N', help=text)
+
+
+def _add_card(parser: argparse.ArgumentParser) -> None:
+  """Add the options about the model card and the stored weights."""
+  add = parser.add_argument
   add('--license', default='unknown', help='of the weights, for the model card')
   add(
     '--notes',
@@ -75,50 +74,27 @@ def _parser() -> argparse.ArgumentParser:
   )
   add(
     '--dtype',
-    choices=model_writer.DTYPES,
+    choices=('float32', 'bfloat16', 'float16'),
     default='float32',
     help='of the stored weights; float32, the default, is exact',
   )
-  return parser
-
-
-def _notes(path: pathlib.Path) -> str:
-  try:
-    return path.read_text()
-  except UnicodeDecodeError:
-    raise hub.HubError(f'{path}: not a text file') from None
 
 
 def main(argv: list[str] | None = None) -> None:
-  """The command; mistakes end it with one line and status 1, of flags with 2."""
-  args = _parser().parse_args(argv)
-  given = {key: getattr(args, key) for key in _GIVEN}
-  stored = {'license': args.license, 'dtype': args.dtype}
-  path = pathlib.Path(args.input).expanduser()
+  """Run the command; print a line that says what was written.
+
+  Args:
+    argv: arguments, without the name of the program; None takes the process's.
+
+  Raises:
+    SystemExit: a mistake, with one line and status 1; one in the flags, with status 2.
+  """
+  args = make_parser().parse_args(argv)
+  import jax
+
   try:
-    stored['notes'] = _notes(args.notes) if args.notes else ''
-    if path.is_dir() or args.input.startswith('hf://'):
-      if args.preset or any(given.values()):
-        raise WeightsError(f'{args.input}: a model of sr3_jax says itself what it is')
-      loaded = model_writer.export(args.input, args.output, **stored)
-      config, params = loaded.config, loaded.params
-    else:
-      try:
-        tensors = read(path)
-        config, params = convert(tensors, args.preset, **given)
-      except WeightsError as error:
-        raise WeightsError(f'{path}: {error}') from None
-      project = FAMILIES[config.model.network].PROJECT
-      step = re.match(r'(?:I|model|ema_[\d.]+_)(\d+)', path.name)
-      model_writer.save(
-        args.output,
-        params,
-        config,
-        step=int(step[1]) if step else 0,
-        source=f'converted from {path.name}, weights of {project}',
-        **stored,
-      )
-  except (WeightsError, hub.HubError, checkpoint.CheckpointError) as error:
+    config, params = _convert(args)
+  except UserError as error:
     sys.exit(f'error: {line(error)}')
   except OSError as error:
     sys.exit(f'error: {error.filename or args.output}: {error.strerror or error}')
@@ -127,6 +103,57 @@ def main(argv: list[str] | None = None) -> None:
     f'{args.output}: {len(leaves)} tensors, {sum(x.size for x in leaves):,} parameters;'
     f' x{config.task.scale}, {config.diffusion.num_levels} noise levels'
   )
+
+
+def _convert(
+  args: argparse.Namespace,
+) -> tuple['ml_collections.ConfigDict', dict[str, Any]]:
+  """Write the model folder; return its configuration and parameters.
+
+  Raises:
+    UserError: the input is no model, or the output is no place for one.
+    OSError: a file can't be read or written.
+  """
+  from sr3_jax.weights import model_writer, torch_files, torch_to_flax
+
+  given = {key: getattr(args, key) for key in _GIVEN}
+  notes = _notes(args.notes) if args.notes else ''
+  card = {'license': args.license, 'dtype': args.dtype, 'notes': notes}
+  path = pathlib.Path(args.input).expanduser()
+  if path.is_dir() or args.input.startswith('hf://'):
+    if args.preset or any(given.values()):
+      raise UserError(f'{args.input}: a model of sr3_jax says itself what it is')
+    loaded = model_writer.export(args.input, args.output, **card)
+    return loaded.config, loaded.params
+  try:
+    tensors = torch_files.read(path)
+    config, params = torch_to_flax.convert(tensors, args.preset, **given)
+  except torch_files.WeightsError as error:
+    raise UserError(f'{path}: {error}') from None
+  project = torch_to_flax.FAMILIES[config.model.network].PROJECT
+  step = re.match(r'(?:I|model|ema_[\d.]+_)(\d+)', path.name)
+  model_writer.save(
+    args.output,
+    params,
+    config,
+    step=int(step[1]) if step else 0,
+    source=f'converted from {path.name}, weights of {project}',
+    **card,
+  )
+  return config, params
+
+
+def _notes(path: pathlib.Path) -> str:
+  """Return the text of a file.
+
+  Raises:
+    UserError: it is not a text file.
+    OSError: it can't be read.
+  """
+  try:
+    return path.read_text()
+  except UnicodeDecodeError:
+    raise UserError(f'{path}: not a text file') from None
 
 
 if __name__ == '__main__':

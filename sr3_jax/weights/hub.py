@@ -28,7 +28,7 @@ from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import sources
 from sr3_jax.runtime.errors import line
 from sr3_jax.runtime.version import __version__
-from sr3_jax.weights import checkpoint, model_files
+from sr3_jax.weights import model_files
 from sr3_jax.weights.model_files import CONFIG, FORMAT, PRESETS, WEIGHTS, HubError
 
 # Models that come with the package, folders named as they are asked for.
@@ -124,6 +124,8 @@ def load_weights(path: epath.PathLike, model: SR3) -> tuple[int, Any]:
   except Exception as error:
     raise HubError(f'{place}: no network can be built: {line(error)}') from None
   if is_run(place):
+    from sr3_jax.weights import checkpoint  # Orbax takes 0.3 s to import
+
     step, params = checkpoint.load_ema(place, shapes)
     return step, jax.tree.map(np.asarray, params)
   header = model_files.read_json(place.parent / CONFIG)
@@ -169,7 +171,7 @@ def fingerprint(params: Any) -> str:
 
 def is_run(path: epath.PathLike) -> bool:
   """Whether a path is a run's workdir."""
-  return checkpoint.folder(path).is_dir()
+  return model_files.checkpoint_folder(path).is_dir()
 
 
 def shipped() -> list[str]:

@@ -42,6 +42,13 @@ class HubError(UserError):
   """One line: which file or folder, what is wrong, what to do."""
 
 
+def checkpoint_folder(workdir: epath.PathLike) -> epath.Path:
+  """Return the folder of a run's checkpoints; absolute, as Orbax wants it."""
+  path = epath.Path(workdir) / 'checkpoints'
+  # `resolve` would take gs:// for a folder of this machine.
+  return path if '://' in os.fspath(path) else path.resolve()
+
+
 def read_json(path: epath.Path) -> dict[str, Any]:
   try:
     if path.stat().length > _MAX_JSON:

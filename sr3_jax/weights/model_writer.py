@@ -22,7 +22,7 @@ from sr3_jax.runtime.version import __version__
 from sr3_jax.weights import hub, model_card, model_files
 from sr3_jax.weights.model_files import CARD, CONFIG, FORMAT, PRESETS, WEIGHTS, HubError
 
-# How weights may be stored, by our names; what is loaded is float32.
+# How weights may be stored; loading makes them float32.
 DTYPES = {
   'float32': np.float32,
   'bfloat16': ml_dtypes.bfloat16,

@@ -14,7 +14,7 @@ from sr3_jax.runtime.errors import UserError, line, some
 Tensors = dict[str, np.ndarray]
 
 _TORCH_SUFFIXES = ('.pth', '.pt', '.ckpt', '.bin')
-# Under which a file may keep its weights beside other things; averaged ones first.
+# Keys under which a file may hold its weights beside other things; averaged ones first.
 _CONTAINERS = ('ema', 'params_ema', 'state_dict', 'params', 'model')
 
 
@@ -23,17 +23,17 @@ class WeightsError(UserError):
 
 
 def read(path: pathlib.Path) -> Tensors:
-  """The tensors of a file.
+  """Return the tensors of a file of weights.
 
   Args:
     path: .safetensors, or a PyTorch file of a state dict.
 
   Returns:
-    Arrays by their names without the prefixes 'module.' and 'denoise_fn.'; those of
-    floating point as float32.
+    Arrays by name, without the prefixes 'module.', '_orig_mod.' and 'denoise_fn.';
+    floating-point ones as float32.
 
   Raises:
-    WeightsError: it cannot be read, or holds something else than named tensors.
+    WeightsError: the file cannot be read, or holds other things than named tensors.
   """
   if not path.is_file():
     raise WeightsError('no such file')
@@ -55,12 +55,17 @@ def read(path: pathlib.Path) -> Tensors:
 
 
 def _read_safetensors(path: pathlib.Path) -> Tensors:
+  """Return the tensors of a .safetensors file.
+
+  Raises:
+    WeightsError: it can't be read.
+  """
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
       tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
   except (safetensors.SafetensorError, TypeError) as error:  # TypeError: of 8 bits
     raise WeightsError(f'cannot be read as safetensors: {line(error)}') from None
-  # Integers stay what they are; no network of ours has any.
+  # Integers keep their type: they are tables, no weights.
   return {
     name: tensor if tensor.dtype.kind in 'iub' else np.asarray(tensor, np.float32)
     for name, tensor in tensors.items()
@@ -68,6 +73,11 @@ def _read_safetensors(path: pathlib.Path) -> Tensors:
 
 
 def _read_torch(path: pathlib.Path) -> Tensors:
+  """Return the tensors of a state dict that `torch.save` wrote.
+
+  Raises:
+    WeightsError: torch is not installed, or the file is no state dict.
+  """
   try:
     import torch
   except ImportError:
@@ -86,7 +96,7 @@ def _read_torch(path: pathlib.Path) -> Tensors:
       + (f' ({found[1]})' if found else '')
       + ', and unpickling that could run any program; save only the state dict'
     ) from None
-  except Exception as error:  # a damaged file fails in any way
+  except Exception as error:  # a damaged file may raise anything
     raise WeightsError(f'cannot be read as a PyTorch file: {line(error)}') from None
   if isinstance(stored, dict):
     inner = [stored[key] for key in _CONTAINERS if isinstance(stored.get(key), dict)]

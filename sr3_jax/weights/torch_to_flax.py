@@ -1,14 +1,15 @@
-"""PyTorch networks of others as ours: from named tensors to Flax parameters.
+"""Translates the tensors of two PyTorch networks to Flax parameters.
 
-Two networks are known: the U-Net of Janspiry/Image-Super-Resolution-via-Iterative-
-Refinement and the upsamplers of openai/guided-diffusion. Architecture and noise levels
-are read from the tensors; what no tensor shows comes from a preset or is given. A file
-is converted as a whole or not at all: every tensor must find its place.
+The networks are the U-Net of Janspiry/Image-Super-Resolution-via-Iterative-Refinement
+and the upsamplers of openai/guided-diffusion. Their architecture and noise levels are
+read from the tensors; what no tensor shows comes from a preset or is given. A file is
+converted as a whole or not at all: every tensor must find its place.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from flax import traverse_util
@@ -17,36 +18,38 @@ from sr3_jax.config import ConfigDict, get_config
 from sr3_jax.core.networks import guided, janspiry
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.runtime.errors import line, some
+from sr3_jax.runtime.types import Params
+from sr3_jax.weights.released import RELEASED
 from sr3_jax.weights.torch_files import Tensors, WeightsError
 
 # Modules of the known networks, by the names that configurations use.
 FAMILIES = {'janspiry': janspiry, 'guided': guided}
 
-# Released files -> their network, scale, and side of the outputs.
-PRESETS: dict[str, tuple[Any, int, int]] = {
-  '16_128': (janspiry.JanspiryUNet(dropout=0.2), 8, 128),
-  '64_512': (
-    janspiry.JanspiryUNet(
-      multipliers=(1, 2, 4, 8, 16), num_blocks=1, attention_levels=(), groups=16
-    ),
-    8,
-    512,
+# Networks of the released files.
+NETWORKS: dict[str, nn.Module] = {
+  '16_128': janspiry.JanspiryUNet(dropout=0.2),
+  '64_512': janspiry.JanspiryUNet(
+    multipliers=(1, 2, 4, 8, 16), num_blocks=1, attention_levels=(), groups=16
   ),
-  '64_256_upsampler': (guided.GuidedUNet(gammas=()), 4, 256),
+  '64_256_upsampler': guided.GuidedUNet(gammas=()),
   # Its heads have 64 channels each, and all its attention is 768 wide.
-  '128_512_upsampler': (
-    guided.GuidedUNet(gammas=(), attention_levels=(4, 5), num_heads=12),
-    4,
-    512,
+  '128_512_upsampler': guided.GuidedUNet(
+    gammas=(), attention_levels=(4, 5), num_heads=12
   ),
 }
 
+# Values of a network, by the names of its attributes.
+Attributes = dict[str, Any]
+
 
 def recognise(tensors: Tensors) -> str:
-  """The key of FAMILIES to which these tensors belong.
+  """Return the key of FAMILIES to which tensors belong.
+
+  Args:
+    tensors: as `torch_files.read` returns them.
 
   Raises:
-    WeightsError: to none, or to a sibling that is not supported.
+    WeightsError: they belong to none, or to a sibling that is not supported.
   """
   if any(name.startswith('time_mlp.') for name in tensors):
     raise WeightsError(
@@ -68,10 +71,13 @@ def recognise(tensors: Tensors) -> str:
 
 
 def linear_schedule(betas: np.ndarray) -> tuple[int, float, float]:
-  """T, first and last beta of a linear schedule stored in float32.
+  """Return T, the first and the last beta of a linear schedule.
+
+  Args:
+    betas: [T], in (0, 1), stored in float32.
 
   Raises:
-    WeightsError: it is another one.
+    WeightsError: it is another schedule, or none.
   """
   betas = np.asarray(betas, np.float64)
   if betas.ndim != 1 or len(betas) < 2 or not np.all((betas > 0) & (betas < 1)):
@@ -88,20 +94,21 @@ def linear_schedule(betas: np.ndarray) -> tuple[int, float, float]:
 
 def convert(
   tensors: Tensors, preset: str | None = None, **given: int | None
-) -> tuple[ConfigDict, Any]:
-  """Configuration and parameters that equal a PyTorch network.
+) -> tuple[ConfigDict, Params]:
+  """Return the configuration and the parameters that equal a PyTorch network.
 
   Args:
-    tensors: as `read` returns them.
-    preset: a key of PRESETS.
-    **given: groups, num_heads, scale (output side over input side), image_size (side
-      for which it was trained); instead of or over the preset's; None is "not given".
+    tensors: as `torch_files.read` returns them.
+    preset: a key of NETWORKS and `RELEASED`.
+    **given: groups, num_heads, scale (output side over input side), image_size (side of
+      the outputs in training, pixels); they replace the preset's; None is "not given".
 
   Returns:
     The configuration, and float32 NumPy arrays for the network that it describes.
 
   Raises:
-    WeightsError: another network, missing facts, or tensors that are over on a side.
+    WeightsError: the network is unknown, a number is missing, or tensors are missing or
+      left over.
   """
   family = recognise(tensors)
   shapes = {name: tensor.shape for name, tensor in tensors.items()}
@@ -122,29 +129,28 @@ def convert(
 
 def _facts(
   family: str,
-  found: dict[str, Any],
+  found: Attributes,
   preset: str | None,
   given: dict[str, int | None],
-) -> dict[str, Any]:
-  """What no tensor shows: of the preset, and what is given."""
+) -> Attributes:
+  """Return the values that no tensor shows: those given, else those of the preset."""
   project, hidden = FAMILIES[family].PROJECT, FAMILIES[family].HIDDEN
   given = {key: value for key, value in given.items() if value is not None}
   asked = (hidden, 'scale', 'image_size')
   if foreign := given.keys() - set(asked):
     raise WeightsError(f'is of {project}, where --{min(foreign)} means nothing')
-  facts: dict[str, Any] = {'dropout': 0.0}
+  facts: Attributes = {'dropout': 0.0}
   if preset:
-    network, scale, side = PRESETS[preset]
     if differences := _differences(family, found, preset):
       raise WeightsError(
         f'is not the network of --preset={preset}: {differences}; instead of it give '
         f'{_flags(asked)}'
       )
-    facts = {key: getattr(network, key) for key in ('dropout', hidden)}
-    facts |= {'scale': scale, 'image_size': side}
+    facts = {key: getattr(NETWORKS[preset], key) for key in ('dropout', hidden)}
+    facts |= RELEASED[preset]._asdict()
   facts |= given
   if missing := [key for key in asked if key not in facts]:
-    alike = [name for name in PRESETS if not _differences(family, found, name)]
+    alike = [name for name in NETWORKS if not _differences(family, found, name)]
     hint = f' (its shapes are those of --preset={alike[0]})' if alike else ''
     raise WeightsError(
       f'no tensor tells {_flags(missing)}: give them, or a --preset{hint}'
@@ -152,9 +158,9 @@ def _facts(
   return facts
 
 
-def _differences(family: str, found: dict[str, Any], preset: str) -> str:
-  """In which attributes a network is not that of a preset; '' if it is."""
-  network = PRESETS[preset][0]
+def _differences(family: str, found: Attributes, preset: str) -> str:
+  """Return how the attributes of a network differ from a preset's; '' if they don't."""
+  network = NETWORKS[preset]
   if not isinstance(network, FAMILIES[family].Network):
     return f'it is of {FAMILIES[family].PROJECT}'
   return ', '.join(
@@ -164,8 +170,8 @@ def _differences(family: str, found: dict[str, Any], preset: str) -> str:
   )
 
 
-def _check_widths(shapes: Mapping[str, tuple[int, ...]], facts: dict[str, Any]) -> None:
-  """Refuses groups or heads that do not divide the channels they are of."""
+def _check_widths(shapes: Mapping[str, tuple[int, ...]], facts: Attributes) -> None:
+  """Refuse groups or heads that do not divide the channels of their layers."""
   groups = facts.get('groups', 32)
   for name, shape in shapes.items():
     if name.endswith('.weight') and len(shape) == 1 and shape[0] % groups:
@@ -177,11 +183,11 @@ def _check_widths(shapes: Mapping[str, tuple[int, ...]], facts: dict[str, Any]) 
 
 def _make_config(
   family: str,
-  found: dict[str, Any],
-  facts: dict[str, Any],
+  found: Attributes,
+  facts: Attributes,
   levels: tuple[int, float, float],
 ) -> ConfigDict:
-  """A configuration of which `SR3.from_config` makes the network of the tensors."""
+  """Return a configuration whose network has exactly these tensors."""
   side, scale = facts['image_size'], facts['scale']
   multiple = 2 ** (len(found['multipliers']) - 1)
   if side % multiple or side % scale:
@@ -197,12 +203,12 @@ def _make_config(
   c.model.dropout = facts['dropout']
   for key in ('channels', 'multipliers', 'num_blocks'):
     c.model[key] = found[key]
-  # Which levels have attention is stored as the sides that they have in training.
+  # A configuration names levels with attention by their sides in training.
   c.model.attention_resolutions = tuple(
     side // 2**level for level in found['attention_levels']
   )
   c.diffusion.num_levels, c.diffusion.start, c.diffusion.end = levels
-  # Both ways as the originals: one takes all levels.
+  # Both sample as their originals do; Janspiry's takes all levels.
   c.sampler.spacing = 'trained'
   if family == 'janspiry':
     c.model.groups = facts['groups']
@@ -222,8 +228,8 @@ def _make_config(
 
 def _translate(
   tensors: Tensors, flax_name: Callable[[str], str], config: ConfigDict
-) -> Any:
-  """The tensors as parameters of the network of `config`: all of them, or none."""
+) -> Params:
+  """Return all tensors as parameters of the network of `config`, or refuse them."""
   flat, names = {}, {}
   for name, tensor in tensors.items():
     module, _, leaf = name.rpartition('.')
@@ -257,7 +263,7 @@ def _translate(
 
 
 def _leaf(module: str, leaf: str, array: np.ndarray) -> tuple[str, np.ndarray]:
-  """A tensor's name and layout in Flax."""
+  """Return a tensor's name and its layout in Flax."""
   if leaf != 'weight':
     return leaf, array
   if module == 'label':
@@ -270,4 +276,5 @@ def _leaf(module: str, leaf: str, array: np.ndarray) -> tuple[str, np.ndarray]:
 
 
 def _flags(names: Iterable[str]) -> str:
+  """Return names as command-line flags."""
   return ', '.join(f'--{name}' for name in names)

@@ -86,7 +86,7 @@ def test_sampling_equals_the_formula():
 
 
 def test_sides_that_do_not_halve_are_refused():
-  network = torch_to_flax.PRESETS['16_128'][0]
+  network = torch_to_flax.NETWORKS['16_128']
   with pytest.raises(ValueError, match='multiples of 16: 128 x 120'):
     jax.eval_shape(
       network.init, jax.random.key(0), jnp.zeros((1, 128, 120, 6)), jnp.ones(1)

@@ -9,7 +9,7 @@ import pytest
 
 from sr3_jax.data import batches as data_batches
 from sr3_jax.data import sources
-from sr3_jax.weights import checkpoint
+from sr3_jax.weights import checkpoint, model_files
 
 
 def make_state(scale: float, width: int = 4) -> dict:
@@ -44,7 +44,7 @@ def assert_equal_trees(one, other) -> None:
 
 def steps_in(workdir) -> list[int]:
   # As a reader: a writer's manager clears torn checkpoints away in the background.
-  with ocp.CheckpointManager(checkpoint.folder(workdir)) as manager:
+  with ocp.CheckpointManager(model_files.checkpoint_folder(workdir)) as manager:
     return sorted(manager.all_steps())
 
 

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import pathlib
-import subprocess
 import sys
 
 import jax
@@ -17,7 +16,7 @@ from sr3_jax.core.sr3 import SR3
 from sr3_jax.images import image_files, picture_codec
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.upscale import command as upscale_command
-from tests.support import runs, upscaling
+from tests.support import programs, runs, upscaling
 from tests.support.upscaling import last_line, names_in, save
 
 standin, command = upscaling.standin, upscaling.command
@@ -196,17 +195,24 @@ def test_no_model(tmp_path, monkeypatch, capsys):
 
 def test_help_is_instant():
   """Nothing heavy is imported for it, nor for a mistake."""
-  code = (
-    'import sys, sr3_jax.upscale.command as u\n'
-    'try: u.main(sys.argv[1:])\n'
-    'except SystemExit as stop: print(stop.code)\n'
-    'print(sorted({"jax", "numpy", "PIL", "flax"} & set(sys.modules)))'
+  for argument, code in (('--help', 0), ('--nonsense', 2)):
+    stopped, imported = programs.run_main('sr3_jax.upscale.command', argument)
+    assert stopped == code and not imported & {'jax', 'numpy', 'PIL', 'flax'}
+
+
+def test_a_picture_needs_neither_orbax_nor_scipy(model, tmp_path, compile_cache):
+  """Both take long to import, and only runs and stages of cascades need them."""
+  save(tmp_path / 'a.png', 4, 4)
+  stopped, imported = programs.run_main(
+    'sr3_jax.upscale.command',
+    str(tmp_path / 'a.png'),
+    f'--model={model}',
+    f'--output={tmp_path / "out"}',
+    f'--cache={compile_cache}',
+    '--steps=1',
   )
-  for argument, expected in (('--help', '0'), ('--nonsense', '2')):
-    done = subprocess.run(
-      [sys.executable, '-c', code, argument], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines()[-2:] == [expected, '[]']
+  assert stopped == 0 and names_in(tmp_path / 'out') == ['a_out.png']
+  assert 'jax' in imported and not imported & {'orbax', 'tensorstore', 'scipy.ndimage'}
 
 
 def test_progress_and_announcement(command, standin, capsys, caplog):

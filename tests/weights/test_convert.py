@@ -16,8 +16,9 @@ import pytest
 import safetensors.numpy
 
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.weights import convert, hub, torch_to_flax
-from tests.support import oracles_torch
+from sr3_jax.weights import convert, hub, model_writer, torch_files, torch_to_flax
+from sr3_jax.weights.released import RELEASED
+from tests.support import oracles_torch, programs
 from tests.support.torch_shapes import BETAS, GIVEN, HEADS, JANSPIRY, zeros
 
 FLAGS = ['--groups=4', '--scale=4', '--image_size=16']
@@ -73,7 +74,8 @@ def test_released_files(preset, shapes, tensors, parameters, multiple):
   assert (len(leaves), sum(leaf.size for leaf in leaves)) == (tensors, parameters)
   assert all(leaf.dtype == np.float32 for leaf in leaves)
   model = SR3.from_config(config)
-  network, scale, side = torch_to_flax.PRESETS[preset]
+  network = torch_to_flax.NETWORKS[preset]
+  scale, side = RELEASED[preset]
   assert (model.scale, model.image_size) == (scale, side)
   assert network.multiple == multiple and network.has_attention
   if config.model.network == 'guided':
@@ -174,7 +176,7 @@ def test_the_command_writes_a_model(source, model):
   assert loaded.step == 640000
   assert 'I640000_E37_gen.safetensors' in loaded.source and 'Janspiry' in loaded.source
   assert 'license: apache-2.0' in (model / 'README.md').read_text()
-  config, params = torch_to_flax.convert(convert.read(source), **GIVEN)
+  config, params = torch_to_flax.convert(torch_files.read(source), **GIVEN)
   assert loaded.model.network == SR3.from_config(config).network
   jax.tree.map(np.testing.assert_array_equal, loaded.params, params)
   weight = oracles_torch.random_state(JANSPIRY)['ups.0.res_block.res_conv.weight']
@@ -256,8 +258,18 @@ def test_the_help_names_everything(capsys):
   with pytest.raises(SystemExit):
     convert.main(['--help'])
   text = capsys.readouterr().out
-  for word in (*torch_to_flax.PRESETS, '--groups', '--num_heads', "'sr3_jax[convert]'"):
+  for word in (*RELEASED, '--groups', '--num_heads', "'sr3_jax[convert]'"):
     assert word in text
+  actions = {action.dest: action for action in convert.make_parser()._actions}
+  assert tuple(actions['dtype'].choices) == tuple(model_writer.DTYPES)
+  assert RELEASED.keys() == torch_to_flax.NETWORKS.keys()
+
+
+def test_help_needs_no_jax():
+  """Neither the help nor a mistake in a flag waits for anything heavy."""
+  for argument, code in (('--help', 0), ('--nonsense', 2)):
+    stopped, heavy = programs.run_main('sr3_jax.weights.convert', argument)
+    assert stopped == code and not heavy & {'jax', 'numpy', 'orbax', 'flax'}
 
 
 def test_half_precision_is_read(tmp_path):
@@ -265,7 +277,7 @@ def test_half_precision_is_read(tmp_path):
   for dtype in (np.float16, jnp.bfloat16):
     half = {name: tensor.astype(dtype) for name, tensor in state.items()}
     safetensors.numpy.save_file(half, tmp_path / 'half.safetensors')
-    found = convert.read(tmp_path / 'half.safetensors')
+    found = torch_files.read(tmp_path / 'half.safetensors')
     name = 'mid.0.attn.out.weight'
     assert found[name].dtype == np.float32
     np.testing.assert_array_equal(found[name], half[f'denoise_fn.{name}'].astype('f4'))
@@ -315,7 +327,7 @@ def test_pytorch_files(wrap, tmp_path):
     stored = {name: value.half() for name, value in stored.items()}
     truth = {name: value.astype('f2').astype('f4') for name, value in truth.items()}
   torch.save(stored, tmp_path / 'weights.pth')
-  found = convert.read(tmp_path / 'weights.pth')
+  found = torch_files.read(tmp_path / 'weights.pth')
   assert found.keys() == truth.keys()
   for name, value in truth.items():
     assert found[name].dtype == np.float32

@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from sr3_jax.weights import convert, torch_to_flax
+from sr3_jax.weights import torch_to_flax
+from sr3_jax.weights.torch_files import WeightsError
 from tests.support import oracles_torch
 from tests.support.torch_shapes import BETAS, GIVEN, HEADS, JANSPIRY, zeros
 
@@ -130,14 +131,14 @@ def test_refusals(case):
   if words is None:  # next to a refused one, one that is fine
     assert torch_to_flax.convert(zeros(shapes), **given)
     return
-  with pytest.raises(convert.WeightsError, match=words) as error:
+  with pytest.raises(WeightsError, match=words) as error:
     torch_to_flax.convert(zeros(shapes), **given)
   assert '\n' not in str(error.value)
 
 
 def test_the_likely_preset_is_named():
   shapes = oracles_torch.janspiry_shapes(64, (1, 2, 4, 8, 16), 1, ())
-  with pytest.raises(convert.WeightsError, match=r'those of --preset=64_512\)$'):
+  with pytest.raises(WeightsError, match=r'those of --preset=64_512\)$'):
     torch_to_flax.convert(zeros(shapes))
 
 
@@ -154,12 +155,12 @@ def test_the_likely_preset_is_named():
 )
 def test_other_schedules_are_refused(betas, words):
   tensors = zeros(JANSPIRY) | {'betas': np.float32(betas)}
-  with pytest.raises(convert.WeightsError, match=words):
+  with pytest.raises(WeightsError, match=words):
     torch_to_flax.convert(tensors, **GIVEN)
 
 
 def test_numbers_that_are_none_are_refused():
   state = oracles_torch.random_state(JANSPIRY)
   state['mid.0.attn.out.bias'][3] = np.inf
-  with pytest.raises(convert.WeightsError, match=r'^mid.0.attn.out.bias holds values'):
+  with pytest.raises(WeightsError, match=r'^mid.0.attn.out.bias holds values'):
     torch_to_flax.convert(state, **GIVEN)
