@@ -119,12 +119,12 @@ def training(config, model: SR3) -> dict[str, float]:
 
 
 def sampling(config, model: SR3) -> dict[str, float]:
-  """A stretch of the sampling scan; times and images/s are those of a whole walk."""
-  gammas, table = model.walk
-  whole = 1 if model.method == 'regression' else len(table)
+  """A stretch of the sampling scan; times and images/s are those of all steps."""
+  gammas, coefficients = model.trajectory
+  whole = 1 if model.method == 'regression' else len(coefficients)
   count = min(FLAGS.sampling_steps, whole)
-  steps = jax.tree.map(lambda s: s[:count], samplers.steps(gammas, table))
-  stochastic = samplers.is_stochastic(table)
+  steps = jax.tree.map(lambda s: s[:count], samplers.steps(gammas, coefficients))
+  stochastic = samplers.is_stochastic(coefficients)
   params = model.init(jax.random.key(0))
   local = devices.per_process(config.eval.batch_size) // jax.local_device_count()
   side = config.data.image_size

@@ -14,11 +14,11 @@ same images with random flips, in batches of as many, on all cores, one after th
   time        the same, for as long as theirs took
 
 and are then measured alike: their own validation loss (mean absolute error of the
-noise, at levels of their schedule; of ours from its estimate of the image, given the
+noise, at levels of their schedule; of ours from its prediction of the image, given the
 same ratio of signal to noise), images/s of training, and, with the same sampler and
 steps, everything that sr3-evaluate measures. Times are those of training steps,
 without compilation and start. What is finished is kept in WORKDIR and not done again.
-The validation loss divides an estimate's error by a noise that is hardly there at some
+The validation loss divides a prediction's error by a noise that is hardly there at some
 levels: it is for networks that predict noise or v.
 """
 
@@ -148,8 +148,8 @@ def validation_loss(loaded: hub.Loaded, hr: np.ndarray) -> float:
     gamma = 1 / (1 + jnp.square(model.y0_scale * noise))
     level = jnp.full(len(hr), gamma)
     y = jnp.sqrt(gamma) * y0 + jnp.sqrt(1 - gamma) * eps
-    estimate = model.decode(model.denoise(loaded.params, x, y, level), x)
-    return jnp.mean(jnp.abs(estimate - hr)) / noise
+    predicted = model.decode(model.denoise(loaded.params, x, y, level).y0, x)
+    return jnp.mean(jnp.abs(predicted - hr)) / noise
 
   noises = np.sqrt((1 - theirs) / theirs)
   keys = jax.random.split(jax.random.key(0), len(noises))

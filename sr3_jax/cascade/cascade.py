@@ -25,7 +25,7 @@ from etils import epath
 
 from sr3_jax.config import as_json
 from sr3_jax.core import degradations
-from sr3_jax.core.samplers import make_walk, walk_options
+from sr3_jax.core.samplers import make_trajectory, trajectory_options
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.evaluation.scoring import quantize
 from sr3_jax.restoration.restorer import OnSteps, Restorer, keys
@@ -43,7 +43,7 @@ ENLARGING = (
 )
 CLASS_PITCH = 2**20  # images a class can have
 MOST_CLASSES = 2**11 - 1
-# Added to a stage's number: the noise of its input is not that of its walk.
+# Added to a stage's number: its input's noise is independent of its sampling noise.
 _AUGMENTATION = 2**16
 _RANGE = ('low', 'high')
 _VALUES = ('blur', 'noise', 'guidance', 'num_steps')
@@ -298,7 +298,7 @@ def _stage(
 ) -> Stage:
   """A stage with its settings; None is what the model's configuration says."""
   config, model = loaded.config, loaded.model
-  settings = walk_options(config.sampler)
+  settings = trajectory_options(config.sampler)
   guidance = float(config.sampler.guidance if guidance is None else guidance)
   if guidance != 1 and not model.label_dropout:
     raise CascadeError(
@@ -308,11 +308,11 @@ def _stage(
   if num_steps is not None:
     settings['num_steps'] = int(num_steps)
   try:
-    walk = make_walk(model.gammas, **settings)
+    trajectory = make_trajectory(model.gammas, **settings)
   except ValueError as error:
     raise CascadeError(f'{loaded.name}: {line(error)}') from None
   restorer = Restorer(model, loaded.params, seed, guidance=guidance)
-  restorer.choose(*walk)
+  restorer.choose(*trajectory)
   blur, noise = float(blur or 0), float(noise or 0)
   _check_levels(loaded, blur, noise)
   about = {

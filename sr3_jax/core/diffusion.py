@@ -76,7 +76,7 @@ SPACINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def respace(gammas: np.ndarray, num_steps: int, spacing: str = 'time') -> np.ndarray:
-  """A walk of `num_steps` steps over a subset of the trained levels.
+  """Return the levels of a trajectory of `num_steps` steps over trained levels.
 
   It always starts at the last trained level and ends at the clean image. Merely
   shortening the beta line instead would start from pure noise at a level where the
@@ -157,18 +157,18 @@ def scales(gamma: jax.Array) -> tuple[jax.Array, jax.Array]:
   return jnp.sqrt(gamma), jnp.sqrt(1 - gamma)
 
 
-# What the network predicts. `target` is what the loss compares with; `y0` turns a
-# prediction into an estimate of the clean image. v is that of arXiv:2202.00512.
+# What the network's output means. `target` is what the loss compares it with;
+# `predict_y0` turns it into a prediction of y0. v is that of arXiv:2202.00512.
 # All take broadcastable arrays: s = sqrt(gamma), n = sqrt(1 - gamma).
 TARGETS = {
   'eps': lambda y0, eps, s, n: eps,
   'v': lambda y0, eps, s, n: s * eps - n * y0,
   'y0': lambda y0, eps, s, n: y0,
 }
-ESTIMATES = {
-  'eps': lambda prediction, y, s, n: (y - n * prediction) / s,
-  'v': lambda prediction, y, s, n: s * y - n * prediction,
-  'y0': lambda prediction, y, s, n: prediction,
+Y0_PREDICTIONS = {
+  'eps': lambda output, y, s, n: (y - n * output) / s,
+  'v': lambda output, y, s, n: s * y - n * output,
+  'y0': lambda output, y, s, n: output,
 }
 
 
@@ -177,8 +177,8 @@ def target(kind: str, y0: jax.Array, eps: jax.Array, gamma: jax.Array) -> jax.Ar
   return TARGETS[kind](y0, eps, *scales(gamma))
 
 
-def estimate_y0(
-  kind: str, prediction: jax.Array, y: jax.Array, gamma: jax.Array
+def predict_y0(
+  kind: str, output: jax.Array, y: jax.Array, gamma: jax.Array
 ) -> jax.Array:
-  """The clean image that a prediction of `kind` means at noisy image y."""
-  return ESTIMATES[kind](prediction, y, *scales(gamma))
+  """Return the y0 that a network's output of `kind` means for a noisy y."""
+  return Y0_PREDICTIONS[kind](output, y, *scales(gamma))

@@ -1,12 +1,13 @@
-"""Samplers are tables; one scan runs them all.
+"""Samplers are arrays of coefficients; one scan runs them all.
 
-Walking down levels gammas[n] -> ... -> gammas[0] = 1, every step is
+A sampling trajectory falls from pure noise to the clean image, through the levels
+gammas[n] -> ... -> gammas[0] = 1. Every step of it is
 
     y_next = a y + b y0 + c y0_previous + d noise
 
-where y0 is the estimate of the clean image at the current level t, and s is the next,
-cleaner one. A sampler is a function from `gammas` to the rows (a, b, c, d), computed in
-float64. With alpha = gamma_t / gamma_s:
+where y0 is the prediction of the clean image at the current level t, and s is the next,
+cleaner one. A sampler is a function from `gammas` to one row (a, b, c, d) for each
+step, computed in float64. With alpha = gamma_t / gamma_s:
 
   ddpm            posterior mean, variance 1 - alpha       Algorithm 2 of the paper
   ddpm_posterior  posterior mean, posterior variance       DDPM's smaller variance
@@ -14,12 +15,13 @@ float64. With alpha = gamma_t / gamma_s:
   dpmpp_2m        DPM-Solver++(2M), arXiv:2211.01095
   ddpm_learned    the variance is the network's, between the two of ddpm; a fifth column
 
-Clipping and anything else that corrects the estimate happens inside `denoise`. Any of
-them can be `cool`: from weaker noise, with weaker noise on the way.
+Clipping and anything else that corrects the prediction happens inside `denoise`.
+`scale_temperature` gives any of them weaker noise, at the start and on the way.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +30,58 @@ import numpy as np
 from sr3_jax.config import pick
 from sr3_jax.core import diffusion
 
-Denoise = Callable[[jax.Array, jax.Array], Any]
-Noise = Callable[[jax.Array], jax.Array]
+
+class Prediction(NamedTuple):
+  """What a denoiser says about a noisy image.
+
+  Attributes:
+    y0: [B, H, W, C] prediction of the clean image.
+    variance: [B, H, W, C] of networks that also give the variance of a step: 0 means
+      the posterior's, 1 that of `ddpm`, and logarithms are interpolated; else None.
+  """
+
+  y0: jax.Array
+  variance: jax.Array | None = None
+
+
+class Trajectory(NamedTuple):
+  """A sampler's coefficients and the levels that they were computed from.
+
+  Attributes:
+    gammas: float64 [steps + 1], falling from 1.
+    coefficients: float64 [steps, 4 to 6], in the order of sampling: noisiest first.
+  """
+
+  gammas: np.ndarray
+  coefficients: np.ndarray
+
+
+class Steps(NamedTuple):
+  """Sampling steps as the compiled programs take them, in the order of sampling.
+
+  Attributes:
+    coefficients: float32 [steps, 6], rows (a, b, c, d, e, input scale): see
+      `ddpm_learned` for e and `scale_temperature` for the input scale.
+    gamma: float32 [steps], the level that each starts from.
+    number: int32 [steps], 1, 2, ...; each number has noise of its own.
+  """
+
+  coefficients: np.ndarray
+  gamma: np.ndarray
+  number: np.ndarray
+
+
+Denoise = Callable[[jax.Array, jax.Array], Prediction]
+Noise = Callable[[int | jax.Array], jax.Array]
+Carry = tuple[jax.Array, jax.Array]  # y and the previous prediction of y0
 
 
 def _levels(gammas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """(gamma_t, gamma_s) of every step, in the order in which sampling takes them."""
+  """Return gamma_t and gamma_s of every step, in the order of sampling.
+
+  Raises:
+    ValueError: gammas that don't fall from 1, or reach 0.
+  """
   gammas = np.asarray(gammas, np.float64)
   if gammas[0] != 1 or np.any(np.diff(gammas) >= 0) or gammas[-1] <= 0:
     raise ValueError('gammas must fall from 1 and stay above 0')
@@ -41,6 +89,7 @@ def _levels(gammas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ancestral(gammas: np.ndarray, posterior_variance: bool) -> np.ndarray:
+  """Return the coefficients of ancestral sampling, [steps, 4]."""
   g_t, g_s = _levels(gammas)
   alpha = g_t / g_s
   a = np.sqrt(alpha) * (1 - g_s) / (1 - g_t)
@@ -52,17 +101,17 @@ def _ancestral(gammas: np.ndarray, posterior_variance: bool) -> np.ndarray:
 
 
 def ddpm(gammas: np.ndarray) -> np.ndarray:
-  """The paper's sampler: variance 1 - alpha_t (DDPM's "fixed large"). [steps, 4]."""
+  """Return the paper's sampler: variance 1 - alpha ("fixed large"). [steps, 4]."""
   return _ancestral(gammas, posterior_variance=False)
 
 
 def ddpm_posterior(gammas: np.ndarray) -> np.ndarray:
-  """Ancestral sampling with the posterior variance ("fixed small"). [steps, 4]."""
+  """Return ancestral sampling of posterior variance ("fixed small"). [steps, 4]."""
   return _ancestral(gammas, posterior_variance=True)
 
 
 def ddim(gammas: np.ndarray, eta: float = 0.0) -> np.ndarray:
-  """DDIM: y_s = sqrt(g_s) y0 + sqrt(1 - g_s - d^2) eps + d z. [steps, 4].
+  """Return DDIM: y_s = sqrt(g_s) y0 + sqrt(1 - g_s - d^2) eps + d z. [steps, 4].
 
   eps is the noise that y0 implies, (y - sqrt(g_t) y0) / sqrt(1 - g_t), so that a
   clipped y0 stays consistent.
@@ -79,11 +128,11 @@ def ddim(gammas: np.ndarray, eta: float = 0.0) -> np.ndarray:
 
 
 def dpmpp_2m(gammas: np.ndarray) -> np.ndarray:
-  """DPM-Solver++(2M), second-order multistep on the y0 estimate. [steps, 4].
+  """Return DPM-Solver++(2M), second-order multistep on predictions of y0. [steps, 4].
 
   With lambda = log(g / (1 - g)) / 2, h = lambda_s - lambda_t, r = h_previous / h:
   D = y0 + (y0 - y0_previous) / (2 r); y_s = sqrt((1 - g_s) / (1 - g_t)) y
-  - sqrt(g_s) expm1(-h) D. The first step has no previous estimate and the last
+  - sqrt(g_s) expm1(-h) D. The first step has no previous prediction and the last
   (to the clean image, h infinite) is of first order.
   """
   g_t, g_s = _levels(gammas)
@@ -100,33 +149,40 @@ def dpmpp_2m(gammas: np.ndarray) -> np.ndarray:
 
 
 def ddpm_learned(gammas: np.ndarray) -> np.ndarray:
-  """Learned variance, arXiv:2102.09672 eq. 15: rows (a, b, c, d, e), [steps, 5].
+  """Return learned variance, arXiv:2102.09672 eq. 15: (a, b, c, d, e), [steps, 5].
 
-  Each pixel's noise has the spread d^(1 - share) e^share: between the posterior's and
-  the larger one of `ddpm`, by the share that the network gives.
+  Each pixel's noise has the standard deviation d^(1 - v) e^v: between the posterior's
+  (d) and the larger one of `ddpm` (e), by the network's `Prediction.variance` v.
   """
-  table = ddpm_posterior(gammas)
-  return np.concatenate([table, ddpm(gammas)[:, 3:]], axis=1)
+  return np.concatenate([ddpm_posterior(gammas), ddpm(gammas)[:, 3:]], axis=1)
 
 
-def cool(table: np.ndarray, temperature: float) -> np.ndarray:
-  """A table for noise of another standard deviation: [steps, 4 or 5] to [steps, 6].
+def scale_temperature(coefficients: np.ndarray, temperature: float) -> np.ndarray:
+  """Return coefficients for noise of a standard deviation other than 1.
 
   Below 1 there is less detail and less grain: a network that is not perfect turns some
-  of the noise that it is given into noise of the picture, in proportion. All noise
-  counts `temperature` times, that of the start too. As that is drawn elsewhere, a sixth
-  column says how many times y counts where the network sees it, and a has it as well.
+  of the noise that it is given into noise of the picture, in proportion. All noise is
+  scaled by `temperature`, that of the start too. The start is drawn elsewhere, so a
+  sixth column, the input scale, scales y where the network sees it, and a has the
+  same factor at the first step.
+
+  Args:
+    coefficients: [steps, 4 or 5].
+    temperature: above 0, at most 1.
+
+  Returns:
+    [steps, 6]. Samplers without a column e get a copy of d.
 
   Raises:
-    ValueError: a temperature that is not above 0 and at most 1.
+    ValueError: a temperature out of its range.
   """
   if not 0 < temperature <= 1:
     raise ValueError(f'temperature {temperature:g} is not above 0 and at most 1')
-  table = table[:, [0, 1, 2, 3, -1]]
-  table = np.concatenate([table, np.ones((len(table), 1))], axis=1)
-  table[:, 3:5] *= temperature
-  table[0, [0, 5]] *= temperature
-  return table
+  input_scale = np.ones((len(coefficients), 1))
+  scaled = np.concatenate([coefficients[:, [0, 1, 2, 3, -1]], input_scale], axis=1)
+  scaled[:, 3:5] *= temperature
+  scaled[0, [0, 5]] *= temperature
+  return scaled
 
 
 SAMPLERS: dict[str, Callable[..., np.ndarray]] = {
@@ -139,47 +195,61 @@ SAMPLERS: dict[str, Callable[..., np.ndarray]] = {
 
 
 def example_keys(key: jax.Array, batch: int) -> jax.Array:
-  """One key per example: `key` folded with 0..batch-1; [B] keys stay as they are."""
+  """Return one key for each example: `key` folded with 0 to batch - 1.
+
+  [B] keys stay as they are.
+  """
   if key.ndim:
     return key
   return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
 
 
-def normal(key: jax.Array, index: int | jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """Noise [B, *shape]; example b's depends on (key[b], index) only, not on B."""
-  draw = lambda k: jax.random.normal(jax.random.fold_in(k, index), shape)
-  return jax.vmap(draw)(key)
+def normal(
+  key: jax.Array, number: int | jax.Array, shape: tuple[int, ...]
+) -> jax.Array:
+  """Draw noise [B, *shape]; that of example b depends on (key[b], number), not on B."""
+
+  def one(key):
+    return jax.random.normal(jax.random.fold_in(key, number), shape)
+
+  return jax.vmap(one)(key)
 
 
 def steps(
-  gammas: np.ndarray, table: np.ndarray, room: int | None = None
-) -> dict[str, np.ndarray]:
-  """What a walk runs over: rows, their levels gamma_t and their numbers 1, 2, ...
+  gammas: np.ndarray, coefficients: np.ndarray, capacity: int | None = None
+) -> Steps:
+  """Return the steps of a trajectory as compiled programs take them.
 
   Args:
     gammas: [steps + 1] levels.
-    table: [steps, 4], [steps, 5] or, from `cool`, [steps, 6]; made from them.
-    room: rows of zeros are added up to this many, so that walks of any length can be
-      arguments of one compiled program; None adds none.
+    coefficients: [steps, 4], [steps, 5] or, from `scale_temperature`, [steps, 6]; made
+      from these levels.
+    capacity: the arrays are padded to this many steps, so that trajectories of any
+      length can be arguments of one compiled program; None adds none.
 
   Returns:
-    'row' [room, 6], 'gamma' [room], 'index' [room]. Where the variance is fixed, both
-    ends of its range (d and e) are the same; where nothing is cool, the last is 1.
+    Steps of `capacity` rows. Where the variance is fixed, e equals d; where the
+    temperature is 1, so is the input scale.
+
+  Raises:
+    ValueError: coefficients of another number of steps, or more steps than `capacity`.
   """
   g_t, _ = _levels(gammas)
-  count = len(table)
-  if count != len(g_t) or table.shape[1:] not in ((4,), (5,), (6,)):
-    raise ValueError(f'{len(g_t)} steps need a [{len(g_t)}, 4] table: {table.shape}')
-  if table.shape[1] < 6:
-    table = cool(table, 1.0)
-  extra = (room or count) - count
-  if extra < 0:
-    raise ValueError(f'{count} sampling steps are more than {room}')
-  return {
-    'row': np.pad(table.astype(np.float32), ((0, extra), (0, 0))),
-    'gamma': np.pad(g_t.astype(np.float32), (0, extra), constant_values=1),
-    'index': np.arange(1, count + extra + 1, dtype=np.int32),
-  }
+  count = len(coefficients)
+  if count != len(g_t) or coefficients.shape[1:] not in ((4,), (5,), (6,)):
+    raise ValueError(
+      f'{len(g_t)} steps need coefficients [{len(g_t)}, 4]: {coefficients.shape}'
+    )
+  if coefficients.shape[1] < 6:
+    coefficients = scale_temperature(coefficients, 1.0)
+  padding = (capacity or count) - count
+  if padding < 0:
+    raise ValueError(f'{count} sampling steps are more than {capacity}')
+  return Steps(
+    np.pad(coefficients.astype(np.float32), ((0, padding), (0, 0))),
+    np.pad(g_t.astype(np.float32), (0, padding), constant_values=1),
+    np.arange(1, count + padding + 1, dtype=np.int32),
+  )
 
 
 def next_y(
@@ -188,33 +258,40 @@ def next_y(
   y0: jax.Array,
   y0_previous: jax.Array,
   noise: jax.Array | None = None,
-  share: jax.Array | None = None,
+  variance: jax.Array | None = None,
 ) -> jax.Array:
-  """One step of any table; without `noise` d counts as 0, without `share` e as d."""
-  a, b, c, d, e = (row[i] for i in range(5))  # the sixth is the network's
+  """Take one step of any sampler.
+
+  Args:
+    row: [6], one of `Steps.coefficients`.
+    y: [B, H, W, C] noisy images.
+    y0: [B, H, W, C] predictions for them.
+    y0_previous: [B, H, W, C] predictions of the step before.
+    noise: [B, H, W, C] standard normal; None stands for d = 0.
+    variance: `Prediction.variance`; None stands for e = d.
+
+  Returns:
+    [B, H, W, C], at the next level.
+  """
+  a, b, c, d, e = (row[i] for i in range(5))  # `advance` applies the sixth, to y
   y = a * y + b * y0 + c * y0_previous
   if noise is None:
     return y
-  if share is not None:
-    # d^(1 - share) e^share; the last step has d = e = 0, and share may leave [0, 1].
-    log = lambda x: jnp.log(jnp.maximum(x, 1e-30))
-    d = d * jnp.exp(share * (log(e) - log(d)))
+  if variance is not None:
+    # The last step has d = e = 0, and networks may leave [0, 1].
+    log_d, log_e = (jnp.log(jnp.maximum(x, 1e-30)) for x in (d, e))
+    d = d * jnp.exp(variance * (log_e - log_d))
   return y + d * noise
 
 
-def advance(
-  denoise: Denoise,
-  noise: Noise | None,
-  carry: tuple[jax.Array, jax.Array],
-  steps: dict[str, Any],
-) -> tuple[jax.Array, jax.Array]:
-  """Runs a stretch of a walk; a long one can be cut anywhere without changing it.
+def advance(denoise: Denoise, noise: Noise | None, carry: Carry, steps: Steps) -> Carry:
+  """Run a stretch of a trajectory; one can be cut anywhere without changing it.
 
   Args:
-    denoise: (y [B, H, W, C], gamma [B]) -> estimate of y0 [B, H, W, C]; or (estimate,
-      share) of a network that gives the variance, which tables of four columns ignore.
-    noise: step number -> standard normal [B, H, W, C]; None for tables whose d is 0.
-    carry: (y, the previous y0 estimate).
+    denoise: (y [B, H, W, C], gamma [B]) -> `Prediction`. Samplers of four columns
+      ignore its variance.
+    noise: step number -> standard normal [B, H, W, C]; None for samplers whose d is 0.
+    carry: y and the previous prediction of y0.
     steps: from `steps()`, or a slice of it.
 
   Returns:
@@ -223,17 +300,16 @@ def advance(
 
   def step(carry, now):
     y, y0_previous = carry
-    y0 = denoise(now['row'][5] * y, jnp.full(y.shape[:1], now['gamma']))
-    y0, share = y0 if isinstance(y0, tuple) else (y0, None)
-    z = None if noise is None else noise(now['index'])
-    return (next_y(now['row'], y, y0, y0_previous, z, share), y0), None
+    y0, variance = denoise(now.coefficients[5] * y, jnp.full(y.shape[:1], now.gamma))
+    z = None if noise is None else noise(now.number)
+    return (next_y(now.coefficients, y, y0, y0_previous, z, variance), y0), None
 
   return jax.lax.scan(step, carry, steps)[0]
 
 
-def is_stochastic(table: np.ndarray) -> bool:
-  """Whether a table adds noise on the way."""
-  return bool(np.any(table[:, 3:5]))
+def is_stochastic(coefficients: np.ndarray) -> bool:
+  """Return whether a sampler adds noise on the way."""
+  return bool(np.any(coefficients[:, 3:5]))
 
 
 def sample(
@@ -241,35 +317,37 @@ def sample(
   key: jax.Array,
   y: jax.Array,
   gammas: np.ndarray,
-  table: np.ndarray,
+  coefficients: np.ndarray,
 ) -> jax.Array:
-  """Walks from noise to an image.
+  """Sample images: run a whole trajectory from noise.
 
   Args:
-    denoise: (y [B, H, W, C], gamma [B]) -> estimate of y0 [B, H, W, C].
+    denoise: (y [B, H, W, C], gamma [B]) -> `Prediction`.
     key: a key, or [B] keys: example b's noise depends on its own key only.
     y: [B, H, W, C] standard normal noise to start from.
     gammas: [steps + 1] levels, falling from 1.
-    table: as `steps` takes it, made from the same gammas.
+    coefficients: as `steps` takes them, made from the same gammas.
 
   Returns:
     [B, H, W, C].
   """
   key = example_keys(key, y.shape[0])
-  noise = (lambda i: normal(key, i, y.shape[1:])) if is_stochastic(table) else None
-  return advance(denoise, noise, (y, jnp.zeros_like(y)), steps(gammas, table))[0]
+  noise = partial(normal, key, shape=y.shape[1:])
+  source = noise if is_stochastic(coefficients) else None
+  carry = y, jnp.zeros_like(y)
+  return advance(denoise, source, carry, steps(gammas, coefficients))[0]
 
 
-# Of `config.sampler`, what holds for every walk.
+# The options of `config.sampler` that are the model's, whatever the trajectory.
 _OF_THE_MODEL = ('clip', 'consistency', 'guidance')
 
 
-def walk_options(sampler: Mapping[str, Any]) -> dict[str, Any]:
-  """What `make_walk` takes of `config.sampler`."""
+def trajectory_options(sampler: Mapping[str, Any]) -> dict[str, Any]:
+  """Return the options of `config.sampler` that `make_trajectory` takes."""
   return {k: v for k, v in sampler.items() if k not in _OF_THE_MODEL}
 
 
-def make_walk(
+def make_trajectory(
   gammas: np.ndarray,
   *,
   name: str,
@@ -279,8 +357,8 @@ def make_walk(
   temperature: float = 1.0,
   start: float = 0.0,
   end: float = 0.0,
-) -> tuple[np.ndarray, np.ndarray]:
-  """Levels [steps + 1] and table [steps, 4 to 6] of a sampler setting.
+) -> Trajectory:
+  """Return the trajectory that a sampler setting describes.
 
   Args:
     gammas: [T + 1] trained levels.
@@ -290,8 +368,9 @@ def make_walk(
       'linear' for those of num_steps betas from `start` to `end`, as the paper searches
       them, as far as the trained levels reach.
     eta: of 'ddim'.
-    temperature: of all noise, see `samplers.cool`.
-    start, end: of 'linear'.
+    temperature: standard deviation of all noise, see `scale_temperature`.
+    start: first beta of 'linear'.
+    end: last beta of 'linear'.
 
   Raises:
     ValueError: a name or number that is not possible.
@@ -304,5 +383,7 @@ def make_walk(
       raise ValueError(f'betas from {start} to {end} are not of the trained levels')
   else:
     levels = diffusion.respace(gammas, num_steps, spacing)
-  table = sampler(levels, eta=eta) if name == 'ddim' else sampler(levels)
-  return levels, table if temperature == 1 else cool(table, temperature)
+  coefficients = sampler(levels, eta=eta) if name == 'ddim' else sampler(levels)
+  if temperature != 1:
+    coefficients = scale_temperature(coefficients, temperature)
+  return Trajectory(levels, coefficients)

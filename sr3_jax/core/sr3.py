@@ -21,13 +21,18 @@ import numpy as np
 from sr3_jax.config import pick
 from sr3_jax.core import degradations, diffusion, samplers
 from sr3_jax.core.networks import make_network
-from sr3_jax.core.samplers import make_walk, walk_options
+from sr3_jax.core.samplers import (
+  Prediction,
+  Trajectory,
+  make_trajectory,
+  trajectory_options,
+)
 from sr3_jax.images import pixels
 
 Batch = dict[str, jax.Array]
 
-# What an example's key is folded with for its degradation. Smaller numbers are for the
-# noise of training and of the steps of a walk, which must not be that of the condition.
+# An example's key is folded with this number for its degradation. Smaller numbers are
+# for the noise of training and of sampling steps, which must not be the condition's.
 _DEGRADATION = 2**30
 
 
@@ -52,9 +57,9 @@ class SR3:
   hole_loss: bool  # of missing pixels only, where the task has some
   num_classes: int  # 0: none; this number as a label means "no class"
   label_dropout: float  # share of training examples without their class
-  walk: tuple[np.ndarray, np.ndarray]  # levels and table of the default sampler
+  trajectory: Trajectory  # of the configured sampler
   clip: bool
-  consistency: bool  # of every estimate: made small again, it is the condition
+  consistency: bool  # every prediction of y0, downsampled, equals the condition
 
   @classmethod
   def from_config(cls, config: ml_collections.ConfigDict) -> 'SR3':
@@ -104,7 +109,7 @@ class SR3:
       hole_loss=d.hole_loss,
       num_classes=m.num_classes,
       label_dropout=m.label_dropout if m.num_classes else 0.0,
-      walk=make_walk(gammas, **walk_options(sampler)),
+      trajectory=make_trajectory(gammas, **trajectory_options(sampler)),
       clip=sampler.clip,
       consistency=sampler.consistency and config.method == 'sr3',
     )
@@ -257,56 +262,56 @@ class SR3:
     gamma: jax.Array,
     label: jax.Array | None = None,
     guidance: jax.Array | None = None,
-  ) -> Any:
-    """The estimate of y0 from a noisy y; (y0, share) for a learned variance.
+  ) -> Prediction:
+    """Predict y0 from a noisy y.
 
-    The regression baseline ignores y and the level: the last step of any walk takes
-    its estimate as it is. With `guidance` [B] the network is asked twice, with the
+    The regression baseline ignores y and the level: the last step of any trajectory
+    takes its prediction as it is. With `guidance` [B] the network runs twice, with the
     class and without: u + guidance (c - u), arXiv:2207.12598; 1 changes nothing.
     """
     y = self.keep_known(y, x)
     if self.method == 'regression':
       blank, level = jnp.zeros_like(y), jnp.zeros(x.shape[:1])
-      return self.keep_known(self.predict(params, x, blank, level, label), x)
+      return Prediction(
+        self.keep_known(self.predict(params, x, blank, level, label), x)
+      )
     if guidance is None:
-      prediction = self.predict(params, x, y, gamma, label)
+      output = self.predict(params, x, y, gamma, label)
     else:
       twice = lambda a: jnp.concatenate([a, a])
       labels = jnp.concatenate([label, jnp.full_like(label, self.num_classes)])
       both = self.predict(params, twice(x), twice(y), twice(gamma), labels)
       with_class, without = jnp.split(both, 2)
       weight = guidance[:, None, None, None]
-      prediction = without + weight * (with_class - without)
+      output = without + weight * (with_class - without)
     channels = y.shape[-1]
-    estimate = diffusion.estimate_y0(
-      self.prediction, prediction[..., :channels], y, gamma
-    )
+    y0 = diffusion.predict_y0(self.prediction, output[..., :channels], y, gamma)
     if self.clip:
-      estimate = self.encode(jnp.clip(self.decode(estimate, x), -1, 1), x)
-    estimate = self.keep_known(estimate, x)
-    if not self.learned_variance:
-      return estimate
-    return estimate, (prediction[..., channels:] + 1) / 2
+      y0 = self.encode(jnp.clip(self.decode(y0, x), -1, 1), x)
+    y0 = self.keep_known(y0, x)
+    variance = (output[..., channels:] + 1) / 2 if self.learned_variance else None
+    return Prediction(y0, variance)
 
   def restore(
     self,
     params: Any,
     key: jax.Array,
     condition: jax.Array,
-    table: np.ndarray | None = None,
+    coefficients: np.ndarray | None = None,
     gammas: np.ndarray | None = None,
     label: jax.Array | None = None,
     noise: jax.Array | None = None,
     guidance: jax.Array | None = None,
   ) -> jax.Array:
-    """Draws one restored image for each condition.
+    """Sample one restored image for each condition.
 
     Args:
       params: of the network.
       key: a key, or [B] keys: sample b depends on key[b] alone.
       condition: [B, h, w, K].
-      table: [steps, 4 to 6] sampler made from `gammas`; None is the configured sampler.
-      gammas: [steps + 1] levels of that table.
+      coefficients: [steps, 4 to 6] of a sampler, made from `gammas`; None takes the
+        configured sampler.
+      gammas: [steps + 1] levels that `coefficients` were made from.
       label: int32 [B], for models with classes.
       noise: [steps + 1, B, H, W, C] to use instead of drawing it: the start, then that
         of each step; for comparisons with other programs.
@@ -315,25 +320,25 @@ class SR3:
     Returns:
       [B, H, W, C] in [-1, 1].
     """
-    if table is None:
-      gammas, table = self.walk
+    if coefficients is None:
+      gammas, coefficients = self.trajectory
     x = self.upsample(condition)
     source = self.noise(key, x) if noise is None else jnp.asarray(noise).__getitem__
     carry = self.begin(source, x)
-    steps = samplers.steps(gammas, table)
-    source = source if samplers.is_stochastic(table) else None
+    steps = samplers.steps(gammas, coefficients)
+    source = source if samplers.is_stochastic(coefficients) else None
     carry = self.advance(params, source, x, carry, steps, label, guidance, condition)
     return self.finish(x, carry)
 
-  # `restore` in three parts, so that a long walk can show progress between stretches.
+  # `restore` in three parts, so that a long trajectory can show progress between them.
 
   def noise(self, key: jax.Array, x: jax.Array) -> samplers.Noise:
     """Step number -> noise [B, H, W, C]; number 0 is the start."""
     key = samplers.example_keys(key, x.shape[0])
     return lambda index: samplers.normal(key, index, (*x.shape[1:3], self.channels))
 
-  def begin(self, noise: samplers.Noise, x: jax.Array) -> Any:
-    """The first carry of a walk: pure noise."""
+  def begin(self, noise: samplers.Noise, x: jax.Array) -> samplers.Carry:
+    """Return the first carry of a trajectory: pure noise."""
     return noise(0), jnp.zeros((*x.shape[:3], self.channels))
 
   def advance(
@@ -341,34 +346,36 @@ class SR3:
     params: Any,
     noise: samplers.Noise | None,
     x: jax.Array,
-    carry: Any,
-    steps: dict[str, Any],
+    carry: samplers.Carry,
+    steps: samplers.Steps,
     label: jax.Array | None = None,
     guidance: jax.Array | None = None,
     condition: jax.Array | None = None,
-  ) -> Any:
-    """Takes `steps` of the walk; regression needs one and ignores what they say.
+  ) -> samplers.Carry:
+    """Take sampling `steps`; regression needs one and ignores what they say.
 
-    With `consistency` every estimate is moved to the nearest one that reduces to the
-    condition, which such models need here.
+    Models with `consistency` need the condition: every prediction of y0 is moved to the
+    nearest one that downsamples to it.
     """
     if self.method == 'regression':
-      y0 = self.denoise(params, x, *carry, label)
+      y0 = self.denoise(params, x, *carry, label).y0
       return y0, y0
 
     def denoise(y, gamma):
-      estimate = self.denoise(params, x, y, gamma, label, guidance)
+      prediction = self.denoise(params, x, y, gamma, label, guidance)
       if not self.consistency:
-        return estimate
-      y0, *share = estimate if self.learned_variance else (estimate,)
-      image = degradations.nearest_consistent(self.decode(y0, x), condition)
-      y0 = self.encode(image, x)
-      return (y0, *share) if self.learned_variance else y0
+        return prediction
+      image = self.decode(prediction.y0, x)
+      image = degradations.nearest_consistent(image, condition)
+      return prediction._replace(y0=self.encode(image, x))
 
     return samplers.advance(denoise, noise, carry, steps)
 
-  def finish(self, x: jax.Array, carry: Any) -> jax.Array:
-    """The image at the end of a walk, clipped to [-1, 1]; known pixels as they were."""
+  def finish(self, x: jax.Array, carry: samplers.Carry) -> jax.Array:
+    """Return the images at the end of a trajectory, clipped to [-1, 1].
+
+    Known pixels are as they were.
+    """
     image = jnp.clip(self.decode(carry[0], x), -1, 1)
     if 'mask' not in self.task.extras:
       return image

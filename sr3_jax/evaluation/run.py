@@ -244,7 +244,7 @@ def _about(name: str, method: Restorer, config: ml_collections.ConfigDict) -> st
   if name == 'regression':
     return 'The same network as a one-step predictor of the mean.'
   s = config.sampler
-  kept = ', estimates consistent with the input' * method.model.consistency
+  kept = ', predictions consistent with the input' * method.model.consistency
   return f'{s.name}, {method.num_steps} steps, levels spaced by {s.spacing}{kept}.'
 
 

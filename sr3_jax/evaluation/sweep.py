@@ -1,12 +1,12 @@
 """Quality against sampling steps: --mode=sweep finds out how few steps a model needs.
 
-Every sampler of `samplers.SAMPLERS` walks over levels of every family:
+Every sampler of `samplers.SAMPLERS` takes levels of every family:
 
   time, log_snr, cosine  trained levels, even in that coordinate (`diffusion.respace`)
   linear                 those of a line of betas, whose ends are searched over a small
                          grid, as the paper did for its at most 100 steps (section 2.4)
 
-on the same held-out images, from the same starting noise. A walk is data, so one
+on the same held-out images, from the same starting noise. A trajectory is data, so one
 compiled program takes them all, whatever their length. The yardstick is the paper's
 sampler, alone with the most steps; `sweep_choice` says what is as good as it.
 """
@@ -22,7 +22,7 @@ from absl import logging
 from etils import epath
 
 from sr3_jax.config import as_json
-from sr3_jax.core.samplers import make_walk
+from sr3_jax.core.samplers import make_trajectory
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
 from sr3_jax.evaluation import measure as evaluation_measure
@@ -88,12 +88,12 @@ def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> lis
   logging.info('%d settings, %d of them to measure', len(settings), len(todo))
   scorer = Scorer(nets=nets)
   longest = max(setting['num_steps'] for setting in settings)
-  restorer = Restorer(model, params, config.seed, room=longest)
+  restorer = Restorer(model, params, config.seed, capacity=longest)
   main_process = jax.process_index() == 0
   total = sum(setting['num_steps'] for setting in todo) * len(batches)
   with progress(total) as on_steps:
     for setting in todo:
-      restorer.choose(*make_walk(model.gammas, **setting))
+      restorer.choose(*make_trajectory(model.gammas, **setting))
       table = evaluation_measure.evaluate(
         model,
         {'it': restorer},

@@ -18,12 +18,12 @@ import numpy as np
 import scipy.optimize
 
 from sr3_jax.core import diffusion, samplers
-from sr3_jax.core.samplers import make_walk
+from sr3_jax.core.samplers import make_trajectory
 from sr3_jax.evaluation import summary
 from sr3_jax.reports import line_plots
 from sr3_jax.runtime.errors import UserError
 
-Setting = dict[str, Any]  # as `walks.make_walk` takes it
+Setting = dict[str, Any]  # as `samplers.make_trajectory` takes it
 Row = dict[str, Any]  # {'setting': Setting, metric: value or None, ...}
 
 PSNR_TOLERANCE = 0.1  # dB
@@ -78,7 +78,7 @@ def all_settings(
     temperatures: of the noise; the yardstick's is 1.
 
   Returns:
-    No two settings are the same walk.
+    No two settings are the same trajectory.
   """
   counts = sorted({n for n in counts if 1 <= n < len(gammas)})
   if not counts:
@@ -100,8 +100,8 @@ def all_settings(
   wanted[1:] = [one | other for one in wanted[1:] for other in cool]
   for setting in wanted:
     setting['eta'] = 0.0
-    walk = make_walk(gammas, **setting)[0]
-    key = setting['name'], setting.get('temperature'), walk.tobytes()
+    levels = make_trajectory(gammas, **setting).gammas
+    key = setting['name'], setting.get('temperature'), levels.tobytes()
     found.setdefault(key, setting)
   return list(found.values())
 

@@ -29,7 +29,7 @@ from sr3_jax.training import train_step
 
 LONGEST = 60.0  # seconds of a step, at best, beyond which nothing is run
 STEPS, ENOUGH = 10, 10.0  # so many steps are timed, or seconds of them
-WALK = 3  # steps of a walk in a run
+SAMPLING_STEPS = 3  # in one run
 
 
 def is_here(machine: Machine) -> bool:
@@ -88,7 +88,7 @@ def sampling(
     there = NamedSharding(mesh, PartitionSpec(runtime_devices.AXIS))
     (shapes, _) = lowered.args_info
     arguments = [jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), s) for s in shapes]
-    arguments[plan_programs.LAST] += WALK
+    arguments[plan_programs.LAST] += SAMPLING_STEPS
     arguments = jax.device_put(arguments, there)
 
     def once() -> Any:
@@ -97,7 +97,9 @@ def sampling(
 
     return once
 
-  return _measured(f'{machine.name}: sampler', lowered, known, machine, ready, WALK)
+  return _measured(
+    f'{machine.name}: sampler', lowered, known, machine, ready, SAMPLING_STEPS
+  )
 
 
 def _measured(

@@ -159,7 +159,7 @@ def training(
 def sampling(
   config: ml_collections.ConfigDict, model: SR3, each: int, chips: Sequence[Any]
 ) -> Any:
-  """The lowered stretch of a walk, of which every run of its loop is a step.
+  """The lowered sampler; every run of its loop is one step.
 
   Args:
     config: of the run.
@@ -180,8 +180,7 @@ def sampling(
 
   x, carry = jax.eval_shape(begin, condition, index)
   params = jax.eval_shape(model.init, jax.random.key(0))
-  gammas, table = model.walk
-  steps = samplers.steps(gammas, table)
+  steps = samplers.steps(*model.trajectory)
   limit = shape((), np.int32)
   label = index if config.model.num_classes else None
   guided = config.model.num_classes and config.sampler.guidance != 1

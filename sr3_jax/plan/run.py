@@ -264,7 +264,7 @@ def plan_sampler(
   machine: Machine,
   cache: epath.Path | None,
 ) -> dict[str, Any]:
-  """The walk of the configured sampler: every chip has all weights, and some images."""
+  """The configured sampler: every chip has all weights, and some images."""
   each = -(-config.eval.batch_size // machine.count)
   if is_run(config, machine):
     measured = plan_measure.sampling(config, model, machine)
@@ -281,7 +281,7 @@ def plan_sampler(
   made: dict[str, Any] = {
     'topology': machine.name,
     'images': each * machine.count,
-    'steps': 1 if model.method == 'regression' else len(model.walk[1]),
+    'steps': 1 if model.method == 'regression' else len(model.trajectory.coefficients),
     'fits': None if fits and not measured.complete else fits,
     'memory': measured.memory,
     'measured': measured.step_seconds is not None,

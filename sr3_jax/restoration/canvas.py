@@ -1,7 +1,7 @@
-"""The compiled program that denoises canvases: tiles in, blended estimates out.
+"""The compiled program that denoises canvases: tiles in, blended predictions out.
 
 A large image is one canvas of noise that is denoised as a whole: at every step the
-network runs on overlapping tiles, their estimates of the clean image are blended, and
+network runs on overlapping tiles, their predictions of y0 are blended, and
 the sampler takes its step on the canvas. So neighbouring tiles agree at every step, and
 there is nothing to stitch at the end. Known pixels are shown to the network as they are
 at every step (`SR3.denoise`) and put back at the end; on the canvas they are free.
@@ -27,7 +27,7 @@ from sr3_jax.restoration import tiling
 from sr3_jax.restoration.tiling import CELL, Layout, Planner
 from sr3_jax.runtime import devices as runtime_devices
 
-# Rows of every walk's table: one shape for all.
+# Capacity of the steps of any trajectory, so that all have one shape.
 MAX_STEPS = 4096
 
 
@@ -77,7 +77,7 @@ def noise_strip(
 def program(
   model: SR3, tile: tuple[int, int], batch: int, consistency: bool, shared: bool
 ) -> Callable[..., Any]:
-  """Some steps of the walk of N images, over all devices.
+  """Some sampling steps of N images, over all devices.
 
   The function takes, each with a leading axis over devices:
 
@@ -90,8 +90,8 @@ def program(
     work: this device's tiles: 'at' int32 [M, 3] (image, top, left), 'rows' [M, tile
       height] and 'columns' [M, tile width], their windows; 'batches' int32, how many of
       the M / batch batches there are.
-    walk: from `samplers.steps`, of MAX_STEPS rows.
-    start, count: the steps to take; step 0 begins with drawing the noise.
+    steps: from `samplers.steps`, of MAX_STEPS rows.
+    start, count: which steps to take; step 0 begins with drawing the noise.
     y, y0: the carry, [N, H, W, C]; donated.
 
   and returns (y, y0).
@@ -100,12 +100,12 @@ def program(
     model: the model.
     tile: height and width.
     batch: tiles at a time on each device.
-    consistency: whether estimates are corrected.
+    consistency: whether predictions of y0 are corrected.
     shared: all devices hold the same images and each works on some of their tiles;
       otherwise each has images of its own.
   """
 
-  def run(params, image, work, walk, start, count, y, y0):
+  def run(params, image, work, steps, start, count, y, y0):
     x, strips = image['x'], image['strips']
     images, _, width, channels = y.shape
     out_channels = channels * (2 if model.learned_variance else 1)
@@ -121,8 +121,8 @@ def program(
 
       return jax.vmap(one)(image['seed'])
 
-    def estimate(y, gamma, share):
-      """Blended estimates of all tiles of share * y: [N, H, W, out_channels]."""
+    def predict(y, gamma, input_scale):
+      """Return the blended predictions of all tiles: [N, H, W, out_channels]."""
 
       def one_batch(i, total):
         part = lambda a: jax.lax.dynamic_slice_in_dim(a, i * batch, batch)
@@ -139,9 +139,9 @@ def program(
         guidance = image.get('guidance')
         if guidance is not None:
           guidance = jnp.full((batch,), guidance)
-        out = model.denoise(params, cut(x), share * cut(y), level, label, guidance)
-        if model.learned_variance:
-          out = jnp.concatenate(out, axis=-1)
+        tiles = input_scale * cut(y)
+        out = model.denoise(params, cut(x), tiles, level, label, guidance)
+        out = jnp.concatenate(jax.tree.leaves(out), axis=-1)
         out = out * rows[:, :, None, None] * columns[:, None, :, None]
         for k in range(batch):
           size = (1, *tile, out_channels)
@@ -154,7 +154,7 @@ def program(
       return jax.lax.psum(total, runtime_devices.AXIS) if shared else total
 
     def correct(y0):
-      """The nearest estimate that, made small, is the condition."""
+      """Return the nearest prediction that downsamples to the condition."""
       einsum = functools.partial(jnp.einsum, precision='highest')
 
       def reduce(s, low):
@@ -174,9 +174,9 @@ def program(
 
     def step(i, carry):
       y, previous = carry
-      row = walk['row'][i]
-      blend = estimate(y, walk['gamma'][i], row[5])
-      y0, share = blend[..., :channels], blend[..., channels:]
+      row = steps.coefficients[i]
+      blended = predict(y, steps.gamma[i], row[5])
+      y0, variance = blended[..., :channels], blended[..., channels:]
       if consistency:
         y0 = correct(y0)
 
@@ -188,7 +188,7 @@ def program(
           lambda: noise(i + 1, s),
           lambda: jnp.zeros((images, CELL, width, channels)),
         )
-        learned = of(share) if model.learned_variance else None
+        learned = of(variance) if model.learned_variance else None
         new = samplers.next_y(row, of(y), of(y0), of(previous), z, learned)
         return put(y, new, s)
 
@@ -211,7 +211,7 @@ def arguments(
   consistency: bool,
   guidance: float | None = None,
 ) -> tuple[Any, ...]:
-  """What `program` takes but for weights and walk, on the devices.
+  """What `program` takes but for weights and steps, on the devices.
 
   Item k is on device k % D, or on all if canvases are shared; then its tiles are dealt
   out to them. Canvases without an item stay empty.
@@ -231,10 +231,10 @@ def arguments(
   if layout.shared:
     images = images * devices
     tile_lists = [tile_lists[0][d::devices] for d in range(devices)]
-  # Room for the tiles of full canvases, in whole batches.
+  # Capacity for the tiles of full canvases, in whole batches.
   most = plan.count((layout.height, layout.width), layout) * layout.images
-  room = tiling.round_up(-(-most // (devices // hosts)), batch)
-  works = [_work(layout, tile_list, room, batch) for tile_list in tile_lists]
+  capacity = tiling.round_up(-(-most // (devices // hosts)), batch)
+  works = [_work(layout, tile_list, capacity, batch) for tile_list in tile_lists]
   shape = devices, layout.images, layout.height, layout.width, model.channels
   state, zero = np.zeros(shape, np.float32), np.zeros(devices, np.int32)
   stack = lambda trees: jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
@@ -283,13 +283,13 @@ def _images(
 
 
 def _work(
-  layout: Layout, tile_list: list[Any], room: int, batch: int
+  layout: Layout, tile_list: list[Any], capacity: int, batch: int
 ) -> dict[str, Any]:
-  """One device's tiles as arrays with room for `room` of them."""
+  """One device's tiles as arrays of `capacity` rows."""
   work = {
-    'at': np.zeros((room, 3), np.int32),
-    'rows': np.zeros((room, layout.tile[0]), np.float32),
-    'columns': np.zeros((room, layout.tile[1]), np.float32),
+    'at': np.zeros((capacity, 3), np.int32),
+    'rows': np.zeros((capacity, layout.tile[0]), np.float32),
+    'columns': np.zeros((capacity, layout.tile[1]), np.float32),
     'batches': np.int32(-(-len(tile_list) // batch)),
   }
   for n, tile in enumerate(tile_list):

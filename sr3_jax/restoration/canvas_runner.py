@@ -24,10 +24,10 @@ class Runner:
   Args:
     model: the model.
     params: its weights, on the host.
-    walk: levels and table of the sampler.
+    trajectory: of the sampler.
     plan: which canvases to use; its tiles are halved when memory ends.
     batch: tiles at a time on each device.
-    consistency: whether estimates are corrected to reduce to the condition.
+    consistency: whether predictions of y0 are corrected to downsample to the condition.
     on_note: told when memory ends.
   """
 
@@ -35,7 +35,7 @@ class Runner:
     self,
     model: SR3,
     params: Any,
-    walk: tuple[np.ndarray, np.ndarray],
+    trajectory: samplers.Trajectory,
     plan: Planner,
     batch: int,
     consistency: bool,
@@ -43,8 +43,9 @@ class Runner:
   ):
     self._model, self._plan, self._batch = model, plan, batch
     self._consistency, self._note = consistency, on_note
-    self._num_steps = len(walk[1])
-    self._walk = runtime_devices.replicate(samplers.steps(*walk, room=canvas.MAX_STEPS))
+    self._num_steps = len(trajectory.coefficients)
+    steps = samplers.steps(*trajectory, capacity=canvas.MAX_STEPS)
+    self._steps = runtime_devices.replicate(steps)
     self._params = runtime_devices.replicate(params)
     runtime_devices.compiler_options()
 
@@ -111,7 +112,7 @@ class Runner:
   def _run(
     self, layout: Layout, items: Sequence[Item], guidance, on_steps: OnSteps
   ) -> list[np.ndarray]:
-    """A walk from noise to images, on one canvas each."""
+    """Sample images from noise, on one canvas each."""
     program = self._program(layout)
     args = self._arguments(layout, items, guidance)
     fixed, carry = args[:4], args[6:]
@@ -146,7 +147,7 @@ class Runner:
     image, work, *rest = canvas.arguments(
       self._model, self._plan, layout, items, self._batch, self._consistency, guidance
     )
-    return [self._params, image, work, self._walk, *rest]
+    return [self._params, image, work, self._steps, *rest]
 
 
 def _first(array: jax.Array) -> np.ndarray:

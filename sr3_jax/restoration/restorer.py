@@ -1,4 +1,4 @@
-"""A model's restoration of batches, on all devices: compiled once, whatever the walk.
+"""A model's restoration of batches, on all devices: compiled once for all samplers.
 
 Sample i of image j is a function of (seed, i, j) alone: neither the batch nor the
 number of devices changes it.
@@ -21,7 +21,7 @@ from sr3_jax.runtime import devices as runtime_devices
 from sr3_jax.runtime import progress as runtime_progress
 from sr3_jax.weights import checkpoint, hub, model_files
 
-# A walk is cut into stretches of this many steps, to show progress in between.
+# Sampling is cut into stretches of this many steps, to show progress in between.
 STRETCH = 25
 # Enlargements by kernels alone, at no cost: in every table of super-resolution.
 BASELINES = ('bicubic', 'lanczos')
@@ -50,8 +50,8 @@ class Restorer:
     model: the model.
     params: its weights, on the host or one device.
     seed: of all noise.
-    room: steps of the longest walk that will be chosen; None is that of the model's
-      own, which is chosen at first.
+    capacity: steps of the longest trajectory that will be chosen; None is that of the
+      model's own, which is chosen at first.
     guidance: how much classes count; 1 for as much as they do by themselves.
   """
 
@@ -60,20 +60,21 @@ class Restorer:
     model: SR3,
     params: Any,
     seed: int,
-    room: int | None = None,
+    capacity: int | None = None,
     guidance: float = 1.0,
   ):
     self._params = runtime_devices.replicate(params)
-    self.model, self._room = model, room
+    self.model, self._capacity = model, capacity
     self.guide(guidance)
     self._begin, self._advance, self._finish = programs(model, seed)
-    if room is None:
-      self.choose(*model.walk)
+    if capacity is None:
+      self.choose(*model.trajectory)
 
-  def choose(self, gammas: np.ndarray, table: np.ndarray) -> None:
-    """Sets the walk of the calls to come: levels [steps + 1], table [steps, 4 to 6]."""
-    self.num_steps = 1 if self.model.method == 'regression' else len(table)
-    self._steps = runtime_devices.replicate(samplers.steps(gammas, table, self._room))
+  def choose(self, gammas: np.ndarray, coefficients: np.ndarray) -> None:
+    """Set the trajectory of the calls to come, the parts of a `samplers.Trajectory`."""
+    self.num_steps = 1 if self.model.method == 'regression' else len(coefficients)
+    steps = samplers.steps(gammas, coefficients, self._capacity)
+    self._steps = runtime_devices.replicate(steps)
 
   def guide(self, guidance: float) -> None:
     """Sets how much classes count in the calls to come."""
@@ -106,7 +107,7 @@ class Restorer:
     return self._restore(condition, batch, sample, on_steps, self.num_steps)
 
   def prepare(self, condition: jax.Array, batch: dict[str, jax.Array]) -> None:
-    """Compiles what calls with arguments of these shapes need: a walk of no steps."""
+    """Compiles what calls with arguments of these shapes need, by no steps."""
     self._restore(condition, batch, 0, lambda steps: None, 0)
 
   def _restore(self, condition, batch, sample, on_steps, num_steps) -> jax.Array:
@@ -149,7 +150,7 @@ def programs(
   def advance(
     params, x, carry, steps, first, last, index, sample, label, guidance, condition
   ):
-    # Deterministic walks draw noise, too, and multiply it by zero.
+    # Deterministic samplers draw noise, too, and multiply it by zero.
     noise = model.noise(keys(seed, index, sample[0]), x)
     if guidance is not None:
       guidance = jnp.full(x.shape[:1], guidance)

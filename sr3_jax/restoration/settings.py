@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from sr3_jax.core import samplers
-from sr3_jax.core.samplers import make_walk, walk_options
+from sr3_jax.core.samplers import Trajectory, make_trajectory, trajectory_options
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.restoration import canvas, tiling
 from sr3_jax.restoration.tiling import TILES
@@ -21,23 +21,24 @@ class PipelineError(UserError):
   """One line: what can't be done, and what can."""
 
 
-def choose_walk(
+def choose_trajectory(
   loaded: Loaded,
   steps: int | str,
   sampler: str | None = None,
   temperature: float | None = None,
-) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray]]:
-  """The walk that `steps`, `sampler` and `temperature` ask for, and what it is.
+) -> tuple[dict[str, Any], Trajectory]:
+  """Return the options that these arguments mean, and their trajectory.
 
   Raises:
     PipelineError: an unknown preset or sampler, more steps than trained levels, or no
       temperature.
   """
   model = loaded.model
-  if model.method == 'regression':  # one step, to its estimate
+  if model.method == 'regression':  # one step, to its prediction
     gammas = np.array([1.0, 0.5])
-    return {'name': 'regression', 'num_steps': 1}, (gammas, samplers.ddpm(gammas))
-  options = walk_options(loaded.config.sampler)
+    trajectory = Trajectory(gammas, samplers.ddpm(gammas))
+    return {'name': 'regression', 'num_steps': 1}, trajectory
+  options = trajectory_options(loaded.config.sampler)
   most = len(model.gammas) - 1
   if isinstance(steps, str):
     configured = options['num_steps']
@@ -46,7 +47,7 @@ def choose_walk(
       'balanced': {'num_steps': min(configured, BALANCED)},
       'best': {'num_steps': max(configured, BEST)},
     }
-    # A preset was measured with what `make_walk` has where it says nothing.
+    # A preset was measured with what `make_trajectory` has where it says nothing.
     measured = {'eta': 0.0, 'temperature': 1.0}
     presets |= {name: measured | preset for name, preset in loaded.presets.items()}
     if steps not in presets:
@@ -67,7 +68,7 @@ def choose_walk(
       f'{min(most, canvas.MAX_STEPS)}'
     )
   try:
-    return options, make_walk(model.gammas, **options)
+    return options, make_trajectory(model.gammas, **options)
   except ValueError as error:
     raise PipelineError(str(error)) from None
 

@@ -1,4 +1,4 @@
-"""Restores images of any size: which tiles, which canvas, which walk, how many times.
+"""Restores images of any size: which tiles, canvas and sampler, how many times.
 
 Images are float32 [h, w, C] in [-1, 1]. A large one is denoised tile by tile on one
 canvas, small ones are canvases of one tile, several at a time (canvas.py). Everything
@@ -18,7 +18,7 @@ from sr3_jax.restoration import inputs as restoration_inputs
 from sr3_jax.restoration.canvas import Item
 from sr3_jax.restoration.canvas_runner import Runner
 from sr3_jax.restoration.inputs import Prepared
-from sr3_jax.restoration.settings import PipelineError, choose_tiles, choose_walk
+from sr3_jax.restoration.settings import PipelineError, choose_tiles, choose_trajectory
 from sr3_jax.restoration.tiling import Planner, output_size
 from sr3_jax.runtime import devices
 from sr3_jax.runtime.version import __version__
@@ -74,9 +74,9 @@ class Upscaler:
     tile: side of tiles in input pixels; 0 is the whole image, None chooses.
     tile_pad: half of the overlap of tiles in input pixels; None chooses.
     seed: of all noise.
-    consistency: correct the estimate at every step, and the result, such that the
-      output made small again is the input; of models that enlarge. None does what the
-      model's configuration says (`sampler.consistency`).
+    consistency: correct every prediction of y0, and the result, such that the output
+      downsampled is the input; of models that enlarge. None does what the model's
+      configuration says (`sampler.consistency`).
     expand: what to add around images, of models that fill in what is missing: pixels,
       or '25%', for all sides, or four of them: top, right, bottom, left.
     blur: of what stages of a cascade are given, sigma in its pixels.
@@ -121,10 +121,10 @@ class Upscaler:
     self._seed, self._consistency, self._note = seed, consistency, on_note
     self._noted: set[str] = set()
     self._expand = None if expand is None else restoration_inputs.parse_expand(expand)
-    self._spoil = {'blur': float(blur), 'noise': float(noise)}
+    self._augmentation = {'blur': float(blur), 'noise': float(noise)}
     self._guidance = guidance
-    self._sampler, walk = choose_walk(loaded, steps, sampler, temperature)
-    self.num_steps = len(walk[1])
+    self._sampler, trajectory = choose_trajectory(loaded, steps, sampler, temperature)
+    self.num_steps = len(trajectory.coefficients)
     batch = batch or (1 if jax.default_backend() == 'cpu' else 8)
     self._plan = Planner(
       self.model.scale,
@@ -134,7 +134,7 @@ class Upscaler:
     )
     self._asked = self._plan.sides
     self._runner = Runner(
-      self.model, loaded.params, walk, self._plan, batch, consistency, on_note
+      self.model, loaded.params, trajectory, self._plan, batch, consistency, on_note
     )
 
   # -------------------------------------------------------------- what it will do
@@ -145,7 +145,7 @@ class Upscaler:
     if self._expand:
       own['expand'] = list(self._expand)
     if 'blur' in self.model.task.extras:
-      own |= self._spoil
+      own |= self._augmentation
     if self.model.label_dropout:
       own['guidance'] = self._weight
     return {
@@ -318,7 +318,7 @@ class Upscaler:
         small = resizing.resize(image, *sizes[source][p])
         mask = inputs[source].mask
         condition = restoration_inputs.assemble(
-          self.model, small, mask, seed=seed, **self._spoil
+          self.model, small, mask, seed=seed, **self._augmentation
         )
         items.append(Item(condition, seed, label))
       current = self._runner(items, self._guide(label), on_steps)

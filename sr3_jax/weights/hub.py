@@ -23,7 +23,7 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
-from sr3_jax.core.samplers import make_walk
+from sr3_jax.core.samplers import make_trajectory
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import sources
 from sr3_jax.runtime.errors import line
@@ -43,7 +43,7 @@ class Loaded:
     model: the model.
     params: float32 NumPy arrays, on the host.
     config: of the run that made it.
-    presets: name -> sampler setting, for `walks.make_walk`; may be empty.
+    presets: name -> sampler setting, for `samplers.make_trajectory`; may be empty.
     fingerprint: of the weights, 16 hexadecimal digits; the same for the run and for
       the float32 folder made from it.
     name: of the folder, or owner/name.
@@ -152,7 +152,7 @@ def load_presets(
     try:
       if not 1 <= preset['num_steps'] < len(gammas):
         raise ValueError(f'num_steps {preset["num_steps"]} of {len(gammas) - 1} levels')
-      make_walk(gammas, **preset)
+      make_trajectory(gammas, **preset)
     except Exception as error:
       raise HubError(f'{path}: preset {name!r}: {line(error)}') from None
   return presets

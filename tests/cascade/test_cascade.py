@@ -175,7 +175,7 @@ def test_every_stage_is_compiled_once(base, config, drawn):
   again.cascade.images_per_class = 7  # three batches, the last one not full
   with runs.compilations() as names:
     cascade_run.sample_run(again, base / 'many')
-  # Of each stage the beginning and the walk, and what augments; the end has no seed.
+  # Each stage begins, samples and augments with a seed of its own; the end has no seed.
   assert len(names) == 5
 
 

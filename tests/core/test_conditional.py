@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sr3_jax.core import diffusion
+from sr3_jax.core import diffusion, samplers
 from sr3_jax.core.sr3 import SR3
 from tests.support.sr3_models import keys, photos, tiny, to_float
 
@@ -74,13 +74,13 @@ def test_known_pixels_are_known_at_every_step_and_in_the_output(residual):
   assert 0.3 < known.mean() < 0.95
   x, seen = model.upsample(condition), []
   carry = model.begin(model.noise(keys(3, 1), x), x)
-  gammas, table = model.walk
+  gammas, coefficients = model.trajectory
   for step in range(3):
-    now = {
-      'row': np.float32([[*table[step], table[step][3]]]),
-      'gamma': np.float32([gammas[::-1][step]]),
-      'index': np.int32([step + 1]),
-    }
+    now = samplers.Steps(
+      np.float32([[*coefficients[step], coefficients[step][3], 1]]),
+      np.float32([gammas[::-1][step]]),
+      np.int32([step + 1]),
+    )
     with jax.disable_jit():
       carry = model.advance(seen, model.noise(keys(3, 1), x), x, carry, now)
     np.testing.assert_array_equal(
@@ -134,8 +134,10 @@ def test_guidance_weighs_the_class():
   params = jnp.array([1.0, 2.0, 5.0, 3.0])  # the last is of no class
   y = jnp.zeros((3, 4, 4, 3))
   x, gamma, label = y[..., :0], jnp.full((3,), 0.5), jnp.array([0, 1, 2])
-  denoise = lambda *guidance: model.denoise(params, x, y, gamma, label, *guidance)
-  found = lambda *guidance: denoise(*guidance)[:, 0, 0, 0]
+
+  def found(*guidance):
+    return model.denoise(params, x, y, gamma, label, *guidance).y0[:, 0, 0, 0]
+
   np.testing.assert_allclose(found(), [1, 2, 5])
   np.testing.assert_allclose(found(jnp.array([1.0, 1.0, 1.0])), [1, 2, 5])
   np.testing.assert_allclose(found(jnp.array([0.0, 2.0, 3.0])), [3, 1, 9])
@@ -160,14 +162,16 @@ def test_guidance_needs_a_model_that_was_trained_for_it():
 
 
 def test_generation_starts_from_noise_and_class_alone():
-  """From zeros for parameters of the last layer: the walk of a network that says 0."""
+  """From zeros for parameters of the last layer: sampling of a network that says 0."""
   model = SR3.from_config(tiny(diffusion__prediction='y0', **CLASSES))
   params = model.init(jax.random.key(0))
   condition = model.degrade(keys(2), to_float(photos(2)))
   assert condition.shape == (2, 16, 16, 0)
   restore = jax.jit(model.restore)
   output = restore(params, keys(2), condition, label=jnp.array([0, 2]))
-  np.testing.assert_array_equal(output, 0)  # the last step takes the estimate as it is
+  np.testing.assert_array_equal(
+    output, 0
+  )  # the last step takes the prediction as it is
   loss = jax.jit(model.loss)(
     params, keys(2), {'image': photos(2), 'label': np.array([0, 2])}
   )

@@ -70,12 +70,12 @@ def test_respace_is_a_subset_that_starts_at_the_last_level(spacing):
   schedules += [(diffusion.linear_gammas(2000), awkward)]
   for gammas, counts in schedules:
     for count in counts:
-      walk = diffusion.respace(gammas, count, spacing)
+      levels = diffusion.respace(gammas, count, spacing)
       where = f'{count} of {len(gammas) - 1} steps'
-      assert walk.shape == (count + 1,) and walk.dtype == np.float64, where
-      assert walk[0] == 1 and walk[-1] == gammas[-1], where
-      assert np.all(np.diff(walk) < 0), where
-      assert np.all(np.isin(walk, gammas)), where
+      assert levels.shape == (count + 1,) and levels.dtype == np.float64, where
+      assert levels[0] == 1 and levels[-1] == gammas[-1], where
+      assert np.all(np.diff(levels) < 0), where
+      assert np.all(np.isin(levels, gammas)), where
 
 
 @pytest.mark.parametrize('spacing', SPACINGS)
@@ -87,32 +87,32 @@ def test_respace_is_even_in_its_coordinate(spacing):
     'cosine': lambda g: np.arccos(np.sqrt(g)),
     'trained': lambda g: np.searchsorted(-gammas, -g),
   }[spacing]
-  walk = diffusion.respace(gammas, 25, spacing)
+  levels = diffusion.respace(gammas, 25, spacing)
   # Two start at the first noisy level; in log-SNR its neighbours are 1.9 apart.
   first = 1 if spacing in ('log_snr', 'trained') else 0
-  steps = np.diff(coordinate(walk[first:]))
+  steps = np.diff(coordinate(levels[first:]))
   nearest = {'time': 0.5, 'log_snr': 0.96, 'cosine': 0.002, 'trained': 0.5}[spacing]
   even = steps.sum() / len(steps)
-  wanted = coordinate(walk[first:])[0] + even * np.arange(len(steps) + 1)
-  assert np.abs(coordinate(walk[first:]) - wanted).max() <= nearest
+  wanted = coordinate(levels[first:])[0] + even * np.arange(len(steps) + 1)
+  assert np.abs(coordinate(levels[first:]) - wanted).max() <= nearest
   if spacing == 'time':
-    np.testing.assert_array_equal(walk, gammas[::80])
+    np.testing.assert_array_equal(levels, gammas[::80])
   if spacing == 'trained':  # steps 1, 1 + 1999 / 24, ..., 2000
     chosen = [round(1 + 1999 / 24 * k) for k in range(25)]
-    np.testing.assert_array_equal(walk[1:], gammas[chosen])
+    np.testing.assert_array_equal(levels[1:], gammas[chosen])
 
 
 def test_only_the_step_count_changed():
   """The mistake behind most "noisy with few steps" reports, and its cure.
 
   The same beta line with 100 steps ends where 78 % of the signal's amplitude is left,
-  but sampling starts from pure noise. A walk over trained levels ends below 1e-4.
+  but sampling starts from pure noise. A trajectory over trained levels ends below 1e-4.
   """
   assert diffusion.linear_gammas(100)[-1] > 0.6
   for count in (1, 5, 20, 50, 100, 250, 1000, 2000):
     for spacing in SPACINGS:
-      walk = diffusion.respace(diffusion.linear_gammas(2000), count, spacing)
-      assert walk[-1] <= 1e-4, (count, spacing)
+      levels = diffusion.respace(diffusion.linear_gammas(2000), count, spacing)
+      assert levels[-1] <= 1e-4, (count, spacing)
 
 
 def test_respace_errors():
@@ -189,7 +189,7 @@ def test_targets_round_trip(kind):
   y = diffusion.q_sample(y0, gamma, eps)
   target = diffusion.target(kind, y0, eps, gamma)
   np.testing.assert_allclose(
-    diffusion.estimate_y0(kind, target, y, gamma), y0, atol=2e-5
+    diffusion.predict_y0(kind, target, y, gamma), y0, atol=2e-5
   )
   if kind != 'v':
     np.testing.assert_array_equal(target, {'eps': eps, 'y0': y0}[kind])
@@ -205,7 +205,7 @@ def test_v_is_the_velocity_along_the_angle():
   np.testing.assert_allclose(v, velocity, atol=1e-5)
   # Both ends of the rotation come back from (y, v): y0, and the noise.
   cos, sin = np.cos(phi)[:, None, None, None], np.sin(phi)[:, None, None, None]
-  np.testing.assert_allclose(diffusion.estimate_y0('v', v, y, gamma), y0, atol=1e-5)
+  np.testing.assert_allclose(diffusion.predict_y0('v', v, y, gamma), y0, atol=1e-5)
   np.testing.assert_allclose(sin * y + cos * v, eps, atol=1e-5)
 
 
@@ -217,7 +217,7 @@ def test_v_is_well_conditioned_where_eps_is_not():
   amplified = {}
   for kind in ('eps', 'v'):
     prediction = diffusion.target(kind, y0, eps, gamma) + 0.01
-    estimate = diffusion.estimate_y0(kind, prediction, y, gamma)
-    amplified[kind] = np.abs(estimate - y0).mean() / 0.01
+    predicted = diffusion.predict_y0(kind, prediction, y, gamma)
+    amplified[kind] = np.abs(predicted - y0).mean() / 0.01
   np.testing.assert_allclose(amplified['eps'], 151, rtol=0.01)
   np.testing.assert_allclose(amplified['v'], 1, rtol=0.01)

@@ -116,9 +116,9 @@ def test_sampling_equals_the_formula(small):
 
   @jax.jit
   def restore(params, condition, label, noise):
-    table = samplers.ddpm_learned(levels)
+    coefficients = samplers.ddpm_learned(levels)
     key = jax.random.key(0)
-    return model.restore(params, key, condition, table, levels, label, noise)
+    return model.restore(params, key, condition, coefficients, levels, label, noise)
 
   with jax.default_matmul_precision('highest'):
     found = restore(params, condition, label, noise)
@@ -256,11 +256,11 @@ def test_50_steps_equal_the_original(original, learned, monkeypatch):
     },
   )
   levels = np.append(1, LEVELS[sorted(process.use_timesteps)])
-  table = samplers.SAMPLERS['ddpm_learned' if learned else 'ddpm'](levels)
+  coefficients = samplers.SAMPLERS['ddpm_learned' if learned else 'ddpm'](levels)
   with jax.default_matmul_precision('highest'):
     restore = jax.jit(
       lambda *args: model.restore(
-        args[0], jax.random.key(0), args[1], table, levels, *args[2:]
+        args[0], jax.random.key(0), args[1], coefficients, levels, *args[2:]
       )
     )
     found = restore(params, condition, label, noise)

@@ -1,4 +1,4 @@
-"""Tables against theory, and walks on data for which the denoiser is known exactly."""
+"""Coefficients against theory, and sampling of data whose denoiser is known exactly."""
 
 from functools import partial
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sr3_jax.core import diffusion, samplers
+from sr3_jax.core.samplers import Prediction
 
 ALL = {**samplers.SAMPLERS, 'ddim_eta': lambda gammas: samplers.ddim(gammas, eta=0.5)}
 del ALL['ddpm_learned']  # five columns; its ends are two of the others
@@ -15,15 +16,17 @@ GAMMAS = diffusion.linear_gammas(2000)
 MEAN, STD = 0.4, 0.25
 
 
-def gaussian(y, gamma, mean=MEAN, std=STD):
+def gaussian(y, gamma, mean=MEAN, std=STD, variance=None):
   """E[y0 | y] for data N(mean, std^2)."""
   g = gamma[:, None, None, None]
   gain = std**2 * jnp.sqrt(g) / (std**2 * g + 1 - g)
-  return mean + gain * (y - jnp.sqrt(g) * mean)
+  if variance is not None:
+    variance = jnp.full_like(y, variance)
+  return Prediction(mean + gain * (y - jnp.sqrt(g) * mean), variance)
 
 
 def even_log_snr(num_steps):
-  """A walk in even steps of log-SNR over SR3's range, then to the clean image."""
+  """Levels in even steps of log-SNR over SR3's range, then the clean image."""
   first, last = diffusion.log_snr(GAMMAS[[1, -1]])
   return np.r_[1, 1 / (1 + np.exp(-np.linspace(first, last, num_steps + 1)))]
 
@@ -34,28 +37,28 @@ def _advance(denoise, key, carry, steps, stochastic):
   return samplers.advance(denoise, noise if stochastic else None, carry, steps)
 
 
-def run(denoise, key, y, gammas, table):
+def run(denoise, key, y, gammas, coefficients):
   """`samplers.sample`, but samplers with as many steps share a compilation."""
   key = samplers.example_keys(key, len(y))
-  stochastic = samplers.is_stochastic(table)
-  steps = samplers.steps(gammas, table)
+  stochastic = samplers.is_stochastic(coefficients)
+  steps = samplers.steps(gammas, coefficients)
   return _advance(denoise, key, (y, jnp.zeros_like(y)), steps, stochastic)[0]
 
 
-# -------------------------------------------------------------------- tables
+# -------------------------------------------------------------- coefficients
 
 
 @pytest.mark.parametrize('name', ALL)
 @pytest.mark.parametrize('num_steps', [1, 2, 3, 20, 2000])
-def test_tables(name, num_steps):
-  """float64, finite, and the last row returns the estimate without noise."""
+def test_coefficients(name, num_steps):
+  """float64, finite, and the last row returns the prediction without noise."""
   gammas = diffusion.respace(GAMMAS, num_steps, 'log_snr')
-  table = ALL[name](gammas)
-  assert table.shape == (num_steps, 4) and table.dtype == np.float64
-  assert np.all(np.isfinite(table))
-  np.testing.assert_allclose(table[-1], [0, 1, 0, 0], atol=1e-12)
+  coefficients = ALL[name](gammas)
+  assert coefficients.shape == (num_steps, 4) and coefficients.dtype == np.float64
+  assert np.all(np.isfinite(coefficients))
+  np.testing.assert_allclose(coefficients[-1], [0, 1, 0, 0], atol=1e-12)
   # Without noise to remove, y = sqrt(gamma_t) y0 must become sqrt(gamma_s) y0.
-  a, b, c, _ = table.T
+  a, b, c, _ = coefficients.T
   g_t, g_s = gammas[:0:-1], gammas[-2::-1]
   np.testing.assert_allclose(a * np.sqrt(g_t) + b + c, np.sqrt(g_s), rtol=1e-9)
 
@@ -72,7 +75,7 @@ def test_exact_marginals(name):
 
 @pytest.mark.parametrize('num_steps', [2, 20, 2000])
 def test_the_papers_reverse_step(num_steps):
-  """Algorithm 2, written with eps, is the table's form written with y0."""
+  """Algorithm 2, written with eps, is our form, written with y0."""
   gammas = diffusion.respace(GAMMAS, num_steps)
   y, eps = np.random.default_rng(0).standard_normal((2, num_steps))
   gamma, alpha = gammas[:0:-1], gammas[:0:-1] / gammas[-2::-1]
@@ -107,13 +110,13 @@ def test_ddim_with_eta_1_is_the_posterior():
 
 
 def test_2m_starts_and_ends_as_ddim():
-  """In first order; between, it extrapolates in log-SNR from the previous estimate."""
+  """Of first order; between, it extrapolates in log-SNR from the prediction before."""
   gammas = diffusion.respace(GAMMAS, 12)
   multistep, first_order = samplers.dpmpp_2m(gammas), samplers.ddim(gammas)
   np.testing.assert_allclose(multistep[[0, -1]], first_order[[0, -1]], atol=1e-12)
   snr = diffusion.log_snr(gammas)[:0:-1]
   for k in range(1, 11):
-    # Half-way to the next level, on the line through the last two estimates.
+    # Half-way to the next level, on the line through the last two predictions.
     ahead = (snr[k + 1] - snr[k]) / 2 / (snr[k] - snr[k - 1])
     weight = first_order[k, 1]
     np.testing.assert_allclose(
@@ -124,7 +127,7 @@ def test_2m_starts_and_ends_as_ddim():
 
 
 def test_errors():
-  with pytest.raises(ValueError, match=r'3 steps need a \[3, 4\] table: \(2, 4\)'):
+  with pytest.raises(ValueError, match=r'3 steps need coefficients \[3, 4\]: \(2, 4\)'):
     samplers.steps(np.array([1, 0.9, 0.5, 0.1]), np.zeros((2, 4)))
   for gammas in ([0.9, 0.5], [1, 0.5, 0.6], [1, 0.5, 0]):
     for sampler in ALL.values():
@@ -133,12 +136,12 @@ def test_errors():
 
 
 @pytest.mark.parametrize('temperature', [0, -1, 1.5, np.nan])
-def test_temperatures_that_are_none(temperature):
+def test_temperatures_out_of_range(temperature):
   with pytest.raises(ValueError, match='not above 0 and at most 1'):
-    samplers.cool(samplers.ddim(np.array([1, 0.5])), temperature)
+    samplers.scale_temperature(samplers.ddim(np.array([1, 0.5])), temperature)
 
 
-# --------------------------------------------------------------------- walks
+# ------------------------------------------------------------------ sampling
 
 
 @pytest.mark.parametrize(
@@ -194,13 +197,14 @@ def mixture(y, gamma):
   """E[y0 | y] for 30 % N(-0.7, 0.1^2) and 70 % N(0.5, 0.1^2)."""
   g = gamma[:, None, None, None]
   variance = 0.1**2 * g + 1 - g
-  evidence = lambda share, mean: (
-    share * jnp.exp(-((y - jnp.sqrt(g) * mean) ** 2) / 2 / variance)
-  )
+
+  def evidence(share, mean):
+    return share * jnp.exp(-((y - jnp.sqrt(g) * mean) ** 2) / 2 / variance)
+
   low, high = evidence(0.3, -0.7), evidence(0.7, 0.5)
   weight = (low + 1e-30) / (low + high + 2e-30)
-  each = lambda mean: gaussian(y, gamma, mean, 0.1)
-  return weight * each(-0.7) + (1 - weight) * each(0.5)
+  low, high = (gaussian(y, gamma, mean, 0.1).y0 for mean in (-0.7, 0.5))
+  return Prediction(weight * low + (1 - weight) * high)
 
 
 @pytest.mark.parametrize('name', ALL)
@@ -217,15 +221,15 @@ def test_two_modes(name):
 
 
 @pytest.mark.parametrize('name', ALL)
-def test_the_walk_meets_every_level_once(name):
-  """What `denoise` is asked: gamma_T first, gamma_1 last; its answer there is kept."""
+def test_sampling_meets_every_level_once(name):
+  """`denoise` gets gamma_T first and gamma_1 last; its answer there is the output."""
   gammas = diffusion.respace(GAMMAS, 4)
   met = []
 
   def denoise(y, gamma):
     met.append(float(gamma[0]))
     assert gamma.shape == y.shape[:1]
-    return jnp.full_like(y, 0.5)
+    return Prediction(jnp.full_like(y, 0.5))
 
   y = jnp.zeros((2, 2, 2, 1))
   with jax.disable_jit():
@@ -241,9 +245,9 @@ def test_noise_is_new_at_every_step_and_for_every_example():
   """Adding up n independent noises has variance n; one repeated would have n^2."""
   num_steps = 8
   gammas = diffusion.linear_gammas(num_steps, 0.1, 0.5)
-  table = np.tile([1.0, 0, 0, 1.0], (num_steps, 1))
+  coefficients = np.tile([1.0, 0, 0, 1.0], (num_steps, 1))
   y = jnp.zeros((6, 32, 32, 1))
-  end = run(lambda y, gamma: y, jax.random.key(0), y, gammas, table)
+  end = run(lambda y, gamma: Prediction(y), jax.random.key(0), y, gammas, coefficients)
   np.testing.assert_allclose(end.var((1, 2, 3)), num_steps, rtol=0.15)
   correlation = np.corrcoef(end.reshape(6, -1)) - np.eye(6)
   assert np.abs(correlation).max() < 0.15
@@ -251,36 +255,40 @@ def test_noise_is_new_at_every_step_and_for_every_example():
 
 def test_an_example_depends_on_its_own_key_only():
   gammas = diffusion.respace(GAMMAS, 2)
-  table = samplers.ddpm(gammas)
+  coefficients = samplers.ddpm(gammas)
   keys = samplers.example_keys(jax.random.key(0), 3)
   y = jax.random.normal(jax.random.key(1), (3, 4, 4, 1))
-  together = run(gaussian, keys, y, gammas, table)
+  together = run(gaussian, keys, y, gammas, coefficients)
   for b in range(3):
-    alone = run(gaussian, keys[b : b + 1], y[b : b + 1], gammas, table)
+    alone = run(gaussian, keys[b : b + 1], y[b : b + 1], gammas, coefficients)
     np.testing.assert_allclose(together[b : b + 1], alone, atol=1e-6)
   others = keys.at[1].set(jax.random.key(7))
-  changed = run(gaussian, others, y, gammas, table)
+  changed = run(gaussian, others, y, gammas, coefficients)
   np.testing.assert_array_equal(changed[::2], together[::2])
   assert np.abs(changed[1] - together[1]).min() > 0
 
 
 @pytest.mark.parametrize('name', [*ALL, 'ddpm_learned'])
-def test_outputs_of_cool_noise_spread_as_much_less(name):
-  """Of Gaussian data around 0 everything is linear in the noise: exactly 0.3 times."""
+def test_a_lower_temperature_narrows_outputs_in_proportion(name):
+  """For Gaussian data around 0 everything is linear in the noise: exactly 0.3 times."""
   gammas = even_log_snr(10)
-  denoise = partial(gaussian, mean=0.0)
   if name == 'ddpm_learned':
-    table = samplers.ddpm_learned(gammas)
-    denoise = lambda y, gamma: (gaussian(y, gamma, mean=0.0), jnp.full_like(y, 0.3))
+    coefficients = samplers.ddpm_learned(gammas)
+    denoise = partial(gaussian, mean=0.0, variance=0.3)
   else:
-    table = ALL[name](gammas)
+    coefficients = ALL[name](gammas)
+    denoise = partial(gaussian, mean=0.0)
   key = jax.random.key(1)
   y = samplers.normal(samplers.example_keys(key, 2), 0, (8, 8, 1))
-  warm = samplers.sample(denoise, key, y, gammas, table)
-  same = samplers.sample(denoise, key, y, gammas, samplers.cool(table, 1.0))
-  cool = samplers.sample(denoise, key, y, gammas, samplers.cool(table, 0.3))
+  warm = samplers.sample(denoise, key, y, gammas, coefficients)
+  same = samplers.sample(
+    denoise, key, y, gammas, samplers.scale_temperature(coefficients, 1.0)
+  )
+  cold = samplers.sample(
+    denoise, key, y, gammas, samplers.scale_temperature(coefficients, 0.3)
+  )
   np.testing.assert_array_equal(same, warm)
-  np.testing.assert_allclose(cool, 0.3 * warm, atol=1e-6)
+  np.testing.assert_allclose(cold, 0.3 * warm, atol=1e-6)
 
 
 def test_example_keys():
@@ -294,36 +302,36 @@ def test_example_keys():
 
 
 @pytest.mark.parametrize('name', ['ddpm', 'dpmpp_2m'])
-def test_a_walk_can_be_cut_anywhere(name):
-  """The noise and the previous estimate survive a cut."""
+def test_sampling_can_be_cut_anywhere(name):
+  """The noise and the previous prediction survive a cut."""
   gammas = diffusion.respace(GAMMAS, 6)
-  table = ALL[name](gammas)
+  coefficients = ALL[name](gammas)
   key = samplers.example_keys(jax.random.key(0), 3)
   y = jax.random.normal(jax.random.key(1), (3, 4, 4, 1))
-  whole = samplers.sample(gaussian, key, y, gammas, table)
-  steps = samplers.steps(gammas, table)
+  whole = samplers.sample(gaussian, key, y, gammas, coefficients)
+  steps = samplers.steps(gammas, coefficients)
   carry = (y, jnp.zeros_like(y))
   for start in (0, 2, 4):  # of one length, to share a compilation
-    stretch = {name: values[start : start + 2] for name, values in steps.items()}
+    stretch = jax.tree.map(lambda a: a[start : start + 2], steps)  # noqa: B023
     carry = _advance(gaussian, key, carry, stretch, True)
   np.testing.assert_allclose(carry[0], whole, atol=1e-6)
 
 
-@pytest.mark.parametrize('share, same', [(0.0, 'ddpm_posterior'), (1.0, 'ddpm')])
-def test_learned_variance_lies_between_two_fixed_ones(share, same):
-  """The network's share 0 and 1 are samplers we know, and half is their log mean."""
+@pytest.mark.parametrize('variance, same', [(0.0, 'ddpm_posterior'), (1.0, 'ddpm')])
+def test_learned_variance_lies_between_two_fixed_ones(variance, same):
+  """The network's 0 and 1 are samplers we know, and half is their log mean."""
   gammas = diffusion.respace(GAMMAS, 5)
   key = samplers.example_keys(jax.random.key(0), 3)
   y = jax.random.normal(jax.random.key(1), (3, 4, 4, 1))
-  learned = lambda y, gamma: (gaussian(y, gamma), jnp.full_like(y, share))
-  table = samplers.ddpm_learned(gammas)
-  got = samplers.sample(learned, key, y, gammas, table)
+  learned = partial(gaussian, variance=variance)
+  coefficients = samplers.ddpm_learned(gammas)
+  got = samplers.sample(learned, key, y, gammas, coefficients)
   want = samplers.sample(gaussian, key, y, gammas, samplers.SAMPLERS[same](gammas))
   np.testing.assert_allclose(got, want, atol=1e-5)
   one = jnp.ones((1, 1, 1, 1))
-  row = jnp.asarray(table[1], jnp.float32)
+  row = jnp.asarray(coefficients[1], jnp.float32)
   noisy = samplers.next_y(row, 0 * one, 0 * one, 0 * one, one, one / 2)
   np.testing.assert_allclose(noisy.item(), np.sqrt(row[3] * row[4]), rtol=1e-5)
-  # Shares outside [0, 1] happen; the last step still adds nothing.
-  last = jnp.asarray(table[-1], jnp.float32)
+  # Networks may leave [0, 1]; the last step still adds nothing.
+  last = jnp.asarray(coefficients[-1], jnp.float32)
   assert samplers.next_y(last, one, 3 * one, one, one, -5 * one).item() == 3

@@ -169,7 +169,7 @@ def test_the_start_is_noise_of_its_own():
   start, previous = model.begin(model.noise(keys(4), x), x)
   np.testing.assert_allclose(start.std(), 1, rtol=0.05)
   np.testing.assert_array_equal(previous, 0)
-  first_step = samplers.steps(*model.walk)['index'][0]
+  first_step = samplers.steps(*model.trajectory).number[0]
   first = samplers.normal(keys(4), first_step, start.shape[1:])
   both = np.concatenate([start.reshape(4, -1), first.reshape(4, -1)])
   assert np.abs(np.corrcoef(both) - np.eye(8)).max() < 0.2
@@ -218,24 +218,24 @@ def test_restore(small):
 
 
 def test_restore_in_stretches(small):
-  """begin, advance, finish: what shows progress is the same walk."""
+  """begin, advance, finish, in pieces: progress can be shown between them."""
   model, params, restore = small
   condition = condition_of(photos())
-  gammas, table = model.walk
-  steps = samplers.steps(gammas, table)
+  gammas, coefficients = model.trajectory
+  steps = samplers.steps(gammas, coefficients)
   x = model.upsample(condition)
   noise = model.noise(keys(4), x)
   advance = jax.jit(model.advance, static_argnums=1)
   carry = model.begin(noise, x)
   for start, stop in ((0, 2), (2, 4)):
-    stretch = {name: value[start:stop] for name, value in steps.items()}
+    stretch = jax.tree.map(lambda a: a[start:stop], steps)  # noqa: B023
     carry = advance(params, noise, x, carry, stretch)
   image = model.finish(x, carry)
   np.testing.assert_allclose(image, restore(params, keys(4), condition), atol=1e-4)
 
 
 def test_clipping_acts_on_the_image():
-  """The estimate is clipped where it is an image, not where it is a residual."""
+  """The prediction is clipped where it is an image, not where it is a residual."""
   for residual in (False, True):
     config = tiny(
       diffusion__prediction='y0',
@@ -251,7 +251,7 @@ def test_clipping_acts_on_the_image():
       model = Constant.from_config(config)
       x = model.upsample(condition)
       carry = model.begin(model.noise(keys(1), x), x)
-      carry = model.advance(10.0, None, x, carry, samplers.steps(*model.walk))
+      carry = model.advance(10.0, None, x, carry, samplers.steps(*model.trajectory))
       carries[clip] = carry[1].mean()
       assert np.all(model.finish(x, carry) == 1)
     # y0 = 10 is an image of 2.5, or 3 over x = 0.5. Clipped to 1, y0 is 4 or 2.
@@ -259,7 +259,7 @@ def test_clipping_acts_on_the_image():
     np.testing.assert_allclose(carries[False], 10.0, rtol=1e-5)
 
 
-def test_consistent_estimates_are_the_nearest_that_reduce_to_the_condition():
+def test_consistent_predictions_are_the_nearest_that_downsample_to_the_condition():
   """Against least squares with Pillow's reduction, of a network that says 0.1."""
   model = Constant.from_config(
     tiny(diffusion__prediction='y0', sampler__consistency=True)
@@ -316,7 +316,7 @@ def test_consistency_is_of_what_enlarges():
 
 
 def test_a_sampler_of_ones_own():
-  """Any table over any levels runs on any model."""
+  """Any coefficients over any levels run on any model."""
   seen = []
 
   class Model(Constant):
@@ -328,8 +328,8 @@ def test_a_sampler_of_ones_own():
 
   model = Model.from_config(tiny(diffusion__prediction='y0'))
   gammas = np.array([1, 0.8, 0.3, 1e-3])
-  table = samplers.ddim(gammas)
-  restore = jax.jit(lambda c: model.restore(0.5, keys(1), c, table, gammas))
+  coefficients = samplers.ddim(gammas)
+  restore = jax.jit(lambda c: model.restore(0.5, keys(1), c, coefficients, gammas))
   image = restore(condition_of(photos(1)))
   jax.effects_barrier()
   np.testing.assert_allclose(seen, [1e-3, 0.3, 0.8], rtol=1e-6)

@@ -48,13 +48,13 @@ def test_more_steps_than_levels():
 
 
 @pytest.mark.parametrize('name', config_names())
-def test_walks_of_the_configs(name):
+def test_trajectories_of_the_configs(name):
   """Sampling starts where the network was trained on noise, for any step count."""
   config = load_config(name)
   for num_steps in (config.sampler.num_steps, 1, 7, 100, 250):
     config.sampler.num_steps = num_steps
-    gammas, table = SR3.from_config(config).walk
-    assert len(gammas) == num_steps + 1 and table.shape == (num_steps, 4)
+    gammas, coefficients = SR3.from_config(config).trajectory
+    assert len(gammas) == num_steps + 1 and coefficients.shape == (num_steps, 4)
     assert gammas[-1] <= 1e-4
 
 
@@ -62,17 +62,17 @@ def test_the_papers_recipe():
   """2000 levels, 100 steps of Algorithm 2 with its variance; eps, L1, no residual."""
   model = SR3.from_config(get_config())
   np.testing.assert_array_equal(model.gammas, diffusion.linear_gammas(2000, 1e-6, 1e-2))
-  gammas, table = model.walk
-  assert len(table) == 100
-  np.testing.assert_array_equal(table, samplers.ddpm(gammas))
+  gammas, coefficients = model.trajectory
+  assert len(coefficients) == 100
+  np.testing.assert_array_equal(coefficients, samplers.ddpm(gammas))
   assert (model.method, model.prediction, model.residual) == ('sr3', 'eps', False)
   assert model.loss_power == 1
 
 
 def test_eta_reaches_ddim():
   model = SR3.from_config(tiny(sampler__name='ddim', sampler__eta=1.0))
-  gammas, table = model.walk
-  np.testing.assert_allclose(table, samplers.ddpm_posterior(gammas), atol=1e-9)
+  gammas, coefficients = model.trajectory
+  np.testing.assert_allclose(coefficients, samplers.ddpm_posterior(gammas), atol=1e-9)
 
 
 def test_samplers_of_fixed_variance_ignore_a_learned_one():
@@ -90,11 +90,11 @@ def test_samplers_of_fixed_variance_ignore_a_learned_one():
   condition = jnp.zeros((1, 4, 4, 3))
   steps = {}
   for name in ('ddpm', 'ddpm_learned'):
-    table = samplers.SAMPLERS[name](gammas)
+    coefficients = samplers.SAMPLERS[name](gammas)
     x = model.upsample(condition)
     noise = model.noise(keys(1), x)
     for share in (-1.0, 1.0):
-      first = jax.tree.map(lambda s: s[:1], samplers.steps(gammas, table))
+      first = jax.tree.map(lambda s: s[:1], samplers.steps(gammas, coefficients))
       carry = model.advance(share, noise, x, model.begin(noise, x), first)
       steps[name, share] = carry[0]
   np.testing.assert_array_equal(steps['ddpm', -1.0], steps['ddpm', 1.0])

@@ -220,7 +220,7 @@ def test_nothing_to_measure_is_an_error(trained):
       evaluation_measure.evaluate(model, {}, batches, seed=0)
 
 
-def test_a_walk_may_be_cut_anywhere(trained, wide, monkeypatch):
+def test_sampling_may_be_cut_anywhere(trained, wide, monkeypatch):
   """Three steps as 2 + 1, and told as they are done."""
   config = trained.config.copy_and_resolve_references()
   config.eval.batch_size = 16

@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from sr3_jax.core.samplers import make_walk
+from sr3_jax.core.samplers import make_trajectory
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
 from sr3_jax.evaluation import measure as evaluation_measure
@@ -40,12 +40,12 @@ def params(config):
   )
 
 
-def test_one_program_takes_every_walk_and_does_what_restore_does(
+def test_one_program_takes_every_trajectory_and_does_what_restore_does(
   compile_cache, config, params
 ):
   del compile_cache
   model = SR3.from_config(config)
-  walker = restorer.Restorer(model, params, 5, room=27)
+  restore = restorer.Restorer(model, params, 5, capacity=27)
   condition = jax.random.uniform(jax.random.key(3), (8, 4, 4, 3), minval=-1)
   index = np.arange(8, dtype=np.int32)
   batch = devices.shard({'condition': condition, 'index': index})
@@ -56,8 +56,8 @@ def test_one_program_takes_every_walk_and_does_what_restore_does(
   some = [settings[0], *kinds.values(), {**settings[1], 'name': 'ddim', 'eta': 1.0}]
   with runs.compilations() as compiled:
     for setting in some:
-      walker.choose(*make_walk(model.gammas, **setting))
-      image = walker(batch['condition'], batch, 0, told.append)
+      restore.choose(*make_trajectory(model.gammas, **setting))
+      image = restore(batch['condition'], batch, 0, told.append)
       outputs.append(devices.gather(image))
   assert compiled.count('jit(_fun)') <= 3  # begin, advance, finish
   assert told[:2] == [25, 2]
@@ -69,8 +69,8 @@ def test_one_program_takes_every_walk_and_does_what_restore_does(
     'ddim',
   ]
   for setting, output in zip(some, outputs, strict=True):
-    gammas, table = make_walk(model.gammas, **setting)
-    expected = model.restore(params, keys, condition, table, gammas)
+    gammas, coefficients = make_trajectory(model.gammas, **setting)
+    expected = model.restore(params, keys, condition, coefficients, gammas)
     np.testing.assert_allclose(output, expected, atol=1e-4, err_msg=str(setting))
     assert np.std(output) > 0.1
   different = {output.tobytes() for output in outputs}
@@ -102,7 +102,9 @@ def swept(compile_cache, config, params, tmp_path_factory):
     patch.setattr(
       restorer.Restorer,
       'choose',
-      lambda self, *walk: measured.append(walk) or choose(self, *walk),
+      lambda self, *trajectory: (
+        measured.append(trajectory) or choose(self, *trajectory)
+      ),
     )
     rows = sweep.sweep_run(config, folder)
   return folder, half, measured, rows
@@ -114,8 +116,8 @@ def test_an_interrupted_sweep_goes_on(swept, config):
   settings = sweep.all_settings(gammas, config.sweep.num_steps, 2, False)
   assert len(half['rows']) == 4
   assert [row['setting'] for row in half['rows']] == settings[:4]
-  for walk, setting in zip(measured, settings[4:], strict=True):
-    for mine, its in zip(walk, make_walk(gammas, **setting), strict=True):
+  for trajectory, setting in zip(measured, settings[4:], strict=True):
+    for mine, its in zip(trajectory, make_trajectory(gammas, **setting), strict=True):
       np.testing.assert_array_equal(mine, its)
   assert [row['setting'] for row in rows] == settings
   assert rows[:4] == half['rows']
@@ -158,7 +160,7 @@ def test_a_sweep_is_not_repeated_and_not_mixed(swept, config, monkeypatch, capsy
   folder, _, _, rows = swept
   before = (folder / 'sweep.json').read_bytes()
   monkeypatch.setattr(
-    restorer.Restorer, 'choose', lambda self, *walk: pytest.fail('measured again')
+    restorer.Restorer, 'choose', lambda self, *trajectory: pytest.fail('measured again')
   )
   assert sweep.sweep_run(config, folder) == rows
   assert (folder / 'sweep.json').read_bytes() == before
@@ -170,8 +172,8 @@ def test_a_sweep_is_not_repeated_and_not_mixed(swept, config, monkeypatch, capsy
   class Enough(BaseException):
     pass
 
-  def choose(self, *walk):
-    measured.append(walk)
+  def choose(self, *trajectory):
+    measured.append(trajectory)
     raise Enough
 
   monkeypatch.setattr(restorer.Restorer, 'choose', choose)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sr3_jax.core import diffusion
-from sr3_jax.core.samplers import make_walk
+from sr3_jax.core.samplers import make_trajectory
 from sr3_jax.evaluation import sweep_choice
 from sr3_jax.evaluation.sweep_choice import Row, shortfall, verdicts
 from sr3_jax.reports import line_plots
@@ -41,18 +41,20 @@ def test_the_known_line_for_a_hundred_steps_is_among_the_searched():
   assert end == pytest.approx(0.2, rel=0.01)
 
 
-def test_settings_are_walks_of_their_own_over_trained_levels():
+def test_settings_are_trajectories_of_their_own_over_trained_levels():
   settings = sweep_choice.all_settings(GAMMAS, (1000, 4, 100), 4, learned=False)
   assert settings[0] == YARDSTICK
   steps = [s['num_steps'] for s in settings[1:]]
   assert steps == sorted(steps)
   assert set(steps) == {4, 100}  # the most steps are the yardstick's alone
-  walks = [make_walk(GAMMAS, **s) for s in settings]
-  for setting, (levels, table) in zip(settings, walks, strict=True):
-    assert len(table) == setting['num_steps']
+  trajectories = [make_trajectory(GAMMAS, **s) for s in settings]
+  for setting, (levels, coefficients) in zip(settings, trajectories, strict=True):
+    assert len(coefficients) == setting['num_steps']
     assert levels[0] == 1
     assert levels[-1] >= GAMMAS[-1] * (1 - 1e-6)
-  keys = [(s['name'], w[0].tobytes()) for s, w in zip(settings, walks, strict=True)]
+  keys = [
+    (s['name'], t.gammas.tobytes()) for s, t in zip(settings, trajectories, strict=True)
+  ]
   assert len(set(keys)) == len(keys)
   names = {'ddpm', 'ddpm_posterior', 'ddim', 'dpmpp_2m'}
   for count, kinds in (
@@ -86,7 +88,7 @@ def test_what_the_model_has_bounds_the_settings():
   assert 'ddpm_learned' in {s['name'] for s in settings[1:]}
   with pytest.raises(sweep_choice.SweepError, match='from 1 to 50 in'):
     sweep_choice.all_settings(gammas, (51, 0), 0, learned=False)
-  # All levels are one walk, whatever their spacing.
+  # All levels are one trajectory, whatever their spacing.
   settings = sweep_choice.all_settings(gammas, (50, 51), 0, learned=False)
   assert len(settings) == 1
 
@@ -164,7 +166,7 @@ def test_lpips_may_judge():
   assert lines.endswith('time: PSNR dB -0.05, LPIPS alex -0.050, as good')
 
 
-def test_walks_that_broke_are_not_chosen():
+def test_samplings_that_broke_are_not_chosen():
   assert chosen(row(4, None, None), row(8, 25.0, 2.0))['fast'] == 8
   with pytest.raises(sweep_choice.SweepError, match='ddpm, 1000 steps'):
     sweep_choice.choose([row(1000, None, None, 'ddpm'), row(4, 25.0, 2.0)])

@@ -49,13 +49,13 @@ def test_a_plan_of_this_machine_is_run(config, tmp_path, capsys, monkeypatch):
     state = 4 * 4 * made['parameters'] + 8 * 16 * 16 * 3
     assert one['memory']['arguments'] == pytest.approx(state, abs=64)
     assert one['memory']['temporaries'] > 0
-  training, walks = results[:20], results[20:]
+  training, samplings = results[:20], results[20:]
   assert len({float(metrics['loss']) for metrics in training}) == 20
   (sampler,) = made['samplers']
   assert sampler['measured'] and sampler['fits'] is True
-  assert sampler['seconds_per_step'] == 6 / plan_measure.WALK
+  assert sampler['seconds_per_step'] == 6 / plan_measure.SAMPLING_STEPS
   assert sampler['images'] == config.eval.batch_size
-  assert {leaf.shape[:2] for leaf in jax.tree.leaves(walks[-1])} == {(1, 8)}
+  assert {leaf.shape[:2] for leaf in jax.tree.leaves(samplings[-1])} == {(1, 8)}
   assert 'Run on this machine: cpu' in shown and 'Estimates' not in shown
   assert '6000 ms' in shown and 'measured here: 6000 ms' in shown
 

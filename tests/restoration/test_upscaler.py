@@ -10,7 +10,7 @@ from PIL import Image
 from skimage import data
 
 from sr3_jax.core.networks.unet import GroupNorm
-from sr3_jax.core.samplers import make_walk, walk_options
+from sr3_jax.core.samplers import make_trajectory, trajectory_options
 from sr3_jax.images import resizing
 from sr3_jax.restoration import canvas, tiling
 from sr3_jax.restoration.canvas_runner import Runner
@@ -67,7 +67,7 @@ def test_tiled_equals_untiled_where_the_network_sees_that_far(local):
 
 
 @pytest.mark.parametrize('temperature', [None, 0.6])
-def test_the_walk_is_that_of_the_model(pointwise, temperature):
+def test_the_sampler_is_that_of_the_model(pointwise, temperature):
   """One tile, the canvas's noise handed to SR3.restore: the same image."""
   image = photo(16, 16)
   upscaler = Upscaler(
@@ -75,9 +75,12 @@ def test_the_walk_is_that_of_the_model(pointwise, temperature):
   )
   got = upscaler.upscale(image).image
   model = pointwise.model
-  options = walk_options(pointwise.config.sampler) | {'name': 'ddpm', 'num_steps': 5}
+  options = trajectory_options(pointwise.config.sampler) | {
+    'name': 'ddpm',
+    'num_steps': 5,
+  }
   options |= {'temperature': temperature or 1.0}
-  gammas, table = make_walk(model.gammas, **options)
+  gammas, coefficients = make_trajectory(model.gammas, **options)
 
   def noise(index):
     key = jax.random.key(7)
@@ -88,7 +91,7 @@ def test_the_walk_is_that_of_the_model(pointwise, temperature):
 
   noises = jnp.stack([noise(i) for i in range(6)])
   want = model.restore(
-    pointwise.params, jax.random.key(0), image[None], table, gammas, noise=noises
+    pointwise.params, jax.random.key(0), image[None], coefficients, gammas, noise=noises
   )[0]
   np.testing.assert_allclose(got, want, atol=1e-5)
 
@@ -248,7 +251,7 @@ def test_consistency_as_the_model_has_it(pointwise):
   assert of(pointwise, consistency=True) and not of(loaded, consistency=False)
 
 
-def test_the_correction_acts_within_the_walk(pointwise, monkeypatch):
+def test_the_correction_acts_at_every_step(pointwise, monkeypatch):
   """Not only at the end: without that, the result is consistent but for clipping."""
   image = 0.2 * photo(12, 12)
   monkeypatch.setattr(resizing, 'make_consistent', lambda output, small: output)

@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 from skimage import data
 
-from sr3_jax.core.samplers import make_walk, walk_options
+from sr3_jax.core.samplers import make_trajectory, trajectory_options
 from sr3_jax.images import image_files, picture_codec, sixteen_bit
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.restoration import canvas
@@ -71,17 +71,17 @@ def hole(height, width):
   return mask
 
 
-# ------------------------------------------------------------------------ the walk
+# ------------------------------------------------------------------------ the sampler
 
 
-def test_the_walk_with_a_hole_is_that_of_the_model():
+def test_the_sampler_with_a_hole_is_that_of_the_model():
   """One tile, the canvas's noise handed to SR3.restore: known pixels and the others."""
   loaded = model('inpainting')
   image, mask = photo(64, 64), hole(64, 64)
   upscaler = Upscaler(loaded, steps=4, sampler='ddpm', seed=3)
   got = upscaler.upscale(image, mask=mask).image
-  options = walk_options(loaded.config.sampler) | {'name': 'ddpm', 'num_steps': 4}
-  gammas, table = make_walk(loaded.model.gammas, **options)
+  options = trajectory_options(loaded.config.sampler) | {'name': 'ddpm', 'num_steps': 4}
+  gammas, coefficients = make_trajectory(loaded.model.gammas, **options)
   key = jax.random.key(3)
   for number in (0, 0, 0):  # image, sample, pass
     key = jax.random.fold_in(key, number)
@@ -90,7 +90,7 @@ def test_the_walk_with_a_hole_is_that_of_the_model():
   given = image.astype(np.float32) / 127.5 - 1
   condition = np.dstack([np.where(mask[..., None], 0, given), mask])[None]
   want = loaded.model.restore(
-    loaded.params, jax.random.key(0), condition, table, gammas, noise=noises
+    loaded.params, jax.random.key(0), condition, coefficients, gammas, noise=noises
   )[0]
   np.testing.assert_allclose(got, want, atol=1e-5)
   np.testing.assert_array_equal(images_pixels.to_uint8(got)[~mask], image[~mask])

@@ -16,7 +16,7 @@ from etils import epath
 
 from sr3_jax.config import as_json
 from sr3_jax.core import diffusion, samplers
-from sr3_jax.core.samplers import make_walk
+from sr3_jax.core.samplers import make_trajectory
 from sr3_jax.weights import checkpoint, hub, model_files, model_writer
 from tests.support import model_folders, runs
 from tests.support.model_folders import PRESETS, assert_equal, refused
@@ -193,29 +193,29 @@ def test_folders_of_this_machine_are_not_published(loaded, tmp_path):
 # ------------------------------------------------------------------------ presets
 
 
-def test_walks_of_presets(loaded):
+def test_trajectories_of_presets(loaded):
   gammas = loaded.model.gammas
-  levels, table = make_walk(gammas, **PRESETS['fast'])
+  levels, coefficients = make_trajectory(gammas, **PRESETS['fast'])
   np.testing.assert_array_equal(levels, diffusion.respace(gammas, 4, 'log_snr'))
-  np.testing.assert_array_equal(table, samplers.dpmpp_2m(levels))
+  np.testing.assert_array_equal(coefficients, samplers.dpmpp_2m(levels))
   betas = np.linspace(1e-2, 0.9, 5)
-  levels, table = make_walk(gammas, **PRESETS['best'])
+  levels, coefficients = make_trajectory(gammas, **PRESETS['best'])
   np.testing.assert_allclose(levels, np.concatenate([[1], np.cumprod(1 - betas)]))
-  np.testing.assert_array_equal(table, samplers.ddpm(levels))
+  np.testing.assert_array_equal(coefficients, samplers.ddpm(levels))
   ddim = PRESETS['best'] | {'name': 'ddim', 'eta': 0.5}
   np.testing.assert_array_equal(
-    make_walk(gammas, **ddim)[1], samplers.ddim(levels, 0.5)
+    make_trajectory(gammas, **ddim)[1], samplers.ddim(levels, 0.5)
   )
 
 
-def test_linear_walks_stay_within_the_trained_levels(loaded):
+def test_linear_trajectories_stay_within_the_trained_levels(loaded):
   gammas = loaded.model.gammas
   steep = PRESETS['best'] | {'end': 0.9999, 'num_steps': 8}
-  levels, table = make_walk(gammas, **steep)
+  levels, coefficients = make_trajectory(gammas, **steep)
   assert gammas[-1] <= levels[-1]
-  assert len(table) == len(levels) - 1 < 8
+  assert len(coefficients) == len(levels) - 1 < 8
   with pytest.raises(ValueError, match='trained levels'):
-    make_walk(gammas, **(steep | {'start': 0.99999}))
+    make_trajectory(gammas, **(steep | {'start': 0.99999}))
 
 
 # ---------------------------------------------------------------------------- hub
