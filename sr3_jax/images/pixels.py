@@ -1,39 +1,33 @@
-"""Converts pixels: integers of files, floats of networks, pictures for people."""
+"""Turns pixels as files have them into floats and back, and into pictures."""
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from sr3_jax.runtime.errors import UserError
 
-if TYPE_CHECKING:  # processes that read images start without JAX
-  import jax
-
-_Array = TypeVar('_Array', np.ndarray, 'jax.Array')
-
 
 class ImageError(UserError):
-  """One line that says which image file or array is wrong, and what is wrong."""
+  """One line: which file, what is wrong with it."""
 
 
-def to_float(image: _Array) -> _Array:
-  """Convert uint8 or uint16 [...] to float32 in [-1, 1], in NumPy or in JAX."""
+def to_float(image: Any) -> Any:
+  """uint8 or uint16 -> float32 in [-1, 1]; NumPy or (traced) JAX arrays."""
   return image.astype(np.float32) / (np.iinfo(image.dtype).max / 2) - 1.0
 
 
-def to_uint8(image: npt.ArrayLike) -> np.ndarray:
-  """Convert float [...] in [-1, 1] to uint8, clipped and rounded to nearest."""
+def to_uint8(image: Any) -> np.ndarray:
+  """Float in [-1, 1] -> uint8 NumPy array: clipped, rounded to nearest."""
   image = np.asarray(image).astype(np.float32)
   return np.clip(np.round((image + 1.0) * 127.5), 0, 255).astype(np.uint8)
 
 
-def to_picture(image: npt.ArrayLike) -> np.ndarray:
-  """Convert images of any number of channels to pictures that people can look at.
+def to_picture(image: Any) -> np.ndarray:
+  """Images of any number of channels as pictures.
 
-  One channel becomes grey. Two become magenta and green, which give white together. Of
-  three or more, the first three become red, green and blue.
+  One channel is grey; two are magenta and green, which give white together; of more
+  the first three are red, green and blue.
 
   Args:
     image: float `[..., H, W, C]` in [-1, 1].
@@ -47,11 +41,7 @@ def to_picture(image: npt.ArrayLike) -> np.ndarray:
 
 
 def to_pillow(image: np.ndarray) -> Image.Image:
-  """Convert uint8 `[H, W, C]` or `[H, W]` to a Pillow image.
-
-  Raises:
-    ImageError: another type, another number of axes, or no pixel.
-  """
+  """uint8 `[H, W, C]` or `[H, W]` -> Pillow."""
   if image.ndim == 3 and image.shape[-1] == 1:
     image = image[..., 0]
   if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:

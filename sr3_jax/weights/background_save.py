@@ -1,4 +1,4 @@
-"""Orbax's manager of checkpoints with saves in the background that cost little."""
+"""Saves checkpoints with Orbax in a thread of their own."""
 
 import threading
 from typing import Any
@@ -9,16 +9,20 @@ from etils import epath
 
 
 class Manager(ocp.CheckpointManager):
-  """Orbax's manager, whose saves can also be made in the background.
+  """Orbax's manager of checkpoints, whose saves can also run in the background.
 
-  Its own asynchronous saves spend some 0.2 s in Python before they return, whatever the
-  size of the state: more than a step of a small network, and with several processes
-  more still.
+  Orbax's own asynchronous saves spend about 0.2 s in Python before they return,
+  whatever the size of the state (benchmarks/saving.py measures it): more than a step of
+  a small network, and more still with several processes.
+
+  Args:
+    directory: of the checkpoints.
+    options: Orbax's; those of processes and asynchrony are replaced.
   """
 
   def __init__(self, directory: epath.Path, options: ocp.CheckpointManagerOptions):
-    # All processes, by their numbers: they then meet at the coordinator and not in a
-    # collective, which in the background would get among those of the training.
+    # Processes that are named wait for each other at the coordinator. Otherwise they
+    # would do so in a collective, which would mix with those of the training.
     options.multiprocessing_options = ocp.options.MultiprocessingOptions(
       active_processes=set(range(jax.process_count()))
     )
@@ -28,15 +32,24 @@ class Manager(ocp.CheckpointManager):
     self._error: BaseException | None = None
 
   def begin_save(self, step: int, **options: Any) -> None:
-    """`save` of arrays that nobody changes; raises what the one before it met."""
+    """Start `save` in the background.
+
+    Args:
+      step: number of training steps done.
+      **options: of `save`; nobody may change their arrays until it is done.
+
+    Raises:
+      Exception: what the save before this one raised.
+    """
     self.wait_until_finished()
-    # A daemon: a process that ends because another died does not wait for it.
+    # A daemon thread does not hold up a process that ends because another died.
     self._begun = threading.Thread(
       target=self._save_here, args=(step,), kwargs=options, daemon=True
     )
     self._begun.start()
 
   def _save_here(self, step: int, **options: Any) -> None:
+    """Save, and remember what goes wrong."""
     try:
       self.save(step, **options)
     except BaseException as error:
@@ -44,11 +57,12 @@ class Manager(ocp.CheckpointManager):
 
   @property
   def failed(self) -> bool:
-    """Whether a save in the background has met an error that nobody knows of yet."""
+    """Whether a save in the background failed and nothing has raised its error yet."""
     return self._error is not None
 
   def wait_until_finished(self) -> None:
-    # `save` calls this, too, and would wait for itself.
+    """Wait for the save in the background; raise the error that it met."""
+    # `save` calls this method, too, and its thread must not wait for itself.
     if self._begun and threading.current_thread() is not self._begun:
       self._begun.join()
       self._begun, error, self._error = None, self._error, None
@@ -57,6 +71,6 @@ class Manager(ocp.CheckpointManager):
     super().wait_until_finished()
 
   def reached_preemption(self, step: int) -> bool:
-    """Asked at every save; `preemption.notices` asks JAX, at the step of the loop."""
+    """Return False: the training loop itself asks JAX for preemption notices."""
     del step
     return False

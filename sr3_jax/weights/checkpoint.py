@@ -1,20 +1,20 @@
-"""Checkpoints with Orbax: WORKDIR/checkpoints/STEP/{params,ema,optimizer,data,sums}.
+"""Saves and restores the checkpoints of runs with Orbax.
 
-The copies of the weights have names of their own, so that it is plain which one a
-reader gets: `ema` is what sampling and evaluation use, `params` what training goes on
-from. `data` is the position of the input pipeline. `sums` are checksums, made on the
-devices before anything is written: what comes back later is compared with them.
+They lie in WORKDIR/checkpoints/STEP/{params,ema,optimizer,data,sums}. The two copies of
+the weights have names of their own, so that it is plain which one a reader gets: `ema`
+is what sampling and evaluation use, `params` what training goes on from. `data` is the
+position of the input pipeline. `sums` are checksums, computed on the devices before
+anything is written: what is read later is compared with them.
 
 Saving is asynchronous, and a checkpoint appears under its name only when it is
-complete. One that is damaged nevertheless is moved to WORKDIR/damaged, and the one
-before it is taken.
+complete. A damaged one is moved to WORKDIR/damaged, and the one before it is taken.
 """
 
 import contextlib
 import functools
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -25,14 +25,17 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from sr3_jax.runtime import devices
 from sr3_jax.runtime.errors import UserError, first_line
+from sr3_jax.runtime.types import Params
 from sr3_jax.weights import checksums
 from sr3_jax.weights.background_save import Manager
 from sr3_jax.weights.model_files import checkpoint_folder
 
 PARTS = ('params', 'ema', 'optimizer')
-# Of what is in a checkpoint and how: raised when older programs can't read it any more.
-# Kept in `sums`; those from before there were checksums count as 0.
+# Format of a checkpoint, raised when older programs can't read it any more. Stored
+# in `sums`; checkpoints from before there were checksums count as version 0.
 VERSION = 1
+
+State = dict[str, Any]  # PARTS -> pytrees of arrays
 
 
 class CheckpointError(UserError):
@@ -41,6 +44,16 @@ class CheckpointError(UserError):
 
 class Damaged(CheckpointError):
   """One line: what of a checkpoint can't be read, or isn't what was written."""
+
+
+class DataIterator(Protocol):
+  """An input pipeline whose position is saved; `data.batches.Batches` is one."""
+
+  def get_state(self) -> Any:
+    """Return the position, as JSON."""
+
+  def set_state(self, state: Any) -> None:
+    """Go to a position."""
 
 
 @contextlib.contextmanager
@@ -52,26 +65,32 @@ def open_manager(
   best: str = '',
   lower_is_better: bool = False,
 ) -> Iterator[Manager]:
-  """Manager of a run's checkpoints, for its one writer; all is written at the end.
+  """Yield the manager of a run's checkpoints; at the end wait until all are written.
+
+  A run may have one such manager at a time; readers open their own.
 
   Args:
     workdir: of the run.
-    keep: the newest so many are kept.
-    keep_every: so are those at multiples of so many steps; 0 for none.
-    best: so is the best by this metric of those saved with metrics; '' for none.
-    lower_is_better: of that metric.
+    keep: how many of the newest checkpoints are kept.
+    keep_every: those at multiples of this number of steps are kept too; 0 for none.
+    best: the best by this metric, of those saved with metrics, is kept too; '' for
+      none.
+    lower_is_better: whether low values of that metric are good.
 
   Raises:
     CheckpointError: a checkpoint couldn't be written.
   """
-  kept = [policies.LatestN(keep)]
+  preserved: list[policies.PreservationPolicy] = [policies.LatestN(keep)]
   if keep_every:
-    kept.append(policies.EveryNSteps(keep_every))
+    preserved.append(policies.EveryNSteps(keep_every))
   options: dict[str, Any] = {}
   if best:
     worst = float('inf') if lower_is_better else -float('inf')
-    metric = lambda metrics: metrics.get(best, worst)  # of those without any, too
-    kept.append(policies.BestN(get_metric_fn=metric, reverse=lower_is_better, n=1))
+
+    def metric(metrics: dict[str, float]) -> float:
+      return metrics.get(best, worst)  # checkpoints without metrics come last
+
+    preserved.append(policies.BestN(get_metric_fn=metric, reverse=lower_is_better, n=1))
     options = {'best_fn': metric, 'best_mode': 'min' if lower_is_better else 'max'}
   path = checkpoint_folder(workdir)
   if jax.process_index() == 0:
@@ -80,7 +99,7 @@ def open_manager(
   manager = Manager(
     path,
     ocp.CheckpointManagerOptions(
-      preservation_policy=policies.AnyPreservationPolicy(kept),
+      preservation_policy=policies.AnyPreservationPolicy(preserved),
       create=False,
       cleanup_tmp_directories=True,  # of runs that were killed while saving
       **options,
@@ -91,7 +110,7 @@ def open_manager(
     with _written(manager):
       manager.wait_until_finished()
   finally:
-    # Closing tells again what has been told, and would hide it.
+    # Closing raises an error of the last save again, and would hide the first one.
     with contextlib.suppress(OSError, ValueError, RuntimeError):
       manager.close()
 
@@ -99,20 +118,20 @@ def open_manager(
 def save(
   manager: Manager,
   step: int,
-  state: dict[str, Any],
-  data: Any,
+  state: State,
+  data: DataIterator,
   metrics: dict[str, float] | None = None,
   stacked: bool = False,
 ) -> None:
-  """Starts writing a checkpoint; returns as soon as the state is copied.
+  """Start writing a checkpoint; return as soon as the state is copied.
 
   Args:
     manager: from `open_manager`.
     step: number of training steps done.
     state: {'params', 'ema', 'optimizer'}: pytrees of arrays.
-    data: the iterator whose position is kept.
+    data: the iterator whose position is saved.
     metrics: of an evaluation at this step, if there was one.
-    stacked: arrays have an axis of length 1 in front, which is not written.
+    stacked: whether arrays have an axis of length 1 in front, which is not written.
 
   Raises:
     CheckpointError: this one or the one before couldn't be written.
@@ -134,53 +153,54 @@ def save(
 
 
 def check(manager: Manager) -> None:
-  """Looks after a save that goes on; does not wait.
+  """Raise the error of a save in the background, if it failed; do not wait for it.
+
+  Args:
+    manager: from `open_manager`.
 
   Raises:
-    CheckpointError: it couldn't be written.
+    CheckpointError: the checkpoint couldn't be written.
   """
   if manager.failed:
     with _written(manager):
       manager.wait_until_finished()
 
 
-def _copy(leaf: jax.Array, stacked: bool) -> Any:
-  """What is written of an array, in memory that the next step does not take over."""
+def _copy(leaf: jax.Array, stacked: bool) -> jax.Array | np.ndarray:
+  """Return a copy of an array on the host, which the next step cannot overwrite."""
   if not leaf.is_fully_addressable:  # every process writes its parts
     return jax.device_put(leaf, leaf.sharding.with_memory_kind('pinned_host'))
-  # What a process has whole: Orbax takes half the time for NumPy's arrays, and writes
-  # those of process 0.
+  # Orbax takes half the time for NumPy's arrays as for JAX's, and of these it writes
+  # those of process 0 alone.
   shape = leaf.shape[1:] if stacked else leaf.shape
   if jax.process_index():
     return np.zeros(shape, leaf.dtype)
-  # Only on CPUs the host's array is the device's.
+  # On CPUs the host's array would be the device's own memory.
   host = np.array(leaf) if jax.default_backend() == 'cpu' else np.asarray(leaf)
   return host.reshape(shape)
 
 
-def restore(
-  manager: Manager, state: dict[str, Any], data: Any
-) -> tuple[int, dict[str, Any]]:
-  """Reads the newest good checkpoint and sets the iterator to its position.
+def restore(manager: Manager, state: State, data: DataIterator) -> tuple[int, State]:
+  """Read the newest good checkpoint and set the iterator to its position.
 
   Damaged ones are moved to WORKDIR/damaged, with a warning that says what was wrong.
 
   Args:
     manager: from `open_manager`; must hold a checkpoint.
-    state: like what was saved; leaves tell shapes, dtypes and where parts are to be
-      (`strategies`); neither devices nor processes need be those of the writer.
+    state: like what was saved; its leaves have the shapes, dtypes and shardings that
+      are wanted. Devices and processes need not be those of the writer.
     data: the iterator to set.
 
   Returns:
     The step and the state.
 
   Raises:
-    CheckpointError: it belongs to another network or optimizer or a version that this
-      program doesn't know, or none is good.
+    CheckpointError: the checkpoint belongs to another network or optimizer, or to a
+      version that this program doesn't know; or no checkpoint is good.
   """
-  args = {name: ocp.args.StandardRestore(state[name]) for name in PARTS}
+  args: State = {name: ocp.args.StandardRestore(state[name]) for name in PARTS}
   args['data'] = ocp.args.JsonRestore()
-  damaged: dict[int, Any] = {}
+  damaged: dict[int, Damaged | str] = {}
   for step in sorted(manager.all_steps(), reverse=True):
     path, restored = manager.directory / str(step), None
     if _version(path) == 0:
@@ -194,30 +214,31 @@ def restore(
       restored = _checked(manager, step, args)
     except Damaged as error:
       damaged[step] = error
-    # One process may have met what others have not: all take the same.
-    if all(devices.everywhere([restored is not None])):
+    # A file may be unreadable for one process only; all must take the same checkpoint.
+    good = devices.everywhere([restored is not None])
+    if restored is not None and all(good):
       for other, reason in damaged.items():
         _set_aside(manager, other, reason)
       data.set_state(restored['data'])
       return step, {name: restored[name] for name in PARTS}
     damaged.setdefault(step, f'{path}: another process could not read it')
-  # Left where they are: with none there, the next start would begin at step 0.
+  # They stay where they are: in an empty folder the next start would begin at step 0.
   raise CheckpointError(
     f'{next(iter(damaged.values()))}; no checkpoint here is good: bring back a copy, '
     'or remove the folder to start anew'
   )
 
 
-def load_ema(workdir: epath.PathLike, params: Any) -> tuple[int, Any]:
-  """Step and averaged weights of a run's newest good checkpoint.
+def load_ema(workdir: epath.PathLike, params: Params) -> tuple[int, Params]:
+  """Return the step and the averaged weights of a run's newest good checkpoint.
 
   Args:
     workdir: of the run.
-    params: like the parameters; leaves tell shapes and dtypes.
+    params: like the parameters; its leaves have their shapes and dtypes.
 
   Raises:
-    CheckpointError: there is none, or it belongs to another network or a version that
-      this program doesn't know.
+    CheckpointError: there is no good one, or it belongs to another network or to a
+      version that this program doesn't know.
   """
   path = checkpoint_folder(workdir)
   if not path.exists():
@@ -244,9 +265,15 @@ def load_ema(workdir: epath.PathLike, params: Any) -> tuple[int, Any]:
 
 
 def _checked(
-  manager: ocp.CheckpointManager, step: int, args: dict[str, Any], summed: bool = True
-) -> Any:
-  """What a checkpoint holds, compared with its checksums, if it has any.
+  manager: ocp.CheckpointManager, step: int, args: State, summed: bool = True
+) -> Mapping[str, Any]:
+  """Read a checkpoint and compare it with its checksums.
+
+  Args:
+    manager: of the run's checkpoints.
+    step: which one.
+    args: Orbax's arguments for each part that is to be read.
+    summed: whether it has checksums.
 
   Raises:
     Damaged: it can't be read, or isn't what was written.
@@ -264,12 +291,13 @@ def _checked(
 
 
 def _version(path: epath.Path) -> int:
-  """The version of a checkpoint; this program's if it is too damaged to say.
+  """Return the version of a checkpoint; this program's if it is too damaged to say.
 
   Raises:
-    CheckpointError: it is of a later one.
+    CheckpointError: its version is later than this program's.
   """
-  if any((path / 'data').glob('process_*.json')):  # the iterator had a file
+  # Version 0 stored the iterator in a file for each process.
+  if any((path / 'data').glob('process_*.json')):
     return 0
   try:
     version = int(json.loads((path / 'sums' / 'metadata').read_text())['version'])
@@ -283,8 +311,14 @@ def _version(path: epath.Path) -> int:
   return version
 
 
-def _set_aside(manager: ocp.CheckpointManager, step: int, reason: Any) -> None:
-  """Moves a damaged checkpoint out of the way, and says so."""
+def _set_aside(
+  manager: ocp.CheckpointManager, step: int, reason: Damaged | str
+) -> None:
+  """Move a damaged checkpoint to WORKDIR/damaged, with a warning.
+
+  Raises:
+    CheckpointError: it can't be moved.
+  """
   path = manager.directory / str(step)
   place = manager.directory.parent / 'damaged'
   if jax.process_index() == 0:
@@ -304,24 +338,30 @@ def _set_aside(manager: ocp.CheckpointManager, step: int, reason: Any) -> None:
   manager.reload()
 
 
-def _check_fits(path: epath.Path, tree: Any) -> None:
-  """Compares names and shapes with what is stored.
+def _shapes(tree: object) -> dict[str, list[int]]:
+  """Return the shapes of a pytree's arrays by their names."""
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): list(leaf.shape)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
 
-  Orbax would find out halfway and leave pages of its own on the screen.
+
+def _check_fits(path: epath.Path, tree: object) -> None:
+  """Compare the names and shapes of arrays with those that are stored.
+
+  Orbax would notice a difference while it reads, and print pages about it.
+
+  Args:
+    path: a part of a checkpoint.
+    tree: arrays like those that are wanted.
 
   Raises:
     CheckpointError: names an array that differs.
-    Damaged: it can't be read.
+    Damaged: the part can't be read.
   """
-
-  def shapes(tree):
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    name = lambda path: jax.tree_util.keystr(path, simple=True, separator='/')
-    return {name(path): list(leaf.shape) for path, leaf in leaves}
-
   with _explained(path):
-    stored = shapes(ocp.StandardCheckpointHandler().metadata(path).tree)
-  wanted = shapes(tree)
+    stored = _shapes(ocp.StandardCheckpointHandler().metadata(path).tree)
+  wanted = _shapes(tree)
   for name in sorted(stored.keys() | wanted.keys()):
     there, here = stored.get(name, 'missing'), wanted.get(name, 'missing')
     if there != here:
@@ -334,7 +374,11 @@ def _check_fits(path: epath.Path, tree: Any) -> None:
 
 @contextlib.contextmanager
 def _explained(path: epath.Path) -> Iterator[None]:
-  """Turns Orbax's pages about what it can't read into one line."""
+  """Make one line of the pages that Orbax prints about what it can't read.
+
+  Raises:
+    Damaged: for any of the errors that Orbax raises then.
+  """
   try:
     yield
   except (ValueError, KeyError, EOFError, FileNotFoundError, NotADirectoryError) as e:
@@ -343,7 +387,11 @@ def _explained(path: epath.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _written(manager: ocp.CheckpointManager) -> Iterator[None]:
-  """Turns what stands in the way of writing into one line."""
+  """Make one line of the error of a save.
+
+  Raises:
+    CheckpointError: for any of the errors that Orbax raises then.
+  """
   try:
     yield
   except (OSError, ValueError, RuntimeError) as error:

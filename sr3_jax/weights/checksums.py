@@ -1,42 +1,48 @@
-"""Checksums of training states, made where the arrays are."""
+"""Computes checksums of training states on the devices that hold them."""
 
 import functools
-from typing import Any
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 
-def of_state(state: dict[str, Any], stacked: bool = False) -> dict[str, int]:
-  """A checksum of each part of a state, below 2^32.
+def of_state(state: Mapping[str, object], stacked: bool = False) -> dict[str, int]:
+  """Return a checksum of each part of a state, from 0 to 2^32 - 1.
 
-  Of the bits of all numbers, each times an odd number of its own, modulo 2^32: no
-  single change goes unnoticed, an exchange hardly ever, and neither the order of
-  addition nor the way in which arrays are split makes a difference.
+  It is the sum over all numbers of their 32 bits times an odd factor that depends on
+  the place, modulo 2^32. Any single change alters it, an exchange of two numbers almost
+  always; neither the order of addition nor the way in which arrays are split over
+  devices does.
 
   Args:
     state: pytrees of arrays by name.
-    stacked: arrays have an axis of length 1 in front, which does not count.
+    stacked: whether arrays have an axis of length 1 in front, which does not count.
   """
-  # One small program for each shape: a single one for all takes long to compile. On
-  # CPUs one at a time: virtual devices have few threads, and programs that wait for
-  # each other's devices would share them for ever.
-  one = jax.block_until_ready if jax.default_backend() == 'cpu' else lambda total: total
+  # Each shape has a small program, because one for the whole state takes long to
+  # compile. On CPUs programs run one at a time: virtual devices have few threads, and
+  # programs that wait for each other's devices could block them for ever.
+  wait = jax.default_backend() == 'cpu'
+
+  def of_leaf(place: int, leaf: jax.Array) -> jax.Array:
+    total = _sum(leaf, np.uint32(2654435761 * (2 * place + 1) % 2**32), stacked)
+    return jax.block_until_ready(total) if wait else total
+
   totals = {
-    name: [
-      one(_sum(leaf, np.uint32(2654435761 * (2 * place + 1) % 2**32), stacked))
-      for place, leaf in enumerate(jax.tree.leaves(tree))
-    ]
+    name: [of_leaf(*item) for item in enumerate(jax.tree.leaves(tree))]
     for name, tree in state.items()
   }
-  sum_up = lambda numbers: int(np.sum(numbers, dtype=np.uint32))
-  return {name: sum_up(numbers) for name, numbers in jax.device_get(totals).items()}
+  return {
+    name: int(np.sum(numbers, dtype=np.uint32))
+    for name, numbers in jax.device_get(totals).items()
+  }
 
 
 @functools.partial(jax.jit, static_argnames='stacked')
-def _sum(leaf: jax.Array, number: jax.Array, stacked: bool) -> jax.Array:
-  """Of an array, uint32; `number` is that of its first element."""
+def _sum(leaf: jax.Array, number: ArrayLike, stacked: bool) -> jax.Array:
+  """Return the checksum of an array, uint32; `number` is its first element's factor."""
   if stacked:
     leaf = leaf[0]
   if leaf.dtype.itemsize != 4:

@@ -1,37 +1,46 @@
-"""Models as folders that can be copied, uploaded and loaded from anywhere.
+"""Loads models from folders, runs, the package and the Hugging Face hub.
 
-A model folder holds
+A model folder can be copied, uploaded and loaded from anywhere. It holds
 
   model.safetensors  the averaged weights; names joined by '/': 'conv_in/kernel'
   config.json        {"format": 1, "sr3_jax": version, "config": ..., "step", "source"}
   presets.json       sampler settings by name, as `--mode=sweep` finds them; optional
   README.md          a model card, made from the run
 
-Nothing in it is code or a pickle, and no file names another. What comes from outside is
-checked before it is used: names and shapes of all weights against the network that the
+Nothing in it is code or a pickle, and no file names another. Everything is checked
+before it is used: names and shapes of all weights against the network that the
 configuration describes, the configuration against the known keys and their types.
+`model_writer` writes model folders.
 """
 
 import dataclasses
 import hashlib
 import os
-from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 from etils import epath
 from flax import traverse_util
+from ml_collections import ConfigDict
 
 from sr3_jax.core.samplers import make_trajectory
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import sources
 from sr3_jax.runtime.errors import line
+from sr3_jax.runtime.types import Params
 from sr3_jax.runtime.version import __version__
 from sr3_jax.weights import model_files
-from sr3_jax.weights.model_files import CONFIG, FORMAT, PRESETS, WEIGHTS, HubError
+from sr3_jax.weights.model_files import (
+  CONFIG,
+  FORMAT,
+  PRESETS,
+  WEIGHTS,
+  HubError,
+  Preset,
+  Presets,
+)
 
-# Models that come with the package, folders named as they are asked for.
+# Models that come with the package: folders named as users name the models.
 SHIPPED = epath.Path(__file__).parent.parent / 'models'
 
 
@@ -42,19 +51,19 @@ class Loaded:
   Attributes:
     model: the model.
     params: float32 NumPy arrays, on the host.
-    config: of the run that made it.
-    presets: name -> sampler setting, for `samplers.make_trajectory`; may be empty.
-    fingerprint: of the weights, 16 hexadecimal digits; the same for the run and for
-      the float32 folder made from it.
-    name: of the folder, or owner/name.
+    config: of the run that trained it.
+    presets: sampler settings by name; may be empty.
+    fingerprint: of the weights, 16 hexadecimal digits; a run and the float32 folder
+      made from it have the same.
+    name: of the folder, or owner/name on the hub.
     step: training steps done.
     source: where the weights come from, in words.
   """
 
   model: SR3
-  params: Any
-  config: ml_collections.ConfigDict
-  presets: dict[str, dict[str, Any]]
+  params: Params
+  config: ConfigDict
+  presets: Presets
   fingerprint: str
   name: str
   step: int
@@ -62,7 +71,7 @@ class Loaded:
 
 
 def load(path: epath.PathLike) -> Loaded:
-  """Loads a model.
+  """Load a model.
 
   Args:
     path: a model folder; a run's workdir (its newest averaged weights); a .safetensors
@@ -70,15 +79,15 @@ def load(path: epath.PathLike) -> Loaded:
       name of a model that comes with the package, unless a model lies at that path.
 
   Raises:
-    HubError: there is no model, or a file of it is not what it should be.
-    checkpoint.CheckpointError: a run's checkpoint is missing or damaged.
+    HubError: there is no model, or one of its files is damaged or doesn't fit.
+    CheckpointError: a run's checkpoint is missing or damaged.
   """
   place, name = find(path)
   folder = place if is_run(place) else place.parent
   header = model_files.read_json(folder / CONFIG)
   if is_run(place):
     header = {'format': FORMAT, 'config': header}
-  where = f'{folder / CONFIG}'
+  where = str(folder / CONFIG)
   if 'format' not in header or not isinstance(header.get('config'), dict):
     raise HubError(f'{where}: not the configuration of a model folder')
   if header['format'] != FORMAT:
@@ -90,7 +99,7 @@ def load(path: epath.PathLike) -> Loaded:
   config = model_files.read_config(header['config'], where, maker)
   try:
     model = SR3.from_config(config)
-  except Exception as error:  # a file from anywhere: sizes may be absurd in any way
+  except Exception as error:  # absurd sizes in a file may raise anything
     raise HubError(f'{where}: {line(error)}') from None
   step, params = load_weights(place, model)
   return Loaded(
@@ -105,18 +114,19 @@ def load(path: epath.PathLike) -> Loaded:
   )
 
 
-def load_weights(path: epath.PathLike, model: SR3) -> tuple[int, Any]:
-  """Training steps done, and the weights of `path` if they are of `model`'s network.
+def load_weights(path: epath.PathLike, model: SR3) -> tuple[int, Params]:
+  """Load the weights of a model of which the network is known.
 
   Args:
     path: as in `load`.
-    model: says names and shapes.
+    model: whose network the weights must be of.
 
   Returns:
-    The step and float32 NumPy arrays.
+    The number of training steps done, and float32 NumPy arrays.
 
   Raises:
-    HubError, checkpoint.CheckpointError: as `load`.
+    HubError: as `load`, or the weights are of another network.
+    CheckpointError: as `load`.
   """
   place, _ = find(path)
   try:
@@ -136,30 +146,44 @@ def load_weights(path: epath.PathLike, model: SR3) -> tuple[int, Any]:
   return step if isinstance(step, int) else 0, tree
 
 
-def load_presets(
-  folder: epath.PathLike, gammas: np.ndarray
-) -> dict[str, dict[str, Any]]:
-  """The presets in a model folder or a run's workdir, each tried once; {} if none.
+def load_presets(folder: epath.PathLike, gammas: np.ndarray) -> Presets:
+  """Load the sampler presets of a model folder or a run, and try each once.
+
+  Args:
+    folder: the model folder, or the workdir of the run.
+    gammas: [T + 1] trained levels.
+
+  Returns:
+    The presets by name; {} if the folder has none.
 
   Raises:
-    HubError: one is not possible with these levels, [T + 1].
+    HubError: a preset is not possible with these levels.
   """
   path = epath.Path(folder) / PRESETS
   if not path.exists():
     return {}
-  presets = model_files.read_json(path)
+  presets: Presets = model_files.read_json(path)
   for name, preset in presets.items():
     try:
-      if not 1 <= preset['num_steps'] < len(gammas):
-        raise ValueError(f'num_steps {preset["num_steps"]} of {len(gammas) - 1} levels')
-      make_trajectory(gammas, **preset)
+      _try_preset(preset, gammas)
     except Exception as error:
       raise HubError(f'{path}: preset {name!r}: {line(error)}') from None
   return presets
 
 
-def fingerprint(params: Any) -> str:
-  """First 16 hexadecimal digits of the SHA-256 of all weights, names and shapes."""
+def _try_preset(preset: Preset, gammas: np.ndarray) -> None:
+  """Raise an exception if a preset is not possible with these levels."""
+  if not 1 <= preset['num_steps'] < len(gammas):
+    raise ValueError(f'num_steps {preset["num_steps"]} of {len(gammas) - 1} levels')
+  make_trajectory(gammas, **preset)
+
+
+def fingerprint(params: Params) -> str:
+  """Return 16 hexadecimal digits of the SHA-256 of all weights, names and shapes.
+
+  Args:
+    params: host or device arrays, by name or nested.
+  """
   flat = traverse_util.flatten_dict(params, sep='/')
   digest = hashlib.sha256()
   for name in sorted(flat):
@@ -170,17 +194,23 @@ def fingerprint(params: Any) -> str:
 
 
 def is_run(path: epath.PathLike) -> bool:
-  """Whether a path is a run's workdir."""
+  """Return whether a path is the workdir of a run."""
   return model_files.checkpoint_folder(path).is_dir()
 
 
 def shipped() -> list[str]:
-  """Names of the models that come with the package."""
+  """Return the names of the models that come with the package, sorted."""
   return sorted(path.parent.name for path in SHIPPED.glob(f'*/{WEIGHTS}'))
 
 
 def find(path: epath.PathLike) -> tuple[epath.Path, str]:
-  """The weights (.safetensors file, or workdir of a run) and the model's name.
+  """Find a model.
+
+  Args:
+    path: as in `load`.
+
+  Returns:
+    Where its weights are, a .safetensors file or the workdir of a run; and its name.
 
   Raises:
     HubError: there is no model.
@@ -191,7 +221,7 @@ def find(path: epath.PathLike) -> tuple[epath.Path, str]:
     return folder / WEIGHTS, name
   place = epath.Path(text).expanduser()
   if '://' not in text:
-    place = epath.Path(os.path.abspath(place))  # links stay: their names say what it is
+    place = epath.Path(os.path.abspath(place))  # a link gives the model its name
   if place.suffix == '.safetensors' and place.is_file():
     return place, place.parent.name if place.name == WEIGHTS else place.stem
   if (place / WEIGHTS).is_file():
@@ -210,8 +240,11 @@ def find(path: epath.PathLike) -> tuple[epath.Path, str]:
   raise HubError(f'{text}: no model: {advice}')
 
 
-def publishable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """A copy without the folders of this machine: they are nobody's business."""
+def publishable(config: ConfigDict) -> ConfigDict:
+  """Return a copy of a configuration without the folders of this machine.
+
+  Of paths the last name stays. hf:// addresses stay as they are.
+  """
   config = config.copy_and_resolve_references()
   config.data.data_dir = ''
   if config.data.source in sources.LOCAL:
@@ -228,7 +261,7 @@ def publishable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   return config
 
 
-def data_name(config: ml_collections.ConfigDict) -> str:
-  """What a model was trained on, in a word or two."""
+def data_name(config: ConfigDict) -> str:
+  """Return the name of the data that a model was trained on."""
   data = publishable(config).data
   return data.path or data.source

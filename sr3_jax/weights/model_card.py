@@ -1,13 +1,20 @@
-"""The README.md of a model folder: front matter for model hubs, then plain words."""
+"""Writes the model card: the README.md of a model folder.
 
-import json
+Front matter for model hubs comes first, then Markdown for people.
+"""
+
+import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import ml_collections
+import yaml
+from ml_collections import ConfigDict
 
-# What a results table shows: key -> title and digits.
+from sr3_jax.runtime.version import __version__
+from sr3_jax.weights.model_files import Presets
+
+# Columns of the results table: key in results.json -> title and digits.
 _METRICS = {
   'psnr': ('PSNR dB, higher is better', 2),
   'ssim': ('SSIM, higher', 3),
@@ -19,79 +26,93 @@ _METRICS = {
   'colour_drift': ('colour drift, 0 to 255, lower', 2),
 }
 
+# A run's results.json, as evaluation writes it.
+Results = Mapping[str, Any]
 
-def make(
-  config: ml_collections.ConfigDict,
-  *,
-  name: str,
-  version: str,
-  num_params: int,
-  fingerprint: str,
-  step: int,
-  source: str,
-  presets: dict[str, dict[str, Any]],
-  results: dict[str, Any] | None,
-  license: str,
-  dtype: str,
-  hours: float = 0.0,
-  notes: str = '',
-) -> str:
-  """Markdown that says what a model is, from what its run wrote.
 
-  Args:
-    config: of the run, fit to be published.
+@dataclasses.dataclass(frozen=True)
+class Facts:
+  """What a card says beside the configuration.
+
+  Attributes:
     name: of the model.
-    version: of sr3_jax.
     num_params: numbers in the network.
     fingerprint: of the weights.
     step: training steps done.
-    source: where the weights come from.
+    source: where the weights come from, in words.
     presets: sampler settings by name.
-    results: as results.json of a run holds them; None if not measured.
+    results: results.json of the run; None if the model was not measured.
     license: identifier or name; 'unknown' if it is not known.
     dtype: of the stored weights.
     hours: that the training took; 0 if that is not known.
-    notes: Markdown of whoever trained it.
+    notes: Markdown of whoever trained the model.
   """
+
+  name: str
+  num_params: int
+  fingerprint: str
+  step: int
+  source: str
+  presets: Presets
+  results: Results | None
+  license: str
+  dtype: str
+  hours: float = 0.0
+  notes: str = ''
+
+
+def make(config: ConfigDict, facts: Facts) -> str:
+  """Return the Markdown of a model card.
+
+  Args:
+    config: of the run, fit to be published.
+    facts: what else the card says.
+  """
+  notes = facts.notes.strip()
   return '\n'.join(
     [
-      *_front_matter(license, config),
-      f'# {_plain(name)}',
+      *_front_matter(facts.license, config),
+      f'# {_plain(facts.name)}',
       '',
-      *_what(config, num_params),
-      *_use(),
-      *_training(config, step, source, hours),
-      *((notes.strip(), '') if notes.strip() else ()),
-      *_results(results),
-      *_presets(presets, config),
-      *_format(config, version, fingerprint, dtype),
+      *_description(config, facts.num_params),
+      *_USE,
+      *_training(config, facts),
+      *((notes, '') if notes else ()),
+      *_results(facts.results),
+      *_presets(facts.presets, config),
+      *_format(config, facts),
       *_limits(config),
     ]
   )
 
 
-def _plain(text: Any) -> str:
-  """One line of text with nothing that Markdown would take for markup."""
+def _plain(text: object) -> str:
+  """Return one line of text without what Markdown takes for markup."""
   return re.sub(r'[`|<>\[\]*\\]', '', ' '.join(str(text).split()))
 
 
-def _front_matter(license: str, config) -> Iterator[str]:
-  yield '---'
+def _front_matter(license: str, config: ConfigDict) -> Iterator[str]:
+  """Yield the YAML that model hubs read."""
   license = ' '.join(license.split()) or 'unknown'
-  if re.fullmatch(r'[a-z0-9][a-z0-9.+-]*', license.lower()):
-    yield f'license: {license.lower()}'
-  else:  # hubs know identifiers only; JSON strings are YAML strings
-    yield 'license: other'
-    yield f'license_name: {json.dumps(license)}'
-  yield 'library_name: sr3_jax'
-  yield 'pipeline_tag: image-to-image'
-  yield 'tags:'
-  for tag in ('super-resolution', 'diffusion', config.method, 'jax', 'flax'):
-    yield f'- {tag}'
-  yield from ('---', '')
+  known = re.fullmatch(r'[a-z0-9][a-z0-9.+-]*', license.lower())
+  # Hubs know identifiers only.
+  licenses = (
+    {'license': license.lower()}
+    if known
+    else {'license': 'other', 'license_name': license}
+  )
+  front = {
+    **licenses,
+    'library_name': 'sr3_jax',
+    'pipeline_tag': 'image-to-image',
+    'tags': ['super-resolution', 'diffusion', config.method, 'jax', 'flax'],
+  }
+  text = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000)
+  yield from ('---', *text.splitlines(), '---', '')
 
 
-def _what(config, num_params: int) -> Iterator[str]:
+def _description(config: ConfigDict, num_params: int) -> Iterator[str]:
+  """Yield what the model does and what its network is."""
   scale, size = config.task.scale, config.data.image_size
   kind = {
     'sr3': 'a diffusion model (SR3, arXiv:2104.07636); every run draws one of the '
@@ -108,53 +129,54 @@ def _what(config, num_params: int) -> Iterator[str]:
   yield ''
 
 
-def _use() -> Iterator[str]:
-  yield from (
-    '## Use',
-    '',
-    '`MODEL` is the path of this folder, or `hf://owner/name`.',
-    '',
-    '```',
-    'sr3-upscale photo.jpg --model=MODEL --output=upscaled',
-    '```',
-    '',
-    '```python',
-    'import sr3_jax',
-    '',
-    "upscaler = sr3_jax.load('MODEL')",
-    'result = upscaler.upscale(image)  # uint8 [height, width, 3] or a PIL image',
-    '```',
-    '',
-  )
+_USE = (
+  '## Use',
+  '',
+  '`MODEL` is the path of this folder, or `hf://owner/name`.',
+  '',
+  '```',
+  'sr3-upscale photo.jpg --model=MODEL --output=upscaled',
+  '```',
+  '',
+  '```python',
+  'import sr3_jax',
+  '',
+  "upscaler = sr3_jax.load('MODEL')",
+  'result = upscaler.upscale(image)  # uint8 [height, width, 3] or a PIL image',
+  '```',
+  '',
+)
 
 
-def _training(config, step: int, source: str, hours: float) -> Iterator[str]:
+def _training(config: ConfigDict, facts: Facts) -> Iterator[str]:
+  """Yield how the weights were trained."""
   data = config.data
   where = f' ({_plain(data.path)})' if data.path else ''
   yield from ('## Training', '')
-  yield f'- weights: {_plain(source)}'
+  yield f'- weights: {_plain(facts.source)}'
   if config.train.init_from:
     yield f'- fine-tuned from: {_plain(config.train.init_from)}'
-  if step:
+  if facts.step:
     yield f'- data: {_plain(data.source)}{where}, split {_plain(data.split)}'
     yield f'- crops: {_plain(data.crop)}, {data.image_size} pixels'
     weight = config.diffusion.noise_weight
     yield (
-      f'- {step} steps of {config.train.batch_size} images, '
+      f'- {facts.step} steps of {config.train.batch_size} images, '
       f'{config.diffusion.loss.upper()} loss'
       f'{f" times (1 - gamma)^{weight:g}" if weight else ""}, Adam, learning rate '
       f'{config.train.learning_rate:g}; these are the averaged weights '
       f'(decay {config.train.ema_decay:g}); seed {config.seed}'
     )
-  if hours:
-    yield f'- {hours:.1f} hours of training'
+  if facts.hours:
+    yield f'- {facts.hours:.1f} hours of training'
   yield ''
 
 
-def _results(results: dict[str, Any] | None) -> Iterator[str]:
+def _results(results: Results | None) -> Iterator[str]:
+  """Yield the table of results, and the sampler that they were measured with."""
   yield from ('## Results', '')
   table = (results or {}).get('table') or {}
-  if not table:
+  if not results or not table:
     yield from ('Not measured.', '')
     return
   images = next(iter(table.values())).get('images', '?')
@@ -181,7 +203,8 @@ def _results(results: dict[str, Any] | None) -> Iterator[str]:
     yield ''
 
 
-def _presets(presets: dict[str, dict[str, Any]], config) -> Iterator[str]:
+def _presets(presets: Presets, config: ConfigDict) -> Iterator[str]:
+  """Yield the table of sampler presets."""
   yield from ('## Sampler presets', '')
   if not presets:
     s = config.sampler
@@ -200,31 +223,32 @@ def _presets(presets: dict[str, dict[str, Any]], config) -> Iterator[str]:
   yield ''
 
 
-def _format(config, version: str, fingerprint: str, dtype: str) -> Iterator[str]:
+def _format(config: ConfigDict, facts: Facts) -> Iterator[str]:
+  """Yield what goes into the network, and how the weights are stored."""
   yield from (
     '## Format',
     '',
     f'- inputs: {_plain(config.task.name)}: {_inputs(config)}',
-    f'- the network sees the input enlarged by a {config.model.upsampling} kernel',
+    f'- the network sees the input upsampled by a {config.model.upsampling} kernel',
     '- value range: RGB, sRGB, float32 in [-1, 1] inside; 8 bits map to it linearly',
-    *_kept(config),
-    f'- weights: safetensors, {dtype}, fingerprint `{fingerprint}`',
-    f'- written by sr3_jax {version}; `config.json` holds the whole configuration',
+    *_consistency(config),
+    f'- weights: safetensors, {facts.dtype}, fingerprint `{facts.fingerprint}`',
+    f'- written by sr3_jax {__version__}; `config.json` holds the whole configuration',
     '',
   )
 
 
-def _kept(config) -> Iterator[str]:
-  """That outputs agree with inputs, where they are made to."""
+def _consistency(config: ConfigDict) -> Iterator[str]:
+  """Yield that outputs agree with inputs, where the sampler makes them."""
   if config.sampler.consistency:
     yield (
-      '- every estimate is moved to the nearest one that, made small again, is the '
-      'input (`sampler.consistency`)'
+      '- every prediction of the image is moved to the nearest one that, downsampled, '
+      'is the input (`sampler.consistency`)'
     )
 
 
-def _inputs(config) -> str:
-  """What the model was trained for, and what not."""
+def _inputs(config: ConfigDict) -> str:
+  """Return which inputs the model was trained for, and which not."""
   kernel = f'{config.task.scale} times smaller by a bicubic kernel with anti-aliasing'
   other = 'are not what the model was trained for'
   match config.task.name:
@@ -242,7 +266,8 @@ def _inputs(config) -> str:
   return f'as docs/tasks.md of sr3_jax says; others {other}'
 
 
-def _limits(config) -> Iterator[str]:
+def _limits(config: ConfigDict) -> Iterator[str]:
+  """Yield what outputs must not be used for."""
   yield from ('## Limits', '')
   if config.method == 'sr3':
     yield (

@@ -1,15 +1,15 @@
-"""The files of a model folder, read without trusting them.
+"""Reads the files of a model folder without trusting them.
 
 A model may come from anywhere. Sizes are bounded before anything is read or built,
-values are compared with what the defaults allow, arrays with what the network wants;
-what doesn't fit is named in one line.
+settings are compared with the known keys and their types, arrays with the names and
+shapes of the network. What doesn't fit is named in one line.
 """
 
 import json
 import os
 import re
 import tempfile
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import ml_collections
 import numpy as np
@@ -27,10 +27,10 @@ WEIGHTS, CONFIG, PRESETS, CARD = FILES = (
   'README.md',
 )
 FORMAT = 1  # of config.json
-_STORED = ('F32', 'BF16', 'F16')  # in safetensors' words
-# A JSON file that claims to be larger is none of ours.
+_STORED = ('F32', 'BF16', 'F16')  # dtypes of weights, as safetensors calls them
+# Bytes of a JSON file: no model has a larger one.
 _MAX_JSON = 2**20
-# Building a network takes time and memory in these; others only in its weights.
+# Building a network takes time and memory in proportion to these.
 _MAX = {
   'config.model.num_blocks': 64,
   'config.diffusion.num_levels': 10**6,
@@ -42,6 +42,21 @@ class HubError(UserError):
   """One line: which file or folder, what is wrong, what to do."""
 
 
+class Preset(TypedDict):
+  """A sampler setting of presets.json: arguments of `samplers.make_trajectory`."""
+
+  name: str
+  num_steps: int
+  spacing: str
+  eta: NotRequired[float]
+  temperature: NotRequired[float]
+  start: NotRequired[float]
+  end: NotRequired[float]
+
+
+Presets = dict[str, Preset]
+
+
 def checkpoint_folder(workdir: epath.PathLike) -> epath.Path:
   """Return the folder of a run's checkpoints; absolute, as Orbax wants it."""
   path = epath.Path(workdir) / 'checkpoints'
@@ -50,9 +65,14 @@ def checkpoint_folder(workdir: epath.PathLike) -> epath.Path:
 
 
 def read_json(path: epath.Path) -> dict[str, Any]:
+  """Return the object in a JSON file.
+
+  Raises:
+    HubError: the file is missing, larger than 1 MiB, or holds no JSON object.
+  """
   try:
     if path.stat().length > _MAX_JSON:
-      raise HubError(f'{path}: larger than any file of ours: not read')
+      raise HubError(f'{path}: larger than any file of a model: not read')
     value = json.loads(path.read_text())
   except (FileNotFoundError, NotADirectoryError):
     raise HubError(f'{path}: missing; a model needs it beside its weights') from None
@@ -68,7 +88,9 @@ def read_json(path: epath.Path) -> dict[str, Any]:
 def read_config(
   stored: dict[str, Any], where: str, maker: str
 ) -> ml_collections.ConfigDict:
-  """A stored configuration laid over the defaults: keys it lacks are newer than it.
+  """Return the default configuration with the stored values in it.
+
+  Keys that are not stored are newer than the file and keep their defaults.
 
   Args:
     stored: from JSON.
@@ -76,14 +98,21 @@ def read_config(
     maker: version of sr3_jax that wrote it.
 
   Raises:
-    HubError: an unknown key or a value of another type.
+    HubError: a key is unknown, or a value is too large or of another type.
   """
   config = get_config()
   _merge(config, stored, where, maker, 'config')
   return config
 
 
-def _merge(config, stored, where, maker, prefix) -> None:
+def _merge(
+  config: ml_collections.ConfigDict,
+  stored: dict[str, Any],
+  where: str,
+  maker: str,
+  prefix: str,
+) -> None:
+  """Set the stored values in `config`, whose name in messages is `prefix`."""
   for key, value in stored.items():
     name = f'{prefix}.{key}'
     if key not in config:
@@ -116,8 +145,19 @@ def _merge(config, stored, where, maker, prefix) -> None:
 def read_tensors(
   path: epath.Path, wanted: dict[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
-  """Reads exactly the arrays `wanted`; what is over on either side is refused."""
-  if '://' in os.fspath(path):  # the library maps a file of this machine
+  """Return the arrays of a .safetensors file.
+
+  Args:
+    path: the file; local or gs://.
+    wanted: shapes by name; the file must hold exactly these.
+
+  Returns:
+    float32 arrays by name.
+
+  Raises:
+    HubError: it is no such file, other arrays are in it, or a value is not finite.
+  """
+  if '://' in os.fspath(path):  # the library can only map a file of this machine
     with tempfile.TemporaryDirectory() as folder:
       local = epath.Path(folder) / WEIGHTS
       path.copy(local)
@@ -143,8 +183,11 @@ def check_same(
   stored: dict[str, tuple[int, ...]],
   wanted: dict[str, tuple[int, ...]],
 ) -> None:
-  """Compares names and shapes; the line names all that differ, up to a few of each."""
+  """Compare the names and shapes of weights with those of a network.
 
+  Raises:
+    HubError: they differ; names up to five arrays of each kind of difference.
+  """
   parts = []
   if missing := wanted.keys() - stored.keys():
     parts.append(f'missing: {some(missing)}')
@@ -158,7 +201,17 @@ def check_same(
 
 
 def download(text: str) -> tuple[epath.Path, str]:
-  """A snapshot of a model on the Hugging Face hub, in its own cache."""
+  """Download a model from the Hugging Face hub, or find it in the hub's cache.
+
+  Args:
+    text: hf://owner/name or hf://owner/name@revision.
+
+  Returns:
+    The folder and owner/name.
+
+  Raises:
+    HubError: the address is none, the library is missing, or there is no such model.
+  """
   match = re.fullmatch(r'hf://(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?', text)
   if not match:
     raise HubError(f'{text}: should be hf://owner/name or hf://owner/name@revision')
@@ -173,7 +226,7 @@ def download(text: str) -> tuple[epath.Path, str]:
     folder = huggingface_hub.snapshot_download(
       repo_id=name, revision=revision, allow_patterns=list(FILES)
     )
-  except Exception as error:  # its own and several libraries' beneath it
+  except Exception as error:  # the library's own, and those of libraries it uses
     raise HubError(f'{text}: cannot be downloaded: {line(error)}') from None
   folder = epath.Path(folder)
   if not (folder / WEIGHTS).is_file():

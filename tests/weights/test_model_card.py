@@ -63,7 +63,7 @@ def test_the_card_says_that_outputs_agree_with_inputs(loaded, tmp_path):
     config.sampler.consistency = consistency
     folder = tmp_path / str(consistency)
     model_writer.save(folder, loaded.params, config, step=3, source='a run')
-    assert ('made small again, is the input' in card(folder)[1]) == consistency
+    assert ('downsampled, is the input' in card(folder)[1]) == consistency
 
 
 def test_the_card_of_unmeasured_weights(loaded, tmp_path):
