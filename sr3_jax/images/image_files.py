@@ -1,8 +1,8 @@
-"""Image files and 8-bit pixels: pictures, as they are looked at.
+"""Reads and writes image files as 8-bit pictures, the way people look at them.
 
-Images are uint8 `[H, W, C]` arrays, C = 3 (sRGB) or 1 (grey). Everything else in the
-package works on float32 in [-1, 1]; `to_float` and `to_uint8` are the two doors.
-What is measured rather than looked at, with other channels or more bits: `rasters`.
+Images are uint8 `[H, W, C]` arrays, C = 3 (sRGB) or 1 (grey). The rest of the package
+works on float32 in [-1, 1]; `pixels.to_float` and `pixels.to_uint8` convert between the
+two. `rasters` reads files whose stored values matter: more bits, or other channels.
 """
 
 import contextlib
@@ -11,9 +11,10 @@ import io
 import os
 import warnings
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 from etils import epath
 from PIL import Image, ImageCms, ImageOps
 
@@ -22,10 +23,11 @@ from sr3_jax.images.pixels import ImageError, to_pillow, to_uint8
 from sr3_jax.runtime.atomic_files import write_bytes
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.tif', '.tiff', '.bmp')
-# What a header may claim before a pixel is decoded: Pillow's own bound, 89 Mpx.
+# The most pixels that a header may claim before any is decoded. It is the bound at
+# which Pillow warns, 89 Mpx.
 MAX_PIXELS = 1024**3 // 12
 
-# No other decoders meet a file, whatever it is called; EPS would run Ghostscript.
+# A file meets no other decoder, whatever its name is; EPS would run Ghostscript.
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP')
 # JPEG without chroma subsampling; WebP without loss, as PNG always is.
 _SAVE = {
@@ -36,8 +38,8 @@ _SAVE = {
 }
 _ICC_MODES = {'RGB': 'RGB', 'GRAY': 'L', 'CMYK': 'CMYK'}
 
-# What is wrong with a file is said once, by ImageError. A filter for the process,
-# because `warnings.catch_warnings` isn't safe in the threads that read images.
+# ImageError already says what is wrong with a file. The filter is for the whole
+# process, because `warnings.catch_warnings` isn't safe in the threads that read images.
 warnings.filterwarnings('ignore', module=r'PIL\.')
 
 
@@ -48,7 +50,7 @@ def read(
   max_pixels: int = MAX_PIXELS,
   decode_side: int = 0,
 ) -> np.ndarray:
-  """Reads a JPEG, PNG, WebP, TIFF or BMP file as it is meant to be looked at.
+  """Read a JPEG, PNG, WebP, TIFF or BMP file as it is meant to be looked at.
 
   EXIF orientation is applied, an embedded colour profile is converted to sRGB (a
   broken one is ignored), 16 bits are scaled to 8, transparent pixels are laid over
@@ -59,8 +61,8 @@ def read(
     channels: 3 for RGB, 1 for grey.
     max_pixels: a larger image is refused from its header, before it is decoded.
       Pillow refuses more than 179 Mpx whatever this says.
-    decode_side: pixels that are enough of the shorter side; 0 for all. A JPEG file is
-      then decoded at 1/2, 1/4 or 1/8 of its size if that leaves so many.
+    decode_side: pixels of the shorter side that are enough; 0 decodes all. A JPEG file
+      is decoded at 1/2, 1/4 or 1/8 of its size if that leaves so many pixels.
 
   Returns:
     uint8 `[H, W, channels]`.
@@ -80,7 +82,11 @@ def decode(
   max_pixels: int = MAX_PIXELS,
   decode_side: int = 0,
 ) -> np.ndarray:
-  """`read` for the bytes of a file; `name` is what errors call it."""
+  """Do as `read` for the bytes of a file; `name` is what errors call it.
+
+  Raises:
+    ImageError: as `read`.
+  """
   with errors(name):
     return _decode(data, channels, max_pixels, decode_side)
 
@@ -88,8 +94,8 @@ def decode(
 def _decode(
   data: bytes, channels: int, max_pixels: int, decode_side: int
 ) -> np.ndarray:
-  shape = fast_jpeg.bare(data, min(max_pixels, MAX_PIXELS))
-  if shape and (pixels := _of_jpeg(data, shape, channels, decode_side)) is not None:
+  shape = fast_jpeg.plain_shape(data, min(max_pixels, MAX_PIXELS))
+  if shape and (pixels := _fast(data, shape, channels, decode_side)) is not None:
     return pixels
   with open_image(io.BytesIO(data), max_pixels) as image:
     profile = image.info.get('icc_profile')
@@ -97,10 +103,11 @@ def _decode(
     with contextlib.suppress(SyntaxError, KeyError, TypeError, ValueError):
       image.getexif()
     shape = _upright_jpeg(image, profile)
-    if shape and (pixels := _of_jpeg(data, shape, channels, decode_side)) is not None:
+    if shape and (pixels := _fast(data, shape, channels, decode_side)) is not None:
       return pixels
-    if (by := fast_jpeg.part(min(image.size), decode_side)) > 1:
-      image.draft(None, tuple(side // by for side in image.size))  # only of JPEG
+    if (divisor := fast_jpeg.scale_divisor(min(image.size), decode_side)) > 1:
+      # Pillow does this for JPEG files and leaves others as they are.
+      image.draft(None, tuple(side // divisor for side in image.size))
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     image = _flatten(image, profile)
@@ -109,34 +116,34 @@ def _decode(
 
 
 def read_bytes(path: epath.PathLike) -> bytes:
-  """A file, local or gs://."""
+  """Return the bytes of a file, local or gs://."""
   with _opened(path, buffering=0) as file:
     return file.read()
 
 
 def _opened(path: epath.PathLike, **options: int) -> BinaryIO:
-  """A file, local or gs://; local ones without what epath takes, 20 us each."""
+  """Open a file; a local one directly, because epath takes 20 us more for each."""
   if '://' in str(path):
     return epath.Path(path).open('rb')
   return open(path, 'rb', **options)
 
 
 def size(path: epath.PathLike, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-  """(height, width) of an image file as `read` returns it, from its header only.
+  """Return (height, width) of an image as `read` returns it, from the header only.
 
   Raises:
     ImageError: the header can't be read, or it claims more than `max_pixels`.
   """
   with errors(path), _opened(path) as file:
     limit = min(max_pixels, MAX_PIXELS)
-    if shape := fast_jpeg.bare(file.read(fast_jpeg.HEAD_BYTES), limit):
+    if shape := fast_jpeg.plain_shape(file.read(fast_jpeg.HEAD_BYTES), limit):
       return shape[:2]
     with open_image(file, max_pixels) as image:
       return upright_size(image)
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-  """(height, width) of an opened image once its EXIF orientation is applied."""
+  """Return (height, width) of an opened image after its EXIF orientation."""
   width, height = image.size
   # Pillow reports a TIFF already turned. A PNG without EXIF in front of its pixels
   # would be decoded to look behind them.
@@ -147,8 +154,8 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
   return height, width
 
 
-def write(path: epath.PathLike, image: Any) -> None:
-  """Writes a PNG, JPEG (quality 95) or lossless WebP file, by the extension.
+def write(path: epath.PathLike, image: npt.ArrayLike) -> None:
+  """Write a PNG, JPEG (quality 95) or lossless WebP file, by the extension.
 
   A reader sees the whole file or none: it is written under a temporary name beside
   its final one and renamed. Missing folders are made.
@@ -175,11 +182,15 @@ def write(path: epath.PathLike, image: Any) -> None:
 
 
 @contextlib.contextmanager
-def errors(path: Any) -> Iterator[None]:
-  """Turns whatever a file can provoke into one line that names it."""
+def errors(path: object) -> Iterator[None]:
+  """Turn every error that a file can provoke into one line that names the file.
+
+  Raises:
+    ImageError: in place of any exception from inside.
+  """
   try:
     yield
-  except ImageError as error:  # which may have met this already, further inside
+  except ImageError as error:  # a call further inside may have named the file already
     reason = str(error).removeprefix(f'{path}: ')
     raise ImageError(f'{path}: {reason}') from None
   except FileNotFoundError:
@@ -192,7 +203,7 @@ def errors(path: Any) -> Iterator[None]:
 
 
 def open_image(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
-  """Opens a seekable file with Pillow, reading its header only.
+  """Open a seekable file with Pillow, reading its header only.
 
   Raises:
     ImageError: no known format, or the header claims more than `max_pixels`.
@@ -214,7 +225,7 @@ def open_image(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
-  """Refuses what a header claims, before memory is taken for it.
+  """Refuse a size that a header claims, before memory is taken for it.
 
   Raises:
     ImageError: more than `max_pixels`.
@@ -228,7 +239,7 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
 def _upright_jpeg(
   image: Image.Image, profile: bytes | None
 ) -> tuple[int, int, int] | None:
-  """(height, width, channels) of a JPEG file whose EXIF and profile change nothing."""
+  """Return the shape of a JPEG whose EXIF and profile change no pixel, else None."""
   if image.format != 'JPEG' or image.mode not in ('L', 'RGB'):
     return None
   with contextlib.suppress(Exception):
@@ -238,10 +249,10 @@ def _upright_jpeg(
   return None
 
 
-def _of_jpeg(
+def _fast(
   data: bytes, shape: tuple[int, int, int], channels: int, decode_side: int
 ) -> np.ndarray | None:
-  """uint8 `[H, W, channels]` from the faster decoder; None: Pillow is to judge."""
+  """Decode uint8 `[H, W, channels]` without Pillow; None leaves the file to it."""
   pixels = fast_jpeg.decode(data, shape, decode_side)
   if pixels is None or shape[2] == channels:
     return pixels
@@ -250,7 +261,7 @@ def _of_jpeg(
 
 
 def _flatten(image: Image.Image, profile: bytes | None) -> Image.Image:
-  """Any Pillow mode -> 8 bits, no palette, no alpha, sRGB if it had a profile."""
+  """Turn any Pillow mode into 8 bits: no palette, no alpha, sRGB by its profile."""
   if image.mode.startswith('I;16') or (image.mode == 'I' and image.format == 'PNG'):
     # Pillow's own conversion of these modes to 8 bits clips at 255.
     pixels = np.asarray(image).astype(np.uint32)
@@ -275,10 +286,11 @@ def _flatten(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 @functools.lru_cache(maxsize=16)
 def icc_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-  """Transform from an embedded profile to sRGB; None where there is nothing to do.
+  """Return the transform from an embedded profile to sRGB, or None.
 
-  That is: the profile is broken, is for another kind of pixel, or is sRGB itself
-  (most are), which would cost time and a level of rounding.
+  There is none if the profile is broken or for another kind of pixel. There is none
+  either if the profile is sRGB itself, as most are: it would cost time and a level of
+  rounding.
   """
   try:
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -294,5 +306,5 @@ def icc_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | Non
     change = np.asarray(transform.apply(probe)).astype(int)
     change -= np.asarray(probe.convert('RGB'))
     return transform if np.abs(change).max() > 1 else None
-  except Exception:  # what lcms thinks of a broken profile has no common type
+  except Exception:  # lcms raises many types for a broken profile
     return None

@@ -1,9 +1,11 @@
-"""A user's picture with all that belongs to it, from file to file (layer 1: on images).
+"""Reads and writes a user's picture with all that belongs to it.
 
-`images` makes every file what a network is trained on: 8 bits, sRGB, no transparency.
-This keeps what its owner wants back: 16 bits, alpha, the colour profile, EXIF. Pillow
-reads and writes 8-bit pixels and all headers; it has no 16-bit colour, which tifffile
-and imagecodecs (libpng) have.
+`image_files` turns every file into what a network is trained on: 8 bits, sRGB, no
+transparency. This module keeps what the owner of a picture wants back: 16 bits, alpha,
+the colour profile, EXIF. Pillow reads and writes 8-bit pixels and all headers;
+`sixteen_bit` does the rest.
+
+The module's functions are those of `raster_codec.Codec`.
 """
 
 import contextlib
@@ -11,7 +13,8 @@ import dataclasses
 import io
 import json
 import pathlib
-from typing import Any
+from collections.abc import Mapping
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
@@ -21,21 +24,26 @@ from sr3_jax.images import pixels as images_pixels
 from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime import atomic_files
 
-# What may be written: Pillow reads no more than 179 Mpx back.
+# The most pixels of a file that is written: Pillow reads no more than 179 Mpx back.
 MAX_OUTPUT = 2**27
-# Longest side that a format can hold (JPEG: libjpeg's).
+# The longest side that a format can hold; that of JPEG is libjpeg's.
 MAX_SIDE = {'.jpg': 65500, '.webp': 16383}
 EXTENSIONS = ('.png', '.jpg', '.webp', '.tif')
+# What made a picture: names and values that JSON can hold.
+Settings = Mapping[str, object]
+# The name under which a file holds its settings.
 KEY = 'sr3_jax'
-# The same where there are no keys; and how EXIF announces the encoding of a comment.
-_MARK, _ASCII = f'{KEY}: ', b'ASCII\0\0\0'
+# A text without a name begins with this mark instead.
+_MARK = f'{KEY}: '
+# In EXIF, this announces the encoding of a comment.
+_ASCII = b'ASCII\0\0\0'
 
 _EXTENSION = {'PNG': '.png', 'BMP': '.png', 'WEBP': '.webp', 'TIFF': '.tif'}
 _ORIENTATION, _DESCRIPTION, _USER_COMMENT = 0x0112, 0x010E, 0x9286
 _EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
-# Camera, date, people. What describes the old pixels stays behind, be it in the main
-# directory or below: sizes, resolution, orientation, the thumbnail, maker notes (they
-# point into the old file) and the offset of a further directory.
+# Tags about camera, date and people are kept. Tags that describe the old pixels are
+# left out, in the main directory and below: sizes, resolution, orientation, thumbnail,
+# maker notes (they point into the old file) and the offset of a further directory.
 _KEPT_TAGS = (_DESCRIPTION, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
 _LEFT_TAGS = (0xA002, 0xA003, 0xA005, 0x927C)
 _COLOUR_SPACE = {1: b'GRAY', 3: b'RGB '}
@@ -43,14 +51,14 @@ _COLOUR_SPACE = {1: b'GRAY', 3: b'RGB '}
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-  """Pixels, and what else a file holds.
+  """A picture: its pixels, and what else its file holds.
 
   Attributes:
     pixels: float32 [h, w, C] in [-1, 1], C = 1 (grey) or 3, upright, in the colour
       space of `icc`.
     alpha: float32 [h, w] in [0, 1], 0 is transparent; None without transparency.
       Colours aren't premultiplied with it.
-    bits: 8 or 16, of a channel in the file.
+    bits: of a channel in the file, 8 or 16 (32 of rasters).
     icc: colour profile of the pixels; None is sRGB.
     exif: block without orientation, sizes, thumbnail and maker notes; None if empty.
     format: Pillow's name, 'JPEG' say.
@@ -65,10 +73,13 @@ class Picture:
 
 
 def header(source: pathlib.Path | bytes, name: str = '') -> tuple[int, int, str]:
-  """(height, width, format) of a file as `read` returns it, from its header only.
+  """Return (height, width, format) of a picture as `read` returns it.
+
+  Only the header of the file is read.
 
   Raises:
-    ImageError: the header can't be read, or it claims more than `images.MAX_PIXELS`.
+    ImageError: the header can't be read, or it claims more than
+      `image_files.MAX_PIXELS`.
   """
   with image_files.errors(name or source), _opened(source) as file:
     with sixteen_bit.tiff_page(file) as page:
@@ -82,7 +93,9 @@ def header(source: pathlib.Path | bytes, name: str = '') -> tuple[int, int, str]
 
 
 def is_transparent(source: pathlib.Path | bytes, name: str = '') -> bool:
-  """Whether a file has an alpha channel or a transparent colour, by its header.
+  """Return whether a file has an alpha channel or a transparent colour.
+
+  Only its header is read.
 
   Raises:
     ImageError: as `header`.
@@ -96,7 +109,7 @@ def is_transparent(source: pathlib.Path | bytes, name: str = '') -> bool:
 
 
 def read(source: pathlib.Path | bytes, name: str = '') -> Picture:
-  """Reads a JPEG, PNG, WebP, TIFF or BMP file.
+  """Read a JPEG, PNG, WebP, TIFF or BMP file.
 
   EXIF orientation is applied. Grey stays grey; palettes become RGB; CMYK becomes sRGB,
   through its profile if it has one. 16-bit PNG and TIFF, grey or RGB, keep all their
@@ -139,7 +152,7 @@ def read(source: pathlib.Path | bytes, name: str = '') -> Picture:
 def _picture(
   stored: np.ndarray, icc: bytes | None, exif: bytes | None, format_: str
 ) -> Picture:
-  """From uint8 or uint16 [h, w, 1 to 4]: grey or RGB, then alpha if there is any."""
+  """Make a picture of uint8 or uint16 [h, w, 1 to 4]: grey or RGB, then alpha."""
   channels = 1 if stored.shape[-1] < 3 else 3
   pixels, alpha = stored[..., :channels], None
   bits = 8 * stored.dtype.itemsize
@@ -156,16 +169,16 @@ def _picture(
 
 
 def extension(format_: str, height: int, width: int) -> str:
-  """The extension under which a picture of this format and size is written.
+  """Return the extension under which a picture of this format and size is written.
 
-  BMP becomes PNG, and so does what the sides of its format can't hold.
+  BMP becomes PNG, and so does a picture with longer sides than its format can hold.
   """
   found = _EXTENSION.get(format_, '.jpg')
   return found if max(height, width) <= MAX_SIDE.get(found, 2**31) else '.png'
 
 
 def check_sides(extension: str, height: int, width: int) -> None:
-  """Refuses what a format can't hold.
+  """Refuse sides that are longer than a format can hold.
 
   Raises:
     ImageError: a side is too long.
@@ -174,18 +187,19 @@ def check_sides(extension: str, height: int, width: int) -> None:
     raise ImageError(f'{extension} files hold no {width} x {height} pixels: use .png')
 
 
-def encode(picture: Picture, extension: str, settings: dict[str, Any]) -> bytes:
-  """The bytes of a file.
+def encode(picture: Picture, extension: str, settings: Settings) -> bytes:
+  """Return the bytes of a file.
 
   PNG and TIFF keep 16 bits; JPEG (quality 95, full colour resolution) and WebP
-  (lossless) have 8, and JPEG lays transparency over white. The colour profile goes
-  along, and EXIF too: into a TIFF its texts only.
+  (lossless) have 8, and JPEG lays transparency over white. The colour profile and EXIF
+  are written too; a TIFF gets the texts of EXIF only.
 
   Args:
     picture: values beyond [-1, 1] are clipped.
     extension: one of EXTENSIONS.
-    settings: what made it, readable by `metadata` and as JSON by everybody: in the PNG
-      text 'sr3_jax', the TIFF image description, the EXIF user comment.
+    settings: what made the picture. `metadata` reads them back. Other programs find
+      them as JSON in the PNG text 'sr3_jax', the TIFF image description or the EXIF
+      user comment.
 
   Raises:
     ImageError: an unknown extension, or sides that the format can't hold.
@@ -209,8 +223,8 @@ def encode(picture: Picture, extension: str, settings: dict[str, Any]) -> bytes:
   return _encode8(stored, extension, icc, picture.exif, text)
 
 
-def write(path: pathlib.Path, picture: Picture, settings: dict[str, Any]) -> None:
-  """`encode` into a file that appears only when it is complete.
+def write(path: pathlib.Path, picture: Picture, settings: Settings) -> None:
+  """Write a file as `encode` makes it; it appears when it is complete.
 
   Raises:
     ImageError: as `encode`; a place that can't be written.
@@ -220,8 +234,8 @@ def write(path: pathlib.Path, picture: Picture, settings: dict[str, Any]) -> Non
     atomic_files.write_bytes(path, data)
 
 
-def metadata(path: pathlib.Path) -> dict[str, Any] | None:
-  """The settings that `write` left in a file; None if it isn't one of ours."""
+def metadata(path: pathlib.Path) -> Settings | None:
+  """Return the settings that `write` put into a file; None if it has none."""
   with contextlib.suppress(Exception), path.open('rb') as file:
     with sixteen_bit.tiff_page(file) as page:
       if page is not None:
@@ -236,19 +250,19 @@ def metadata(path: pathlib.Path) -> dict[str, Any] | None:
   return None
 
 
-def as_text(settings: dict[str, Any]) -> str:
-  """Settings as a file holds them that has no keys for texts."""
+def as_text(settings: Settings) -> str:
+  """Return settings as a text without a name, which `from_text` recognises."""
   return _MARK + json.dumps(settings)
 
 
-def from_text(text: str) -> dict[str, Any] | None:
-  """The settings in such a text; None if it is another."""
+def from_text(text: str) -> Settings | None:
+  """Return the settings in a text of `as_text`; None if it is another text."""
   found = json.loads(text.removeprefix(_MARK)) if text.startswith(_MARK) else None
   return found if isinstance(found, dict) else None
 
 
 def resize_alpha(alpha: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Transparency [h, w] in [0, 1] at another size: bicubic, clipped."""
+  """Resize transparency [h, w] in [0, 1] to [height, width]: bicubic, clipped."""
   bicubic = Image.Resampling.BICUBIC
   resized = Image.fromarray(alpha.astype(np.float32)).resize((width, height), bicubic)
   return np.clip(np.asarray(resized), 0, 1)
@@ -257,12 +271,12 @@ def resize_alpha(alpha: np.ndarray, height: int, width: int) -> np.ndarray:
 # --------------------------------------------------------------------------- reading
 
 
-def _opened(source: pathlib.Path | bytes) -> Any:
+def _opened(source: pathlib.Path | bytes) -> BinaryIO:
   return io.BytesIO(source) if isinstance(source, bytes) else source.open('rb')
 
 
 def _read8(image: Image.Image, icc: bytes | None) -> np.ndarray:
-  """Any opened picture as uint8 [h, w, 1 to 4], upright."""
+  """Decode an opened picture as uint8 [h, w, 1 to 4], upright."""
   image.load()
   ImageOps.exif_transpose(image, in_place=True)
   if image.mode[0] in 'IF':
@@ -272,7 +286,7 @@ def _read8(image: Image.Image, icc: bytes | None) -> np.ndarray:
     image = transform.apply(image) if transform else image.convert('RGB')
   mode = 'L' if image.mode in ('1', 'L', 'LA', 'La') else 'RGB'
   if image.has_transparency_data:
-    # Grey with a transparent level becomes LA only by way of RGBA.
+    # Pillow turns grey with a transparent level into LA only by way of RGBA.
     rgba = image.convert('RGBA')
     image = rgba if mode == 'RGB' else rgba.convert('LA')
   else:
@@ -281,7 +295,7 @@ def _read8(image: Image.Image, icc: bytes | None) -> np.ndarray:
 
 
 def _kept_exif(exif: Image.Exif) -> bytes | None:
-  """What still holds for a picture of another size, turned upright."""
+  """Return the tags that still hold for a picture of another size, turned upright."""
   kept = Image.Exif()
   for tag in _KEPT_TAGS:
     if tag in exif:
@@ -296,12 +310,12 @@ def _kept_exif(exif: Image.Exif) -> bytes | None:
 
 
 def _suiting(icc: bytes | None, channels: int) -> bytes | None:
-  """The profile if it is one for pixels of so many channels."""
+  """Return the profile if it is one for pixels of so many channels, else None."""
   return icc if icc and icc[16:20] == _COLOUR_SPACE[channels] else None
 
 
 def _to_float(stored: np.ndarray) -> np.ndarray:
-  """uint16 -> float32 in [-1, 1]; `_to_uint16` gives the very levels back."""
+  """Convert uint16 to float32 in [-1, 1]; `_to_uint16` inverts it exactly."""
   return stored.astype(np.float32) / 32767.5 - 1
 
 
@@ -316,9 +330,9 @@ def _to_uint16(pixels: np.ndarray) -> np.ndarray:
 def _encode8(
   stored: np.ndarray, extension: str, icc: bytes | None, exif: bytes | None, text: str
 ) -> bytes:
-  """JPEG, PNG or WebP of uint8 [h, w, 1 to 4]."""
+  """Return the bytes of a JPEG, PNG or WebP file of uint8 [h, w, 1 to 4]."""
   image = Image.fromarray(stored[..., 0] if stored.shape[-1] == 1 else stored)
-  options: dict[str, Any] = {'icc_profile': icc}
+  options: dict[str, object] = {'icc_profile': icc}
   if extension == '.png':
     info = PngImagePlugin.PngInfo()
     info.add_itxt(KEY, text)
@@ -332,12 +346,11 @@ def _encode8(
       image = image.convert('L' if stored.shape[-1] == 2 else 'RGB')
     options |= {'quality': 95, 'subsampling': 0}
   elif extension == '.webp':
-    if stored.shape[-1] < 3:  # WebP knows no grey, nor what its profile means
-      image, options['icc_profile'] = (
-        image.convert('RGB' + 'A' * ('A' in image.mode)),
-        None,
-      )
-    # Quality is effort here: 80, the default, takes four times as long for 0.4 %.
+    if stored.shape[-1] < 3:  # WebP has no grey pixels, so no profile of them either
+      image = image.convert('RGBA' if image.mode == 'LA' else 'RGB')
+      options['icc_profile'] = None
+    # Without loss, quality is effort: 80, the default, takes four times as long and
+    # saves 0.4 % of the size.
     options |= {'lossless': True, 'exact': True, 'quality': 20}
   buffer = io.BytesIO()
   image.save(
@@ -347,13 +360,13 @@ def _encode8(
 
 
 def _commented(exif: bytes | None, text: str) -> bytes:
-  """An EXIF block with our user comment; alone if the two don't go together."""
+  """Add our user comment to an EXIF block; give the comment alone if that fails."""
   comment = {_USER_COMMENT: _ASCII + (_MARK + text).encode()}
   own = Image.Exif()
   own[_EXIF_IFD] = comment
   if exif:
     both = Image.Exif()
-    # Pillow may read what it can't write.
+    # Pillow reads some tags that it can't write.
     with contextlib.suppress(Exception):
       both.load(exif)
       both[_EXIF_IFD] = both.get_ifd(_EXIF_IFD) | comment
@@ -363,11 +376,12 @@ def _commented(exif: bytes | None, text: str) -> bytes:
 
 
 def _tiff_texts(exif: bytes | None, text: str) -> dict[int, str]:
-  """The texts of an EXIF block, as ASCII, and ours as the description."""
+  """Return the texts of an EXIF block as ASCII, with ours as the description."""
   known = Image.Exif()
   if exif:
     known.load(exif)
   texts = {tag: str(known[tag]) for tag in _KEPT_TAGS if tag in known}
   texts |= {_DESCRIPTION: _MARK + text}
-  plain = lambda value: value.encode('ascii', 'replace').decode().strip('\0 ')
-  return {tag: plain(value) for tag, value in texts.items() if plain(value)}
+  for tag, text in texts.items():
+    texts[tag] = text.encode('ascii', 'replace').decode().strip('\0 ')
+  return {tag: text for tag, text in texts.items() if text}

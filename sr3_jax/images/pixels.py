@@ -1,33 +1,39 @@
-"""Turns pixels as files have them into floats and back, and into pictures."""
+"""Converts pixels: integers of files, floats of networks, pictures for people."""
 
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from sr3_jax.runtime.errors import UserError
 
+if TYPE_CHECKING:  # processes that read images start without JAX
+  import jax
+
+_Array = TypeVar('_Array', np.ndarray, 'jax.Array')
+
 
 class ImageError(UserError):
-  """One line: which file, what is wrong with it."""
+  """One line that says which image file or array is wrong, and what is wrong."""
 
 
-def to_float(image: Any) -> Any:
-  """uint8 or uint16 -> float32 in [-1, 1]; NumPy or (traced) JAX arrays."""
+def to_float(image: _Array) -> _Array:
+  """Convert uint8 or uint16 [...] to float32 in [-1, 1], in NumPy or in JAX."""
   return image.astype(np.float32) / (np.iinfo(image.dtype).max / 2) - 1.0
 
 
-def to_uint8(image: Any) -> np.ndarray:
-  """Float in [-1, 1] -> uint8 NumPy array: clipped, rounded to nearest."""
+def to_uint8(image: npt.ArrayLike) -> np.ndarray:
+  """Convert float [...] in [-1, 1] to uint8, clipped and rounded to nearest."""
   image = np.asarray(image).astype(np.float32)
   return np.clip(np.round((image + 1.0) * 127.5), 0, 255).astype(np.uint8)
 
 
-def to_picture(image: Any) -> np.ndarray:
-  """Images of any number of channels as pictures.
+def to_picture(image: npt.ArrayLike) -> np.ndarray:
+  """Convert images of any number of channels to pictures that people can look at.
 
-  One channel is grey; two are magenta and green, which give white together; of more
-  the first three are red, green and blue.
+  One channel becomes grey. Two become magenta and green, which give white together. Of
+  three or more, the first three become red, green and blue.
 
   Args:
     image: float `[..., H, W, C]` in [-1, 1].
@@ -41,7 +47,11 @@ def to_picture(image: Any) -> np.ndarray:
 
 
 def to_pillow(image: np.ndarray) -> Image.Image:
-  """uint8 `[H, W, C]` or `[H, W]` -> Pillow."""
+  """Convert uint8 `[H, W, C]` or `[H, W]` to a Pillow image.
+
+  Raises:
+    ImageError: another type, another number of axes, or no pixel.
+  """
   if image.ndim == 3 and image.shape[-1] == 1:
     image = image[..., 0]
   if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:

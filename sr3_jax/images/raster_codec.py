@@ -1,20 +1,20 @@
-"""Files of measurements for models of such: what `pictures` does for pictures.
+"""Chooses how `sr3-upscale` reads and writes a file, and does so for rasters.
 
-Any number of channels, 8 or 16 bits or floating point, in TIFF and .npy (PNG where that
-holds them). Which stored values mean -1 and 1 is the model's to say. There is no
-transparency and no colour profile.
+Pictures are left to `picture_codec`. A raster has any number of channels of 8 or 16
+bits or floating point, in TIFF and .npy (and PNG where that holds them). The model says
+which stored values mean -1 and 1. Rasters have no transparency and no colour profile.
 """
 
 import contextlib
 import dataclasses
 import json
 import pathlib
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
 from sr3_jax.images import image_files, picture_codec, rasters
-from sr3_jax.images.picture_codec import Picture
+from sr3_jax.images.picture_codec import Picture, Settings
 from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime import atomic_files
 
@@ -22,14 +22,53 @@ EXTENSIONS = rasters.EXTENSIONS
 _DTYPES = {8: np.uint8, 16: np.uint16, 32: np.float32}
 
 
+class Codec(Protocol):
+  """What reads and writes the files of one kind: `picture_codec`, a `RasterCodec`."""
+
+  def header(
+    self, source: pathlib.Path | bytes, name: str = ''
+  ) -> tuple[int, int, str]:
+    """Return (height, width, format) of what `read` returns, from the header only."""
+    ...
+
+  def is_transparent(self, source: pathlib.Path | bytes, name: str = '') -> bool:
+    """Return whether a file has an alpha channel or a transparent colour."""
+    ...
+
+  def read(self, source: pathlib.Path | bytes, name: str = '') -> Picture:
+    """Read a file, or the bytes of one that errors call `name`."""
+    ...
+
+  def extension(self, format_: str, height: int, width: int) -> str:
+    """Return the extension under which such an image is written."""
+    ...
+
+  def check_sides(self, extension: str, height: int, width: int) -> None:
+    """Refuse what files with this extension can't hold."""
+    ...
+
+  def encode(self, picture: Picture, extension: str, settings: Settings) -> bytes:
+    """Return the bytes of a file that holds a picture and what made it."""
+    ...
+
+  def write(self, path: pathlib.Path, picture: Picture, settings: Settings) -> None:
+    """Write a file as `encode` makes it; it appears when it is complete."""
+    ...
+
+  def metadata(self, path: pathlib.Path) -> Settings | None:
+    """Return the settings that `write` put into a file; None if it has none."""
+    ...
+
+
 @dataclasses.dataclass(frozen=True)
 class RasterCodec:
-  """Reads and writes the images of one model; its methods are those of `pictures`.
+  """Reads and writes the rasters of one model; see `Codec` for the methods.
 
   Attributes:
-    channels: how many.
-    low: stored values that mean -1, one for each channel; none: those of the type.
-    high: stored values that mean 1.
+    channels: of an image.
+    low: stored values that mean -1, one for each channel; if it is empty, the least
+      value of the file's type means -1.
+    high: stored values that mean 1, in the same way.
   """
 
   channels: int
@@ -39,15 +78,17 @@ class RasterCodec:
   def header(
     self, source: pathlib.Path | bytes, name: str = ''
   ) -> tuple[int, int, str]:
+    """Return (height, width, format) of what `read` returns, from the header only."""
     found = rasters.header(source, name, channels=self.channels)
     return found.height, found.width, _format(source)
 
   def is_transparent(self, source: pathlib.Path | bytes, name: str = '') -> bool:
-    del source, name  # nothing says so
+    """Return False: rasters have no transparency."""
+    del source, name
     return False
 
   def read(self, source: pathlib.Path | bytes, name: str = '') -> Picture:
-    """Values beyond the range of the model are beyond [-1, 1]."""
+    """Read a raster; values beyond the range of the model are beyond [-1, 1]."""
     array = rasters.read(source, name, channels=self.channels)
     with image_files.errors(name or source):
       pixels = rasters.to_float(array, self.low, self.high)
@@ -55,34 +96,35 @@ class RasterCodec:
     return Picture(pixels, bits=bits, format=_format(source))
 
   def extension(self, format_: str, height: int, width: int) -> str:
-    """TIFF, but of .npy and, of one or three channels, of PNG."""
-    del height, width  # no limits
-    kept = {'NPY': '.npy'} | ({'PNG': '.png'} if self.channels in (1, 3) else {})
-    return kept.get(format_, '.tif')
+    """Return .npy for .npy, .png for PNG of one or three channels, else .tif."""
+    del height, width  # these formats have no limits
+    if format_ == 'NPY':
+      return '.npy'
+    return '.png' if format_ == 'PNG' and self.channels in (1, 3) else '.tif'
 
   def check_sides(self, extension: str, height: int, width: int) -> None:
+    """Refuse extensions of files that can't hold so many channels."""
     del height, width
-    known = ('.npy', '.tif') + ('.png',) * (self.channels in (1, 3))
+    known = ['.npy', '.tif', *(['.png'] if self.channels in (1, 3) else [])]
     if extension not in known:
       raise ImageError(
-        f'{extension} files hold no such measurements of {self.channels} channels: '
+        f'{extension} files hold no rasters of {self.channels} channels: '
         f'use {known[-1]}'
       )
 
-  def encode(self, picture: Picture, extension: str, settings: dict[str, Any]) -> bytes:
-    """The settings are in the description of TIFF and PNG."""
+  def encode(self, picture: Picture, extension: str, settings: Settings) -> bytes:
+    """Return the bytes of a file; TIFF and PNG hold the settings as description."""
     dtype = _DTYPES[picture.bits]
     array = rasters.from_float(picture.pixels, dtype, self.low, self.high)
     return rasters.encode(array, extension, picture_codec.as_text(settings))
 
-  def write(
-    self, path: pathlib.Path, picture: Picture, settings: dict[str, Any]
-  ) -> None:
-    """Beside a .npy file, its settings are in a .json file."""
+  def write(self, path: pathlib.Path, picture: Picture, settings: Settings) -> None:
+    """Write a file; the settings of a .npy file are in a .json file beside it."""
     with image_files.errors(path):
       data = self.encode(picture, path.suffix, settings)
     beside = path.with_suffix('.json')
-    if path.suffix == '.npy':  # what is there tells of another array
+    if path.suffix == '.npy':
+      # An old .json file describes another array: it must not stand beside this one.
       with image_files.errors(beside):
         beside.unlink(missing_ok=True)
     with image_files.errors(path):
@@ -92,47 +134,53 @@ class RasterCodec:
       with image_files.errors(beside):
         atomic_files.write_bytes(beside, text.encode())
 
-  def metadata(self, path: pathlib.Path) -> dict[str, Any] | None:
+  def metadata(self, path: pathlib.Path) -> Settings | None:
+    """Return what the function `metadata` does."""
     return metadata(path)
 
 
-def metadata(path: pathlib.Path) -> dict[str, Any] | None:
-  """The settings of an output of ours, picture or measurement; None if it isn't one."""
+def metadata(path: pathlib.Path) -> Settings | None:
+  """Return the settings of an output, picture or raster; None if it has none."""
   if path.suffix != '.npy':
     found = picture_codec.from_text(rasters.description(path))
     return found or picture_codec.metadata(path)
   with contextlib.suppress(Exception):
     return json.loads(path.with_suffix('.json').read_text())[picture_codec.KEY]
-  if path.stem.endswith('_spread'):  # numbers, with a drawing of them
+  if path.stem.endswith('_spread'):  # an array without settings, beside its drawing
     return picture_codec.metadata(path.with_suffix('.png'))
   return None
 
 
 def choose_codec(
   channels: int, value_range: tuple[np.ndarray, np.ndarray] | None, suffix: str
-) -> Any:
-  """What reads and writes a model's files of one kind: `pictures`, or a `RasterCodec`.
+) -> Codec:
+  """Return what reads and writes a file for a model.
 
   Args:
     channels: of the model.
-    value_range: of the model.
+    value_range: stored values that mean -1 and 1 to the model; None for pictures.
     suffix: of the file.
+
+  Returns:
+    `picture_codec`, or a `RasterCodec` if the model needs rasters or the file is .npy.
   """
-  if needs_rasters(channels, value_range) or suffix.lower() == '.npy':
-    low, high = value_range or ((), ())
-    values = lambda ends: tuple(np.ravel(ends).tolist())
-    return RasterCodec(channels, values(low), values(high))
-  return picture_codec
+  if not needs_rasters(channels, value_range) and suffix.lower() != '.npy':
+    return picture_codec
+  low, high = value_range or ((), ())
+  return RasterCodec(
+    channels, tuple(np.ravel(low).tolist()), tuple(np.ravel(high).tolist())
+  )
 
 
 def needs_rasters(
   channels: int, value_range: tuple[np.ndarray, np.ndarray] | None
 ) -> bool:
-  """Whether images of a model are something else than pictures."""
+  """Return whether images of a model are something else than pictures."""
   return channels not in (1, 3) or value_range is not None
 
 
 def _format(source: pathlib.Path | bytes) -> str:
+  """Return 'NPY', 'TIFF', or 'PNG' for every other file."""
   if isinstance(source, bytes):
     start = source[:8]
   else:
@@ -140,5 +188,5 @@ def _format(source: pathlib.Path | bytes) -> str:
       start = file.read(8)
   if start[:6] == b'\x93NUMPY':
     return 'NPY'
-  # Of the others only these are without loss.
+  # The other formats that can be read lose values, so such images are written as PNG.
   return 'TIFF' if start[:2] in (b'II', b'MM') else 'PNG'

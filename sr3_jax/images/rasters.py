@@ -1,21 +1,21 @@
-"""Images of any number of channels, with the values that a file holds (layer 1).
+"""Reads and writes rasters: images of any number of channels, with their own values.
 
-`images` makes a picture of every file: 8 bits, sRGB. Microscopes, scanners and
-satellites measure instead: two stains, thirteen bands, 16 bits, floating point. Those
-are NumPy files, TIFFs (of pages, planes or samples; ImageJ's and OME's too) and 16-bit
-PNGs, and their numbers are kept. What they mean for a network is said apart from them,
-per channel, by two stored values: see `to_float`.
+`image_files` turns every file into a picture: 8 bits, sRGB. Microscopes, scanners and
+satellites measure instead: two stains, thirteen bands, 16 bits, floating point. Their
+files are NumPy files, TIFFs (of pages, planes or samples; ImageJ's and OME's too) and
+16-bit PNGs. Here the numbers of such a file stay as they are. Two stored values for
+each channel say what the numbers mean for a network: see `to_float`.
 """
 
 import contextlib
 import io
-import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from etils import epath
 
 from sr3_jax.images import image_files, sixteen_bit
@@ -23,17 +23,19 @@ from sr3_jax.images.image_files import MAX_PIXELS
 from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime import atomic_files
 
+if TYPE_CHECKING:  # imported where a file needs it
+  import tifffile
+
 EXTENSIONS = (*image_files.EXTENSIONS, '.npy')
 WRITABLE = ('.npy', '.tif', '.tiff', '.png')
-# What pixels are stored as, here and in files that we write.
+# The types of pixels, in arrays here and in files that we write.
 DTYPES = (np.uint8, np.uint16, np.float32)
 
-# Becomes float32: exactly, but for float64.
+# Types that become float32, all but float64 without a change of value.
 _FLOATS = ('float16', 'float32', 'float64', 'int8', 'int16')
 _PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type; palettes have no 16 bits
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2  # TIFF's photometric interpretations
-# Axes of a TIFF that may be channels: channels, samples, and those nobody named (a
-# sequence of pages). Depth and time are not.
+# Axes of a TIFF that may be channels: channels, samples, and a sequence of pages that
+# has no name. Depth and time are never channels.
 _CHANNEL_AXES = 'CSIQ'
 
 Source = epath.PathLike | bytes
@@ -41,7 +43,7 @@ Load = Callable[[], np.ndarray]
 
 
 class Header(NamedTuple):
-  """What `read` will return, known before a pixel is decoded."""
+  """The shape and type of what `read` will return, known before decoding."""
 
   height: int
   width: int
@@ -56,17 +58,17 @@ def read(
   channels: int | None = None,
   max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-  """Reads .npy [H, W] or [H, W, C], TIFF of one image, PNG; and other pictures.
+  """Read .npy [H, W] or [H, W, C], a TIFF of one image, PNG, or another picture.
 
-  Values stay as they are. Signed and wider numbers become float32. 8-bit colour
-  pictures (JPEG, WebP and so on) are read as `images.read` does, as grey if one channel
-  is asked for.
+  Values stay as they are; signed and wider numbers become float32. 8-bit colour
+  pictures (JPEG, WebP and so on) are read as `image_files.read` does, as grey if one
+  channel is asked for.
 
   Args:
     source: a path, local or gs://, or the bytes of a file.
     name: what errors call it.
-    channels: how many there must be; None takes what there is.
-    max_pixels: larger images are refused from their header; so are those of more than
+    channels: how many there must be; None takes any number.
+    max_pixels: larger images are refused from their header. So are images of more than
       4 * max_pixels values.
 
   Returns:
@@ -78,7 +80,7 @@ def read(
   """
   name = name or _name(source)
   with _opened(source, name, channels, max_pixels) as (found, load):
-    with np.errstate(over='ignore'):  # infinite: said below
+    with np.errstate(over='ignore'):  # float64 may become infinite: refused below
       array = np.ascontiguousarray(load(), found.dtype)
     if array.shape != found[:3]:
       raise ImageError(f'holds {array.shape}, its header says {found[:3]}')
@@ -95,7 +97,9 @@ def header(
   channels: int | None = None,
   max_pixels: int = MAX_PIXELS,
 ) -> Header:
-  """What `read` with the same arguments returns, from the header only.
+  """Return shape and type of what `read` with the same arguments returns.
+
+  Only the header of the file is read.
 
   Raises:
     ImageError: as `read`, as far as the header shows it.
@@ -105,7 +109,7 @@ def header(
 
 
 def size(source: Source, name: str = '') -> tuple[int, int]:
-  """(height, width) of an image as `read` returns it, from its header only.
+  """Return (height, width) of an image as `read` returns it, from the header only.
 
   Raises:
     ImageError: as `header`.
@@ -114,7 +118,12 @@ def size(source: Source, name: str = '') -> tuple[int, int]:
 
 
 def write(path: epath.PathLike, array: np.ndarray, description: str = '') -> None:
-  """`encode` into a file that appears only when it is complete; makes folders.
+  """Write a file as `encode` makes it; it appears when it is complete.
+
+  Args:
+    path: where to, local or gs://; missing folders are made.
+    array: as of `encode`.
+    description: as of `encode`.
 
   Raises:
     ImageError: as `encode`; a place that can't be written.
@@ -126,12 +135,12 @@ def write(path: epath.PathLike, array: np.ndarray, description: str = '') -> Non
 
 
 def encode(array: np.ndarray, extension: str, description: str = '') -> bytes:
-  """The bytes of a file that `read` makes the same array of.
+  """Return the bytes of a file of which `read` makes the same array.
 
   Args:
     array: uint8, uint16 or float32 [H, W, C]; PNG has no float, and C = 1 or 3 only.
     extension: one of WRITABLE. TIFFs are deflated, a pixel's channels side by side.
-    description: a text that `description` finds again; .npy has no place for one.
+    description: a text that `description` finds again; .npy files have no place for it.
 
   Raises:
     ImageError: an unknown extension, or an array that such files don't hold.
@@ -167,11 +176,11 @@ def encode(array: np.ndarray, extension: str, description: str = '') -> bytes:
 
 
 def description(path: epath.PathLike) -> str:
-  """The text that `write` left in a file; '' if there is none."""
+  """Return the text that `write` put into a file; '' if there is none."""
   with contextlib.suppress(Exception), epath.Path(path).open('rb') as file:
-    if _is_tiff(file):
-      with _tiff_file(file) as tiff:
-        return tiff.pages[0].description
+    if sixteen_bit.is_tiff(file):
+      with sixteen_bit.open_tiff(file) as tiff:
+        return tiff.pages.first.description
     with image_files.open_image(file) as image:
       return image.info.get('Description', '')
   return ''
@@ -180,12 +189,13 @@ def description(path: epath.PathLike) -> str:
 def to_float(
   array: np.ndarray, low: Sequence[float] = (), high: Sequence[float] = ()
 ) -> np.ndarray:
-  """Stored values to float32, where -1 is `low` and 1 is `high`; nothing is clipped.
+  """Convert stored values to float32, `low` to -1 and `high` to 1; clip nothing.
 
   Args:
     array: [..., C].
-    low: one value for each channel; none of both: the ends of the type of integer.
-    high: the same.
+    low: the stored value that means -1, for each channel. If `low` and `high` are empty
+      they are the ends of the integer type.
+    high: the stored value that means 1, for each channel.
 
   Raises:
     ImageError: floating point without `low` and `high`.
@@ -195,36 +205,42 @@ def to_float(
 
 
 def from_float(
-  image: np.ndarray, dtype: Any, low: Sequence[float] = (), high: Sequence[float] = ()
+  image: np.ndarray,
+  dtype: npt.DTypeLike,
+  low: Sequence[float] = (),
+  high: Sequence[float] = (),
 ) -> np.ndarray:
-  """The inverse of `to_float`: integers are rounded, and clipped to their type.
+  """Invert `to_float`; integers are rounded, and clipped to their type.
 
   Args:
     image: float [..., C].
     dtype: one of DTYPES.
     low: as in `to_float`.
-    high: the same.
+    high: as in `to_float`.
 
   Raises:
     ImageError: as `to_float`.
   """
   dtype = np.dtype(dtype)
   low, high = _range(dtype, low, high)
-  # In float64: in float32 half a level of 16 bits may tip over.
+  # It is computed in float64, because float32 may round half a level of 16 bits wrong.
   array = (image.astype(np.float64) + 1) * ((high - low) / 2) + low
   if dtype.kind == 'u':
     array = np.clip(np.round(array), 0, np.iinfo(dtype).max)
   return array.astype(dtype)
 
 
-def _range(dtype: np.dtype, low, high) -> tuple[np.ndarray, np.ndarray]:
+def _range(
+  dtype: np.dtype, low: Sequence[float], high: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+  """Return the stored values that mean -1 and 1, float32 [C] or one for all."""
   if not len(low) and not len(high):
     if dtype.kind != 'u':
       raise ImageError(
         f'{dtype} values have no range of their own: say what is -1 and 1 by data.low '
         'and data.high (sr3-channels finds them)'
       )
-    return np.float32(0), np.float32(np.iinfo(dtype).max)
+    return np.array(0, np.float32), np.array(np.iinfo(dtype).max, np.float32)
   return np.asarray(low, np.float32), np.asarray(high, np.float32)
 
 
@@ -235,7 +251,10 @@ def _range(dtype: np.dtype, low, high) -> tuple[np.ndarray, np.ndarray]:
 def _opened(
   source: Source, name: str, channels: int | None, max_pixels: int
 ) -> Iterator[tuple[Header, Load]]:
-  """The header of a file, and what loads its pixels; one line of any error."""
+  """Open a file: its checked header, and a function that loads its pixels.
+
+  Every error, also from inside, becomes an ImageError that names the file.
+  """
   with contextlib.ExitStack() as stack:
     stack.enter_context(image_files.errors(name))
     if isinstance(source, bytes):
@@ -245,13 +264,14 @@ def _opened(
     start = file.read(26)
     if start[:6] == b'\x93NUMPY':
       found = _npy(file)
-    elif _is_tiff(file):
-      found = _tiff(stack.enter_context(_tiff_file(file)), channels)
+    elif sixteen_bit.is_tiff(file):
+      tiff = stack.enter_context(sixteen_bit.open_tiff(file))
+      found = _tiff(tiff, channels)
     elif start[:8] == b'\x89PNG\r\n\x1a\n' and start[24:25] == b'\x10':
       found = _png(file, start[25], max_pixels)
     else:
       found = None
-    if found is None:  # a picture as all others
+    if found is None:  # neither of these: it is read as a picture
       found = _picture(file, name, channels, max_pixels)
     shape = found[0]
     image_files.check_size(shape.width, shape.height, max_pixels)
@@ -266,7 +286,7 @@ def _opened(
 
 
 def _npy(file: BinaryIO) -> tuple[Header, Load]:
-  """Of a NumPy file: [H, W] or [H, W, C]."""
+  """Return the header of a NumPy file [H, W] or [H, W, C], and its loader."""
   file.seek(0)
   version = np.lib.format.read_magic(file)
   if version == (1, 0):
@@ -288,7 +308,10 @@ def _npy(file: BinaryIO) -> tuple[Header, Load]:
 
 
 def _png(file: BinaryIO, colour: int, max_pixels: int) -> tuple[Header, Load]:
-  """Of a PNG file of 16 bits: all its channels, transparency among them."""
+  """Return the header of a 16-bit PNG file, and its loader.
+
+  Transparency counts as a channel.
+  """
   file.seek(0)
   with image_files.open_image(file, max_pixels) as image:
     width, height = image.size
@@ -301,10 +324,19 @@ def _png(file: BinaryIO, colour: int, max_pixels: int) -> tuple[Header, Load]:
   return found, load
 
 
-def _tiff(tiff: Any, channels: int | None) -> tuple[Header, Load] | None:
-  """Of a TIFF's first image; None if it is better read as a picture."""
-  page, series = tiff.pages[0], tiff.series[0]
-  plain = page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB)
+def _tiff(
+  tiff: 'tifffile.TiffFile', channels: int | None
+) -> tuple[Header, Load] | None:
+  """Return the header of a TIFF's first image, and its loader.
+
+  None means that the file is better read as a picture.
+  """
+  page, series = tiff.pages.first, tiff.series[0]
+  plain = page.photometric in (
+    sixteen_bit.WHITE_IS_ZERO,
+    sixteen_bit.BLACK_IS_ZERO,
+    sixteen_bit.RGB,
+  )
   if not plain or page.bitspersample in range(8):
     return None  # palettes, YCbCr, fax
   axes, shape = series.axes, series.shape
@@ -317,10 +349,11 @@ def _tiff(tiff: Any, channels: int | None) -> tuple[Header, Load] | None:
     )
   at = [axes.index('Y'), axes.index('X'), *others]
   height, width, count = [*(shape[i] for i in at), 1][:3]
-  eight = page.photometric == _RGB or count == 1
-  if series.dtype == np.uint8 and eight and channels in (1, 3) and count != channels:
-    return None  # in colour where grey is wanted, or the other way round
-  # A segment is decoded whole, whatever of it lies in the image.
+  like_picture = page.photometric == sixteen_bit.RGB or count == 1
+  convertible = series.dtype == np.uint8 and like_picture and channels in (1, 3)
+  if convertible and count != channels:
+    return None  # a picture is read in colour or in grey, whichever is wanted
+  # A tile is decoded as a whole, even if only a part of it lies in the image.
   tile = page.tilewidth * page.tilelength * max(1, page.tiledepth)
   if page.is_tiled and tile > MAX_PIXELS:
     raise ImageError(f'tiles of {page.tilewidth} x {page.tilelength} pixels')
@@ -333,7 +366,7 @@ def _tiff(tiff: Any, channels: int | None) -> tuple[Header, Load] | None:
     array = series.asarray()
     array = array.transpose(at + [i for i in range(array.ndim) if i not in at])
     array = array.reshape(height, width, count)
-    if page.photometric == _WHITE_IS_ZERO and array.dtype.kind == 'u':
+    if page.photometric == sixteen_bit.WHITE_IS_ZERO and array.dtype.kind == 'u':
       array = np.iinfo(array.dtype).max - array
     return sixteen_bit.upright(array, orientation)
 
@@ -343,7 +376,10 @@ def _tiff(tiff: Any, channels: int | None) -> tuple[Header, Load] | None:
 def _picture(
   file: BinaryIO, name: str, channels: int | None, max_pixels: int
 ) -> tuple[Header, Load]:
-  """Of a file of 8 bits or less, in grey or in colour as is asked for."""
+  """Return the header of a picture, and its loader.
+
+  A picture has at most 8 bits, and 1 or 3 channels as is asked for.
+  """
   file.seek(0)
   with image_files.open_image(file, max_pixels) as image:
     sides = image_files.upright_size(image)
@@ -359,29 +395,13 @@ def _picture(
 
 
 def _stored(dtype: np.dtype) -> np.dtype:
-  """What pixels of a file become."""
+  """Return the type that `read` gives to pixels which a file holds as `dtype`."""
   name = dtype.newbyteorder('=').name
   if name in ('uint8', 'uint16'):
     return np.dtype(name)
   if name not in _FLOATS:
     raise ImageError(f'{name} values: only uint8, uint16, int16 and floating point')
   return np.dtype(np.float32)
-
-
-def _is_tiff(file: BinaryIO) -> bool:
-  """Whether a file begins as TIFF or BigTIFF does; leaves it at its start."""
-  file.seek(0)
-  start = file.read(4)
-  file.seek(0)
-  return start[:2] in (b'II', b'MM') and bool({42, 43} & set(start[2:]))
-
-
-def _tiff_file(file: BinaryIO) -> Any:
-  import tifffile
-
-  logging.getLogger('tifffile').setLevel(logging.CRITICAL)  # what matters, it raises
-  # The others of a data set of many files are not asked for.
-  return tifffile.TiffFile(file, _multifile=False)
 
 
 def _name(source: Source) -> str:

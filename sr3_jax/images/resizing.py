@@ -1,4 +1,4 @@
-"""Resizes arrays as Pillow does, and makes outputs that downsample to their input."""
+"""Resizes arrays as Pillow does, and makes images that downsample to given ones."""
 
 import functools
 import math
@@ -18,9 +18,16 @@ KERNELS = {
 def resize(
   image: np.ndarray, height: int, width: int, kernel: str = 'bicubic'
 ) -> np.ndarray:
-  """Pillow's anti-aliased resizing of float32 [h, w, C]; not clipped.
+  """Resize float32 [h, w, C] to [height, width, C] as Pillow does; don't clip.
 
-  Equals `degradations.resize`, without a program to compile for each size.
+  It is anti-aliased, and equals `core.degradations.resize` without a program to compile
+  for each size.
+
+  Args:
+    image: float32 [h, w, C].
+    height: of the result in pixels.
+    width: of the result in pixels.
+    kernel: one of KERNELS.
   """
   if image.shape[:2] == (height, width):
     return image
@@ -34,7 +41,10 @@ def resize(
 
 
 def center_square(image: np.ndarray) -> np.ndarray:
-  """The largest central square of `[H, W, C]` (odd remainders: right and bottom)."""
+  """Return the largest central square of `[H, W, C]`.
+
+  An odd remainder is cut from the right or the bottom.
+  """
   height, width = image.shape[:2]
   side = min(height, width)
   top, left = (height - side) // 2, (width - side) // 2
@@ -42,11 +52,11 @@ def center_square(image: np.ndarray) -> np.ndarray:
 
 
 def resize_area(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
-  """Area resampling (Pillow's BOX) of `[H, W, C]` to `size`.
+  """Resize `[H, W, C]` by area (Pillow's BOX): each pixel becomes the mean of a block.
 
-  After `center_square` this is the preparation of ImageNet in the SR3 paper
-  (section 4). Every source pixel belongs to one block, the one that its centre is in;
-  a block becomes its mean, to within a level.
+  After `center_square` this is how the SR3 paper (section 4) prepares ImageNet. Every
+  source pixel belongs to the one block that its centre is in. Means are exact to within
+  a level.
 
   Args:
     image: uint8, uint16 or float32 `[H, W, C]`, any C.
@@ -62,7 +72,8 @@ def resize_area(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
   if image.dtype == np.uint8 and image.shape[-1] in (1, 3):
     resized = np.array(to_pillow(image).resize(sides, box))
     return resized.reshape(height, width, image.shape[-1])
-  # Pillow would take a second or fourth channel for transparency, and has no 16 bits.
+  # Pillow takes a second or fourth channel for transparency, and has no 16 bits: each
+  # channel is resized as a plane of floats.
   planes = [
     np.asarray(Image.fromarray(plane.astype(np.float32)).resize(sides, box))
     for plane in np.moveaxis(image, -1, 0)
@@ -73,13 +84,17 @@ def resize_area(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
 
 @functools.lru_cache(maxsize=32)
 def downsampling_matrices(length: int, small: int) -> tuple[np.ndarray, np.ndarray]:
-  """Bicubic reduction along one axis as a matrix, and its right inverse.
+  """Return bicubic downsampling along one axis as a matrix, and its right inverse.
+
+  Args:
+    length: pixels of the axis.
+    small: pixels after downsampling.
 
   Returns:
-    down: float32 [small, length]; `down @ column` is Pillow's bicubic reduction.
-    up: float32 [length, small], the pseudoinverse: down @ up = 1, so that adding
-      up @ (wanted - down @ column) makes `column` reduce to `wanted` exactly, and no
-      smaller change does.
+    down: float32 [small, length]; `down @ column` downsamples as Pillow's bicubic does.
+    up: float32 [length, small], the pseudoinverse: down @ up = 1. Adding
+      up @ (wanted - down @ column) makes `column` downsample to `wanted` exactly, and
+      no smaller change does.
   """
   identity = np.eye(length, dtype=np.float32)[..., None]
   down = resize(identity, small, length)[..., 0].astype(np.float64)
@@ -90,28 +105,30 @@ def downsampling_matrices(length: int, small: int) -> tuple[np.ndarray, np.ndarr
 def make_consistent(
   image: np.ndarray, small: np.ndarray, iterations: int = 40
 ) -> np.ndarray:
-  """An image near `image`, in [-1, 1], whose bicubic reduction is `small`.
+  """Change an image as little as makes its bicubic downsampling `small`.
 
-  Corrects by the pseudoinverse and clips, in turns, with Nesterov's acceleration. Where
-  no image in range reduces to `small` (stripes of one pixel in pure black and white do
-  not come from any), it comes as near as clipping allows.
+  It corrects by the pseudoinverse and clips, in turns, with Nesterov's acceleration. No
+  image in range downsamples to some inputs, such as stripes of one pixel in pure black
+  and white; then the result comes as near as clipping allows.
 
   Args:
     image: [H, W, C].
     small: [h, w, C], h <= H, w <= W, in [-1, 1].
-    iterations: at most this many; it ends when no pixel of the reduction is off by a
-      tenth of an 8-bit level.
+    iterations: at most this many. It ends when no pixel of the downsampled result is
+      off by a tenth of an 8-bit level.
 
   Returns:
     float32 [H, W, C] in [-1, 1].
   """
   down_rows, up_rows = downsampling_matrices(image.shape[0], small.shape[0])
   down_columns, up_columns = downsampling_matrices(image.shape[1], small.shape[1])
-  # Matrix products over planes: BLAS, many times faster than einsum over pixels.
-  planes = lambda a: np.moveaxis(np.asarray(a, np.float32), -1, 0)
-  small = planes(small)
-  missing = lambda a: small - down_rows @ a @ down_columns.T
-  now = ahead = np.clip(planes(image), -1, 1)
+  # Matrix products over planes use BLAS, many times faster than einsum over pixels.
+  small = np.moveaxis(np.asarray(small, np.float32), -1, 0)
+
+  def missing(planes: np.ndarray) -> np.ndarray:
+    return small - down_rows @ planes @ down_columns.T
+
+  now = ahead = np.clip(np.moveaxis(np.asarray(image, np.float32), -1, 0), -1, 1)
   momentum = 1.0
   for _ in range(iterations):
     before, error = now, missing(ahead)

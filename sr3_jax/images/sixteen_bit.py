@@ -1,6 +1,7 @@
-"""16-bit pixels, which Pillow has not: PNG by libpng (imagecodecs), TIFF by tifffile.
+"""Reads and writes 16-bit PNG (by imagecodecs' libpng) and TIFF (by tifffile).
 
-Arrays are uint16 [h, w, 1 to 4]: grey or RGB, then alpha if there is any.
+Pillow has no 16-bit colour. Arrays are uint16 [h, w, 1 to 4]: grey or RGB, then alpha
+if there is any.
 """
 
 import contextlib
@@ -9,17 +10,20 @@ import logging
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2  # TIFF's photometric interpretations
+if TYPE_CHECKING:  # imported where a file needs it
+  import tifffile
+
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # TIFF's photometric interpretations
 _PREMULTIPLIED, _ALPHA = 1, 2  # kinds of extra samples
 ALPHAS = {_PREMULTIPLIED, _ALPHA}
 
 
 def read_png(data: bytes) -> np.ndarray:
-  """Decodes a 16-bit PNG file; a transparent colour becomes alpha."""
+  """Decode a 16-bit PNG file; a transparent colour becomes alpha."""
   import imagecodecs
 
   stored = imagecodecs.png_decode(data)
@@ -29,13 +33,16 @@ def read_png(data: bytes) -> np.ndarray:
 def encode_png(
   stored: np.ndarray, texts: dict[str, str], icc: bytes | None, exif: bytes | None
 ) -> bytes:
-  """The bytes of a PNG file: pixels by libpng, what it leaves out put in between.
+  """Return the bytes of a PNG file.
+
+  libpng writes the pixels. It writes no texts, profile or EXIF: these chunks are put in
+  behind the header.
 
   Args:
-    stored: the pixels.
-    texts: keyword (ASCII) -> text, as iTXt.
-    icc: colour profile.
-    exif: block, with or without 'Exif' in front.
+    stored: uint16 [h, w] or [h, w, 1 to 4].
+    texts: keyword (ASCII) -> text, written as iTXt.
+    icc: colour profile; None for none.
+    exif: EXIF block, with or without 'Exif' in front; None for none.
   """
   import imagecodecs
 
@@ -48,8 +55,8 @@ def encode_png(
   for keyword, text in texts.items():
     # Not compressed, no language, no translated keyword.
     chunks += _chunk(b'iTXt', keyword.encode() + b'\0\0\0\0\0' + text.encode())
-  end = 8 + 25  # signature and header chunk
-  return data[:end] + chunks + data[end:]
+  header_end = 8 + 25  # signature and header chunk
+  return data[:header_end] + chunks + data[header_end:]
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
@@ -57,63 +64,80 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
   return struct.pack('>I', len(body)) + kind + body + checksum
 
 
-@contextlib.contextmanager
-def tiff_page(file: BinaryIO) -> Iterator[Any]:
-  """The unread first page of a TIFF of 16-bit grey or RGB pixels; None if it isn't."""
+def is_tiff(file: BinaryIO) -> bool:
+  """Return whether a file begins as TIFF or BigTIFF does; leave it at its start."""
+  file.seek(0)
   start = file.read(4)
   file.seek(0)
-  if start[:2] not in (b'II', b'MM') or not {42, 43} & set(start[2:]):
-    yield None
-    return
+  return start[:2] in (b'II', b'MM') and bool({42, 43} & set(start[2:]))
+
+
+def open_tiff(file: BinaryIO) -> 'tifffile.TiffFile':
+  """Open a TIFF file to read its pages; use it in a `with` statement."""
   import tifffile
 
-  logging.getLogger('tifffile').setLevel(logging.CRITICAL)  # what matters, it raises
-  with tifffile.TiffFile(file) as tiff:
-    page = tiff.pages[0]
-    deep = (page.bitspersample, page.sampleformat) == (16, 1)
+  # tifffile raises errors that matter, so what it logs besides is noise.
+  logging.getLogger('tifffile').setLevel(logging.CRITICAL)
+  # A file may name others that belong to the same data set: they aren't opened.
+  return tifffile.TiffFile(file, _multifile=False)
+
+
+@contextlib.contextmanager
+def tiff_page(file: BinaryIO) -> 'Iterator[tifffile.TiffPage | None]':
+  """Open the first page of a TIFF of 16-bit grey or RGB pixels; None if it isn't one.
+
+  The page is not decoded yet.
+  """
+  if not is_tiff(file):
+    yield None
+    return
+  with open_tiff(file) as tiff:
+    page = tiff.pages.first
+    sixteen = (page.bitspersample, page.sampleformat) == (16, 1)
     plain = page.imagedepth == 1 and page.samplesperpixel <= 8
-    if deep and plain and page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
+    if sixteen and plain and page.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB):
       yield page
       return
   file.seek(0)
   yield None
 
 
-def orientation(page: Any) -> int:
-  """That of `upright`, of a `tiff_page`."""
+def orientation(page: 'tifffile.TiffPage') -> int:
+  """Return the EXIF orientation of a page, 1 to 8, as `upright` takes it."""
   tag = page.tags.get('Orientation')
   return int(tag.value) if tag else 1
 
 
-def read_tiff(page: Any) -> np.ndarray:
-  """Decodes a `tiff_page`; damage raises whatever it provokes.
+def read_tiff(page: 'tifffile.TiffPage') -> np.ndarray:
+  """Decode a `tiff_page` as uint16 [h, w, 1 to 4].
 
-  Premultiplied colours are divided by their alpha; channels beyond it are left out.
+  Premultiplied colours are divided by their alpha; channels beyond it are left out. A
+  damaged page raises whatever its damage provokes.
   """
   stored = page.asarray()
   if page.axes.startswith('S'):  # one plane after the other
     stored = np.moveaxis(stored, 0, -1)
   stored = stored.reshape(page.imagelength, page.imagewidth, -1)
-  colours = 3 if page.photometric == _RGB else 1
+  colours = 3 if page.photometric == RGB else 1
   pixels, alpha = stored[..., :colours], stored[..., colours : colours + 1]
-  if page.photometric == _WHITE_IS_ZERO:
+  if page.photometric == WHITE_IS_ZERO:
     pixels = 65535 - pixels
   kind = page.extrasamples[0] if page.extrasamples else None
   if kind == _PREMULTIPLIED:
-    plain = pixels * (65535 / np.maximum(alpha, 1))
-    pixels = np.minimum(np.round(plain), 65535).astype(np.uint16)
+    divided = pixels * (65535 / np.maximum(alpha, 1))
+    pixels = np.minimum(np.round(divided), 65535).astype(np.uint16)
   if kind not in ALPHAS:
     return pixels
   return np.concatenate([pixels, alpha], -1)
 
 
 def encode_tiff(stored: np.ndarray, texts: dict[int, str], icc: bytes | None) -> bytes:
-  """The bytes of a TIFF file, deflated.
+  """Return the bytes of a TIFF file, deflated.
 
   Args:
-    stored: the pixels; uint8 too.
+    stored: uint8 or uint16 [h, w, 1 to 4].
     texts: tag -> ASCII text.
-    icc: colour profile.
+    icc: colour profile; None for none.
   """
   import tifffile
 
@@ -137,7 +161,7 @@ def encode_tiff(stored: np.ndarray, texts: dict[int, str], icc: bytes | None) ->
 
 
 def upright(stored: np.ndarray, orientation: int) -> np.ndarray:
-  """Turns an array as its EXIF orientation (tag 274, 1 to 8) says."""
+  """Turn [h, w, ...] as its EXIF orientation (tag 274, 1 to 8) says."""
   if orientation in (5, 6, 7, 8):
     stored = stored.swapaxes(0, 1)
   if orientation in (3, 4, 7, 8):

@@ -54,7 +54,7 @@ class Job:
   Attributes:
     source: the input.
     data: its bytes if it is no file.
-    codec: what reads and writes such files: `pictures`, or a `measured.Measured`.
+    codec: what reads and writes such files.
     size: its height and width.
     extension: of its outputs.
     files: what each output shows -> its path, in the order of writing.
@@ -63,7 +63,7 @@ class Job:
 
   source: upscale_files.Source
   data: bytes | None
-  codec: Any
+  codec: raster_codec.Codec
   size: tuple[int, int]
   extension: str
   files: dict[str, pathlib.Path]
@@ -162,7 +162,11 @@ def _names(stem: str, extension: str, options: Options) -> dict[str, str]:
 
 
 def _extension(
-  upscaler: Any, options: Options, codec: Any, format_: str, size: tuple[int, int]
+  upscaler: Any,
+  options: Options,
+  codec: raster_codec.Codec,
+  format_: str,
+  size: tuple[int, int],
 ) -> str:
   """The extension of outputs; raises ImageError if they'd be too large."""
   out = upscaler.output_size(*size, options.outscale)
@@ -192,7 +196,9 @@ def _find_mask(
   return mask
 
 
-def _check_alpha(codec: Any, file: pathlib.Path | bytes, name: str) -> None:
+def _check_alpha(
+  codec: raster_codec.Codec, file: pathlib.Path | bytes, name: str
+) -> None:
   """Raises ImageError where nothing can be transparent."""
   if not codec.is_transparent(file, name):
     raise pixels.ImageError(

@@ -22,7 +22,7 @@ def photo():
 
 @pytest.fixture
 def taken(monkeypatch):
-  """Sizes of what the faster decoder decoded."""
+  """Return a list of the sizes of all images that the faster decoder decodes."""
   simplejpeg = pytest.importorskip('simplejpeg')
   sizes, decode = [], simplejpeg.decode_jpeg
 
@@ -42,10 +42,10 @@ def encoded(image, **options):
 
 
 def by_pillow(data, channels=3, max_pixels=image_files.MAX_PIXELS):
-  """What Pillow alone makes of a file, or what it says."""
+  """Return the pixels that Pillow alone decodes, or the error that it raises."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(fast_jpeg, 'simplejpeg', None)
-    patch.setattr(fast_jpeg, 'bare', lambda *args: None)
+    patch.setattr(fast_jpeg, 'plain_shape', lambda *args: None)
     return outcome(data, channels, max_pixels)
 
 
@@ -144,7 +144,7 @@ def test_claims_are_checked_before_pixels(photo, taken):
 
 
 def damaged(data, rng):
-  """The file with something wrong, one of the ways that files have."""
+  """Return the file with something wrong, one of the ways that files have."""
   data = bytearray(data)
   kind = rng.randrange(6)
   if kind == 0:
@@ -191,8 +191,12 @@ def test_damaged_files_are_what_pillow_says(photo, taken, tmp_path):
 def test_sizes_are_those_that_pillow_sees(photo, tmp_path, monkeypatch):
   path = tmp_path / 'x.jpg'
   opened, open_image = [], image_files.open_image
-  noted = lambda *args: opened.append(1) or open_image(*args)
-  monkeypatch.setattr(image_files, 'open_image', noted)
+
+  def open_and_note(*args):
+    opened.append(1)
+    return open_image(*args)
+
+  monkeypatch.setattr(image_files, 'open_image', open_and_note)
   for turned in (False, True):
     exif = Image.Exif()
     exif[0x0112] = 6 if turned else 1

@@ -196,7 +196,7 @@ def test_orientation(kind, orientation):
 
 def test_bad_files_are_one_line_errors(tmp_path):
   good = file_of('PNG', noise(40, 40))
-  deep = imagecodecs.png_encode(noise(40, 40, 3, np.uint16))
+  sixteen = imagecodecs.png_encode(noise(40, 40, 3, np.uint16))
   tiff = tiff_of(noise(40, 40, 3, np.uint16), photometric='rgb')
   packed = tiff_of(noise(40, 40, 3, np.uint16), photometric='rgb', compression='lzw')
   wide = bytearray(tiff)
@@ -204,13 +204,13 @@ def test_bad_files_are_one_line_errors(tmp_path):
     tags = file.pages[0].tags
     for tag, claimed in (('ImageWidth', 12000), ('ImageLength', 10000)):
       struct.pack_into('<H', wide, tags[tag].valueoffset, claimed)
-  flipped = bytearray(deep)
+  flipped = bytearray(sixteen)
   flipped[3000] ^= 255
   files = {
     'text.png': b'Dear reader,\nthis is no picture.\n',
     'empty.jpg': b'',
     'cut8.png': good[: len(good) // 2],
-    'cut16.png': deep[: len(deep) // 2],
+    'cut16.png': sixteen[: len(sixteen) // 2],
     'flipped16.png': bytes(flipped),
     'cut.tif': tiff[: len(tiff) // 2],
     'cut-lzw.tif': packed[: len(packed) // 2],

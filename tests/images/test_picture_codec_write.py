@@ -119,9 +119,9 @@ def test_exif_is_kept_where_it_still_holds():
     else:
       assert json.loads(comment[8:].decode().removeprefix('sr3_jax: ')) == SETTINGS
   for bits in (8, 16):
-    deep = picture_codec.Picture(picture.pixels, bits=bits, exif=picture.exif)
+    sixteen = picture_codec.Picture(picture.pixels, bits=bits, exif=picture.exif)
     for extension in ('.png', '.tif'):
-      written = picture_codec.encode(deep, extension, SETTINGS)
+      written = picture_codec.encode(sixteen, extension, SETTINGS)
       with Image.open(io.BytesIO(written)) as image:
         assert image.getexif()[271] == 'Maker'
       if extension == '.png':  # by the standard, without 'Exif' in front
@@ -142,11 +142,11 @@ def test_profile_of_other_pixels_is_dropped():
   assert picture.icc is None
   assert picture_codec.read(file_of('PNG', noise(4, 4), icc_profile=SRGB)).icc == SRGB
   assert picture_codec.read(file_of('JPEG', noise(4, 4), icc_profile=SRGB)).icc == SRGB
-  deep = noise(4, 4, 3, np.uint16)
+  sixteen = noise(4, 4, 3, np.uint16)
   chunk = png_chunk(b'iCCP', b'x\0\0' + zlib.compress(SRGB))
-  assert picture_codec.read(png_of(deep, chunk)).icc == SRGB
+  assert picture_codec.read(png_of(sixteen, chunk)).icc == SRGB
   assert (
-    picture_codec.read(tiff_of(deep, photometric='rgb', iccprofile=SRGB)).icc == SRGB
+    picture_codec.read(tiff_of(sixteen, photometric='rgb', iccprofile=SRGB)).icc == SRGB
   )
 
 

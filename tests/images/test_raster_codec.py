@@ -1,4 +1,4 @@
-"""Measurements as files: what goes out comes back, and tells what it was made with."""
+"""Rasters come back from files as they were written, with what made them."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_floating_point_needs_a_range(tmp_path):
     raster_codec.RasterCodec(3).header(tmp_path / 'a.npy')
 
 
-def test_which_models_measure():
+def test_which_models_need_rasters():
   ends = np.zeros(3), np.ones(3)
   assert (
     raster_codec.choose_codec(3, None, '.png')
@@ -53,13 +53,13 @@ def test_which_models_measure():
   assert raster_codec.choose_codec(3, None, '.NPY') == raster_codec.RasterCodec(3)
 
 
-def test_formats_that_hold_no_measurements():
+def test_formats_that_hold_no_rasters():
   for extension in ('.jpg', '.webp', '.png'):
     with pytest.raises(pixels.ImageError, match=r'use \.tif'):
       raster_codec.RasterCodec(4).check_sides(extension, 5, 6)
 
 
-def test_a_drawing_tells_of_the_numbers_beside_it(tmp_path):
+def test_an_array_has_the_settings_of_the_drawing_beside_it(tmp_path):
   picture = picture_codec.Picture(np.zeros((4, 4, 3), np.float32))
   picture_codec.write(tmp_path / 'a_spread.png', picture, SETTINGS)
   np.save(tmp_path / 'a_spread.npy', np.zeros((4, 4)))

@@ -35,14 +35,14 @@ def drafted(data, by):
 
 
 @pytest.mark.parametrize(
-  ('shorter', 'decode_side', 'by'),
+  ('side', 'decode_side', 'divisor'),
   [
     *[(800, 100, 8), (799, 100, 4), (800, 101, 4), (200, 100, 2), (199, 100, 1)],
     *[(800, 0, 1), (50, 100, 1), (10_000, 1, 8)],
   ],
 )
-def test_by_how_much(shorter, decode_side, by):
-  assert fast_jpeg.part(shorter, decode_side) == by
+def test_scale_divisor_leaves_enough_pixels(side, decode_side, divisor):
+  assert fast_jpeg.scale_divisor(side, decode_side) == divisor
 
 
 @pytest.mark.parametrize('by', [2, 4, 8])
