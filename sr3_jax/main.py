@@ -1,43 +1,55 @@
-"""The program: `python -m sr3_jax.main --config=configs/quickstart.py --workdir=...`.
+"""The program: `sr3-train --config=quickstart --workdir=runs/quickstart`.
 
-Short on purpose: flags in, hand over, one-line errors out. Everything else is in
-modules that tests and notebooks import.
+`python -m sr3_jax.main` is the same. Flags come in, the room of one mode is imported
+and called, and a mistake of the user goes out as one line.
 """
 
+import importlib
 import importlib.util
 import os
 import signal
 import sys
-import traceback
+import textwrap
+from typing import TYPE_CHECKING, NoReturn
 
-import jax
 from absl import app, flags
-from etils import epath
 from ml_collections import config_flags
 
-from sr3_jax.cascade import run as cascade_run
-from sr3_jax.check_data import run as check_data_run
 from sr3_jax.config import ConfigDict, get_config
-from sr3_jax.core.sr3 import SR3
-from sr3_jax.data import input_pipeline
-from sr3_jax.evaluation import run as evaluation_run
-from sr3_jax.evaluation import summary, sweep
-from sr3_jax.plan import run as plan_run
-from sr3_jax.restoration import sample as restoration_sample
-from sr3_jax.runtime import devices, errors, process_log
-from sr3_jax.training import preemption, train
-from sr3_jax.training import run as training_run
-from sr3_jax.training.run import check
-from sr3_jax.weights import hub
+from sr3_jax.runtime import errors
+
+if TYPE_CHECKING:
+  from etils import epath
 
 FLAGS = flags.FLAGS
-MODES = ('train', 'eval', 'sample', 'sweep', 'reference', 'check-data', 'plan')
+# Mode -> the function that does it: called with the configuration and the workdir.
+MODES = {
+  'train': 'sr3_jax.training.run:train_run',
+  'eval': 'sr3_jax.evaluation.run:evaluate_run',
+  'sample': 'sr3_jax.restoration.sample:sample_run',
+  'sweep': 'sr3_jax.evaluation.sweep:sweep_run',
+  'reference': 'sr3_jax.evaluation.run:reference_run',
+  'check-data': 'sr3_jax.check_data.run:check_data_run',
+  'plan': 'sr3_jax.plan.run:plan_run',
+}
+HELP = ('-h', '-help', '--help', '--helpshort', '--helpfull')
+OURS = (
+  'config',
+  'workdir',
+  'mode',
+  'cache',
+  'multihost',
+  'coordinator',
+  'num_processes',
+  'process_id',
+  'process_timeout',
+)
 
 flags.DEFINE_string('workdir', None, 'Folder of the run: local or gs://.')
 flags.DEFINE_enum(
   'mode',
   'train',
-  MODES,
+  [*MODES],
   'train: train or resume, then evaluate. eval: measure the newest checkpoint. '
   'sample: restore held-out images with it. sweep: find out how few sampling steps it '
   'needs, for upscale --steps=fast, balanced or best. reference: statistics of the '
@@ -52,7 +64,7 @@ flags.DEFINE_string(
 config_flags.DEFINE_config_file(
   'config',
   None,
-  'Experiment, e.g. configs/quickstart.py; --config.a.b=value overrides.',
+  'Experiment: a name, e.g. quickstart, or a file; --config.a.b=value overrides.',
   lock_config=True,
 )
 flags.DEFINE_bool(
@@ -78,7 +90,14 @@ flags.mark_flags_as_required(['config', 'workdir'])
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-  """Parses flags; a mistake is one line that lists what is known."""
+  """Parse the flags; print the help if it is asked for, or one line about a mistake.
+
+  Raises:
+    SystemExit: after the help (0), or with the line.
+  """
+  if any(argument in HELP for argument in argv[1:]):
+    print(help_text())
+    sys.exit(0)
   for argument in argv:
     name, _, _ = argument.lstrip('-').partition('=')
     if name.startswith('config.'):
@@ -92,8 +111,26 @@ def parse_flags(argv: list[str]) -> list[str]:
     fail(f'--config: {type(error).__name__}: {reason[-300:]}')
 
 
+def help_text() -> str:
+  """Return what --help prints: the flags of this program with their meanings."""
+  lines = ['Usage: sr3-train --config=NAME --workdir=FOLDER [--mode=MODE] [...]', '']
+  for name in OURS:
+    flag = FLAGS[name]
+    known = f' ({", ".join(MODES)})' if name == 'mode' else ''
+    default = '' if flag.default in (None, False) else f' Default: {flag.default}.'
+    lines += textwrap.wrap(
+      f'--{name}{known}: {flag.help}{default}', 80, subsequent_indent='    '
+    )
+  lines += ['', 'Every --config.KEY, its default and its meaning: sr3_jax/config.py.']
+  return '\n'.join(lines)
+
+
 def check_key(name: str) -> None:
-  """Refuses an override of a key that no configuration has."""
+  """Refuse an override of a key that no configuration has.
+
+  Raises:
+    SystemExit: with a line that lists the keys at that place.
+  """
   known = get_config()
   for i, key in enumerate(name.split('.')):
     if not isinstance(known, ConfigDict) or key not in known:
@@ -103,15 +140,23 @@ def check_key(name: str) -> None:
     known = known[key]
 
 
-def fail(message: str) -> None:
-  """Ends the program with a one-line error."""
-  line = ' '.join(str(message).split())
+def fail(error: BaseException | str) -> NoReturn:
+  """End the program with a one-line error."""
+  line = ' '.join(str(error).split())
   sys.exit(f'error: {line}')
 
 
 def main(argv: list[str]) -> None:
+  """Run what the flags ask for.
+
+  Raises:
+    SystemExit: a mistake, in one line; or 143 after SIGTERM, with a checkpoint saved.
+  """
   if len(argv) > 1:
     fail(f'unexpected argument {argv[1]!r}; flags look like --name=value')
+  # From here on JAX is needed, which takes most of a second to import.
+  from sr3_jax.runtime import devices, process_log
+
   process_log.setup()
   if FLAGS.workdir.startswith('gs://') and not importlib.util.find_spec('gcsfs'):
     fail("a workdir on gs:// needs gcsfs: pip install 'sr3_jax[gcs]'")
@@ -119,29 +164,29 @@ def main(argv: list[str]) -> None:
     join()
   devices.keep_programs(FLAGS.cache)
   # Of several processes one may fail before there is a workdir, and nobody sees it.
-  try:
-    with process_log.kept(FLAGS.workdir, make=FLAGS.multihost):
-      explained()
-  except BaseException as error:
-    # Who was asked to go has agreed with the others on it.
-    if jax.process_count() == 1 or isinstance(error.__context__, preemption.Preempted):
-      raise
-    if isinstance(error, SystemExit):
-      print(error.code, file=sys.stderr)
-    else:
-      traceback.print_exception(error)
-    devices.give_up(1)
+  with (
+    devices.all_end_together(),
+    process_log.kept(FLAGS.workdir, make=FLAGS.multihost),
+  ):
+    explained()
 
 
 def explained() -> None:
-  """Runs what the flags ask for; what goes wrong is one line."""
+  """Run the mode; turn what a user can mend into one line.
+
+  Raises:
+    SystemExit: with the line.
+  """
+  import jax
+  from etils import epath
+
   try:
     run(FLAGS.config, epath.Path(FLAGS.workdir), FLAGS.mode)
   except errors.UserError as error:
     fail(error)
   except OSError as error:
     fail(f'{error.filename or FLAGS.workdir}: {error.strerror or error}')
-  except preemption.Preempted as error:
+  except errors.Preempted as error:
     print(f'{error}', file=sys.stderr)
     sys.exit(128 + signal.SIGTERM)  # as of a program that SIGTERM ended
   except jax.errors.JaxRuntimeError as error:
@@ -156,7 +201,13 @@ def explained() -> None:
 
 
 def join() -> None:
-  """Makes this process one of several."""
+  """Make this process one of several.
+
+  Raises:
+    SystemExit: flags that belong together, or a coordinator that does not answer.
+  """
+  import jax
+
   given = (FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
   if any(value is not None for value in given) and None in given:
     fail('--coordinator, --num_processes and --process_id go together')
@@ -166,40 +217,27 @@ def join() -> None:
     fail(f'--multihost: {errors.first_line(error)}')
 
 
-def run(config: ConfigDict, workdir: epath.Path, mode: str) -> None:
-  """What the flags ask for."""
+def run(config: ConfigDict, workdir: 'epath.Path', mode: str) -> None:
+  """Import the room of a mode and call it.
+
+  Args:
+    config: the configuration.
+    workdir: folder of the run.
+    mode: a key of `MODES`.
+  """
   if config.cascade.stages:
-    cascade_run.run(config, workdir, mode)
+    from sr3_jax.cascade import run as cascade
+
+    cascade.run(config, workdir, mode)
     return
-  check(config)
-  if mode == 'eval':
-    evaluation_run.evaluate_run(config, workdir)
-  elif mode == 'sample':
-    restoration_sample.sample_run(config, workdir)
-  elif mode == 'sweep':
-    sweep.sweep_run(config, workdir)
-  elif mode == 'reference':
-    evaluation_run.reference_run(config, workdir)
-  elif mode == 'check-data':
-    check_data_run.check_data_run(config, workdir)
-  elif mode == 'plan':
-    plan_run.plan_run(config, workdir)
-  elif results := training_run.finished(config, workdir):
-    print(f'{workdir}: finished, {results["step"]} steps; nothing left to do')
-    print(summary.format_table(results['table']))
-  else:
-    # A mistake there must not come to light when the training is over. (Without a path
-    # of their own the held-out images are those of training, checked in a moment.)
-    if config.data.eval_path or config.data.source != 'folder':
-      input_pipeline.evaluation_data(config, limit=1).close()
-    if config.regression_steps and config.method != 'regression':
-      # The same for the weights that the second training starts from.
-      if config.train.init_from and not hub.is_run(workdir):
-        hub.load_weights(config.train.init_from, SR3.from_config(config))
-      train.train(train.regression_config(config), workdir / 'regression')
-    train.train(config, workdir)
-    evaluation_run.evaluate_run(config, workdir)
+  module, function = MODES[mode].split(':')
+  getattr(importlib.import_module(module), function)(config, workdir)
+
+
+def cli() -> None:
+  """Run the program: the console script sr3-train."""
+  app.run(main, flags_parser=parse_flags)
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse_flags)
+  cli()

@@ -11,6 +11,7 @@ from etils import epath
 
 from sr3_jax.config import as_json
 from sr3_jax.core import degradations
+from sr3_jax.core.check import check_config
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import sources
 from sr3_jax.data.input_pipeline import HeldOut, evaluation_data, held_out
@@ -43,6 +44,7 @@ def evaluate_run(
     sources.DataError, checkpoint.CheckpointError, reference.StatisticsError,
     classifier.ClassifierError: as they say.
   """
+  check_config(config)
   workdir = epath.Path(workdir)
   step, methods, hashes = load_methods(config, workdir)
   evaluators = load_evaluators(config)

@@ -22,6 +22,7 @@ from absl import logging
 from etils import epath
 
 from sr3_jax.config import as_json
+from sr3_jax.core.check import check_config
 from sr3_jax.core.samplers import make_trajectory
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
@@ -61,6 +62,7 @@ def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> lis
     SweepError: there is nothing to choose from.
     hub.HubError, checkpoint.CheckpointError, sources.DataError: as they say.
   """
+  check_config(config)
   if config.method == 'regression':
     raise SweepError('a regression model takes one step: there is nothing to sweep')
   judge, nets = config.sweep.judge, _nets(config)

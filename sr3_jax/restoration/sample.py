@@ -6,6 +6,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+from sr3_jax.core.check import check_config
 from sr3_jax.data.input_pipeline import evaluation_data
 from sr3_jax.images import contact_sheets, image_files, pixels
 from sr3_jax.restoration.restorer import TRUTH, degrader, load_method, progress
@@ -18,6 +19,7 @@ def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> No
   Raises:
     sources.DataError, checkpoint.CheckpointError: as they say.
   """
+  check_config(config)
   workdir = epath.Path(workdir)
   count, samples = config.sample.num_images, config.sample.num_samples
   batches = evaluation_data(config, count)

@@ -5,12 +5,14 @@ inside sees one device's part and the axis name 'batch'; `[D, ...]` below means 
 leading axis over all devices, of which each process holds its own.
 """
 
+import contextlib
 import functools
 import os
 import pathlib
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -18,6 +20,8 @@ import numpy as np
 from absl import logging
 from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from sr3_jax.runtime import errors
 
 AXIS = 'batch'
 
@@ -191,11 +195,6 @@ def gather(tree: Any) -> Any:
   return jax.tree.map(one, tree)
 
 
-def example_index(local_batch: int) -> jax.Array:
-  """Inside `pmap`: place of this device's examples in the global batch, int32 [b]."""
-  return jax.lax.axis_index(AXIS) * local_batch + np.arange(local_batch, dtype=np.int32)
-
-
 def agree(value: bool) -> bool:
   """Process 0's answer, for decisions that depend on a clock."""
   if jax.process_count() == 1:
@@ -214,15 +213,36 @@ def everywhere(values: Sequence[bool]) -> list[bool]:
   return multihost_utils.process_allgather(np.asarray(values)).all(0).tolist()
 
 
-def give_up(code: int, seconds: float = 10.0) -> NoReturn:
-  """Ends this process of several after an error.
+@contextlib.contextmanager
+def all_end_together() -> Iterator[None]:
+  """End all processes of a run when this one fails; with one process, do nothing.
+
+  Of several processes one may fail before there is a workdir, where nobody sees why: so
+  this one says it first.
+  """
+  try:
+    yield
+  except BaseException as error:
+    # Processes that are preempted have agreed on the step, and end by themselves.
+    preempted = isinstance(error.__context__, errors.Preempted)
+    if jax.process_count() == 1 or preempted:
+      raise
+    if isinstance(error, SystemExit):
+      print(error.code, file=sys.stderr)
+    else:
+      traceback.print_exception(error)
+    _give_up(1)
+
+
+def _give_up(code: int, seconds: float = 10.0) -> NoReturn:
+  """End this process of several after an error.
 
   Python's own way would wait five minutes for the others, who wait for this one. When
   it is gone they end too: JAX tells them. Those that fail alike get the time to say so.
 
   Args:
-    code: for the one who started it.
-    seconds: that this process waits for others to fail as well.
+    code: the exit code of the process.
+    seconds: how long this process waits for others to fail as well.
   """
   sys.stdout.flush()
   sys.stderr.flush()

@@ -12,6 +12,10 @@ class UserError(ValueError):
   """
 
 
+class Preempted(Exception):
+  """SIGTERM ended a run after a save; one line says at what step, and how to go on."""
+
+
 def line(error: BaseException | str) -> str:
   """Return what an exception says, in at most one line of 300 characters."""
   if isinstance(error, OSError) and error.filename and error.strerror:

@@ -15,10 +15,6 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 
-class Preempted(Exception):
-  """One line: at what step a run was stopped, and that it can go on."""
-
-
 @contextlib.contextmanager
 def notices() -> Iterator[Callable[[int], bool]]:
   """Gives a function of the step: whether to save now and go.

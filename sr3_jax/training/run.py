@@ -1,63 +1,93 @@
-"""TODO."""
+"""Trains a run and measures it: `--mode=train`."""
 
-import functools
 import json
 from typing import Any
 
-import jax
-import ml_collections
 from etils import epath
+from ml_collections import ConfigDict
 
-from sr3_jax.config import ConfigDict, as_json
+from sr3_jax.config import as_json
+from sr3_jax.core.check import check_config
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.main import fail
+from sr3_jax.data import input_pipeline
+from sr3_jax.evaluation import summary
+from sr3_jax.evaluation.run import evaluate_run
 from sr3_jax.runtime import devices
+from sr3_jax.runtime.errors import UserError, line
 from sr3_jax.training import strategies, train
+from sr3_jax.weights import hub
 
 
-def check(config: ConfigDict) -> None:
-  """Refuses what doesn't fit together, before anything expensive is begun."""
+def train_run(config: ConfigDict, workdir: epath.PathLike) -> None:
+  """Train, or resume, the baseline and the model of a configuration; then evaluate.
+
+  With `regression_steps` the regression baseline is trained first, in
+  WORKDIR/regression. A run that is finished prints its table and does nothing else.
+
+  Args:
+    config: the configuration.
+    workdir: folder of the run, made if it is missing; local or gs://.
+
+  Raises:
+    UserError: the configuration, the data or a checkpoint can't be used.
+    errors.Preempted: SIGTERM came; everything is saved.
+  """
+  workdir = epath.Path(workdir)
+  check_training(config)
+  if results := finished(config, workdir):
+    print(f'{workdir}: finished, {results["step"]} steps; nothing left to do')
+    print(summary.format_table(results['table']))
+    return
+  # A mistake there must not come to light when the training is over. (Without a path
+  # of their own the held-out images are those of training, checked in a moment.)
+  if config.data.eval_path or config.data.source != 'folder':
+    input_pipeline.evaluation_data(config, limit=1).close()
+  if config.regression_steps and config.method != 'regression':
+    # The same for the weights that the second training starts from.
+    if config.train.init_from and not hub.is_run(workdir):
+      hub.load_weights(config.train.init_from, SR3.from_config(config))
+    train.train(train.regression_config(config), workdir / 'regression')
+  train.train(config, workdir)
+  evaluate_run(config, workdir)
+
+
+def check_training(config: ConfigDict) -> None:
+  """Refuse what can't be trained, before anything expensive begins.
+
+  Raises:
+    UserError: as `check_config`; an unknown strategy, a batch that does not split over
+      devices, or a best checkpoint that can't be known.
+  """
+  check_config(config)
   try:
-    model = SR3.from_config(config)
-    key = jax.random.split(jax.random.key(0), 1)
-    for size in {config.data.image_size, config.eval.image_size or model.image_size}:
-      image = jax.ShapeDtypeStruct((1, size, size, model.channels), 'float32')
-      x = jax.eval_shape(lambda hr: model.upsample(model.degrade(key, hr)), image)
-      jax.eval_shape(functools.partial(model.init, side=x.shape[1]), jax.random.key(0))
-    size = config.eval.image_size or config.data.image_size
-    if size <= 2 * config.eval.border:
-      raise ValueError(f'eval.border={config.eval.border} leaves nothing of {size}')
     strategies.get_strategy(config.parallel.strategy)
     check_retention(config)
-    devices.per_process(config.eval.batch_size)
     devices.per_process(config.train.batch_size, parts=config.train.accumulate)
   except ValueError as error:
-    fail(error)
+    raise UserError(line(error)) from None
 
 
 def check_retention(config: ConfigDict) -> None:
-  """Refuses to keep the best of checkpoints of which nothing is known.
+  """Refuse to keep the best checkpoint where no checkpoint is ever measured.
 
   Raises:
-    ValueError: an unknown metric, or evaluations and checkpoints that never meet.
+    UserError: an unknown metric, or evaluations and checkpoints that never meet.
   """
   name, every = config.checkpoint.keep_best, config.eval.every_steps
   if not name:
     return
   if name not in train.SCORES:
     known = ', '.join(train.SCORES)
-    raise ValueError(f'no metric {name!r} for checkpoint.keep_best, only {known}')
+    raise UserError(f'no metric {name!r} for checkpoint.keep_best, only {known}')
   if not every or every % config.checkpoint.every_steps:
-    raise ValueError(
+    raise UserError(
       f'checkpoint.keep_best needs eval.every_steps={every} to be a multiple of '
       f'checkpoint.every_steps={config.checkpoint.every_steps}'
     )
 
 
-def finished(
-  config: ml_collections.ConfigDict, workdir: epath.PathLike
-) -> dict[str, Any] | None:
-  """results.json, if it is that of this configuration's whole run; else None."""
+def finished(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
+  """Return results.json if it is of this configuration's whole run; else None."""
   path = epath.Path(workdir) / 'results.json'
   if not path.exists():
     return None

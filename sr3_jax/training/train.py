@@ -18,9 +18,8 @@ from sr3_jax.evaluation import measure as evaluation_measure
 from sr3_jax.evaluation import summary
 from sr3_jax.images import contact_sheets, image_files
 from sr3_jax.restoration.restorer import Restorer
-from sr3_jax.runtime import atomic_files, metrics_log
+from sr3_jax.runtime import atomic_files, errors, metrics_log
 from sr3_jax.runtime import progress as runtime_progress
-from sr3_jax.runtime.errors import UserError
 from sr3_jax.training import monitor, preemption, strategies
 from sr3_jax.training.train_step import TrainState, create_state, train_step
 from sr3_jax.weights import checkpoint, hub
@@ -32,7 +31,7 @@ SCORES = (
 )
 
 
-class TrainingError(UserError):
+class TrainingError(errors.UserError):
   """One line: why training stopped, and what to do."""
 
 
@@ -64,7 +63,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
 
   Raises:
     TrainingError: the loss is not finite, or the finished run can't go on.
-    preemption.Preempted: SIGTERM came; everything is saved.
+    errors.Preempted: SIGTERM came; everything is saved.
     sources.DataError, checkpoint.CheckpointError, hub.HubError: as they say.
   """
   c = config.train
@@ -173,7 +172,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
       watch.close(step)
     batches.close()
   if step < c.num_steps:
-    raise preemption.Preempted(
+    raise errors.Preempted(
       f'stopped by SIGTERM, saved at step {step}; the same command goes on from there'
     )
   return strategy.fetch(state)
