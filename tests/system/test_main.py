@@ -14,6 +14,7 @@ import PIL.Image
 import pytest
 
 from sr3_jax import main
+from sr3_jax.runtime.errors import UserError
 from sr3_jax.training import run as training_run
 from sr3_jax.weights import checkpoint, hub
 from tests.support import runs
@@ -136,12 +137,11 @@ def test_a_mistake_is_one_line(mistakes, name):
 )
 def test_what_does_not_fit_together_is_refused_at_once(change, words):
   config = runs.get_config()
-  training_run.check(config)
+  training_run.check_training(config)
   config.update_from_flattened_dict(change)
-  with runs.compilations() as compiled, pytest.raises(SystemExit) as error:
-    training_run.check(config)
+  with runs.compilations() as compiled, pytest.raises(UserError) as error:
+    training_run.check_training(config)
   assert 'jit(init)' not in compiled
-  assert str(error.value).startswith('error: ')
   for word in words:
     assert word in str(error.value)
 
@@ -162,11 +162,30 @@ def test_an_unknown_key_is_answered_with_the_known_ones(name, words):
     assert word in str(error.value)
 
 
+@pytest.mark.parametrize('flag', ['--help', '-h', '--helpfull'])
+def test_help_is_instant(flag):
+  """Neither JAX nor NumPy is imported for it, and it is no error."""
+  code = (
+    'import sys\n'
+    'from sr3_jax import main\n'
+    'try: main.parse_flags(["sr3-train", "--config=nowhere.py", sys.argv[1]])\n'
+    'except SystemExit as stop: print("ended with", stop.code)\n'
+    'print(sorted({"jax", "numpy", "PIL", "flax"} & set(sys.modules)))'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code, flag], cwd=ROOT, capture_output=True, text=True
+  )
+  assert done.stderr == ''
+  assert done.stdout.endswith('ended with 0\n[]\n')
+  for name in main.OURS:
+    assert f'\n--{name}' in done.stdout
+
+
 def test_a_wrong_start_is_refused_before_the_baseline_is_trained(tmp_path):
   config = runs.get_config()
   config.regression_steps, config.train.init_from = 2, str(tmp_path / 'nothing')
   with pytest.raises(hub.HubError, match='nothing: no model'):
-    main.run(config, main.epath.Path(tmp_path / 'work'), 'train')
+    main.run(config, tmp_path / 'work', 'train')
   assert not (tmp_path / 'work').exists()
 
 
@@ -179,9 +198,9 @@ def test_a_baseline_has_no_baseline(tmp_path, monkeypatch, method, trained):
   config, done = runs.get_config(), []
   config.method, config.regression_steps = method, 2
   note = lambda config, workdir: done.append(str(workdir.relative_to(tmp_path)))
-  monkeypatch.setattr(main.train, 'train', note)
-  monkeypatch.setattr(main.modes, 'evaluate_run', lambda config, workdir: None)
-  main.run(config, main.epath.Path(tmp_path / 'work'), 'train')
+  monkeypatch.setattr(training_run.train, 'train', note)
+  monkeypatch.setattr(training_run, 'evaluate_run', lambda config, workdir: None)
+  main.run(config, tmp_path / 'work', 'train')
   assert done == trained
 
 
