@@ -23,6 +23,7 @@ from sr3_jax.core import degradations
 from sr3_jax.images import image_files, pixels
 from sr3_jax.restoration import restorer
 from sr3_jax.runtime import devices
+from sr3_jax.runtime.errors import UserError
 from sr3_jax.weights import hub
 from tests.support import cascades as kit
 from tests.support import runs
@@ -324,7 +325,7 @@ def test_training_is_refused_with_the_commands_of_the_stages():
     main.run(c, epath.Path('runs/x'), 'train')
   command = 'python -m sr3_jax.main --config=configs/up.py --workdir=runs/up'
   assert command in str(error.value)
-  assert CascadeError in main.USER_ERRORS
+  assert issubclass(CascadeError, UserError)
 
 
 @pytest.mark.parametrize('name', [n for n in config_names() if 'cascades/' in n])
