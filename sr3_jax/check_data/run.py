@@ -19,7 +19,7 @@ from sr3_jax.check_data.near_duplicates import Matches
 from sr3_jax.config import as_json
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import crops, input_pipeline, sources
-from sr3_jax.data.folder_sources import Source
+from sr3_jax.data.records import Source
 from sr3_jax.images import pixels
 from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.runtime import progress as runtime_progress
@@ -259,7 +259,8 @@ def _crops(
   usable = training.usable
   if not len(usable):
     return None
-  batches = input_pipeline.stream(config, _Chosen(source, usable), batch_size=_CROPS)
+  chosen = _Chosen(source, usable)
+  batches = input_pipeline.training_batches(config, chosen, batch_size=_CROPS)
   stored = next(batches)['image']
   batches.close()
   model = SR3.from_config(config)

@@ -16,7 +16,8 @@ from etils import epath
 
 from sr3_jax.check_data import file_check
 from sr3_jax.check_data.file_check import THUMBNAIL, Look
-from sr3_jax.data.folder_sources import Folder, Source
+from sr3_jax.data.folder_sources import Folder
+from sr3_jax.data.records import Source
 from sr3_jax.images import pixels, resizing
 
 REDUCTIONS = (1, 2, 3, 4)

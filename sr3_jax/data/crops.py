@@ -1,11 +1,11 @@
-"""Squares out of images: what training and evaluation see of them."""
+"""Crops images to the squares that training and evaluation see."""
 
 import dataclasses
 import functools
 
 import numpy as np
 
-from sr3_jax.data.folder_sources import DataError
+from sr3_jax.data.records import DataError
 from sr3_jax.images import pixels, resizing
 
 CROPS = ('random', 'center', 'none')
@@ -13,17 +13,18 @@ CROPS = ('random', 'center', 'none')
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
-  """Takes an `image_size` square out of an image.
+  """A way to make a square of `image_size` pixels from an image.
 
   Attributes:
     image_size: side of the result in pixels.
-    crop: 'random': anywhere; 'center': the largest central square, reduced by area;
-      'none': the whole image, which must be square, reduced by area if larger.
-    flip: mirror every second image, left to right.
+    crop: 'random' takes a square anywhere. 'center' downsamples the largest central
+      square by area. 'none' takes the whole image, which must be square, and
+      downsamples it by area if it is larger.
+    flip: mirror an image left to right with probability 1/2.
     rotate: turn by a random multiple of 90 degrees; for textures.
-    reduce: with 'random', the image is first reduced by this integer factor, by area
-      (photographs are often soft at full size); of several factors one is drawn among
-      those that leave the image large enough.
+    reduce: with 'random', the image is first downsampled by this integer factor, by
+      area, because photographs are often soft at full size. Of several factors one is
+      chosen at random among those that leave the image large enough.
   """
 
   image_size: int
@@ -42,6 +43,7 @@ class Cut:
 
   @functools.cached_property
   def factors(self) -> tuple[int, ...]:
+    """The factors of `reduce`."""
     return (self.reduce,) if isinstance(self.reduce, int) else tuple(self.reduce)
 
   @functools.cached_property
@@ -51,13 +53,13 @@ class Cut:
 
   @property
   def decode_side(self) -> int:
-    """Of the shorter side of a picture that a decoder may make smaller.
+    """Pixels of the shorter side that a decoder must leave of a picture.
 
-    Four pixels for each that is left: then blocks that begin elsewhere move the example
-    by an eighth of a pixel at most.
+    They are four for each pixel of the result, so that blocks which begin elsewhere
+    move it by an eighth of a pixel at most.
 
     Raises:
-      DataError: crops that are taken out of the picture as it is.
+      DataError: random crops are taken from the whole picture.
     """
     if self.crop == 'random':
       raise DataError(
@@ -66,9 +68,14 @@ class Cut:
     return 4 * self.image_size
 
   def __call__(
-    self, image: np.ndarray, rng: np.random.Generator, into: np.ndarray | None = None
+    self, image: np.ndarray, rng: np.random.Generator, out: np.ndarray | None = None
   ) -> np.ndarray:
-    """`[H, W, C]` -> `[S, S, C]` of the same type, in a new array or `into` one.
+    """Crop `[H, W, C]` to `[S, S, C]` of the same type.
+
+    Args:
+      image: any type.
+      rng: chooses the square, the factor, and how it is turned.
+      out: array for the result; None makes a new one.
 
     Raises:
       ImageError: the image is too small.
@@ -81,7 +88,7 @@ class Cut:
     if self.crop == 'none' and height != width:
       raise pixels.ImageError(f"{width} x {height} pixels need crop='center'")
     if self.crop == 'random':
-      # Cropping first and reducing the crop is the same and much faster.
+      # To crop first and downsample the crop gives the same, much faster.
       side = self.image_size * self._factor(min(height, width), rng)
       top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
       image = image[top : top + side, left : left + side]
@@ -90,15 +97,15 @@ class Cut:
       image = np.rot90(image, rng.integers(4))
     if self.flip and rng.integers(2):
       image = image[:, ::-1]
-    into = np.empty(image.shape, image.dtype) if into is None else into
+    out = np.empty(image.shape, image.dtype) if out is None else out
     if image.strides[1] == image[0, :1].nbytes:
-      into[...] = image
-    else:  # NumPy copies turned pixels one by one: four times as long
+      out[...] = image
+    else:  # NumPy copies turned pixels one by one, which takes four times as long
       for channel in range(image.shape[-1]):
-        into[..., channel] = image[..., channel]
-    return into
+        out[..., channel] = image[..., channel]
+    return out
 
   def _factor(self, shorter: int, rng: np.random.Generator) -> int:
-    """One of the factors that leave an image of this shorter side large enough."""
+    """Choose a factor that leaves an image with this shorter side large enough."""
     fitting = [f for f in self.factors if shorter >= self.image_size * f]
     return fitting[rng.integers(len(fitting)) if len(fitting) > 1 else 0]

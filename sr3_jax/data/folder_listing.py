@@ -1,33 +1,37 @@
-"""The files below a folder, in an order that does not depend on the file system."""
+"""Lists the files below a folder, in the same order on every file system."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent import futures
+from typing import NoReturn
 
 import numpy as np
 from etils import epath
 
+# How many folders are listed at the same time: over a network each takes 10 ms.
+_AHEAD = 32
 
-class Names(Sequence[str]):
-  """Texts one after the other, and where each ends.
 
-  A million file names take 40 MB so, and 90 as a list of Python's strings, each of
-  which the garbage collector and every worker process would meet again.
+class FileNames(Sequence[str]):
+  """File names in one block of memory.
+
+  A million file names take 40 MB here. As a list of Python's strings they take 90 MB,
+  and the garbage collector and every worker process would visit each string.
 
   Args:
-    block: uint8, the texts in UTF-8, without anything in between.
-    ends: int64 [N], where in `block` each text ends.
+    block: uint8, the names in UTF-8, one after the other without anything in between.
+    ends: int64 [N], where in `block` each name ends.
   """
 
   def __init__(self, block: np.ndarray, ends: np.ndarray):
     self.block, self.ends = block, ends
 
   @classmethod
-  def of(cls, texts: Iterable[str]) -> 'Names':
-    """From single texts, which may be file names that are no proper Unicode."""
+  def pack(cls, names: Iterable[str]) -> 'FileNames':
+    """Pack single names, which may be no proper Unicode, as names of files can be."""
     block, ends, end = bytearray(), [], 0
-    for text in texts:
-      encoded = text.encode('utf-8', 'surrogateescape')
+    for name in names:
+      encoded = name.encode('utf-8', 'surrogateescape')
       block += encoded
       end += len(encoded)
       ends.append(end)
@@ -37,10 +41,10 @@ class Names(Sequence[str]):
     return len(self.ends)
 
   def __getitem__(self, index: int) -> str:
-    index = range(len(self.ends))[index]  # also from behind; IndexError beyond
+    index = range(len(self.ends))[index]  # takes negative numbers; raises IndexError
     start = self.ends[index - 1] if index else 0
-    text = self.block[start : self.ends[index]].tobytes()
-    return text.decode('utf-8', 'surrogateescape')
+    name = self.block[start : self.ends[index]].tobytes()
+    return name.decode('utf-8', 'surrogateescape')
 
   def __iter__(self) -> Iterator[str]:
     whole, start = self.block.tobytes(), 0
@@ -48,56 +52,53 @@ class Names(Sequence[str]):
       yield whole[start:end].decode('utf-8', 'surrogateescape')
       start = end
 
-  def same(self, other: 'Names') -> bool:
-    """Whether the texts are those of another."""
+  def equals(self, other: 'FileNames') -> bool:
+    """Return whether these are the same names in the same order."""
     equal = np.array_equal
     return equal(self.ends, other.ends) and equal(self.block, other.block)
 
-  def where(self, wanted: np.ndarray) -> 'Names':
-    """The texts where bool [N] `wanted` is true."""
+  def select(self, wanted: np.ndarray) -> 'FileNames':
+    """Return the names where bool [N] `wanted` is true."""
     if wanted.all():
       return self
     lengths = np.diff(self.ends, prepend=0)
     block = self.block[np.repeat(wanted, lengths)]
-    return Names(block, np.cumsum(lengths[wanted]))
+    return FileNames(block, np.cumsum(lengths[wanted]))
 
 
-# Folders that are looked into at the same time: a listing over a network takes 10 ms.
-_AHEAD = 32
+def list_files(root: epath.Path, extensions: tuple[str, ...]) -> FileNames:
+  """List the files below a folder, sorted by their names relative to it.
 
-
-def files(root: epath.Path, extensions: tuple[str, ...]) -> Names:
-  """Names of files below a folder, relative to it, with '/' in between, sorted.
-
-  Hidden files and folders (a dot in front) and links to folders aren't followed. No
-  file is touched: a million names of a local disk take some seconds.
+  Parts of a name are separated by '/'. Hidden files and folders (a dot in front) are
+  left out, and links to folders aren't followed. No file is opened: a million names on
+  a local disk take some seconds.
 
   Args:
     root: the folder, local or gs://.
-    extensions: in small letters; files of others are left out.
+    extensions: in small letters; files with other extensions are left out.
 
   Raises:
-    OSError: a folder that can't be read.
+    OSError: a folder can't be read.
   """
   if '://' in os.fspath(root):
-    return Names.of(sorted(_remote(root, extensions)))
+    return FileNames.pack(sorted(_walk_remote(root, extensions)))
   with futures.ThreadPoolExecutor(_AHEAD) as pool:
     place = os.fspath(root)
-    entries = _entries(place, extensions)
-    return Names.of(_below(pool, place, '', entries, extensions))
+    entries = _list_entries(place, extensions)
+    return FileNames.pack(_walk(pool, place, '', entries, extensions))
 
 
-def _below(
+def _walk(
   pool: futures.Executor,
   root: str,
   place: str,
   entries: Sequence[str],
   extensions: tuple[str, ...],
 ) -> Iterator[str]:
-  """Names below one folder, whose entries are known, in order.
+  """Yield the names below one folder in order, given its entries.
 
-  A folder stands where its name with '/' does. So the whole is sorted without ever
-  being in one list.
+  A folder is sorted by its name with '/' behind it, so that all names come out sorted
+  although they are never in one list.
   """
   folders = [entry for entry in entries if entry.endswith('/')]
   listed: dict[str, list[str]] = {}
@@ -107,14 +108,16 @@ def _below(
       continue
     if entry not in listed:
       ahead, folders = folders[:_AHEAD], folders[_AHEAD:]
-      found = pool.map(lambda f: _entries(root + '/' + place + f, extensions), ahead)
+      found = pool.map(
+        lambda folder: _list_entries(f'{root}/{place}{folder}', extensions), ahead
+      )
       listed = dict(zip(ahead, found, strict=True))
     inside = listed.pop(entry)
-    yield from _below(pool, root, place + entry, inside, extensions)
+    yield from _walk(pool, root, place + entry, inside, extensions)
 
 
-def _entries(folder: str, extensions: tuple[str, ...]) -> list[str]:
-  """Files of a folder, and the folders in it with '/' behind them, sorted."""
+def _list_entries(folder: str, extensions: tuple[str, ...]) -> list[str]:
+  """List the files of one folder, and its folders with '/' behind them, sorted."""
   found = []
   with os.scandir(folder) as entries:
     for entry in entries:
@@ -128,8 +131,8 @@ def _entries(folder: str, extensions: tuple[str, ...]) -> list[str]:
   return sorted(found)
 
 
-def _remote(root: epath.Path, extensions: tuple[str, ...]) -> Iterator[str]:
-  def refuse(error: OSError):
+def _walk_remote(root: epath.Path, extensions: tuple[str, ...]) -> Iterator[str]:
+  def refuse(error: OSError) -> NoReturn:
     raise error
 
   for folder, folders, names in root.walk(on_error=refuse):

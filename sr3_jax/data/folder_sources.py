@@ -1,60 +1,43 @@
-"""Sources of images in folders, with a class for each folder or without."""
+"""Reads images from a folder, with a class for each folder in it or without classes."""
 
 import bisect
 import itertools
 import os
 from collections.abc import Iterator, Sequence
 from concurrent import futures
-from typing import Any, Protocol
 
 import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax.data import image_headers
+from sr3_jax.data.image_headers import UsableFiles, find_usable
+from sr3_jax.data.records import DataError, Record
 from sr3_jax.images import image_files, pixels, rasters
-from sr3_jax.runtime.errors import UserError
-
-
-class DataError(UserError):
-  """One line: what is wrong with a source of images, and what to do."""
-
-
-class Source(Protocol):
-  """What `train_batches` and `eval_batches` read from."""
-
-  classes: tuple[str, ...]  # none: no labels
-  channels: int
-  dtype: Any  # of the pixels
-
-  def __len__(self) -> int: ...
-  def __getitem__(self, index: int) -> dict[str, Any]: ...
-  def name(self, index: int) -> str: ...
 
 
 class Folder:
-  """All images below a folder, in sorted order; labels none.
+  """All images below a folder, in sorted order, without labels.
 
-  Only headers are read here. Files whose header is broken or whose shorter side is
-  below `min_size` are left out, counted and named in `left_out` and in the log; of
-  rasters those with other channels, or of another type than the first, too.
-  Hidden files and folders (a dot in front) and links to folders aren't followed.
+  Only headers are read at first. Files whose header is broken or whose shorter side is
+  below `min_size` are left out, counted, and named in `left_out` and in the log. So are
+  rasters with other channels, or of another type than the first. Hidden files and
+  folders (a dot in front) and links to folders aren't followed.
 
   Args:
     path: local or gs://.
     min_size: shortest side of a usable image in pixels.
     max_pixels: larger images are left out.
-    channels: 3 is pictures, of 8 bits in sRGB; another number is `rasters`.
-    as_rasters: rasters for 3 channels, too.
-    cache_folder: where headers are cached for the next start; see `image_headers.find`.
-    decode_side: pixels of the shorter side of a JPEG picture that are enough; see
-      `image_files.read`.
+    channels: 3 reads pictures of 8 bits in sRGB; another number reads `rasters`.
+    as_rasters: read rasters if there are 3 channels, too.
+    cache_folder: where headers are cached; see `image_headers.find_usable`.
+    decode_side: how a JPEG picture may be decoded; see `image_files.read`.
+
+  Attributes:
+    left_out: name -> reason of every file that can't be used.
 
   Raises:
     DataError: no such folder, nothing in it, or nothing that can be used.
   """
-
-  classes: tuple[str, ...] = ()
 
   def __init__(
     self,
@@ -69,17 +52,14 @@ class Folder:
   ):
     self._root = epath.Path(path)
     self._place = os.fspath(self._root)
-    self._max_pixels, self._decode_side, self.channels = (
-      max_pixels,
-      decode_side,
-      channels,
-    )
+    self._max_pixels, self._decode_side = max_pixels, decode_side
+    self.channels = channels
     self._as_rasters = as_rasters or channels != 3
     if not self._root.is_dir():
       what = 'is a file, not a folder' if self._root.exists() else 'no such folder'
       raise DataError(f'{path}: {what}')
     try:
-      self._names, self.left_out, self.dtype = image_headers.find(
+      found = find_usable(
         self._root,
         min_size=min_size,
         max_pixels=max_pixels,
@@ -88,84 +68,92 @@ class Folder:
       )
     except OSError as error:
       raise DataError(f'{error.filename}: {error.strerror}') from None
+    self._names, self.left_out, self.dtype = found
     if not self._names and not self.left_out:
-      known = ', '.join(
-        rasters.EXTENSIONS if self._as_rasters else image_files.EXTENSIONS
-      )
-      raise DataError(f'{path}: no images in this folder ({known})')
+      kinds = rasters.EXTENSIONS if self._as_rasters else image_files.EXTENSIONS
+      raise DataError(f'{path}: no images in this folder ({", ".join(kinds)})')
     if self.left_out:
-      some = [f'{k} ({why})' for k, why in itertools.islice(self.left_out.items(), 3)]
-      more = ', ...' if len(self.left_out) > 3 else ''
-      total = len(self._names) + len(self.left_out)
-      summary = (
-        f'{path}: {len(self.left_out)} of {total} images left out: '
-        f'{", ".join(some)}{more}'
-      )
+      summary = f'{path}: {_summarise_left_out(found)}'
       if not self._names:
         needed = f'images of at least {min_size} pixels are needed'
         raise DataError(f'{summary}; {needed}, of {channels} channel(s)')
       logging.warning('%s', summary)
+    self.classes = self._find_classes()
+
+  def _find_classes(self) -> tuple[str, ...]:
+    return ()
 
   def __len__(self) -> int:
     return len(self._names)
 
-  def __getitem__(self, index: int) -> dict[str, Any]:
+  def __getitem__(self, index: int) -> Record:
     path = f'{self._place}/{self._names[index]}'
     if not self._as_rasters:
-      limits = {'max_pixels': self._max_pixels, 'decode_side': self._decode_side}
-      return {'image': image_files.read(path, **limits)}
+      image = image_files.read(
+        path, max_pixels=self._max_pixels, decode_side=self._decode_side
+      )
+      return {'image': image}
     image = rasters.read(path, channels=self.channels, max_pixels=self._max_pixels)
-    if image.dtype != self.dtype:  # written anew since
+    if image.dtype != self.dtype:  # the file changed since its header was read
       raise pixels.ImageError(f'{path}: {image.dtype}, others are {self.dtype}')
     return {'image': image}
 
   def name(self, index: int) -> str:
+    """Return the path of an image relative to the folder."""
     return self._names[index]
 
   def states(self) -> Iterator[str]:
-    """Name, size and time of every file."""
-    state = lambda i: file_state(self._root / self._names[i], self._names[i])
+    """Yield `file_state` of every file."""
     with futures.ThreadPoolExecutor(16) as pool:
-      for start in range(0, len(self), 10_000):  # not a future for each at once
-        yield from pool.map(state, range(start, min(start + 10_000, len(self))))
+      for start in range(0, len(self), 10_000):  # a future for each at once is too much
+        numbers = range(start, min(start + 10_000, len(self)))
+        yield from pool.map(self._state, numbers)
+
+  def _state(self, index: int) -> str:
+    return file_state(self._root / self._names[index], self._names[index])
+
+
+def _summarise_left_out(found: UsableFiles) -> str:
+  """Return how many files are left out, with the reasons of the first three."""
+  first = itertools.islice(found.left_out.items(), 3)
+  some = ', '.join(f'{name} ({reason})' for name, reason in first)
+  more = ', ...' if len(found.left_out) > 3 else ''
+  total = len(found.names) + len(found.left_out)
+  return f'{len(found.left_out)} of {total} images left out: {some}{more}'
 
 
 def file_state(path: epath.Path, name: str) -> str:
-  """Changes when a file does: its name, size and time."""
+  """Return a text that changes when a file does: its name, size and time."""
   stat = path.stat()
   return f'{name} {stat.length} {stat.mtime}'
 
 
 class ClassFolder(Folder):
-  """A folder of folders, one for each class: labels are numbers of the sorted names.
+  """A folder with one folder for each class; labels are numbers of the sorted names.
 
-  Args:
-    path: local or gs://.
-    **options: as of `Folder`.
-
-  Raises:
-    DataError: as `Folder`, or an image outside of the folders.
+  Arguments and errors are those of `Folder`. An image outside of the class folders is
+  an error, too.
   """
 
-  def __init__(self, path: epath.PathLike, **options: Any):
-    super().__init__(path, **options)
-    # Also of classes without a usable image: labels must not depend on image sizes.
-    tops = {*_tops(self._names), *_tops([*self.left_out])}
+  def _find_classes(self) -> tuple[str, ...]:
+    # Classes without a usable image count: labels must not depend on image sizes.
+    tops = {*_first_parts(self._names), *_first_parts([*self.left_out])}
     if stray := [name for name, is_folder in tops if not is_folder]:
-      raise DataError(f'{path}: {min(stray)} is not in the folder of a class')
-    self.classes = tuple(sorted(name for name, _ in tops))
-    self._numbers = {name: np.int32(i) for i, name in enumerate(self.classes)}
+      raise DataError(f'{self._place}: {min(stray)} is not in the folder of a class')
+    classes = tuple(sorted(name for name, _ in tops))
+    self._labels = {name: np.int32(i) for i, name in enumerate(classes)}
+    return classes
 
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    label = self._numbers[self._names[index].partition('/')[0]]
-    return super().__getitem__(index) | {'label': label}
+  def __getitem__(self, index: int) -> Record:
+    label = self._labels[self._names[index].partition('/')[0]]
+    return {'image': super().__getitem__(index)['image'], 'label': label}
 
 
-def _tops(names: Sequence[str]) -> Iterator[tuple[str, bool]]:
-  """First parts of sorted names, each once, and whether they are folders."""
+def _first_parts(names: Sequence[str]) -> Iterator[tuple[str, bool]]:
+  """Yield the first part of sorted names, each once, and whether it is a folder."""
   at = 0
   while at < len(names):
     top, slash, _ = names[at].partition('/')
     yield top, bool(slash)
-    # '0' follows '/': to the first name behind this folder.
+    # '0' follows '/' in ASCII: this finds the first name behind the folder.
     at = bisect.bisect_left(names, f'{top}0', at + 1) if slash else at + 1

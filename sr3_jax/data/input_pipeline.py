@@ -1,51 +1,115 @@
 """Makes the batches of training and evaluation from a configuration."""
 
-from typing import Any
+from typing import NamedTuple, TypedDict, Unpack
 
 import jax
 import ml_collections
 from absl import logging
 
-from sr3_jax.data import batches as data_batches
-from sr3_jax.data import crops, sources
+from sr3_jax.data import sources
+from sr3_jax.data.batches import Batches, eval_batches, train_batches
+from sr3_jax.data.crops import Cut
+from sr3_jax.data.records import Source
 from sr3_jax.runtime import devices
 
-# The source of the held-out images, and how they are cut. Making one reads headers of
-# the whole set, so it is made once and handed on.
-HeldOut = tuple[sources.Source, dict[str, Any]]
+
+class CropOptions(TypedDict):
+  """How `eval_batches` crops a set of images; the keys are its arguments."""
+
+  image_size: int
+  crop: str
+  reduce: tuple[int, ...]
+  seed: int
+
+
+class HeldOut(NamedTuple):
+  """The held-out images, and how they are cropped.
+
+  Making one reads the headers of the whole set, so it is made once and handed on.
+  """
+
+  source: Source
+  cut: CropOptions
+
+
+class Share(TypedDict, total=False):
+  """A process's share of the training batches; keys are those of `train_batches`."""
+
+  batch_size: int
+  workers: int
+  process_index: int
+  process_count: int
+
+
+def make_source(
+  config: ml_collections.ConfigDict,
+  *,
+  held_out: bool,
+  min_size: int = 1,
+  decode_side: int = 0,
+) -> Source:
+  """Make the source of the training images or of the held-out images.
+
+  Args:
+    config: the configuration.
+    held_out: which of the two. Without data.eval_path, held-out images have the path of
+      the training images.
+    min_size: as of `sources.make_source`.
+    decode_side: as of `sources.make_source`.
+
+  Raises:
+    DataError: as of `sources.make_source`.
+  """
+  d = config.data
+  return sources.make_source(
+    d.source,
+    path=d.eval_path or d.path if held_out else d.path,
+    split=d.eval_split if held_out else d.split,
+    data_dir=d.data_dir or None,
+    min_size=min_size,
+    channels=d.channels,
+    calibrated=len(d.low) > 0,
+    cache_folder=devices.kept('folders'),
+    decode_side=decode_side,
+  )
 
 
 def held_out(config: ml_collections.ConfigDict) -> HeldOut:
-  """The held-out images of a configuration."""
+  """Open the held-out images of a configuration.
+
+  Raises:
+    DataError: there are none that can be used, or their labels don't suit the model.
+  """
   d = config.data
-  cut = {
+  cut: CropOptions = {
     'image_size': config.eval.image_size or d.image_size,
     'crop': d.crop,
     'reduce': tuple(d.reduce),
     'seed': config.seed,
   }
-  source = sources.make_source(
-    d.source,
-    path=d.eval_path or d.path,
-    split=d.eval_split,
-    data_dir=d.data_dir or None,
-    min_size=crops.Cut(cut['image_size'], d.crop, reduce=cut['reduce']).min_size,
-    channels=d.channels,
-    calibrated=len(d.low) > 0,
-    cache_folder=devices.kept('folders'),
-  )
+  min_size = Cut(cut['image_size'], cut['crop'], reduce=cut['reduce']).min_size
+  source = make_source(config, held_out=True, min_size=min_size)
   sources.check_classes(source, config.model.num_classes)
   if d.source in ('folder', 'classes') and not d.eval_path:
     logging.warning('no data.eval_path: evaluating on the training images')
-  return source, cut
+  return HeldOut(source, cut)
 
 
 def evaluation_data(
   config: ml_collections.ConfigDict, limit: int, held: HeldOut | None = None
-) -> data_batches.Batches:
-  """This process's share of the first `limit` held-out images, always the same."""
+) -> Batches:
+  """Make this process's share of the evaluation batches, the same every time.
+
+  Args:
+    config: the configuration.
+    limit: images of the set; see `eval_batches`.
+    held: of `held_out`; None opens the images anew.
+
+  Raises:
+    DataError: as of `held_out`.
+  """
   source, cut = held or held_out(config)
-  return data_batches.eval_batches(
+  return eval_batches(
     source,
     batch_size=devices.per_process(config.eval.batch_size),
     limit=limit,
@@ -55,24 +119,21 @@ def evaluation_data(
   )
 
 
-def training_data(config: ml_collections.ConfigDict) -> data_batches.Batches:
-  """This process's share of the training batches."""
+def training_data(config: ml_collections.ConfigDict) -> Batches:
+  """Make this process's share of the training batches.
+
+  Raises:
+    DataError: there are no usable images, or their labels don't suit the model.
+  """
   d = config.data
-  cut = crops.Cut(d.image_size, d.crop, reduce=tuple(d.reduce))
-  source = sources.make_source(
-    d.source,
-    path=d.path,
-    split=d.split,
-    data_dir=d.data_dir or None,
-    min_size=cut.min_size,
-    channels=d.channels,
-    calibrated=len(d.low) > 0,
-    cache_folder=devices.kept('folders'),
-    decode_side=cut.decode_side if d.reduced_decoding else 0,
+  cut = Cut(d.image_size, d.crop, reduce=tuple(d.reduce))
+  decode_side = cut.decode_side if d.reduced_decoding else 0
+  source = make_source(
+    config, held_out=False, min_size=cut.min_size, decode_side=decode_side
   )
   logging.info('training images: %d (%s)', len(source), d.path or d.source)
   sources.check_classes(source, config.model.num_classes)
-  return stream(
+  return training_batches(
     config,
     source,
     batch_size=devices.per_process(config.train.batch_size),
@@ -82,12 +143,18 @@ def training_data(config: ml_collections.ConfigDict) -> data_batches.Batches:
   )
 
 
-def stream(
-  config: ml_collections.ConfigDict, source: sources.Source, **share: int
-) -> data_batches.Batches:
-  """Training batches of a source, as `data.train_batches` shares them out."""
+def training_batches(
+  config: ml_collections.ConfigDict, source: Source, **share: Unpack[Share]
+) -> Batches:
+  """Make training batches of a source, cropped as a configuration says.
+
+  Args:
+    config: the configuration.
+    source: of the images.
+    **share: which batches, as `train_batches` takes it.
+  """
   d = config.data
-  return data_batches.train_batches(
+  return train_batches(
     source,
     image_size=d.image_size,
     crop=d.crop,

@@ -1,10 +1,6 @@
-"""Where images come from: random-access objects over folders, TFDS and photographs.
+"""Makes sources of images by name: folders, arrays, TFDS and photographs.
 
-A source has `len(source)`, `source[i]` -> `{'image': [H, W, C]}` with an int32
-`'label'` where there are labels, `source.name(i)` for messages, and `source.classes`,
-the names of the labels. All its images are of `source.channels` and `source.dtype`:
-uint8 or, of rasters, uint16 or float32. A record that can't be read raises
-`images.ImageError`.
+`records.Source` says what a source is. Start with `make_source`.
 """
 
 import functools
@@ -12,23 +8,24 @@ import hashlib
 import importlib.util
 import os
 import zipfile
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from etils import epath
 
-from sr3_jax.data.folder_sources import (
-  ClassFolder,
-  DataError,
-  Folder,
-  Source,
-  file_state,
-)
+from sr3_jax.data.folder_sources import ClassFolder, Folder, file_state
+from sr3_jax.data.records import DataError, Record, Source
 from sr3_jax.images import image_files, rasters
-from sr3_jax.images import pixels as images_pixels
+from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime.errors import first_line
 
-# Photographs inside scikit-image's wheel. No scene is on both sides: the two views of
+if TYPE_CHECKING:  # it takes a second, and only one source needs it
+  import tensorflow_datasets as tfds
+
+SOURCES = ('photos', 'folder', 'classes', 'arrays', 'tfds')
+# Sources whose path is on this machine.
+LOCAL = ('folder', 'classes', 'arrays')
+# Photographs inside scikit-image's wheel. No scene is in both splits: the two views of
 # the motorcycle stay together.
 PHOTOS = {
   'train': (
@@ -46,231 +43,6 @@ PHOTOS = {
   ),
   'eval': ('chelsea.png', 'coffee.png'),
 }
-
-
-# Sources whose path is of this machine.
-LOCAL = ('folder', 'classes', 'arrays')
-
-
-class Photos:
-  """The photographs that come with scikit-image: no download.
-
-  Args:
-    split: 'train' or 'eval'.
-    channels: 3, or 1 for grey.
-
-  Raises:
-    DataError: unknown split, or a scikit-image without its pictures.
-  """
-
-  classes, dtype = (), np.uint8
-
-  def __init__(self, split: str, channels: int = 3):
-    self.channels = _of_pictures('photos', channels)
-    if split not in PHOTOS:
-      raise DataError(f'photos have no split {split!r}, only {", ".join(PHOTOS)}')
-    # Found, not imported: scikit-image would bring SciPy into every worker.
-    package = importlib.util.find_spec('skimage')
-    if package is None:
-      raise DataError('photos need scikit-image: pip install scikit-image')
-    folder = os.path.join(package.submodule_search_locations[0], 'data')
-    self._paths = [os.path.join(folder, name) for name in PHOTOS[split]]
-    for path in self._paths:
-      if not os.path.exists(path):
-        raise DataError(f'{path}: missing; install scikit-image from its wheel')
-
-  def __len__(self) -> int:
-    return len(self._paths)
-
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    return {'image': _read_once(self._paths[index], self.channels)}
-
-  def name(self, index: int) -> str:
-    return os.path.basename(self._paths[index])
-
-
-class Arrays:
-  """An .npz file of images and labels, as small data sets are often kept.
-
-  Images are 'x_train' and 'x_test', [N, H, W, C] of uint8, uint16 or float32, with
-  'y_train' and 'y_test', int [N]; or 'x' and 'y', of which every tenth is for tests.
-  'classes' may name the labels.
-
-  Args:
-    path: the file.
-    split: 'train' or 'test'.
-    channels: C.
-
-  Raises:
-    DataError: no such file or split, or arrays of other types and shapes.
-  """
-
-  def __init__(self, path: epath.PathLike, split: str, channels: int = 3):
-    self._path, self._name = epath.Path(path), f'{epath.Path(path).name}:{split}'
-    if split not in ('train', 'test'):
-      raise DataError(f"{path}: no split {split!r}, only 'train' and 'test'")
-    try:
-      with epath.Path(path).open('rb') as file, np.load(file) as stored:
-        if f'x_{split}' in stored:
-          self._images, labels = stored[f'x_{split}'], stored[f'y_{split}']
-        else:
-          test = np.arange(len(stored['y'])) % 10 == 9
-          chosen = test if split == 'test' else ~test
-          self._images, labels = stored['x'][chosen], stored['y'][chosen]
-        names = stored.get('classes', ())
-    except (OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
-      raise DataError(f'{path}: {first_line(error)}') from None
-    count = len(self._images)
-    shape, self.dtype = self._images.shape, self._images.dtype
-    if self.dtype not in rasters.DTYPES or len(shape) != 4 or not count:
-      raise DataError(f'{path}: images must be uint8, uint16 or float32 [N, H, W, C]')
-    if shape[-1] != channels:
-      raise DataError(f'{path}: {shape[-1]} channels, data.channels is {channels}')
-    if not np.isfinite(self._images).all():
-      raise DataError(f'{path}: holds values that are not finite (NaN?)')
-    if labels.shape != (count,) or labels.dtype.kind not in 'iu' or labels.min() < 0:
-      raise DataError(f'{path}: labels must be integers from 0, one for each image')
-    self._labels = labels.astype(np.int32)
-    most = max(len(names), int(labels.max()) + 1)
-    self.classes = tuple(map(str, names)) or tuple(map(str, range(most)))
-    self.channels = channels
-
-  def __len__(self) -> int:
-    return len(self._images)
-
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    return {'image': self._images[index], 'label': self._labels[index]}
-
-  def name(self, index: int) -> str:
-    return f'{self._name}[{index}]'
-
-  def states(self) -> list[str]:
-    """Name, size and time of the file."""
-    return [file_state(self._path, self._name)]
-
-
-def fingerprint(source: Source) -> str:
-  """Changes when a file does that images come from; others are told by their number.
-
-  16 hexadecimal digits, of the names, sizes and times of a source's files.
-  """
-  digest = hashlib.sha256(str(len(source)).encode())
-  for state in source.states() if isinstance(source, Folder | Arrays) else ():
-    digest.update(f'\n{state}'.encode('utf-8', 'surrogateescape'))
-  return digest.hexdigest()[:16]
-
-
-def check_classes(source: Source, num_classes: int) -> None:
-  """Refuses a source whose labels a model of `num_classes` (0: none) can't take.
-
-  Raises:
-    DataError: it has none, or more than the model.
-  """
-  found = len(source.classes)
-  if num_classes and not 0 < found <= num_classes:
-    raise DataError(
-      f'model.num_classes={num_classes}, and the data has {found or "no"} classes: set '
-      'model.num_classes, or choose a data.source with labels'
-    )
-
-
-class Tfds:
-  """A prepared TensorFlow Dataset with an `image`, read without TensorFlow.
-
-  Images are decoded by `images.decode`, so that grey, CMYK and 16-bit files mean the
-  same as in a folder. An integer `label` comes along if there is one.
-
-  Args:
-    name: as TFDS writes it: 'mnist', 'celeb_a_hq/256', 'imagenet2012:5.1.0'.
-    split: as TFDS writes it: 'train', 'train[90%:]'.
-    data_dir: where it was prepared; None for the place TFDS takes by default.
-    channels: 3, or 1 for grey.
-    max_pixels: larger images count as unreadable.
-    decode_side: pixels of the shorter side that are enough; see `image_files.read`.
-
-  Raises:
-    DataError: not prepared (the message has the command), no such split, no images.
-  """
-
-  dtype = np.uint8
-
-  def __init__(
-    self,
-    name: str,
-    split: str,
-    data_dir: epath.PathLike | None = None,
-    *,
-    channels: int = 3,
-    max_pixels: int = image_files.MAX_PIXELS,
-    decode_side: int = 0,
-  ):
-    import tensorflow_datasets as tfds  # 1 s, and only this source needs it
-
-    self._name = f'{name}:{split}'
-    self._limits = {'max_pixels': max_pixels, 'decode_side': decode_side}
-    self.channels = _of_pictures('tfds', channels)
-    arguments = f"'{name}', file_format='array_record'"
-    if data_dir:
-      arguments += f", data_dir='{data_dir}'"
-    try:
-      builder = tfds.builder(
-        name, data_dir=data_dir, file_format=tfds.core.FileFormat.ARRAY_RECORD
-      )
-      splits = builder.info.splits
-    except Exception as error:
-      raise DataError(f'TFDS {name!r}: {first_line(error)}') from None
-    if not splits:
-      raise DataError(
-        f'TFDS {name!r} is not prepared as ArrayRecord here; once: '
-        + _preparation(builder, arguments)
-      )
-    features = dict(builder.info.features)
-    if not isinstance(features.get('image'), tfds.features.Image):
-      raise DataError(f"TFDS {name!r} has no 'image', only {', '.join(features)}")
-    label = features.get('label')
-    named = isinstance(label, tfds.features.ClassLabel)
-    self.classes = tuple(label.names) if named else ()
-    try:
-      self._records = builder.as_data_source(
-        split=split, decoders={'image': tfds.decode.SkipDecoding()}
-      )
-      self._length = len(self._records)
-    except Exception as error:
-      raise DataError(f'TFDS {name!r}: {first_line(error)}') from None
-
-  def __len__(self) -> int:
-    return self._length
-
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    name = self.name(index)
-    try:
-      record = self._records[index]
-    except Exception as error:
-      raise images_pixels.ImageError(f'{name}: {first_line(error)}') from None
-    pixels = image_files.decode(
-      record['image'], name, channels=self.channels, **self._limits
-    )
-    if self.classes:
-      return {'image': pixels, 'label': np.int32(record['label'])}
-    return {'image': pixels}
-
-  def name(self, index: int) -> str:
-    return f'{self._name}[{index}]'
-
-
-def _preparation(builder: Any, arguments: str) -> str:
-  """The command that prepares a dataset, and what must be fetched by hand before."""
-  given, manual = '', builder.MANUAL_DOWNLOAD_INSTRUCTIONS
-  if manual:
-    given = "download_config=t.download.DownloadConfig(manual_dir='FOLDER')"
-    manual = f'; FOLDER is what TFDS calls manual_dir: {" ".join(manual.split())}'
-  return (
-    'python -c "import tensorflow_datasets as t; '
-    f't.builder({arguments}).download_and_prepare({given})"{manual or ""}'
-  )
-
-
-SOURCES = ('photos', 'folder', 'classes', 'arrays', 'tfds')
 
 
 def make_source(
@@ -333,14 +105,241 @@ def make_source(
   return made
 
 
-def _of_pictures(source: str, channels: int) -> int:
+def fingerprint(source: Source) -> str:
+  """Return 16 hexadecimal digits that change when a file of a source does.
+
+  They are made of the names, sizes and times of the files. Of a source without files
+  of its own they tell only the number of images.
+  """
+  digest = hashlib.sha256(str(len(source)).encode())
+  for state in source.states() if isinstance(source, Folder | Arrays) else ():
+    digest.update(f'\n{state}'.encode('utf-8', 'surrogateescape'))
+  return digest.hexdigest()[:16]
+
+
+def check_classes(source: Source, num_classes: int) -> None:
+  """Refuse a source whose labels don't suit a model.
+
+  Args:
+    source: of training or evaluation images.
+    num_classes: of the model; 0 if it takes no labels.
+
+  Raises:
+    DataError: the model needs labels and the source has none, or has more classes.
+  """
+  found = len(source.classes)
+  if num_classes and not 0 < found <= num_classes:
+    raise DataError(
+      f'model.num_classes={num_classes}, and the data has {found or "no"} classes: set '
+      'model.num_classes, or choose a data.source with labels'
+    )
+
+
+class Photos:
+  """The photographs that come with scikit-image: no download.
+
+  Args:
+    split: 'train' or 'eval'.
+    channels: 3, or 1 for grey.
+
+  Raises:
+    DataError: unknown split, or a scikit-image without its pictures.
+  """
+
+  def __init__(self, split: str, channels: int = 3):
+    _check_picture_channels('photos', channels)
+    self.classes, self.channels, self.dtype = (), channels, np.dtype(np.uint8)
+    if split not in PHOTOS:
+      raise DataError(f'photos have no split {split!r}, only {", ".join(PHOTOS)}')
+    # The package is not imported, because it would bring SciPy into every worker.
+    package = importlib.util.find_spec('skimage')
+    if package is None or not package.submodule_search_locations:
+      raise DataError('photos need scikit-image: pip install scikit-image')
+    folder = os.path.join(package.submodule_search_locations[0], 'data')
+    self._paths = [os.path.join(folder, name) for name in PHOTOS[split]]
+    for path in self._paths:
+      if not os.path.exists(path):
+        raise DataError(f'{path}: missing; install scikit-image from its wheel')
+
+  def __len__(self) -> int:
+    return len(self._paths)
+
+  def __getitem__(self, index: int) -> Record:
+    return {'image': _read_once(self._paths[index], self.channels)}
+
+  def name(self, index: int) -> str:
+    """Return the file name of a photograph."""
+    return os.path.basename(self._paths[index])
+
+
+class Arrays:
+  """An .npz file of images and labels, a usual form of small data sets.
+
+  Images are 'x_train' and 'x_test', [N, H, W, C] of uint8, uint16 or float32, with
+  'y_train' and 'y_test', int [N]; or 'x' and 'y', of which every tenth image is for
+  tests. 'classes' may name the labels.
+
+  Args:
+    path: the file.
+    split: 'train' or 'test'.
+    channels: C.
+
+  Raises:
+    DataError: no such file or split, or arrays of other types and shapes.
+  """
+
+  def __init__(self, path: epath.PathLike, split: str, channels: int = 3):
+    self._path, self._name = epath.Path(path), f'{epath.Path(path).name}:{split}'
+    if split not in ('train', 'test'):
+      raise DataError(f"{path}: no split {split!r}, only 'train' and 'test'")
+    try:
+      with epath.Path(path).open('rb') as file, np.load(file) as stored:
+        if f'x_{split}' in stored:
+          self._images, labels = stored[f'x_{split}'], stored[f'y_{split}']
+        else:
+          test = np.arange(len(stored['y'])) % 10 == 9
+          chosen = test if split == 'test' else ~test
+          self._images, labels = stored['x'][chosen], stored['y'][chosen]
+        names = stored.get('classes', ())
+    except (OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
+      raise DataError(f'{path}: {first_line(error)}') from None
+    count = len(self._images)
+    shape, self.dtype = self._images.shape, self._images.dtype
+    if self.dtype not in rasters.DTYPES or len(shape) != 4 or not count:
+      raise DataError(f'{path}: images must be uint8, uint16 or float32 [N, H, W, C]')
+    if shape[-1] != channels:
+      raise DataError(f'{path}: {shape[-1]} channels, data.channels is {channels}')
+    if not np.isfinite(self._images).all():
+      raise DataError(f'{path}: holds values that are not finite (NaN?)')
+    if labels.shape != (count,) or labels.dtype.kind not in 'iu' or labels.min() < 0:
+      raise DataError(f'{path}: labels must be integers from 0, one for each image')
+    self._labels = labels.astype(np.int32)
+    most = max(len(names), int(labels.max()) + 1)
+    self.classes = tuple(map(str, names)) or tuple(map(str, range(most)))
+    self.channels = channels
+
+  def __len__(self) -> int:
+    return len(self._images)
+
+  def __getitem__(self, index: int) -> Record:
+    return {'image': self._images[index], 'label': self._labels[index]}
+
+  def name(self, index: int) -> str:
+    """Return 'FILE:SPLIT[INDEX]', or the data set in place of the file."""
+    return f'{self._name}[{index}]'
+
+  def states(self) -> list[str]:
+    """Return `file_state` of the file, as a list of one."""
+    return [file_state(self._path, self._name)]
+
+
+class Tfds:
+  """A prepared TensorFlow Dataset with an `image`, read without TensorFlow.
+
+  Images are decoded by `image_files.decode`, so that grey, CMYK and 16-bit files look
+  the same as in a folder. Records have a label if the data set has class labels.
+
+  Args:
+    name: as TFDS writes it: 'mnist', 'celeb_a_hq/256', 'imagenet2012:5.1.0'.
+    split: as TFDS writes it: 'train', 'train[90%:]'.
+    data_dir: where it was prepared; None for the place TFDS takes by default.
+    channels: 3, or 1 for grey.
+    max_pixels: larger images count as unreadable.
+    decode_side: how JPEG images may be decoded; see `image_files.read`.
+
+  Raises:
+    DataError: not prepared (the message has the command), no such split, no images.
+  """
+
+  def __init__(
+    self,
+    name: str,
+    split: str,
+    data_dir: epath.PathLike | None = None,
+    *,
+    channels: int = 3,
+    max_pixels: int = image_files.MAX_PIXELS,
+    decode_side: int = 0,
+  ):
+    import tensorflow_datasets as tfds  # 1 s, and only this source needs it
+
+    self._name = f'{name}:{split}'
+    self._max_pixels, self._decode_side = max_pixels, decode_side
+    _check_picture_channels('tfds', channels)
+    self.channels, self.dtype = channels, np.dtype(np.uint8)
+    arguments = f"'{name}', file_format='array_record'"
+    if data_dir:
+      arguments += f", data_dir='{data_dir}'"
+    try:
+      builder = tfds.builder(
+        name, data_dir=data_dir, file_format=tfds.core.FileFormat.ARRAY_RECORD
+      )
+      splits = builder.info.splits
+    except Exception as error:
+      raise DataError(f'TFDS {name!r}: {first_line(error)}') from None
+    if not splits:
+      raise DataError(
+        f'TFDS {name!r} is not prepared as ArrayRecord here; once: '
+        + _preparation(builder, arguments)
+      )
+    features = dict(builder.info.features)
+    if not isinstance(features.get('image'), tfds.features.Image):
+      raise DataError(f"TFDS {name!r} has no 'image', only {', '.join(features)}")
+    label = features.get('label')
+    named = isinstance(label, tfds.features.ClassLabel)
+    self.classes = tuple(label.names) if named else ()
+    try:
+      self._records = builder.as_data_source(
+        split=split, decoders={'image': tfds.decode.SkipDecoding()}
+      )
+      self._length = len(self._records)
+    except Exception as error:
+      raise DataError(f'TFDS {name!r}: {first_line(error)}') from None
+
+  def __len__(self) -> int:
+    return self._length
+
+  def __getitem__(self, index: int) -> Record:
+    name = self.name(index)
+    try:
+      record = self._records[index]
+    except Exception as error:
+      raise ImageError(f'{name}: {first_line(error)}') from None
+    pixels = image_files.decode(
+      record['image'],
+      name,
+      channels=self.channels,
+      max_pixels=self._max_pixels,
+      decode_side=self._decode_side,
+    )
+    if self.classes:
+      return {'image': pixels, 'label': np.int32(record['label'])}
+    return {'image': pixels}
+
+  def name(self, index: int) -> str:
+    """Return 'FILE:SPLIT[INDEX]', or the data set in place of the file."""
+    return f'{self._name}[{index}]'
+
+
+def _preparation(builder: 'tfds.core.DatasetBuilder', arguments: str) -> str:
+  """Return the command that prepares a dataset, and what must be fetched before."""
+  given, manual = '', builder.MANUAL_DOWNLOAD_INSTRUCTIONS
+  if manual:
+    given = "download_config=t.download.DownloadConfig(manual_dir='FOLDER')"
+    manual = f'; FOLDER is what TFDS calls manual_dir: {" ".join(manual.split())}'
+  return (
+    'python -c "import tensorflow_datasets as t; '
+    f't.builder({arguments}).download_and_prepare({given})"{manual or ""}'
+  )
+
+
+def _check_picture_channels(source: str, channels: int) -> None:
   if channels not in (1, 3):
     raise DataError(f'{source} are pictures, of 1 or 3 channels, not {channels}')
-  return channels
 
 
 @functools.cache
 def _read_once(path: str, channels: int) -> np.ndarray:
   image = image_files.read(path, channels=channels)
-  image.setflags(write=False)  # everybody gets the same array
+  image.setflags(write=False)  # every caller gets the same array
   return image

@@ -306,7 +306,9 @@ def test_evaluation_is_the_same_every_time_and_never_flipped():
 
 
 def test_evaluation_limits():
-  numbers = lambda **options: _numbers(list(_evaluate(Numbers(10), **options)))
+  def numbers(**options):
+    return _numbers(list(_evaluate(Numbers(10), **options)))
+
   # Few are spread over the source, many go round it, and whole images never repeat.
   np.testing.assert_array_equal(numbers(limit=4), [0, 2, 5, 7])
   np.testing.assert_array_equal(numbers(limit=12), [*range(10), 0, 1])

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,13 +13,13 @@ from absl import logging
 from PIL import Image
 
 from sr3_jax.data import batches as data_batches
-from sr3_jax.data import channels, crops, sources
+from sr3_jax.data import channel_ranges, channels, crops, sources
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.images import rasters, resizing
 from tests.support import channel_images, runs
 from tests.support.channel_images import noise
 
-measured, folder = channel_images.measured, channel_images.folder
+stains, folder = channel_images.stains, channel_images.folder
 
 # pytest undoes the filter that images.py sets.
 pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
@@ -33,12 +35,12 @@ def warnings(monkeypatch):
 # ---------------------------------------------------------------------------- sources
 
 
-def test_a_folder_of_rasters(folder, measured, warnings):
+def test_a_folder_of_rasters(folder, stains, warnings):
   source = sources.make_source('folder', path=str(folder), channels=2, min_size=16)
   assert [source.name(i) for i in range(len(source))] == ['a.tif', 'b/c.npy']
   assert (source.channels, source.dtype) == (2, np.uint16)
-  np.testing.assert_array_equal(source[0]['image'], measured[:200, :160])
-  np.testing.assert_array_equal(source[1]['image'], measured[200:400, :200])
+  np.testing.assert_array_equal(source[0]['image'], stains[:200, :160])
+  np.testing.assert_array_equal(source[1]['image'], stains[200:400, :200])
   assert source.left_out == {
     'b/d.npy': 'float32, others are uint16',
     'e.tif': '3 channel(s), 2 are needed',
@@ -77,12 +79,12 @@ def test_grey(tmp_path):
     sources.make_source('photos', channels=2)
 
 
-def test_a_folder_of_classes(measured, tmp_path):
+def test_a_folder_of_classes(stains, tmp_path):
   for name, rows in (('x', slice(0, 40)), ('y', slice(40, 90))):
-    rasters.write(tmp_path / name / 'a.tif', measured[rows, :60])
+    rasters.write(tmp_path / name / 'a.tif', stains[rows, :60])
   source = sources.make_source('classes', path=str(tmp_path), channels=2)
   assert source.classes == ('x', 'y') and source[1]['label'] == 1
-  np.testing.assert_array_equal(source[1]['image'], measured[40:90, :60])
+  np.testing.assert_array_equal(source[1]['image'], stains[40:90, :60])
 
 
 def saved(path, **arrays):
@@ -131,7 +133,7 @@ def test_a_file_that_changed_its_type_is_an_error(tmp_path):
 # --------------------------------------------------------------------- crops, batches
 
 
-def test_batches_are_windows_of_what_is_stored(folder, measured):
+def test_batches_are_windows_of_what_is_stored(folder, stains):
   source = sources.Folder(folder, channels=2, min_size=100)
   batches = data_batches.train_batches(
     source, batch_size=6, image_size=24, crop='random'
@@ -139,7 +141,7 @@ def test_batches_are_windows_of_what_is_stored(folder, measured):
   batch = next(batches)
   batches.close()
   assert batch['image'].shape == (6, 24, 24, 2) and batch['image'].dtype == np.uint16
-  windows = np.lib.stride_tricks.sliding_window_view(measured, (24, 24), (0, 1))
+  windows = np.lib.stride_tricks.sliding_window_view(stains, (24, 24), (0, 1))
   for crop in batch['image']:
     found = (windows[..., 0, 0] == crop[0, 0]).all(-1)
     assert any(
@@ -216,10 +218,10 @@ def test_ranges_are_numpys_percentiles(tmp_path):
   for i, image in enumerate(whole):
     rasters.write(tmp_path / f'{i}.npy', image.astype(np.float32))
   source = sources.Folder(tmp_path, channels=3, as_rasters=True)
-  low, high = channels.ranges(source, 1, 98)
+  low, high = channel_images.percentile_range(source, 1, 98)
   truth = np.percentile(np.concatenate(whole).reshape(-1, 3), (1, 98), axis=0)
   np.testing.assert_allclose((low, high), truth, rtol=1e-5)
-  few = channels.ranges(source, 1, 98, count=2)
+  few = channel_images.percentile_range(source, 1, 98, count=2)
   truth = np.percentile(np.concatenate(whole[::2]).reshape(-1, 3), (1, 98), axis=0)
   np.testing.assert_allclose(few, truth, rtol=1e-5)
 
@@ -227,13 +229,14 @@ def test_ranges_are_numpys_percentiles(tmp_path):
 def test_ranges_of_a_sample_of_pixels(tmp_path, monkeypatch):
   image = np.tile(np.arange(200, dtype=np.uint16), (100, 1))[..., None]  # columns
   rasters.write(tmp_path / 'a.npy', image)
-  monkeypatch.setattr(channels, '_SAMPLE', 2000)
-  ((low,), (high,)) = channels.ranges(sources.Folder(tmp_path, channels=1), 10, 90)
+  monkeypatch.setattr(channel_ranges, '_SAMPLE', 2000)
+  source = sources.Folder(tmp_path, channels=1)
+  ((low,), (high,)) = channel_images.percentile_range(source, 10, 90)
   assert abs(low - 20) <= 6 and abs(high - 179) <= 6
   assert low == int(low) and high == int(high)  # stored values are whole
 
 
-def test_the_command_prints_settings(folder, measured, capsys):
+def test_the_command_prints_settings(folder, stains, capsys):
   assert channels.main([str(folder), '--channels=2', '--low=1', '--high=99']) == 0
   text = capsys.readouterr().out
   found = dict(re.findall(r'--config\.data\.(\w+)="?([^" ]+)"?', text))
@@ -241,7 +244,7 @@ def test_the_command_prints_settings(folder, measured, capsys):
   config = runs.get_config()
   for key in ('low', 'high'):
     setattr(config.data, key, ast.literal_eval(found[key]))
-  used = measured[:200, :160], measured[200:400, :200], measured[:9, :50]
+  used = stains[:200, :160], stains[200:400, :200], stains[:9, :50]
   pixels = np.concatenate([part.reshape(-1, 2) for part in used])
   truth = np.percentile(pixels, (1, 99), axis=0)
   np.testing.assert_array_equal(config.data.low, np.floor(truth[0]))
@@ -264,3 +267,17 @@ def test_the_command_ends_with_one_line(folder, tmp_path, capsys):
     assert error.value.code == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith('error: ') and re.search(reason, last)
+
+
+def test_help_is_there_at_once():
+  """It needs neither NumPy nor JAX, and ends with 0."""
+  script = (
+    'import sys\n'
+    'from sr3_jax.data import channels\n'
+    'try: channels.main(["--help"])\n'
+    'except SystemExit as end: assert end.code == 0\n'
+    'assert not {"numpy", "jax", "PIL"} & set(sys.modules)\n'
+  )
+  done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert '--channels' in done.stdout

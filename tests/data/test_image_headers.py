@@ -1,4 +1,4 @@
-"""What is kept of a large folder, and that it never shows another one than there is."""
+"""The cached headers of a large folder never show another folder than there is."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from etils import epath
 from PIL import Image
 
 from sr3_jax.data import folder_listing, image_headers, sources
-from sr3_jax.data.folder_listing import Names
+from sr3_jax.data.folder_listing import FileNames
 from sr3_jax.images import image_files, pixels
 from sr3_jax.runtime import devices
 from tests.support import datasets
@@ -35,8 +35,8 @@ def tree(tmp_path):
 
 @pytest.fixture
 def cache_folder(tmp_path, monkeypatch):
-  monkeypatch.setattr(image_headers, 'WORTH_KEEPING', 1)
-  return epath.Path(tmp_path / 'cache_folder')
+  monkeypatch.setattr(image_headers, 'WORTH_CACHING', 1)
+  return epath.Path(tmp_path / 'cache')
 
 
 def picture(path, side, at=OLD):
@@ -54,7 +54,7 @@ def long_ago(monkeypatch):
 
 
 def find(root, cache_folder=None, min_size=1, channels=0):
-  return image_headers.find(
+  return image_headers.find_usable(
     epath.Path(root),
     min_size=min_size,
     max_pixels=10**6,
@@ -81,7 +81,7 @@ def read(monkeypatch):
 
 
 def test_names_are_sorted_as_texts(tree):
-  names = list(folder_listing.files(epath.Path(tree), ('.png',)))
+  names = list(folder_listing.list_files(epath.Path(tree), ('.png',)))
   found = [str(p.relative_to(tree)) for p in tree.rglob('*.png')]
   assert names == sorted(found) and len(names) == 17
 
@@ -91,22 +91,22 @@ def test_more_folders_than_are_listed_at_a_time(tmp_path):
     (tmp_path / f'{i}' / 'in').mkdir(parents=True)
     (tmp_path / f'{i}' / 'in' / 'x.png').touch()
     (tmp_path / f'{i}.png').touch()
-  names = list(folder_listing.files(epath.Path(tmp_path), ('.png',)))
+  names = list(folder_listing.list_files(epath.Path(tmp_path), ('.png',)))
   assert names == sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob('*.png'))
 
 
-def test_names_in_a_block():
+def test_names_packed_in_a_block():
   texts = ['', 'a', 'grün/ß.png', '日本.png', 'broken\udcff.png', 'z']
-  names = Names.of(texts)
+  names = FileNames.pack(texts)
   assert list(names) == texts and names[-1] == 'z'
   with pytest.raises(IndexError):
     names[6]
   wanted = np.array([True, False, True, False, True, False])
-  assert list(names.where(wanted)) == texts[::2]
-  assert names.same(Names.of(texts)) and not names.same(Names.of(['a']))
+  assert list(names.select(wanted)) == texts[::2]
+  assert names.equals(FileNames.pack(texts)) and not names.equals(FileNames.pack(['a']))
   # The same letters, cut elsewhere.
-  assert not Names.of(['ab', 'c']).same(Names.of(['a', 'bc']))
-  assert list(Names.of([])) == []
+  assert not FileNames.pack(['ab', 'c']).equals(FileNames.pack(['a', 'bc']))
+  assert list(FileNames.pack([])) == []
 
 
 def test_a_second_start_reads_no_header_but_of_what_is_broken(
@@ -215,7 +215,7 @@ def test_a_used_file_that_shrank_is_named_when_it_is_read(tree, cache_folder, lo
     source[names.index('a/0.png')]
 
 
-def test_damage_to_what_is_kept_is_no_harm(tree, cache_folder, warnings):
+def test_a_damaged_index_is_read_anew(tree, cache_folder, warnings):
   truth = find(tree, cache_folder)
   (file,) = cache_folder.iterdir()
   whole = file.read_bytes()
@@ -223,7 +223,8 @@ def test_damage_to_what_is_kept_is_no_harm(tree, cache_folder, warnings):
     file.write_bytes(data)
     assert same(find(tree, cache_folder), truth)
     assert 'damaged' in warnings[-1]
-    assert file.read_bytes() == whole or image_headers.load(file, {}) is None
+    loaded = image_headers.load_index(file, {})
+    assert file.read_bytes() == whole or loaded is None
 
 
 def test_columns_that_do_not_fit_are_refused(tree, cache_folder):
@@ -232,7 +233,7 @@ def test_columns_that_do_not_fit_are_refused(tree, cache_folder):
   with np.load(file) as stored:
     columns = dict(stored)
   settings = {'folder': str(tree), 'channels': 0, 'max_pixels': 10**6}
-  assert image_headers.load(file, settings) is not None
+  assert image_headers.load_index(file, settings) is not None
   for change in (
     {'height': columns['height'][1:]},
     {'kind': columns['kind'] + 9},
@@ -242,7 +243,7 @@ def test_columns_that_do_not_fit_are_refused(tree, cache_folder):
   ):
     with file.open('wb') as opened:
       np.savez(opened, **(columns | change))
-    assert image_headers.load(file, settings) is None
+    assert image_headers.load_index(file, settings) is None
 
 
 def test_another_version_or_folder_is_read_anew(tree, cache_folder, monkeypatch, read):
@@ -257,8 +258,10 @@ def test_another_version_or_folder_is_read_anew(tree, cache_folder, monkeypatch,
   assert len(read) == 17
 
 
-def test_no_place_to_keep_it(tree, tmp_path, monkeypatch, warnings):
-  monkeypatch.setattr(image_headers, 'WORTH_KEEPING', 1)
+def test_an_index_that_cannot_be_saved_is_a_warning(
+  tree, tmp_path, monkeypatch, warnings
+):
+  monkeypatch.setattr(image_headers, 'WORTH_CACHING', 1)
   (tmp_path / 'file').write_text('')
   truth = find(tree)
   assert same(find(tree, epath.Path(tmp_path / 'file')), truth)
@@ -267,12 +270,12 @@ def test_no_place_to_keep_it(tree, tmp_path, monkeypatch, warnings):
 
 
 def test_small_folders_leave_nothing_behind(tree, tmp_path):
-  find(tree, epath.Path(tmp_path / 'cache_folder'))
-  assert not (tmp_path / 'cache_folder').exists()
+  find(tree, epath.Path(tmp_path / 'cache'))
+  assert not (tmp_path / 'cache').exists()
 
 
 def test_rasters_keep_their_types(tmp_path, cache_folder, long_ago):
-  """The type of the first decides, also when what is kept says another."""
+  """The type of the first file decides, even if the cached index says another."""
   root = tmp_path / 'rasters'
   root.mkdir()
   for i, dtype in enumerate((np.uint16, np.uint8, np.uint16)):
@@ -287,13 +290,14 @@ def test_rasters_keep_their_types(tmp_path, cache_folder, long_ago):
   assert found.left_out == {'2.npy': 'uint16, others are uint8'}
 
 
-def test_classes_of_a_kept_folder(tree, cache_folder, long_ago):
+def test_classes_of_a_cached_folder(tree, cache_folder, long_ago):
   (tree / 'a.png').unlink()
   shutil.rmtree(tree / 'a-b')
   shutil.rmtree(tree / 'a.d')
-  make = lambda **given: sources.make_source(
-    'classes', path=str(tree), min_size=9, **given
-  )
+
+  def make(**given):
+    return sources.make_source('classes', path=str(tree), min_size=9, **given)
+
   for _ in range(2):
     source = make(cache_folder=cache_folder)
     assert source.classes == ('a', 'z')
@@ -302,7 +306,7 @@ def test_classes_of_a_kept_folder(tree, cache_folder, long_ago):
     assert labels == {(s := make()).name(i): s[i]['label'] for i in range(len(labels))}
 
 
-def test_the_place_is_beside_programs(monkeypatch):
+def test_the_cache_is_beside_compiled_programs(monkeypatch):
   before = jax.config.jax_compilation_cache_dir
   try:
     jax.config.update('jax_compilation_cache_dir', None)

@@ -102,7 +102,10 @@ def test_arrays_that_are_not_data(tmp_path, arrays, message):
 
 def test_a_changed_file_has_another_fingerprint(tmp_path):
   path, other = tmp_path / 'a.npz', tmp_path / 'b.npz'
-  source = lambda place: sources.make_source('arrays', path=place)
+
+  def source(place):
+    return sources.make_source('arrays', path=place)
+
   np.savez(path, x=images(3), y=np.zeros(3, int))
   first = sources.fingerprint(source(path))
   assert sources.fingerprint(source(path)) == first

@@ -12,7 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from sr3_jax.config import load_config
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.data import channels, input_pipeline, sources
+from sr3_jax.data import input_pipeline, sources
 from sr3_jax.evaluation import measure as evaluation_measure
 from sr3_jax.evaluation import scoring
 from sr3_jax.images import pixels as images_pixels
@@ -25,7 +25,7 @@ from sr3_jax.weights import hub, model_writer
 from tests.support import channel_images, feature_networks, runs
 from tests.support.channel_images import HIGH, LOW, noise
 
-measured, folder = channel_images.measured, channel_images.folder
+stains, folder = channel_images.stains, channel_images.folder
 
 # pytest undoes the filter that images.py sets.
 pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
@@ -131,7 +131,8 @@ def test_the_example_is_as_its_configuration_says(tmp_path, monkeypatch):
   config = load_config('small/stains_16_64')
   monkeypatch.chdir(tmp_path)
   source = sources.Folder(config.data.path, channels=config.data.channels)
-  assert channels.ranges(source) == (tuple(config.data.low), tuple(config.data.high))
+  low, high = config.data.low, config.data.high
+  assert channel_images.percentile_range(source) == (tuple(low), tuple(high))
   held_out, _ = input_pipeline.held_out(config)
   assert (len(source), len(held_out), held_out.dtype) == (4, 4, np.uint16)
   # The two densities as scikit-image has them, in pieces that don't overlap.
@@ -158,7 +159,7 @@ def run(folder, compile_cache, tmp_path_factory):
   return config, workdir, train.train(config, workdir)
 
 
-def test_training_and_evaluation_of_two_channels(run, measured):
+def test_training_and_evaluation_of_two_channels(run, stains):
   config, _, state = run
   model = SR3.from_config(config)
   batches = input_pipeline.evaluation_data(config, 8)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from sr3_jax.data import crops, input_pipeline, sources
-from sr3_jax.data.folder_sources import DataError
+from sr3_jax.data.records import DataError
 from sr3_jax.images import fast_jpeg, image_files, pixels
 from tests.support import datasets, runs
 

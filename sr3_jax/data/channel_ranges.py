@@ -1,0 +1,85 @@
+"""Finds for every channel of a source the stored values that shall mean -1 and 1."""
+
+import contextlib
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from sr3_jax.data.records import DataError, Source
+from sr3_jax.images import rasters
+from sr3_jax.images.pixels import ImageError
+from sr3_jax.runtime.progress import Progress
+
+_SAMPLE = 2**22  # pixels of each channel that percentiles are taken of
+
+
+def first_channels(folder: pathlib.Path) -> int:
+  """Return the number of channels of the first image in a folder that can be read.
+
+  Raises:
+    DataError: there is none.
+  """
+  if folder.is_dir():
+    for path in sorted(folder.rglob('*')):
+      if path.name.lower().endswith(rasters.EXTENSIONS) and path.name[0] != '.':
+        with contextlib.suppress(ImageError):
+          return rasters.header(path).channels
+  raise DataError(f'{folder}: no folder of images')
+
+
+def sample_pixels(source: Source, count: int) -> np.ndarray:
+  """Read pixels of up to `count` images, evenly spread over a source: [n, C].
+
+  Raises:
+    DataError: no image can be read.
+  """
+  count = min(count, len(source))
+  found = list(_pixels_of_images(source, np.arange(count) * len(source) // count))
+  if not found:
+    raise DataError(f'not one of {count} images can be read')
+  return np.concatenate(found)
+
+
+def percentile_range(
+  sample: np.ndarray, dtype: np.dtype, low: float, high: float
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+  """Return data.low and data.high of a model: two percentiles of every channel.
+
+  Args:
+    sample: pixels [n, C].
+    dtype: of the images; values of integers become whole numbers, outwards.
+    low: percentile that is to mean -1, 0 to 100.
+    high: percentile that is to mean 1, above `low`.
+
+  Raises:
+    DataError: a channel has one value only.
+  """
+  below, above = np.percentile(sample, (low, high), axis=0)
+  if np.dtype(dtype).kind == 'u':
+    below, above = np.floor(below), np.ceil(above)
+  for c in range(len(below)):
+    if not below[c] < above[c]:
+      raise DataError(
+        f'channel {c + 1} is {below[c]:g} nearly everywhere: leave it out, or choose '
+        'other percentiles'
+      )
+  return tuple(below.tolist()), tuple(above.tolist())
+
+
+def _pixels_of_images(source: Source, numbers: np.ndarray) -> Iterator[np.ndarray]:
+  """Yield some pixels [n, C] of every image that can be read."""
+  share = _SAMPLE // len(numbers)
+  with Progress(len(numbers), unit='image') as progress:
+    for done, i in enumerate(numbers):
+      try:
+        image = source[int(i)]['image']
+      except ImageError:
+        continue
+      pixels = image.reshape(-1, image.shape[-1])
+      # Pixels are chosen at random: even steps would take the same columns of all rows.
+      chosen = np.random.default_rng(int(i)).choice(
+        len(pixels), min(share, len(pixels))
+      )
+      yield pixels[chosen] if share < len(pixels) else pixels
+      progress.update(done + 1)
