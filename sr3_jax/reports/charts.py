@@ -1,19 +1,36 @@
-"""The charts of reports as SVG text: scatter, histograms, lines and forest.
+"""Draws the charts of reports as inline SVG: scatter, histograms, lines and forest.
 
 Marks have a shape of their series as well as a colour, and every series has its name
 beside it: nothing is told by colour alone. Numbers that aren't finite are left out.
+
+matplotlib says where everything lies. Colours, fonts and line widths are the page's
+(templates/style.css), so that one style sheet serves light, dark and print: every
+element has a class that says what it is, and one of series i has class `s0` to `s5`,
+too. Charts are WIDTH units wide, readable at a phone's width. All text is escaped.
 """
 
 import dataclasses
+import io
+import math
+import re
+import warnings
+import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
-from sr3_jax.reports import svg
-from sr3_jax.reports.svg import WIDTH, Scale, finite, group, marker, path, text
-from sr3_jax.reports.svg import coordinate as n
-
+WIDTH = 360
+COLOURS = 6  # classes s0 to s5
+CHARACTER = 6.3  # mean width of a character at the style sheet's 12 units
 _LINE = 14  # height of a line of text
+STEPS = (1, 2, 2.5, 5, 10)  # between ticks, times a power of ten
+# What an element is, and its class; matplotlib itself names the ticks.
+_KINDS = re.compile(
+  '(area|axis|base|hint|label|line|mark|marker|whisker|zero)( s[0-5])?|[xy]tick'
+)
+# Control characters and others that XML can't hold, and new lines.
+_NO_XML = re.compile('[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]')
 
 Range = tuple[float, float]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +95,7 @@ def scatter(
   y_title: str,
   better: tuple[int, int] = (0, 0),
 ) -> str:
-  """Points with intervals as crosses and their names beside them.
+  """Draw points with intervals as crosses and their names beside them.
 
   Args:
     points: at least one with finite coordinates.
@@ -88,47 +105,25 @@ def scatter(
     y_title: above the axis.
     better: signs of the directions of better x and better y, for a corner's hint;
       0 where there is none.
+
+  Returns:
+    An SVG element as text.
   """
-  points = [p for p in points if finite(p.x, p.y)]
-  left, right, top, bottom, height = 44, 10, 30, 44, 310
-  xs = [v for p in points for v in (p.x, *_ends(p.x_range))]
-  ys = [v for p in points for v in (p.y, *_ends(p.y_range))]
-  across = Scale(xs, left, WIDTH - right, 0.14)
-  up = Scale(ys, height - bottom, top, 0.1)
-  parts = svg.frame(across, up, (left, top, WIDTH - right, height - bottom))
-  parts.append(text(0, 14, y_title, 'axis'))
-  parts.append(text(WIDTH - right, height - 6, x_title, 'axis', 'end'))
-  places = [(across(p.x), up(p.y)) for p in points]
-  boxes = [_around(x, y, 6) for x, y in places]
-  for point, (x, y) in zip(points, places, strict=True):
-    marks = []
-    if ends := _ends(point.x_range):
-      a, b = map(across, ends)
-      marks.append(path(f'M{n(a)} {n(y)}H{n(b)}', 'whisker'))
-      boxes.append((a, y - 1, b, y + 1))
-    if ends := _ends(point.y_range):
-      a, b = map(up, ends)
-      marks.append(path(f'M{n(x)} {n(a)}V{n(b)}', 'whisker'))
-      boxes.append((x - 1, b, x + 1, a))
-    marks.append(marker(x, y, point.style))
-    parts.append(group(marks, point.style))
-  limits = (left, top, WIDTH - right, height - bottom)
+  points = [p for p in points if _finite(p.x, p.y)]
+  chart = _Chart(310, (44, 30, WIDTH - 10, 266), margins=(0.14, 0.1))
+  for p in points:
+    if ends := _ends(p.x_range):
+      chart.draw('whisker', ends, (p.y, p.y), p.style)
+    if ends := _ends(p.y_range):
+      chart.draw('whisker', (p.x, p.x), ends, p.style)
+    chart.marker(p.x, p.y, p.style)
+  chart.finish(y_title, x_title)
   if all(better):
-    x = left + 8 if better[0] < 0 else WIDTH - right - 8
-    y = top + 16 if better[1] > 0 else height - bottom - 8
-    arrow = {(-1, 1): '↖', (1, 1): '↗', (-1, -1): '↙', (1, -1): '↘'}[better]
-    hint = f'{arrow} better' if better[0] < 0 else f'better {arrow}'
-    box = _box(x, y, hint, anchor := 'start' if better[0] < 0 else 'end')
-    if not any(_overlap(box, other) for other in boxes):
-      parts.append(text(x, y, hint, 'hint', anchor))
-      boxes.append(box)
-  for point, place in zip(points, places, strict=True):  # over all marks
-    x, y, anchor = _free_place(place, point.label, boxes, limits)
-    boxes.append(_box(x, y, point.label, anchor))
-    parts.append(text(x, y, point.label, 'label', anchor))
+    chart.hint(*better)
+  for p in points:
+    chart.label(p.x, p.y, p.label)
   said = '; '.join(f'{p.label}: {p.x:.4g}, {p.y:.4g}' for p in points)
-  desc = f'Across: {x_title}. Up: {y_title}. {said}.'
-  return svg.chart(parts, height, ident, title, desc)
+  return chart.svg(ident, title, f'Across: {x_title}. Up: {y_title}. {said}.')
 
 
 def histograms(
@@ -139,7 +134,7 @@ def histograms(
   title: str,
   x_title: str,
 ) -> str:
-  """One step histogram a row, all on one x axis and one scale of heights.
+  """Draw one step histogram a row, all on one x axis and one scale of heights.
 
   Args:
     edges: n + 1 rising limits of the bins.
@@ -147,31 +142,26 @@ def histograms(
     ident: as in `scatter`.
     title: as in `scatter`.
     x_title: below the axis.
+
+  Returns:
+    An SVG element as text.
   """
-  left, right, row_height, bars = 14, 14, 54, 34
-  bottom = 8 + row_height * len(rows)
-  across = Scale([edges[0], edges[-1]], left, WIDTH - right, 0)
-  most = max((c for row in rows for c in row.counts if finite(c)), default=0) or 1
-  parts = svg.grid_across(across, 8, bottom)
+  row_height, bars = 54, 34
+  chart = _rows_chart(row_height * len(rows), margin=0)
+  most = max((c for row in rows for c in row.counts if _finite(c)), default=0) or 1
   for r, row in enumerate(rows):
     base = 8 + row_height * (r + 1)
-    outline = f'M{n(across(edges[0]))} {base}'
-    for count, right_edge in zip(row.counts, edges[1:], strict=True):
-      count = count if finite(count) else 0
-      outline += f'V{n(base - bars * count / most)}H{n(across(right_edge))}'
-    marks = [
-      path(f'{outline}V{base}', 'area'),
-      path(f'M{left} {base}H{WIDTH - right}', 'base'),
-    ]
+    counts = [count if _finite(count) else 0 for count in row.counts]
+    tops = [base - bars * count / most for count in counts]
+    chart.area(edges, tops, base, row.style)
+    chart.draw('base', (edges[0], edges[-1]), (base, base))
     if row.mark is not None and edges[0] <= row.mark <= edges[-1]:
-      x = n(across(row.mark))
-      marks.append(path(f'M{x} {base}V{base - bars - 3}', 'mark'))
-    parts.append(group(marks, row.style))
-    parts.append(text(0, base - bars - 7, svg.fit(row.label, 230), 'label'))
-    parts.append(text(WIDTH, base - bars - 7, row.note, 'tick', 'end'))
-  parts.append(text(WIDTH, bottom + 33, x_title, 'axis', 'end'))
+      chart.draw('mark', (row.mark, row.mark), (base, base - bars - 3))
+    chart.text(0, base - bars - 7, fit(row.label, 230), 'label')
+    chart.text(WIDTH, base - bars - 7, row.note, 'axis', 'right')
+  chart.finish('', x_title)
   said = '; '.join(f'{row.label}: {row.note}' for row in rows)
-  return svg.chart(parts, bottom + 40, ident, title, f'A histogram a row. {said}.')
+  return chart.svg(ident, title, f'A histogram a row. {said}.')
 
 
 def lines(
@@ -183,7 +173,7 @@ def lines(
   y_title: str,
   log: bool = False,
 ) -> str:
-  """Curves over steps, named at their ends; y is logarithmic on request.
+  """Draw curves over steps, named at their ends.
 
   Args:
     series: with at least one finite point in all (above 0, where `log`).
@@ -191,114 +181,304 @@ def lines(
     title: as in `scatter`.
     x_title: below the axis.
     y_title: above the axis.
-    log: a logarithmic y axis.
+    log: whether the y axis is logarithmic.
+
+  Returns:
+    An SVG element as text.
   """
-  left, right, top, bottom, height = 48, 16, 26, 44, 250
-  kept = [
-    [
-      (x, y)
-      for x, y in zip(line.xs, line.ys, strict=True)
-      if finite(x, y) and (y > 0 or not log)
-    ]
-    for line in series
-  ]
-  every = [point for points in kept for point in points]
-  across = Scale([x for x, _ in every], left, WIDTH - right, 0)
-  up = Scale([y for _, y in every], height - bottom, top, 0.12, log)
-  limits = (left, top, WIDTH - right, height - bottom)
-  parts = svg.frame(across, up, limits)
-  ends, boxes = [], []
-  for line, points in zip(series, kept, strict=True):
+  chart = _Chart(250, (48, 26, WIDTH - 16, 206), margins=(0, 0.12), log=log)
+  ends = []
+  for line in series:
+    pairs = zip(line.xs, line.ys, strict=True)
+    points = [(x, y) for x, y in pairs if _finite(x, y) and (y > 0 or not log)]
     if points:
-      outline = 'L'.join(f'{n(across(x))} {n(up(y))}' for x, y in points)
-      x, y = across(points[-1][0]), up(points[-1][1])
-      marks = [path(f'M{outline}', 'line'), marker(x, y, line.style)]
-      parts.append(group(marks, line.style))
-      ends.append(((x, y), line.label, points[-1][1]))
-      boxes += [_around(across(x), up(y), 2) for x, y in points]
-  boxes += [_around(*place, 6) for place, _, _ in ends]
-  for place, label, _ in ends:
-    x, y, anchor = _free_place(place, svg.fit(label, 200), boxes, limits)
-    boxes.append(_box(x, y, svg.fit(label, 200), anchor))
-    parts.append(text(x, y, svg.fit(label, 200), 'label', anchor))
-  parts.append(text(0, 12, f'{y_title}, logarithmic' if log else y_title, 'axis'))
-  parts.append(text(WIDTH - right, height - 6, x_title, 'axis', 'end'))
-  said = '; '.join(f'{label} ends at {value:.4g}' for _, label, value in ends)
-  return svg.chart(parts, height, ident, title, f'Over {x_title}: {said}.')
+      chart.draw('line', *zip(*points, strict=True), line.style)
+      chart.marker(*points[-1], line.style)
+      ends.append((*points[-1], line.label))
+  chart.finish(f'{y_title}, logarithmic' if log else y_title, x_title)
+  for x, y, label in ends:
+    chart.label(x, y, fit(label, 200))
+  said = '; '.join(f'{label} ends at {y:.4g}' for _, y, label in ends)
+  return chart.svg(ident, title, f'Over {x_title}: {said}.')
 
 
 def forest(rows: Sequence[Difference], *, ident: str, title: str, x_title: str) -> str:
-  """Differences with intervals, one a row, against a line at zero.
+  """Draw differences with intervals, one a row, against a line at zero.
 
   Args:
     rows: finite values.
     ident: as in `scatter`.
     title: as in `scatter`.
     x_title: below the axis.
+
+  Returns:
+    An SVG element as text.
   """
-  left, right, row_height = 14, 14, 40
-  bottom = 8 + row_height * len(rows)
-  values = [v for row in rows for v in (row.value, *_ends(row.interval))]
-  across = Scale([0.0, *values], left, WIDTH - right, 0.06)
-  parts = svg.grid_across(across, 8, bottom)
-  parts.append(path(f'M{n(across(0))} 8V{bottom}', 'zero'))
+  row_height = 40
+  chart = _rows_chart(row_height * len(rows), margin=0.06)
+  chart.draw('zero', (0, 0), (8, 8 + row_height * len(rows)))
   for r, row in enumerate(rows):
     y = 8 + row_height * r
-    middle = y + 29
-    marks = []
     if ends := _ends(row.interval):
-      a, b = (n(across(v)) for v in ends)
-      caps = f'M{a} {middle - 4}v8M{b} {middle - 4}v8'
-      marks.append(path(f'M{a} {middle}H{b}{caps}', 'whisker'))
-    marks.append(marker(across(row.value), middle, row.style))
-    parts.append(group(marks, row.style))
-    room = WIDTH - 12 - svg.CHARACTER * len(row.note)
-    parts.append(text(0, y + 15, svg.fit(row.label, room), 'label'))
-    parts.append(text(WIDTH, y + 15, row.note, 'label', 'end'))
-  parts.append(text(WIDTH, bottom + 33, x_title, 'axis', 'end'))
+      chart.draw('whisker', ends, (y + 29, y + 29), row.style)
+      for end in ends:
+        chart.draw('whisker', (end, end), (y + 25, y + 33), row.style)
+    chart.marker(row.value, y + 29, row.style)
+    free = WIDTH - 12 - CHARACTER * len(row.note)
+    chart.text(0, y + 15, fit(row.label, free), 'label')
+    chart.text(WIDTH, y + 15, row.note, 'label', 'right')
+  chart.finish('', x_title)
   said = '; '.join(f'{row.label}: {row.note}' for row in rows)
-  return svg.chart(parts, bottom + 40, ident, title, f'{x_title}. {said}.')
+  return chart.svg(ident, title, f'{x_title}. {said}.')
 
 
-def _free_place(place, label, boxes, limits) -> tuple[float, float, str]:
-  """Where a point's name hides least: x, y (baseline) and anchor."""
-  x, y = place
-  candidates = [
-    (x + 9, y - 5, 'start'),
-    (x - 9, y - 5, 'end'),
-    (x + 9, y + 14, 'start'),
-    (x - 9, y + 14, 'end'),
-    (x, y - 12, 'middle'),
-    (x, y + 21, 'middle'),
-    *((x + 9, y - 5 + k * _LINE, 'start') for k in (-1, 2, -2, 3)),
-    *((x - 9, y - 5 + k * _LINE, 'end') for k in (-1, 2, -2, 3)),
+class _Chart:
+  """A chart while it is drawn; its units are the SVG's, y runs downwards.
+
+  Args:
+    height: of the whole, in units.
+    box: of the axes.
+    margins: free at the ends of the x and the y axis, as shares of their ranges.
+    log: whether the y axis is logarithmic.
+  """
+
+  def __init__(
+    self, height: float, box: Box, margins: tuple[float, float], log: bool = False
+  ):
+    # It takes half a second, which no command but those that draw should pay.
+    from matplotlib.figure import Figure
+
+    self.height, self._box = height, box
+    left, top, right, bottom = box
+    self._figure = Figure((WIDTH / 72, height / 72), dpi=72)
+    self._figure.subplots_adjust(
+      left / WIDTH, 1 - bottom / height, right / WIDTH, 1 - top / height
+    )
+    self.axes = self._figure.add_subplot(yscale='log' if log else 'linear')
+    self.axes.margins(*margins)
+    self._obstacles: list[tuple[Sequence[float], Sequence[float], float]] = []
+    self._texts: list[Box] = []
+
+  def draw(
+    self, kind: str, xs: Sequence[float], ys: Sequence[float], style: int | None = None
+  ) -> None:
+    """Draw a line through points, of a kind and maybe of a series."""
+    self.axes.plot(xs, ys, 'k-', gid=_class(kind, style), clip_on=False)
+    if kind == 'line':
+      self._obstacles += [((x,), (y,), 2) for x, y in zip(xs, ys, strict=True)]
+    else:
+      self._obstacles.append((xs, ys, 1))
+
+  def area(
+    self, edges: Sequence[float], tops: Sequence[float], base: float, style: int
+  ) -> None:
+    """Draw steps between edges, filled down to a base."""
+    gid = _class('area', style)
+    self.axes.stairs(tops, edges, baseline=base, fill=True, gid=gid, clip_on=False)
+
+  def marker(self, x: float, y: float, style: int) -> None:
+    """Draw a shape that goes with the number of the series, over all lines."""
+    shape, size = (('o', 10), ('s', 9), ('D', 9), ('^', 11), ('v', 11))[style % 5]
+    look = {'ms': size, 'ls': 'none', 'zorder': 3, 'clip_on': False}
+    self.axes.plot(x, y, f'k{shape}', gid=_class('marker', style), **look)
+    self._obstacles.append(((x,), (y,), 6))
+
+  def finish(self, y_title: str, x_title: str) -> None:
+    """Fix the limits of the axes, and draw ticks and titles.
+
+    What has numbers of the axes comes before, labels come after.
+    """
+    from matplotlib import ticker
+
+    axes = self.axes
+    axes.autoscale_view()
+    axes.minorticks_off()
+    axes.set_axisbelow(True)
+    axes.grid(clip_on=False)
+    axes.tick_params(length=0, pad=5, labelsize=11)
+    for axis in (axes.xaxis, axes.yaxis):
+      axis.set_major_formatter('{x:.6g}')
+      if axis.get_scale() == 'log':
+        low, high = axis.get_view_interval()
+        steps = (1, 2, 5) if high < 100 * low else (1,)
+        axis.set_major_locator(ticker.LogLocator(subs=steps, numticks=6))
+      else:
+        axis.set_major_locator(ticker.MaxNLocator(5, steps=STEPS))
+    if y_title:
+      axes.spines[['left', 'bottom']].set_gid('base')
+      self.text(0, 14, y_title, 'axis')
+      self.text(self._box[2], self.height - 6, x_title, 'axis', 'right')
+    else:
+      axes.yaxis.set_visible(False)
+      self.text(WIDTH, self.height - 7, x_title, 'axis', 'right')
+
+  def text(
+    self, x: float, y: float, text: str, kind: str, anchor: str = 'left'
+  ) -> None:
+    """Write a line of text; y is its baseline, anchor 'left', 'center' or 'right'."""
+    place = x / WIDTH, 1 - y / self.height
+    text = _NO_XML.sub(' ', text)
+    self._figure.text(*place, text, gid=kind, ha=anchor, size=11, parse_math=False)
+    self._texts.append(_text_box(x, y, text, anchor))
+
+  def label(self, x: float, y: float, text: str) -> None:
+    """Write the name of a point beside it, where it hides least."""
+    hidden = self._boxes()
+    candidates = _beside(*self._place(x, y))
+    x, y, anchor = min(
+      candidates, key=lambda c: _cost(_text_box(*c[:2], text, c[2]), hidden, self._box)
+    )
+    self.text(x, y, text, 'label', anchor)
+
+  def hint(self, x_sign: int, y_sign: int) -> None:
+    """Say in a corner that values there are better, if that hides nothing."""
+    left, top, right, bottom = self._box
+    x, anchor = (left + 8, 'left') if x_sign < 0 else (right - 8, 'right')
+    y = top + 16 if y_sign > 0 else bottom - 8
+    arrow = {(-1, 1): '↖', (1, 1): '↗', (-1, -1): '↙', (1, -1): '↘'}[x_sign, y_sign]
+    text = f'{arrow} better' if x_sign < 0 else f'better {arrow}'
+    box = _text_box(x, y, text, anchor)
+    if not any(_overlap(box, other) for other in self._boxes()):
+      self.text(x, y, text, 'hint', anchor)
+
+  def _boxes(self) -> list[Box]:
+    """Return where there is something already."""
+    found = list(self._texts)
+    for xs, ys, half in self._obstacles:
+      (a, b), (c, d) = self._place(xs[0], ys[-1]), self._place(xs[-1], ys[0])
+      # A line is as wide as it is drawn, and as long as it is.
+      wide, high = half if a == c else 0, half if b == d else 0
+      found.append((a - wide, b - high, c + wide, d + high))
+    return found
+
+  def _place(self, x: float, y: float) -> tuple[float, float]:
+    """Return where a value of both axes lies, in units."""
+    right, up = self.axes.transData.transform((x, y))
+    return float(right), self.height - float(up)
+
+  def svg(self, ident: str, title: str, desc: str) -> str:
+    """Return the SVG element with a title, and a description for those who can't see.
+
+    The same chart gives the same text.
+    """
+    import matplotlib
+
+    options = {
+      'path.simplify': False,
+      'savefig.bbox': 'standard',
+      'svg.fonttype': 'none',
+      'svg.hashsalt': ident,
+    }
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(options), warnings.catch_warnings():
+      # The browser has other fonts.
+      warnings.filterwarnings('ignore', 'Glyph .* missing')
+      self._figure.savefig(buffer, format='svg', metadata={'Date': None})
+    root = ET.Element('svg', viewBox=f'0 0 {WIDTH} {self.height}', role='img')
+    root.set('class', 'chart')
+    root.set('aria-labelledby', f'{ident}-title {ident}-desc')
+    for name, text in (('title', title), ('desc', desc)):
+      ET.SubElement(root, name, id=f'{ident}-{name}').text = _NO_XML.sub(' ', text)
+    for group in ET.fromstring(buffer.getvalue()).iter():
+      if group.tag.endswith('}g') and _class_of(group):
+        root.append(_plain(group))
+    return ET.tostring(root, 'unicode')
+
+
+def _rows_chart(height: float, margin: float) -> _Chart:
+  """Return a chart of rows, with units of the chart on its y axis."""
+  chart = _Chart(height + 48, (14, 8, WIDTH - 14, height + 8), (margin, 0))
+  chart.axes.set_ylim(height + 8, 8)
+  return chart
+
+
+def _plain(node: ET.Element) -> ET.Element:
+  """Return an element of matplotlib's without its looks: places and classes only."""
+  plain = ET.Element(node.tag.rpartition('}')[2], _attributes(node))
+  plain.text = node.text if plain.tag == 'text' else None
+  plain.extend(map(_plain, node))
+  return plain
+
+
+def _attributes(node: ET.Element) -> dict[str, str]:
+  """Return the attributes that place an element, and its class."""
+  found = {}
+  if kind := _class_of(node):
+    found['class'] = kind
+  elif node.tag.endswith('path') and 'id' in node.attrib:
+    found['id'] = node.attrib['id']  # of a marker, which is used by its id
+  for name, value in node.attrib.items():
+    if name in ('d', 'x', 'y'):
+      found[name] = re.sub(r'-?\d+\.\d+', _rounded, ' '.join(value.split()))
+    elif name.endswith('href'):
+      found['href'] = value
+    elif anchor := re.search('text-anchor: (middle|end)', value):
+      found['text-anchor'] = anchor[1]
+  return found
+
+
+def _class_of(node: ET.Element) -> str:
+  """Return the class of an element, '' if it has none."""
+  name = re.sub('_[0-9]+$', '', node.get('id', ''))
+  return name if _KINDS.fullmatch(name) else ''
+
+
+def _class(kind: str, style: int | None) -> str:
+  """Return the class of an element of a kind and maybe of a series."""
+  return kind if style is None else f'{kind} s{style % COLOURS}'
+
+
+def _rounded(number: re.Match[str]) -> str:
+  """Return a coordinate with one digit, as no eye sees the next."""
+  return f'{float(number[0]):.1f}'.removesuffix('.0')
+
+
+def fit(text: str, width: float) -> str:
+  """Return a text cut to about a width in units."""
+  most = max(3, int(width / CHARACTER))
+  return text if len(text) <= most else text[: most - 1] + '…'
+
+
+def _finite(*values: float) -> bool:
+  """Return whether all are finite."""
+  return all(math.isfinite(v) for v in values)
+
+
+def _ends(interval: Range | None) -> Range | tuple[()]:
+  """Return an interval if both ends are finite, else nothing."""
+  return interval if interval and _finite(*interval) else ()
+
+
+def _beside(x: float, y: float) -> list[tuple[float, float, str]]:
+  """Return where a point's name may stand: x, y (baseline) and anchor, best first."""
+  return [
+    (x + 9, y - 5, 'left'),
+    (x - 9, y - 5, 'right'),
+    (x + 9, y + 14, 'left'),
+    (x - 9, y + 14, 'right'),
+    (x, y - 12, 'center'),
+    (x, y + 21, 'center'),
+    *((x + 9, y - 5 + k * _LINE, 'left') for k in (-1, 2, -2, 3)),
+    *((x - 9, y - 5 + k * _LINE, 'right') for k in (-1, 2, -2, 3)),
   ]
 
-  def cost(candidate):
-    box = _box(*candidate[:2], label, candidate[2])
-    hidden = sum(_overlap(box, other) for other in boxes)
-    area = (box[2] - box[0]) * (box[3] - box[1])
-    return hidden + 4 * (area - _overlap(box, limits))
 
-  return min(candidates, key=cost)
+def _cost(box: Box, hidden: Sequence[Box], limits: Box) -> float:
+  """Return how bad a place of a text is: what it hides, and what leaves the limits."""
+  area = (box[2] - box[0]) * (box[3] - box[1])
+  covered = sum(_overlap(box, other) for other in hidden)
+  return covered + 4 * (area - _overlap(box, limits))
 
 
-def _overlap(a, b) -> float:
+def _overlap(a: Box, b: Box) -> float:
+  """Return the area that two boxes share."""
   width = min(a[2], b[2]) - max(a[0], b[0])
   height = min(a[3], b[3]) - max(a[1], b[1])
   return max(0.0, width) * max(0.0, height)
 
 
-def _box(x, y, text, anchor) -> tuple[float, float, float, float]:
-  """About where a text lies: left, top, right, bottom."""
-  width = svg.CHARACTER * len(text)
-  left = x - width * {'start': 0, 'middle': 0.5, 'end': 1}[anchor]
+def _text_box(x: float, y: float, text: str, anchor: str) -> Box:
+  """Return about where a text lies."""
+  width = CHARACTER * len(text)
+  left = x - width * {'left': 0, 'center': 0.5, 'right': 1}[anchor]
   return left, y - 10, left + width, y + 3
-
-
-def _around(x: float, y: float, room: float) -> tuple[float, float, float, float]:
-  return x - room, y - room, x + room, y + room
-
-
-def _ends(interval: Range | None) -> Range | tuple[()]:
-  return interval if interval and finite(*interval) else ()

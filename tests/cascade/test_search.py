@@ -118,6 +118,13 @@ def test_the_best_of_equal_levels_is_the_mildest():
 
 
 def test_linear_axes_may_begin_at_nothing():
-  panel = line_plots.Panel('', {'a': ((0.0, 1.0, 4.0), (0, 1, 2))}, (0, 2), linear=True)
-  place = line_plots._scale(panel, (100, 100))
-  assert [place(x, 0)[0] for x in (0.0, 1.0, 4.0)] == pytest.approx([4, 27, 96])
+  lines = {'a': ((0.0, 1.0, 4.0), (0, 1, 2))}
+  panel = line_plots.Panel('', lines, (0, 2), linear=True)
+  figure = line_plots.figure([panel], {'a': (0, 0)}, x_title='', size=(100, 100))
+  line_plots.render(figure)
+  (axes,) = figure.axes
+  box = axes.get_window_extent()
+  places = [axes.transData.transform((x, 0))[0] - box.x0 for x in (0.0, 1.0, 4.0)]
+  # A margin of 4 % of the values' range on both sides.
+  share = 100 / 1.08
+  assert places == pytest.approx([0.04 * share, 0.29 * share, 1.04 * share])

@@ -2,46 +2,23 @@
 
 import itertools
 import math
-import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
 
 from sr3_jax.reports import charts
+from tests.support.svg_charts import (
+  axis,
+  labels,
+  markers,
+  numbers,
+  of_class,
+  read,
+  texts,
+)
 
 NAMES = {'ident': 'x', 'title': 'A chart', 'x_title': 'LPIPS, lower is better'}
-
-
-def read(text: str) -> ET.Element:
-  return ET.fromstring(text)
-
-
-def numbers(element: ET.Element) -> list[float]:
-  return [float(v) for v in re.findall(r'-?\d+\.?\d*', element.get('d'))]
-
-
-def of_class(root: ET.Element, name: str) -> list[ET.Element]:
-  return [node for node in root.iter() if node.get('class') == name]
-
-
-def labels(root: ET.Element) -> dict[str, tuple[float, float]]:
-  return {
-    t.text: (float(t.get('x')), float(t.get('y'))) for t in of_class(root, 'label')
-  }
-
-
-def axis(root: ET.Element, anchor: str):
-  """Units -> values of an axis, from two of its ticks."""
-  place = 'x' if anchor == 'middle' else 'y'
-  shift = 0 if place == 'x' else -4  # of the number below its line
-  ticks = [
-    (float(t.get(place)) + shift, float(t.text.replace('−', '-')))
-    for t in of_class(root, 'tick')
-    if t.get('text-anchor') == anchor
-  ]
-  (a, x), (b, y) = ticks[0], ticks[-1]
-  return lambda unit: x + (unit - a) / (b - a) * (y - x)
 
 
 def test_scatter_puts_marks_and_whiskers_where_the_axes_say():
@@ -50,17 +27,16 @@ def test_scatter_puts_marks_and_whiskers_where_the_axes_say():
     charts.Point('sr3', 0.09, 24.46, None, (21.99, 27.1), 3),
   ]
   root = read(charts.scatter(points, y_title='PSNR dB', better=(-1, 1), **NAMES))
-  across, up = axis(root, 'middle'), axis(root, 'end')
-  marks = [numbers(m)[:2] for m in of_class(root, 'marker')]
-  found = [(across(x), up(y)) for x, y in marks]
+  across, up = axis(root, 'xtick'), axis(root, 'ytick')
+  found = [(across(x), up(y)) for x, y in markers(root)]
   np.testing.assert_allclose(found, [(0.275, 22.96), (0.09, 24.46)], rtol=2e-3)
   whiskers = of_class(root, 'whisker')
   assert len(whiskers) == 3
-  x_low, _, x_high = numbers(whiskers[0])
+  (x_low, _), (x_high, _) = numbers(whiskers[0])
   np.testing.assert_allclose([across(x_low), across(x_high)], [0.26, 0.29], rtol=2e-3)
-  x, low, high = numbers(whiskers[2])
+  (x, low), (_, high) = numbers(whiskers[2])
   np.testing.assert_allclose([across(x), up(low), up(high)], [0.09, 21.99, 27.1], 2e-3)
-  assert [t.text for t in of_class(root, 'hint')] == ['↖ better']
+  assert [t.text for t in texts(root, 'hint')] == ['↖ better']
   desc = root.find('desc').text
   assert 'bicubic: 0.275, 22.96' in desc and 'sr3: 0.09, 24.46' in desc
 
@@ -74,23 +50,15 @@ def test_names_in_a_scatter_hide_neither_each_other_nor_marks():
   ]
   root = read(charts.scatter(points, y_title='PSNR', **NAMES))
   boxes = []
-  for text in of_class(root, 'label'):
+  for text in texts(root, 'label'):
     x, y, width = float(text.get('x')), float(text.get('y')), 6 * len(text.text)
     left = x - width * {None: 0, 'middle': 0.5, 'end': 1}[text.get('text-anchor')]
     boxes.append((left, y - 9, left + width, y + 2))
     assert left >= 30 and left + width <= charts.WIDTH
-  boxes += [(x - 4, y - 4, x + 4, y + 4) for x, y in map(mark_place, marks_of(root))]
+  boxes += [(x - 4, y - 4, x + 4, y + 4) for x, y in markers(root)]
   pairs = itertools.combinations(boxes[:9], 2)
   over = [a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for a, b in pairs]
   assert not any(over)
-
-
-def marks_of(root):
-  return of_class(root, 'marker')
-
-
-def mark_place(mark):
-  return numbers(mark)[:2]
 
 
 def test_values_that_are_not_finite_are_left_out():
@@ -102,7 +70,7 @@ def test_values_that_are_not_finite_are_left_out():
   assert 'nan' not in ET.tostring(root).decode() and not of_class(root, 'mark')
   line = charts.Line('a', [0, 1, 2], [1, math.inf, -1])
   root = read(charts.lines([line], y_title='loss', log=True, **NAMES))
-  assert len(marks_of(root)) == 1
+  assert len(markers(root)) == 1
 
 
 def test_histograms_share_one_scale_and_mark_values():
@@ -112,17 +80,18 @@ def test_histograms_share_one_scale_and_mark_values():
     charts.Histogram('b', [0, 2, 0], 25.0, '25.00', 1),
   ]
   root = read(charts.histograms(edges, rows, **NAMES))
-  across = axis(root, 'middle')
+  across = axis(root, 'xtick')
   heights = []
   for area in of_class(root, 'area'):
-    found = re.findall(r'([VH])(-?[\d.]+)', area.get('d'))
-    base = float(re.match(r'M[\d.]+ ([\d.]+)', area.get('d'))[1])
-    heights.append([base - float(v) for kind, v in found if kind == 'V'][:-1])
-    right = [across(float(v)) for kind, v in found if kind == 'H']
-    np.testing.assert_allclose(right, edges[1:], rtol=5e-3)
+    (_, base), *steps, (_, end) = numbers(area)
+    assert base == end
+    heights.append([base - y for _, y in steps[::2]])
+    assert heights[-1] == [base - y for _, y in steps[1::2]]
+    found = [across(x) for x, _ in [steps[0], *steps[1::2]]]
+    np.testing.assert_allclose(found, edges, rtol=5e-3)
   most = heights[0][2]
   np.testing.assert_allclose(np.array(heights) / most, [[0.25, 0.5, 1], [0, 0.5, 0]])
-  marks = [across(numbers(m)[0]) for m in of_class(root, 'mark')]
+  marks = [across(numbers(m)[0][0]) for m in of_class(root, 'mark')]
   np.testing.assert_allclose(marks, [35, 25], rtol=5e-3)
 
 
@@ -135,8 +104,8 @@ def test_lines_end_with_their_names_apart():
   root = read(charts.lines(series, y_title='loss', **NAMES))
   heights = sorted(y for _, y in labels(root).values())
   assert len(heights) == 3 and min(np.diff(heights)) >= 12
-  across, up = axis(root, 'middle'), axis(root, 'end')
-  x, y = np.reshape(numbers(of_class(root, 'line')[2]), (-1, 2)).T
+  across, up = axis(root, 'xtick'), axis(root, 'ytick')
+  x, y = np.array(numbers(of_class(root, 'line')[2])).T
   np.testing.assert_allclose([across(v) for v in x], steps, atol=0.2)
   np.testing.assert_allclose([up(v) for v in y], series[2].ys, atol=5e-3)
 
@@ -147,12 +116,13 @@ def test_forest_draws_intervals_against_zero():
     charts.Difference('c: sr3', 0.2, None, '+0.20', 1),
   ]
   root = read(charts.forest(rows, **NAMES))
-  across = axis(root, 'middle')
+  across = axis(root, 'xtick')
   (zero,) = of_class(root, 'zero')
-  assert across(numbers(zero)[0]) == pytest.approx(0, abs=2e-3)
-  (whisker,) = of_class(root, 'whisker')
-  low, _, high = numbers(whisker)[:3]
+  assert across(numbers(zero)[0][0]) == pytest.approx(0, abs=2e-3)
+  whisker, *caps = of_class(root, 'whisker')
+  (low, _), (high, _) = numbers(whisker)
+  assert [{x for x, _ in numbers(cap)} for cap in caps] == [{low}, {high}]
   np.testing.assert_allclose([across(low), across(high)], [0.12, 0.5], atol=2e-3)
-  found = [across(numbers(m)[0]) for m in marks_of(root)]
+  found = [across(x) for x, _ in markers(root)]
   np.testing.assert_allclose(found, [0.31, 0.2], atol=2e-3)
   assert {'b: sr3', '+0.31 (+0.12 to +0.50)', 'c: sr3', '+0.20'} == set(labels(root))
