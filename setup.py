@@ -88,6 +88,7 @@ setuptools.setup(
     'imagecodecs>=2025.3.30',
     'jax>=0.10.2',
     'jinja2>=3.1.5',
+    'matplotlib>=3.10.0',
     'ml-collections>=1.0.0',
     'numpy>=2.1.0',
     'optax>=0.2.8',
