@@ -97,4 +97,4 @@ def test_the_documentation_has_the_same_floors():
   text = (ROOT / 'docs' / 'architecture.md').read_text()
   rows = re.findall(r'^\| *(\d+) *\|([^|]*)\|', text, re.MULTILINE)
   said = {int(number): set(re.findall(r'`(\w+)`', rooms)) for number, rooms in rows}
-  assert said == {number: set(rooms) for number, rooms in enumerate(FLOORS)}
+  assert said == {number: set(rooms) for number, rooms in enumerate(FLOORS, 1)}
