@@ -102,7 +102,7 @@ def main(arguments: list[str]) -> None:
       jax.config.update('jax_cpu_collectives_implementation', 'gloo')
       jax.distributed.initialize(f'localhost:{port}', FLAGS.processes, int(rank))
     process_log.setup()
-    devices.keep_programs(FLAGS.cache)
+    devices.cache_programs(FLAGS.cache)
     measure(FLAGS.config, epath.Path(folder) / 'run')
 
 

@@ -162,11 +162,11 @@ def main(argv: list[str]) -> None:
     fail("a workdir on gs:// needs gcsfs: pip install 'sr3_jax[gcs]'")
   if FLAGS.multihost:
     join()
-  devices.keep_programs(FLAGS.cache)
+  devices.cache_programs(FLAGS.cache)
   # Of several processes one may fail before there is a workdir, and nobody sees it.
   with (
     devices.all_end_together(),
-    process_log.kept(FLAGS.workdir, make=FLAGS.multihost),
+    process_log.in_workdir(FLAGS.workdir, make=FLAGS.multihost),
   ):
     explained()
 

@@ -94,7 +94,7 @@ def _source(config: ml_collections.ConfigDict, *, held_out: bool) -> Source | No
     data_dir=d.data_dir or None,
     channels=d.channels,
     calibrated=len(d.low) > 0,
-    cache_folder=devices.kept('folders'),
+    cache_folder=devices.cache_folder('folders'),
   )
 
 

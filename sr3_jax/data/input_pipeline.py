@@ -69,7 +69,7 @@ def make_source(
     min_size=min_size,
     channels=d.channels,
     calibrated=len(d.low) > 0,
-    cache_folder=devices.kept('folders'),
+    cache_folder=devices.cache_folder('folders'),
     decode_side=decode_side,
   )
 

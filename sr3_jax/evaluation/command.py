@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
   flags.FLAGS.mark_as_parsed()
   process_log.setup()
-  devices.keep_programs(args.cache)
+  devices.cache_programs(args.cache)
   try:
     folder_run.run(args, outputs, f'{parser.prog} {shlex.join(argv)}')
   except errors.UserError as error:

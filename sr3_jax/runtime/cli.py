@@ -1,4 +1,4 @@
-"""What the commands of this package have in common."""
+"""Parses command lines: what the commands of this package have in common."""
 
 import argparse
 import math
@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable
 from typing import NoReturn
 
-# Where compiled programs are kept between starts.
+# Compiled programs are cached here between starts.
 CACHE = os.path.join(os.path.expanduser('~'), '.cache', 'sr3_jax', 'xla')
 
 
 class Parser(argparse.ArgumentParser):
-  """Keeps the lines of its texts, and says what is wrong in one line."""
+  """A parser that keeps the lines of its help, and says what is wrong in one line."""
 
   def __init__(self, **options):
     super().__init__(
@@ -21,6 +21,7 @@ class Parser(argparse.ArgumentParser):
     )
 
   def error(self, message: str) -> NoReturn:
+    """End the program with one line and exit code 2."""
     # A message may quote a stranger's file: nothing in it steers the terminal.
     line = ''.join(c if c.isprintable() else '?' for c in ' '.join(message.split()))
     self.exit(2, f'error: {line}; --help shows all options\n')
@@ -29,13 +30,13 @@ class Parser(argparse.ArgumentParser):
 def number(
   kind: type, low: float, high: float = math.inf, *, above: bool = False
 ) -> Callable[[str], float]:
-  """What an option takes, as `type` of `add_argument`: a finite number in a range.
+  """Return a parser of finite numbers in a range, as `type` of `add_argument`.
 
   Args:
     kind: int or float.
-    low: the least; with `above`, what it must be above.
-    high: the greatest.
-    above: whether `low` itself is left out.
+    low: the least number allowed; with `above`, the bound that it must exceed.
+    high: the greatest number allowed.
+    above: whether `low` itself is refused.
   """
   text = 'a whole number' if kind is int else 'a number'
   text += f' {"above" if above else "from"} {low}'

@@ -1,8 +1,8 @@
-"""Devices: the one place that knows how many there are and how work is spread.
+"""Spreads arrays over devices, and knows how many there are.
 
-Data parallelism by `jax.pmap`: the state is replicated, the batch split. Everything
-inside sees one device's part and the axis name 'batch'; `[D, ...]` below means a
-leading axis over all devices, of which each process holds its own.
+Data parallelism by `jax.pmap`: the state is replicated, the batch split. The mapped
+function sees one device's part and the axis name 'batch'. `[D, ...]` below means a
+leading axis over all devices; each process holds the part of its own devices.
 """
 
 import contextlib
@@ -25,8 +25,8 @@ from sr3_jax.runtime import errors
 
 AXIS = 'batch'
 
-# jaxlib's default CPU convolutions are slow at these sizes, worst in the gradient of
-# the weights; this keeps the fast matrix products and goes back to Eigen elsewhere.
+# jaxlib's default CPU convolutions are slow at these sizes, most of all in the gradient
+# of the weights. This option keeps its fast matrix products and uses Eigen otherwise.
 _CPU_OPTIONS = {
   'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT'
 }
@@ -34,7 +34,14 @@ _CPU_OPTIONS = {
 
 @functools.cache
 def compiler_options(platform: str | None = None) -> dict[str, str]:
-  """XLA options that pay on a platform, or here; none where the compiler lacks them."""
+  """Return the XLA options that pay on a platform.
+
+  Args:
+    platform: 'cpu', 'gpu' or 'tpu'; None for that of this process.
+
+  Returns:
+    Name -> value; empty where the compiler lacks the options.
+  """
   if (platform or jax.default_backend()) != 'cpu':
     return {}
   try:
@@ -46,11 +53,12 @@ def compiler_options(platform: str | None = None) -> dict[str, str]:
   return dict(_CPU_OPTIONS)
 
 
-def keep_programs(folder: str) -> None:
-  """Keeps compiled programs in `folder` for a fast next start; '' keeps none.
+def cache_programs(folder: str) -> None:
+  """Cache compiled programs in `folder` for a fast next start; '' caches none.
 
-  Of several processes JAX keeps those of the first, under names that on CPUs the others
-  don't find. It would have to wait for them, longer than Gloo waits (30 s): none there.
+  Several processes on CPUs cache none: JAX writes the programs of the first process
+  only, under names that the others don't find, and the first would then wait for them
+  longer than Gloo allows (30 s).
   """
   several_cpus = jax.distributed.is_initialized() and jax.default_backend() == 'cpu'
   if folder and not several_cpus:
@@ -58,8 +66,8 @@ def keep_programs(folder: str) -> None:
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
 
-def kept(name: str) -> epath.Path | None:
-  """A folder beside the programs that are kept, for what else makes a start fast."""
+def cache_folder(name: str) -> epath.Path | None:
+  """Return a cache folder beside that of compiled programs; None without one."""
   folder = jax.config.jax_compilation_cache_dir
   return epath.Path(folder) / name if folder else None
 
@@ -69,12 +77,12 @@ def pmap(
   donate_argnums: Sequence[int] = (),
   devices: Sequence[Any] | None = None,
 ) -> Callable[..., Any]:
-  """`jax.pmap` over all devices, compiled once per argument shapes with our options.
+  """Return `jax.pmap` of a function, compiled once per argument shapes.
 
   Args:
-    function: of per-device arrays; collectives go over AXIS.
+    function: takes per-device arrays; its collectives go over AXIS.
     donate_argnums: arguments whose buffers the results may take over.
-    devices: to compile for, not to run on; None is all there are.
+    devices: devices to compile for, not to run on; None for all there are.
 
   Returns:
     The same function of `[D, ...]` arrays. `.lower(*args)` gives the lowered program,
@@ -102,14 +110,17 @@ def pmap(
 
 
 def memory(function: Callable[..., Any], *args: Any) -> int:
-  """Bytes that a function made by `pmap` takes on a device, its arguments included."""
+  """Return the bytes that a function made by `pmap` takes on a device.
+
+  Arguments and results are included, buffers that they share once.
+  """
   m = function.compiled(*args).memory_analysis()
   whole = m.argument_size_in_bytes + m.output_size_in_bytes + m.temp_size_in_bytes
   return whole - m.alias_size_in_bytes
 
 
 def free_memory() -> int | None:
-  """Bytes free on this process's fullest device; None where nobody knows."""
+  """Return the bytes free on this process's fullest device; None if not known."""
   stats = [device.memory_stats() for device in jax.local_devices()]
   if all(stats):
     return min(s['bytes_limit'] - s['bytes_in_use'] for s in stats)
@@ -122,14 +133,14 @@ def free_memory() -> int | None:
 
 
 def per_process(batch_size: int, parts: int = 1) -> int:
-  """This process's share of a global batch.
+  """Return this process's share of a global batch.
 
   Args:
-    batch_size: examples over all devices.
-    parts: how many equal parts each device's share is to be cut into.
+    batch_size: number of examples over all devices.
+    parts: number of equal parts that each device's share is cut into.
 
   Raises:
-    ValueError: it can't be split evenly.
+    ValueError: the batch can't be split evenly.
   """
   multiple = jax.device_count() * parts
   if batch_size < 1 or parts < 1 or batch_size % multiple:
@@ -141,7 +152,7 @@ def per_process(batch_size: int, parts: int = 1) -> int:
 
 
 def round_up(batch_size: int) -> int:
-  """The next batch size that splits over this process's devices."""
+  """Return the next batch size that splits over this process's devices."""
   count = jax.local_device_count()
   return -(-batch_size // count) * count
 
@@ -151,27 +162,30 @@ def _sharding() -> NamedSharding:
 
 
 def put(tree: Any) -> Any:
-  """Host arrays [local D, ...] -> device arrays [D, ...]."""
+  """Put host arrays [local D, ...] on the devices, as arrays [D, ...]."""
   put = functools.partial(jax.make_array_from_process_local_data, _sharding())
   return jax.tree.map(put, tree)
 
 
 def replicate(tree: Any) -> Any:
-  """A copy of every leaf on every device: [...] -> [D, ...]."""
+  """Copy every leaf to every device: [...] -> [D, ...]."""
   count = jax.local_device_count()
   spread = lambda leaf: np.broadcast_to(np.asarray(leaf), (count, *np.shape(leaf)))
   return put(jax.tree.map(spread, tree))
 
 
 def shard(batch: Any) -> Any:
-  """This process's part of a batch, split over its devices: [B, ...] -> [D, b, ...]."""
+  """Split this process's part of a batch over its devices: [B, ...] -> [D, b, ...]."""
   count = jax.local_device_count()
   split = lambda leaf: np.reshape(leaf, (count, -1, *leaf.shape[1:]))
   return put(jax.tree.map(split, batch))
 
 
 def whole(tree: Any) -> Any:
-  """Shapes and dtypes of whole arrays: on one device, or of NumPy in many processes."""
+  """Return the shapes and dtypes of whole arrays, as a checkpoint is restored to.
+
+  With one process they are on its first device, with several they are NumPy arrays.
+  """
   if jax.process_count() > 1:
     return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
   sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -181,12 +195,12 @@ def whole(tree: Any) -> Any:
 
 
 def unreplicate(tree: Any) -> Any:
-  """One device's copy of every leaf: [D, ...] -> [...]."""
+  """Return one device's copy of every leaf: [D, ...] -> [...]."""
   return jax.tree.map(lambda leaf: leaf.addressable_data(0)[0], tree)
 
 
 def gather(tree: Any) -> Any:
-  """All examples of this process, as NumPy: [D, b, ...] -> [B, ...]."""
+  """Return all examples of this process as NumPy arrays: [D, b, ...] -> [B, ...]."""
 
   def one(leaf):
     shards = sorted(leaf.addressable_shards, key=lambda s: s.index[0].start or 0)
@@ -196,7 +210,7 @@ def gather(tree: Any) -> Any:
 
 
 def agree(value: bool) -> bool:
-  """Process 0's answer, for decisions that depend on a clock."""
+  """Return process 0's value, for decisions that depend on a clock."""
   if jax.process_count() == 1:
     return value
   from jax.experimental import multihost_utils
@@ -205,7 +219,11 @@ def agree(value: bool) -> bool:
 
 
 def everywhere(values: Sequence[bool]) -> list[bool]:
-  """Of each value, whether every process says so; all ask about as many."""
+  """Return, for each value, whether it is true in every process.
+
+  Args:
+    values: as many in every process.
+  """
   if jax.process_count() == 1:
     return list(values)
   from jax.experimental import multihost_utils
@@ -253,7 +271,11 @@ def _give_up(code: int, seconds: float = 10.0) -> NoReturn:
 
 
 def barrier(name: str) -> None:
-  """Waits until every process is here."""
+  """Wait until every process has come here.
+
+  Args:
+    name: the same in every process.
+  """
   if jax.process_count() > 1:
     from jax.experimental import multihost_utils
 

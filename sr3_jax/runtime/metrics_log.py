@@ -17,7 +17,7 @@ from etils import epath
 
 
 class MetricsWriter:
-  """Writes metrics to `metrics.jsonl` in the workdir, and to TensorBoard if asked.
+  """A writer of metrics to WORKDIR/metrics.jsonl, and to TensorBoard if asked.
 
   Every line is one JSON object: {"step": 100, "time": Unix seconds, name: number or
   null, ...}; null stands for nan, infinities and None. On a local disk every line is
@@ -26,13 +26,13 @@ class MetricsWriter:
   loses the lines in between.
 
   Args:
-    workdir: folder, made if it isn't there; local or gs://.
-    resume_step: the step a run goes on from; lines of later steps are dropped, they
-      will be written again. None keeps them all. A line torn by a kill is dropped
-      either way.
-    tensorboard: whether to write events to `workdir/tensorboard` too. Without
-      TensorFlow a warning says what to install.
-    enabled: False makes a writer that does nothing, for processes other than 0.
+    workdir: folder of the run, made if it is missing; local or gs://.
+    resume_step: the step that a run resumes from. Lines of later steps are dropped, as
+      they will be written again; None keeps them all. A line that a kill cut off is
+      dropped in any case.
+    tensorboard: whether to write events to WORKDIR/tensorboard too. Without TensorFlow
+      a warning says what to install.
+    enabled: False writes nothing, for processes other than 0.
   """
 
   def __init__(
@@ -59,7 +59,7 @@ class MetricsWriter:
       self._tensorboard = _tensorboard_writer(workdir / 'tensorboard')
 
   def write(self, step: int, /, **scalars: Any) -> None:
-    """Appends one line; scalars are anything that `float` takes, or None."""
+    """Append one line; scalars are anything that `float` takes, or None."""
     if not self._enabled:
       return
     numbers = {name: _number(value) for name, value in scalars.items()}
@@ -78,12 +78,12 @@ class MetricsWriter:
       self._tensorboard.write_scalars(int(step), finite)
 
   def write_image(self, step: int, name: str, image: np.ndarray) -> None:
-    """Shows a uint8 [H, W, C] image in TensorBoard; nothing without it."""
+    """Show a uint8 [H, W, C] image in TensorBoard; without it, do nothing."""
     if self._tensorboard:
       self._tensorboard.write_images(int(step), {name: image})
 
   def flush(self) -> None:
-    """Makes everything written so far safe, on object stores too."""
+    """Make everything written so far safe, on object stores too."""
     if self._enabled and self._unsaved:
       self._path.write_text(''.join(self._lines))
       self._unsaved = False
@@ -91,7 +91,7 @@ class MetricsWriter:
       self._tensorboard.flush()
 
   def close(self) -> None:
-    """Flushes and lets go of the files."""
+    """Flush, and close the files."""
     self.flush()
     if self._file:
       self._file.close()
@@ -106,7 +106,7 @@ class MetricsWriter:
 
 
 def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
-  """The lines of a run's metrics.jsonl; [] if there is none, without torn ones."""
+  """Return the lines of a run's metrics.jsonl; [] without one, and no torn lines."""
   path = epath.Path(workdir) / 'metrics.jsonl'
   found = []
   for line in path.read_text().splitlines() if path.exists() else ():
@@ -118,10 +118,18 @@ def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
 
 
 def training_seconds(workdir: epath.PathLike, batch_size: int) -> float:
-  """Time that a run's steps took, each once, without compilation; 0 if not known."""
+  """Return the seconds that a run's steps took, each once, without compilation.
+
+  Args:
+    workdir: folder of the run.
+    batch_size: images per step.
+
+  Returns:
+    Seconds; 0 if no line has a rate.
+  """
   seconds, done = 0.0, 0
   for row in read_metrics(workdir):
-    rate = row.get('images_per_second')  # of the first lines it may be missing
+    rate = row.get('images_per_second')  # missing in lines before the second step
     if rate and row['step'] > done:
       seconds += (row['step'] - done) * batch_size / rate
       done = row['step']
@@ -129,7 +137,7 @@ def training_seconds(workdir: epath.PathLike, batch_size: int) -> float:
 
 
 def _number(value: Any) -> int | float | None:
-  """A JSON number of 7 digits, all that float32 has; null if there is none."""
+  """Return a number of 7 digits, all that float32 has; None if it is not finite."""
   if value is None:
     return None
   if isinstance(value, int | np.integer):
@@ -139,7 +147,7 @@ def _number(value: Any) -> int | float | None:
 
 
 def _kept_lines(path: epath.Path, resume_step: int | None) -> list[str]:
-  """The whole lines up to a step; rewrites the file if there are others."""
+  """Return the whole lines up to a step; rewrite the file if it has others."""
   if not path.exists():
     return []
   text = path.read_text()

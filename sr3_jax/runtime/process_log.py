@@ -1,10 +1,9 @@
-"""Messages: on the screen, and of every process of a run in a file of its own.
+"""Logs messages: on the screen, and of every process of a run in a file of its own.
 
-WORKDIR/logs/process_00003.log has what process 3 said, and how it ended. Every start
-adds to it. A start whose end is missing was killed, or crashed below Python: the next
-one says so, and the launcher's copy of stderr may say more. Of several processes with a
-workdir on a disk, it has where Python was when a crash came; JAX ends a process so when
-another one died.
+WORKDIR/logs/process_00003.log has what process 3 logged, and how it ended. Every start
+appends to it. A start without an end was killed, or crashed below Python; the next
+start says so. Where a run has several processes and a workdir on a disk, the file also
+has the Python stack of a crash: JAX ends a process like this when another one died.
 """
 
 import contextlib
@@ -17,35 +16,35 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from logging.handlers import RotatingFileHandler
 from typing import Any
 
 import jax
 from absl import flags, logging
 from etils import epath
 
-LIMIT = 1_000_000  # bytes, then the file becomes NAME.old; on gs:// half of it goes
-UPLOAD = 10.0  # seconds: objects on gs:// are written whole, so not for each message
+LIMIT = 1_000_000  # bytes of one file
+UPLOAD = 10.0  # seconds from a message to its upload to gs://
 
 _ERASE_LINE = '\r\x1b[K'
 _STARTED = re.compile(r' \[(\d+)\] started on ')
 
 
 def setup() -> None:
-  """Short log lines on stderr, this package's only.
+  """Show short log lines on stderr, only those of this package below warnings.
 
-  Orbax writes some fifty INFO lines a checkpoint, through the same absl logger as
-  everybody else; JAX and Grain add theirs. So below WARNING only records that come
-  from this package pass. `--verbosity=1` shows everything, `--verbosity=-1` only
+  Orbax writes about fifty INFO lines per checkpoint through the same absl logger; JAX
+  and Grain add theirs. `--verbosity=1` shows everything, `--verbosity=-1` only
   warnings.
   """
   # TensorFlow and XLA print from C++; 1 leaves their warnings and errors.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1')
-  # Of a write that fails, Orbax leaves many tasks behind that nobody asks any more.
+  # When a write fails, Orbax leaves tasks behind whose errors nobody collects.
   python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
   sys.unraisablehook = _unraisable
   logging.use_absl_handler()
-  if flags.FLAGS['verbosity'].using_default_value:  # no absl app, say a notebook
+  if flags.FLAGS['verbosity'].using_default_value:  # in a notebook absl has no app
     logging.set_verbosity(logging.INFO)
   handler = logging.get_absl_handler()
   handler.setFormatter(_ScreenFormatter('%H:%M:%S'))
@@ -55,31 +54,32 @@ def setup() -> None:
 
 
 def _unraisable(trouble: Any) -> None:
-  """What TensorStore's threads find when nobody waits for them any more is no news."""
+  """Hide the errors of TensorStore's threads after their event loop is closed."""
   if str(trouble.exc_value) != 'Event loop is closed':
     sys.__unraisablehook__(trouble)
 
 
 class _OwnRecords(python_logging.Filter):
-  """Lets warnings pass, and below them only this package's records."""
+  """A filter that passes warnings, and below them only this package's records."""
 
   _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
   def filter(self, record: python_logging.LogRecord) -> bool:
+    """Return whether a record passes."""
     return record.levelno >= python_logging.WARNING or self.is_own(record)
 
   @classmethod
   def is_own(cls, record: python_logging.LogRecord) -> bool:
-    """Whether this package wrote it, or everything is asked for."""
+    """Return whether this package logged it, or everything is asked for."""
     everything = logging.get_verbosity() > logging.INFO  # absl counts upwards
     return everything or os.path.abspath(record.pathname).startswith(cls._FOLDER)
 
 
 class _LineFormatter(python_logging.Formatter):
-  """`STAMP message`, with the level named from warnings on.
+  """A formatter of lines `STAMP message`; warnings and errors name their level.
 
   Args:
-    stamp: of the time, as `time.strftime` takes it.
+    stamp: format of the time, as `time.strftime` takes it.
   """
 
   def __init__(self, stamp: str):
@@ -87,56 +87,68 @@ class _LineFormatter(python_logging.Formatter):
     self._stamp = stamp
 
   def format(self, record: python_logging.LogRecord) -> str:
+    """Return the line of a record."""
     stamp = time.strftime(self._stamp, time.localtime(record.created))
     level = record.levelname.lower() + ': ' if record.levelno >= 30 else ''
     line = f'{stamp} {level}{record.getMessage()}'
-    # Traces of other packages, of threads too: what matters is raised, and told.
+    # Tracebacks of other packages are left out: what matters is raised as well.
     if record.exc_info and _OwnRecords.is_own(record):
       line += '\n' + self.formatException(record.exc_info)
     return line
 
 
 class _ScreenFormatter(_LineFormatter):
+  """A formatter for a terminal, which clears the progress line first."""
+
   def format(self, record: python_logging.LogRecord) -> str:
-    # In a terminal a progress line may stand here.
+    """Return the line of a record."""
     return (_ERASE_LINE if sys.stderr.isatty() else '') + super().format(record)
 
 
 @contextlib.contextmanager
-def kept(workdir: epath.PathLike, make: bool = False) -> Iterator[None]:
-  """Writes this process's messages to its file, and at the end how it ended.
+def in_workdir(workdir: epath.PathLike, make: bool = False) -> Iterator[None]:
+  """Log this process's messages to its file, and at the end how it ended.
 
   Args:
-    workdir: of the run; while there is none, nothing is written.
-    make: makes it at once.
+    workdir: folder of the run; before it exists, messages wait.
+    make: makes the folder at once.
   """
   index, pid = jax.process_index(), os.getpid()
-  file = _File(epath.Path(workdir), f'process_{index:05d}.log', make)
+  workdir = epath.Path(workdir)
+  path = workdir / 'logs' / f'process_{index:05d}.log'
+  remote = '://' in os.fspath(workdir)
+  file = (_BucketFile if remote else _DiskFile)(path, lambda: make or workdir.exists())
   file.setFormatter(_LineFormatter(f'%Y-%m-%d %H:%M:%S [{pid}]'))
   file.addFilter(_OwnRecords())
-  lost = _unfinished(file.text())
-  command = ' '.join(sys.argv)
-  file.say(
+  lost = _unfinished(_text(path))
+  _say(
+    file,
     f'started on {socket.gethostname()}, process {index} of {jax.process_count()}: '
-    f'{command}'
+    f'{" ".join(sys.argv)}',
   )
   if lost is not None:
-    file.say(f'of process [{lost}] there is no end: killed, crashed, or still running')
+    _say(file, f'process [{lost}] has no end: killed, crashed, or still running')
   python_logging.root.addHandler(file)
   try:
-    with file.crashes() if make else contextlib.nullcontext():
+    with _crashes(path) if make and not remote else contextlib.nullcontext():
       yield
-    file.say('ended: finished')
+    _say(file, 'ended: finished')
   except BaseException as error:
-    file.say(f'ended: {_told(error)}')
+    _say(file, f'ended: {_described(error)}')
     raise
   finally:
     python_logging.root.removeHandler(file)
     file.close()
 
 
-def _told(error: BaseException) -> str:
-  """An exception that ends the program, as the screen has it."""
+def _say(file: python_logging.Handler, message: str) -> None:
+  """Log a line to the file that the screen doesn't show."""
+  record = {'msg': message, 'levelno': python_logging.INFO, 'pathname': __file__}
+  file.handle(python_logging.makeLogRecord(record))
+
+
+def _described(error: BaseException) -> str:
+  """Return the text of an exception that ends the program, as the screen shows it."""
   if not isinstance(error, SystemExit):
     return ''.join(traceback.format_exception(error)).strip()
   if isinstance(error.code, str):
@@ -145,86 +157,100 @@ def _told(error: BaseException) -> str:
 
 
 def _unfinished(text: str) -> str | None:
-  """Number of the process that began last, if its end is missing."""
+  """Return the number of the process that started last, if it has no end."""
   for start in list(_STARTED.finditer(text))[-1:]:
     if f' [{start[1]}] ended: ' not in text[start.end() :]:
       return start[1]
   return None
 
 
-class _File(python_logging.Handler):
-  """Appends lines to a file of bounded size. What goes wrong with it ends no run."""
+def _text(path: epath.Path) -> str:
+  """Return what a log has so far; '' if it can't be read."""
+  try:
+    return path.read_text()
+  except Exception:
+    return ''
 
-  def __init__(self, workdir: epath.Path, name: str, make: bool):
-    super().__init__()
-    self._workdir, self._make = workdir, make
-    self._path = workdir / 'logs' / name
-    self._remote = '://' in os.fspath(workdir)
-    self._before = self.text() if self._remote else ''
-    self._lines: list[str] = []  # to be written
-    self._due: threading.Timer | None = None
 
-  def text(self) -> str:
-    """What is there so far."""
+@contextlib.contextmanager
+def _crashes(path: epath.Path) -> Iterator[None]:
+  """Send the stacks that Python shows at a crash to a log instead of the screen."""
+  if not path.exists():
+    yield
+    return
+  with path.open('a') as file:
+    faulthandler.enable(file)
     try:
-      return self._path.read_text()
-    except Exception:
-      return ''
+      yield
+    finally:
+      faulthandler.enable(sys.__stderr__)
 
-  def say(self, message: str) -> None:
-    """Writes a line that the screen doesn't get."""
-    record = {'msg': message, 'levelno': python_logging.INFO, 'pathname': __file__}
-    self.handle(python_logging.makeLogRecord(record))
+
+class _DiskFile(RotatingFileHandler):
+  """A log of bounded size. Trouble with it ends no run.
+
+  Args:
+    path: the file; when it is full it becomes NAME.old.
+    ready: returns whether the file may be made by now.
+  """
+
+  def __init__(self, path: epath.Path, ready: Callable[[], bool]):
+    super().__init__(os.fspath(path), maxBytes=LIMIT, backupCount=1, delay=True)
+    self.namer = lambda name: name.removesuffix('.1') + '.old'
+    self._folder, self._ready = path.parent, ready
+    self._early: list[python_logging.LogRecord] = []
 
   def emit(self, record: python_logging.LogRecord) -> None:
-    self._lines.append(self.format(record) + '\n')
-    if not self._remote:
-      self._write()
-    elif self._due is None:  # nothing waits for a bucket
+    """Write a record, after those that came before there was a folder."""
+    self._early.append(record)
+    try:
+      if self._ready():
+        self._folder.mkdir(parents=True, exist_ok=True)
+        due, self._early = self._early, []
+        for record in due:
+          super().emit(record)
+    except OSError:
+      self.handleError(record)
+
+  def handleError(self, record: python_logging.LogRecord) -> None:
+    """Do nothing: a full disk is reported where it matters."""
+
+
+class _BucketFile(python_logging.Handler):
+  """A log on gs://, where a file can't grow: it is written anew every 10 seconds.
+
+  Args:
+    path: the file; when it is full its older half is dropped.
+    ready: returns whether the file may be made by now.
+  """
+
+  def __init__(self, path: epath.Path, ready: Callable[[], bool]):
+    super().__init__()
+    self._path, self._ready = path, ready
+    self._text = _text(path)
+    self._due: threading.Timer | None = None
+
+  def emit(self, record: python_logging.LogRecord) -> None:
+    """Take a record; nothing waits for the upload."""
+    self._text += self.format(record) + '\n'
+    if len(self._text) > LIMIT:
+      self._text = self._text[self._text.index('\n', -LIMIT // 2) + 1 :]
+    if self._due is None:
       self._due = threading.Timer(UPLOAD, self._upload)
       self._due.daemon = True
       self._due.start()
 
-  @contextlib.contextmanager
-  def crashes(self) -> Iterator[None]:
-    """Stacks that Python shows at a crash go to the file, not to the screen."""
-    if self._remote or not self._path.exists():
-      yield
-      return
-    with self._path.open('a') as file:
-      faulthandler.enable(file)
-      try:
-        yield
-      finally:
-        faulthandler.enable(sys.__stderr__)
-
   def close(self) -> None:
+    """Upload what is left."""
     if self._due:
       self._due.cancel()
-    self._write()
+      self._upload()
     super().close()
 
   def _upload(self) -> None:
     self._due = None
     with self.lock:
-      self._write()
-
-  def _write(self) -> None:
-    if not self._lines or not (self._make or self._workdir.exists()):
-      return
-    try:
-      self._path.parent.mkdir(parents=True, exist_ok=True)
-      if self._remote:
-        text = self._before + ''.join(self._lines)
-        if len(text) > LIMIT:
-          text = text[text.index('\n', len(text) - LIMIT // 2) + 1 :]
-        self._path.write_text(text)
-        self._before = text
-      else:
-        if self._path.exists() and self._path.stat().length > LIMIT:
-          self._path.replace(self._path.with_name(self._path.name + '.old'))
-        with self._path.open('a') as file:
-          file.write(''.join(self._lines))
-      self._lines.clear()
-    except Exception:  # a full disk, say: told where it matters
-      del self._lines[:-1000]
+      if self._ready():
+        with contextlib.suppress(Exception):  # a bucket that is down ends no run
+          self._path.parent.mkdir(parents=True, exist_ok=True)
+          self._path.write_text(self._text)

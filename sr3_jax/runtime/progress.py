@@ -13,14 +13,14 @@ _ERASE_LINE = '\r\x1b[K'
 
 
 class Throughput:
-  """Units a second over the recent past, with pauses left out.
+  """A rate: units a second over the recent past, without pauses.
 
   The clock starts with the first `add`, whose units don't count: it is where the
   compilation ends.
 
   Args:
-    window: seconds that "recent" means.
-    clock: monotonic seconds.
+    window: seconds that count as recent.
+    clock: returns monotonic seconds.
   """
 
   def __init__(self, window: float = 60.0, clock: Callable[[], float] = time.monotonic):
@@ -29,16 +29,16 @@ class Throughput:
     self._marks: collections.deque[tuple[float, float]] = collections.deque()
 
   def add(self, units: float) -> None:
-    """Counts units that are done by now."""
+    """Count units that are done by now."""
     self._total += units
     now = self._clock() - self._paused
     self._marks.append((now, self._total))
-    # One mark from before the window stays: a slow step may fill the window alone.
+    # One mark from before the window stays, as a slow step may fill the window alone.
     while len(self._marks) > 1 and self._marks[1][0] <= now - self._window:
       self._marks.popleft()
 
   def per_second(self) -> float | None:
-    """Units a second between the first and last `add` of the window, None so far."""
+    """Return the rate over the window; None before two calls of `add`."""
     if len(self._marks) < 2:
       return None
     (start, before), (end, after) = self._marks[0], self._marks[-1]
@@ -46,7 +46,7 @@ class Throughput:
 
   @contextlib.contextmanager
   def pause(self) -> Iterator[None]:
-    """Leaves the time inside out of the rate."""
+    """Leave the time inside out of the rate."""
     start = self._clock()
     try:
       yield
@@ -64,13 +64,13 @@ class Progress:
 
   Args:
     total: the step at which the work is done.
-    start: the step it starts from, when resumed.
-    unit: what a step is called.
-    images_per_step: shows images/s if given, else units/s.
-    enabled: False makes a silent one, for processes other than 0.
+    start: the step that a resumed job starts from.
+    unit: the name of a step.
+    images_per_step: if given, the line shows images/s, else units/s.
+    enabled: False writes nothing, for processes other than 0.
     interval: seconds between plain lines.
-    stream: where to write, stderr by default.
-    clock: monotonic seconds.
+    stream: where the line goes; stderr by default.
+    clock: returns monotonic seconds.
   """
 
   def __init__(
@@ -93,21 +93,21 @@ class Progress:
     self._interval = 0.2 if self._terminal else interval
     self._throughput = Throughput(clock=clock)
     self._values: dict[str, Any] = {}
-    self._drawn_at, self._drawn_step = -math.inf, None
+    self._shown_at, self._shown_step = -math.inf, None
 
   def update(self, step: int, **values: Any) -> None:
-    """Says that `step` steps are done; values are shown with 4 digits.
+    """Say that `step` steps are done, with values that are shown with 4 digits.
 
     Values may be arrays still being computed: they are read only when a line is due.
     """
     self._throughput.add(step - self._step)
     self._step, self._values = step, values
-    if self._clock() - self._drawn_at >= self._interval:
-      self._draw()
+    if self._clock() - self._shown_at >= self._interval:
+      self._show()
 
   @property
   def images_per_second(self) -> float | None:
-    """Recent images a second; None before two updates or without images_per_step."""
+    """Recent images a second; None before two updates or without `images_per_step`."""
     rate = self._throughput.per_second()
     if rate is None or self._images_per_step is None:
       return None
@@ -121,17 +121,17 @@ class Progress:
 
   @contextlib.contextmanager
   def pause(self) -> Iterator[None]:
-    """Leaves the time inside (evaluation, say) out of the rate and the time to go."""
-    self._draw()
+    """Leave the time inside (of an evaluation) out of the rate and the time to go."""
+    self._show()
     if self._enabled and self._terminal:
       self._stream.write('\n')  # what happens inside may print
     with self._throughput.pause():
       yield
 
   def close(self) -> None:
-    """Leaves the last state on the screen."""
-    self._draw()
-    if self._enabled and self._terminal and self._drawn_step is not None:
+    """Leave the last state on the screen."""
+    self._show()
+    if self._enabled and self._terminal and self._shown_step is not None:
       self._stream.write('\n')
       self._stream.flush()
 
@@ -141,10 +141,10 @@ class Progress:
   def __exit__(self, *_: object) -> None:
     self.close()
 
-  def _draw(self) -> None:
-    if not self._enabled or (not self._terminal and self._step == self._drawn_step):
+  def _show(self) -> None:
+    if not self._enabled or (not self._terminal and self._step == self._shown_step):
       return
-    self._drawn_at, self._drawn_step = self._clock(), self._step
+    self._shown_at, self._shown_step = self._clock(), self._step
     line = self._line()
     if self._terminal:
       # The cursor goes back to the start, where a log message may erase the line.
@@ -171,7 +171,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-  """Seconds as people say them: 45s, 12m05s, 3h20m, 2d04h."""
+  """Return seconds as people write them: 45s, 12m05s, 3h20m, 2d04h."""
   seconds = round(seconds)
   for size, name, small, small_name in (
     (86400, 'd', 3600, 'h'),

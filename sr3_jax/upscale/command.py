@@ -103,7 +103,7 @@ def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int
 
   flags.FLAGS.mark_as_parsed()  # else absl warns that it doesn't know its own
   process_log.setup()
-  runtime_devices.keep_programs(args.cache)
+  runtime_devices.cache_programs(args.cache)
   options = jobs.Options(
     output=output,
     suffix=args.suffix,

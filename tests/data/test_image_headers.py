@@ -310,8 +310,8 @@ def test_the_cache_is_beside_compiled_programs(monkeypatch):
   before = jax.config.jax_compilation_cache_dir
   try:
     jax.config.update('jax_compilation_cache_dir', None)
-    assert devices.kept('folders') is None
+    assert devices.cache_folder('folders') is None
     jax.config.update('jax_compilation_cache_dir', '/somewhere')
-    assert os.fspath(devices.kept('folders')) == '/somewhere/folders'
+    assert os.fspath(devices.cache_folder('folders')) == '/somewhere/folders'
   finally:
     jax.config.update('jax_compilation_cache_dir', before)

@@ -81,7 +81,7 @@ def test_a_job_of_which_a_process_is_killed_is_started_again_and_goes_on(tmp_pat
     text = (workdir / 'logs' / f'process_{rank:05d}.log').read_text()
     assert text.count('] started on ') == 2
     assert 'resuming from step' in text and 'ended: finished' in text
-  assert f'of process [{victim}] there is no end' in log.read_text()
+  assert f'process [{victim}] has no end' in log.read_text()
   steps = list(losses(workdir))
   assert steps[-1] == 60 and steps == sorted(set(steps))
   assert (workdir / 'results.json').exists()

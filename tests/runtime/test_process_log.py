@@ -73,18 +73,18 @@ def verbose():
 
 def test_every_start_adds_what_it_said_and_how_it_ended(tmp_path, monkeypatch):
   monkeypatch.setattr(sys, 'argv', ['main.py', '--mode=train'])
-  with process_log.kept(tmp_path):
+  with process_log.in_workdir(tmp_path):
     say('training on 5 images')
     logging.warning('from elsewhere')
     logging.info('of no interest')
-  with pytest.raises(SystemExit), process_log.kept(tmp_path):
+  with pytest.raises(SystemExit), process_log.in_workdir(tmp_path):
     sys.exit('error: no such folder')
-  with pytest.raises(SystemExit), process_log.kept(tmp_path):
+  with pytest.raises(SystemExit), process_log.in_workdir(tmp_path):
     try:
       raise ValueError('stopped by SIGTERM')
     except ValueError:
       sys.exit(143)
-  with pytest.raises(ZeroDivisionError), process_log.kept(tmp_path):
+  with pytest.raises(ZeroDivisionError), process_log.in_workdir(tmp_path):
     1 / 0  # noqa: B018
   say('nobody listens')
   lines = (tmp_path / 'logs' / 'process_00000.log').read_text().splitlines()
@@ -106,7 +106,7 @@ def test_a_crash_of_one_of_several_leaves_its_stack(tmp_path):
 import faulthandler
 from sr3_jax.runtime import process_log
 def where_it_was():
-  with process_log.kept({os.fspath(tmp_path)!r}, make=True):
+  with process_log.in_workdir({os.fspath(tmp_path)!r}, make=True):
     faulthandler._sigabrt()
 where_it_was()
 """
@@ -123,26 +123,26 @@ def test_the_next_start_says_of_which_one_there_is_no_end(tmp_path):
   program = f"""
 import os, signal
 from sr3_jax.runtime import process_log
-with process_log.kept({os.fspath(tmp_path)!r}):
+with process_log.in_workdir({os.fspath(tmp_path)!r}):
   os.kill(os.getpid(), signal.SIGKILL)
 """
-  with process_log.kept(tmp_path):
+  with process_log.in_workdir(tmp_path):
     pass
   killed = subprocess.Popen([sys.executable, '-c', program])
   assert killed.wait() == -9
   for _ in range(2):
-    with process_log.kept(tmp_path):
+    with process_log.in_workdir(tmp_path):
       pass
   lines = file.read_text().splitlines()
   assert len(lines) == 2 + 1 + 3 + 2
   assert lines[4].endswith(
-    f'of process [{killed.pid}] there is no end: killed, crashed, or still running'
+    f'process [{killed.pid}] has no end: killed, crashed, or still running'
   )
 
 
 def test_a_file_is_bounded(tmp_path, monkeypatch):
   monkeypatch.setattr(process_log, 'LIMIT', 2000)
-  with process_log.kept(tmp_path):
+  with process_log.in_workdir(tmp_path):
     for i in range(200):
       say(f'message {i:03d}')
   sizes = {p.name: p.stat().st_size for p in (tmp_path / 'logs').iterdir()}
@@ -155,22 +155,22 @@ def test_a_file_is_bounded(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_is_not_there_is_not_made_for_a_mistake(tmp_path):
-  with pytest.raises(SystemExit), process_log.kept(tmp_path / 'typo'):
+  with pytest.raises(SystemExit), process_log.in_workdir(tmp_path / 'typo'):
     sys.exit('error: no checkpoints here')
   assert not (tmp_path / 'typo').exists()
-  with process_log.kept(tmp_path / 'run'):
+  with process_log.in_workdir(tmp_path / 'run'):
     say('early')
     (tmp_path / 'run').mkdir()
     say('late')
   text = (tmp_path / 'run' / 'logs' / 'process_00000.log').read_text()
   assert text.index('early') < text.index('late')
-  with process_log.kept(tmp_path / 'many', make=True):
+  with process_log.in_workdir(tmp_path / 'many', make=True):
     assert (tmp_path / 'many' / 'logs').is_dir()
 
 
 def test_what_is_wrong_with_the_file_ends_no_run(tmp_path, caplog):
   (tmp_path / 'logs').write_text('a file where a folder should be')
-  with process_log.kept(tmp_path):
+  with process_log.in_workdir(tmp_path):
     say('all is well')
   assert 'all is well' in caplog.text
 
@@ -182,13 +182,13 @@ def test_on_object_stores_the_file_is_written_now_and_then_and_whole(
   (tmp_path / 'bucket' / 'run').mkdir(parents=True)
   with object_store(tmp_path, monkeypatch):
     monkeypatch.setattr(process_log, 'UPLOAD', 3600)
-    with process_log.kept('gs://bucket/run'):
+    with process_log.in_workdir('gs://bucket/run'):
       say('first')
       assert not local.exists()
     assert local.read_text().count('\n') == 3
     monkeypatch.setattr(process_log, 'UPLOAD', 0.01)
     monkeypatch.setattr(process_log, 'LIMIT', 2000)
-    with process_log.kept('gs://bucket/run'):
+    with process_log.in_workdir('gs://bucket/run'):
       say('second')
       for _ in range(1000):
         if local.exists() and 'second' in local.read_text():

@@ -154,7 +154,7 @@ def test_each_process_keeps_its_own_log(story):
   for rank in range(2):
     text = (story.workdir / 'logs' / f'process_{rank:05d}.log').read_text()
     assert text.count(f', process {rank} of 2: ') == 2
-    assert text.count(' there is no end') == 1
+    assert text.count(' has no end') == 1
     assert 'ended: stopped by SIGTERM' in text.splitlines()[-1]
 
 
