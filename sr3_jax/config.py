@@ -294,15 +294,22 @@ def find_config(name: str) -> str:
   """
   path, colon, argument = name.partition(':')
   if not pathlib.Path(path).is_file():
-    known = config_names()
     key = path.removeprefix('configs/').removesuffix('.py')
-    if key not in known:
-      raise ValueError(
-        f'no configuration {path!r}: give the path of a file or one of the names '
-        f'{", ".join(known)}'
-      )
+    if key not in config_names():
+      raise ValueError(f'no file and no configuration {path!r}; known: {_listing()}')
     path = _configs() / f'{key}.py'
   return f'{path}{colon}{argument}'
+
+
+def _listing() -> str:
+  """Return the known names in a line, those of a folder together."""
+  folders: dict[str, list[str]] = {}
+  for name in config_names():
+    folder, _, last = name.rpartition('/')
+    folders.setdefault(folder, []).append(last)
+  top = ', '.join(folders.pop('', ()))
+  rest = (f'in {folder}/: {", ".join(names)}' for folder, names in folders.items())
+  return '; '.join([top, *rest])
 
 
 def load_config(name: str) -> ConfigDict:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from absl import app, flags
 from ml_collections import config_flags
 
-from sr3_jax.config import ConfigDict, get_config
+from sr3_jax.config import ConfigDict, config_names, find_config, get_config
 from sr3_jax.runtime import errors
 
 if TYPE_CHECKING:
@@ -103,12 +103,34 @@ def parse_flags(argv: list[str]) -> list[str]:
     if name.startswith('config.'):
       check_key(name.removeprefix('config.'))
   try:
+    argv = with_paths(argv)
+  except ValueError as error:
+    fail(f'--config: {error}')
+  try:
     return FLAGS(argv)
   except flags.Error as error:
     fail(error)
   except Exception as error:  # a config file is a program: anything may go wrong
     reason = ' '.join(str(error).split())
     fail(f'--config: {type(error).__name__}: {reason[-300:]}')
+
+
+def with_paths(argv: list[str]) -> list[str]:
+  """Return the arguments with the path of the configuration in place of its name.
+
+  Raises:
+    ValueError: there is no such configuration.
+  """
+  argv = list(argv)
+  for i, argument in enumerate(argv):
+    flag, equals, name = argument.partition('=')
+    if flag.lstrip('-') != 'config' or not flag.startswith('-'):
+      continue
+    if equals:
+      argv[i] = f'{flag}={find_config(name)}'
+    elif i + 1 < len(argv):
+      argv[i + 1] = find_config(argv[i + 1])
+  return argv
 
 
 def help_text() -> str:
@@ -121,6 +143,8 @@ def help_text() -> str:
     lines += textwrap.wrap(
       f'--{name}{known}: {flag.help}{default}', 80, subsequent_indent='    '
     )
+  names = f'Configurations by name: {", ".join(config_names())}.'
+  lines += ['', *textwrap.wrap(names, 80, break_on_hyphens=False)]
   lines += ['', 'Every --config.KEY, its default and its meaning: sr3_jax/config.py.']
   return '\n'.join(lines)
 

@@ -101,11 +101,17 @@ def test_a_file_goes_before_a_name(tmp_path, monkeypatch):
 )
 def test_a_wrong_name_is_one_line_with_the_known_ones(wrong, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  with pytest.raises(ValueError, match='no configuration') as error:
+  with pytest.raises(ValueError, match='no file and no configuration') as error:
     find_config(wrong)
   assert repr(wrong) in str(error.value) and '\n' not in str(error.value)
-  for name in config_names():
-    assert name in str(error.value)
+  # quickstart; in cascades/: ...; in small/: base, photo_x4: the names of each folder.
+  known = str(error.value).partition('; known: ')[2]
+  top, *folders = known.split('; in ')
+  named = top.split(', ')
+  for folder in folders:
+    prefix, _, names = folder.partition(': ')
+    named += [prefix + name for name in names.split(', ')]
+  assert sorted(named) == config_names()
 
 
 def test_an_argument_picks_a_variant():

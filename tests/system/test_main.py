@@ -21,6 +21,7 @@ from tests.support import runs
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = '--config=tests/support/runs.py'
+FOUND = ROOT / 'configs' / 'quickstart.py'
 
 # Stands in for packages that the program must not import, and tells who did.
 TELLTALE = """
@@ -67,6 +68,10 @@ MISTAKES = {
 }
 SPECIAL = {
   'no config file': (['--config=configs/nothing.py', '--workdir=x'], ['nothing.py']),
+  'no config name': (
+    ['--config=quickstrat', '--workdir=x'],
+    ["'quickstrat'", 'imagenet_64_256', 'palette_256, quickstart; in cascades/: '],
+  ),
   'no workdir': ([CONFIG], ['workdir']),
 }
 
@@ -160,6 +165,30 @@ def test_an_unknown_key_is_answered_with_the_known_ones(name, words):
     main.check_key(name)
   for word in words:
     assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'given', [['--config=quickstart'], ['-config=quickstart'], ['--config', 'quickstart']]
+)
+def test_a_configuration_is_found_by_its_name(given, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  found = main.with_paths(['sr3-train', '--workdir=config', *given, '--config.seed=1'])
+  assert '='.join(found[2:-1]) == f'{given[0].partition("=")[0]}={FOUND}'
+  assert found[:2] + found[-1:] == ['sr3-train', '--workdir=config', '--config.seed=1']
+
+
+def test_a_name_works_from_any_folder(tmp_path):
+  done = subprocess.run(
+    [
+      *(sys.executable, '-m', 'sr3_jax.main', '--config=small/photo_x4'),
+      *('--workdir=run', '--mode=eval', '--cache=', '--config.eval.networks=()'),
+    ],
+    cwd=tmp_path,
+    env=os.environ | {'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+  )
+  assert done.stderr.startswith('error: run: no checkpoints'), done.stderr
 
 
 @pytest.mark.parametrize('flag', ['--help', '-h', '--helpfull'])
