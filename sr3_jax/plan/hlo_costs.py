@@ -9,6 +9,7 @@ their tiles make them.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterable, Iterator
 
@@ -200,12 +201,18 @@ def _is_new(one: Instruction, chains: set[str]) -> bool:
 
 
 def _group(one: Instruction, devices: int) -> int:
-  """How many devices take part in a collective."""
-  listed = re.search(r'replica_groups=\{\{([\d,]*)\}', one.rest)
-  counted = re.search(r'replica_groups=\[(?:\d+,)*(\d+)\]<=', one.rest)
-  if listed:
+  """Return how many devices take part in a collective."""
+  # XLA writes groups in three ways: {{0,1},{2,3}}, their members; [2,4]<=[8], their
+  # number and size; mesh['a'=2,'b'=4] {'b'}, a mesh and the axes that a group spans.
+  groups = one.rest.partition('replica_groups=')[2]
+  if listed := re.match(r'\{\{([\d,]*)\}', groups):
     return listed[1].count(',') + 1
-  return int(counted[1]) if counted else devices
+  if counted := re.match(r'\[(?:\d+,)*(\d+)\]<=', groups):
+    return int(counted[1])
+  if meshed := re.match(r'mesh\[(.*?)\] \{(.*?)\}', groups):
+    sizes = dict(re.findall(r"'(\w+)'=(\d+)", meshed[1]))
+    return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", meshed[2]))
+  return devices
 
 
 def _payload(scope: Computation, one: Instruction, kind: str) -> int:

@@ -197,6 +197,32 @@ def test_collectives_within_groups():
   assert (made.group, made.sent) == (4, 3 * 256)
 
 
+GROUPS = """HloModule jit_f, num_partitions=8
+
+ENTRY %main (a: f32[64]) -> f32[256] {
+  %a = f32[64]{0} parameter(0)
+  ROOT %gather = f32[256]{0} all-gather(%a), channel_id=1, replica_groups=PLACE, dimensions={0}
+}
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize(
+  ('written', 'group'),
+  [
+    ('{{0,1,2,3},{4,5,6,7}}', 4),
+    ('[2,4]<=[8]', 4),
+    ('[4,2]<=[2,4]T(1,0)', 2),
+    ("mesh['some'=2,'all'=4] {'all'}", 4),  # since JAX 0.11 or 0.12
+    ("mesh['a'=2,'b'=2,'c'=2] {'a','c'}", 4),
+    ("mesh['a'=2,'b'=4] {'a','b'}", 8),
+    ('{}', 8),
+  ],
+)
+def test_every_way_to_write_groups_is_read(written, group):
+  (gather,) = costs(GROUPS.replace('PLACE', written))
+  assert gather.group == group
+
+
 # As TPUs have it: S(1) is the core's own memory, which costs the other nothing.
 COPIES = """HloModule jit_f, is_scheduled=true
 
