@@ -1,11 +1,11 @@
-"""Settings that suit a set of images: rules of thumb, each with where it comes from."""
+"""Advises settings for a set of images: rules of thumb, each with its reason."""
 
 import dataclasses
 import math
 
 import numpy as np
 
-from sr3_jax.check_data.findings import SOFT, Checked
+from sr3_jax.check_data.findings import SOFT, CheckedSet
 
 _PAPER = 'arXiv:2104.07636'
 _SIZES = (256, 128, 64, 32)
@@ -20,16 +20,16 @@ class Advice:
   why: str
 
 
-def advise(training: Checked, *, devices: int, accelerator: bool) -> list[Advice]:
-  """What to begin with.
+def advise(training: CheckedSet, *, devices: int, accelerator: bool) -> list[Advice]:
+  """Advise settings to begin with.
 
   Args:
     training: the training set.
-    devices: in all processes.
+    devices: how many there are in all processes.
     accelerator: whether they are GPUs or TPUs.
 
   Returns:
-    A configuration and what to change in it; nothing without usable images.
+    A configuration and what to change in it; nothing if no image can be decoded.
   """
   scan = training.scan
   whole = np.flatnonzero(scan.whole)
@@ -52,33 +52,32 @@ def advise(training: Checked, *, devices: int, accelerator: bool) -> list[Advice
       'data.image_size',
       str(size),
       'The largest of 32, 64, 128 and 256 that 95 % of the images have'
-      + (f' when they are reduced {factor} times' if factor > 1 else '')
+      + (f' when they are downsampled {factor} times' if factor > 1 else '')
       + ('' if accelerator else ', but small: there is no GPU or TPU')
       + '.',
     )
   )
   found.append(_crop(crop))
   if factor > 1:
-    text = f'Images are soft at full size and sharp when reduced {factor} times.'
+    text = f'Images are soft at full size and sharp downsampled {factor} times.'
     found.append(Advice('data.reduce', f'({factor},)', text))
   batch, rate = _rates(devices, accelerator)
   found += [batch, rate]
-  pixels = np.minimum(height, width) ** 2.0
+  examples = float(len(whole))
   if crop == 'random':
-    pixels = height.astype(float) * width
-  per_image = pixels / (size * factor) ** 2 if crop == 'random' else np.ones(len(whole))
-  found += _steps(float(per_image.sum()), int(batch.value), accelerator)
+    examples = float((height.astype(float) * width).sum()) / (size * factor) ** 2
+  found += _steps(examples, int(batch.value), accelerator)
   if accelerator and len(whole) < 10_000:
     text = (
-      f'{len(whole)} images are few: a large network recites them. The paper uses '
+      f'{len(whole)} images are few: a large network memorises them. The paper uses '
       f'dropout 0.2 for its faces 16 to 128 ({_PAPER}, Table A.1).'
     )
     found.append(Advice('model.dropout', '0.1 to 0.2', text))
   return found
 
 
-def _factor(training: Checked) -> int:
-  """The smallest reduction at which images are sharp; 1 if it isn't known."""
+def _factor(training: CheckedSet) -> int:
+  """Return the least downsampling at which images are sharp; 1 if it isn't known."""
   sharp = [factor for factor, value in training.details.items() if value >= SOFT]
   return min(sharp, default=1)
 
@@ -111,7 +110,7 @@ def _crop(crop: str) -> Advice:
   why = {
     'none': 'All images are squares of one size, as aligned faces are.',
     'center': 'One object fills the picture, as in sets with classes: the largest '
-    'square is reduced (the paper does so with ImageNet).',
+    'square is downsampled (as the paper does with ImageNet).',
     'random': 'Photographs of any size: every part of them is an example. For pictures '
     "of one object each take 'center'.",
   }
@@ -119,13 +118,13 @@ def _crop(crop: str) -> Advice:
 
 
 def _rates(devices: int, accelerator: bool) -> tuple[Advice, Advice]:
-  """Batch size and learning rate."""
+  """Advise a batch size and a learning rate."""
   if not accelerator:
     return (
       Advice(
         'train.batch_size',
         str(math.lcm(16, devices)),
-        'Of the runs on CPUs in docs/results, with 2 to 5 million parameters.',
+        'The runs on CPUs in docs/results have it, with 2 to 5 million parameters.',
       ),
       Advice('train.learning_rate', '1e-3', 'The same runs; for small networks only.'),
     )
@@ -136,7 +135,7 @@ def _rates(devices: int, accelerator: bool) -> tuple[Advice, Advice]:
       'train.batch_size',
       str(batch),
       f'The paper has 256 ({_PAPER}, section 4), on many devices; 32 a device where '
-      'there are fewer than 8. --mode=plan tells what fits.',
+      'there are fewer than 8. --mode=plan says what fits.',
     ),
     Advice(
       'train.learning_rate',
@@ -148,14 +147,14 @@ def _rates(devices: int, accelerator: bool) -> tuple[Advice, Advice]:
 
 
 def _steps(examples: float, batch: int, accelerator: bool) -> list[Advice]:
-  """Length of the training."""
+  """Advise the length of the training."""
   if not accelerator:
     steps = _rounded(60 * examples / batch, 3000, 10_000)
     text = (
       f'60 passes over {examples:.0f} distinct crops, as face-x4 was trained; at least '
       '3000 and at most 10,000 steps, some hours of a core.'
     )
-    half = 'The configuration has its own, which may be longer than this training.'
+    half = 'That of the configuration may be longer than this training.'
     return [
       Advice('train.num_steps', str(steps), text),
       Advice('train.decay_steps', str(steps // 2), half),
@@ -164,11 +163,11 @@ def _steps(examples: float, batch: int, accelerator: bool) -> list[Advice]:
   text = (
     f'200 passes over {examples:.0f} distinct crops, as the paper makes over ImageNet '
     '(a million steps of 256 over 1.28 million images); at least 10,000 steps and at '
-    'most its million. Stop when held-out figures get worse.'
+    'most a million. Stop when held-out figures get worse.'
   )
   return [Advice('train.num_steps', str(steps), text)]
 
 
 def _rounded(steps: float, least: int, most: int) -> int:
-  """Steps to one digit, within limits."""
+  """Round steps to one digit, within limits."""
   return int(min(max(round(steps, 1 - len(str(int(steps)))), least), most))

@@ -1,8 +1,8 @@
-"""What is known of one image before anything is trained on it.
+"""Checks one image before anything is trained on it.
 
-JPEG files are decoded at an eighth of their size or so: their entropy code is read to
-the end all the same, so that a truncated file is found. Everything else, and what fails
-there, is decoded as training does it.
+JPEG files are decoded at about an eighth of their size. Their entropy code is read to
+the end all the same, so that truncated files are found. Other files, and JPEG files for
+which that fails, are decoded as training decodes them.
 """
 
 import contextlib
@@ -17,74 +17,77 @@ from etils import epath
 from PIL import Image, ImageOps
 
 from sr3_jax.images import image_files
-from sr3_jax.images import pixels as images_pixels
+from sr3_jax.images.pixels import ImageError, to_pillow
 
 THUMBNAIL = 16  # pixels on each side
 
 _COLOURS = {'1': 'black and white', 'L': 'grey', 'P': 'palette', 'CMYK': 'CMYK'}
-_BLOCK = 32  # of `detail`, pixels
+_BLOCK = 32  # side of a block of `fine_detail` in pixels
 
 
-class Look(NamedTuple):
-  """One image.
+class FileFacts(NamedTuple):
+  """What is known of one image.
 
   Attributes:
-    height: in pixels, as it is looked at; 0 if even the header is broken.
-    width: the same.
+    height: in pixels, once it is upright; 0 if even the header is broken.
+    width: in pixels, in the same way.
     kind: format and colours, as 'JPEG, RGB'.
-    traits: what is done to the file when it is read, as 'turned (EXIF)'.
+    traits: how the file is converted when it is read, as 'turned (EXIF)'.
     quality: of a JPEG file, 1 to 100 on libjpeg's scale; 0 of others.
     digest: 64 bits of the file's bytes, or of the pixels.
     thumbnail: uint8 [THUMBNAIL, THUMBNAIL], grey, the whole image; None if broken.
     error: why it can't be used; '' if it can.
   """
 
-  height: int
-  width: int
-  kind: str
-  traits: tuple[str, ...]
-  quality: int
-  digest: int
-  thumbnail: np.ndarray | None
-  error: str
+  height: int = 0
+  width: int = 0
+  kind: str = 'unknown'
+  traits: tuple[str, ...] = ()
+  quality: int = 0
+  digest: int = 0
+  thumbnail: np.ndarray | None = None
+  error: str = ''
 
 
-def of_file(path: epath.PathLike) -> Look:
-  """Looks at a JPEG, PNG, WebP, TIFF or BMP file; never raises."""
-  about: dict = {'height': 0, 'width': 0, 'kind': 'unknown', 'traits': (), 'quality': 0}
-  about['digest'] = 0
+def check_file(path: epath.PathLike) -> FileFacts:
+  """Check a JPEG, PNG, WebP, TIFF or BMP file.
+
+  Returns:
+    What is known of it. An error is returned in it, never raised.
+  """
+  facts = FileFacts()
   try:
     with image_files.errors(path):
       data = epath.Path(path).read_bytes()
-    about['digest'] = _digest(data)
+    facts = facts._replace(digest=_digest(data))
     with image_files.errors(path), image_files.open_image(io.BytesIO(data)) as image:
-      about['height'], about['width'] = image_files.upright_size(image)
-      about |= _header(image, data)
-      grey = _reduced(image)
+      height, width = image_files.upright_size(image)
+      facts = facts._replace(height=height, width=width)
+      facts = _read_header(facts, image, data)
+      grey = _decode_small(image)
     if grey is None:
       pixels = image_files.decode(data, str(path), channels=1)[..., 0]
       grey = Image.fromarray(pixels)
-  except images_pixels.ImageError as error:
-    reason = str(error).removeprefix(f'{path}: ')
-    return Look(**about, thumbnail=None, error=reason)
-  return Look(**about, thumbnail=_thumbnail(grey), error='')
+  except ImageError as error:
+    return facts._replace(error=str(error).removeprefix(f'{path}: '))
+  return facts._replace(thumbnail=_thumbnail(grey))
 
 
-def of_pixels(image: np.ndarray, kind: str) -> Look:
-  """Looks at decoded pixels: [H, W, C] of uint8, uint16 or float32."""
+def check_pixels(image: np.ndarray, kind: str) -> FileFacts:
+  """Check decoded pixels: [H, W, C] of uint8, uint16 or float32.
+
+  Args:
+    image: the pixels.
+    kind: what they are, for `FileFacts.kind`.
+  """
   height, width = image.shape[:2]
-  thumbnail = _thumbnail(Image.fromarray(grey(image)))
+  thumbnail = _thumbnail(Image.fromarray(to_grey(image)))
   digest = _digest(np.ascontiguousarray(image).tobytes())
-  return Look(height, width, kind, (), 0, digest, thumbnail, '')
+  return FileFacts(height, width, kind, digest=digest, thumbnail=thumbnail)
 
 
-def broken(reason: str) -> Look:
-  """What is said of an image that couldn't be read at all."""
-  return Look(0, 0, 'unknown', (), 0, 0, None, reason)
-
-
-def grey(image: np.ndarray) -> np.ndarray:
-  """One plane of 8 bits: luma of pictures, else the mean of channels, stretched.
+def to_grey(image: np.ndarray) -> np.ndarray:
+  """Convert an image to grey: luma of a picture, else the stretched mean of channels.
 
   Args:
     image: uint8, uint16 or float32 [H, W, C].
@@ -93,20 +96,20 @@ def grey(image: np.ndarray) -> np.ndarray:
     uint8 [H, W].
   """
   if image.dtype == np.uint8 and image.shape[-1] in (1, 3):
-    return np.asarray(images_pixels.to_pillow(image).convert('L'))
+    return np.asarray(to_pillow(image).convert('L'))
   plane = image.mean(-1, dtype=np.float32)
   low, high = float(plane.min()), float(plane.max())
   return np.round((plane - low) * (255 / ((high - low) or 1.0))).astype(np.uint8)
 
 
-def detail(plane: np.ndarray) -> float:
-  """Energy in the finest octave of an image over that of the octave below.
+def fine_detail(plane: np.ndarray) -> float:
+  """Return the energy in the finest octave of an image over that in the one below.
 
   Photographs have about as much energy in every octave (Field 1987,
-  doi:10.1364/JOSAA.4.002379). In the finest one (0.25 to 0.5 cycles a pixel) sharp ones
-  have 0.3 to 1 of that, enlarged ones less: medians are 0.10 to 0.17 of those that were
-  enlarged 1.5 times and 0.05 to 0.08 of two times. Blocks with texture count most, so a
-  soft background does no harm.
+  doi:10.1364/JOSAA.4.002379). In the finest octave (0.25 to 0.5 cycles a pixel) a sharp
+  photograph has 0.3 to 1 of that. An upsampled one has less: the median is 0.10 to 0.17
+  after upsampling 1.5 times and 0.05 to 0.08 after two times. Blocks with texture count
+  most, so a soft background does no harm.
 
   Args:
     plane: grey [H, W], of at least 32 pixels on each side.
@@ -128,22 +131,22 @@ def detail(plane: np.ndarray) -> float:
   fine = power[(radius > 0.25) & (radius <= 0.5)].sum()
   octave = (radius > 0.125) & (radius <= 0.25)
   below = power[octave].sum()
-  # What rounding to 8 bits adds to these frequencies is no pattern.
+  # Rounding to 8 bits adds noise to these frequencies: that alone is no pattern.
   rounding = down * across * octave.sum() * np.square(window).sum() ** 2 / 12
   return float(fine / below) if below > 4 * rounding else float('nan')
 
 
-def _header(image: Image.Image, data: bytes) -> dict:
-  """Kind, traits and quality of an opened file."""
+def _read_header(facts: FileFacts, image: Image.Image, data: bytes) -> FileFacts:
+  """Add kind, traits and quality of an opened file."""
   mode, traits = image.mode, []
-  deep = mode.startswith('I') or (image.format == 'PNG' and data[24] == 16)
+  sixteen_bit = mode.startswith('I') or (image.format == 'PNG' and data[24] == 16)
   colours = _COLOURS.get(mode, 'grey' if mode[0] in 'LIF' else 'RGB')
   with contextlib.suppress(Exception):  # a damaged EXIF block does no harm
     if image.getexif().get(0x0112, 1) in range(2, 9):
       traits.append('turned (EXIF)')
   if image.has_transparency_data:
     traits.append('transparent')
-  if deep:
+  if sixteen_bit:
     traits.append('16 bits')
   profile = image.info.get('icc_profile')
   if profile and image_files.icc_transform(profile, mode.removesuffix('A')):
@@ -151,21 +154,21 @@ def _header(image: Image.Image, data: bytes) -> dict:
   if getattr(image, 'n_frames', 1) > 1:
     traits.append('several frames')
   tables = getattr(image, 'quantization', None)
-  return {
-    'kind': f'{image.format}, {colours}',
-    'traits': tuple(traits),
-    'quality': jpeg_quality(tables[0]) if tables else 0,
-  }
+  return facts._replace(
+    kind=f'{image.format}, {colours}',
+    traits=tuple(traits),
+    quality=jpeg_quality(tables[0]) if tables else 0,
+  )
 
 
 def jpeg_quality(table: list[int]) -> int:
-  """The quality at which libjpeg would use a luma table like this, 1 to 100."""
+  """Return the quality, 1 to 100, at which libjpeg would use a luma table like this."""
   return int(np.argmin(np.abs(_table_sums() - sum(table)))) + 1
 
 
 @functools.cache
 def _table_sums() -> np.ndarray:
-  """Sums of libjpeg's luma tables at qualities 1 to 100, as it writes them."""
+  """Return sums of the luma tables that libjpeg writes at qualities 1 to 100."""
   sums = []
   for quality in range(1, 101):
     buffer = io.BytesIO()
@@ -175,8 +178,8 @@ def _table_sums() -> np.ndarray:
   return np.array(sums)
 
 
-def _reduced(image: Image.Image) -> Image.Image | None:
-  """A JPEG in grey and small, turned upright; None of other files or if that fails."""
+def _decode_small(image: Image.Image) -> Image.Image | None:
+  """Decode a JPEG in grey and small, upright; None for other files, or if it fails."""
   if image.format != 'JPEG' or image.mode not in ('L', 'RGB'):
     return None
   try:
@@ -184,13 +187,13 @@ def _reduced(image: Image.Image) -> Image.Image | None:
     with contextlib.suppress(SyntaxError, KeyError, TypeError, ValueError):
       image.getexif()
     return ImageOps.exif_transpose(image).convert('L')
-  except Exception:  # whether it is broken is for the full decoder to say
+  except Exception:  # the full decoder decides whether the file is broken
     return None
 
 
 def _thumbnail(grey: Image.Image) -> np.ndarray:
   sides = (THUMBNAIL, THUMBNAIL)
-  # Not BOX, whose blocks differ in size where the ratio is no whole number.
+  # BOX would take blocks of different sizes where the ratio is no whole number.
   return np.asarray(grey.resize(sides, Image.Resampling.BILINEAR))
 
 

@@ -1,4 +1,4 @@
-"""What there is to say of images that `--mode=check-data` looked at, worst first."""
+"""Says what `--mode=check-data` found in the images, worst first."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,10 +11,11 @@ from sr3_jax.runtime.errors import some
 
 LEVELS = ('serious', 'look', 'note')
 
-SOFT = 0.2  # `file_check.detail` of images that have less than their pixels promise
-_POOR = 75  # JPEG quality below which blocks and rings are learned, too
+# Images with less `file_check.fine_detail` have less detail than their pixels promise.
+SOFT = 0.2
+_POOR_QUALITY = 75  # below it, JPEG blocks and rings are learned, too
 _FEW_HELD_OUT = 50
-_SAID = {
+_TRAIT_TEXTS = {
   'turned (EXIF)': 'turned as their EXIF data say',
   'transparent': 'transparent, laid over white',
   '16 bits': '16 bits, of which 8 are used (data.low and data.high keep them)',
@@ -25,10 +26,10 @@ _SAID = {
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-  """One thing that was found.
+  """One thing that was found in the images.
 
   Attributes:
-    level: of LEVELS.
+    level: one of LEVELS.
     title: what it is, in a line.
     text: what it means and what to do.
   """
@@ -39,18 +40,18 @@ class Finding:
 
 
 @dataclasses.dataclass(frozen=True)
-class Checked:
-  """A set after the check.
+class CheckedSet:
+  """A set of images after the check.
 
   Attributes:
     name: 'training' or 'evaluation'.
     scan: all of its images.
     copies: near copies within the set.
-    plain: numbers of whole images with too little pattern to be compared.
-    min_size: shortest side that is of use, pixels.
-    square: only square images are of use.
-    reduced: how many times images are reduced at least before they are used.
-    details: reduction -> median fine detail; see `file_check.detail`.
+    plain: numbers of usable images with too little pattern to be compared.
+    min_size: shortest side of a usable image in pixels.
+    square: whether only square images are usable.
+    downsampled: the least factor by which images are downsampled before they are used.
+    details: factor of downsampling -> median fine detail; see `file_check.fine_detail`.
   """
 
   name: str
@@ -59,47 +60,53 @@ class Checked:
   plain: np.ndarray
   min_size: int
   square: bool
-  reduced: int
+  downsampled: int
   details: Mapping[int, float]
 
   @property
   def too_small(self) -> np.ndarray:
-    """Numbers of whole images that are too small."""
+    """Numbers of the images that are too small but not broken."""
     return np.flatnonzero(self.scan.whole & (self.scan.side < self.min_size))
 
   @property
   def oblong(self) -> np.ndarray:
-    """Numbers of whole images that would have to be square and aren't."""
+    """Numbers of the images that aren't square where they would have to be."""
     odd = self.scan.height != self.scan.width
     return np.flatnonzero(self.scan.whole & odd if self.square else [])
 
   @property
   def usable(self) -> np.ndarray:
-    """Numbers of the images that are trained on or measured."""
+    """Numbers of the images that are trained on or evaluated."""
     return usable(self.scan, self.min_size, self.square)
 
 
 def usable(scan: Scan, min_size: int, square: bool) -> np.ndarray:
-  """Numbers of the images that can be decoded and are of a size that `Cut` takes."""
+  """Return the numbers of the images that can be decoded and suit `crops.Cut`.
+
+  Args:
+    scan: all images.
+    min_size: shortest side of a usable image in pixels.
+    square: whether only square images are usable.
+  """
   fit = scan.whole & (scan.side >= min_size)
   return np.flatnonzero(fit & (scan.height == scan.width) if square else fit)
 
 
-def findings(
-  training: Checked,
-  evaluation: Checked | None,
+def list_findings(
+  training: CheckedSet,
+  evaluation: CheckedSet | None,
   leaks: Matches | None,
   num_classes: int,
 ) -> list[Finding]:
-  """All there is to say, worst first, leakage before all else.
+  """List everything that was found, worst first, and leakage before all else.
 
   Args:
     training: the training set.
     evaluation: the evaluation set; None where it is the training set itself.
     leaks: evaluation images that are near copies of training images.
-    num_classes: of the model, 0 for none.
+    num_classes: of the model; 0 if it takes no labels.
   """
-  found = [*_leakage(training, evaluation, leaks)]
+  found = [*_leakage(evaluation, leaks)]
   sets = [training, *([evaluation] if evaluation else [])]
   for checked in sets:
     found += _unusable(checked)
@@ -119,7 +126,7 @@ def findings(
   return sorted(found, key=lambda finding: LEVELS.index(finding.level))
 
 
-def _leakage(training, evaluation, leaks) -> Iterable[Finding]:
+def _leakage(evaluation: CheckedSet | None, leaks: Matches | None) -> Iterable[Finding]:
   if evaluation is None:
     yield Finding(
       'serious',
@@ -127,7 +134,7 @@ def _leakage(training, evaluation, leaks) -> Iterable[Finding]:
       'Figures measured on them are too good. Keep images out of training and set '
       'data.eval_path.',
     )
-  elif len(leaks.found):
+  elif leaks is not None and len(leaks.found):
     names = some(evaluation.scan.names[i] for i in leaks.found)
     yield Finding(
       'serious',
@@ -140,7 +147,7 @@ def _leakage(training, evaluation, leaks) -> Iterable[Finding]:
     yield Finding('note', 'No evaluation image is a near copy of a training image')
 
 
-def _unusable(checked: Checked) -> Iterable[Finding]:
+def _unusable(checked: CheckedSet) -> Iterable[Finding]:
   scan, name = checked.scan, checked.name
   if not len(checked.usable):
     text = f'Images of at least {checked.min_size} pixels are needed.'
@@ -169,14 +176,16 @@ def _unusable(checked: Checked) -> Iterable[Finding]:
     )
 
 
-def _labels(training, evaluation, num_classes) -> Iterable[Finding]:
+def _labels(
+  training: CheckedSet, evaluation: CheckedSet | None, num_classes: int
+) -> Iterable[Finding]:
   labels = training.scan.labels
   count = len(labels) or 'no'
   if num_classes and not 0 < len(labels) <= num_classes:
     yield Finding(
       'serious',
       f'model.num_classes={num_classes}, and the data has {count} classes',
-      f'Training would refuse it. Set model.num_classes={count}.'
+      f'Training would refuse the data. Set model.num_classes={count}.'
       if labels
       else "Choose a data.source with labels, as 'classes'.",
     )
@@ -186,22 +195,22 @@ def _labels(training, evaluation, num_classes) -> Iterable[Finding]:
       'serious',
       'The two sets have different classes',
       'Labels are numbers of the sorted names, so they mean different things in the '
-      f'two. Only in one of them: {apart}.',
+      f'two sets. These classes are in one set only: {apart}.',
     )
   if labels and 10 * min(labels.values()) < max(labels.values()):
-    few, many = min(labels, key=labels.get), max(labels, key=labels.get)
+    few, many = min(labels, key=labels.__getitem__), max(labels, key=labels.__getitem__)
     yield Finding(
       'look',
       f'Classes differ in size: {few} has {labels[few]} images, {many} {labels[many]}',
-      'Classes are drawn as often as they have images; rare ones are learned worse.',
+      'Classes are seen as often as they have images; rare ones are learned worse.',
     )
 
 
-def _copies(checked: Checked) -> Iterable[Finding]:
+def _copies(checked: CheckedSet) -> Iterable[Finding]:
   scan, copies = checked.scan, checked.copies
   if count := len(copies.found):
     meaning = {
-      'training': 'They are learned more often, and may be recited. Keep one of each.',
+      'training': 'They are seen more often and may be memorised. Keep one of each.',
       'evaluation': 'They count several times in means. Keep one of each.',
     }[checked.name]
     yield Finding(
@@ -214,41 +223,45 @@ def _copies(checked: Checked) -> Iterable[Finding]:
     yield Finding(
       'note',
       f'{_share(len(checked.plain), len(scan))} images of the {checked.name} set have '
-      'hardly any pattern',
-      'Blank pages and even gradients are alike without being copies: among them only '
-      f'identical ones are found. {some(scan.names[i] for i in checked.plain)}',
+      'almost no pattern',
+      'Blank pages and even gradients are alike without being copies, so only '
+      f'identical ones count as copies: {some(scan.names[i] for i in checked.plain)}',
     )
 
 
-def _quality(checked: Checked) -> Iterable[Finding]:
-  known = [factor for factor in checked.details if factor <= checked.reduced]
+def _quality(checked: CheckedSet) -> Iterable[Finding]:
+  known = [factor for factor in checked.details if factor <= checked.downsampled]
   if known and (detail := checked.details[max(known)]) < SOFT:
     sharp = [k for k, v in checked.details.items() if k > max(known) and v >= SOFT]
-    todo = 'They stay so when they are reduced up to 4 times.'
+    todo = 'They stay so when they are downsampled up to 4 times.'
     if sharp:
-      todo = f'Reduced {min(sharp)} times they are sharp: try a smaller data.image_size'
+      todo = (
+        f'Downsampled {min(sharp)} times they are sharp: try a smaller data.image_size'
+      )
       todo += f", or data.crop='random' with data.reduce='({min(sharp)},)'."
     yield Finding(
       'look',
       f'Images of the {checked.name} set are soft: half of them have less than '
       f'{detail:.2f} of the detail that their size promises',
-      'Sharp photographs have 0.3 to 1, enlarged ones less than 0.2. A network learns '
+      'Sharp photographs have 0.3 to 1, upsampled ones less than 0.2. A network learns '
       f'to make what it is shown. {todo}',
     )
   quality = checked.scan.quality[checked.scan.quality > 0]
-  if len(quality) and (poor := int((quality < _POOR).sum())):
+  if len(quality) and (poor := int((quality < _POOR_QUALITY).sum())):
     share = poor / len(checked.scan)
     yield Finding(
       'look' if share > 0.1 else 'note',
       f'{_share(poor, len(checked.scan))} images of the {checked.name} set are JPEG of '
-      f'quality below {_POOR}',
+      f'quality below {_POOR_QUALITY}',
       'Blocks and rings are learned, too. Take better files, or data.reduce="(2,)".',
     )
 
 
-def _traits(checked: Checked) -> Iterable[Finding]:
+def _traits(checked: CheckedSet) -> Iterable[Finding]:
   scan = checked.scan
-  parts = [f'{_SAID[trait]}: {len(found)}' for trait, found in scan.traits.items()]
+  parts = [
+    f'{_TRAIT_TEXTS[trait]}: {len(found)}' for trait, found in scan.traits.items()
+  ]
   cmyk = sum(count for kind, count in scan.kinds.items() if kind.endswith('CMYK'))
   if cmyk:
     parts.append(f'converted from CMYK: {cmyk}')
@@ -259,14 +272,14 @@ def _traits(checked: Checked) -> Iterable[Finding]:
 
 
 def _share(count: int, total: int) -> str:
-  """'3 of 200 (1.5 %)'."""
+  """Return a share as '3 of 200 (1.5 %)'."""
   percent = 100 * count / total
   shown = f'{percent:.1f}' if 0.05 <= percent < 99.95 else f'{percent:.3g}'
   return f'{count} of {total} ({shown} %)'
 
 
 def as_text(found: Sequence[Finding]) -> str:
-  """Findings for a terminal, a line each and one for what to do."""
+  """Write findings for a terminal: a line for each, and one for what to do."""
   lines = []
   for finding in found:
     lines.append(f'{finding.level + ":":9}{finding.title}')

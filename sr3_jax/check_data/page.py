@@ -1,58 +1,86 @@
-"""The page of `--mode=check-data`: findings, pictures, distributions, advice."""
+"""Makes the page of `--mode=check-data`: findings, pictures, distributions, advice."""
 
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from sr3_jax.check_data.findings import Checked
+from sr3_jax.check_data.findings import CheckedSet
 from sr3_jax.reports import charts
 from sr3_jax.reports import views as reports_views
 from sr3_jax.reports.inline_images import Picture
 
-_BINS = 24
+_BINS = 24  # of a histogram
 _LISTED = 50  # broken files and classes on the page; check.json has all
-_SIDE = 256  # pixels of a picture on the page
-_EXACT = 128  # pixels of one that is shown without loss
+_SIDE = 256  # the longest side of a picture on the page in pixels
+_EXACT = 128  # the longest side of one that is stored without loss
 _METHOD = {
   'Broken': 'Every file is decoded to its end, not only its header, so truncated ones '
   'are found. JPEG files are decoded at a reduced size, which reads all of the file.',
-  'Near copies': 'Images whose 16 x 16 thumbnails correlate by 0.85 or more over their '
-  '63 lowest frequencies. Found: other sizes, formats and qualities, brightness and '
-  'contrast, mirrored ones, crops of about 3 % from every side. Not found: larger '
-  'crops, turned images, frames around them, two parts of one photograph. Pictures of '
-  'one simple shape on an even ground may be taken for copies: look at them.',
+  'Near copies': 'Two images are near copies if their 16 x 16 thumbnails correlate by '
+  '0.85 or more over their 63 lowest frequencies. Copies are found in other sizes, '
+  'formats and qualities, with another brightness or contrast, mirrored, and cropped '
+  'by about 3 % from every side. They are not found after larger crops or turns, in '
+  'frames, or as two parts of one photograph. Pictures of one simple shape on an even '
+  'ground may be taken for copies: look at them.',
   'Fine detail': 'Energy at 0.25 to 0.5 cycles a pixel over that at 0.125 to 0.25, the '
-  'median over up to 128 images. Sharp photographs have 0.3 to 1, those enlarged 1.5 '
-  'times 0.10 to 0.17, two times 0.05 to 0.08. Below 0.2 they are called soft. Noise '
-  'counts as detail.',
-  'JPEG quality': 'From the tables in the file, on the scale of libjpeg. An image that '
-  'was saved twice shows the second only.',
+  'median over up to 128 images. Sharp photographs have 0.3 to 1. Photographs '
+  'upsampled 1.5 times have 0.10 to 0.17, two times 0.05 to 0.08. Below 0.2 they are '
+  'called soft. Noise counts as detail.',
+  'JPEG quality': 'From the tables in the file, on the scale of libjpeg. Of an image '
+  'that was saved twice, the tables show the second time only.',
 }
 
+# A label, and pictures of which some may be missing.
 Row = tuple[str, Sequence[np.ndarray | None]]
 
 
-def sheets(
+class SheetsSection(TypedDict):
+  """A section of the page with rows of pictures, as the template takes it."""
+
+  ident: str
+  name: str
+  text: str
+  sheets: list[dict[str, Any]]
+  wide: int
+
+
+class Panel(TypedDict):
+  """A chart of the page, as the template takes it."""
+
+  title: str
+  svg: Markup
+  table: None
+
+
+class Table(TypedDict):
+  """A table of the page, as the template takes it."""
+
+  caption: str
+  columns: list[str]
+  rows: list[list[str]]
+
+
+def sheets_section(
   ident: str, name: str, text: str, columns: Sequence[str], rows: Sequence[Row]
-) -> dict[str, Any]:
-  """A section of pictures.
+) -> SheetsSection:
+  """Make a section of pictures.
 
   Args:
-    ident: of the section.
-    name: of the section.
-    text: above the pictures.
+    ident: name of the section in links.
+    name: title of the section.
+    text: what stands above the pictures.
     columns: names of the pictures of a row.
-    rows: label and uint8 pictures [H, W, 3], None where one is missing.
+    rows: label and uint8 pictures [H, W, 3]; None where a picture is missing.
   """
   views = [
     reports_views.sheet_view(
       {'title': '', 'columns': columns, 'rows': [{'label': label}]},
-      [[None if image is None else picture(image) for image in images]],
+      [[None if image is None else _embed(image) for image in images]],
     )
     for label, images in rows
   ]
@@ -60,35 +88,36 @@ def sheets(
   return {'ident': ident, 'name': name, 'text': text, 'sheets': views, 'wide': wide}
 
 
-def picture(image: np.ndarray) -> Picture:
-  """A uint8 picture [H, W, 3] as WebP, at most _SIDE pixels long; small ones exact."""
-  shown = Image.fromarray(image)
-  shown.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
-  buffer = io.BytesIO()
-  shown.save(buffer, 'WEBP', lossless=max(image.shape) <= _EXACT, quality=85)
-  text = base64.b64encode(buffer.getvalue()).decode()
-  return Picture(f'data:image/webp;base64,{text}', *shown.size)
-
-
 def render(
   report: Mapping[str, Any],
-  sets: Sequence[Checked],
-  copies: Sequence[Mapping[str, Any]],
-  crops: Mapping[str, Any] | None,
+  sets: Sequence[CheckedSet],
+  copies: Sequence[SheetsSection],
+  crops: SheetsSection | None,
 ) -> str:
-  """HTML that needs nothing else.
+  """Make the page: HTML that loads nothing else.
 
   Args:
     report: what check.json holds.
-    sets: the training set and, if it is another, the evaluation set.
-    copies: sections of near copies, from `sheets`.
+    sets: the training set and, if there is another, the evaluation set.
+    copies: sections of near copies, from `sheets_section`.
     crops: the section of training examples.
   """
-  count = lambda checked: f'{len(checked.scan)} images for {checked.name}'
+  pictures = [*copies, *([crops] if crops else [])]
+  labels = _labels(sets)
+  sections = [
+    ('findings', 'Findings'),
+    *((found['ident'], found['name']) for found in pictures),
+    ('sizes', 'Sizes'),
+    ('files', 'Files'),
+    *([('classes', 'Classes')] if labels['rows'] else []),
+    *([('advice', 'What to begin with')] if report['advice'] else []),
+    ('method', 'Method'),
+  ]
+  counts = [f'{len(checked.scan)} images for {checked.name}' for checked in sets]
   view = {
     'title': report['title'],
     'overline': 'Check of the data',
-    'summary': f'{", ".join(map(count, sets))}.',
+    'summary': f'{", ".join(counts)}.',
     'notes': [],
     'findings': report['findings'],
     'copies': copies,
@@ -98,31 +127,30 @@ def render(
     'kinds': _kinds(sets),
     'details': _details(sets),
     'broken': _broken(sets),
-    'labels': _labels(sets),
+    'labels': labels,
     'advice': {
-      'caption': 'Of the training set',
+      'caption': 'Settings for the training set',
       'columns': ['Setting', 'Value', 'Rule'],
       'rows': [[a['setting'], a['value'], a['why']] for a in report['advice']],
     },
     'method': list(_METHOD.items()),
     'footer': reports_views.footer(report),
+    'sections': sections,
   }
-  view['sections'] = [
-    ('findings', 'Findings'),
-    *(
-      (found['ident'], found['name'])
-      for found in [*copies, *([crops] if crops else [])]
-    ),
-    ('sizes', 'Sizes'),
-    ('files', 'Files'),
-    *([('classes', 'Classes')] if view['labels']['rows'] else []),
-    *([('advice', 'What to begin with')] if report['advice'] else []),
-    ('method', 'Method'),
-  ]
   return reports_views.fill('check.html', view)
 
 
-def _sizes(sets: Sequence[Checked]) -> dict[str, Any]:
+def _embed(image: np.ndarray) -> Picture:
+  """Encode uint8 [H, W, 3] as WebP of at most _SIDE pixels; small ones without loss."""
+  shown = Image.fromarray(image)
+  shown.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
+  buffer = io.BytesIO()
+  shown.save(buffer, 'WEBP', lossless=max(image.shape) <= _EXACT, quality=85)
+  text = base64.b64encode(buffer.getvalue()).decode()
+  return Picture(f'data:image/webp;base64,{text}', *shown.size)
+
+
+def _sizes(sets: Sequence[CheckedSet]) -> Table:
   rows = []
   for checked in sets:
     sides = checked.scan.side[checked.scan.whole]
@@ -146,7 +174,7 @@ def _sizes(sets: Sequence[Checked]) -> dict[str, Any]:
   }
 
 
-def _charts(sets: Sequence[Checked]) -> list[dict[str, Any]]:
+def _charts(sets: Sequence[CheckedSet]) -> list[Panel]:
   sides = {c.name: c.scan.side[c.scan.whole] for c in sets}
   quality = {c.name: c.scan.quality[c.scan.quality > 0] for c in sets}
   marks = {c.name: (c.min_size, f'at least {c.min_size}') for c in sets}
@@ -157,11 +185,17 @@ def _charts(sets: Sequence[Checked]) -> list[dict[str, Any]]:
   return [panel for panel in panels if panel]
 
 
-def _histogram(title, unit, columns, marks) -> dict[str, Any] | None:
+def _histogram(
+  title: str,
+  unit: str,
+  columns: Mapping[str, np.ndarray],
+  marks: Mapping[str, tuple[int, str]],
+) -> Panel | None:
+  """Draw how values are distributed in each set; None if they are all the same."""
   values = np.concatenate([*columns.values()])
   if not len(values) or values.min() == values.max():
     return None
-  # A few giants must not push all others into one bin: they join the last one.
+  # A few huge values would push all others into one bin, so they join the last one.
   top = max(np.percentile(values, 99), values.min() + 1)
   edges = np.histogram_bin_edges(np.minimum(values, top), _BINS)
   rows = []
@@ -179,7 +213,7 @@ def _histogram(title, unit, columns, marks) -> dict[str, Any] | None:
   return {'title': title, 'svg': Markup(svg), 'table': None}
 
 
-def _kinds(sets: Sequence[Checked]) -> dict[str, Any]:
+def _kinds(sets: Sequence[CheckedSet]) -> Table:
   names = [dict(c.scan.kinds) for c in sets]
   traits = [{k: len(v) for k, v in c.scan.traits.items()} for c in sets]
   rows = []
@@ -187,23 +221,27 @@ def _kinds(sets: Sequence[Checked]) -> dict[str, Any]:
     for key in sorted(set().union(*counts)):
       rows.append([key, *(str(found.get(key, 0)) for found in counts)])
   return {
-    'caption': 'Formats and colours; below them what is converted when it is read',
+    'caption': 'Formats and colours; below, how files are converted when they are read',
     'columns': ['', *(c.name for c in sets)],
     'rows': rows,
   }
 
 
-def _details(sets: Sequence[Checked]) -> dict[str, Any]:
+def _details(sets: Sequence[CheckedSet]) -> Table:
   factors = sorted(set().union(*(c.details for c in sets)))
-  show = lambda found, k: f'{found.details[k]:.2f}' if k in found.details else '–'
+
+  def show(checked: CheckedSet, factor: int) -> str:
+    known = factor in checked.details
+    return f'{checked.details[factor]:.2f}' if known else '–'
+
   return {
-    'caption': 'Fine detail of the images, as they are and reduced: below 0.2 is soft',
-    'columns': ['Reduced', *(c.name for c in sets)],
+    'caption': 'Fine detail of images, as they are and downsampled: below 0.2 is soft',
+    'columns': ['Downsampled', *(c.name for c in sets)],
     'rows': [[f'{k} x', *(show(c, k) for c in sets)] for k in factors],
   }
 
 
-def _broken(sets: Sequence[Checked]) -> dict[str, Any]:
+def _broken(sets: Sequence[CheckedSet]) -> Table:
   rows = [
     [c.scan.names[i], c.name, why] for c in sets for i, why in c.scan.broken.items()
   ]
@@ -215,7 +253,7 @@ def _broken(sets: Sequence[Checked]) -> dict[str, Any]:
   }
 
 
-def _labels(sets: Sequence[Checked]) -> dict[str, Any]:
+def _labels(sets: Sequence[CheckedSet]) -> Table:
   names = sorted(set().union(*(c.scan.labels for c in sets)))
   # The smallest classes of the training set come first.
   names.sort(key=lambda name: sets[0].scan.labels.get(name, 0))

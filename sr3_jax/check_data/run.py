@@ -1,46 +1,64 @@
-"""--mode=check-data: are these images fit for training, before it is paid for?"""
+"""Checks whether images are fit for training, before it is paid for.
+
+This is `--mode=check-data`.
+"""
 
 import datetime
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TypedDict
 
 import jax
 import ml_collections
 import numpy as np
 from etils import epath
 
-from sr3_jax.check_data import advice as check_data_advice
 from sr3_jax.check_data import file_check, near_duplicates
-from sr3_jax.check_data import findings as check_data_findings
 from sr3_jax.check_data import page as check_data_page
-from sr3_jax.check_data import scan as check_data_scan
-from sr3_jax.check_data.findings import Checked
+from sr3_jax.check_data.advice import advise
+from sr3_jax.check_data.findings import CheckedSet, as_text, list_findings, usable
 from sr3_jax.check_data.near_duplicates import Matches
+from sr3_jax.check_data.scan import Scan, choose_images, median_details, scan_source
 from sr3_jax.config import as_json
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.data import crops, input_pipeline, sources
-from sr3_jax.data.records import Source
+from sr3_jax.data import input_pipeline
+from sr3_jax.data.crops import Cut
+from sr3_jax.data.folder_sources import Folder
+from sr3_jax.data.records import Record, Source
 from sr3_jax.images import pixels
-from sr3_jax.runtime import atomic_files, devices
-from sr3_jax.runtime import progress as runtime_progress
+from sr3_jax.runtime import atomic_files
+from sr3_jax.runtime.progress import Progress
 from sr3_jax.runtime.version import __version__
 
-_DETAILED = 128  # images whose sharpness is measured
-_PAIRS = 12  # near copies that are shown, of each kind
-_CROPS = 16  # training examples that are shown
+_DETAILED = 128  # images whose fine detail is measured
+_PAIRS = 12  # near copies that the page shows, of each kind
+_CROPS = 16  # training examples that the page shows
+
+
+class Pair(TypedDict):
+  """A near copy, as check.json has it."""
+
+  image: str
+  of: str
+  identical: bool
+  correlation: float
+  mirrored: bool
 
 
 def check_data_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> None:
-  """Writes check/report.html and check/check.json; prints the findings, worst first.
+  """Write check/report.html and check/check.json; print the findings, worst first.
 
-  Nothing is kept of an interrupted check: it starts again, and takes about a minute
-  for 10,000 photographs on two cores.
+  It takes about a minute for 10,000 photographs on two cores. An interrupted check
+  starts anew.
+
+  Args:
+    config: the configuration of the training.
+    workdir: where `check` is written.
 
   Raises:
-    sources.DataError: there is nothing to look at.
+    DataError: there are no images to check.
     ValueError: the configuration doesn't describe a model.
   """
-  if jax.process_index():  # one process is enough
+  if jax.process_index():  # the first process does it alone
     return
   folder = epath.Path(workdir) / 'check'
   sets = {'training': _source(config, held_out=False)}
@@ -50,108 +68,105 @@ def check_data_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -
   training, evaluation = checked['training'], checked.get('evaluation')
   leaks = _leaks(training, evaluation) if evaluation else None
   platform = jax.default_backend()
-  found = check_data_findings.findings(
-    training, evaluation, leaks, config.model.num_classes
-  )
-  advice = check_data_advice.advise(
-    training, devices=jax.device_count(), accelerator=platform != 'cpu'
-  )
+  found = list_findings(training, evaluation, leaks, config.model.num_classes)
+  advice = advise(training, devices=jax.device_count(), accelerator=platform != 'cpu')
   report = {
     'format': 1,
     'title': epath.Path(config.data.path).name or config.data.source,
     'findings': [vars(finding) for finding in found],
     'advice': [vars(entry) for entry in advice],
-    'leaks': _pairs(leaks, evaluation, training) if evaluation else [],
+    'leaks': _pairs(leaks, evaluation, training) if evaluation and leaks else [],
     'sets': {name: _summary(each) for name, each in checked.items()},
     'config': as_json(config),
     'devices': f'{jax.device_count()} x {platform}',
     'code': {'sr3_jax': __version__},
     'time': datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%dT%H:%M:%SZ'),
   }
-  sections = list(_copies(sets, checked, leaks))
-  drawn = _crops(config, sets['training'], training)
-  page = check_data_page.render(report, [*checked.values()], sections, drawn)
+  copies = list(_copies(sets, checked, leaks))
+  examples = _examples(config, sets['training'], training)
+  page = check_data_page.render(report, [*checked.values()], copies, examples)
   folder.mkdir(parents=True, exist_ok=True)
   atomic_files.write_json(folder / 'check.json', report)
   atomic_files.write_bytes(folder / 'report.html', page.encode())
-  print(check_data_findings.as_text(found))
+  print(as_text(found))
   print(f'report: {folder / "report.html"}')
 
 
 def _source(config: ml_collections.ConfigDict, *, held_out: bool) -> Source | None:
-  """The training images or the held-out ones, the smallest too; None: the same."""
+  """Open the training images or the held-out ones, also those that are too small.
+
+  None means that the held-out images are the training images.
+  """
   d = config.data
-  path, split = d.path, d.split
-  if held_out:
-    path, split = d.eval_path or d.path, d.eval_split
-    whole = d.source in ('folder', 'classes')  # these have no splits
-    if path == d.path and (whole or split == d.split):
+  if held_out and d.eval_path in ('', d.path):
+    has_splits = d.source not in ('folder', 'classes')
+    if not has_splits or d.split == d.eval_split:
       return None
-  return sources.make_source(
-    d.source,
-    path=path,
-    split=split,
-    data_dir=d.data_dir or None,
-    channels=d.channels,
-    calibrated=len(d.low) > 0,
-    cache_folder=devices.cache_folder('folders'),
-  )
+  return input_pipeline.make_source(config, held_out=held_out)
 
 
-def _check(config: ml_collections.ConfigDict, name: str, source: Source) -> Checked:
-  """Looks at all images of a set."""
+def _check(config: ml_collections.ConfigDict, name: str, source: Source) -> CheckedSet:
+  """Check all images of a set."""
   d = config.data
   size, path = d.image_size, d.path
   if name == 'evaluation':
     size, path = config.eval.image_size or size, d.eval_path or path
-  cut = crops.Cut(size, d.crop, reduce=tuple(d.reduce))
+  cut, square = Cut(size, d.crop, reduce=tuple(d.reduce)), d.crop == 'none'
   pictures = d.source in ('folder', 'classes') and d.channels == 3 and not len(d.low)
-  left_out = source.left_out if isinstance(source, sources.Folder) else ()
-  with runtime_progress.Progress(
-    len(source) + len(left_out), unit=f'{name} image'
-  ) as progress:
-    scan = check_data_scan.scan(
-      source, epath.Path(path) if pictures else None, progress.update
-    )
-  chosen = check_data_scan.chosen(scan, source, _DETAILED)
-  with runtime_progress.Progress(len(chosen), unit='measured image') as progress:
-    details = check_data_scan.details(source, chosen, progress.update)
-  reduced = min(cut.factors)
+  count = len(source) + len(source.left_out if isinstance(source, Folder) else ())
+  with Progress(count, unit=f'{name} image') as progress:
+    scan = scan_source(source, epath.Path(path) if pictures else None, progress.update)
+  chosen = choose_images(scan, source, _DETAILED)
+  with Progress(len(chosen), unit='measured image') as progress:
+    details = median_details(source, chosen, progress.update)
+  downsampled = min(cut.factors)
   if d.crop != 'random' and scan.whole.any():
-    reduced = max(1, int(np.median(scan.side[scan.whole])) // size)
-  usable = check_data_findings.usable(scan, cut.min_size, d.crop == 'none')
-  signatures = near_duplicates.signatures(scan.thumbnails[usable])
-  with runtime_progress.Progress(len(usable), unit='compared image') as progress:
-    near = near_duplicates.within(signatures, progress.update)
-  same = near_duplicates.identical(scan.digest[usable])
-  return Checked(
+    downsampled = max(1, int(np.median(scan.side[scan.whole])) // size)
+  copies, plain = _near_copies(scan, usable(scan, cut.min_size, square))
+  return CheckedSet(
     name=name,
     scan=scan,
-    copies=near_duplicates.joined(same, near).numbered(usable, usable, len(scan)),
-    plain=usable[~signatures.any(1)],
+    copies=copies,
+    plain=plain,
     min_size=cut.min_size,
-    square=d.crop == 'none',
-    reduced=reduced,
+    square=square,
+    downsampled=downsampled,
     details=details,
   )
 
 
-def _leaks(training: Checked, evaluation: Checked) -> Matches:
-  """Evaluation images that are near copies of training images."""
+def _near_copies(scan: Scan, numbers: np.ndarray) -> tuple[Matches, np.ndarray]:
+  """Find near copies among some images of a set.
+
+  Returns:
+    Matches of the whole set, and the numbers of the images with too little pattern.
+  """
+  signatures = near_duplicates.make_signatures(scan.thumbnails[numbers])
+  with Progress(len(numbers), unit='compared image') as progress:
+    near = near_duplicates.find_within(signatures, progress.update)
+  same = near_duplicates.find_identical(scan.digest[numbers])
+  found = near_duplicates.merge(same, near).renumber(numbers, numbers, len(scan))
+  return found, numbers[~signatures.any(1)]
+
+
+def _leaks(training: CheckedSet, evaluation: CheckedSet) -> Matches:
+  """Find evaluation images that are near copies of training images."""
   mine, theirs = evaluation.usable, training.usable
-  of = lambda checked: near_duplicates.signatures(
-    checked.scan.thumbnails[checked.usable]
-  )
-  with runtime_progress.Progress(len(mine), unit='compared image') as progress:
-    near = near_duplicates.between(of(evaluation), of(training), progress.update)
-  same = near_duplicates.identical(
+  with Progress(len(mine), unit='compared image') as progress:
+    near = near_duplicates.find_between(
+      near_duplicates.make_signatures(evaluation.scan.thumbnails[mine]),
+      near_duplicates.make_signatures(training.scan.thumbnails[theirs]),
+      progress.update,
+    )
+  same = near_duplicates.find_identical(
     evaluation.scan.digest[mine], training.scan.digest[theirs]
   )
-  return near_duplicates.joined(same, near).numbered(mine, theirs, len(evaluation.scan))
+  found = near_duplicates.merge(same, near)
+  return found.renumber(mine, theirs, len(evaluation.scan))
 
 
-def _pairs(matches: Matches, mine: Checked, theirs: Checked) -> list[dict[str, Any]]:
-  """Near copies for check.json, the surest first."""
+def _pairs(matches: Matches, mine: CheckedSet, theirs: CheckedSet) -> list[Pair]:
+  """List near copies for check.json, by falling correlation."""
   return [
     {
       'image': mine.scan.names[i],
@@ -164,10 +179,13 @@ def _pairs(matches: Matches, mine: Checked, theirs: Checked) -> list[dict[str, A
   ]
 
 
-def _summary(checked: Checked) -> dict[str, Any]:
-  """A set for check.json."""
+def _summary(checked: CheckedSet) -> dict[str, object]:
+  """Summarise a set for check.json."""
   scan = checked.scan
-  names = lambda numbers: [scan.names[i] for i in numbers]
+
+  def names(numbers: Iterable[int]) -> list[str]:
+    return [scan.names[i] for i in numbers]
+
   sides = scan.side[scan.whole]
   spread = np.percentile(sides, [0, 5, 50, 95, 100]).tolist() if len(sides) else []
   quality = scan.quality[scan.quality > 0]
@@ -190,9 +208,9 @@ def _summary(checked: Checked) -> dict[str, Any]:
 
 
 def _copies(
-  sets: dict[str, Source], checked: dict[str, Checked], leaks: Matches | None
-) -> Iterator[dict[str, Any]]:
-  """Sections of near copies side by side, where there are any."""
+  sets: dict[str, Source], checked: dict[str, CheckedSet], leaks: Matches | None
+) -> Iterator[check_data_page.SheetsSection]:
+  """Show near copies side by side: a section for each pair of sets that has some."""
   asked = [(name, name, each.copies) for name, each in checked.items()]
   if leaks is not None:
     asked.insert(0, ('evaluation', 'training', leaks))
@@ -200,41 +218,40 @@ def _copies(
     found = matches.found
     if not len(found):
       continue
-    # From the surest to the least sure.
-    chosen = found[np.linspace(0, len(found) - 1, min(len(found), _PAIRS)).astype(int)]
     pairs = _pairs(matches, checked[mine], checked[theirs])
-    said = dict(zip(found.tolist(), pairs, strict=True))
+    # The pairs are spread from the highest correlation to the lowest.
+    chosen = np.linspace(0, len(found) - 1, min(len(found), _PAIRS)).astype(int)
     rows = []
-    for i in chosen.tolist():
-      pair = said[i]
+    for k in chosen.tolist():
+      i, pair = int(found[k]), pairs[k]
       how = 'the same content' if pair['identical'] else f'{pair["correlation"]:.2f}'
       how += ', mirrored' if pair['mirrored'] else ''
       both = [_shown(sets[theirs], matches.partner[i]), _shown(sets[mine], i)]
       rows.append((f'{pair["image"]} and {pair["of"]}: {how}', both))
     apart = mine != theirs
-    yield check_data_page.sheets(
+    yield check_data_page.sheets_section(
       'leaks' if apart else f'copies-{mine}',
       'In both sets' if apart else f'Copies in the {mine} set',
-      f'{len(chosen)} of {len(found)}, from the surest to the least sure, with the '
-      'correlation of their thumbnails. check.json lists all.',
+      f'{len(chosen)} of {len(found)}, by falling correlation of their thumbnails. '
+      'check.json lists all.',
       [theirs, mine] if apart else ['first', 'copy'],
       rows,
     )
 
 
 def _shown(source: Source, number: int) -> np.ndarray | None:
-  """An image of a source as a picture."""
+  """Read an image of a source as a picture, or None if it can't be read."""
   try:
     image = source[int(number)]['image']
-  except pixels.ImageError:  # gone since
+  except pixels.ImageError:  # the file changed since it was checked
     return None
   if image.dtype == np.uint8 and image.shape[-1] == 3:
     return image
-  return np.repeat(file_check.grey(image)[..., None], 3, axis=-1)
+  return np.repeat(file_check.to_grey(image)[..., None], 3, axis=-1)
 
 
 class _Chosen:
-  """Some images of a source."""
+  """Some images of a source, as a source."""
 
   def __init__(self, source: Source, numbers: np.ndarray):
     self._source, self._numbers = source, numbers
@@ -244,23 +261,24 @@ class _Chosen:
   def __len__(self) -> int:
     return len(self._numbers)
 
-  def __getitem__(self, index: int) -> dict[str, Any]:
+  def __getitem__(self, index: int) -> Record:
     return self._source[int(self._numbers[index])]
 
   def name(self, index: int) -> str:
+    """Return the image's name in the whole source."""
     return self._source.name(int(self._numbers[index]))
 
 
-def _crops(
-  config: ml_collections.ConfigDict, source: Source, training: Checked
-) -> dict[str, Any] | None:
-  """Training examples and what is made of them, as the network sees them."""
-  d = config.data
-  usable = training.usable
-  if not len(usable):
+def _examples(
+  config: ml_collections.ConfigDict, source: Source, training: CheckedSet
+) -> check_data_page.SheetsSection | None:
+  """Show training examples and the inputs that the task makes of them."""
+  usable_images = training.usable
+  if not len(usable_images):
     return None
-  chosen = _Chosen(source, usable)
-  batches = input_pipeline.training_batches(config, chosen, batch_size=_CROPS)
+  batches = input_pipeline.training_batches(
+    config, _Chosen(source, usable_images), batch_size=_CROPS
+  )
   stored = next(batches)['image']
   batches.close()
   model = SR3.from_config(config)
@@ -269,14 +287,15 @@ def _crops(
   if model.task.conditional:
     keys = jax.random.split(jax.random.key(config.seed), _CROPS)
     condition = jax.jit(model.degrade)(keys, hr)
-    columns = {'input': pixels.to_picture(condition[..., : d.channels])} | columns
+    shown = pixels.to_picture(condition[..., : config.data.channels])
+    columns = {'input': shown} | columns
   rows = [
     (f'example {i}', [column[i] for column in columns.values()]) for i in range(_CROPS)
   ]
-  return check_data_page.sheets(
+  return check_data_page.sheets_section(
     'crops',
     'Training examples',
-    'Examples as training draws them with this configuration, and the inputs that its '
+    'Examples as training sees them with this configuration, and the inputs that its '
     'task makes of them.',
     [*columns],
     rows,

@@ -1,7 +1,7 @@
-"""Every image of a set, looked at once: what `data_check` finds things in.
+"""Checks every image of a set once, and stores what the findings are made of.
 
-Images are decoded by as many threads as there are cores (Pillow lets go of the
-interpreter meanwhile) and forgotten at once; about 300 bytes are kept of each.
+Images are decoded by as many threads as there are cores, because Pillow releases the
+interpreter meanwhile. About 300 bytes are stored for each image.
 """
 
 import collections
@@ -15,14 +15,14 @@ import numpy as np
 from etils import epath
 
 from sr3_jax.check_data import file_check
-from sr3_jax.check_data.file_check import THUMBNAIL, Look
+from sr3_jax.check_data.file_check import THUMBNAIL, FileFacts
 from sr3_jax.data.folder_sources import Folder
 from sr3_jax.data.records import Source
 from sr3_jax.images import pixels, resizing
 
-REDUCTIONS = (1, 2, 3, 4)
-_PORTION = 512  # images in flight
-_CENTRE = 512  # pixels of an image that `details` looks at, along each axis
+FACTORS = (1, 2, 3, 4)  # by which images are downsampled to find their detail
+_PORTION = 512  # images that are handed to the threads at a time
+_CENTRE = 512  # side of the part in which `median_details` looks, in pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Scan:
   Attributes:
     names: [N].
     height: int32 [N] in pixels, 0 where even the header is broken.
-    width: the same.
+    width: int32 [N], in the same way.
     quality: uint8 [N], of JPEG files 1 to 100, else 0.
     digest: uint64 [N], of files' bytes or of pixels.
     thumbnails: uint8 [N, S, S].
-    kinds: 'JPEG, RGB' -> how many images.
-    traits: 'transparent' -> numbers of the images.
+    kinds: kind, as 'JPEG, RGB' -> how many images.
+    traits: trait, as 'transparent' -> numbers of the images.
     broken: number of an image -> why it can't be decoded.
-    labels: class -> images, of the usable ones; empty without classes.
+    labels: class -> how many images can be decoded; empty without classes.
   """
 
   names: Sequence[str]
@@ -63,23 +63,23 @@ class Scan:
 
   @property
   def whole(self) -> np.ndarray:
-    """bool [N], whether an image can be decoded."""
+    """Whether an image can be decoded, bool [N]."""
     whole = np.ones(len(self), bool)
     whole[list(self.broken)] = False
     return whole
 
 
-def scan(
+def scan_source(
   source: Source,
   files: epath.Path | None,
   on_images: Callable[[int], None] = lambda count: None,
 ) -> Scan:
-  """Looks at all images of a source.
+  """Check all images of a source.
 
   Args:
     source: made with min_size 1, so that small images are counted.
-    files: the folder, where the source is a folder of pictures: then files are looked
-      at, those that the source leaves out, too; None: records are.
+    files: the folder, if the source is a folder of pictures. All its files are checked,
+      also those that the source leaves out. None checks the records of the source.
     on_images: called with the number of images that are done.
   """
   left_out = source.left_out if isinstance(source, Folder) else {}
@@ -98,55 +98,56 @@ def scan(
     labels=dict.fromkeys(source.classes, 0),
   )
 
-  def look(number: int) -> tuple[Look, str]:
+  def look(number: int) -> tuple[FileFacts, str]:
     if files is not None:
       name = names[number]
       label = pathlib.PurePath(name).parts[0] if source.classes else ''
-      return file_check.of_file(files / name), label
-    return _record(source, number, left_out.get(names[number], ''))
+      return file_check.check_file(files / name), label
+    return _check_record(source, number, left_out.get(names[number], ''))
 
   with futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
     for start in range(0, count, _PORTION):
       numbers = range(start, min(start + _PORTION, count))
       for number, (seen, label) in zip(numbers, pool.map(look, numbers), strict=True):
-        _keep(found, number, seen, label)
+        _store(found, number, seen, label)
         on_images(number + 1)
   return found
 
 
-def details(
+def median_details(
   source: Source,
   numbers: Sequence[int],
   on_images: Callable[[int], None] = lambda count: None,
 ) -> dict[int, float]:
-  """How much fine detail images have, reduced by each of REDUCTIONS.
+  """Find how much fine detail images have, downsampled by each of FACTORS.
 
   Args:
     source: the images.
-    numbers: of those to look at.
+    numbers: of the images to look at.
     on_images: called with the number of images that are done.
 
   Returns:
-    Factor -> median of `file_check.detail`; factors that leave too little are missing.
+    Factor -> median of `file_check.fine_detail`. A factor is missing if it leaves too
+    few pixels of most images.
   """
   columns = collections.defaultdict(list)
 
   def measure(number: int) -> list[float]:
     try:
-      plane = file_check.grey(source[number]['image'])
+      plane = file_check.to_grey(source[number]['image'])
     except pixels.ImageError:
       return []
     top, left = (max(0, (side - _CENTRE) // 2) for side in plane.shape)
     plane = plane[top : top + _CENTRE, left : left + _CENTRE, None]
-    return [_reduced_detail(plane, factor) for factor in REDUCTIONS]
+    return [_downsampled_detail(plane, factor) for factor in FACTORS]
 
   with futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
     for done, values in enumerate(pool.map(measure, numbers), 1):
-      for factor, value in zip(REDUCTIONS, values, strict=False):
+      for factor, value in zip(FACTORS, values, strict=False):
         if np.isfinite(value):
           columns[factor].append(value)
       on_images(done)
-  # A factor that only a few large images allow says nothing of the others.
+  # If only a few large images allow a factor, it says nothing about the others.
   enough = max((len(values) for values in columns.values()), default=0) / 2
   return {
     factor: float(np.median(values))
@@ -155,28 +156,32 @@ def details(
   }
 
 
-def chosen(found: Scan, source: Source, count: int) -> list[int]:
-  """Numbers of so many images of the source that can be read, spread evenly."""
+def choose_images(found: Scan, source: Source, count: int) -> list[int]:
+  """Choose up to `count` images of a source that can be read, spread evenly.
+
+  Returns:
+    Their numbers.
+  """
   whole = np.flatnonzero(found.whole[: len(source)])
   places = np.linspace(0, len(whole) - 1, min(count, len(whole))).round().astype(int)
   return whole[places].tolist()
 
 
-def _record(source: Source, number: int, reason: str) -> tuple[Look, str]:
-  """A record that isn't a file of a picture."""
+def _check_record(source: Source, number: int, reason: str) -> tuple[FileFacts, str]:
+  """Check a record that isn't a file of a picture; return its label, too."""
   if reason:
-    return file_check.broken(reason), ''
+    return FileFacts(error=reason), ''
   try:
     record = source[number]
   except pixels.ImageError as error:
-    return file_check.broken(str(error)), ''
+    return FileFacts(error=str(error)), ''
   image = record['image']
   kind = f'{image.shape[-1]} x {image.dtype}'
   label = source.classes[int(record['label'])] if 'label' in record else ''
-  return file_check.of_pixels(image, kind), label
+  return file_check.check_pixels(image, kind), label
 
 
-def _keep(found: Scan, number: int, seen: Look, label: str) -> None:
+def _store(found: Scan, number: int, seen: FileFacts, label: str) -> None:
   found.height[number], found.width[number] = seen.height, seen.width
   found.quality[number], found.digest[number] = seen.quality, seen.digest
   found.kinds[seen.kind] += 1
@@ -190,9 +195,9 @@ def _keep(found: Scan, number: int, seen: Look, label: str) -> None:
       found.labels[label] = found.labels.get(label, 0) + 1
 
 
-def _reduced_detail(plane: np.ndarray, factor: int) -> float:
+def _downsampled_detail(plane: np.ndarray, factor: int) -> float:
   height, width = (side // factor for side in plane.shape[:2])
   if min(height, width) < 32:
     return float('nan')
   even = plane[: height * factor, : width * factor]
-  return file_check.detail(resizing.resize_area(even, (height, width))[..., 0])
+  return file_check.fine_detail(resizing.resize_area(even, (height, width))[..., 0])

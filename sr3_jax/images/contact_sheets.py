@@ -69,11 +69,7 @@ def sheet(
     at = (left - margin, y + height / 2)
     draw.text(at, label, _INK, font=label_font, anchor='rm')
   for y, height, row in zip(tops, heights, rows, strict=False):
-    for x, image in zip(lefts, row, strict=False):
-      if image is not None:
-        fitted = _fit_cell(image, cell)
-        middle = x + (cell - fitted.width) // 2, y + (height - fitted.height) // 2
-        canvas.paste(fitted, middle)
+    _paste_row(canvas, row, lefts, y, cell, height)
   return np.array(canvas)
 
 
@@ -128,6 +124,22 @@ def _fit_cell(image: np.ndarray, cell: int) -> Image.Image:
   method = Image.Resampling.NEAREST if upsampled else Image.Resampling.BOX
   picture = pixels.to_pillow(image).convert('RGB')
   return picture.resize(_fitted_size(image, cell), method)
+
+
+def _paste_row(
+  canvas: Image.Image,
+  row: Sequence[np.ndarray | None],
+  lefts: Sequence[int],
+  top: int,
+  cell: int,
+  height: int,
+) -> None:
+  """Paste the pictures of a row into the middle of cells of [height, cell] pixels."""
+  for left, image in zip(lefts, row, strict=False):
+    if image is not None:
+      fitted = _fit_cell(image, cell)
+      x, y = left + (cell - fitted.width) // 2, top + (height - fitted.height) // 2
+      canvas.paste(fitted, (x, y))
 
 
 def _title_font(

@@ -34,7 +34,7 @@ def look(tmp_path):
 
   def look(data, name='file'):
     (tmp_path / name).write_bytes(data)
-    return file_check.of_file(tmp_path / name)
+    return file_check.check_file(tmp_path / name)
 
   return look
 
@@ -77,7 +77,7 @@ def test_what_is_no_image_is_broken(look, data):
 
 
 def test_a_missing_file_is_broken(tmp_path):
-  assert 'no such file' in file_check.of_file(tmp_path / 'gone.jpg').error
+  assert 'no such file' in file_check.check_file(tmp_path / 'gone.jpg').error
 
 
 @pytest.mark.parametrize('quality', [5, 20, 40, 50, 75, 89, 95, 100])
@@ -142,9 +142,9 @@ def test_digests_are_of_the_bytes(photo, look):
 
 def test_pixels_of_any_type(photo):
   pixels = np.asarray(photo)
-  eight = file_check.of_pixels(pixels, '3 x uint8')
-  sixteen = file_check.of_pixels(pixels.astype(np.uint16) * 200, '3 x uint16')
-  floating = file_check.of_pixels(pixels[..., :1] / np.float32(7), '1 x float32')
+  eight = file_check.check_pixels(pixels, '3 x uint8')
+  sixteen = file_check.check_pixels(pixels.astype(np.uint16) * 200, '3 x uint16')
+  floating = file_check.check_pixels(pixels[..., :1] / np.float32(7), '1 x float32')
   assert (eight.height, eight.width, eight.kind) == (200, 300, '3 x uint8')
   for other in (sixteen, floating):
     both = eight.thumbnail.ravel(), other.thumbnail.ravel()
@@ -165,24 +165,28 @@ def _fractal(side, slope, seed=0):
 @pytest.mark.parametrize(('slope', 'expected'), [(0, 4.0), (-1, 2.0), (-2, 1.0)])
 def test_detail_of_noise_whose_spectrum_is_known(slope, expected):
   # An octave is twice as wide and has twice the circumference of the one below.
-  assert file_check.detail(_fractal(512, slope)) == pytest.approx(expected, rel=0.12)
+  assert file_check.fine_detail(_fractal(512, slope)) == pytest.approx(
+    expected, rel=0.12
+  )
 
 
 def test_enlarged_photographs_lack_detail():
   for name in ('coffee.png', 'chelsea.png', 'camera.png', 'astronaut.png'):
     image = Image.open(FOLDER / name).convert('L')
-    detail = {1: file_check.detail(np.asarray(image))}
+    detail = {1: file_check.fine_detail(np.asarray(image))}
     for factor in (1.5, 2, 3):
       sides = round(image.width * factor), round(image.height * factor)
       large = image.resize(sides, Image.Resampling.BICUBIC)
-      detail[factor] = file_check.detail(np.asarray(large))
+      detail[factor] = file_check.fine_detail(np.asarray(large))
     assert detail[1] > 0.3, name
     assert detail[1.5] < 0.6 * detail[1], name
     assert max(detail[2], detail[3]) < 0.2, name
 
 
 def test_detail_of_nothing_is_not_a_number():
-  assert np.isnan(file_check.detail(np.full((64, 64), 90)))
+  assert np.isnan(file_check.fine_detail(np.full((64, 64), 90)))
   rng = np.random.default_rng(0)
-  assert np.isnan(file_check.detail(np.round(90 + rng.uniform(-0.5, 0.5, (64, 64)))))
-  assert np.isnan(file_check.detail(np.zeros((31, 400))))
+  assert np.isnan(
+    file_check.fine_detail(np.round(90 + rng.uniform(-0.5, 0.5, (64, 64))))
+  )
+  assert np.isnan(file_check.fine_detail(np.zeros((31, 400))))

@@ -11,7 +11,7 @@ CLEAN = [(100, 120)] * 60
 def _find(training, evaluation=None, leaks=(), num_classes=0):
   evaluation = evaluation or checked(CLEAN, name='evaluation')
   leaks = matches(len(evaluation.scan), leaks)
-  return check_data_findings.findings(training, evaluation, leaks, num_classes)
+  return check_data_findings.list_findings(training, evaluation, leaks, num_classes)
 
 
 def _titles(*args, **kwargs):
@@ -40,7 +40,7 @@ def test_leaks_come_first_and_the_worst_before_the_rest():
 
 
 def test_an_evaluation_on_the_training_images():
-  (found,) = check_data_findings.findings(checked(CLEAN), None, None, 0)
+  (found,) = check_data_findings.list_findings(checked(CLEAN), None, None, 0)
   assert found.level == 'serious' and 'training images' in found.title
 
 
@@ -59,10 +59,10 @@ def test_soft_images_and_what_to_do():
   details = {1: 0.05, 2: 0.12, 3: 0.4}
   finding = _find(checked(CLEAN, details=details))[0]
   assert finding.level == 'look' and 'soft' in finding.title
-  assert 'Reduced 3 times' in finding.text and "data.reduce='(3,)'" in finding.text
-  # Training reduces them that far already, or a little less.
-  assert _titles(checked(CLEAN, details=details, reduced=5)) == [NO_LEAK]
-  assert 'soft' in _titles(checked(CLEAN, details=details, reduced=2))[0]
+  assert 'Downsampled 3 times' in finding.text and "data.reduce='(3,)'" in finding.text
+  # Training downsamples them that far already, or a little less.
+  assert _titles(checked(CLEAN, details=details, downsampled=5)) == [NO_LEAK]
+  assert 'soft' in _titles(checked(CLEAN, details=details, downsampled=2))[0]
   hopeless = _find(checked(CLEAN, details={1: 0.05}))[0]
   assert 'They stay so' in hopeless.text
   assert _titles(checked(CLEAN, details={})) == [NO_LEAK]

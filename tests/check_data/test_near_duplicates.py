@@ -28,7 +28,9 @@ def _thumbnail(image):
 
 
 def _signatures(pictures):
-  return near_duplicates.signatures(np.array([_thumbnail(image) for image in pictures]))
+  return near_duplicates.make_signatures(
+    np.array([_thumbnail(image) for image in pictures])
+  )
 
 
 @pytest.fixture(scope='module')
@@ -74,7 +76,7 @@ def test_copies_are_found(photos, change, mirrored):
   changed = [CHANGES[change](image) for image in photos]
   if mirrored:
     changed = [ImageOps.mirror(image) for image in changed]
-  found = near_duplicates.between(_signatures(changed), _signatures(photos))
+  found = near_duplicates.find_between(_signatures(changed), _signatures(photos))
   right = found.partner == np.arange(len(photos))
   assert right.mean() >= 0.97
   assert set(np.flatnonzero(~right)) == set(np.flatnonzero(found.partner < 0))
@@ -84,7 +86,7 @@ def test_copies_are_found(photos, change, mirrored):
 
 def test_different_photographs_are_no_copies(photos):
   assert len(photos) > 40
-  found = near_duplicates.within(_signatures(photos))
+  found = near_duplicates.find_within(_signatures(photos))
   assert not len(found.found), found.found
 
 
@@ -92,7 +94,7 @@ def test_what_is_not_found_is_as_documented(photos):
   half = [_less(image, 0, 0, 0.5, 0) for image in photos]
   turned = [image.transpose(Image.Transpose.ROTATE_90) for image in photos]
   for others in (half, turned):
-    found = near_duplicates.between(_signatures(others), _signatures(photos))
+    found = near_duplicates.find_between(_signatures(others), _signatures(photos))
     assert len(found.found) <= 1
 
 
@@ -110,11 +112,11 @@ def _plain():
 
 def test_plain_images_have_no_signature_and_match_nothing():
   plain = np.array([*_plain()])
-  found = near_duplicates.signatures(plain)
+  found = near_duplicates.make_signatures(plain)
   assert not found.any()
-  twice = near_duplicates.signatures(np.concatenate([plain, plain]))
-  assert not len(near_duplicates.within(twice).found)
-  assert not len(near_duplicates.between(found, found).found)
+  twice = near_duplicates.make_signatures(np.concatenate([plain, plain]))
+  assert not len(near_duplicates.find_within(twice).found)
+  assert not len(near_duplicates.find_between(found, found).found)
 
 
 def test_signatures_are_cosine_frequencies_by_their_frequency():
@@ -132,11 +134,12 @@ def test_signatures_are_cosine_frequencies_by_their_frequency():
     a * np.cos(np.pi * down * i / 16) * np.cos(np.pi * across * j / 16)
     for (i, j), a in waves.items()
   )
-  signature = near_duplicates.signatures(np.round(image).astype(np.uint8)[None])[0]
+  signature = near_duplicates.make_signatures(np.round(image).astype(np.uint8)[None])[0]
   # An orthonormal wave along both axes has half the norm of one along one axis only.
-  norm = lambda i, j: 8.0 if i and j else 8 * 2**0.5
+  norms = {wave: 8.0 if all(wave) else 8 * 2**0.5 for wave in waves}
   expected = sorted(
-    (a * norm(i, j) * np.hypot(i, j) for (i, j), a in waves.items() if i < 8), key=abs
+    (a * norms[wave] * np.hypot(*wave) for wave, a in waves.items() if wave[0] < 8),
+    key=abs,
   )
   expected = np.array(expected) / np.linalg.norm(expected)
   largest = np.sort(signature)[-len(expected) :]
@@ -189,7 +192,7 @@ def test_within_takes_each_image_for_a_copy_of_the_first_like_it(small_tiles):
         if partner[j] < 0 and _alike(one, signatures[j]):
           partner[j] = i
   rows = []
-  found = near_duplicates.within(signatures, rows.append)
+  found = near_duplicates.find_within(signatures, rows.append)
   np.testing.assert_array_equal(found.partner, partner)
   assert 20 < len(found.found) < 90
   assert rows == sorted(rows) and rows[-1] <= len(signatures)
@@ -202,7 +205,7 @@ def test_within_takes_each_image_for_a_copy_of_the_first_like_it(small_tiles):
 
 def test_between_gives_the_most_similar_one(small_tiles):
   mine, theirs = _clusters(90, seed=1), _clusters(100, seed=1)[::-1]
-  found = near_duplicates.between(mine, theirs)
+  found = near_duplicates.find_between(mine, theirs)
   hits = 0
   for i, one in enumerate(mine):
     alike = {j: _alike(one, other) for j, other in enumerate(theirs)}
@@ -219,27 +222,36 @@ def test_between_gives_the_most_similar_one(small_tiles):
 
 def test_empty_sets_have_no_copies():
   nothing, some = np.zeros((0, 63), np.float32), _clusters(5, seed=2)
-  assert not len(near_duplicates.within(nothing).found)
-  assert not len(near_duplicates.between(some, nothing).found)
-  assert not len(near_duplicates.between(nothing, some).found)
-  assert not len(near_duplicates.identical(np.zeros(0, np.uint64)).found)
-  none = near_duplicates.identical(np.array([1], np.uint64), np.zeros(0, np.uint64))
+  assert not len(near_duplicates.find_within(nothing).found)
+  assert not len(near_duplicates.find_between(some, nothing).found)
+  assert not len(near_duplicates.find_between(nothing, some).found)
+  assert not len(near_duplicates.find_identical(np.zeros(0, np.uint64)).found)
+  none = near_duplicates.find_identical(
+    np.array([1], np.uint64), np.zeros(0, np.uint64)
+  )
   assert none.partner.tolist() == [-1]
 
 
 def test_identical_content_has_the_first_as_its_partner():
   digests = np.array([7, 2**63 + 5, 7, 1, 2**63 + 5, 7], np.uint64)
-  assert near_duplicates.identical(digests).partner.tolist() == [-1, -1, 0, -1, 1, 0]
+  assert near_duplicates.find_identical(digests).partner.tolist() == [
+    -1,
+    -1,
+    0,
+    -1,
+    1,
+    0,
+  ]
   others = np.array([1, 2**63 + 5, 1], np.uint64)
-  found = near_duplicates.identical(digests, others)
+  found = near_duplicates.find_identical(digests, others)
   assert found.partner.tolist() == [-1, 1, -1, 0, 1, -1]
 
 
 def test_what_is_sure_comes_first_and_numbers_are_those_of_the_whole():
-  sure = near_duplicates.identical(np.array([5, 5, 6], np.uint64))
-  near = near_duplicates.identical(np.array([5, 6, 5], np.uint64))
-  both = near_duplicates.joined(sure, near)
+  sure = near_duplicates.find_identical(np.array([5, 5, 6], np.uint64))
+  near = near_duplicates.find_identical(np.array([5, 6, 5], np.uint64))
+  both = near_duplicates.merge(sure, near)
   assert both.partner.tolist() == [-1, 0, 0]
-  whole = both.numbered(np.array([4, 1, 3]), np.array([10, 20, 30]), 6)
+  whole = both.renumber(np.array([4, 1, 3]), np.array([10, 20, 30]), 6)
   assert whole.partner.tolist() == [-1, 10, -1, 10, -1, -1]
   assert whole.correlation.tolist() == [0, 1, 0, 1, 0, 0]

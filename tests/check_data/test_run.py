@@ -23,7 +23,7 @@ SIDE = 128
 
 
 def _parts(name, count):
-  """Parts of a photograph, none of the same place."""
+  """Return parts of a photograph, no two of the same place."""
   image = Image.open(FOLDER / name).convert('RGB')
   places = [
     (left, top)
@@ -35,19 +35,22 @@ def _parts(name, count):
 
 
 def _plant(root):
-  """Training and evaluation images with everything wrong that can be."""
+  """Write training and evaluation images with every fault that can be found."""
   train, held_out = root / 'train', root / 'held_out'
-  (train / 'deep').mkdir(parents=True)
+  (train / 'below').mkdir(parents=True)
   held_out.mkdir()
   for i, part in enumerate(_parts('astronaut.png', 8) + _parts('coffee.png', 8)):
     part.save(train / f'photo_{i:02d}.jpg', quality=92)
   for i, part in enumerate(_parts('chelsea.png', 6)):
     part.save(held_out / f'cat_{i}.png')
-  one = lambda number: Image.open(train / f'photo_{number:02d}.jpg')
+
+  def one(number):
+    return Image.open(train / f'photo_{number:02d}.jpg')
+
   one(3).resize((80, 80)).save(held_out / 'leak_small.jpg', quality=50)
   ImageOps.mirror(one(4)).save(held_out / 'leak_mirrored.png')
   shutil.copy(train / 'photo_05.jpg', held_out / 'leak_same.jpg')
-  one(6).save(train / 'deep' / 'copy.webp', quality=60)
+  one(6).save(train / 'below' / 'copy.webp', quality=60)
   whole = (train / 'photo_07.jpg').read_bytes()
   (train / 'truncated.jpg').write_bytes(whole[: len(whole) * 2 // 3])
   (train / 'empty.jpg').write_bytes(b'')
@@ -68,7 +71,7 @@ def _config(**settings):
   return config
 
 
-Checked = collections.namedtuple('Checked', 'report page printed folder')
+Output = collections.namedtuple('Output', 'report page printed folder')
 
 
 def _run(config, workdir, capsys=None):
@@ -76,7 +79,7 @@ def _run(config, workdir, capsys=None):
   folder = workdir / 'check'
   report = json.loads((folder / 'check.json').read_text())
   printed = capsys.readouterr().out if capsys else ''
-  return Checked(report, (folder / 'report.html').read_text(), printed, folder)
+  return Output(report, (folder / 'report.html').read_text(), printed, folder)
 
 
 @pytest.fixture(scope='module')
@@ -125,7 +128,7 @@ def test_what_cannot_be_used_is_named_with_its_reason(planted):
 def test_copies_within_a_set(planted):
   training = planted.report['sets']['training']
   assert [(c['image'], c['of']) for c in training['copies']] == [
-    ('photo_06.jpg', str(pathlib.Path('deep') / 'copy.webp'))
+    ('photo_06.jpg', str(pathlib.Path('below') / 'copy.webp'))
   ]
   # Blank images are alike, and are no copies.
   assert sorted(training['plain']) == ['250.png', '255.png']
@@ -136,7 +139,7 @@ def test_findings_come_worst_first(planted):
   levels = [finding['level'] for finding in planted.report['findings']]
   assert levels == sorted(levels, key=check_data_findings.LEVELS.index)
   titles = ' '.join(finding['title'] for finding in planted.report['findings'])
-  for part in ('2 of 24', 'too small', 'near copies', 'hardly any pattern'):
+  for part in ('2 of 24', 'too small', 'near copies', 'almost no pattern'):
     assert part in titles, part
 
 
@@ -172,19 +175,21 @@ def test_examples_are_those_of_training(tmp_path, monkeypatch):
   expected = next(drawn)['image']
   drawn.close()
   shown = []
-  monkeypatch.setattr(check_data_page, 'sheets', lambda *given: shown.append(given))
+  monkeypatch.setattr(
+    check_data_page, 'sheets_section', lambda *given: shown.append(given)
+  )
   monkeypatch.setattr(check_data_page, 'render', lambda *given: '')
   check_data_run.check_data_run(config, tmp_path / 'run')
   *_, columns, rows = shown[-1]
   assert columns == ['input', 'crop']
   np.testing.assert_array_equal([crop for _, (_, crop) in rows], expected)
-  # The inputs are the crops reduced by the task of the configuration.
-  reduced = [
+  # The inputs are the crops as the task of the configuration downsamples them.
+  downsampled = [
     np.asarray(Image.fromarray(crop).resize((8, 8), Image.Resampling.BICUBIC))
     for crop in expected
   ]
   inputs = np.array([low for _, (low, _) in rows])
-  np.testing.assert_allclose(inputs, reduced, atol=1)
+  np.testing.assert_allclose(inputs, downsampled, atol=1)
 
 
 def test_classes_and_labels(tmp_path, capsys):
@@ -233,7 +238,7 @@ def test_arrays_and_an_evaluation_set_that_is_the_training_set(tmp_path, capsys)
   ]
 
 
-def test_photographs_that_come_along_are_clean(tmp_path, capsys):
+def test_scikit_images_photographs_are_clean(tmp_path, capsys):
   found = _run(_config(source='photos'), tmp_path / 'run', capsys)
   assert found.report['leaks'] == []
   assert 'note:    No evaluation image is a near copy of a training image' in (

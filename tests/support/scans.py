@@ -1,16 +1,16 @@
-"""Sets of images that were looked at, without any image."""
+"""Makes checked sets of images for tests, without any image."""
 
 import collections
 
 import numpy as np
 
-from sr3_jax.check_data.findings import Checked
+from sr3_jax.check_data.findings import CheckedSet
 from sr3_jax.check_data.near_duplicates import Matches
 from sr3_jax.check_data.scan import Scan
 
 
 def matches(count, partners=()):
-  """Near copies: pairs of an image and its partner."""
+  """Make matches of `count` images from pairs of an image and its partner."""
   partner = np.full(count, -1)
   for image, other in partners:
     partner[image] = other
@@ -19,7 +19,7 @@ def matches(count, partners=()):
 
 
 def checked(sizes, **changes):
-  """A set of images of `sizes`, [(height, width), ...]; changes of either class."""
+  """Make a set of images of `sizes`, [(height, width), ...], with some fields set."""
   sizes = np.array(sizes, np.int32).reshape(-1, 2)
   count = len(sizes)
   scan = {
@@ -40,9 +40,9 @@ def checked(sizes, **changes):
     'plain': np.zeros(0, int),
     'min_size': 32,
     'square': False,
-    'reduced': 1,
+    'downsampled': 1,
     'details': {1: 0.5, 2: 0.5},
   }
   for key, value in changes.items():
     (scan if key in scan else whole)[key] = value
-  return Checked(scan=Scan(**scan), **whole)
+  return CheckedSet(scan=Scan(**scan), **whole)
