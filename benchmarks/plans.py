@@ -162,7 +162,7 @@ def table_of_states() -> None:
     for strategy in FLAGS.strategies:
       sizes = []
       for topology in FLAGS.state:
-        chips = plan_programs.devices(machines.parse(topology))
+        chips = plan_programs.tpu_devices(machines.parse(topology))
         batch = jax.ShapeDtypeStruct((len(chips),), jnp.float32)
         lowered = strategies.get_strategy(strategy, chips).lower(hand_on, state, batch)
         held = lowered.compile().memory_analysis().argument_size_in_bytes

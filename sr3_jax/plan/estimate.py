@@ -1,12 +1,11 @@
-"""What a program says that is not compiled: an estimate for machines that are not here.
+"""Estimates what a program costs without compiling it, for machines that are not here.
 
-Convolutions and matrix products are counted, as if everything else cost nothing but its
-place in them.
+Only convolutions and matrix products are counted, as if everything else were part of
+one of them and cost nothing.
 """
 
 import functools
 import math
-from typing import Any
 
 import jax
 import ml_collections
@@ -14,11 +13,12 @@ import ml_collections
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.plan import hlo, hlo_costs
 from sr3_jax.plan.hlo_costs import Operation
-from sr3_jax.plan.programs import CARRY, Measured, image_batch
+from sr3_jax.plan.programs import CARRY, ProgramCost, image_batch
+from sr3_jax.training.train_step import TrainState
 
 
 def model_flops(config: ml_collections.ConfigDict) -> float:
-  """FLOPs of the loss of one image and its gradient, nothing computed twice."""
+  """Return the FLOPs of one image's loss and gradient, with nothing computed twice."""
   plain = config.copy_and_resolve_references()
   plain.model.remat = False
   model = SR3.from_config(plain)
@@ -26,69 +26,75 @@ def model_flops(config: ml_collections.ConfigDict) -> float:
   key = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
   gradient = jax.jit(jax.value_and_grad(model.loss))
   lowered = gradient.lower(params, key, image_batch(plain, 1))
-  return sum(o.times * o.flops for o in counted(lowered))
+  return hlo_costs.total_flops(count_operations(lowered))
 
 
-def counted(lowered: Any) -> list[Operation]:
-  """The convolutions and products of a program that is not compiled."""
-  text = lowered.as_text(dialect='hlo', debug_info=True)  # says where things are from
+def count_operations(lowered: jax.stages.Lowered) -> list[Operation]:
+  """Return the convolutions and matrix products of a program that is not compiled."""
+  # With debug information every operation names the place that it comes from.
+  text = lowered.as_text(dialect='hlo', debug_info=True)
   return [o for o in hlo_costs.operations(hlo.parse(text)) if o.flops]
 
 
-def estimated(lowered: Any, strategy: str, chips: int, state: Any) -> Measured:
-  """What can be said of a training step without a compiler for the machine.
+def estimate_training(
+  lowered: jax.stages.Lowered, strategy: str, chips: int, state: TrainState
+) -> ProgramCost:
+  """Estimate a training step without a compiler for the machine.
 
   Args:
     lowered: a step of one chip.
-    strategy: what is sent, and how much of the state a chip has, follows from it.
-    chips: of the machine.
+    strategy: 'pmap' or 'fsdp'; it decides what is sent, and how much of the state each
+      chip has.
+    chips: number of chips of the machine.
     state: shapes of the whole state.
   """
-  size = lambda tree: sum(
-    leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)
-  )
-  weights, everything = size(state.params), size(state)
-  own = everything // chips if strategy == 'fsdp' else everything
-  send = functools.partial(Operation, opcode='collective', times=1, flops=0.0, bytes=0)
-  # Gathered for the forward pass and the backward pass.
-  sent = (
-    [
-      send(
-        'weights',
-        source='all weights, twice',
-        collective='all-gather',
-        payload=2 * weights,
-        group=chips,
-      ),
-      send(
-        'gradients',
-        source='sum of gradients',
-        collective='reduce-scatter',
-        payload=weights,
-        group=chips,
-      ),
-    ]
-    if strategy == 'fsdp'
-    else [
-      send(
-        'gradients',
-        source='sum of gradients',
-        collective='all-reduce',
-        payload=weights,
-        group=chips,
-      )
-    ]
-  )
+  own = _bytes(state) // chips if strategy == 'fsdp' else _bytes(state)
   update = Operation('update', 'update', 'update of the state', 1, 0.0, 2 * own)
-  operations = (*counted(lowered), update, *(sent if chips > 1 else ()))
-  return Measured(operations, own, own, None, own, counted=True)
+  sent = _collectives(strategy, chips, _bytes(state.params)) if chips > 1 else []
+  operations = (*count_operations(lowered), update, *sent)
+  return ProgramCost(operations, own, own, None, own, counted=True)
 
 
-def estimated_sampling(lowered: Any) -> Measured:
-  """What can be said of `sampling` without a compiler for the machine."""
+def _bytes(tree: object) -> int:
+  """Return the bytes of all arrays of a tree."""
+  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _collectives(strategy: str, chips: int, weights: int) -> list[Operation]:
+  """Return what a strategy sends in a step, for weights of so many bytes."""
+  send = functools.partial(
+    Operation, opcode='collective', times=1, flops=0.0, bytes=0, group=chips
+  )
+  reduce = functools.partial(
+    send, 'gradients', source='sum of gradients', payload=weights
+  )
+  if strategy != 'fsdp':
+    return [reduce(collective='all-reduce')]
+  gather = send(
+    'weights',
+    source='all weights, twice',  # for the forward pass and for the backward pass
+    collective='all-gather',
+    payload=2 * weights,
+  )
+  return [gather, reduce(collective='reduce-scatter')]
+
+
+def estimate_sampling(lowered: jax.stages.Lowered) -> ProgramCost:
+  """Estimate a step of the sampler without a compiler for the machine.
+
+  Args:
+    lowered: result of `programs.lower_sampling`, arrays [chips, ...].
+  """
   (arguments, _) = lowered.args_info
-  size = lambda tree: sum(
+  carry = _bytes_of_chip(arguments[CARRY])
+  operations = tuple(count_operations(lowered))
+  return ProgramCost(
+    operations, _bytes_of_chip(arguments), carry, None, carry, counted=True
+  )
+
+
+def _bytes_of_chip(tree: object) -> int:
+  """Return the bytes that one chip has of arrays [chips, ...]."""
+  return sum(
     math.prod(leaf.shape[1:]) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)
   )
-  carry, found = size(arguments[CARRY]), tuple(counted(lowered))
-  return Measured(found, size(arguments), carry, None, carry, counted=True)

@@ -1,6 +1,6 @@
-"""Reads the text ("HLO") that XLA prints of programs, compiled or only lowered.
+"""Reads the text (HLO) that XLA prints of a program, compiled or only lowered.
 
-What its operations cost is in `hlo_costs`.
+`hlo_costs` says what the operations cost.
 """
 
 import dataclasses
@@ -18,9 +18,9 @@ class Array:
   """One array of a program.
 
   Attributes:
-    dtype: as XLA says it: 'f32', 'bf16'.
-    dims: of every axis.
-    physical: the same from the slowest axis in memory to the fastest.
+    dtype: as XLA writes it: 'f32', 'bf16'.
+    dims: length of every axis.
+    physical: the same lengths from the slowest axis in memory to the fastest.
     tile: sides of the tiles that the fastest axes are padded to; () for none.
     space: 0 for the device's memory, 1 for that of the core (VMEM on TPUs).
   """
@@ -33,12 +33,12 @@ class Array:
 
   @property
   def size(self) -> int:
-    """Elements."""
+    """The number of elements."""
     return math.prod(self.dims)
 
   @property
   def item_bytes(self) -> float:
-    """Bytes of an element."""
+    """The bytes of an element."""
     if self.dtype in _BYTES:
       return _BYTES[self.dtype]
     bits = re.search(r'\d+', self.dtype)
@@ -46,7 +46,7 @@ class Array:
 
   @property
   def bytes(self) -> int:
-    """As it lies in memory, padding to whole tiles included."""
+    """The bytes that it takes in memory, with the padding to whole tiles."""
     tile = self.tile
     sides = (1,) * (len(tile) - len(self.physical)) + self.physical
     outer, inner = sides[: len(sides) - len(tile)], sides[len(sides) - len(tile) :]
@@ -55,30 +55,40 @@ class Array:
 
   @property
   def moved(self) -> int:
-    """Bytes that the device's memory sees of one reading or writing."""
+    """The bytes that reading or writing it moves to or from the device's memory."""
     return self.bytes if self.space == 0 else 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-  """One line of a program; `arrays` are its results, `rest` all after the operands."""
+  """One line of a program.
+
+  Attributes:
+    name: by which others refer to its result.
+    opcode: 'fusion', 'convolution', ...
+    arrays: its results.
+    operands: names of what it works on.
+    inside: the text in the brackets after the opcode.
+    rest: all text behind these brackets.
+    is_root: whether its result is that of the computation.
+  """
 
   name: str
   opcode: str
   arrays: tuple[Array, ...]
   operands: tuple[str, ...]
-  inside: str  # the brackets after the opcode
+  inside: str
   rest: str
   is_root: bool
 
   def attribute(self, name: str) -> str:
-    """The name that an attribute refers to, '' without it."""
+    """Return the name that an attribute refers to; '' without the attribute."""
     found = re.search(rf'\b{name}=%?([\w.\-]+)', self.rest)
     return found[1] if found else ''
 
   @property
   def source(self) -> str:
-    """Where in the traced program it comes from: 'jit(step)/UNet/conv1/...'."""
+    """The place in the traced program it comes from: 'jit(step)/UNet/conv1/...'."""
     found = re.search(r'op_name="([^"]*)"', self.rest)
     return found[1] if found else ''
 
@@ -88,7 +98,13 @@ Computation = dict[str, Instruction]
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """Computations by name, and that of them which runs."""
+  """A program of several computations.
+
+  Attributes:
+    computations: by name; each has its instructions by name, in their order.
+    entry: name of the computation that runs first.
+    devices: number of devices that the program is for.
+  """
 
   computations: dict[str, Computation]
   entry: str
@@ -96,7 +112,7 @@ class Program:
 
 
 def arrays(text: str) -> tuple[Array, ...]:
-  """The arrays of a shape as XLA writes it, tuples flattened."""
+  """Return the arrays of a shape as XLA writes it, with tuples flattened."""
   found = []
   for dtype, dims, order, layout in _SHAPE.findall(text):
     sides = tuple(int(d.replace('<=', '')) for d in dims.split(',') if d)
@@ -118,13 +134,13 @@ def arrays(text: str) -> tuple[Array, ...]:
 
 
 def parse(text: str) -> Program:
-  """A program of its text.
+  """Read a program from its text.
 
   Args:
-    text: of `compiled.as_text()` or `lowered.as_text(dialect='hlo')`.
+    text: result of `compiled.as_text()` or `lowered.as_text(dialect='hlo')`.
 
   Raises:
-    ValueError: no program in it.
+    ValueError: there is no program in the text.
   """
   computations: dict[str, Computation] = {}
   entry, current = '', None
@@ -145,6 +161,7 @@ def parse(text: str) -> Program:
 
 
 def _instruction(name: str, text: str, is_root: bool) -> Instruction:
+  """Read a line of a program from the text behind its `name = `."""
   end = _close(text, 0) if text.startswith('(') else text.index(' ')
   opening = text.index('(', end)
   closing = _close(text, opening)
@@ -152,7 +169,7 @@ def _instruction(name: str, text: str, is_root: bool) -> Instruction:
   plain = re.sub(r'/\*.*?\*/', '', inside)
   if '%' in plain:
     operands = re.findall(r'%([\w.\-]+)', plain)
-  else:  # before optimisation names stand without the sign
+  else:  # programs that are not compiled write names without the sign
     operands = [part.split()[-1] for part in plain.split(',') if part.split()]
   return Instruction(
     name=name,
@@ -166,7 +183,7 @@ def _instruction(name: str, text: str, is_root: bool) -> Instruction:
 
 
 def _close(text: str, opening: int) -> int:
-  """The place after the bracket that closes the one at `opening`."""
+  """Return the position behind the bracket that closes the one at `opening`."""
   depth = 0
   for found in re.compile(r'[()]').finditer(text, opening):
     depth += 1 if found[0] == '(' else -1

@@ -1,11 +1,11 @@
-"""What every operation of a compiled program computes, moves and sends.
+"""Finds out what every operation of a compiled program computes, moves and sends.
 
-From shapes, layouts and attributes alone follow the multiplications of every
-convolution and matrix product, the bytes that every operation moves to and from the
-device's memory, and the bytes that a device sends to others. The conventions are those
-of XLA's own cost analysis (`xla/service/hlo_cost_analysis.cc`), but each operation is
-kept by itself, bodies of loops count as often as they run, and arrays are as large as
-their tiles make them.
+Shapes, layouts and attributes alone tell the multiplications of every convolution and
+matrix product, the bytes that every operation moves to and from the device's memory,
+and the bytes that a device sends to others. The conventions are those of XLA's own cost
+analysis (`xla/service/hlo_cost_analysis.cc`), with three differences: every operation
+is listed by itself, bodies of loops count as often as they run, and arrays are as large
+as their tiles make them.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from sr3_jax.plan import hlo_flops
 from sr3_jax.plan.hlo import Array, Computation, Instruction, Program
 
-# Nothing is moved: names for what is there, or ends of what was begun before.
+# These move nothing: they name what is there already, or end what was begun before.
 _FREE = {
   'parameter',
   'constant',
@@ -43,21 +43,21 @@ COLLECTIVES = (
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-  """What one operation costs each time that it runs, on one device.
+  """The cost of one operation each time that it runs, on one device.
 
   Attributes:
     name: in the program.
     opcode: 'fusion', 'convolution', ...
-    source: see `Instruction.source`; that of the heaviest part of a fusion.
+    source: see `Instruction.source`; of a fusion, that of its heaviest part.
     times: how often it runs.
     flops: of convolutions and matrix products; an addition and a multiplication are 2.
     bytes: read from and written to the device's memory.
     collective: one of COLLECTIVES, or ''.
-    payload: bytes that a collective gathers, scatters or reduces: the whole array.
-    group: devices that take part in it.
-    background: whether it runs beside others: a copy or collective with a start and an
-      end.
-    cycles: the compiler's own estimate; 0 where it says nothing.
+    payload: bytes of the whole array that a collective gathers, scatters or reduces.
+    group: number of devices that take part in it.
+    background: whether it runs beside others, as a copy or collective with a start and
+      an end does.
+    cycles: the compiler's own estimate; 0 where it has none.
   """
 
   name: str
@@ -74,20 +74,20 @@ class Operation:
 
   @property
   def sent(self) -> float:
-    """Bytes that a device sends to others, see `ring`."""
-    return ring(self.collective, self.payload, self.group)
+    """The bytes that a device sends to others, see `ring_bytes`."""
+    return ring_bytes(self.collective, self.payload, self.group)
 
 
-def ring(collective: str, payload: float, group: int) -> float:
-  """Bytes that each of `group` devices sends in a ring, which is the least possible.
+def ring_bytes(collective: str, payload: float, group: int) -> float:
+  """Return the bytes that each device of a ring sends, which is the least possible.
 
-  All-gather and reduce-scatter send every part but one's own once; an all-reduce is one
-  after the other.
+  In an all-gather or a reduce-scatter, a device sends every part but its own once; an
+  all-reduce is one after the other.
 
   Args:
     collective: one of COLLECTIVES, or ''.
     payload: bytes of the whole array.
-    group: devices.
+    group: number of devices in the ring.
   """
   if not collective or group < 2:
     return 0.0
@@ -97,52 +97,66 @@ def ring(collective: str, payload: float, group: int) -> float:
 
 
 def operations(program: Program) -> list[Operation]:
-  """Everything that costs something, in the order in which it stands."""
-  return list(_walk(program, program.computations[program.entry], 1, set()))
+  """Return all operations that cost something, in the order of the program."""
+  return list(_operations(program, program.entry, 1, set()))
 
 
-def _walk(
-  program: Program, computation: Computation, times: int, chains: set[str]
+def total_flops(operations: Iterable[Operation]) -> float:
+  """Return the FLOPs of all runs of all operations."""
+  return sum(o.times * o.flops for o in operations)
+
+
+def _operations(
+  program: Program, name: str, times: int, chains: set[str]
 ) -> Iterator[Operation]:
+  """List the operations of a computation and of those that it calls.
+
+  Args:
+    program: that the computation belongs to.
+    name: of the computation; one that is not there has no operations.
+    times: how often the computation runs.
+    chains: see `_is_new`.
+  """
+  computation = program.computations.get(name, {})
   for one in computation.values():
     opcode = one.opcode
-    inner = lambda name, one=one: program.computations.get(one.attribute(name), {})
     if opcode == 'while':
-      yield from _walk(
-        program, inner('body'), times * (trips(program, one) or 1), chains
-      )
+      rounds = times * (trips(program, one) or 1)
+      yield from _operations(program, one.attribute('body'), rounds, chains)
     elif opcode == 'call':
-      yield from _walk(program, inner('to_apply'), times, chains)
+      yield from _operations(program, one.attribute('to_apply'), times, chains)
     elif opcode == 'conditional':
       yield from _heaviest_branch(program, one, times, chains)
     elif opcode == 'async-start':
-      for made in _walk(program, inner('calls'), times, chains):
+      for made in _operations(program, one.attribute('calls'), times, chains):
         yield dataclasses.replace(made, background=True)
     elif opcode not in _FREE and not opcode.endswith('-done'):
       yield _operation(program, computation, one, times, chains)
 
 
-def _heaviest_branch(program, one, times, chains) -> Iterable[Operation]:
-  names = re.search(r'branch_computations=\{([^}]*)\}', one.rest)
-  found = (
-    names[1]
-    if names
-    else ','.join(one.attribute(f'{side}_computation') for side in ('true', 'false'))
-  )
-  branches = [name.strip().lstrip('%') for name in found.split(',')]
-  walked = [
-    list(_walk(program, program.computations.get(name, {}), times, chains))
-    for name in branches
-  ]
-  weight = lambda branch: sum(o.times * (o.flops + o.bytes) for o in branch)
-  return max(walked, key=weight, default=[])
+def _heaviest_branch(
+  program: Program, one: Instruction, times: int, chains: set[str]
+) -> list[Operation]:
+  """Return the operations of the branch that costs most."""
+  listed = re.search(r'branch_computations=\{([^}]*)\}', one.rest)
+  if listed:
+    names = [name.strip().lstrip('%') for name in listed[1].split(',')]
+  else:
+    names = [one.attribute(f'{side}_computation') for side in ('true', 'false')]
+  branches = [list(_operations(program, name, times, chains)) for name in names]
+  return max(branches, key=_weight, default=[])
+
+
+def _weight(branch: Iterable[Operation]) -> float:
+  """Return a measure of what operations cost, to compare them by."""
+  return sum(o.times * (o.flops + o.bytes) for o in branch)
 
 
 def trips(program: Program, loop: Instruction) -> int | None:
-  """How often a loop's body runs; None where it depends on data.
+  """Return how often a loop's body runs; None where it depends on data.
 
-  XLA writes down what it finds out; before optimisation, JAX's loops count from 0 up to
-  a constant in their condition.
+  A compiled program has the number as an attribute. In one that is not compiled, JAX's
+  loops count from 0 up to a constant in their condition.
   """
   known = re.search(r'known_trip_count"?:?=?\{"?n"?:"?(\d+)', loop.rest)
   if known:
@@ -152,20 +166,27 @@ def trips(program: Program, loop: Instruction) -> int | None:
   if root is None or root.opcode != 'compare' or 'direction=LT' not in root.rest:
     return None
   limit = condition.get(root.operands[1])
-  is_number = limit and limit.opcode == 'constant' and limit.inside.isdigit()
-  return int(limit.inside) if is_number else None
+  if limit is None or limit.opcode != 'constant' or not limit.inside.isdigit():
+    return None
+  return int(limit.inside)
 
 
-def _operation(program, computation, one, times, chains) -> Operation:
-  collective, inside = one, {}
+def _operation(
+  program: Program,
+  computation: Computation,
+  one: Instruction,
+  times: int,
+  chains: set[str],
+) -> Operation:
+  """Return what an instruction costs."""
+  inside: Computation = {}
+  collective = one if _kind(one) else None
   if one.opcode == 'fusion':
     inside = program.computations.get(one.attribute('calls'), {})
     joined = [i for i in inside.values() if _kind(i)]
     collective = next((i for i in joined if _is_new(i, chains)), None)
-  kind = _kind(collective) if collective else ''
-  scope = inside if collective is not one else computation
   parts = hlo_flops.parts(program, inside or {one.name: one}, computation)
-  heaviest = parts[-1][1] if parts else collective if kind else one
+  heaviest = parts[-1][1] if parts else collective or one
   cycles = re.search(r'"estimated_cycles":"(\d+)"', one.rest)
   return Operation(
     name=one.name,
@@ -173,24 +194,30 @@ def _operation(program, computation, one, times, chains) -> Operation:
     source=heaviest.source or one.source,
     times=times,
     flops=sum(count for count, _ in parts),
-    bytes=_bytes(program, computation, one, inside),
-    collective=kind,
-    payload=_payload(scope, collective, kind) if kind else 0,
-    group=_group(collective, program.devices) if kind else 1,
+    bytes=_bytes(computation, one, inside),
+    collective=_kind(collective) if collective else '',
+    payload=_payload(inside or computation, collective) if collective else 0,
+    group=_group(collective, program.devices) if collective else 1,
     background=one.opcode.endswith('-start') or _is_begun(inside),
     cycles=int(cycles[1]) if cycles else 0,
   )
 
 
 def _kind(one: Instruction) -> str:
+  """Return which of COLLECTIVES an instruction is or starts; '' for others."""
   kind = one.opcode.removesuffix('-start')
   return kind if kind in COLLECTIVES else ''
 
 
 def _is_new(one: Instruction, chains: set[str]) -> bool:
-  """Whether a collective is met for the first time.
+  """Return whether a collective is met for the first time, and note that it was.
 
-  TPUs spread one over several fusions, each of which names it; they share a number.
+  TPUs spread a collective over several fusions, each of which names it with the same
+  number.
+
+  Args:
+    one: the collective.
+    chains: numbers of the collectives that were met before; this one's is added.
   """
   chain = re.search(r'chain_id="?(\d+)', one.rest)
   if chain is None:
@@ -215,10 +242,10 @@ def _group(one: Instruction, devices: int) -> int:
   return devices
 
 
-def _payload(scope: Computation, one: Instruction, kind: str) -> int:
-  """Bytes of the whole array that a collective works on."""
+def _payload(scope: Computation, one: Instruction) -> int:
+  """Return the bytes of the whole array that a collective works on."""
   given = sum(_result_bytes(scope, name) for name in one.operands)
-  if kind == 'all-gather':
+  if _kind(one) == 'all-gather':
     made = sum(array.bytes for array in one.arrays)
     # The start of an asynchronous one names its operands among its results.
     return made - given if one.opcode.endswith('-start') else made
@@ -226,6 +253,7 @@ def _payload(scope: Computation, one: Instruction, kind: str) -> int:
 
 
 def _result_bytes(scope: Computation, name: str) -> int:
+  """Return the bytes of an instruction's results; 0 where it is not in the scope."""
   found = scope.get(name)
   return sum(array.bytes for array in found.arrays) if found else 0
 
@@ -233,32 +261,35 @@ def _result_bytes(scope: Computation, name: str) -> int:
 # -------------------------------------------------------------------------------- bytes
 
 
-def _bytes(
-  program: Program, outer: Computation, one: Instruction, inside: Computation
-) -> int:
-  """What an operation reads from and writes to the device's memory."""
+def _bytes(outer: Computation, one: Instruction, inside: Computation) -> int:
+  """Return the bytes that an operation reads from and writes to the memory."""
   if one.opcode == 'custom-call' and 'AssumeGatherIndices' in one.rest:
     return 0
   if inside:
     return _fusion_bytes(outer, one, inside)
-  moved = lambda name: sum(a.moved for a in outer[name].arrays) if name in outer else 0
   made = sum(array.moved for array in one.arrays)
+  given = [_moved(outer, name) for name in one.operands]
   if one.opcode == 'copy-start':  # its results are the copy, the original and a flag
     return one.arrays[0].moved + one.arrays[1].moved
   if one.opcode in ('slice-start', 'dynamic-slice-start'):
     whole, part = one.arrays[:2]
     return (part.bytes if whole.space == 0 else 0) + part.moved
   if one.opcode.endswith('-start') and _kind(one):
-    return sum(map(moved, one.operands)) * 2 if _kind(one) != 'all-gather' else made
+    return sum(given) * 2 if _kind(one) != 'all-gather' else made
   if one.opcode in ('slice', 'dynamic-slice', 'gather'):
-    return 2 * made  # no more is read than is made
+    return 2 * made  # of the operand only the slice is read
   if one.opcode == 'dynamic-update-slice':
-    return 2 * moved(one.operands[1])
-  return made + sum(map(moved, one.operands))
+    return 2 * given[1]
+  return made + sum(given)
+
+
+def _moved(scope: Computation, name: str) -> int:
+  """Return the bytes that reading an instruction's results moves."""
+  return sum(array.moved for array in scope[name].arrays) if name in scope else 0
 
 
 def _fusion_bytes(outer: Computation, one: Instruction, inside: Computation) -> int:
-  """Operands and results of a fusion, as far as it touches them."""
+  """Return the bytes of a fusion's operands and results, as far as it touches them."""
   users: dict[str, list[Instruction]] = {}
   for part in inside.values():
     for name in part.operands:
@@ -267,7 +298,7 @@ def _fusion_bytes(outer: Computation, one: Instruction, inside: Computation) -> 
   for part in inside.values():
     if part.opcode == 'parameter' and int(part.inside) < len(one.operands):
       given = outer.get(one.operands[int(part.inside)])
-      # The memory space stands with the one outside.
+      # Only the operand outside of the fusion says in which memory it is.
       array = given.arrays[0] if given and len(given.arrays) == 1 else part.arrays[0]
       total += _read(part, array, users, inside)
   root = next(part for part in inside.values() if part.is_root)
@@ -277,7 +308,7 @@ def _fusion_bytes(outer: Computation, one: Instruction, inside: Computation) -> 
     while made is not None and made.opcode in ('bitcast', 'get-tuple-element'):
       made = inside.get(made.operands[0])
     if made is None or made.opcode == 'parameter' or _is_collective(made):
-      continue  # handed on
+      continue  # it is only passed on
     if made.opcode == 'dynamic-update-slice' and array.space == 0:
       update = inside.get(made.operands[1])
       total += update.arrays[0].bytes if update else array.moved
@@ -287,11 +318,12 @@ def _fusion_bytes(outer: Computation, one: Instruction, inside: Computation) -> 
 
 
 def _is_collective(one: Instruction) -> bool:
+  """Return whether an instruction is a collective, or a part of one on TPUs."""
   return bool(_kind(one)) or 'AsyncCollective' in one.rest
 
 
 def _is_begun(inside: Computation) -> bool:
-  """Whether a fusion starts a collective that others go on with."""
+  """Return whether a fusion starts a collective that other fusions continue."""
   return any('AsyncCollectiveStart' in part.rest for part in inside.values())
 
 
@@ -301,7 +333,7 @@ def _read(
   users: dict[str, list[Instruction]],
   inside: Computation,
 ) -> int:
-  """Bytes of a fusion's parameter that it reads: of slices no more than the slice."""
+  """Return the bytes that a fusion reads of a parameter; of a slice only the slice."""
   read = 0
   waiting = [(parameter.name, user) for user in users.get(parameter.name, [])]
   while waiting:
@@ -309,13 +341,13 @@ def _read(
     if user.opcode == 'bitcast':
       waiting += [(user.name, next_user) for next_user in users.get(user.name, [])]
     elif user.opcode == 'tuple' or _is_collective(user):
-      continue  # handed on
+      continue  # it is only passed on
     elif (
       user.opcode in ('slice', 'dynamic-slice', 'gather') and user.operands[0] == name
     ):
       read += user.arrays[0].bytes
     elif user.opcode == 'dynamic-update-slice' and user.operands[0] == name:
-      continue  # the rest of it stays where it is
+      continue  # the rest of the array stays where it is
     else:
       return array.moved
   return min(read, array.bytes) if array.space == 0 else 0

@@ -1,7 +1,7 @@
-"""The multiplications and additions of convolutions and matrix products.
+"""Counts the multiplications and additions of convolutions and matrix products.
 
-Of shapes and attributes, as XLA's own cost analysis counts them: an addition and a
-multiplication are two, and what meets padding is none.
+They follow from shapes and attributes, and are counted as XLA's own cost analysis does:
+a multiplication and an addition are two, and what meets padding does not count.
 """
 
 import functools
@@ -14,15 +14,15 @@ from sr3_jax.plan.hlo import Computation, Instruction, Program, arrays
 def parts(
   program: Program, computation: Computation, outer: Computation
 ) -> list[tuple[float, Instruction]]:
-  """FLOPs of all convolutions and products in a computation, and what does them.
+  """Return the FLOPs of all convolutions and products in a computation.
 
   Args:
-    program: for fusions within fusions.
+    program: that it belongs to; it has the fusions within fusions.
     computation: what to count.
-    outer: where operands stand that are not in it.
+    outer: the computation of the operands that are not in `computation`.
 
   Returns:
-    Pairs, the smallest first.
+    Pairs of FLOPs and the instruction that does them, the smallest first.
   """
   found = []
   for one in computation.values():
@@ -38,7 +38,7 @@ def parts(
 
 
 def _dims(scope: Computation, one: Instruction, place: int) -> tuple[int, ...]:
-  """Sides of an operand, from where it is made or from the text itself."""
+  """Return the sides of an operand, from where it is made or from the text itself."""
   made = scope.get(one.operands[place])
   if made is not None:
     return made.arrays[0].dims
@@ -46,6 +46,7 @@ def _dims(scope: Computation, one: Instruction, place: int) -> tuple[int, ...]:
 
 
 def _dot_flops(scope: Computation, one: Instruction) -> float:
+  """Return the FLOPs of a matrix product."""
   left = _dims(scope, one, 0)
   listed = re.search(r'lhs_contracting_dims=\{([\d,]*)\}', one.rest)
   axes = [int(i) for i in listed[1].split(',') if i] if listed else []
@@ -53,31 +54,42 @@ def _dot_flops(scope: Computation, one: Instruction) -> float:
 
 
 def _convolution_flops(scope: Computation, one: Instruction) -> float:
+  """Return the FLOPs of a convolution of any number of axes."""
   left, right = _dims(scope, one, 0), _dims(scope, one, 1)
   made = one.arrays[0].dims
   labels = re.search(r'dim_labels=(\w+)_(\w+)->(\w+)', one.rest)
-  window = re.search(r'window=\{([^}]*)\}', one.rest)
-  parts = dict(p.split('=') for p in window[1].split()) if window else {}
-  number = lambda name: int((re.search(rf'\b{name}=(\d+)', one.rest) or (0, 1))[1])
+  if labels is None:
+    raise ValueError(f'{one.name}: a convolution without dim_labels')
   of_kernel = {label: right[i] for i, label in enumerate(labels[2])}
   positions = 1
   spatial = sorted(label for label in labels[1] if label.isdigit())
   for axis, label in enumerate(spatial):
-    side = lambda name, default, axis=axis: (
-      (parts[name].split('x')[axis]) if (name in parts) else default
-    )
     positions *= valid_positions(
       size=left[labels[1].index(label)],
       kernel=of_kernel[label],
       made=made[labels[3].index(label)],
-      stride=int(side('stride', 1)),
-      before=int(side('pad', '0_0').split('_')[0]),
-      left_dilation=int(side('lhs_dilate', 1)),
-      right_dilation=int(side('rhs_dilate', 1)),
+      **_window(one, axis),
     )
-  batch = left[labels[1].index('b')] // number('batch_group_count')
+  groups = re.search(r'\bbatch_group_count=(\d+)', one.rest)
+  batch = left[labels[1].index('b')] // (int(groups[1]) if groups else 1)
   # Kernels are made for the inputs of one feature group.
   return 2.0 * batch * of_kernel['i'] * of_kernel['o'] * positions
+
+
+def _window(one: Instruction, axis: int) -> dict[str, int]:
+  """Return what a convolution's window does along an axis, for `valid_positions`."""
+  window = re.search(r'window=\{([^}]*)\}', one.rest)
+  found = {}
+  for part in window[1].split() if window else ():
+    name, values = part.split('=')
+    # Padding is written 1_1x0_2: before and after, for each axis.
+    found[name] = int(values.split('x')[axis].split('_')[0])
+  return {
+    'stride': found.get('stride', 1),
+    'before': found.get('pad', 0),
+    'left_dilation': found.get('lhs_dilate', 1),
+    'right_dilation': found.get('rhs_dilate', 1),
+  }
 
 
 @functools.cache
@@ -91,15 +103,16 @@ def valid_positions(
   left_dilation: int = 1,
   right_dilation: int = 1,
 ) -> int:
-  """Pairs of output and kernel places along an axis that meet an input, not padding.
+  """Count the pairs of output and kernel positions that meet an input, not padding.
 
   Args:
-    size: of the input along the axis.
-    kernel: of the kernel.
-    made: of the output.
-    stride: steps of the window.
+    size: length of the input along the axis.
+    kernel: length of the kernel.
+    made: length of the output.
+    stride: step of the window.
     before: padding at the start; may be negative.
-    left_dilation, right_dilation: of the input and of the kernel.
+    left_dilation: of the input.
+    right_dilation: of the kernel.
   """
   count, last = 0, (size - 1) * left_dilation
   for k in range(kernel):

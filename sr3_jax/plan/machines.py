@@ -1,7 +1,7 @@
-"""Published figures of the machines that plans are made for.
+"""Knows the published figures of the machines that plans are made for.
 
 A machine is named as 'v5e:4x4' (a TPU slice by its sides), 'h100:8' (GPUs by their
-number) or 'cpu'. Peaks are what makers publish; nobody reaches them.
+number) or 'cpu'. Peaks are those that makers publish; no program reaches them.
 """
 
 import dataclasses
@@ -14,19 +14,19 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """One accelerator.
+  """One accelerator, or one processor.
 
   Attributes:
-    flops: bfloat16, dense, FLOP/s.
+    flops: peak of dense bfloat16 arithmetic, FLOP/s.
     bandwidth: of its memory, bytes/s.
-    memory: bytes that a program may use.
-    link: to another chip, bytes/s one way, each.
-    links: of these; on a TPU two for each axis of the slice.
-    ring: sides of a TPU slice that are multiples of it are closed to rings; 0: a switch
-      connects all chips.
-    clock: cycles/s; 0 where no compiler estimates cycles.
-    options: with which libtpu describes it.
+    memory: bytes that a program may use; infinite where it is not known.
+    link: bytes/s that one link to another chip carries one way.
+    links: number of links; on a TPU two for each axis of the slice.
     source: where the figures are from.
+    ring: an axis of a TPU slice is closed to a ring if its side is a multiple of this;
+      0 where a switch connects all chips.
+    clock: cycles/s; 0 where no compiler estimates cycles.
+    options: what libtpu must be told to describe this chip.
   """
 
   flops: float
@@ -34,17 +34,19 @@ class Chip:
   memory: float
   link: float
   links: int
-  ring: int
-  clock: float
   source: str
+  ring: int = 0
+  clock: float = 0.0
   options: tuple[tuple[str, str], ...] = ()
 
 
 _CLOUD = 'cloud.google.com/tpu/docs/'
 _MEMORY = '; memory: what libtpu 0.0.42 says is available'
+_SHEET = 'SXM data sheet'
 
-# Memory is what the compiler leaves to programs, less than what is sold; the clock
-# follows from the peak and the number of 128 x 128 (v6e: 256 x 256) matrix units.
+# The memory of a TPU is what its compiler leaves to programs, which is less than what
+# is sold. Its clock follows from the peak and the number of its matrix units, which are
+# 128 x 128 (on v6e 256 x 256).
 CHIPS: dict[str, Chip] = {
   'v4': Chip(
     flops=275e12,
@@ -88,49 +90,37 @@ CHIPS: dict[str, Chip] = {
     source=f'{_CLOUD}v6e{_MEMORY}',
   ),
   'a100': Chip(
-    flops=312e12,
-    bandwidth=2039e9,
-    memory=80e9,
-    link=25e9,
-    links=12,
-    ring=0,
-    clock=0,
-    source='NVIDIA A100 80GB SXM data sheet',
+    312e12, 2039e9, 80e9, link=25e9, links=12, source=f'NVIDIA A100 80GB {_SHEET}'
   ),
   'h100': Chip(
-    flops=989e12,
-    bandwidth=3350e9,
-    memory=80e9,
+    989e12,
+    3350e9,
+    80e9,
     link=25e9,
     links=18,
-    ring=0,
-    clock=0,
-    source='NVIDIA H100 SXM data sheet, without sparsity',
+    source=f'NVIDIA H100 {_SHEET}, without sparsity',
   ),
   'h200': Chip(
-    flops=989e12,
-    bandwidth=4800e9,
-    memory=141e9,
+    989e12,
+    4800e9,
+    141e9,
     link=25e9,
     links=18,
-    ring=0,
-    clock=0,
-    source='NVIDIA H200 SXM data sheet, without sparsity',
+    source=f'NVIDIA H200 {_SHEET}, without sparsity',
   ),
 }
-TPUS = tuple(name for name, chip in CHIPS.items() if chip.options or chip.ring)
-GPUS = tuple(name for name in CHIPS if name not in TPUS)
+TPUS = tuple(name for name, chip in CHIPS.items() if chip.ring)
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-  """Chips and how they are connected.
+  """Several equal chips and how they are connected.
 
   Attributes:
-    name: as the user says it.
-    chip: one of them.
-    sides: of a TPU slice; the number of others.
-    is_tpu: whether there is a compiler for it that needs no machine.
+    name: as the user writes it, 'v5e:4x4'.
+    chip: one of the chips.
+    sides: of a TPU slice; for others only the number of chips.
+    is_tpu: whether its compiler runs without the machine.
   """
 
   name: str
@@ -140,20 +130,20 @@ class Machine:
 
   @property
   def count(self) -> int:
-    """Chips."""
+    """The number of chips."""
     return math.prod(self.sides)
 
   @property
   def kind(self) -> str:
-    """'v5e'."""
+    """The name of the chips, 'v5e'."""
     return self.name.partition(':')[0]
 
   @property
   def network(self) -> float:
-    """Bytes/s that a chip sends to others with all links that a ring can use.
+    """The bytes/s that a chip sends to others over all links that a ring can use.
 
-    An axis of a TPU slice that is not closed to a ring has the use of one link of its
-    two: at its ends there is no other.
+    Of an axis of a TPU slice that is not closed to a ring, only one link of the two
+    counts, because the chips at its ends have no second one. Infinite for one chip.
     """
     if self.count == 1:
       return math.inf
@@ -165,10 +155,12 @@ class Machine:
     return self.chip.link * used
 
   def of_size(self, count: int) -> 'Machine':
-    """The same chips in another number, as near to a cube (or square) as can be.
+    """Return a machine of as many of these chips, as near to a cube as possible.
+
+    Chips with two axes make a slice that is as near to a square as possible.
 
     Args:
-      count: a power of two.
+      count: the number of chips, a power of two.
     """
     if not self.is_tpu:
       return dataclasses.replace(self, name=f'{self.kind}:{count}', sides=(count,))
@@ -182,17 +174,19 @@ class Machine:
 
 
 def parse(name: str) -> Machine:
-  """A machine by its name.
+  """Return the machine of a name such as 'v5e:4x4', 'h100:8' or 'cpu'.
 
   Raises:
-    ValueError: an unknown name, answered with the known ones.
+    ValueError: the name is unknown; the text gives examples of known ones.
   """
   kind, _, size = name.partition(':')
   if name == 'cpu':
     return Machine(name, cpu(), (1,), is_tpu=False)
   if kind not in CHIPS:
     known = ', '.join([*map(_example, CHIPS), 'cpu'])
-    raise ValueError(f'plan.topology: no machine {name!r}; known are, say, {known}')
+    raise ValueError(
+      f'plan.topology: no machine {name!r}; known are, for example, {known}'
+    )
   is_tpu = kind in TPUS
   sides = re.fullmatch(r'[1-9]\d*(x[1-9]\d*)*', size)
   sides = tuple(map(int, size.split('x'))) if sides else ()
@@ -202,26 +196,25 @@ def parse(name: str) -> Machine:
 
 
 def _example(kind: str) -> str:
+  """Return the name of a machine of these chips."""
   axes = CHIPS[kind].links // 2 if kind in TPUS else 1
   return f'{kind}:{ {1: "8", 2: "4x4", 3: "2x2x4"}[axes] }'.replace(' ', '')
 
 
 def cpu() -> Chip:
-  """This machine's processor, by what its cores could do; nothing is measured."""
+  """Return this machine's processor, with peaks assumed from its number of cores."""
   cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else 1
   try:
     memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
   except (ValueError, OSError):
     memory = math.inf
-  # AVX-512: two multiply-adds of 16 floats a cycle, in float32: few processors compute
-  # bfloat16 any faster.
+  # With AVX-512 a core does two multiply-adds of 16 floats a cycle. The peak is that of
+  # float32, because few processors compute bfloat16 any faster.
   return Chip(
     flops=cores * 2.5e9 * 64,
     bandwidth=cores * 10e9,
     memory=memory,
     link=0,
     links=0,
-    ring=0,
-    clock=0,
     source=f'{cores} cores: 64 FLOP a cycle at 2.5 GHz and 10 GB/s each, assumed',
   )

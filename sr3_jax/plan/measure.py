@@ -1,14 +1,13 @@
-"""The program's own training step and sampler, compiled for this machine and run.
+"""Compiles the run's training step and sampler for this machine, and times them.
 
-What is here need not be estimated: a few steps tell more than a roofline of a
-processor, of whose peak a training step reaches a fifth.
+A few steps on the clock say more about a machine at hand than a roofline of it: a
+training step reaches about a fifth of a processor's peak.
 """
 
 import dataclasses
 import functools
 import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,134 +18,169 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.plan import estimate as plan_estimate
-from sr3_jax.plan import programs as plan_programs
-from sr3_jax.plan import roofline
+from sr3_jax.plan import programs, roofline
 from sr3_jax.plan.machines import Machine
-from sr3_jax.plan.programs import Measured
-from sr3_jax.runtime import devices as runtime_devices
-from sr3_jax.runtime import progress
+from sr3_jax.plan.programs import ProgramCost
+from sr3_jax.runtime import devices, progress
 from sr3_jax.training import train_step
 
-LONGEST = 60.0  # seconds of a step, at best, beyond which nothing is run
-STEPS, ENOUGH = 10, 10.0  # so many steps are timed, or seconds of them
-SAMPLING_STEPS = 3  # in one run
+# A step is not run if it takes longer than this at best.
+LONGEST = 60.0  # seconds
+# As many steps are timed, or fewer if these take as many seconds in all.
+STEPS, ENOUGH = 10, 10.0
+SAMPLING_STEPS = 3  # steps of the sampler in one call
+
+Call = Callable[[], object]  # runs a program once
 
 
 def is_here(machine: Machine) -> bool:
-  """Whether a machine of one CPU or one GPU is what JAX runs on."""
+  """Return whether JAX runs on this machine, which must be one CPU or one GPU."""
   kind = jax.devices()[0].device_kind.lower()
   return machine.count == 1 and not machine.is_tpu and machine.kind in kind
 
 
-def training(
+def matrix_product_flops(dtype: str) -> float:
+  """Return the FLOP/s of a large matrix product on one device, measured.
+
+  Programs of many layers stay below it, so it is a practical ceiling of the machine.
+
+  Args:
+    dtype: of the matrices, as model.dtype has it.
+  """
+  side = 2048 if jax.default_backend() == 'cpu' else 8192
+  matrix = jnp.ones((side, side), dtype)
+  product = jax.jit(lambda a: a @ a)
+  return 2 * side**3 / time_call(lambda: product(matrix), steps=5)
+
+
+def measure_training(
   config: ml_collections.ConfigDict, model: SR3, machine: Machine, run: bool = True
-) -> Measured:
-  """A training step.
+) -> ProgramCost:
+  """Compile a training step for this machine, and time it.
 
   Args:
     config: of the run.
-    model: of it.
-    machine: that is here.
-    run: or only compile.
+    model: of the run.
+    machine: this machine.
+    run: False compiles only.
 
   Returns:
-    Operations as `plan_counts.estimated` has them, memory as the compiler, and
-    seconds as the clock; the estimate alone where a step is too long or too large.
+    Operations as `estimate.estimate_training` counts them, memory as the compiler
+    reports it, and seconds by the clock. Only the estimate where a step would take too
+    long or too much memory.
   """
   make = functools.partial(train_step.create_state, config, model)
-  batch = plan_programs.image_batch(config, config.train.batch_size)
-  lowered = plan_programs.training(config, model, 'pmap', None)
-  known = plan_estimate.estimated(lowered, 'pmap', 1, jax.eval_shape(make))
+  batch = programs.image_batch(config, config.train.batch_size)
+  lowered = programs.lower_training(config, model, 'pmap', None)
+  known = plan_estimate.estimate_training(lowered, 'pmap', 1, jax.eval_shape(make))
 
-  def ready(program: Any) -> Callable[[], Any]:
-    # Of the program's own kind: an optimizer is equal to itself only.
-    kind = jax.tree.structure(lowered.args_info[0][0])
-    state = jax.tree.unflatten(kind, jax.tree.leaves(jax.jit(make)()))
+  def prepare(program: jax.stages.Compiled) -> Call:
+    # An optimizer is equal to itself only, so the state must have the very optimizer
+    # that the program was lowered with.
+    structure = jax.tree.structure(lowered.args_info[0][0])
+    state = jax.tree.unflatten(structure, jax.tree.leaves(jax.jit(make)()))
     images = jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), batch)
 
-    def once() -> Any:
+    def call() -> object:
       nonlocal state
       state, metrics = program(state, images)
       return metrics
 
-    return once
+    return call
 
-  what = f'{machine.name}: training, batch {config.train.batch_size}'
-  return _measured(what, lowered, known, machine, ready if run else None)
+  name = f'{machine.name}: training, batch {config.train.batch_size}'
+  return _measure(name, lowered, known, machine, prepare if run else None)
 
 
-def sampling(
+def measure_sampling(
   config: ml_collections.ConfigDict, model: SR3, machine: Machine
-) -> Measured:
-  """A step of the sampler, as `training`."""
-  devices = jax.devices()[:1]
-  lowered = plan_programs.sampling(config, model, config.eval.batch_size, devices)
-  known = plan_estimate.estimated_sampling(lowered)
-
-  def ready(program: Any) -> Callable[[], Any]:
-    mesh = Mesh(np.array(devices), (runtime_devices.AXIS,))
-    there = NamedSharding(mesh, PartitionSpec(runtime_devices.AXIS))
-    (shapes, _) = lowered.args_info
-    arguments = [jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), s) for s in shapes]
-    arguments[plan_programs.LAST] += SAMPLING_STEPS
-    arguments = jax.device_put(arguments, there)
-
-    def once() -> Any:
-      arguments[plan_programs.CARRY] = program(*arguments)
-      return arguments[plan_programs.CARRY]
-
-    return once
-
-  return _measured(
-    f'{machine.name}: sampler', lowered, known, machine, ready, SAMPLING_STEPS
-  )
-
-
-def _measured(
-  what: str,
-  lowered: Any,
-  known: Measured,
-  machine: Machine,
-  ready: Callable[[Any], Callable[[], Any]] | None,
-  steps: int = 1,
-) -> Measured:
-  """Compiles and runs a program.
+) -> ProgramCost:
+  """Compile the sampler for this machine, and time a step of it.
 
   Args:
-    what: for the lines that say what goes on.
+    config: of the run.
+    model: of the run.
+    machine: this machine.
+
+  Returns:
+    See `measure_training`.
+  """
+  here = jax.devices()[:1]
+  lowered = programs.lower_sampling(config, model, config.eval.batch_size, here)
+  known = plan_estimate.estimate_sampling(lowered)
+
+  def prepare(program: jax.stages.Compiled) -> Call:
+    mesh = Mesh(np.array(here), (devices.AXIS,))
+    sharding = NamedSharding(mesh, PartitionSpec(devices.AXIS))
+    (shapes, _) = lowered.args_info
+    arguments = [jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), s) for s in shapes]
+    arguments[programs.LAST] += SAMPLING_STEPS
+    arguments = jax.device_put(arguments, sharding)
+
+    def call() -> object:
+      arguments[programs.CARRY] = program(*arguments)
+      return arguments[programs.CARRY]
+
+    return call
+
+  name = f'{machine.name}: sampler'
+  return _measure(name, lowered, known, machine, prepare, SAMPLING_STEPS)
+
+
+def _measure(
+  name: str,
+  lowered: jax.stages.Lowered,
+  known: ProgramCost,
+  machine: Machine,
+  prepare: Callable[[jax.stages.Compiled], Call] | None,
+  steps: int = 1,
+) -> ProgramCost:
+  """Compile a program, and time a step of it.
+
+  Args:
+    name: names the program in log messages.
     lowered: the program.
     known: what was found in it without compiling.
-    machine: that is here.
-    ready: makes of the compiled program a function that runs `steps` steps of it; None
+    machine: this machine.
+    prepare: turns the compiled program into a function that runs `steps` steps; None
       runs nothing.
-    steps: see there.
+    steps: see `prepare`.
   """
-  if ready and roofline.estimate(known.operations, machine).seconds > LONGEST:
-    logging.info('%s: too long a step to be run here; estimated', what)
+  if prepare and roofline.estimate(known.operations, machine).seconds > LONGEST:
+    logging.info('%s: a step takes too long to be run here; estimated', name)
     return known
   if known.memory > machine.chip.memory:
     return known
   began = time.monotonic()
-  with plan_programs.alive(f'{what}: compiling'):
-    program = lowered.compile(compiler_options=runtime_devices.compiler_options())
-  logging.info('%s: compiled in %s', what, progress.duration(time.monotonic() - began))
-  known = dataclasses.replace(known, **plan_programs.memory_of(program))
-  if ready is None:
+  with programs.log_waiting(f'{name}: compiling'):
+    program = lowered.compile(compiler_options=devices.compiler_options())
+  seconds = time.monotonic() - began
+  logging.info('%s: compiled in %s', name, progress.duration(seconds))
+  known = dataclasses.replace(
+    known, compile_seconds=round(seconds, 1), **programs.memory_of(program)
+  )
+  if prepare is None:
     return known
-  free = runtime_devices.free_memory()
+  free = devices.free_memory()
   if free is not None and known.memory > free:
-    logging.info('%s: not enough memory is free to run it; estimated', what)
+    logging.info('%s: not enough memory is free to run it; estimated', name)
     return known
-  with plan_programs.alive(f'{what}: running'):
-    seconds = timed(ready(program)) / steps
+  with programs.log_waiting(f'{name}: running'):
+    seconds = time_call(prepare(program)) / steps
   return dataclasses.replace(known, step_seconds=seconds)
 
 
-def timed(run: Callable[[], Any]) -> float:
-  """Median seconds of a call, after one that does not count."""
+def time_call(call: Call, steps: int | None = None) -> float:
+  """Return the median seconds of a call, after a first one that does not count.
+
+  Args:
+    call: what to run; its result is waited for.
+    steps: calls that count, at most; None is STEPS.
+  """
+  steps = STEPS if steps is None else steps
   times: list[float] = []
-  while len(times) < 2 or (len(times) <= STEPS and sum(times) < ENOUGH):
+  while len(times) < 2 or (len(times) <= steps and sum(times) < ENOUGH):
     began = time.perf_counter()
-    jax.block_until_ready(run())
+    jax.block_until_ready(call())
     times.append(time.perf_counter() - began)
   return float(np.median(times[1:]))

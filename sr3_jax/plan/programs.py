@@ -1,7 +1,8 @@
-"""The program's own training step and sampler, compiled for machines that are not here.
+"""Compiles the run's training step and sampler for machines that are not here.
 
-TPUs: by their own compiler, which libtpu brings and which needs no TPU. Other machines
-have none that runs without them: see `plan_counts`, or `plan_here` for those that are.
+Programs for TPUs are compiled by their own compiler, which comes with libtpu and needs
+no TPU. Other machines have no compiler that runs without them: `estimate` counts their
+programs without compiling, and `measure` runs them if the machine is here.
 """
 
 import contextlib
@@ -17,7 +18,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import jax
 import ml_collections
@@ -36,8 +36,8 @@ from sr3_jax.runtime.errors import UserError
 from sr3_jax.training import train_step
 from sr3_jax.training.strategies import get_strategy
 
-# Where libtpu looks for a machine before it believes that there is none, how much it
-# says, and that another process may have it loaded.
+# These keep libtpu from searching the network for a TPU and from writing logs, and
+# allow it to be loaded while another process has it loaded.
 _ENVIRONMENT = {
   'TPU_SKIP_MDS_QUERY': '1',
   'TPU_ACCELERATOR_TYPE': 'v5litepod-8',
@@ -47,27 +47,32 @@ _ENVIRONMENT = {
   'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
 }
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
-CARRY, LAST = 2, 5  # of the arguments of the sampler: what it returns, where it ends
-BEAT = 30.0  # seconds between two signs of life of a compiler
+# Positions among the sampler's arguments: the array that it updates and returns, and
+# the number of the step before which it ends.
+CARRY, LAST = 2, 5
+MESSAGE_SECONDS = 30.0  # time between two messages that a compiler is still at work
 
 
 class PlanError(UserError):
-  """A plan that can't be made; the message says what to do, in a line."""
+  """A plan that cannot be made."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
-  """What is known of a program on one chip.
+class ProgramCost:
+  """What is known about one run of a program on one chip.
 
   Attributes:
-    operations: everything that costs something.
-    arguments, outputs, temporaries, aliased, code: bytes; `aliased` are outputs that
-      lie where arguments did. None where no compiler has said so.
+    operations: all operations that cost something.
+    arguments: bytes of the arrays that the program is given.
+    outputs: bytes of the arrays that it returns.
+    temporaries: bytes of intermediate results; None where no compiler has said so.
+    aliased: bytes of the outputs that take the place of arguments.
+    code: bytes of the program itself.
     needed: bytes of a program that the compiler refused as too large, else 0.
-    optimal_seconds: of the compiler's cost analysis, if it has any.
-    compile_seconds: that it took.
+    optimal_seconds: the compiler's own estimate of the time, if it has one.
+    compile_seconds: how long the compiler took.
     counted: whether the operations are those of a program that is not compiled.
-    step_seconds: that a step took when it was run, if it was.
+    step_seconds: how long a step took, if it was run.
   """
 
   operations: tuple[Operation, ...]
@@ -84,18 +89,18 @@ class Measured:
 
   @property
   def complete(self) -> bool:
-    """Whether all of its memory is known; temporaries decide what fits."""
+    """Whether the whole memory is known, which depends on the temporaries."""
     return bool(self.needed) or self.temporaries is not None
 
   @property
   def memory(self) -> int:
-    """Bytes that a chip must have for it; without temporaries where none are known."""
+    """Bytes that a chip must have; without temporaries where these are not known."""
     parts = self.arguments + self.outputs - self.aliased + self.code
     return self.needed or parts + (self.temporaries or 0)
 
 
-def devices(machine: Machine) -> tuple[Any, ...]:
-  """The chips of a TPU slice that is not here.
+def tpu_devices(machine: Machine) -> tuple[jax.Device, ...]:
+  """Return descriptions of a TPU slice's chips, which programs are compiled for.
 
   Raises:
     PlanError: libtpu is not installed or knows no such slice.
@@ -109,7 +114,7 @@ def devices(machine: Machine) -> tuple[Any, ...]:
     os.environ.setdefault(name, value)
   from jax.experimental import topologies
 
-  # A host has 2 x 2 chips, or less of the smallest slices.
+  # A host has 2 x 2 chips, or fewer if the slice is smaller.
   host = [min(side, 2) for side in machine.sides[:2]] + [1]
   try:
     described = topologies.get_topology_desc(
@@ -125,8 +130,15 @@ def devices(machine: Machine) -> tuple[Any, ...]:
   return tuple(described.devices)
 
 
-def image_batch(config: ml_collections.ConfigDict, count: int) -> dict[str, Any]:
-  """Shapes of a training batch of `count` images."""
+def image_batch(
+  config: ml_collections.ConfigDict, count: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Return the shapes of a training batch of `count` images.
+
+  Returns:
+    'image': uint8 [count, side, side, channels]; 'label': int32 [count] for models with
+    classes.
+  """
   d = config.data
   shape = jax.ShapeDtypeStruct
   batch = {'image': shape((count, d.image_size, d.image_size, d.channels), np.uint8)}
@@ -135,19 +147,20 @@ def image_batch(config: ml_collections.ConfigDict, count: int) -> dict[str, Any]
   return batch
 
 
-def training(
+def lower_training(
   config: ml_collections.ConfigDict,
   model: SR3,
   strategy: str,
-  chips: Sequence[Any] | None,
-) -> Any:
-  """The lowered training step.
+  chips: Sequence[jax.Device] | None,
+) -> jax.stages.Lowered:
+  """Lower the training step.
 
   Args:
-    config: train.batch_size is over all chips.
-    model: of it.
+    config: of the run; train.batch_size is over all chips.
+    model: of the run.
     strategy: 'pmap' or 'fsdp'.
-    chips: of `devices`; None lowers a step of one device for the machine at hand.
+    chips: devices to lower for, see `tpu_devices`; None lowers a step of one device for
+      the machine at hand.
   """
   state = jax.eval_shape(functools.partial(train_step.create_state, config, model))
   batch = image_batch(config, config.train.batch_size)
@@ -156,16 +169,19 @@ def training(
   return get_strategy(strategy, chips).lower(train_step.train_step, state, batch)
 
 
-def sampling(
-  config: ml_collections.ConfigDict, model: SR3, each: int, chips: Sequence[Any]
-) -> Any:
-  """The lowered sampler; every run of its loop is one step.
+def lower_sampling(
+  config: ml_collections.ConfigDict,
+  model: SR3,
+  each: int,
+  chips: Sequence[jax.Device],
+) -> jax.stages.Lowered:
+  """Lower the sampler; each round of its loop is one sampling step.
 
   Args:
     config: of the run.
-    model: of it.
+    model: of the run.
     each: images on each chip.
-    chips: of `devices`.
+    chips: devices to lower for, see `tpu_devices`.
   """
   count, side = len(chips), config.eval.image_size or config.data.image_size
   shape = jax.ShapeDtypeStruct
@@ -189,28 +205,34 @@ def sampling(
   arguments = (params, x, carry, steps, limit, limit, index, number, label, guidance)
   arguments += (observed,)
   _, advance, _ = restorer.programs(model, config.seed, tuple(chips))
-  on_all = lambda leaf: shape((count, *leaf.shape), leaf.dtype)
-  return advance.lower(*jax.tree.map(on_all, arguments))
+  stacked = jax.tree.map(
+    lambda leaf: shape((count, *leaf.shape), leaf.dtype), arguments
+  )
+  return advance.lower(*stacked)
 
 
-def compiled(
-  lowered: Any,
+def compile_for_tpu(
+  lowered: jax.stages.Lowered,
   machine: Machine,
   name: str,
   cache: epath.Path | None,
   effort: float = 0.0,
-) -> Measured:
-  """Compiles for a TPU, or reads what was found out before.
+) -> ProgramCost:
+  """Compile for a TPU, or read the result of an earlier compilation.
 
   Args:
-    lowered: by `training` or `sampling`.
-    machine: it was lowered for.
-    name: for the lines that say what goes on.
-    cache: folder of results; None keeps none. A result belongs to a program, whatever
-      configuration it is of, a machine, a version of the compiler and its effort.
-    effort: of the compiler, from -1 to 0. Less is quicker: the same arithmetic,
-      arguments and collectives, but fewer operations are fused, so that more bytes
-      are moved, and temporaries are up to an eighth smaller or larger.
+    lowered: result of `lower_training` or `lower_sampling`.
+    machine: that the program was lowered for.
+    name: names the program in log messages.
+    cache: folder of earlier results; None caches nothing. A result belongs to a
+      program (of whatever configuration), a machine, a version of the compiler and its
+      effort.
+    effort: of the compiler, from -1 to 0. With less effort it is quicker: arithmetic,
+      arguments and collectives stay the same, but fewer operations are fused, so that
+      more bytes are moved, and temporaries are up to an eighth smaller or larger.
+
+  Raises:
+    PlanError: the compiler refuses the program for another reason than its size.
   """
   path = (
     cache / f'plan-{_fingerprint(lowered, machine, effort)}.json' if cache else None
@@ -219,7 +241,7 @@ def compiled(
     logging.info('%s: known from an earlier plan', name)
     return read(path)
   began = time.monotonic()
-  with alive(f'{name}: compiling'):
+  with log_waiting(f'{name}: compiling'):
     made = _compile(lowered, effort)
   seconds = time.monotonic() - began
   logging.info('%s: compiled in %s', name, progress.duration(seconds))
@@ -230,25 +252,26 @@ def compiled(
   return made
 
 
-def _compile(lowered: Any, effort: float) -> Measured:
+def _compile(lowered: jax.stages.Lowered, effort: float) -> ProgramCost:
+  """Compile for a TPU and read what the program costs from its text."""
   options = {'exec_time_optimization_effort': effort} if effort else None
   try:
     program = lowered.compile(compiler_options=options)
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise PlanError(f'the compiler: {errors.first_line(error)[:200]}') from error
-    return Measured((), 0, 0, None, 0, needed=_needed(str(error)))
+    return ProgramCost((), 0, 0, None, 0, needed=_needed(str(error)))
   analysis = program.cost_analysis()
   analysis = analysis[0] if isinstance(analysis, list) else analysis or {}
-  return Measured(
+  return ProgramCost(
     operations=tuple(hlo_costs.operations(hlo.parse(program.as_text()))),
     optimal_seconds=analysis.get('optimal_seconds'),
     **memory_of(program),
   )
 
 
-def memory_of(program: Any) -> dict[str, int]:
-  """What a compiled program says of its memory, as `Measured` has it."""
+def memory_of(program: jax.stages.Compiled) -> dict[str, int]:
+  """Return the bytes that a compiled program takes, by the names of `ProgramCost`."""
   memory = program.memory_analysis()
   return {
     'arguments': memory.argument_size_in_bytes,
@@ -260,21 +283,25 @@ def memory_of(program: Any) -> dict[str, int]:
 
 
 def _needed(message: str) -> int:
-  """Bytes that a program needs, from the words with which the compiler refuses it."""
+  """Return the bytes that a program needs, from the compiler's refusal.
+
+  A message without a number gives 1: more than 0, which means "not refused".
+  """
   found = re.search(r'([\d.]+)([KMGT]?)\W+(?:of|exceeds|\d)', message)
   return round(float(found[1]) * _UNITS[found[2]]) if found else 1
 
 
-def read(path: epath.Path) -> Measured:
-  """A result that `compiled` wrote."""
+def read(path: epath.Path) -> ProgramCost:
+  """Read a result that `compile_for_tpu` wrote."""
   found = json.loads(path.read_text())
   found['operations'] = tuple(Operation(**o) for o in found['operations'])
-  return Measured(**found)
+  return ProgramCost(**found)
 
 
-def _fingerprint(lowered: Any, machine: Machine, effort: float) -> str:
+def _fingerprint(lowered: jax.stages.Lowered, machine: Machine, effort: float) -> str:
+  """Return a hash of all that a cached result depends on, this code included."""
   parts = [lowered.as_text(), machine.name, *map(str, versions().values())]
-  if effort:  # full effort has the name it had before there was a choice
+  if effort:  # files of full effort keep the name from before there was a choice
     parts.append(str(effort))
   for module in (hlo, hlo_flops, hlo_costs):
     parts.append(pathlib.Path(module.__file__).read_text())
@@ -282,7 +309,7 @@ def _fingerprint(lowered: Any, machine: Machine, effort: float) -> str:
 
 
 def versions() -> dict[str, str | None]:
-  """Of what a compiled program depends on."""
+  """Return the versions of JAX and of the compiler; None for what is missing."""
 
   def of(name: str) -> str | None:
     try:
@@ -294,12 +321,17 @@ def versions() -> dict[str, str | None]:
 
 
 @contextlib.contextmanager
-def alive(what: str, every: float | None = None) -> Iterator[None]:
-  """Says every half minute that something still goes on, and for how long."""
+def log_waiting(what: str, every: float = MESSAGE_SECONDS) -> Iterator[None]:
+  """Log at intervals that something is still going on, and for how long already.
+
+  Args:
+    what: is going on.
+    every: seconds between two messages.
+  """
   done, began = threading.Event(), time.monotonic()
 
   def say() -> None:
-    while not done.wait(every or BEAT):
+    while not done.wait(every):
       logging.info('%s, %s so far', what, progress.duration(time.monotonic() - began))
 
   thread = threading.Thread(target=say, daemon=True)
@@ -312,12 +344,15 @@ def alive(what: str, every: float | None = None) -> Iterator[None]:
 
 
 def largest(fits: Callable[[int], bool], start: int, limit: int = 1024) -> int:
-  """The largest number that fits, to an eighth: by doubling, then by halving the gap.
+  """Return the largest number that fits, up to an eighth too small.
+
+  The number is doubled (or halved) until it fits no longer (or at last); then the gap
+  is halved.
 
   Args:
-    fits: whether one does; none does that is larger than one that doesn't.
-    start: the first to try.
-    limit: no more than this is tried.
+    fits: says whether a number fits; what is larger than a misfit must not fit either.
+    start: the first number to try.
+    limit: the largest number to try.
 
   Returns:
     0 where not even 1 fits.

@@ -1,33 +1,33 @@
-"""From what a program does to how long it takes, at best: a roofline.
+"""Turns what a program does into how long it takes at best: a roofline.
 
 An operation takes as long as its arithmetic at the chip's peak or its bytes at the
 memory's bandwidth, whichever is longer (Williams et al., CACM 52(4), 2009). Copies and
 collectives that have a start and an end run beside the others, as far as the memory and
-the links have time left; those that have none are waited for. So the sum is a bound
-that no run beats and that good programs come near; `serial` is the same with nothing
-beside anything else.
+the links have time left; the program waits for those that have none. So the sum is a
+bound that no run beats and that good programs come near. `serial` is the sum with
+nothing beside anything else.
 """
 
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
 
+from sr3_jax.plan.figures import Place, SliceScaling
 from sr3_jax.plan.hlo_costs import Operation
 from sr3_jax.plan.machines import Machine
 
 
 @dataclasses.dataclass(frozen=True)
 class Time:
-  """Seconds of one run of a program, on every chip at once.
+  """The time of one run of a program, on every chip at once, in seconds.
 
   Attributes:
     seconds: with copies and collectives beside the rest where the program does so.
-    serial: the same, one after the other.
-    arithmetic: of all FLOPs at the chip's peak.
-    memory: of all bytes at the memory's bandwidth.
-    network: of all that is sent.
-    waited: that of it which nothing runs beside.
+    serial: the same with one operation after the other.
+    arithmetic: all FLOPs at the chip's peak.
+    memory: all bytes at the memory's bandwidth.
+    network: all that is sent, over the links.
+    waited: the part of `network` that nothing else runs beside.
     compiler: the compiler's own estimate; None where it has none or an impossible one.
   """
 
@@ -41,7 +41,7 @@ class Time:
 
 
 def seconds_of(operation: Operation, machine: Machine) -> float:
-  """Of one run of one operation."""
+  """Return the seconds of one run of one operation, without what it sends."""
   chip = machine.chip
   return max(operation.flops / chip.flops, operation.bytes / chip.bandwidth)
 
@@ -51,73 +51,72 @@ def estimate(
   machine: Machine,
   optimal_seconds: float | None = None,
 ) -> Time:
-  """The time of a program.
+  """Estimate the time of a program.
 
   Args:
-    operations: of `hlo_costs.operations`.
+    operations: result of `hlo_costs.operations`.
     machine: that runs it.
-    optimal_seconds: what the compiler's cost analysis says; believed where it can be.
+    optimal_seconds: what the compiler's cost analysis says; used where it is possible.
   """
   chip = machine.chip
-  total = lambda value: sum(o.times * value(o) for o in operations)
-  sent = lambda o: o.sent / machine.network
-  waiting = [o for o in operations if not o.background]
   beside = [o for o in operations if o.background]
-  # A fusion may carry a part of a collective and compute at the same time.
+  waiting = [o for o in operations if not o.background]
   front = sum(o.times * seconds_of(o, machine) for o in waiting)
+  # A fusion may carry a part of a collective and compute at the same time.
   front += sum(o.times * o.flops / chip.flops for o in beside)
-  memory = total(lambda o: o.bytes) / chip.bandwidth
-  network, waited = total(sent), sum(o.times * sent(o) for o in waiting)
-  arithmetic = total(lambda o: o.flops) / chip.flops
+  memory = sum(o.times * o.bytes for o in operations) / chip.bandwidth
+  network = sum(o.times * o.sent for o in operations) / machine.network
+  waited = sum(o.times * o.sent for o in waiting) / machine.network
+  arithmetic = sum(o.times * o.flops for o in operations) / chip.flops
+  cycles = sum(o.times * o.cycles for o in operations)
+  one_by_one = sum(o.times * seconds_of(o, machine) for o in operations)
   return Time(
     seconds=max(front, memory, network - waited) + waited,
-    serial=total(lambda o: seconds_of(o, machine)) + network,
+    serial=one_by_one + network,
     arithmetic=arithmetic,
     memory=memory,
     network=network,
     waited=waited,
     compiler=_plausible(
-      [
-        optimal_seconds or math.nan,
-        total(lambda o: o.cycles) / (chip.clock or math.nan),
-      ],
-      arithmetic,
+      [optimal_seconds or math.nan, cycles / (chip.clock or math.nan)], arithmetic
     ),
   )
 
 
 def _plausible(candidates: Sequence[float], arithmetic: float) -> float | None:
-  """The first estimate that is a time, and not below that of the arithmetic alone."""
+  """Return the first estimate that is a time and at least that of the arithmetic."""
   possible = (c for c in candidates if math.isfinite(c) and c > 0 and c >= arithmetic)
   return next(possible, None)
 
 
 def at_size(operations: Sequence[Operation], was: int, now: int) -> list[Operation]:
-  """A program for `was` chips as it would be for `now`, each with as much to do.
+  """Return the operations of a program as if it were made for another number of chips.
 
-  Collectives over all chips go over all of the new number. Gathered and scattered
-  arrays are whole ones and stay as large as they are; what each chip keeps of them
-  changes its memory, not its time.
+  Each chip has as much to do as before. Collectives over all chips go over all of the
+  new number. Gathered and scattered arrays are whole ones and stay as large as they
+  are; the part that each chip has of them changes its memory, not its time.
+
+  Args:
+    operations: of the program.
+    was: number of chips that the program is for.
+    now: number of chips to change it to.
   """
-  grown = lambda o: dataclasses.replace(o, group=now) if o.group == was else o
-  return [grown(o) for o in operations]
+  return [
+    dataclasses.replace(o, group=now) if o.group == was else o for o in operations
+  ]
 
 
 def weak_scaling(
   operations: Sequence[Operation], machine: Machine, sizes: Sequence[int]
-) -> list[dict[str, Any]]:
-  """Time and efficiency when chips and batch grow together.
+) -> list[SliceScaling]:
+  """Return time and efficiency when chips and batch grow together.
 
   Args:
-    operations: of a program for `machine`, which has several chips.
-    machine: that it was made for.
+    operations: of a program for `machine`.
+    machine: that the program was made for; it has several chips.
     sizes: numbers of chips.
-
-  Returns:
-    For each: its machine, 'chips', 'seconds' of a step and 'efficiency' in images a
-    second and chip over those of the first.
   """
-  rows = []
+  rows: list[SliceScaling] = []
   for size in sizes:
     other = machine.of_size(size)
     time = estimate(at_size(operations, machine.count, size), other)
@@ -135,30 +134,37 @@ def weak_scaling(
 
 def heaviest(
   operations: Sequence[Operation], machine: Machine, count: int = 10
-) -> list[dict[str, Any]]:
-  """What takes most of the time, joined by where in the program it comes from.
-
-  Returns:
-    For each place, longest first: 'source', 'seconds', 'share' of all, 'flops',
-    'bytes', 'sent', and 'bound' by 'arithmetic', 'memory' or 'network'.
-  """
-  groups: dict[str, dict[str, Any]] = {}
+) -> list[Place]:
+  """Return the places in the program that take most of the time, longest first."""
+  groups: dict[str, list[Operation]] = {}
   for o in operations:
-    place = groups.setdefault(
-      o.source or o.opcode, {'seconds': 0.0, 'flops': 0.0, 'bytes': 0.0, 'sent': 0.0}
-    )
-    place['seconds'] += o.times * (seconds_of(o, machine) + o.sent / machine.network)
-    place['flops'] += o.times * o.flops
-    place['bytes'] += o.times * o.bytes
-    place['sent'] += o.times * o.sent
-  whole = sum(place['seconds'] for place in groups.values()) or 1.0
-  longest = sorted(groups.items(), key=lambda item: -item[1]['seconds'])[:count]
-  chip = machine.chip
-  for _, place in longest:
-    times = {
-      'arithmetic': place['flops'] / chip.flops,
-      'memory': place['bytes'] / chip.bandwidth,
-      'network': place['sent'] / machine.network,
-    }
-    place |= {'share': place['seconds'] / whole, 'bound': max(times, key=times.get)}
-  return [{'source': source} | place for source, place in longest]
+    groups.setdefault(o.source or o.opcode, []).append(o)
+  places = [_place(source, group, machine) for source, group in groups.items()]
+  whole = sum(place['seconds'] for place in places) or 1.0
+  for place in places:
+    place['share'] = place['seconds'] / whole
+  return sorted(places, key=lambda place: -place['seconds'])[:count]
+
+
+def _place(source: str, group: Sequence[Operation], machine: Machine) -> Place:
+  """Return the sums over a place's operations, without the share of the whole."""
+  flops = sum(o.times * o.flops for o in group)
+  moved = float(sum(o.times * o.bytes for o in group))
+  sent = sum(o.times * o.sent for o in group)
+  times = {
+    'arithmetic': flops / machine.chip.flops,
+    'memory': moved / machine.chip.bandwidth,
+    'network': sent / machine.network,
+  }
+  seconds = sum(
+    o.times * (seconds_of(o, machine) + o.sent / machine.network) for o in group
+  )
+  return {
+    'source': source,
+    'seconds': seconds,
+    'flops': flops,
+    'bytes': moved,
+    'sent': sent,
+    'share': 0.0,
+    'bound': max(times, key=lambda name: times[name]),
+  }

@@ -1,15 +1,15 @@
-"""`--mode=plan`: will it fit, how long will it take, what will it cost?
+"""Answers whether a run fits a machine, how long it takes and what it costs.
 
-The run's own training step and sampler are compiled for each machine that is named and
-each way to spread them. Times are rooflines (`roofline`): a bound that the machine does
-not beat. Only where the machine is this one, a few steps are run.
+This is `--mode=plan`. The run's own training step and sampler are compiled for each
+machine that is named and each way to spread them over chips. Their times are rooflines,
+bounds that the machine does not beat. Only where the machine is this one are a few
+steps run.
 """
 
 import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import ml_collections
@@ -19,50 +19,98 @@ from etils import epath
 from sr3_jax.config import as_json
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.plan import estimate as plan_estimate
-from sr3_jax.plan import machines, roofline
-from sr3_jax.plan import measure as plan_measure
-from sr3_jax.plan import programs as plan_programs
-from sr3_jax.plan import table as plan_table
+from sr3_jax.plan import hlo_costs, machines, measure, programs, roofline, table
+from sr3_jax.plan.figures import (
+  Cheapest,
+  Memory,
+  Plan,
+  SamplerPlan,
+  Seconds,
+  TrainingPlan,
+)
 from sr3_jax.plan.machines import Machine
-from sr3_jax.plan.programs import Measured, PlanError
+from sr3_jax.plan.programs import PlanError, ProgramCost
 from sr3_jax.runtime import atomic_files
 from sr3_jax.training import train_step
 from sr3_jax.training.strategies import STRATEGIES
 
-SIZES = (4, 16, 64, 256)  # chips, of weak scaling
+SIZES = (4, 16, 64, 256)  # numbers of chips that weak scaling is given for
 
 
 def plan_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> None:
-  """--mode=plan: prints a table and writes WORKDIR/plan.json.
+  """Print a table of plans and write WORKDIR/plan.json.
 
-  Results of the compilers are kept beside JAX's own cache of programs, if there is one.
+  Results of compilers are cached in a folder in JAX's own cache of programs, if there
+  is one.
+
+  Args:
+    config: of the run; `config.plan` names machines and strategies.
+    workdir: folder of plan.json.
 
   Raises:
-    PlanError: a machine or strategy that nobody knows, a batch that does not split, no
-      compiler; or the run does not fit anywhere as it is configured.
+    PlanError: a machine or strategy is unknown, a batch does not split over the chips,
+      a compiler is missing, or the run does not fit anywhere as it is configured.
   """
   folder = jax.config.jax_compilation_cache_dir
   cache = epath.Path(folder) / 'plans' if folder else None
-  made = make_plan(config, cache)
+  plan = make_plan(config, cache)
   workdir = epath.Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
-  atomic_files.write_json(workdir / 'plan.json', made)
-  print(plan_table.format_plan(made))
+  atomic_files.write_json(workdir / 'plan.json', plan)
+  print(table.format_plan(plan))
   print(f'all figures: {workdir / "plan.json"}')
-  refuse_misfit(made['plans'], config.parallel.strategy)
+  refuse_misfit(plan['plans'], config.parallel.strategy)
 
 
 def make_plan(
   config: ml_collections.ConfigDict, cache: epath.Path | None = None
-) -> dict[str, Any]:
-  """All figures, as plan.json holds them.
+) -> Plan:
+  """Return all figures, as plan.json holds them.
 
   Args:
     config: of the run; `config.plan` names machines and strategies.
-    cache: folder of what compilers found out; None keeps nothing.
+    cache: folder of earlier results of compilers; None caches nothing.
 
   Raises:
     PlanError: see `plan_run`.
+  """
+  chosen = check(config)
+  model = SR3.from_config(config)
+  per_image = plan_estimate.model_flops(config)
+  state = jax.eval_shape(functools.partial(train_step.create_state, config, model))
+  plans: list[TrainingPlan] = []
+  samplers: list[SamplerPlan] = []
+  for machine in chosen:
+    plans += plan_strategies(config, model, machine, per_image, cache)
+    samplers.append(plan_sampler(config, model, machine, cache))
+  ceiling = None
+  if any(one['measured'] for one in [*plans, *samplers]):
+    # Other programs slow the machine at times: the better of two counts.
+    ceiling = max(measure.matrix_product_flops(config.model.dtype) for _ in range(2))
+    add_shares(plans, samplers, ceiling)
+  return {
+    'batch_size': config.train.batch_size,
+    'num_steps': config.train.num_steps,
+    'parameters': sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+    'flops_per_image': per_image,
+    'price': config.plan.price,
+    'effort': config.plan.effort,
+    'plans': plans,
+    'samplers': samplers,
+    'cheapest': cheapest(plans),
+    'ceiling_flops': ceiling,
+    'machines': {m.kind: dataclasses.asdict(m.chip) for m in chosen},
+    'versions': programs.versions(),
+    'config': as_json(config),
+  }
+
+
+def check(config: ml_collections.ConfigDict) -> list[Machine]:
+  """Return the machines that a configuration names.
+
+  Raises:
+    PlanError: a machine or strategy is unknown, an effort is out of range, or the batch
+      does not split over the chips.
   """
   names = [name.strip() for name in config.plan.topology.split(',')]
   try:
@@ -78,51 +126,46 @@ def make_plan(
       )
   for machine in chosen:
     check_batch(config, machine)
-  model = SR3.from_config(config)
-  per_image = plan_estimate.model_flops(config)
-  state = jax.eval_shape(functools.partial(train_step.create_state, config, model))
-  plans, samplers = [], []
-  for machine in chosen:
-    one = lambda strategy, machine=machine: plan_one(
-      config, model, machine, strategy, per_image, cache
-    )
-    strategies = config.plan.strategies
-    if is_run(config, machine):  # one device: the same program in all of them
-      made = one(strategies[0])
-      plans += [made | {'strategy': strategy} for strategy in strategies]
-    else:
-      plans += map(one, strategies)
-    samplers.append(plan_sampler(config, model, machine, cache))
-  return {
-    'batch_size': config.train.batch_size,
-    'num_steps': config.train.num_steps,
-    'parameters': sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-    'flops_per_image': per_image,
-    'price': config.plan.price,
-    'effort': config.plan.effort,
-    'plans': plans,
-    'samplers': samplers,
-    'cheapest': cheapest(plans),
-    'machines': {m.kind: dataclasses.asdict(m.chip) for m in chosen},
-    'versions': plan_programs.versions(),
-    'config': as_json(config),
-  }
+  return chosen
 
 
 def check_batch(config: ml_collections.ConfigDict, machine: Machine) -> None:
-  """Refuses a batch that does not split over the chips.
+  """Refuse a batch that does not split over the chips.
 
   Raises:
-    PlanError: it does not.
+    PlanError: it does not split.
   """
   parts = machine.count * config.train.accumulate
   if config.train.batch_size % parts:
-    accumulated = f' x {config.train.accumulate} parts' * (config.train.accumulate > 1)
+    accumulate = config.train.accumulate
+    accumulated = f' x {accumulate} parts' if accumulate > 1 else ''
     raise PlanError(
       f'train.batch_size={config.train.batch_size} does not split over the '
       f'{machine.count} chips{accumulated} of {machine.name}: make it a multiple of '
       f'{parts}'
     )
+
+
+def plan_strategies(
+  config: ml_collections.ConfigDict,
+  model: SR3,
+  machine: Machine,
+  per_image: float,
+  cache: epath.Path | None,
+) -> list[TrainingPlan]:
+  """Plan the training on one machine with each strategy of `config.plan`.
+
+  The arguments are those of `plan_one`.
+  """
+  strategies = config.plan.strategies
+  if not is_run(config, machine):
+    return [
+      plan_one(config, model, machine, strategy, per_image, cache)
+      for strategy in strategies
+    ]
+  # On the one device of this machine all strategies are the same program.
+  plan = plan_one(config, model, machine, strategies[0], per_image, cache)
+  return [{**plan, 'strategy': strategy} for strategy in strategies]
 
 
 def plan_one(
@@ -132,130 +175,149 @@ def plan_one(
   strategy: str,
   per_image: float,
   cache: epath.Path | None,
-) -> dict[str, Any]:
-  """The training on one machine.
+) -> TrainingPlan:
+  """Plan the training on one machine with one strategy.
 
   Args:
     config: of the run.
-    model: of it.
+    model: of the run.
     machine: to train on.
     strategy: 'pmap' or 'fsdp'.
-    per_image: FLOPs of the loss of an image and its gradient.
+    per_image: FLOPs of one image's loss and gradient.
     cache: see `make_plan`.
+
+  Raises:
+    PlanError: a compiler is missing or refuses the program.
   """
   here = is_run(config, machine)
   if not (here or is_compiled(config, machine)):
-    measured = estimate_step(config, model, machine, strategy)
-    return figures(config, machine, strategy, measured, per_image)
-  chips = () if here else plan_programs.devices(machine)
+    cost = estimate_step(config, model, machine, strategy)
+    return training_figures(config, machine, strategy, cost, per_image)
+  chips = () if here else programs.tpu_devices(machine)
 
   @functools.cache
-  def measure(batch_size: int) -> Measured:
+  def cost_of(batch_size: int) -> ProgramCost:
     at = config.copy_and_resolve_references()
     at.train.batch_size = batch_size
     if here:
       run = batch_size == config.train.batch_size
-      return plan_measure.training(at, model, machine, run)
-    lowered = plan_programs.training(at, model, strategy, chips)
+      return measure.measure_training(at, model, machine, run)
+    lowered = programs.lower_training(at, model, strategy, chips)
     name = f'{machine.name} {strategy}, batch {batch_size}'
-    return plan_programs.compiled(lowered, machine, name, cache, config.plan.effort)
+    return programs.compile_for_tpu(lowered, machine, name, cache, config.plan.effort)
 
-  measured = measure(config.train.batch_size)
-  made = figures(config, machine, strategy, measured, per_image)
-  if config.plan.search_batch and measured.complete:
+  def fits(parts: int) -> bool:
+    return fits_in(cost_of(parts * unit * machine.count), machine)
+
+  cost = cost_of(config.train.batch_size)
+  plan = training_figures(config, machine, strategy, cost, per_image)
+  if config.plan.search_batch and cost.complete:
     unit = config.train.accumulate
-    fits = lambda n: fits_in(measure(n * unit * machine.count), machine)
     start = config.train.batch_size // machine.count // unit
-    made['largest_batch_per_chip'] = unit * plan_programs.largest(fits, start)
-  return made
+    plan['largest_batch_per_chip'] = unit * programs.largest(fits, start)
+  return plan
 
 
 def is_run(config: ml_collections.ConfigDict, machine: Machine) -> bool:
-  """Whether steps are run, as the machine is here."""
-  return config.plan.compile and plan_measure.is_here(machine)
+  """Return whether steps are run, because the machine is here."""
+  return config.plan.compile and measure.is_here(machine)
 
 
 def is_compiled(config: ml_collections.ConfigDict, machine: Machine) -> bool:
-  """Whether programs are compiled for a machine that is not here."""
+  """Return whether programs are compiled for a machine that is not here."""
   return config.plan.compile and machine.is_tpu
 
 
-def fits_in(measured: Measured, machine: Machine) -> bool:
-  """Whether a program has the memory that it needs."""
-  return not measured.needed and measured.memory <= machine.chip.memory
+def fits_in(cost: ProgramCost, machine: Machine) -> bool:
+  """Return whether a chip of the machine has the memory that a program needs."""
+  return not cost.needed and cost.memory <= machine.chip.memory
 
 
 def estimate_step(
   config: ml_collections.ConfigDict, model: SR3, machine: Machine, strategy: str
-) -> Measured:
-  """A training step that is not compiled, see `plan_counts`."""
+) -> ProgramCost:
+  """Estimate a training step that is not compiled, see `estimate`."""
   part = config.copy_and_resolve_references()
   part.train.batch_size = config.train.batch_size // machine.count
   logging.info('%s %s: counting the lowered program', machine.name, strategy)
-  lowered = plan_programs.training(part, model, strategy, None)
+  lowered = programs.lower_training(part, model, strategy, None)
   state = jax.eval_shape(functools.partial(train_step.create_state, config, model))
-  return plan_estimate.estimated(lowered, strategy, machine.count, state)
+  return plan_estimate.estimate_training(lowered, strategy, machine.count, state)
 
 
-def figures(
+def training_figures(
   config: ml_collections.ConfigDict,
   machine: Machine,
   strategy: str,
-  measured: Measured,
+  cost: ProgramCost,
   per_image: float,
-) -> dict[str, Any]:
-  """What a measured step says of a run: one entry of plan.json's `plans`.
+) -> TrainingPlan:
+  """Return what the cost of a training step means for a run.
 
-  Bytes, FLOPs and seconds are of one step on one chip, but for `model_flops`, of a step
-  on all. What follows from a time is missing of a program that doesn't fit.
+  Args:
+    config: of the run.
+    machine: to train on.
+    strategy: 'pmap' or 'fsdp'.
+    cost: of a step on one chip.
+    per_image: FLOPs of one image's loss and gradient.
   """
   batch = config.train.batch_size
-  fits = fits_in(measured, machine)
-  available = machine.chip.memory
-  known = math.isfinite(available)
-  made: dict[str, Any] = {
+  plan: TrainingPlan = {
     'topology': machine.name,
     'chips': machine.count,
     'strategy': strategy,
     'batch_size': batch,
-    'compiled': not measured.counted,
-    'measured': measured.step_seconds is not None,
-    'fits': None if fits and not measured.complete else fits,
-    'memory': {
-      'arguments': measured.arguments,
-      'temporaries': measured.temporaries,
-      'outputs': measured.outputs - measured.aliased,
-      'code': measured.code,
-      'total': measured.memory,
-      'available': round(available) if known else None,
-      'headroom': round(available - measured.memory) if known else None,
-    },
+    'compiled': not cost.counted,
+    'measured': cost.step_seconds is not None,
+    'compile_seconds': cost.compile_seconds,
+    'fits': _known_fit(cost, machine),
+    'memory': _memory_figures(cost, machine),
     'model_flops': per_image * batch,
   }
-  if not measured.operations:
-    return made
-  time = roofline.estimate(measured.operations, machine, measured.optimal_seconds)
+  if not cost.operations:
+    return plan
+  time = roofline.estimate(cost.operations, machine, cost.optimal_seconds)
   peak = machine.chip.flops * machine.count
-  seconds = measured.step_seconds or time.seconds
+  seconds = cost.step_seconds or time.seconds
   hours = seconds * config.train.num_steps / 3600
-  total = lambda value: sum(o.times * value(o) for o in measured.operations)
-  made |= {
-    'hardware_flops': total(lambda o: o.flops),
-    'bytes': total(lambda o: o.bytes),
-    'sent': total(lambda o: o.sent),
-    'time': dataclasses.asdict(time),
+  plan |= {
+    'hardware_flops': hlo_costs.total_flops(cost.operations),
+    'bytes': sum(o.times * o.bytes for o in cost.operations),
+    'sent': sum(o.times * o.sent for o in cost.operations),
+    'time': Seconds(**dataclasses.asdict(time)),
     'step_seconds': seconds,
-    'mfu': made['model_flops'] / peak / seconds,
-    'mfu_serial': made['model_flops'] / peak / (measured.step_seconds or time.serial),
+    'mfu': plan['model_flops'] / peak / seconds,
+    'mfu_serial': plan['model_flops'] / peak / (cost.step_seconds or time.serial),
     'images_per_second': batch / seconds,
     'hours': hours,
     'chip_hours': hours * machine.count,
     'money': hours * machine.count * config.plan.price,
-    'heaviest': roofline.heaviest(measured.operations, machine),
+    'heaviest': roofline.heaviest(cost.operations, machine),
   }
-  if made['compiled'] and machine.count > 1:
-    made['weak_scaling'] = roofline.weak_scaling(measured.operations, machine, SIZES)
-  return made
+  if plan['compiled'] and machine.count > 1:
+    plan['weak_scaling'] = roofline.weak_scaling(cost.operations, machine, SIZES)
+  return plan
+
+
+def _known_fit(cost: ProgramCost, machine: Machine) -> bool | None:
+  """Return whether a program fits; None where it may, but temporaries are not known."""
+  fits = fits_in(cost, machine)
+  return None if fits and not cost.complete else fits
+
+
+def _memory_figures(cost: ProgramCost, machine: Machine) -> Memory:
+  """Return what a program takes of a chip's memory."""
+  available = machine.chip.memory
+  known = math.isfinite(available)
+  return {
+    'arguments': cost.arguments,
+    'temporaries': cost.temporaries,
+    'outputs': cost.outputs - cost.aliased,
+    'code': cost.code,
+    'total': cost.memory,
+    'available': round(available) if known else None,
+    'headroom': round(available - cost.memory) if known else None,
+  }
 
 
 def plan_sampler(
@@ -263,65 +325,103 @@ def plan_sampler(
   model: SR3,
   machine: Machine,
   cache: epath.Path | None,
-) -> dict[str, Any]:
-  """The configured sampler: every chip has all weights, and some images."""
+) -> SamplerPlan:
+  """Plan the configured sampler, with all weights and a part of the images on a chip.
+
+  Args:
+    config: of the run; eval.batch_size is over all chips, rounded up to their multiple.
+    model: of the run.
+    machine: to sample on.
+    cache: see `make_plan`.
+  """
   each = -(-config.eval.batch_size // machine.count)
   if is_run(config, machine):
-    measured = plan_measure.sampling(config, model, machine)
+    cost = measure.measure_sampling(config, model, machine)
   elif is_compiled(config, machine):
-    chips = plan_programs.devices(machine)
-    lowered = plan_programs.sampling(config, model, each, chips)
+    chips = programs.tpu_devices(machine)
+    lowered = programs.lower_sampling(config, model, each, chips)
     name = f'{machine.name} sampler, batch {each * machine.count}'
-    effort = config.plan.effort
-    measured = plan_programs.compiled(lowered, machine, name, cache, effort)
+    cost = programs.compile_for_tpu(lowered, machine, name, cache, config.plan.effort)
   else:
-    lowered = plan_programs.sampling(config, model, each, jax.devices()[:1])
-    measured = plan_estimate.estimated_sampling(lowered)
-  fits = fits_in(measured, machine)
-  made: dict[str, Any] = {
+    lowered = programs.lower_sampling(config, model, each, jax.devices()[:1])
+    cost = plan_estimate.estimate_sampling(lowered)
+  plan: SamplerPlan = {
     'topology': machine.name,
     'images': each * machine.count,
     'steps': 1 if model.method == 'regression' else len(model.trajectory.coefficients),
-    'fits': None if fits and not measured.complete else fits,
-    'memory': measured.memory,
-    'measured': measured.step_seconds is not None,
+    'fits': _known_fit(cost, machine),
+    'memory': cost.memory,
+    'measured': cost.step_seconds is not None,
+    'compile_seconds': cost.compile_seconds,
   }
-  if measured.operations:
-    time = roofline.estimate(measured.operations, machine, measured.optimal_seconds)
-    made['seconds_per_step'] = measured.step_seconds or time.seconds
-    made['images_per_second'] = (
-      made['images'] / made['steps'] / made['seconds_per_step']
-    )
-  return made
+  if cost.operations:
+    time = roofline.estimate(cost.operations, machine, cost.optimal_seconds)
+    seconds = cost.step_seconds or time.seconds
+    plan['hardware_flops'] = hlo_costs.total_flops(cost.operations)
+    plan['seconds_per_step'] = seconds
+    plan['images_per_second'] = plan['images'] / plan['steps'] / seconds
+  return plan
 
 
-def cheapest(plans: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-  """Of the machines that hold the run, the one with the fewest chip-hours.
+def add_shares(
+  plans: Sequence[TrainingPlan], samplers: Sequence[SamplerPlan], ceiling: float
+) -> None:
+  """Add to the plans that were run which share of the machine's ceiling they reach.
 
-  All chips are taken to cost the same. Those of which the memory is not known to be
-  enough are left out.
+  Args:
+    plans: of the training.
+    samplers: of the samplers.
+    ceiling: FLOP/s of a matrix product on this machine.
+  """
+  for plan in plans:
+    if plan['measured']:
+      rate = plan['hardware_flops'] / plan['step_seconds']
+      plan['share_of_ceiling'] = rate / ceiling
+  for sampler in samplers:
+    if sampler['measured']:
+      rate = sampler['hardware_flops'] / sampler['seconds_per_step']
+      sampler['share_of_ceiling'] = rate / ceiling
+
+
+def cheapest(plans: Sequence[TrainingPlan]) -> Cheapest | None:
+  """Return the plan with the fewest chip-hours; None where no plan is known to fit.
+
+  All chips are taken to cost the same.
   """
   holding = [plan for plan in plans if plan['fits'] and 'chip_hours' in plan]
-  best = min(holding, key=lambda plan: plan['chip_hours'], default=None)
-  keys = ('topology', 'strategy', 'chip_hours', 'money')
-  return {key: best[key] for key in keys} if best else None
+  if not holding:
+    return None
+  best = min(holding, key=lambda plan: plan['chip_hours'])
+  return {
+    'topology': best['topology'],
+    'strategy': best['strategy'],
+    'chip_hours': best['chip_hours'],
+    'money': best['money'],
+  }
 
 
-def refuse_misfit(plans: Sequence[dict[str, Any]], strategy: str) -> None:
-  """Ends in an error where the configured strategy was planned and fits nowhere.
+def refuse_misfit(plans: Sequence[TrainingPlan], strategy: str) -> None:
+  """End in an error where the configured strategy was planned and fits nowhere.
+
+  Args:
+    plans: all that were made.
+    strategy: that the run is configured with.
 
   Raises:
-    PlanError: that, and what to do.
+    PlanError: it fits nowhere; the text says what to do.
   """
   planned = [plan for plan in plans if plan['strategy'] == strategy]
   if not planned or any(plan['fits'] is not False for plan in planned):
     return
   others = [plan for plan in plans if plan['fits'] and plan['strategy'] != strategy]
-  advice = 'more or larger chips, a smaller train.batch_size, train.accumulate, '
-  advice += 'model.remat or parallel.strategy=fsdp need less'
   if others:
     advice = (
       f'parallel.strategy={others[0]["strategy"]} does on {others[0]["topology"]}'
+    )
+  else:
+    advice = (
+      'more or larger chips, a smaller train.batch_size, train.accumulate, '
+      'model.remat or parallel.strategy=fsdp need less'
     )
   where = ', '.join(plan['topology'] for plan in planned)
   raise PlanError(f'parallel.strategy={strategy} does not fit on {where}; {advice}')

@@ -1,18 +1,13 @@
-"""A plan as text."""
+"""Writes a plan as text."""
 
-from typing import Any
-
+from sr3_jax.plan.figures import Plan, SamplerPlan, TrainingPlan
 from sr3_jax.runtime import progress
 
 GIB = 2**30
 
 
-def format_plan(made: dict[str, Any]) -> str:
-  """The table, what takes the time, the sampler, and what the figures mean.
-
-  Args:
-    made: by `plan.make_plan`.
-  """
+def format_plan(made: Plan) -> str:
+  """Return the table, what takes the time, the sampler, and what the figures mean."""
   flops = made['flops_per_image'] * made['batch_size']
   lines = [
     f'{made["parameters"]:,} parameters, batch {made["batch_size"]}, '
@@ -27,7 +22,9 @@ def format_plan(made: dict[str, Any]) -> str:
     lines.append(sampler_line(one))
   best = made['cheapest']
   if best:
-    cost = f', {best["money"]:,.2f} at {made["price"]:g} an hour' * bool(made['price'])
+    cost = ''
+    if made['price']:
+      cost = f', {best["money"]:,.2f} at {made["price"]:g} an hour'
     lines.append(
       f'cheapest that holds it: {best["topology"]} with {best["strategy"]}, '
       f'{best["chip_hours"]:,.1f} chip-hours{cost}'
@@ -52,8 +49,8 @@ HEAD = (
 )
 
 
-def row(plan: dict[str, Any], price: float) -> tuple[str, ...]:
-  """One machine and strategy."""
+def row(plan: TrainingPlan, price: float) -> tuple[str, ...]:
+  """Return the row of one machine and strategy, with a cell for each of HEAD."""
   memory, fits = plan['memory'], plan['fits']
   total = f'{memory["total"] / GIB:.2f} GiB'
   if memory['temporaries'] is None and fits is not False:
@@ -84,11 +81,12 @@ def row(plan: dict[str, Any], price: float) -> tuple[str, ...]:
 
 
 def _or_dash(number: int | None) -> str:
+  """Return a number as text; '-' for none."""
   return '-' if number is None else str(number)
 
 
 def align(rows: list[tuple[str, ...]]) -> list[str]:
-  """Columns as wide as what they hold; the first two to the left."""
+  """Return rows as lines with columns of equal width; the first two to the left."""
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   return [
     '  '.join(
@@ -99,21 +97,28 @@ def align(rows: list[tuple[str, ...]]) -> list[str]:
   ]
 
 
-def details(plan: dict[str, Any]) -> list[str]:
-  """What one plan's time and memory are made of."""
+def details(plan: TrainingPlan) -> list[str]:
+  """Return lines that say what one plan's time and memory are made of."""
   if 'time' not in plan:
     return []
   time, memory = plan['time'], plan['memory']
-  own = f'{time["compiler"] * 1e3:.4g} ms' if time['compiler'] else 'none to believe'
+  own = (
+    f'{time["compiler"] * 1e3:.4g} ms' if time['compiler'] else 'no plausible estimate'
+  )
   parts = ', '.join(
-    f'{name} {memory[name] / 2**20:.1f} MiB'
-    for name in ('arguments', 'temporaries', 'outputs', 'code')
-    if memory[name] is not None
+    f'{name} {size / 2**20:.1f} MiB'
+    for name, size in (
+      ('arguments', memory['arguments']),
+      ('temporaries', memory['temporaries']),
+      ('outputs', memory['outputs']),
+      ('code', memory['code']),
+    )
+    if size is not None
   )
   lines = [
     f'{plan["topology"]} {plan["strategy"]}',
     f'  a chip has {parts}',
-    *measured_line(plan),
+    *measured_lines(plan),
     f'  a step: arithmetic {time["arithmetic"] * 1e3:.4g} ms '
     f'({plan["hardware_flops"]:.3g} FLOP a chip), memory {time["memory"] * 1e3:.4g} ms '
     f'({plan["bytes"]:.3g} bytes), network {time["network"] * 1e3:.4g} ms '
@@ -132,47 +137,60 @@ def details(plan: dict[str, Any]) -> list[str]:
   return [*lines, '']
 
 
-def measured_line(plan: dict[str, Any]) -> list[str]:
-  """How far from the bound a step was that was run."""
+def measured_lines(plan: TrainingPlan) -> list[str]:
+  """Return the speed of a step that was run, and how far it is from the bound."""
   if not plan['measured']:
     return []
   seconds, bound = plan['step_seconds'], plan['time']['seconds']
   return [
-    f'  measured here: {seconds * 1e3:.4g} ms, {seconds / bound:.1f} times the bound'
+    f'  measured here: {seconds * 1e3:.4g} ms, {seconds / bound:.1f} times the bound; '
+    + _speed(plan['hardware_flops'] / seconds, plan['share_of_ceiling'])
+    + f'; compiled in {plan["compile_seconds"]:.1f} s'
   ]
 
 
-def sampler_line(one: dict[str, Any]) -> str:
-  """The sampler on one machine."""
-  start = f'{one["topology"]} sampler: {one["images"]} images in {one["steps"]} steps, '
-  start += f'{"> " * (one["fits"] is None)}{one["memory"] / GIB:.2f} GiB a chip'
-  if one['fits'] is False:
-    return f'{start}: does NOT fit, make eval.batch_size smaller'
-  return (
-    f'{start}, {one["seconds_per_step"] * 1e3:.4g} ms a step, '
-    f'{one["images_per_second"]:.4g} images/s'
+def _speed(rate: float, share: float) -> str:
+  """Return FLOP/s as text, with the share of those of a matrix product."""
+  return f'{rate / 1e9:.4g} GFLOP/s, {share:.0%} of a matrix product'
+
+
+def sampler_line(one: SamplerPlan) -> str:
+  """Return a line about the sampler on one machine."""
+  at_least = '> ' if one['fits'] is None else ''
+  line = (
+    f'{one["topology"]} sampler: {one["images"]} images in {one["steps"]} steps, '
+    f'{at_least}{one["memory"] / GIB:.2f} GiB a chip'
   )
+  if one['fits'] is False:
+    return f'{line}: does NOT fit, make eval.batch_size smaller'
+  seconds = one['seconds_per_step']
+  line += f', {seconds * 1e3:.4g} ms a step, {one["images_per_second"]:.4g} images/s'
+  if not one['measured']:
+    return line
+  speed = _speed(one['hardware_flops'] / seconds, one['share_of_ceiling'])
+  return f'{line}; {speed}; compiled in {one["compile_seconds"]:.1f} s'
 
 
-def notes(made: dict[str, Any]) -> list[str]:
-  """What the figures assume."""
+def notes(made: Plan) -> list[str]:
+  """Return lines that say what the figures assume."""
   lines = [
-    'Times are bounds: every operation at the peak of its chip or of its memory. The',
-    'first figure of MFU has nothing beside anything else, the second has copies and',
-    'collectives beside the arithmetic where the program starts them early. "waited"',
-    'is what is sent while nothing else runs. Latencies, input, evaluation and',
-    'checkpoints are not counted.',
+    'Times are bounds: every operation runs at the peak of its chip or of its memory.',
+    'The first figure of MFU is for one operation after the other; for the second,',
+    'copies and collectives run beside the arithmetic where the program starts them',
+    'early. "waited" is the time of sending while nothing else runs. Latencies, input,',
+    'evaluation and checkpoints are not counted.',
   ]
   if made['effort'] and any(plan['compiled'] for plan in made['plans']):
     lines += [
       f'The compiler made less of an effort ({made["effort"]:g}): bytes and times are',
-      'too long, memory may be a tenth off; arithmetic and what is sent are right.',
+      'too high, and memory may be a tenth off; arithmetic and what is sent are right.',
     ]
   run = [plan['topology'] for plan in made['plans'] if plan['measured']]
   if run:
     lines += [
-      f'Run on this machine: {run[0]}, with images that were there already. Step, MFU',
-      'and what follows from them are measured; MFU is of a peak that is assumed.',
+      f'Run on this machine: {run[0]}, with images that are in memory already. The',
+      'step, MFU and what follows from them are measured. The peak behind the MFU is',
+      'assumed; the FLOP/s of a matrix product are measured.',
     ]
   guessed = [
     plan['topology']
@@ -182,8 +200,8 @@ def notes(made: dict[str, Any]) -> list[str]:
   if guessed:
     lines += [
       f'Estimates, not compiled: {", ".join(dict.fromkeys(guessed))}. Memory after a >',
-      'lacks temporaries, which nobody knows before; bytes are those of convolutions',
-      'and matrix products, as if all else were joined with them; collectives are',
-      'those of the strategy, and all are waited for.',
+      'lacks temporaries, which only a compiler knows. Bytes are those of convolutions',
+      'and matrix products, as if all else were fused with them. Collectives are those',
+      'of the strategy, and the program waits for all of them.',
     ]
   return lines

@@ -27,11 +27,15 @@ def config() -> ConfigDict:
 def test_a_plan_of_this_machine_is_run(config, tmp_path, capsys, monkeypatch):
   results = []
 
-  def timed(run):
-    results.extend(run() for _ in range(20))  # the state goes from one to the next
+  def six_seconds(call):
+    results.extend(call() for _ in range(20))  # the state goes from one to the next
     return 6.0
 
-  monkeypatch.setattr(plan_measure, 'timed', timed)
+  ceilings = iter([1e9, 2e9])
+  monkeypatch.setattr(plan_measure, 'time_call', six_seconds)
+  monkeypatch.setattr(
+    plan_measure, 'matrix_product_flops', lambda dtype: next(ceilings)
+  )
   with runs.compilations() as names:
     plan_run.plan_run(config, tmp_path)
   shown = capsys.readouterr().out
@@ -49,15 +53,22 @@ def test_a_plan_of_this_machine_is_run(config, tmp_path, capsys, monkeypatch):
     state = 4 * 4 * made['parameters'] + 8 * 16 * 16 * 3
     assert one['memory']['arguments'] == pytest.approx(state, abs=64)
     assert one['memory']['temporaries'] > 0
+    assert one['compile_seconds'] > 0
+    assert one['share_of_ceiling'] == one['hardware_flops'] / 6 / 2e9
+  assert made['ceiling_flops'] == 2e9
   training, samplings = results[:20], results[20:]
   assert len({float(metrics['loss']) for metrics in training}) == 20
   (sampler,) = made['samplers']
   assert sampler['measured'] and sampler['fits'] is True
   assert sampler['seconds_per_step'] == 6 / plan_measure.SAMPLING_STEPS
   assert sampler['images'] == config.eval.batch_size
+  step = sampler['seconds_per_step']
+  assert sampler['share_of_ceiling'] == sampler['hardware_flops'] / step / 2e9
+  assert sampler['compile_seconds'] > 0
   assert {leaf.shape[:2] for leaf in jax.tree.leaves(samplings[-1])} == {(1, 8)}
   assert 'Run on this machine: cpu' in shown and 'Estimates' not in shown
   assert '6000 ms' in shown and 'measured here: 6000 ms' in shown
+  assert shown.count('of a matrix product; compiled in') == 3
 
 
 def test_a_step_takes_as_long_as_the_clock_says(config):
@@ -66,11 +77,25 @@ def test_a_step_takes_as_long_as_the_clock_says(config):
   for size in (1, 64):
     config.train.batch_size = size
     model = SR3.from_config(config)
-    made = plan_measure.training(config, model, machine)
+    made = plan_measure.measure_training(config, model, machine)
     bound = roofline.estimate(made.operations, machine).seconds
     assert bound / 2 < made.step_seconds < 10
     seconds.append(made.step_seconds)
   assert seconds[1] > seconds[0]
+
+
+def test_the_ceiling_is_that_of_a_large_matrix_product(monkeypatch):
+  """2 n^3 FLOP of float32 in the time that the clock says, of the asked precision."""
+  shapes = []
+
+  def two_seconds(call, steps):
+    product = call()
+    shapes.append((product.shape, product.dtype, steps, float(product[0, 0])))
+    return 2.0
+
+  monkeypatch.setattr(plan_measure, 'time_call', two_seconds)
+  assert plan_measure.matrix_product_flops('float32') == 2048**3
+  assert shapes == [((2048, 2048), 'float32', 5, 2048.0)]
 
 
 def test_the_first_run_does_not_count(monkeypatch):
@@ -86,20 +111,20 @@ def test_the_first_run_does_not_count(monkeypatch):
   monkeypatch.setattr(plan_measure, 'time', types.SimpleNamespace(perf_counter=now))
   calls = []
   assert (
-    plan_measure.timed(lambda: calls.append(0)) == 2.0
+    plan_measure.time_call(lambda: calls.append(0)) == 2.0
   )  # slow ones: twice is enough
   assert len(calls) == 2
   monkeypatch.setattr(plan_measure, 'ENOUGH', 1e9)
   began[0], calls[:] = True, []
   ends = iter([1.0, 2.0, 1.0, 5.0, *[3.0] * 100])
-  assert plan_measure.timed(lambda: calls.append(0)) == 3.0
+  assert plan_measure.time_call(lambda: calls.append(0)) == 3.0
   assert len(calls) == 1 + plan_measure.STEPS
 
 
 def test_what_would_take_for_ever_is_estimated(config, tmp_path, capsys, monkeypatch):
   config.plan.search_batch = True
   monkeypatch.setattr(plan_measure, 'LONGEST', 0.0)
-  monkeypatch.setattr(plan_measure, 'timed', None)
+  monkeypatch.setattr(plan_measure, 'time_call', None)
   plan_run.plan_run(config, tmp_path)
   assert 'Estimates, not compiled: cpu' in capsys.readouterr().out
   made = json.loads((tmp_path / 'plan.json').read_text())
@@ -110,7 +135,7 @@ def test_what_would_take_for_ever_is_estimated(config, tmp_path, capsys, monkeyp
 
 def test_what_memory_does_not_hold_is_not_run(config, tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(devices, 'free_memory', lambda: 1000)
-  monkeypatch.setattr(plan_measure, 'timed', None)
+  monkeypatch.setattr(plan_measure, 'time_call', None)
   plan_run.plan_run(config, tmp_path)
   made = json.loads((tmp_path / 'plan.json').read_text())
   for one in made['plans']:
@@ -122,25 +147,26 @@ def test_what_memory_does_not_hold_is_not_run(config, tmp_path, capsys, monkeypa
 def test_the_largest_batch_is_compiled_for_and_not_run(config, tmp_path, monkeypatch):
   config.plan.search_batch = True
   run, compiled = [], []
-  monkeypatch.setattr(plan_measure, 'timed', lambda once: run.append(once()) or 1.0)
+  monkeypatch.setattr(plan_measure, 'time_call', lambda call: run.append(call()) or 1.0)
+  monkeypatch.setattr(plan_measure, 'matrix_product_flops', lambda dtype: 1e9)
   one = machines.parse('cpu')
   model = SR3.from_config(config)
   at = lambda size: (
     config.train.update(batch_size=size)
-    or plan_measure.training(config, model, one, run=False)
+    or plan_measure.measure_training(config, model, one, run=False)
   )
-  room = at(12).memory
+  memory_of_twelve = at(12).memory
   config.train.batch_size = 8
   assert run == []
-  chip = dataclasses.replace(one.chip, memory=room)
+  chip = dataclasses.replace(one.chip, memory=memory_of_twelve)
   monkeypatch.setattr(machines, 'cpu', lambda: chip)
-  training = plan_measure.training
+  training = plan_measure.measure_training
 
   def noted(at, *args):
     compiled.append(at.train.batch_size)
     return training(at, *args)
 
-  monkeypatch.setattr(plan_measure, 'training', noted)
+  monkeypatch.setattr(plan_measure, 'measure_training', noted)
   plan_run.plan_run(config, tmp_path)
   made = json.loads((tmp_path / 'plan.json').read_text())
   for plan_ in made['plans']:

@@ -15,7 +15,7 @@ from sr3_jax.plan import programs as plan_programs
 from sr3_jax.plan import run as plan_run
 from sr3_jax.plan import table as plan_table
 from sr3_jax.plan.hlo_costs import Operation
-from sr3_jax.plan.programs import Measured
+from sr3_jax.plan.programs import ProgramCost
 from sr3_jax.training import strategies, train_step
 from tests.support import runs
 from tests.support.plans import machine, operation
@@ -31,9 +31,9 @@ def config() -> ConfigDict:
   return c
 
 
-def measured(*operations: Operation, **values) -> Measured:
+def measured(*operations: Operation, **values) -> ProgramCost:
   plain = {'arguments': 50, 'outputs': 40, 'temporaries': 20, 'aliased': 35}
-  return Measured(operations, **plain | values)
+  return ProgramCost(operations, **plain | values)
 
 
 # -------------------------------------------------------------------------- the figures
@@ -50,7 +50,7 @@ def test_memory_counts_what_lies_in_the_place_of_arguments_once():
 
 def test_time_and_money_of_a_run(config):
   config.train.num_steps, config.train.batch_size = 7200, 16
-  made = plan_run.figures(
+  made = plan_run.training_figures(
     config,
     machine(2, 4),
     'pmap',
@@ -68,8 +68,10 @@ def test_time_and_money_of_a_run(config):
 
 
 def test_of_what_the_compiler_refuses_there_is_no_time(config):
-  refused = Measured((), 0, 0, None, 0, needed=20 * GIB)
-  made = plan_run.figures(config, machines.parse('v5e:2x4'), 'pmap', refused, 1.0)
+  refused = ProgramCost((), 0, 0, None, 0, needed=20 * GIB)
+  made = plan_run.training_figures(
+    config, machines.parse('v5e:2x4'), 'pmap', refused, 1.0
+  )
   assert made['fits'] is False
   assert made['compiled'] and made['fits'] is False
   assert 'time' not in made
@@ -154,7 +156,7 @@ def test_mistakes_are_one_line(config, key, value, message):
 def test_a_missing_compiler_is_named(monkeypatch):
   monkeypatch.setattr(plan_programs.importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(plan_run.PlanError, match=r"pip install 'sr3_jax\[tpu-plan\]'"):
-    plan_programs.devices(machines.parse('v5e:2x4'))
+    plan_programs.tpu_devices(machines.parse('v5e:2x4'))
 
 
 # ------------------------------------------------------------------ a plan without TPUs
@@ -217,7 +219,9 @@ def test_recomputation_is_hardware_flops_only(config):
   model = plan_run.SR3.from_config(config)
   per_image = plan_estimate.model_flops(config)
   config.train.batch_size = 1
-  step = plan_estimate.counted(plan_programs.training(config, model, 'pmap', None))
+  step = plan_estimate.count_operations(
+    plan_programs.lower_training(config, model, 'pmap', None)
+  )
   again = sum(o.times * o.flops for o in step) / per_image
   assert 1.05 < again < 4 / 3  # the blocks' share of the forward third once more
 
@@ -225,20 +229,20 @@ def test_recomputation_is_hardware_flops_only(config):
 @pytest.mark.parametrize('strategy', ['pmap', 'fsdp'])
 def test_a_chip_does_its_share_of_the_step(config, strategy):
   model = plan_run.SR3.from_config(config)
-  lowered = plan_programs.training(config, model, strategy, jax.devices())
-  share = sum(o.times * o.flops for o in plan_estimate.counted(lowered))
+  lowered = plan_programs.lower_training(config, model, strategy, jax.devices())
+  share = sum(o.times * o.flops for o in plan_estimate.count_operations(lowered))
   assert share == plan_estimate.model_flops(config) * config.train.batch_size / 8
 
 
 def test_a_run_of_the_samplers_loop_is_one_step(config):
   model = plan_run.SR3.from_config(config)
-  lowered = plan_programs.sampling(config, model, 2, jax.devices())
-  step = sum(o.times * o.flops for o in plan_estimate.counted(lowered))
+  lowered = plan_programs.lower_sampling(config, model, 2, jax.devices())
+  step = sum(o.times * o.flops for o in plan_estimate.count_operations(lowered))
   params = jax.eval_shape(model.init, jax.random.key(0))
   image = jax.ShapeDtypeStruct((2, 16, 16, 3), 'float32')
   level = jax.ShapeDtypeStruct((2,), 'float32')
   network = jax.jit(model.predict).lower(params, image, image, level)
-  assert step == sum(o.flops for o in plan_estimate.counted(network)) > 0
+  assert step == sum(o.flops for o in plan_estimate.count_operations(network)) > 0
 
 
 def test_what_the_compiler_found_is_kept_and_read(tmp_path, monkeypatch, config):
@@ -252,7 +256,7 @@ def test_what_the_compiler_found_is_kept_and_read(tmp_path, monkeypatch, config)
     return found
 
   monkeypatch.setattr(plan_programs, '_compile', compile_it)
-  get = lambda program, name, effort=0.0: plan_programs.compiled(
+  get = lambda program, name, effort=0.0: plan_programs.compile_for_tpu(
     program, machines.parse(name), 'step', epath.Path(tmp_path / 'plans'), effort
   )
   first = get(lowered, 'v5e:2x4')
@@ -272,7 +276,10 @@ def test_what_the_compiler_found_is_kept_and_read(tmp_path, monkeypatch, config)
 
 
 def test_a_long_compilation_shows_that_it_lives(caplog):
-  with caplog.at_level('INFO', logger='absl'), plan_programs.alive('it', every=0.01):
+  with (
+    caplog.at_level('INFO', logger='absl'),
+    plan_programs.log_waiting('it', every=0.01),
+  ):
     plan_programs.time.sleep(0.1)
   assert 'it, 0s so far' in caplog.text
 
@@ -291,10 +298,10 @@ def test_a_tpus_own_compiler_agrees(config, monkeypatch, name, strategy):
   # With one image on a chip some products of matrices are none any more.
   config.train.batch_size, config.model.channels = 16, 128
   model, machine = plan_run.SR3.from_config(config), machines.parse(name)
-  chips = plan_programs.devices(machine)
+  chips = plan_programs.tpu_devices(machine)
   assert len(chips) == machine.count
-  lowered = plan_programs.training(config, model, strategy, chips)
-  made = plan_programs.compiled(lowered, machine, name, None)
+  lowered = plan_programs.lower_training(config, model, strategy, chips)
+  made = plan_programs.compile_for_tpu(lowered, machine, name, None)
   assert plan_run.fits_in(made, machine)
   # Arguments are the state and some kilobytes of images: all of it, or a part.
   state = jax.eval_shape(functools.partial(train_step.create_state, config, model))
@@ -318,10 +325,10 @@ def test_less_effort_of_the_compiler_is_the_same_arithmetic(config):
   pytest.importorskip('libtpu', reason='the TPU compiler comes with sr3_jax[tpu-plan]')
   config.train.batch_size, config.model.channels = 16, 128
   model, machine = plan_run.SR3.from_config(config), machines.parse('v5e:1x1')
-  chips = plan_programs.devices(machine)
-  lowered = plan_programs.training(config, model, 'pmap', chips)
+  chips = plan_programs.tpu_devices(machine)
+  lowered = plan_programs.lower_training(config, model, 'pmap', chips)
   full, less = (
-    plan_programs.compiled(lowered, machine, 'step', None, effort)
+    plan_programs.compile_for_tpu(lowered, machine, 'step', None, effort)
     for effort in (0.0, -1.0)
   )
   flops = lambda made: sum(o.times * o.flops for o in made.operations)
