@@ -79,7 +79,9 @@ def sheets_section(
   """
   views = [
     reports_views.sheet_view(
-      {'title': '', 'columns': columns, 'rows': [{'label': label}]},
+      '',
+      columns,
+      [label],
       [[None if image is None else _embed(image) for image in images]],
     )
     for label, images in rows
@@ -134,7 +136,7 @@ def render(
       'rows': [[a['setting'], a['value'], a['why']] for a in report['advice']],
     },
     'method': list(_METHOD.items()),
-    'footer': reports_views.footer(report),
+    'footer': reports_views.footer(report.get('code'), report.get('time')),
     'sections': sections,
   }
   return reports_views.fill('check.html', view)

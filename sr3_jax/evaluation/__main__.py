@@ -1,4 +1,4 @@
-"""Runs `python -m sr3_jax.evaluation.measure`: sr3-evaluate."""
+"""Runs sr3-evaluate as `python -m sr3_jax.evaluation`."""
 
 import sys
 

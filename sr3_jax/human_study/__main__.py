@@ -1,4 +1,4 @@
-"""Runs `sr3-study`: sr3-study."""
+"""Runs sr3-study as `python -m sr3_jax.human_study`."""
 
 import sys
 

@@ -1,5 +1,6 @@
-"""Pages that show what a run did: one report, and several side by side.
+"""Makes pages that show what a run did: one report, or several side by side.
 
-`data` reads what evaluations wrote, `page` and `compare_page` make HTML of it. Start
+`data` reads and checks report folders, `page` and `compare_page` make HTML of them,
+`compare` computes differences; `charts` and `line_plots` draw with matplotlib. Start
 with `command`, which is `sr3-report`.
 """

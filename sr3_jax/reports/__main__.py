@@ -1,4 +1,4 @@
-"""Runs `python -m sr3_jax.reports`: sr3-report."""
+"""Runs sr3-report as `python -m sr3_jax.reports`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Differences between reports, with intervals: numbers only.
+"""Computes differences between reports, with intervals: numbers only.
 
 Where two reports measured the same images, differences are taken image by image and
 resampled in pairs, which removes what the images have in common: most of the variation.
@@ -10,19 +10,18 @@ for the same images that is wider than it need be.
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from sr3_jax.metrics import fid_kid_is
-from sr3_jax.reports.data import Report, flat, plain, values
+from sr3_jax.reports.data import Entry, Metric, Report, flat, plain, values
 
 RESAMPLES = 2000
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-  """Other minus first, of one metric.
+  """A difference of one metric: other minus first.
 
   Attributes:
     value: of the means.
@@ -39,12 +38,12 @@ class Difference:
 
   @property
   def differs(self) -> bool:
-    """Whether the interval excludes 0."""
+    """Return whether the interval excludes 0."""
     return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
   @property
   def same(self) -> bool:
-    """Whether there is none at all."""
+    """Return whether there is no difference at all."""
     return self.value == 0 and self.interval in (None, (0.0, 0.0))
 
 
@@ -60,13 +59,13 @@ class Pair:
 
   @property
   def title(self) -> str:
-    """'B: sr3 − A: sr3'."""
+    """Return a text like 'B: sr3 − A: sr3'."""
     return f'{self.run}: {self.method} − {self.first_run}: {self.first_method}'
 
 
-def metrics_of(reports: Sequence[Report]) -> list[dict[str, Any]]:
-  """Descriptions of all metrics, in order; where two know one, the first says it."""
-  found: dict[str, dict[str, Any]] = {}
+def metrics_of(reports: Sequence[Report]) -> list[Metric]:
+  """Return all metrics in order, each as the first report that has it describes it."""
+  found: dict[str, Metric] = {}
   for report in reports:
     for key, metric in report.metrics().items():
       found.setdefault(key, metric)
@@ -74,7 +73,7 @@ def metrics_of(reports: Sequence[Report]) -> list[dict[str, Any]]:
 
 
 def protocol_differences(reports: Sequence[Report]) -> list[tuple[str, list[str]]]:
-  """Keys of protocol, images and code that aren't the same in all, with the values."""
+  """Return keys of protocol, images and code that differ, with the values of each."""
   flats = [
     dict(flat(r.data['protocol']))
     | {'number of images': plain(r.data['images'])}
@@ -87,7 +86,7 @@ def protocol_differences(reports: Sequence[Report]) -> list[tuple[str, list[str]
 
 
 def other_images(first: Report, other: Report) -> str:
-  """Why two reports may be of other images; '' if they are of the same."""
+  """Return why two reports may be of other images; '' if they are of the same."""
   ours, theirs = (r.data['protocol'] for r in (first, other))
   for key in ('image list', 'truth'):
     if ours.get(key) != theirs.get(key):
@@ -98,7 +97,7 @@ def other_images(first: Report, other: Report) -> str:
 
 
 def why_unpaired(first: Report, other: Report) -> str:
-  """Why two reports can't be compared image by image; '' if they can."""
+  """Return why two reports can't be compared image by image; '' if they can."""
   if reason := other_images(first, other):
     return reason
   for report in (first, other):
@@ -108,7 +107,7 @@ def why_unpaired(first: Report, other: Report) -> str:
 
 
 def differences(first: Report, other: Report) -> list[Pair]:
-  """How the methods of another report differ from those of the first.
+  """Return how the methods of another report differ from those of the first.
 
   Methods go together by name; and the last ones of both, which are what reports are
   about, go together under any name.
@@ -123,49 +122,54 @@ def differences(first: Report, other: Report) -> list[Pair]:
     together.append((ours[-1], theirs[-1]))
   paired = not why_unpaired(first, other)
   arrays = (values(first), values(other)) if paired else ({}, {})
-  return [
-    Pair(other.name, b, first.name, a, _of_methods((first, a), (other, b), arrays))
-    for a, b in together
-  ]
+  metrics = metrics_of([first, other])
+  found = []
+  for a, b in together:
+    rows = first.data['table'].get(a, {}), other.data['table'].get(b, {})
+    paired_ones = paired_differences(_changes(*arrays, a, b))
+    differences = {}
+    for metric in metrics:
+      key = metric['key']
+      if key not in rows[0] or key not in rows[1]:
+        continue
+      difference = paired_ones.get(key) or unpaired_difference(
+        rows[0][key], rows[1][key]
+      )
+      if difference is not None:
+        differences[key] = _with_verdict(difference, metric['better'])
+    found.append(Pair(other.name, b, first.name, a, differences))
+  return found
 
 
-def _of_methods(first, other, arrays) -> dict[str, Difference]:
-  """Metric -> difference of a report's method from that of another."""
-  (ours, a), (theirs, b) = first, other
-  rows = _common(*arrays) if all(arrays) else None
-  entries, changes = {}, {}
-  for metric in metrics_of([ours, theirs]):
-    key = metric['key']
-    found = [r.data['table'].get(n, {}).get(key) for r, n in (first, other)]
-    if not all(found):
-      continue
-    entries[key] = metric['better'], found
-    if rows and f'{a}/{key}' in arrays[0] and f'{b}/{key}' in arrays[1]:
-      x, y = arrays[0][f'{a}/{key}'][rows[0]], arrays[1][f'{b}/{key}'][rows[1]]
-      changes[key] = change(x, y)
-  paired = paired_differences(changes)
-  differences = {}
-  for key, (goal, found) in entries.items():
-    difference = paired.get(key) or unpaired_difference(*found)
-    if difference is not None:
-      differences[key] = _judged(difference, goal)
-  return differences
+def _changes(
+  ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray], a: str, b: str
+) -> dict[str, np.ndarray]:
+  """Return metric -> change of the images that both reports have, from `a` to `b`."""
+  if not ours or not theirs:
+    return {}
+  _, i, j = np.intersect1d(ours['index'], theirs['index'], return_indices=True)
+  keys = [key.removeprefix(f'{a}/') for key in ours if key.startswith(f'{a}/')]
+  return {
+    key: change(ours[f'{a}/{key}'][i], theirs[f'{b}/{key}'][j])
+    for key in keys
+    if f'{b}/{key}' in theirs
+  }
 
 
 def change(first: np.ndarray, other: np.ndarray) -> np.ndarray:
-  """other - first in float64, [n]; nan where both are infinite."""
+  """Return other - first in float64, [n]; nan where both are infinite."""
   with np.errstate(invalid='ignore'):
     return np.asarray(other, np.float64) - np.asarray(first, np.float64)
 
 
 def paired_differences(changes: Mapping[str, np.ndarray]) -> dict[str, Difference]:
-  """Means of changes over images, with bootstrap intervals over images.
+  """Return means of changes over images, with bootstrap intervals over images.
 
   Args:
     changes: metric -> [n], one an image. Images for which it isn't finite don't count.
 
   Returns:
-    Those of metrics with two images or more.
+    Metric -> difference, for metrics with two images or more.
   """
   groups: dict[bytes, list[str]] = {}
   for key, column in changes.items():
@@ -186,10 +190,8 @@ def paired_differences(changes: Mapping[str, np.ndarray]) -> dict[str, Differenc
   return found
 
 
-def unpaired_difference(
-  first: Mapping[str, Any], other: Mapping[str, Any]
-) -> Difference | None:
-  """Other - first of two entries of tables, as if they were independent.
+def unpaired_difference(first: Entry, other: Entry) -> Difference | None:
+  """Return other - first of two entries of tables, as if they were independent.
 
   Args:
     first: 'value' and, maybe, 'low' and 'high'.
@@ -201,8 +203,9 @@ def unpaired_difference(
   a, b = first['value'], other['value']
   if not math.isfinite(a) or not math.isfinite(b):
     return None
-  limits = [e.get(k) for e in (first, other) for k in ('low', 'high')]
-  if any(limit is None or not math.isfinite(limit) for limit in limits):
+  edges = (first.get('low'), first.get('high'), other.get('low'), other.get('high'))
+  limits = [edge for edge in edges if edge is not None and math.isfinite(edge)]
+  if len(limits) < 4:
     return Difference(b - a, None)
   a_low, a_high, b_low, b_high = limits
   down = math.hypot(b - b_low, a_high - a)
@@ -210,11 +213,7 @@ def unpaired_difference(
   return Difference(b - a, (b - a - down, b - a + up))
 
 
-def _common(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]):
-  """Rows of the images that both have."""
-  return np.intersect1d(a['index'], b['index'], return_indices=True)[1:]
-
-
-def _judged(difference: Difference, goal: str) -> Difference:
+def _with_verdict(difference: Difference, goal: str) -> Difference:
+  """Return a difference that says whether it is for the better, given a goal."""
   sign = {'higher': 1, 'lower': -1}.get(goal, 0) if difference.differs else 0
   return dataclasses.replace(difference, better=sign * int(np.sign(difference.value)))

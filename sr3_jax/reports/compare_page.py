@@ -1,22 +1,21 @@
-"""compare.html: several reports on one page."""
+"""Makes compare.html: several reports on one page."""
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from etils import epath
 from markupsafe import Markup
 
-from sr3_jax.reports import charts, compare, inline_images
-from sr3_jax.reports import views as reports_views
-from sr3_jax.reports.data import Report, number
+from sr3_jax.reports import charts, compare, inline_images, views
+from sr3_jax.reports.data import Metric, Report, Row, number
+from sr3_jax.reports.views import SheetView, View
 
 _MOST_ROWS = 12  # of pictures
 _NUMBERED = re.compile(r'(?:.*/)?(\d+)_[^/]*')
 
 
 def render(reports: Sequence[Report], pairs: Sequence[compare.Pair]) -> str:
-  """The page.
+  """Return the page.
 
   Args:
     reports: two or more, each with a name of its own.
@@ -28,59 +27,73 @@ def render(reports: Sequence[Report], pairs: Sequence[compare.Pair]) -> str:
   Raises:
     ReportError: a picture is missing, is none, or isn't inside of its folder.
   """
-  metrics = compare.metrics_of(reports)
-  names = [report.name for report in reports]
-  table = merged(reports)
   comparable = not any(compare.other_images(reports[0], r) for r in reports[1:])
   samples, note = _samples(reports) if comparable else (None, '')
+  metrics = compare.metrics_of(reports)
+  view = {
+    'title': ', '.join(report.name for report in reports),
+    'overline': 'Comparison of reports',
+    'summary': f'{len(reports)} reports; differences are to {reports[0].name}.',
+    'notes': [*remarks(reports), *([note] if note else [])],
+    'runs': _runs(reports),
+    'protocol': _protocol(reports),
+    'table': _results(reports, metrics, comparable),
+    'charts': _forests(metrics, pairs),
+    'differences': _difference_table(metrics, pairs),
+    'marks': chance(pairs),
+    'plane': _plane(reports, metrics),
+    'samples': samples,
+    'footer': views.footer(reports[0].data.get('code')),
+  }
+  sections = [('what', 'Protocols'), ('results', 'Results')]
+  if pairs:
+    sections.append(('differences', 'Differences'))
+  if view['plane']:
+    sections.append(('plane', 'PSNR and perception'))
+  if samples:
+    sections.append(('samples', 'Samples'))
+  view['sections'] = sections
+  return views.fill('compare.html', view)
+
+
+def _runs(reports: Sequence[Report]) -> View:
+  """Return the table of what is compared."""
+  return {
+    'caption': 'What is compared',
+    'columns': ['Name', 'Report', 'Images', 'Time'],
+    'rows': [
+      [r.name, r.data['title'], str(r.data['images']), r.data.get('time') or '']
+      for r in reports
+    ],
+  }
+
+
+def _protocol(reports: Sequence[Report]) -> View:
+  """Return the table of what differs in protocols."""
+  differing = compare.protocol_differences(reports)
+  return {
+    'caption': 'What differs in protocols and code',
+    'columns': ['', *(report.name for report in reports)],
+    'rows': [[key, *texts] for key, texts in differing],
+  }
+
+
+def _results(
+  reports: Sequence[Report], metrics: Sequence[Metric], comparable: bool
+) -> View:
+  """Return the table of all results; the best are marked if reports are comparable."""
   caption = (
     'Below a value: its 95 % interval over images and, if there are several sampling '
     'seeds, the lowest and the highest of them.'
   )
   if not comparable:
     caption += ' No value is called best, for the images are not the same.'
-  groups = [('', table, list(table))]
-  protocol = compare.protocol_differences(reports)
-  view = {
-    'title': ', '.join(names),
-    'overline': 'Comparison of reports',
-    'summary': f'{len(reports)} reports; differences are to {names[0]}.',
-    'notes': [*remarks(reports), *([note] if note else [])],
-    'runs': {
-      'caption': 'What is compared',
-      'columns': ['Name', 'Report', 'Images', 'Time'],
-      'rows': [
-        [r.name, r.data['title'], str(r.data['images']), r.data.get('time') or '']
-        for r in reports
-      ],
-    },
-    'protocol': {
-      'caption': 'What differs in protocols and code',
-      'columns': ['', *names],
-      'rows': [[key, *texts] for key, texts in protocol],
-    },
-    'table': reports_views.results(metrics, groups, caption, mark=comparable),
-    'charts': _forests(metrics, pairs),
-    'differences': _difference_table(metrics, pairs),
-    'marks': chance(pairs),
-    'plane': _plane(reports, metrics),
-    'samples': samples,
-    'footer': reports_views.footer({'code': reports[0].data.get('code')}),
-  }
-  sections = {
-    'what': 'Protocols',
-    'results': 'Results',
-    'differences': 'Differences',
-    'plane': 'PSNR and perception',
-    'samples': 'Samples',
-  }
-  there = view | {'what': True, 'results': True, 'differences': pairs}
-  view['sections'] = [(k, name) for k, name in sections.items() if there[k]]
-  return reports_views.fill('compare.html', view)
+  table = merged(reports)
+  return views.results(metrics, [('', table, list(table))], caption, mark=comparable)
 
 
-def merged(reports: Sequence[Report]) -> dict[str, Any]:
-  """One table of all: 'run: method' -> metric -> entry."""
+def merged(reports: Sequence[Report]) -> dict[str, Row]:
+  """Return one table of all: 'run: method' -> metric -> entry."""
   return {
     f'{report.name}: {method}': report.data['table'].get(method, {})
     for report in reports
@@ -88,10 +101,13 @@ def merged(reports: Sequence[Report]) -> dict[str, Any]:
   }
 
 
-def _plane(reports: Sequence[Report], metrics) -> Markup | None:
-  """PSNR against perceptual distance; methods with the same values in all come once."""
+def _plane(reports: Sequence[Report], metrics: Sequence[Metric]) -> Markup | None:
+  """Draw PSNR against perceptual distance.
+
+  Methods with the same values in all reports come once.
+  """
   perceptual = reports[0].data.get('perceptual')
-  points: dict[str, Any] = {}
+  points: dict[str, Row] = {}
   for method in dict.fromkeys(m for r in reports for m in r.methods()):
     rows = {
       f'{r.name}: {method}': r.data['table'][method]
@@ -105,11 +121,11 @@ def _plane(reports: Sequence[Report], metrics) -> Markup | None:
     if len(places) > 1 and len(set(places)) == 1:
       rows = {method: next(iter(rows.values()))}
     points |= rows
-  return reports_views.plane([('', points, list(points))], metrics, perceptual)
+  return views.plane([('', points, list(points))], metrics, perceptual)
 
 
 def remarks(reports: Sequence[Report]) -> list[str]:
-  """What has to be known before differences are read."""
+  """Return what has to be known before differences are read."""
   found = []
   for other in reports[1:]:
     if why := compare.why_unpaired(reports[0], other):
@@ -122,7 +138,7 @@ def remarks(reports: Sequence[Report]) -> list[str]:
 
 
 def chance(pairs: Sequence[compare.Pair]) -> str:
-  """How many marks there are, and how many to expect by chance."""
+  """Return how many marks there are, and how many to expect by chance."""
   known = [d for p in pairs for d in p.metrics.values() if d.interval and not d.same]
   marked = sum(d.differs for d in known)
   return (
@@ -132,7 +148,7 @@ def chance(pairs: Sequence[compare.Pair]) -> str:
 
 
 def said(difference: compare.Difference, digits: int) -> str:
-  """'+0.31 (+0.12 to +0.50)', or '=' where there is no difference at all."""
+  """Return '+0.31 (+0.12 to +0.50)', or '=' where there is no difference at all."""
   if difference.same:
     return '='
   text = number(difference.value, digits, sign=True)
@@ -143,7 +159,7 @@ def said(difference: compare.Difference, digits: int) -> str:
 
 
 def verdict(difference: compare.Difference) -> str:
-  """What the interval says, in a word or two."""
+  """Return what the interval says, in a word or two."""
   if difference.interval is None:
     return '' if not difference.same else '='
   if not difference.differs:
@@ -151,32 +167,37 @@ def verdict(difference: compare.Difference) -> str:
   return {1: 'better', -1: 'worse', 0: 'differs'}[difference.better]
 
 
-def _difference_table(metrics, pairs: Sequence[compare.Pair]) -> dict[str, Any]:
+def _difference_table(metrics: Sequence[Metric], pairs: Sequence[compare.Pair]) -> View:
+  """Return the table of differences, a pair of methods a row."""
   used = [m for m in metrics if any(m['key'] in p.metrics for p in pairs)]
   rows = []
   for pair in pairs:
-    entries = []
-    for metric in used:
-      difference = pair.metrics.get(metric['key'])
-      if difference is None:
-        entries.append({'text': '', 'lines': [], 'mark': ''})
-        continue
-      value, _, interval = said(difference, metric['digits']).partition(' ')
-      word = verdict(difference)
-      lines = [interval.strip('()')] if interval else []
-      lines += [word] if word not in ('', '=') and not difference.differs else []
-      mark = word if difference.differs else ''
-      entries.append({'text': value, 'lines': lines, 'mark': mark})
+    entries = [_difference_entry(pair.metrics.get(m['key']), m) for m in used]
     rows.append({'name': pair.title, 'entries': entries})
   return {
     'caption': 'Framed words: the 95 % interval excludes 0. "=": no difference at all.',
     'corner': 'Difference',
-    'columns': reports_views.columns(used),
+    'columns': views.columns(used),
     'groups': [{'title': '', 'rows': rows}],
   }
 
 
-def _forests(metrics, pairs: Sequence[compare.Pair]) -> list[dict[str, Any]]:
+def _difference_entry(difference: compare.Difference | None, metric: Metric) -> View:
+  """Return a cell: the difference, its interval, and in a word what that says."""
+  if difference is None:
+    return {'text': '', 'lines': [], 'mark': ''}
+  value, _, interval = said(difference, metric['digits']).partition(' ')
+  word = verdict(difference)
+  lines = [interval.strip('()')] if interval else []
+  if difference.differs:
+    return {'text': value, 'lines': lines, 'mark': word}
+  if word not in ('', '='):
+    lines.append(word)
+  return {'text': value, 'lines': lines, 'mark': ''}
+
+
+def _forests(metrics: Sequence[Metric], pairs: Sequence[compare.Pair]) -> list[View]:
+  """Return a panel for each metric: its differences with their intervals."""
   panels = []
   for metric in metrics:
     rows = []
@@ -191,7 +212,7 @@ def _forests(metrics, pairs: Sequence[compare.Pair]) -> list[dict[str, Any]]:
           charts.Difference(label, difference.value, difference.interval, note, i)
         )
     if rows:
-      better = reports_views.better(metric, ', ')
+      better = views.better(metric, ', ')
       chart = charts.forest(
         rows,
         ident=f'difference-{len(panels)}',
@@ -202,8 +223,8 @@ def _forests(metrics, pairs: Sequence[compare.Pair]) -> list[dict[str, Any]]:
   return panels
 
 
-def _samples(reports: Sequence[Report]) -> tuple[dict[str, Any] | None, str]:
-  """One sheet of the images that all reports show, and a note on its pictures."""
+def _samples(reports: Sequence[Report]) -> tuple[SheetView | None, str]:
+  """Return a sheet of the images that all reports show, and a note on its pictures."""
   found = [_by_image(report) for report in reports]
   shared = [i for i in found[0] if all(i in shown for shown in found)][:_MOST_ROWS]
   # More samples of a method and their spread are on the pages of the reports.
@@ -222,14 +243,13 @@ def _samples(reports: Sequence[Report]) -> tuple[dict[str, Any] | None, str]:
       columns |= {f'{name}: {title}': own for name, own in files.items() if any(own)}
   if not columns:
     return None, ''
-  rows = [{'label': f'image {i}'} for i in shared]
-  sheet = {'title': 'Samples', 'columns': list(columns), 'rows': rows}
+  labels = [f'image {i}' for i in shared]
   (pictures,), note = inline_images.embed([list(zip(*columns.values(), strict=True))])
-  return reports_views.sheet_view(sheet, pictures), note
+  return views.sheet_view('Samples', list(columns), labels, pictures), note
 
 
 def _by_image(report: Report) -> dict[int, dict[str, epath.Path]]:
-  """Number of an image -> title of a column -> file, of a report's samples."""
+  """Return number of an image -> title of a column -> file, of a report's samples."""
   found: dict[int, dict[str, epath.Path]] = {}
   for sheet in (report.data.get('sheets') or [])[:1]:
     for row in sheet['rows']:
@@ -247,7 +267,7 @@ def _by_image(report: Report) -> dict[int, dict[str, epath.Path]]:
 
 
 def _all_equal(columns: Sequence[Sequence[epath.Path | None]]) -> bool:
-  """Whether columns of files hold the same bytes, row by row."""
+  """Return whether columns of files hold the same bytes, row by row."""
   return all(
     all(row) and len({inline_images.read_bytes(file) for file in row}) == 1
     for row in zip(*columns, strict=True)

@@ -10,7 +10,7 @@ import json
 import math
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import NotRequired, TypedDict, cast
 
 import numpy as np
 from etils import epath
@@ -28,6 +28,7 @@ _SHEET = {
   'columns': [str],
   'rows': [{'label': str, 'cells': [str | None], 'index?': int}],
 }
+Schema = type | types.UnionType | tuple | list | dict
 # What report.json holds; a key with '?' may be missing or null, '*' is any text.
 _SCHEMA = {
   'title': str,
@@ -53,6 +54,102 @@ _SCHEMA = {
 }
 
 
+Protocol = Mapping[str, object]  # of texts, numbers, lists, or such mappings
+
+
+class Entry(TypedDict):
+  """A value of a table, maybe with its 95 % interval and the values of seeds."""
+
+  value: float
+  low: NotRequired[float | None]
+  high: NotRequired[float | None]
+  seeds: NotRequired[list[float] | None]
+
+
+Row = Mapping[str, Entry]  # metric -> entry
+Table = Mapping[str, Row]  # method -> row
+
+
+class Metric(TypedDict):
+  """How a metric is shown; `better` is 'higher', 'lower', '1 is right' or ''."""
+
+  key: str
+  title: str
+  digits: int
+  better: str
+  about: NotRequired[str | None]
+
+
+class Method(TypedDict):
+  """A method's name and a sentence about it."""
+
+  name: str
+  about: NotRequired[str | None]
+
+
+class SheetRow(TypedDict):
+  """A row of pictures: paths below the report's folder, None for an empty cell."""
+
+  label: str
+  cells: list[str | None]
+  index: NotRequired[int | None]
+
+
+class Sheet(TypedDict):
+  """Rows of pictures below names of columns."""
+
+  title: str
+  columns: list[str]
+  rows: list[SheetRow]
+
+
+class LeftOut(TypedDict):
+  """Metrics that are missing, and why."""
+
+  metrics: list[str]
+  why: str
+
+
+class PaperTable(TypedDict):
+  """Figures of a paper: method -> metric -> value."""
+
+  title: str
+  metrics: list[str]
+  rows: Mapping[str, Mapping[str, float | None]]
+  note: NotRequired[str | None]
+
+
+class Distribution(TypedDict):
+  """Limits of n bins [n + 1], and the counts [n] of each method."""
+
+  edges: list[float]
+  counts: dict[str, list[float]]
+
+
+Curves = dict[str, dict[str, list[list[float]]]]  # title -> series -> [step, value]
+
+
+class ReportData(TypedDict):
+  """What report.json holds."""
+
+  format: int
+  title: str
+  protocol: Protocol
+  metrics: list[Metric]
+  perceptual: NotRequired[str | None]
+  methods: list[Method]
+  table: Table
+  left_out: NotRequired[list[LeftOut] | None]
+  images: int
+  paper: NotRequired[PaperTable | None]
+  distributions: NotRequired[dict[str, Distribution] | None]
+  curves: NotRequired[Curves | None]
+  sheets: NotRequired[list[Sheet] | None]
+  code: NotRequired[Protocol | None]
+  time: NotRequired[str | None]
+  command: NotRequired[str | None]
+
+
 class ReportError(UserError):
   """One line: what is wrong with a report, and where."""
 
@@ -62,20 +159,20 @@ class Report:
   """A checked report.json and the folder that its pictures and values are in."""
 
   folder: epath.Path
-  data: dict[str, Any]
+  data: ReportData
   name: str = ''
 
-  def metrics(self) -> dict[str, dict[str, Any]]:
-    """Metric key -> its description, in order."""
+  def metrics(self) -> dict[str, Metric]:
+    """Return metric key -> its description, in order."""
     return {metric['key']: metric for metric in self.data['metrics']}
 
   def methods(self) -> list[str]:
-    """Names of methods, in order."""
+    """Return the names of methods, in order."""
     return [method['name'] for method in self.data['methods']]
 
 
 def load(place: epath.PathLike, name: str = '') -> Report:
-  """A report by its folder, by a run's workdir with report/ inside, or by its file.
+  """Load a report by its folder, by a workdir with report/ inside, or by its file.
 
   Args:
     place: one of these.
@@ -95,7 +192,7 @@ def load(place: epath.PathLike, name: str = '') -> Report:
     if file is None:
       raise ReportError(
         f'{place}: no {NAME} in it; give a folder that --mode=eval or '
-        'sr3_jax.evaluation.command wrote, or a workdir with report/ inside'
+        'sr3-evaluate wrote, or a workdir with report/ inside'
       )
     text = file.read_text(encoding='utf-8')
   except UnicodeDecodeError:
@@ -107,17 +204,16 @@ def load(place: epath.PathLike, name: str = '') -> Report:
   except (ValueError, RecursionError) as error:
     raise ReportError(f'{file}: damaged JSON: {error}') from None
   try:
-    check(data)
+    return Report(file.parent, checked(data), name)
   except ReportError as error:
     raise ReportError(f'{file}: {error}') from None
-  return Report(file.parent, data, name)
 
 
-def check(data: Any) -> None:
-  """Makes sure that a report has the keys, types and lengths that pages rely on.
+def checked(data: object) -> ReportData:
+  """Return what is a report: with the keys, types and lengths that pages rely on.
 
   Raises:
-    ReportError: it has not.
+    ReportError: it has others.
   """
   if not isinstance(data, dict) or 'format' not in data:
     raise ReportError('not a report: it has no format number')
@@ -127,10 +223,24 @@ def check(data: Any) -> None:
       'make the report again, or use the version that wrote it'
     )
   _check(data, _SCHEMA, '')
-  for key in ('metrics', 'methods'):
-    names = [entry['key' if key == 'metrics' else 'name'] for entry in data[key]]
+  report = cast(ReportData, data)
+  _check_values(report)
+  return report
+
+
+def _check_values(data: ReportData) -> None:
+  """Check what types don't say: names that are unique, lengths that fit.
+
+  Raises:
+    ReportError: they don't.
+  """
+  keys = [metric['key'] for metric in data['metrics']]
+  for part, names in (
+    ('metrics', keys),
+    ('methods', [m['name'] for m in data['methods']]),
+  ):
     if len(set(names)) < len(names):
-      raise ReportError(f'{key}: a name is there twice')
+      raise ReportError(f'{part}: a name is there twice')
   for metric in data['metrics']:
     if not 0 <= metric['digits'] <= 12:
       raise ReportError(f'metrics: digits of {metric["key"]} are not 0 to 12')
@@ -149,13 +259,20 @@ def check(data: Any) -> None:
       raise ReportError(f'sheet {sheet["title"]!r}: cells and columns do not fit')
 
 
-def _check(value: Any, wanted: Any, where: str) -> None:
+def _check(value: object, wanted: Schema, where: str) -> None:
+  """Check a value and what is inside of it.
+
+  Raises:
+    ReportError: it isn't what the schema wants.
+  """
   if isinstance(wanted, list):
-    _expect(isinstance(value, list), where, 'a list')
+    if not isinstance(value, list):
+      raise _unexpected(where, 'a list')
     for i, entry in enumerate(value):
       _check(entry, wanted[0], f'{where}[{i}]')
   elif isinstance(wanted, dict):
-    _expect(isinstance(value, dict), where, 'an object')
+    if not isinstance(value, dict):
+      raise _unexpected(where, 'an object')
     if '*' in wanted:
       for key, entry in value.items():
         _check(entry, wanted['*'], f'{where}.{key}')
@@ -165,23 +282,25 @@ def _check(value: Any, wanted: Any, where: str) -> None:
       inside = f'{where}.{name}'.removeprefix('.')
       if value.get(name) is None and key.endswith('?'):
         continue
-      _expect(name in value, inside, 'a value')
+      if name not in value:
+        raise _unexpected(inside, 'a value')
       _check(value[name], kind, inside)
   else:
-    known = {str: 'a text', int: 'a whole number', dict: 'an object'}
+    names = {str: 'a text', int: 'a whole number', dict: 'an object'}
     fits = isinstance(value, wanted) and not isinstance(value, bool)
     if isinstance(value, int | float):
       fits &= not _LARGEST < abs(value) < math.inf  # axes have to be computed
-    _expect(fits, where, known.get(wanted, 'a number'))
+    if not fits:
+      raise _unexpected(where, names.get(wanted, 'a number'))
 
 
-def _expect(true: bool, where: str, what: str) -> None:
-  if not true:
-    raise ReportError(f'not a report: {where or "the whole"} is not {what}')
+def _unexpected(where: str, what: str) -> ReportError:
+  """Return the error that something isn't what it should be."""
+  return ReportError(f'not a report: {where or "the whole"} is not {what}')
 
 
 def values(report: Report) -> dict[str, np.ndarray]:
-  """values.npz of a report: 'index' [n] and 'METHOD/METRIC' [n]; {} if there is none.
+  """Read values.npz: 'index' [n] and 'METHOD/METRIC' [n]; {} if there is none.
 
   Raises:
     ReportError: damaged, or arrays that don't fit each other.
@@ -206,8 +325,8 @@ def values(report: Report) -> dict[str, np.ndarray]:
   return found
 
 
-def flat(protocol: Mapping[str, Any], above: str = '') -> Iterator[tuple[str, str]]:
-  """Nested keys joined by ' / ', with the text of each value."""
+def flat(protocol: Protocol, above: str = '') -> Iterator[tuple[str, str]]:
+  """Yield nested keys joined by ' / ', with the text of each value."""
   for key, value in protocol.items():
     name = f'{above} / {key}' if above else str(key)
     if isinstance(value, Mapping):
@@ -216,8 +335,8 @@ def flat(protocol: Mapping[str, Any], above: str = '') -> Iterator[tuple[str, st
       yield name, plain(value)
 
 
-def plain(value: Any) -> str:
-  """A value of a protocol as text: lists in one line, yes and no, no quotes."""
+def plain(value: object) -> str:
+  """Return a value of a protocol as text: lists in one line, yes and no, no quotes."""
   if value is None:
     return 'none'
   if isinstance(value, bool):
@@ -230,7 +349,7 @@ def plain(value: Any) -> str:
 
 
 def number(value: float | None, digits: int, *, sign: bool = False) -> str:
-  """A value with so many digits after the point; a dash for none."""
+  """Return a value with so many digits after the point; a dash for none."""
   if value is None or math.isnan(value):
     return '–'
   if math.isinf(value):
@@ -241,10 +360,8 @@ def number(value: float | None, digits: int, *, sign: bool = False) -> str:
   return text.replace('-', '−')
 
 
-def best(
-  entries: Mapping[str, Mapping[str, Any]], metric: Mapping[str, Any]
-) -> set[str]:
-  """Names with the best value of a metric, as far as its digits show.
+def best(entries: Row, metric: Metric) -> set[str]:
+  """Return the names with the best value of a metric, as far as its digits show.
 
   Args:
     entries: name -> {'value': number}; those that have the metric.
@@ -259,12 +376,12 @@ def best(
     for name, entry in entries.items()
     if not math.isnan(entry['value'])
   }
-  ranks = {
-    'higher': lambda v: -v,
-    'lower': lambda v: v,
-    '1 is right': lambda v: abs(v - 1),
-  }
-  if goal not in ranks or len(value) < 2:
+  if goal not in ('higher', 'lower', '1 is right') or len(value) < 2:
     return set()
-  score = {name: ranks[goal](v) for name, v in value.items()}
+  if goal == 'higher':
+    score = {name: -v for name, v in value.items()}
+  elif goal == 'lower':
+    score = value
+  else:
+    score = {name: abs(v - 1) for name, v in value.items()}
   return {name for name, s in score.items() if s == min(score.values())}

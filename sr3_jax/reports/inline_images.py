@@ -1,4 +1,4 @@
-"""Pictures of report folders as data URIs, within a limit on a page's size."""
+"""Embeds pictures of report folders as data URIs, within a limit on a page's size."""
 
 import base64
 import dataclasses
@@ -22,7 +22,7 @@ _PLAIN = re.compile(r'[^\\:\0]+')
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-  """A picture inside of a page; sides in pixels."""
+  """A picture inside of a page; width and height in pixels."""
 
   uri: str
   width: int
@@ -33,7 +33,7 @@ Rows = Sequence[Sequence[epath.Path | None]]
 
 
 def locate(folder: epath.PathLike, cell: str) -> epath.Path:
-  """The file that a cell of a sheet names.
+  """Return the file that a cell of a sheet names.
 
   Args:
     folder: the report's.
@@ -59,7 +59,7 @@ def locate(folder: epath.PathLike, cell: str) -> epath.Path:
 def embed(
   sheets: Sequence[Rows], limit: int = LIMIT
 ) -> tuple[list[list[list[Picture | None]]], str]:
-  """Reads the pictures of a page's sheets.
+  """Read the pictures of a page's sheets.
 
   PNG, JPEG and WebP go in as they are. If that is more than `limit`, pictures become
   WebP where it is smaller; if that is still more, the last rows of all sheets go.
@@ -83,26 +83,26 @@ def embed(
       f'To keep this page small, its pictures are WebP of quality {_QUALITY}; the '
       'originals are in the report folder.'
     )
-  kept: list[list] = [[] for _ in sheets]
-  left, room, full = 0, limit, False
+  shown: list[list[list[Picture | None]]] = [[] for _ in sheets]
+  left_out, free, full = 0, limit, False
   # Row by row through all sheets, so that each keeps its first ones.
   for rank in itertools.zip_longest(*sheets):
     for s, row in enumerate(rank):
       if row is None:
         continue
-      room -= _row_size(row, found)
-      full = full or room < 0
+      free -= _row_size(row, found)
+      full = full or free < 0
       if full:
-        left += 1
+        left_out += 1
       else:
-        kept[s].append([found.get(file) for file in row])
-  if left:
-    note += f' Rows of pictures that did not fit and are left out: {left}.'
-  return kept, note
+        shown[s].append([found[file] if file else None for file in row])
+  if left_out:
+    note += f' Rows of pictures that did not fit and are left out: {left_out}.'
+  return shown, note
 
 
 def read_bytes(file: epath.Path) -> bytes:
-  """What is in a file.
+  """Return what is in a file.
 
   Raises:
     ReportError: it can't be read.
@@ -113,12 +113,15 @@ def read_bytes(file: epath.Path) -> bytes:
     raise ReportError(f'{file}: {error.strerror or error}') from None
 
 
-def _row_size(row: Sequence[epath.Path | None], found: dict) -> int:
+def _row_size(
+  row: Sequence[epath.Path | None], found: dict[epath.Path, Picture]
+) -> int:
+  """Return how many characters of a page a row takes."""
   return sum(len(found[file].uri) for file in row if file)
 
 
 def _read(file: epath.Path) -> tuple[bytes, Image.Image]:
-  """Bytes of a file and its header."""
+  """Return the bytes of a file, and the image whose header was read from them."""
   data = read_bytes(file)
   try:
     with image_files.errors(file):
@@ -131,11 +134,13 @@ def _read(file: epath.Path) -> tuple[bytes, Image.Image]:
 
 
 def _picture(data: bytes, image: Image.Image) -> Picture:
+  """Return a picture file as it is, for a page."""
   text = base64.b64encode(data).decode()
   return Picture(f'data:image/{image.format.lower()};base64,{text}', *image.size)
 
 
 def _smaller(data: bytes, image: Image.Image) -> Picture:
+  """Return a picture for a page, as WebP where that is smaller than its file."""
   try:
     buffer = io.BytesIO()
     image.convert('RGB').save(buffer, 'WEBP', quality=_QUALITY)
@@ -144,5 +149,5 @@ def _smaller(data: bytes, image: Image.Image) -> Picture:
     return _picture(data, image)
   if len(small) >= len(data):
     return _picture(data, image)
-  with Image.open(io.BytesIO(small)) as reduced:
-    return _picture(small, reduced)
+  with Image.open(io.BytesIO(small)) as webp:
+    return _picture(small, webp)

@@ -1,23 +1,34 @@
-"""report.html: one self-contained page from report.json and the pictures beside it."""
+"""Makes report.html: one self-contained page from report.json and its pictures."""
 
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from etils import epath
 from markupsafe import Markup
 
-from sr3_jax.reports import charts
-from sr3_jax.reports import views as reports_views
-from sr3_jax.reports.data import check, number
+from sr3_jax.reports import charts, views
+from sr3_jax.reports.data import (
+  Curves,
+  Metric,
+  ReportData,
+  Table,
+  checked,
+  number,
+)
+from sr3_jax.reports.views import View
 
 _MAX_POINTS = 300  # of a curve
+_CAPTION = (
+  'Below a value: its 95 % interval over images and, if there are several sampling '
+  'seeds, the lowest and the highest of them. Where intervals overlap, “best” may be '
+  'chance.'
+)
 
 
-def render(report: Mapping[str, Any], folder: epath.PathLike) -> str:
-  """The page of a report.
+def render(report: object, folder: epath.PathLike) -> str:
+  """Return the page of a report.
 
   Args:
     report: what report.json holds.
@@ -30,101 +41,117 @@ def render(report: Mapping[str, Any], folder: epath.PathLike) -> str:
     ReportError: keys or types aren't those of a report, or a picture is missing, is
       none, or isn't inside of the folder.
   """
-  check(report)
-  styles = {method['name']: i for i, method in enumerate(report['methods'])}
-  sheets, note = reports_views.pictures(report.get('sheets') or [], folder)
-  curves, thinned = _curves(report.get('curves') or {}, styles)
-  view = {
-    'title': report['title'],
+  data = checked(report)
+  styles = {method['name']: i for i, method in enumerate(data['methods'])}
+  view = _head(data, styles) | _pictures(data, folder) | _charts(data, styles)
+  view['sections'] = _sections(view)
+  return views.fill('report.html', view)
+
+
+def _head(data: ReportData, styles: Mapping[str, int]) -> View:
+  """Return what is text and tables."""
+  over = f'Over {_count(data["images"], "image")}. {_CAPTION}'
+  return {
+    'title': data['title'],
     'overline': 'Evaluation report',
-    'summary': _summary(report),
-    'notes': [note] if note else [],
-    'table': reports_views.results(
-      report['metrics'],
-      [('', report['table'], list(styles))],
-      f'Over {_count(report["images"], "image")}. Below a value: its 95 % interval '
-      'over images and, if there are several sampling seeds, the lowest and the '
-      'highest of them. Where intervals overlap, “best” may be chance.',
-    ),
+    'summary': _summary(data),
+    'table': views.results(data['metrics'], [('', data['table'], list(styles))], over),
     'metric_terms': [
-      (f'{m["title"]}{reports_views.better(m, ", ")}', m.get('about') or '')
-      for m in report['metrics']
+      (f'{m["title"]}{views.better(m, ", ")}', m.get('about') or '')
+      for m in data['metrics']
     ],
-    'method_terms': [(m['name'], m.get('about') or '') for m in report['methods']],
-    'paper': _paper(report),
+    'method_terms': [(m['name'], m.get('about') or '') for m in data['methods']],
+    'paper': _paper(data),
+    'left_out': [
+      (', '.join(entry['metrics']), entry['why'])
+      for entry in data.get('left_out') or []
+    ],
+    'protocol': views.nested(data['protocol']),
+    'code': views.nested(data.get('code') or {}),
+    'command': data.get('command') or '',
+    'footer': views.footer(data.get('code'), data.get('time')),
+  }
+
+
+def _pictures(data: ReportData, folder: epath.PathLike) -> View:
+  """Return the sheets of pictures: the first are samples, the others extremes."""
+  sheets, note = views.pictures(data.get('sheets') or [], folder)
+  return {
+    'notes': [note] if note else [],
     'samples': sheets[0] if sheets else None,
     'extremes': sheets[1:],
     'widest': max((s['columns'] * (s['width'] + 8) for s in sheets[1:]), default=0),
-    'plane': reports_views.plane(
-      [('', report['table'], list(styles))], report['metrics'], report.get('perceptual')
-    ),
-    'distributions': _distributions(report, styles),
+  }
+
+
+def _charts(data: ReportData, styles: Mapping[str, int]) -> View:
+  """Return the charts."""
+  curves, thinned = _curves(data.get('curves') or {}, styles)
+  groups = [('', data['table'], list(styles))]
+  return {
+    'plane': views.plane(groups, data['metrics'], data.get('perceptual')),
+    'distributions': _distributions(data, styles),
     'curves': curves,
     'thinned': thinned,
-    'left_out': [
-      (', '.join(entry['metrics']), entry['why'])
-      for entry in report.get('left_out') or []
-    ],
-    'protocol': reports_views.nested(report['protocol']),
-    'code': reports_views.nested(report.get('code') or {}),
-    'command': report.get('command') or '',
-    'footer': reports_views.footer(report),
   }
-  names = {
-    'results': 'Results',
-    'paper': 'The paper',
-    'samples': 'Samples',
-    'plane': 'PSNR and perception',
-    'distributions': 'Distributions',
-    'extremes': 'Best and worst',
-    'training': 'Training',
-    'left-out': 'Left out',
-    'protocol': 'Protocol',
-    'code': 'Code',
-    'reproduce': 'Reproduce',
-  }
-  there = view | {'results': True, 'training': curves, 'reproduce': True}
-  there['left-out'] = view['left_out']
-  view['sections'] = [(k, name) for k, name in names.items() if there[k]]
-  return reports_views.fill('report.html', view)
 
 
-def _paper(report: Mapping[str, Any]) -> dict[str, Any] | None:
-  paper = report.get('paper')
+def _sections(view: View) -> list[tuple[str, str]]:
+  """Return id and name of those sections that the page has."""
+  sections = {
+    'results': ('Results', True),
+    'paper': ('The paper', view['paper']),
+    'samples': ('Samples', view['samples']),
+    'plane': ('PSNR and perception', view['plane']),
+    'distributions': ('Distributions', view['distributions']),
+    'extremes': ('Best and worst', view['extremes']),
+    'training': ('Training', view['curves']),
+    'left-out': ('Left out', view['left_out']),
+    'protocol': ('Protocol', view['protocol']),
+    'code': ('Code', view['code']),
+    'reproduce': ('Reproduce', True),
+  }
+  return [(ident, name) for ident, (name, there) in sections.items() if there]
+
+
+def _paper(data: ReportData) -> View | None:
+  """Return the paper's table with the report's methods below, if there is one."""
+  paper = data.get('paper')
   if not paper:
     return None
-  known = {m['key']: m for m in report['metrics']}
-  metrics = [
-    known.get(key, {'key': key, 'title': key, 'digits': 2, 'better': ''})
-    for key in paper['metrics']
-  ]
-  theirs = {
+  known = {m['key']: m for m in data['metrics']}
+  metrics = [known.get(key) or _unknown(key) for key in paper['metrics']]
+  theirs: Table = {
     name: {key: {'value': v} for key, v in row.items() if v is not None}
     for name, row in paper['rows'].items()
   }
-  ours = {
+  ours: Table = {
     name: {key: {'value': e['value']} for key, e in row.items()}
-    for name, row in report['table'].items()
+    for name, row in data['table'].items()
   }
   shown = {m['key'] for m in metrics}
-  names = [
-    m['name'] for m in report['methods'] if shown & ours.get(m['name'], {}).keys()
-  ]
+  names = [m['name'] for m in data['methods'] if shown & ours.get(m['name'], {}).keys()]
   groups = [(paper['title'], theirs, list(theirs)), ('This report', ours, names)]
   caption = 'The best of a column is marked in each group for itself.'
   return {
     'note': paper.get('note') or '',
-    'table': reports_views.results(metrics, groups, caption),
+    'table': views.results(metrics, groups, caption),
   }
 
 
-def _distributions(report: Mapping[str, Any], styles: Mapping[str, int]):
-  known, panels = {m['key']: m for m in report['metrics']}, []
-  for key, found in (report.get('distributions') or {}).items():
-    metric = known.get(key, {'title': key, 'digits': 3, 'better': ''})
+def _unknown(key: str, digits: int = 2) -> Metric:
+  """Return how a metric is shown of which only the key is known."""
+  return {'key': key, 'title': key, 'digits': digits, 'better': ''}
+
+
+def _distributions(data: ReportData, styles: Mapping[str, int]) -> list[View]:
+  """Return a panel for each metric: a histogram for each method, and its table."""
+  known, panels = {m['key']: m for m in data['metrics']}, []
+  for key, found in (data.get('distributions') or {}).items():
+    metric = known.get(key) or _unknown(key, 3)
     rows = []
     for name in [n for n in styles if n in found['counts']]:
-      entry = report['table'].get(name, {}).get(key)
+      entry = data['table'].get(name, {}).get(key)
       value = entry['value'] if entry else None
       note = number(value, metric['digits']) if entry else ''
       rows.append(
@@ -137,7 +164,7 @@ def _distributions(report: Mapping[str, Any], styles: Mapping[str, int]):
       rows,
       ident=f'distribution-{len(panels)}',
       title=f'Distribution of {metric["title"]}',
-      x_title=f'{metric["title"]}{reports_views.better(metric, ", ")}',
+      x_title=f'{metric["title"]}{views.better(metric, ", ")}',
     )
     bins = [
       [f'{_short(a)} to {_short(b)}', *(_short(row.counts[i]) for row in rows)]
@@ -152,8 +179,8 @@ def _distributions(report: Mapping[str, Any], styles: Mapping[str, int]):
   return panels
 
 
-def _curves(curves: Mapping[str, Any], styles: Mapping[str, int]):
-  """Panels of curves, and whether any was thinned."""
+def _curves(curves: Curves, styles: Mapping[str, int]) -> tuple[list[View], bool]:
+  """Return panels of curves, and whether any was thinned."""
   panels, thinned = [], False
   for key, found in curves.items():
     series, rows = [], []
@@ -161,7 +188,7 @@ def _curves(curves: Mapping[str, Any], styles: Mapping[str, int]):
       points = [p for p in points if all(map(math.isfinite, p))]
       if not points:
         continue
-      xs, ys = _thin(points)
+      xs, ys = thin(points)
       thinned |= len(xs) < len(points)
       series.append(charts.Line(name, xs, ys, styles.get(name, i)))
       values = [y for _, y in points]
@@ -187,24 +214,29 @@ def _curves(curves: Mapping[str, Any], styles: Mapping[str, int]):
   return panels, thinned
 
 
-def _thin(points: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
-  """At most _MAX_POINTS points: means of neighbours."""
-  parts = np.array_split(np.array(points, float), min(len(points), _MAX_POINTS))
+def thin(
+  points: Sequence[Sequence[float]], most: int = _MAX_POINTS
+) -> tuple[list[float], list[float]]:
+  """Return x and y of at most `most` points: means of neighbours."""
+  parts = np.array_split(np.array(points, float), min(len(points), most))
   means = np.array([part.mean(axis=0) for part in parts])
   return means[:, 0].tolist(), means[:, 1].tolist()
 
 
 def _short(value: float) -> str:
+  """Return a number with four digits."""
   return f'{value:.4g}'.replace('-', '−')
 
 
 def _count(number: int, noun: str) -> str:
-  return f'{number} {noun}{"" if number == 1 else "s"}'
+  """Return '1 image' or '2 images'."""
+  return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
 
 
-def _summary(report: Mapping[str, Any]) -> str:
-  names = [method['name'] for method in report['methods']]
+def _summary(data: ReportData) -> str:
+  """Return how many images, methods and metrics there are."""
+  names = [method['name'] for method in data['methods']]
   methods = f'{_count(len(names), "method")} ({", ".join(names)})'
-  metrics = {m for row in report['table'].values() for m in row}
-  images, measured = _count(report['images'], 'image'), _count(len(metrics), 'metric')
-  return f'{images}, {methods}, {measured}.'
+  keys = {key for row in data['table'].values() for key in row}
+  images, metrics = _count(data['images'], 'image'), _count(len(keys), 'metric')
+  return f'{images}, {methods}, {metrics}.'

@@ -3,13 +3,13 @@
 Read in a transcription of the paper; rates that are quoted from memory say so.
 """
 
-from typing import Any
+from sr3_jax.reports.data import PaperTable
 
 _DIFFERENT = (
   'Other training data, images and networks than here: compare the order of methods, '
   'not the numbers.'
 )
-FACES = {
+FACES: PaperTable = {
   'title': 'Paper, Table 1: 16 to 128, faces of CelebA-HQ',
   'metrics': ['psnr', 'ssim', 'consistency'],
   'rows': {
@@ -20,7 +20,7 @@ FACES = {
   },
   'note': _DIFFERENT,
 }
-NATURAL = {
+NATURAL: PaperTable = {
   'title': 'Paper, Table 2: 64 to 256, ImageNet validation',
   'metrics': ['fid', 'is', 'psnr', 'ssim'],
   'rows': {
@@ -30,7 +30,7 @@ NATURAL = {
   },
   'note': _DIFFERENT,
 }
-CLASSIFICATION = {
+CLASSIFICATION: PaperTable = {
   'title': 'Paper, Table 3: ResNet-50 on 4x outputs, first 1,000 ImageNet images',
   'metrics': ['top1_error', 'top5_error'],
   'rows': {
@@ -45,7 +45,7 @@ CLASSIFICATION = {
   },
   'note': _DIFFERENT,
 }
-CASCADES = {
+CASCADES: PaperTable = {
   'title': 'Paper, Tables 4 and 5: class-conditional ImageNet 256 x 256, 50,000 images',
   'metrics': ['fid'],
   'rows': {
@@ -56,15 +56,15 @@ CASCADES = {
     'SR3, no blur augmentation': {'fid': 13.1},
     'SR3, L2 instead of L1': {'fid': 11.8},
   },
-  'note': _DIFFERENT + ' FID of fewer than 50,000 images is higher.',
+  'note': f'{_DIFFERENT} FID of fewer than 50,000 images is higher.',
 }
-GENERATED = 0  # as a scale: images of given classes are drawn, nothing is enlarged
+GENERATED = 0  # as a scale: images of given classes are sampled from nothing
 
 
 def table_for(
   scale: float | None, image_size: int | None, *, classified: bool
-) -> dict[str, Any] | None:
-  """The paper's table for a task, if it is one of the paper's.
+) -> PaperTable | None:
+  """Return the paper's table for a task, if it is one of the paper's.
 
   Args:
     scale: output side over input side, or GENERATED.
@@ -73,8 +73,5 @@ def table_for(
   """
   if classified and scale == 4:
     return CLASSIFICATION
-  return {
-    (8, 128): FACES,
-    (4, 256): NATURAL,
-    (GENERATED, 256): CASCADES,
-  }.get((scale, image_size))
+  tables = {(8, 128): FACES, (4, 256): NATURAL, (GENERATED, 256): CASCADES}
+  return tables.get((scale, image_size))

@@ -1,44 +1,84 @@
-"""What the pages of reports have in common: views of tables, sheets and protocols.
+"""Makes what the pages of reports have in common: tables, sheets and protocols.
 
 A view is what the templates in templates/ take: dicts and lists of finished texts.
-Texts come from anywhere: Jinja escapes all of them, charts.py its own, and a page's
-content security policy lets nothing in but its own script and pictures.
+Texts come from anywhere: Jinja escapes all of them, `charts` escapes its own, and a
+page's content security policy lets nothing in but its own script and pictures.
 """
 
 import base64
 import functools
 import hashlib
+import importlib.resources
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 import jinja2
 from etils import epath
 from markupsafe import Markup
 
 from sr3_jax.reports import charts, inline_images
-from sr3_jax.reports.data import best, number, plain
+from sr3_jax.reports.data import (
+  Entry,
+  Metric,
+  Protocol,
+  Sheet,
+  Table,
+  best,
+  number,
+  plain,
+)
+from sr3_jax.reports.inline_images import Picture
 
 _CELL = 128  # pixels on the screen, about
 _MANY = 8  # entries of a protocol that are folded
 # No methods: they can't be the best ones.
 _REFERENCES = ('truth', 'Reference', 'Original images')
 
-Group = tuple[str, Mapping[str, Any], Sequence[str]]
+View = dict[str, object]
+Group = tuple[str, Table, Sequence[str]]  # title, table, and methods in order
 
 
-def fill(template: str, view: Mapping[str, Any]) -> str:
-  """A template of this package with its script and the script's hash."""
+class SheetView(TypedDict):
+  """A sheet of pictures as the templates take it; sides in pixels of the screen."""
+
+  title: str
+  width: int
+  columns: int
+  rows: list[View]
+
+
+class Nested(TypedDict):
+  """An entry of a definition list: its text, or entries inside and how many."""
+
+  name: str
+  text: str
+  inner: 'list[Nested]'
+  size: int
+  folded: bool
+
+
+def fill(template: str, view: View) -> str:
+  """Return the page that a template of this room makes of a view.
+
+  The page has the template's only script, and allows it by its hash.
+  """
   environment = _environment()
-  script = environment.loader.get_source(environment, 'viewer.js')[0]
+  script = source('viewer.js')
   digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
   return environment.get_template(template).render(
     view, script=Markup(script), script_hash=f'sha256-{digest}'
   )
 
 
+def source(name: str) -> str:
+  """Return the text of a file in templates/."""
+  return (importlib.resources.files('sr3_jax.reports') / 'templates' / name).read_text()
+
+
 @functools.cache
 def _environment() -> jinja2.Environment:
+  """Return what renders templates: all texts are escaped, none may be missing."""
   return jinja2.Environment(
     loader=jinja2.PackageLoader('sr3_jax.reports'),
     autoescape=True,
@@ -50,19 +90,19 @@ def _environment() -> jinja2.Environment:
 
 
 def results(
-  metrics: Sequence[Mapping[str, Any]],
+  metrics: Sequence[Metric],
   groups: Iterable[Group],
   caption: str,
   *,
   mark: bool = True,
-) -> dict[str, Any]:
-  """A table of methods and metrics, as the templates take it.
+) -> View:
+  """Return a table of methods and metrics, as the templates take it.
 
   Args:
     metrics: the columns.
     groups: title, method -> metric -> entry, and methods in order.
     caption: what the numbers are.
-    mark: the best of a column in each group.
+    mark: whether the best of a column is marked in each group.
   """
   groups = list(groups)
   used = [
@@ -72,19 +112,7 @@ def results(
   ]
   view = []
   for title, table, names in groups:
-    winners = {
-      m['key']: best(
-        {
-          n: table[n][m['key']]
-          for n in names
-          if m['key'] in table.get(n, {}) and not n.endswith(_REFERENCES)
-        },
-        m,
-      )
-      if mark
-      else ()
-      for m in used
-    }
+    winners = {m['key']: _best(table, names, m) if mark else set() for m in used}
     rows = [
       {
         'name': name,
@@ -100,12 +128,20 @@ def results(
   return {'caption': caption, 'corner': 'Method', 'columns': head, 'groups': view}
 
 
-def columns(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-  """The head of a table of metrics, as the templates take it."""
+def _best(table: Table, names: Sequence[str], metric: Metric) -> set[str]:
+  """Return the names of the best methods; the truth and the like can't be the best."""
+  key = metric['key']
+  rows = {n: table[n] for n in names if n in table and not n.endswith(_REFERENCES)}
+  return best({n: row[key] for n, row in rows.items() if key in row}, metric)
+
+
+def columns(metrics: Sequence[Metric]) -> list[dict[str, str]]:
+  """Return the head of a table of metrics, as the templates take it."""
   return [{'title': m['title'], 'better': better(m)} for m in metrics]
 
 
-def _entry(entry: Mapping[str, Any] | None, metric: Mapping[str, Any], is_best: bool):
+def _entry(entry: Entry | None, metric: Metric, is_best: bool) -> View:
+  """Return a cell of a table: the value, and lines of its interval and its seeds."""
   if entry is None:
     return {'text': '', 'lines': [], 'mark': ''}
   show = functools.partial(number, digits=metric['digits'])
@@ -125,10 +161,10 @@ def _entry(entry: Mapping[str, Any] | None, metric: Mapping[str, Any], is_best: 
 
 def plane(
   groups: Iterable[Group],
-  metrics: Sequence[Mapping[str, Any]],
+  metrics: Sequence[Metric],
   perceptual: str | None,
 ) -> Markup | None:
-  """PSNR against a perceptual distance, if there are two methods that have both.
+  """Draw PSNR against a perceptual distance, if there are two methods that have both.
 
   Args:
     groups: as in `results`; a title stands before its methods' names.
@@ -163,15 +199,16 @@ def plane(
   )
 
 
-def _interval(entry: Mapping[str, Any]) -> tuple[float, float] | None:
+def _interval(entry: Entry) -> tuple[float, float] | None:
+  """Return the interval of an entry, if it has one."""
   low, high = entry.get('low'), entry.get('high')
   return None if low is None or high is None else (low, high)
 
 
 def pictures(
-  sheets: Sequence[Mapping[str, Any]], folder: epath.PathLike
-) -> tuple[list[dict[str, Any]], str]:
-  """Sheets with their pictures, as the templates take them, and a note on these."""
+  sheets: Sequence[Sheet], folder: epath.PathLike
+) -> tuple[list[SheetView], str]:
+  """Return sheets with their pictures, as templates take them, and a note on these."""
   files = [
     [
       [cell and inline_images.locate(folder, cell) for cell in row['cells']]
@@ -180,53 +217,64 @@ def pictures(
     for s in sheets
   ]
   found, note = inline_images.embed(files)
-  return [sheet_view(s, rows) for s, rows in zip(sheets, found, strict=True)], note
+  made = []
+  for sheet, rows in zip(sheets, found, strict=True):
+    labels = [row['label'] for row in sheet['rows']]
+    made.append(sheet_view(sheet['title'], sheet['columns'], labels, rows))
+  return made, note
 
 
-def sheet_view(sheet: Mapping[str, Any], found: Sequence[Sequence[Any]]):
-  """One sheet with embedded pictures, as the templates take it."""
+def sheet_view(
+  title: str,
+  names: Sequence[str],
+  labels: Sequence[str],
+  found: Sequence[Sequence[Picture | None]],
+) -> SheetView:
+  """Return one sheet with embedded pictures, as the templates take it.
+
+  Args:
+    title: of the sheet.
+    names: of the columns.
+    labels: of the rows.
+    found: rows of pictures; there may be fewer than labels.
+  """
   width = max((p.width for row in found for p in row if p), default=_CELL)
   # Whole multiples keep pixels even.
   width = width * max(1, round(_CELL / width)) if width <= 1.5 * _CELL else _CELL * 1.5
   rows = []
-  for row, cells in zip(sheet['rows'], found, strict=False):
-    named = zip(sheet['columns'], cells, strict=True)
+  for label, cells in zip(labels, found, strict=False):
+    named = zip(names, cells, strict=True)
     view = [
       {'name': n, 'picture': p, 'pixelated': p is not None and p.width < width}
       for n, p in named
     ]
-    rows.append({'label': row['label'], 'cells': view})
-  return {
-    'title': sheet['title'],
-    'width': round(width),
-    'columns': len(sheet['columns']),
-    'rows': rows,
-  }
+    rows.append({'label': label, 'cells': view})
+  return {'title': title, 'width': round(width), 'columns': len(names), 'rows': rows}
 
 
-def nested(protocol: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """For definition lists: key, text or the same of what is inside, and how much."""
-  entries = []
+def nested(protocol: Protocol) -> list[Nested]:
+  """Return the entries of a protocol for definition lists; large ones are folded."""
+  entries: list[Nested] = []
   for key, value in protocol.items():
     inner = nested(value) if isinstance(value, Mapping) else []
     text = '' if inner else 'none' if isinstance(value, Mapping) else plain(value)
     size = sum(entry['size'] for entry in inner) or 1
     folded = size > _MANY
-    entry = {'name': key, 'text': text, 'inner': inner, 'size': size, 'folded': folded}
-    entries.append(entry)
+    entries.append(
+      {'name': key, 'text': text, 'inner': inner, 'size': size, 'folded': folded}
+    )
   return entries
 
 
-def better(metric: Mapping[str, Any], before: str = '') -> str:
-  """'higher is better' and the like, after a text; '' where nothing is."""
+def better(metric: Metric, before: str = '') -> str:
+  """Return 'higher is better' and the like after a text; '' where nothing is."""
   goal = metric['better']
   if not goal:
     return ''
   return before + (f'{goal} is better' if goal in ('higher', 'lower') else goal)
 
 
-def footer(report: Mapping[str, Any]) -> str:
-  """Which version made a report, and when."""
-  version = (report.get('code') or {}).get('sr3_jax') or ''
-  time = report.get('time') or ''
-  return f'Made by sr3_jax {plain(version)}'.strip() + f'. {time}'.rstrip()
+def footer(code: Protocol | None, time: str | None = None) -> str:
+  """Return which version made a report, and when."""
+  version = plain((code or {}).get('sr3_jax') or '')
+  return f'Made by sr3_jax {version}'.strip() + f'. {time or ""}'.rstrip()

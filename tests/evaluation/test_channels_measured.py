@@ -109,7 +109,10 @@ def test_networks_see_grey_as_equal_colours():
   output, truth, batch = devices.shard((-truth, truth, batch_of(8)))
   values = scorer(output, truth, None, None, batch)
   assert 'psnr' in values and 'psnr_y' not in values and 'top1_error' in values
-  whole = lambda image: np.repeat(devices.gather(image), 3, -1)
+
+  def whole(image):
+    return np.repeat(devices.gather(image), 3, -1)
+
   output, truth = whole(output), whole(truth)
   features = feature_networks.features(output)
   np.testing.assert_allclose(values[scoring.FEATURES], features, atol=1e-4)
@@ -179,14 +182,19 @@ def test_training_and_evaluation_of_two_channels(run, stains):
   assert {image.shape for name, image in shown.items() if name != 'input'} == {
     (8, 16, 16, 3)
   }
+
   # Bicubic, by Pillow, of what the stored values mean.
-  resized = lambda image, side: np.stack(
-    [
-      np.asarray(Image.fromarray(plane).resize((side, side), Image.Resampling.BICUBIC))
-      for plane in np.moveaxis(image, -1, 0)
-    ],
-    -1,
-  )
+  def resized(image, side):
+    return np.stack(
+      [
+        np.asarray(
+          Image.fromarray(plane).resize((side, side), Image.Resampling.BICUBIC)
+        )
+        for plane in np.moveaxis(image, -1, 0)
+      ],
+      -1,
+    )
+
   psnr, consistency = [], []
   for image in truth:
     low = resized(image, 4)

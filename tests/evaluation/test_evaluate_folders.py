@@ -107,17 +107,23 @@ def frechet(x: np.ndarray, y: np.ndarray) -> float:
 @pytest.mark.parametrize('method', METHODS)
 def test_distances_of_sets(folders, report, method):
   """FID by SciPy's root of a matrix; KID by its definition."""
-  of = lambda name: np.concatenate(
-    [
-      feature_networks.features(images_pixels.to_float(p)[None])
-      for p in pixels(folders, name)
-    ]
-  )
+
+  def of(name):
+    return np.concatenate(
+      [
+        feature_networks.features(images_pixels.to_float(p)[None])
+        for p in pixels(folders, name)
+      ]
+    )
+
   x, y = of(METHODS[method]), of('truth')
   row = report.data['table'][method]
   fid = frechet(x, y)
   np.testing.assert_allclose(row['fid']['value'], fid, rtol=2e-2, atol=1e-4)
-  kernel = lambda p, q: (p @ q.T / 4 + 1) ** 3
+
+  def kernel(p, q):
+    return (p @ q.T / 4 + 1) ** 3
+
   within = [
     (kernel(p, p).sum() - np.trace(kernel(p, p))) / (len(p) * (len(p) - 1))
     for p in (x, y)
@@ -259,9 +265,12 @@ def test_a_reference_folder_is_measured_once(
   assert found[0]['table'] == found[1]['table'] == found[2]['table']
   about = found[2]['protocol']['reference set']
   assert about['folder'] == 'theirs' and about['images'] == 9
-  of = lambda shown: np.concatenate(
-    [feature_networks.features(images_pixels.to_float(p)[None]) for p in shown]
-  )
+
+  def of(shown):
+    return np.concatenate(
+      [feature_networks.features(images_pixels.to_float(p)[None]) for p in shown]
+    )
+
   whole = of([image_files.read(p) for p in (folders / 'theirs').rglob('*.*g')])
   fid = frechet(of(pixels(folders, 'mine')), whole)
   value = found[0]['table']['mine']['fid']['value']

@@ -85,9 +85,9 @@ def test_images_that_all_break_are_one_line(folders, tmp_path, capsys):
 
 
 def test_names_of_outputs():
-  parse = lambda *texts: evaluation_command._outputs(
-    evaluation_command.make_parser(), texts
-  )
+  def parse(*texts):
+    return evaluation_command._outputs(evaluation_command.make_parser(), texts)
+
   path = pathlib.Path
   assert parse('runs/a', 'b=runs/c') == {'a': path('runs/a'), 'b': path('runs/c')}
   assert parse('mine=runs/lr=1e-4/out') == {'mine': path('runs/lr=1e-4/out')}

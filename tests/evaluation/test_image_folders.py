@@ -144,9 +144,10 @@ def test_an_image_that_lies_about_its_size_is_filling(tmp_path):
 def test_the_fingerprint_changes_with_any_file(tmp_path):
   for name in ('truth/a', 'truth/b', 'mine/a', 'mine/b'):
     save(tmp_path / f'{name}.png')
-  find = lambda name='mine': image_folders.match(
-    tmp_path / 'truth', {name: tmp_path / 'mine'}
-  )[0]
+
+  def find(name='mine'):
+    return image_folders.match(tmp_path / 'truth', {name: tmp_path / 'mine'})[0]
+
   first = image_folders.fingerprint(find())
   assert first == image_folders.fingerprint(find()) and len(first) == 16
   found = {

@@ -134,9 +134,10 @@ def test_samples_do_not_depend_on_the_batch(trained, workdir, wide):
   names = {'input': 'input', '0': 'sr3', '1': None, 'truth': 'truth'}
   files = sorted(path.name for path in (workdir / 'samples').iterdir())
   assert files == sorted(f'{i:05d}_{n}.png' for i in range(COUNT) for n in names)
-  read = lambda i, name: np.asarray(
-    PIL.Image.open(workdir / 'samples' / f'{i:05d}_{name}.png')
-  )
+
+  def read(i, name):
+    return np.asarray(PIL.Image.open(workdir / 'samples' / f'{i:05d}_{name}.png'))
+
   for i in range(COUNT):
     for name, key in names.items():
       if key is not None:
@@ -195,9 +196,10 @@ def make_batch(seed: int, real: int, first: int = 0) -> dict[str, np.ndarray]:
 
 def test_filling_does_not_count(trained):
   model = SR3.from_config(trained.config)
-  measure = lambda *batches: evaluation_measure.evaluate(
-    model, {}, batches, seed=0
-  ).table()
+
+  def measure(*batches):
+    return evaluation_measure.evaluate(model, {}, batches, seed=0).table()
+
   batch = make_batch(0, 5)
   other = make_batch(1, 5)
   other['image'][:5] = batch['image'][:5]
@@ -239,9 +241,11 @@ def test_sampling_may_be_cut_anywhere(trained, wide, monkeypatch):
 
 
 def test_keys_are_a_function_of_seed_sample_and_image():
-  draw = lambda *where: np.asarray(
-    jax.random.key_data(restorer.keys(where[0], jnp.array([where[1]]), where[2]))
-  ).tobytes()
+  def draw(*where):
+    return np.asarray(
+      jax.random.key_data(restorer.keys(where[0], jnp.array([where[1]]), where[2]))
+    ).tobytes()
+
   places = [(seed, i, j) for seed in (0, 1) for i in (-1, 0, 1, 7) for j in (0, 1)]
   assert len({draw(*place) for place in places}) == len(places)
   assert draw(1, 7, 1) == draw(1, 7, 1)
@@ -282,7 +286,10 @@ def test_images_that_changed_are_measured_again(tmp_path):
     image_files.write(
       tmp_path / f'{i}.png', rng.integers(0, 256, (16, 16, 3), np.uint8)
     )
-  state = lambda: sources.fingerprint(sources.Folder(tmp_path))
+
+  def state():
+    return sources.fingerprint(sources.Folder(tmp_path))
+
   before = state()
   assert state() == before
   os.utime(tmp_path / '1.png', (1, 1))

@@ -227,7 +227,10 @@ class Counted:
     index = devices.gather(batch['index'])
     self.calls.append((int(index.max()), sample))
     on_steps(self.num_steps)
-    draw = lambda i: np.random.default_rng((sample, i + 1)).uniform(-1, 1, (16, 16, 3))
+
+    def draw(i):
+      return np.random.default_rng((sample, i + 1)).uniform(-1, 1, (16, 16, 3))
+
     return devices.shard(np.float32([draw(i) for i in index.tolist()]))
 
 

@@ -72,7 +72,9 @@ def torn(text: str) -> str:
 
 
 def test_curves_skip_what_is_no_number(tmp_path):
-  row = lambda step, **values: json.dumps({'step': step, **values})
+  def row(step, **values):
+    return json.dumps({'step': step, **values})
+
   lines = [
     row(10, loss=0.5, eval_psnr=20.25),
     row(20, loss=math.nan),
@@ -102,7 +104,9 @@ def with_truth(hashes, index=None) -> Records:
 
 
 def test_the_hash_of_the_list():
-  of = lambda *args: report_writer.list_hash(with_truth(*args))
+  def of(*args):
+    return report_writer.list_hash(with_truth(*args))
+
   first = of([5, 6, 2**63])
   assert len(first) == 16 and first == of([5, 6, 2**63])
   assert first == of([2**63, 5, 6], [2, 0, 1])  # in whatever order they were measured

@@ -59,9 +59,10 @@ def test_networks_equal_direct_calls(scorer, pair, real):
   output, truth = pixels.to_float(pixels.to_uint8(pair[0]))[mask], pair[1][mask]
   values = measure(scorer, pair, batch)
   np.testing.assert_array_equal(values['index'], batch['index'][mask])
-  compare = lambda got, want: np.testing.assert_allclose(
-    got, want, rtol=1e-5, atol=1e-5
-  )
+
+  def compare(got, want):
+    return np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
   compare(values[FEATURES], feature_networks.features(output))
   compare(values['lpips_alex'], feature_networks.distance(output, truth))
   assert values[FEATURES].dtype == values['lpips_alex'].dtype == np.float32

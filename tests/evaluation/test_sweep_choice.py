@@ -114,7 +114,9 @@ def test_one_per_cent_of_power():
 
 
 def test_a_shortfall_is_the_worse_of_two():
-  short = lambda psnr, spectrum: shortfall(row(4, psnr, spectrum), REFERENCE)
+  def short(psnr, spectrum):
+    return shortfall(row(4, psnr, spectrum), REFERENCE)
+
   assert short(25.0, 2.0) == 0
   assert short(24.9, 2.0) == pytest.approx(1)
   assert short(26.0, 2.0 + 0.04321) == pytest.approx(1, abs=1e-3)
@@ -132,7 +134,9 @@ def test_the_fewest_steps_that_are_as_good():
 
 
 def test_budgets():
-  good = lambda steps: row(steps, 25.0, 2.0)
+  def good(steps):
+    return row(steps, 25.0, 2.0)
+
   assert chosen(row(20, 20.0, 9.0), good(21), good(100))['fast'] == 20
   assert chosen(row(20, 20.0, 9.0), good(21), good(100))['balanced'] == 21
   assert chosen(good(20), good(100))['fast'] == 20
@@ -153,7 +157,10 @@ def test_best_does_not_give_up_faithfulness():
 
 def test_lpips_may_judge():
   """Grain in the place of detail: the right power, the wrong look."""
-  judged = lambda one, lpips: one | {'lpips_alex': lpips}
+
+  def judged(one, lpips):
+    return one | {'lpips_alex': lpips}
+
   yardstick = judged(REFERENCE, 0.3)
   grainy = judged(row(8, 25.0, 1.0), 0.31)
   clean = judged(row(12, 25.0, 3.0), 0.304)
@@ -191,13 +198,13 @@ def test_the_plot_has_a_line_for_every_sampler_and_kind(monkeypatch):
     'chart',
     lambda panels, styles, **_: drawn.append((panels, styles)),
   )
-  linear = lambda steps, psnr: (
-    row(steps, psnr, 2.0)
-    | {
+
+  def linear(steps, psnr):
+    return row(steps, psnr, 2.0) | {
       'setting': row(steps, 0, 0)['setting']
       | {'spacing': 'linear', 'start': psnr / 1000, 'end': 0.5}
     }
-  )
+
   rows = [REFERENCE, row(8, 24.0, 2.1), row(4, 23.0, 2.5), linear(4, 21.0)]
   sweep_choice.plot([*rows, linear(4, 22.0), row(4, None, None, 'dpmpp_2m')])
   ((psnr, spectrum), styles) = drawn[0]

@@ -31,10 +31,13 @@ def key(made):
 def hostile(key):
   """name -> bytes of a result file that must be skipped, and what is said of it."""
   good = make_result(key)
-  changed = lambda **changes: json.dumps(good | changes).encode()
-  answer = lambda **changes: changed(
-    answers=[good['answers'][0] | changes, *good['answers'][1:]]
-  )
+
+  def changed(**changes):
+    return json.dumps(good | changes).encode()
+
+  def answer(**changes):
+    return changed(answers=[good['answers'][0] | changes, *good['answers'][1:]])
+
   return {
     'empty': (b'', 'not JSON'),
     'binary': (bytes(range(256)), 'not JSON'),

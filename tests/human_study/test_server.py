@@ -88,9 +88,10 @@ def test_the_server_is_on_the_loopback_and_serves_the_site_only(server, site):
 def test_the_server_keeps_valid_results_under_its_own_names(server, key, tmp_path):
   body = json.dumps(make_result(key)).encode()
   kind = {'Content_Type': 'application/json'}
-  post = lambda body=body, path='/results', **h: (
-    ask(server, 'POST', path, body, **{**kind, **h})[0].status
-  )
+
+  def post(body=body, path='/results', **h):
+    return ask(server, 'POST', path, body, **{**kind, **h})[0].status
+
   assert post(path='/results/../x') == 404
   assert post(Content_Type='text/plain') == 415
   assert post(Content_Length='-1') == 411

@@ -138,8 +138,13 @@ def test_pictures_are_enlarged_and_flicked_by_keyboard(browser, pages):
   from selenium.webdriver.common.keys import Keys
 
   show(browser, pages['report'])
-  press = lambda *keys: browser.switch_to.active_element.send_keys(*keys)
-  seen = lambda: [alt for alt, _, _ in browser.execute_script(VISIBLE)]
+
+  def press(*keys):
+    return browser.switch_to.active_element.send_keys(*keys)
+
+  def seen():
+    return [alt for alt, _, _ in browser.execute_script(VISIBLE)]
+
   assert browser.execute_script(VISIBLE) is None
   cell = browser.find_elements('css selector', '.zoom')[4]
   browser.execute_script('arguments[0].focus()', cell)

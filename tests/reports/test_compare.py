@@ -67,11 +67,13 @@ def test_pairs_that_are_not_finite_do_not_count():
 
 def test_unpaired_intervals_are_exact_for_normal_means():
   # Variances of independent means add.
-  entry = lambda mean, error: {
-    'value': mean,
-    'low': mean - 1.96 * error,
-    'high': mean + 1.96 * error,
-  }
+  def entry(mean, error):
+    return {
+      'value': mean,
+      'low': mean - 1.96 * error,
+      'high': mean + 1.96 * error,
+    }
+
   found = compare.unpaired_difference(entry(10, 0.3), entry(11, 0.4))
   np.testing.assert_allclose(found.interval, [1 - 1.96 * 0.5, 1 + 1.96 * 0.5])
   assert found.value == 1 and found.images == 0 and found.differs

@@ -74,14 +74,14 @@ def broken(path, value):
 )
 def test_what_is_wrong_is_named_in_a_line(report, path, value, reason):
   with pytest.raises(ReportError, match=reason) as error:
-    reports_data.check(broken(path, value)(report[1]))
+    reports_data.checked(broken(path, value)(report[1]))
   assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize('data', [None, [], 3, 'report', {}])
 def test_other_json_is_no_report(data):
   with pytest.raises(ReportError, match='not a report'):
-    reports_data.check(data)
+    reports_data.checked(data)
 
 
 def test_what_cannot_be_read_is_named(tmp_path):
@@ -109,8 +109,8 @@ def test_what_cannot_be_read_is_named(tmp_path):
 
 def test_optional_parts_may_be_missing_or_null(report):
   needed = ('format', 'title', 'protocol', 'metrics', 'methods', 'table', 'images')
-  reports_data.check({key: report[1][key] for key in needed})
-  reports_data.check({k: v if k in needed else None for k, v in report[1].items()})
+  reports_data.checked({key: report[1][key] for key in needed})
+  reports_data.checked({k: v if k in needed else None for k, v in report[1].items()})
 
 
 def test_values_are_read_without_pickle_and_have_to_fit(tmp_path):
@@ -155,10 +155,13 @@ def test_numbers_as_text(value, digits, sign, text):
 
 def test_the_best_is_that_of_the_metric_s_direction():
   entries = {k: {'value': v} for k, v in {'a': 0.9, 'b': 1.2, 'c': 2.0}.items()}
-  choose = lambda better, **more: best(
-    entries | {k: {'value': v} for k, v in more.items()},
-    {'better': better, 'digits': 2},
-  )
+
+  def choose(better, **more):
+    return best(
+      entries | {k: {'value': v} for k, v in more.items()},
+      {'better': better, 'digits': 2},
+    )
+
   assert choose('higher') == {'c'}
   assert choose('lower') == {'a'}
   assert choose('1 is right', d=0.2) == {'a'}

@@ -43,7 +43,9 @@ def test_points_lie_where_their_numbers_say():
 
 
 def test_a_dashed_line_has_gaps():
-  columns = lambda colour: len(np.unique(pixels(inside(draw()), colour)[:, 1]))
+  def columns(colour):
+    return len(np.unique(pixels(inside(draw()), colour)[:, 1]))
+
   assert columns(line_plots.COLOURS[0]) > 270
   assert 120 < columns(line_plots.COLOURS[1]) < 250
 
@@ -61,7 +63,10 @@ def test_panels_stand_side_by_side_and_share_a_legend():
   one, two = draw(), draw(panel(), panel())
   assert one.dtype == two.dtype == np.uint8
   assert two.shape[1] == 2 * one.shape[1]
-  legend = lambda image: image[34 + 200 + 40 :]
+
+  def legend(image):
+    return image[34 + 200 + 40 :]
+
   for colour in line_plots.COLOURS[:2]:
     assert len(pixels(legend(one), colour)) > 20
     assert len(pixels(legend(two), colour)) > 20

@@ -8,10 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from etils import epath
 
 from sr3_jax.reports import command as reports_command
-from sr3_jax.reports import compare, compare_page
+from sr3_jax.reports import compare, compare_page, compare_text
 from sr3_jax.reports import data as reports_data
 from sr3_jax.reports import page as reports_page
 from sr3_jax.reports import views as reports_views
@@ -205,8 +204,7 @@ def contrast(a: str, b: str) -> float:
 
 
 def test_contrast_is_that_of_wcag_aa_in_light_and_dark():
-  environment = reports_views._environment()
-  css = environment.loader.get_source(environment, 'style.css')[0]
+  css = reports_views.source('style.css')
   schemes = [
     dict(re.findall(r'--(\w+): (#\w+)', s))
     for s in re.findall(r':root {(.*?)}', css, re.S)
@@ -309,7 +307,9 @@ def test_several_are_compared_in_a_table(folders, capsys, monkeypatch, tmp_path)
 
 
 def test_names_are_what_tells_folders_apart():
-  names = lambda *places: reports_command.names_of([epath.Path(p) for p in places])
+  def names(*places):
+    return reports_command.names_of(places)
+
   assert names('/x/a', '/x/b/report') == ['a', 'b']
   assert names('/x/a/report', '/y/a/report/report.json') == ['x/a', 'y/a']
   assert names('/x/a', '/x/a/report') == ['1: x/a', '2: x/a'] or names(
@@ -318,7 +318,7 @@ def test_names_are_what_tells_folders_apart():
 
 
 def test_what_strangers_write_does_not_steer_the_terminal():
-  assert reports_command.printable('a\x1b[2J\nb − ∞') == 'a?[2J?b - inf'
+  assert compare_text.printable('a\x1b[2J\nb − ∞') == 'a?[2J?b - inf'
 
 
 @pytest.mark.parametrize(
