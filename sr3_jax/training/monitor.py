@@ -1,10 +1,10 @@
-"""What a run was doing, and for how long: answers to "why is it slow?" in the workdir.
+"""Records what a run does and for how long, in its workdir.
 
   timing/process_00000.json    seconds of steps, of waiting for data, saving, evaluating
   heartbeat/process_00000.json when the process last did a step, and which
   profile/                     a trace of some steps, for TensorBoard or Perfetto
 
-Every process writes its own files: a slow one among many stands out.
+Every process writes its own files, so that a slow one among many can be found.
 """
 
 import contextlib
@@ -21,20 +21,20 @@ from etils import epath
 
 from sr3_jax.runtime import atomic_files
 
-# Seconds between two writings: often enough for a watchdog, too rare to be felt.
+# Seconds between two writings: often enough for a watchdog, too rare to slow a run.
 HEARTBEAT, TIMING = 10.0, 60.0
 _BINS_AN_OCTAVE = 4
 
 
 class Histogram:
-  """Durations in bins of a fourth of an octave: any number of them in little room."""
+  """A histogram of durations, in bins a quarter of an octave wide."""
 
   def __init__(self):
     self.count, self.total, self.longest = 0, 0.0, 0.0
     self._bins: dict[int, int] = {}
 
   def add(self, seconds: float) -> None:
-    """Counts one."""
+    """Count one duration."""
     place = math.ceil(_BINS_AN_OCTAVE * math.log2(max(seconds, 1e-6)))
     self._bins[place] = self._bins.get(place, 0) + 1
     self.count += 1
@@ -42,7 +42,7 @@ class Histogram:
     self.longest = max(self.longest, seconds)
 
   def quantile(self, share: float) -> float:
-    """Seconds that this share of the durations does not exceed, to 19 %."""
+    """Return the seconds that this share of the durations does not exceed, to 19 %."""
     left = share * self.count
     for place in sorted(self._bins):
       left -= self._bins[place]
@@ -51,24 +51,26 @@ class Histogram:
     return self.longest
 
   def as_json(self) -> dict[str, Any]:
-    """Sums, quantiles, and [upper edge in seconds, count] of every bin."""
-    edges = lambda place: round(2 ** (place / _BINS_AN_OCTAVE), 6)
+    """Return sums, quantiles, and [upper edge in seconds, count] of every bin."""
     return {
       'count': self.count,
       'seconds': round(self.total, 3),
       'median': round(self.quantile(0.5), 6),
       'p99': round(self.quantile(0.99), 6),
       'longest': round(self.longest, 6),
-      'bins': [[edges(place), self._bins[place]] for place in sorted(self._bins)],
+      'bins': [
+        [round(2 ** (place / _BINS_AN_OCTAVE), 6), count]
+        for place, count in sorted(self._bins.items())
+      ],
     }
 
 
 class Monitor:
-  """Watches a training loop.
+  """A monitor of a training loop.
 
   Args:
-    workdir: of the run.
-    profile: first and last step of a trace; none for no trace.
+    workdir: folder of the run.
+    profile: first and last step of a trace; empty for no trace.
   """
 
   def __init__(self, workdir: epath.Path, profile: Sequence[int] = ()):
@@ -80,13 +82,13 @@ class Monitor:
     self._tracing = False
     self._seconds: dict[str, Histogram] = {}
     self._last_beat = self._last_write = -math.inf
-    self._waited = 0.0  # for data, since `waited` was asked
-    self._inside = 0.0  # what other things than the step took since its beginning
+    self._waited = 0.0  # seconds for data, since `waited` was called
+    self._inside = 0.0  # seconds since the step began that were not part of it
     self._began = time.monotonic()
 
   @contextlib.contextmanager
   def doing(self, what: str) -> Iterator[None]:
-    """Times something that is not a step: 'input', 'save', 'evaluation'."""
+    """Time something that is not a step: 'input', 'save', 'evaluation'."""
     began = time.monotonic()
     if what != 'input':
       self._beat(None, what)
@@ -96,15 +98,16 @@ class Monitor:
       took = time.monotonic() - began
       self._seconds.setdefault(what, Histogram()).add(took)
       self._inside += took
-      self._waited += took * (what == 'input')
+      if what == 'input':
+        self._waited += took
 
   def waited(self) -> float:
-    """Seconds of waiting for data since this was asked last."""
+    """Return the seconds of waiting for data since the last call."""
     seconds, self._waited = self._waited, 0.0
     return seconds
 
   def step(self, step: int) -> None:
-    """Called after every step that was begun; the first includes compilation."""
+    """Count a step that was started; the first includes compilation."""
     now = time.monotonic()
     kind = 'step' if 'first step' in self._seconds else 'first step'
     self._seconds.setdefault(kind, Histogram()).add(now - self._began - self._inside)
@@ -117,7 +120,7 @@ class Monitor:
       self.write()
 
   def _follow(self, step: int) -> None:
-    """Begins and ends the trace; a step that ends is followed by the next one's."""
+    """Start or stop the trace."""
     first, last = self._profile
     if not self._tracing and first - 1 <= step < last:
       jax.profiler.start_trace(os.fspath(self._trace))
@@ -145,7 +148,7 @@ class Monitor:
     )
 
   def write(self) -> None:
-    """Writes the durations so far, of this start of the run."""
+    """Write the durations since this start of the run."""
     self._last_write = time.monotonic()
     self._timing.parent.mkdir(parents=True, exist_ok=True)
     atomic_files.write_json(
@@ -153,7 +156,7 @@ class Monitor:
     )
 
   def close(self, step: int) -> None:
-    """The end of a run, or of its part."""
+    """Stop the trace, and write what there is."""
     if self._tracing:
       self._stop()
     self._beat(step, 'ended')
@@ -162,7 +165,7 @@ class Monitor:
       logging.info('%s', self.summary())
 
   def summary(self) -> str:
-    """Where the time went, in a line."""
+    """Return where the time went, in a line."""
     total = sum(h.total for h in self._seconds.values()) or 1.0
     shares = ', '.join(
       f'{name} {h.total / total:.1%}' for name, h in self._seconds.items()

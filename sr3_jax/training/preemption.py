@@ -1,8 +1,8 @@
-"""Being asked to go: SIGTERM, as clusters and Cloud TPU send it before they take all.
+"""Notices SIGTERM, which clusters and Cloud TPU send before they take a machine away.
 
-A process that is alone looks at a flag that a signal handler sets. Several have to
-agree on a step, which JAX's preemption service does for them: whoever gets the notice
-tells the others, and all go on to the same step.
+A single process looks at a flag that a signal handler sets. Several processes must
+agree on a step: JAX's preemption service tells all of them when one gets the notice,
+and all stop after the same step.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ from jax.experimental import multihost_utils
 
 @contextlib.contextmanager
 def notices() -> Iterator[Callable[[int], bool]]:
-  """Gives a function of the step: whether to save now and go.
+  """Provide a function of the step that returns whether to save now and stop.
 
-  With several processes every process calls it at every step. Signals reach the main
-  thread only; elsewhere (notebooks, tests) nothing is watched.
+  With several processes every process must call it at every step. Signals reach only
+  the main thread; in other threads (notebooks, tests) the function returns False.
   """
   if jax.process_count() > 1:
     yield multihost_utils.reached_preemption_sync_point

@@ -1,10 +1,10 @@
-"""How a training step is spread over devices: `pmap` or `fsdp`.
+"""Spreads a training step over devices: by `pmap` or `fsdp`.
 
-Both split the batch. `pmap` keeps a copy of the whole state on every device; `fsdp`
-(ZeRO's third stage, arXiv:1910.02054) keeps a part of it on each: of the parameters,
-their average and what the optimizer remembers. Weights are gathered for a step's
-arithmetic, gradients are summed and scattered, and every device updates its part. The
-same seed and batches give the same numbers in both, up to rounding.
+Both split the batch. `pmap` has a copy of the whole state on every device; `fsdp`
+(stage 3 of ZeRO, arXiv:1910.02054) has a part of the parameters, of their average and
+of the optimizer's moments on each. A step gathers whole weights for its arithmetic, sums
+and scatters gradients, and every device updates its part. The same seed and batches
+give the same numbers with both, up to rounding.
 """
 
 import functools
@@ -18,18 +18,18 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sr3_jax.runtime import devices as runtime_devices
 
-# Smaller arrays are on every device: biases, scales of normalisation. To gather one of
-# them is all waiting.
+# Smaller arrays (biases, scales of normalisation) are whole on every device: gathering
+# one would be nothing but waiting.
 SMALL = 2**13  # elements
 
 Step = Callable[..., tuple[Any, dict[str, jax.Array]]]
 
 
 class Replicated:
-  """`pmap`: every device has the whole state and a part of the batch.
+  """The strategy `pmap`: every device has the whole state and a part of the batch.
 
   Args:
-    devices: None for all there are; others only to compile for them.
+    devices: devices to compile for, not to run on; None for all there are.
   """
 
   stacked = True  # whether arrays of `saved` have an axis of one device in front
@@ -38,40 +38,40 @@ class Replicated:
     self._devices = devices
 
   def create(self, make: Callable[[], Any]) -> Any:
-    """A state made by a function without arguments, on all devices."""
+    """Make a state by a function without arguments, on all devices."""
     return self.place(make())
 
   def abstract(self, state: Any) -> Any:
-    """What a checkpoint of a state is read as."""
+    """Return what a checkpoint of a state is restored to."""
     return runtime_devices.whole(state)
 
   def place(self, state: Any) -> Any:
-    """A state that was read as `abstract` says, on all devices."""
+    """Put a state that was restored as `abstract` says on all devices."""
     return runtime_devices.replicate(state)
 
   def shard(self, batch: Any) -> Any:
-    """This process's part of a batch, [B, ...], on its devices."""
+    """Put this process's part of a batch, [B, ...], on its devices."""
     return runtime_devices.shard(batch)
 
   def fetch(self, tree: Any) -> Any:
-    """Whole arrays of a state, on one device of this process."""
+    """Return whole arrays of a state, on one device of this process."""
     return runtime_devices.unreplicate(tree)
 
   def metrics(self, tree: Any) -> Any:
-    """What a step says of itself: the same on all devices."""
+    """Return the metrics of a step, which are the same on all devices, from one."""
     return runtime_devices.unreplicate(tree)
 
   def saved(self, state: Any) -> Any:
-    """What a checkpoint is written of: one device's copy, [1, ...], and not another."""
+    """Return what a checkpoint is written of: one device's copy, [1, ...]."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
 
   def compile(self, step: Step) -> Step:
-    """`train_step.train_step` over all devices; it takes over the state's buffers."""
+    """Compile `train_step` over all devices; it takes over the state's buffers."""
     mapped = functools.partial(step, axis_name=runtime_devices.AXIS)
     return runtime_devices.pmap(mapped, donate_argnums=(0,), devices=self._devices)
 
   def lower(self, step: Step, state: Any, batch: Any) -> Any:
-    """The lowered program of a step, from shapes: of a state and a whole batch."""
+    """Lower a step for the shapes of a state and of a whole batch."""
     count = len(jax.devices() if self._devices is None else self._devices)
     on_each = lambda shape: (count, *shape)
     part = lambda shape: (count, shape[0] // count, *shape[1:])
@@ -82,24 +82,24 @@ class Replicated:
 
 
 class Sharded:
-  """`fsdp`: every device has a part of the state and a part of the batch.
+  """The strategy `fsdp`: every device has a part of the state and of the batch.
 
   Args:
-    devices: None for all there are; others only to compile for them.
+    devices: devices to compile for, not to run on; None for all there are.
   """
 
   stacked = False
 
   def __init__(self, devices: Sequence[Any] | None = None):
     devices = jax.devices() if devices is None else devices
-    # An axis for each prime factor of their number: arrays none of whose sides they all
-    # divide are split along several.
+    # The mesh has an axis for each prime factor of the number of devices. So an array
+    # with no side that all devices divide can still be split, along several sides.
     factors = _prime_factors(len(devices))
     self._axes = tuple(f'split{i}' for i in range(len(factors)))
     self._mesh = Mesh(np.array(devices).reshape(factors), self._axes)
 
   def spec(self, shape: Sequence[int]) -> PartitionSpec:
-    """How an array of a state is split."""
+    """Return how an array of a state is split."""
     return split(shape, dict(self._mesh.shape))
 
   def _specs(self, tree: Any) -> Any:
@@ -112,19 +112,19 @@ class Sharded:
     return NamedSharding(self._mesh, spec)
 
   def create(self, make: Callable[[], Any]) -> Any:
-    """A state made by a function without arguments: nowhere is all of it."""
+    """Make a state by a function without arguments; no device ever has all of it."""
     shardings = self._shardings(jax.eval_shape(make))
     return jax.jit(make, out_shardings=shardings)()
 
   def abstract(self, state: Any) -> Any:
-    """What a checkpoint of a state is read as: by every device its part."""
+    """Return what a checkpoint of a state is restored to: a part on every device."""
     shape = lambda leaf, sharding: jax.ShapeDtypeStruct(
       leaf.shape, leaf.dtype, sharding=sharding
     )
     return jax.tree.map(shape, state, self._shardings(state))
 
   def place(self, state: Any) -> Any:
-    """A state, whole or as `abstract` says, with every device's part on it."""
+    """Put a state, whole or as `abstract` says, on all devices: a part on each."""
 
     def one(leaf, sharding):
       if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
@@ -135,27 +135,27 @@ class Sharded:
     return jax.tree.map(one, state, self._shardings(state))
 
   def shard(self, batch: Any) -> Any:
-    """This process's part of a batch, [B, ...], on its devices."""
+    """Put this process's part of a batch, [B, ...], on its devices."""
     sharding = self._sharding(PartitionSpec(self._axes))
     put = functools.partial(jax.make_array_from_process_local_data, sharding)
     return jax.tree.map(put, batch)
 
   def fetch(self, tree: Any) -> Any:
-    """Whole arrays of a state, on one device of this process; all processes ask."""
+    """Return whole arrays of a state, on one device; every process must call it."""
     whole = self._sharding(PartitionSpec())
     gathered = jax.jit(lambda tree: tree, out_shardings=whole)(tree)
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), gathered)
 
   def metrics(self, tree: Any) -> Any:
-    """What a step says of itself: the same on all devices."""
+    """Return the metrics of a step, which are the same on all devices, from one."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
   def saved(self, state: Any) -> Any:
-    """What a checkpoint is written of: every process writes what it has."""
+    """Return what a checkpoint is written of: every process writes its part."""
     return state
 
   def compile(self, step: Step) -> Step:
-    """`train_step.train_step` over all devices; it takes over the state's buffers."""
+    """Compile `train_step` over all devices; it takes over the state's buffers."""
     return jax.jit(
       functools.partial(step, spread=self._spread),
       donate_argnums=(0,),
@@ -165,7 +165,7 @@ class Sharded:
     )
 
   def lower(self, step: Step, state: Any, batch: Any) -> Any:
-    """The lowered program of a step, from shapes: of a state and a whole batch."""
+    """Lower a step for the shapes of a state and of a whole batch."""
     over_all = self._sharding(PartitionSpec(self._axes))
     parts = jax.tree.map(
       lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=over_all),
@@ -174,7 +174,7 @@ class Sharded:
     return self.compile(step).lower(self.abstract(state), parts)
 
   def _spread(self, gradients: Callable[..., Any]) -> Callable[..., Any]:
-    """`gradients` of one device's examples -> their mean over all devices."""
+    """Turn gradients of one device's examples into their mean over all devices."""
 
     def spread(params, step, batch):
       specs = self._specs(params)
@@ -204,7 +204,7 @@ STRATEGIES = {'pmap': Replicated, 'fsdp': Sharded}
 
 
 def get_strategy(name: str, devices: Sequence[Any] | None = None) -> Any:
-  """A strategy by its name in `config.parallel.strategy`.
+  """Return a strategy by its name in `config.parallel.strategy`.
 
   Raises:
     ValueError: an unknown name.
@@ -216,14 +216,14 @@ def get_strategy(name: str, devices: Sequence[Any] | None = None) -> Any:
 
 
 def split(shape: Sequence[int], axes: Mapping[str, int]) -> PartitionSpec:
-  """Which axes of a mesh split which axes of an array.
+  """Return which axes of a mesh split which axes of an array.
 
-  All of them the longest axis that they divide; where there is none, one after the
-  other the longest axis that it divides. Small arrays are not split.
+  The longest axis that all devices divide is split by all of them. Where there is none,
+  each axis of the mesh splits the longest axis that it divides. Small arrays are whole.
 
   Args:
-    shape: of the array.
-    axes: names and sizes of the mesh's.
+    shape: shape of the array.
+    axes: names and sizes of the axes of the mesh.
   """
   if math.prod(shape) < SMALL:
     return PartitionSpec()
@@ -240,7 +240,7 @@ def split(shape: Sequence[int], axes: Mapping[str, int]) -> PartitionSpec:
 
 
 def _gather(leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
-  """A whole array of one device's part. Its gradient is summed and scattered."""
+  """Gather a whole array from the parts; its gradient is summed and scattered."""
   for axis, names in enumerate(spec):
     if names is not None:
       leaf = jax.lax.all_gather(leaf, names, axis=axis, tiled=True)
@@ -248,8 +248,8 @@ def _gather(leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
 
 
 def _mean(grad: jax.Array, spec: PartitionSpec, axes: Sequence[str]) -> jax.Array:
-  """The mean over all devices of a gradient that is summed over some axes already."""
-  # A single name stands without a tuple around it.
+  """Return the mean over devices of a gradient that is summed over some axes already."""
+  # In a PartitionSpec a single name has no tuple around it.
   summed = {
     n for names in spec for n in ((names,) if isinstance(names, str) else names or ())
   }
@@ -258,6 +258,7 @@ def _mean(grad: jax.Array, spec: PartitionSpec, axes: Sequence[str]) -> jax.Arra
 
 
 def _prime_factors(number: int) -> list[int]:
+  """Return the prime factors of a number, the smallest first; [1] for 1."""
   factors, rest = [], number
   for prime in range(2, number + 1):
     while rest % prime == 0:

@@ -1,4 +1,4 @@
-"""Training: a loop that reads top to bottom."""
+"""Trains a model: one loop, from the newest checkpoint to the last step."""
 
 import functools
 import json
@@ -24,7 +24,7 @@ from sr3_jax.training import monitor, preemption, strategies
 from sr3_jax.training.train_step import TrainState, create_state, train_step
 from sr3_jax.weights import checkpoint, hub
 
-# Of evaluations during training, which need no networks, those that say what is better.
+# Measures of the evaluations during training that can choose a best checkpoint.
 SCORES = (
   *('psnr', 'ssim', 'psnr_y', 'ssim_y'),
   *('consistency', 'spectrum_db', 'colour_drift'),
@@ -32,11 +32,14 @@ SCORES = (
 
 
 class TrainingError(errors.UserError):
-  """One line: why training stopped, and what to do."""
+  """Training can't go on."""
 
 
 def regression_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """The paper's baseline for this experiment: same network, one step, squared error."""
+  """Return the configuration of the paper's regression baseline for an experiment.
+
+  It trains the same network to predict the image in one step, with squared error.
+  """
   baseline = config.copy_and_resolve_references()
   baseline.method = 'regression'
   baseline.train.num_steps = config.regression_steps
@@ -50,21 +53,24 @@ def regression_config(config: ml_collections.ConfigDict) -> ml_collections.Confi
 
 
 def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainState:
-  """Trains from the newest checkpoint in `workdir`, or from the start, to the end.
+  """Train from the newest checkpoint in `workdir`, or from the start, to the end.
 
-  The start is random weights or those of `train.init_from`.
+  A run starts from random weights, or from those of `train.init_from`. It writes
+  config.json, checkpoints/, metrics.jsonl and, at evaluations, pictures. A run that was
+  stopped at any moment and started again gives the same parameters, bit for bit, as one
+  that was not.
 
-  Writes config.json, checkpoints/, metrics.jsonl and, at evaluations, pictures. A run
-  that was stopped at any moment and started again gives the same parameters, bit for
-  bit, as one that was not.
+  Args:
+    config: the configuration.
+    workdir: folder of the run; local or gs://.
 
   Returns:
     The final state, unreplicated.
 
   Raises:
-    TrainingError: the loss is not finite, or the finished run can't go on.
+    errors.UserError: the data, a checkpoint or the weights to start from can't be used.
+    TrainingError: the loss is not finite.
     errors.Preempted: SIGTERM came; everything is saved.
-    sources.DataError, checkpoint.CheckpointError, hub.HubError: as they say.
   """
   c = config.train
   workdir = epath.Path(workdir)
@@ -107,10 +113,10 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
       jax.device_count(),
     )
     if c.accumulate > 1 and jax.default_backend() == 'cpu':
-      # XLA brings them into the form of its fast ones outside of loops only.
+      # XLA makes them into its fast convolutions only where they are not in a loop.
       logging.warning(
-        'train.accumulate=%d: gradients of convolutions take ten times as long on a '
-        'CPU in parts; a smaller train.batch_size does not',
+        'train.accumulate=%d: on a CPU, gradients of convolutions take ten times as '
+        'long in parts; a smaller train.batch_size saves memory without that',
         c.accumulate,
       )
     last_saved = step
@@ -144,7 +150,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
         leaving = asked_to_go(step)
         saving_due = step % config.checkpoint.every_steps == 0 or step == c.num_steps
         saving_due |= leaving
-        # At every checkpoint too: a resumed run then means over the same steps.
+        # Also at every checkpoint, so that a resumed run averages over the same steps.
         if step % c.log_every == 0 or saving_due:
           losses, norms = _fetch(strategy.metrics(window))
           _check_finite(losses, norms, step, last_saved, manager)
@@ -161,7 +167,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
           with progress.pause(), watch.doing('evaluation'):
             ema = strategy.fetch(state.ema)
             scores = during_training(config, model, ema, step, workdir, writer)
-        if saving_due:  # last: what a checkpoint lies behind is never done again
+        if saving_due:  # last, as nothing before a checkpoint is ever done again
           writer.flush()
           with watch.doing('save'):
             parts = strategy.saved(state.saved())
@@ -186,7 +192,19 @@ def during_training(
   workdir: epath.Path,
   writer: metrics_log.MetricsWriter,
 ) -> dict[str, float]:
-  """A quick look at the averaged weights on a few fixed held-out images: scores."""
+  """Measure the averaged weights on a few fixed held-out images.
+
+  Args:
+    config: the configuration.
+    model: the model.
+    ema: its averaged weights, on one device.
+    step: number of updates done.
+    workdir: folder of the run; a sheet of samples goes to progress/.
+    writer: takes the scores.
+
+  Returns:
+    Score -> mean over the images.
+  """
   batches = input_pipeline.evaluation_data(config, config.eval.num_images)
   result = evaluation_measure.evaluate(
     model,
@@ -209,7 +227,7 @@ def during_training(
 
 
 def _manager(config: ml_collections.ConfigDict, workdir: epath.Path) -> Any:
-  """The manager of the run's checkpoints, which keeps those that were asked for."""
+  """Open the run's checkpoints with the retention that the configuration asks for."""
   c = config.checkpoint
   lower = bool(c.keep_best) and summary.METRICS[c.keep_best].better == 'lower'
   return checkpoint.open_manager(
@@ -222,30 +240,40 @@ def _manager(config: ml_collections.ConfigDict, workdir: epath.Path) -> Any:
 
 
 def _fetch(window: list[dict[str, jax.Array]]) -> tuple[np.ndarray, np.ndarray]:
-  """Losses and gradient norms of the last steps, as float64 arrays."""
+  """Return losses and gradient norms of the last steps, as float64 arrays."""
   values = jax.device_get(window)
   return tuple(np.array([v[k] for v in values], float) for k in ('loss', 'grad_norm'))
 
 
-def _check_finite(losses, norms, step, last_saved, manager) -> None:
-  """Stops before a broken state is saved: what isn't finite stays so."""
+def _check_finite(
+  losses: np.ndarray,
+  norms: np.ndarray,
+  step: int,
+  last_saved: int,
+  manager: checkpoint.Manager,
+) -> None:
+  """Refuse to go on with a loss or gradient that is not finite: it would stay so.
+
+  Raises:
+    TrainingError: at which step, which checkpoint is good, and likely causes.
+  """
   bad = ~(np.isfinite(losses) & np.isfinite(norms))
   if not bad.any():
     return
   manager.wait_until_finished()
   at = step - len(losses) + 1 + int(np.argmax(bad))
-  kept = (
+  saved = (
     f'the checkpoint of step {last_saved} is good' if last_saved else 'nothing saved'
   )
   raise TrainingError(
-    f'loss or gradient is not finite at step {at}; {kept}. Likely causes: a learning '
+    f'loss or gradient is not finite at step {at}; {saved}. Likely causes: a learning '
     'rate too high or a warm-up too short (train.learning_rate, train.warmup_steps), '
     'clipping switched off (train.clip_norm), or bfloat16 (model.dtype=float32)'
   )
 
 
 def write_config(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
-  """Writes config.json; names what changed since the run was started."""
+  """Write config.json; log what changed since the run was started."""
   if jax.process_index():
     return
   path = workdir / 'config.json'
@@ -262,6 +290,7 @@ def write_config(config: ml_collections.ConfigDict, workdir: epath.Path) -> None
 
 
 def _flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  """Return nested keys as one level, joined by dots."""
   flat = {}
   for name, value in tree.items():
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""One step of training, a pure function of the state and a batch."""
+"""Computes one step of training, a pure function of the state and a batch."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -17,12 +17,12 @@ Gradients = Callable[..., tuple[jax.Array, Any]]
 
 
 class TrainState(flax.struct.PyTreeNode):
-  """Everything that changes in training, and what is needed to change it.
+  """All that training changes, and what it needs to change it.
 
-  Nothing random is in it: the key of a step is a function of (seed, step).
+  There is no random key in it: the key of a step is a function of (seed, step).
   """
 
-  step: jax.Array  # int32, updates done
+  step: jax.Array  # int32, number of updates done
   params: Any
   ema: Any  # running average of params: what sampling and evaluation use
   opt_state: Any
@@ -33,12 +33,16 @@ class TrainState(flax.struct.PyTreeNode):
   accumulate: int = flax.struct.field(pytree_node=False)
 
   def saved(self) -> dict[str, Any]:
-    """The parts that a checkpoint holds."""
+    """Return the parts that a checkpoint holds."""
     return {'params': self.params, 'ema': self.ema, 'optimizer': self.opt_state}
 
 
 def make_optimizer(c: ml_collections.ConfigDict) -> optax.GradientTransformation:
-  """Adam with warm-up, then constant; optionally clipping and a decay at the end."""
+  """Make Adam with a warm-up, then a constant rate (arXiv:2104.07636, section 2.4).
+
+  Args:
+    c: config.train; `clip_norm` adds clipping, `decay_steps` a cosine decay at the end.
+  """
   warmup = max(c.warmup_steps, 1)  # the first step already moves
   rate = optax.linear_schedule(c.learning_rate / warmup, c.learning_rate, warmup - 1)
   if c.decay_steps:
@@ -49,7 +53,7 @@ def make_optimizer(c: ml_collections.ConfigDict) -> optax.GradientTransformation
 
 
 def create_state(config: ml_collections.ConfigDict, model: SR3) -> TrainState:
-  """The state before the first step."""
+  """Make the state before the first step: random weights, and their average equal."""
   params = model.init(jax.random.key(config.seed))
   tx = make_optimizer(config.train)
   return TrainState(
@@ -72,14 +76,15 @@ def train_step(
   axis_name: str | None = None,
   spread: Callable[[Gradients], Gradients] | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-  """One update: a pure function.
+  """Update the parameters, their average and the optimizer once.
 
   Args:
-    state: before the step.
-    batch: 'image', [B, H, W, C] as stored (this device's part), and 'label' if any.
-    axis_name: mapped axis of the devices, whose gradients are averaged; None for one.
+    state: the state before the step.
+    batch: this device's part: 'image' [B, H, W, C] as stored, and 'label' [B] if any.
+    axis_name: mapped axis of the devices over which gradients are averaged; None for
+      one device.
     spread: where nothing is mapped, turns the gradients of one device's part of a batch
-      into those of all of it (`strategies.Sharded`).
+      into those of the whole batch (`strategies.Sharded`).
 
   Returns:
     The state after the step; 'loss' and 'grad_norm' (before clipping), scalars.
@@ -94,8 +99,9 @@ def train_step(
 
   updates, opt_state = state.tx.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
-  # At most a ninth of the training so far is averaged: the first step copies, so that
-  # the random initial weights leave no trace, and short runs are not all beginning.
+  # The average reaches back over at most a ninth of the steps so far. So the first step
+  # copies, random initial weights leave no trace, and short runs are averaged over
+  # their end and not their beginning.
   decay = jnp.minimum(state.ema_decay, state.step / (state.step + 9))
   ema = optax.incremental_update(params, state.ema, 1.0 - decay)
   state = state.replace(
@@ -115,17 +121,17 @@ def gradients(
   axis_name: str | Sequence[str] | None = None,
   gather: Callable[[Any], Any] = lambda params: params,
 ) -> tuple[jax.Array, Any]:
-  """Loss of a part of a batch, and its gradient.
+  """Return the loss of a part of a batch, and its gradient.
 
   Args:
     model: the model.
-    seed: fixes, with the step and the place in the batch, all that is random.
-    accumulate: parts that are done one after the other, to save memory.
-    params: as the device has them.
-    step: updates done.
-    batch: as of `train_step`.
-    axis_name: axes of the devices, which tell the place of this part.
-    gather: makes whole parameters of what the device has.
+    seed: fixes all noise, with the step and the place in the batch.
+    accumulate: number of parts that are done one after the other, to save memory.
+    params: the parameters, as the device has them.
+    step: number of updates done.
+    batch: as in `train_step`.
+    axis_name: axes of the devices, which give the place of this part in the batch.
+    gather: makes whole parameters of those that the device has.
   """
   size = batch['image'].shape[0]
   first = jax.lax.axis_index(axis_name) * size if axis_name else 0
