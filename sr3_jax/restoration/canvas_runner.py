@@ -55,7 +55,7 @@ class Runner:
     for size in sizes:
       layout = self._plan.layout(size)
       args = self._arguments(layout, [], guidance)
-      needed = max(needed, runtime_devices.memory(self._program(layout), *args))
+      needed = max(needed, self._program(layout).memory(*args))
     return needed
 
   def __call__(

@@ -3,13 +3,12 @@
 import errno
 import json
 import uuid
-from typing import Any
 
 from etils import epath
 
 
 def write_bytes(path: epath.PathLike, data: bytes) -> None:
-  """Writes a file under a temporary name and renames it; makes missing folders.
+  """Write a file under a temporary name and rename it; make missing folders.
 
   Args:
     path: where the file will be; local or gs://.
@@ -35,8 +34,8 @@ def write_bytes(path: epath.PathLike, data: bytes) -> None:
     raise OSError(number, reason, str(path)) from error
 
 
-def write_json(path: epath.PathLike, value: Any) -> None:
-  """Writes `value` as indented JSON, as `write_bytes` does.
+def write_json(path: epath.PathLike, value: object) -> None:
+  """Write `value` as indented JSON, as `write_bytes` does.
 
   Raises:
     OSError: the place can't be written.

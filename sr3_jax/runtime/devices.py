@@ -12,8 +12,8 @@ import pathlib
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -24,6 +24,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from sr3_jax.runtime import errors
 
 AXIS = 'batch'
+# A nest of arrays: a function of it returns the same nest, of other arrays.
+Tree = TypeVar('Tree')
 
 # jaxlib's default CPU convolutions are slow at these sizes, most of all in the gradient
 # of the weights. This option keeps its fast matrix products and uses Eigen otherwise.
@@ -72,51 +74,61 @@ def cache_folder(name: str) -> epath.Path | None:
   return epath.Path(folder) / name if folder else None
 
 
+class Mapped:
+  """A function of `[D, ...]` arrays over all devices, compiled once per shapes.
+
+  Args:
+    mapped: what `jax.pmap` returned.
+    platform: platform to compile for; None for that of this process.
+  """
+
+  def __init__(self, mapped: Callable[..., Any], platform: str | None = None):
+    self._mapped, self._platform = mapped, platform
+    self._programs: dict[Hashable, jax.stages.Compiled] = {}
+
+  def __call__(self, *args: Any) -> Any:
+    """Run the program for the shapes of the arguments."""
+    return self.compiled(*args)(*args)
+
+  def lower(self, *args: Any) -> jax.stages.Lowered:
+    """Return the lowered program for the shapes of the arguments."""
+    return self._mapped.lower(*args)
+
+  def compiled(self, *args: Any) -> jax.stages.Compiled:
+    """Return the compiled program for the shapes of the arguments."""
+    leaves, structure = jax.tree.flatten(args)
+    shapes = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+    if shapes not in self._programs:
+      options = compiler_options(self._platform)
+      self._programs[shapes] = self.lower(*args).compile(compiler_options=options)
+    return self._programs[shapes]
+
+  def memory(self, *args: Any) -> int:
+    """Return the bytes that the program takes on a device.
+
+    Arguments and results are included, buffers that they share once.
+    """
+    m = self.compiled(*args).memory_analysis()
+    whole = m.argument_size_in_bytes + m.output_size_in_bytes + m.temp_size_in_bytes
+    return whole - m.alias_size_in_bytes
+
+
 def pmap(
   function: Callable[..., Any],
   donate_argnums: Sequence[int] = (),
-  devices: Sequence[Any] | None = None,
-) -> Callable[..., Any]:
-  """Return `jax.pmap` of a function, compiled once per argument shapes.
+  devices: Sequence[jax.Device] | None = None,
+) -> Mapped:
+  """Map a function over all devices by `jax.pmap`, with our compiler options.
 
   Args:
     function: takes per-device arrays; its collectives go over AXIS.
     donate_argnums: arguments whose buffers the results may take over.
     devices: devices to compile for, not to run on; None for all there are.
-
-  Returns:
-    The same function of `[D, ...]` arrays. `.lower(*args)` gives the lowered program,
-    `.compiled(*args)` the compiled one.
   """
   mapped = jax.pmap(
     function, axis_name=AXIS, donate_argnums=tuple(donate_argnums), devices=devices
   )
-  programs: dict[Any, Any] = {}
-
-  def compiled(*args):
-    leaves, structure = jax.tree.flatten(args)
-    shapes = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-    if shapes not in programs:
-      lowered = mapped.lower(*args)
-      options = compiler_options(devices[0].platform if devices else None)
-      programs[shapes] = lowered.compile(compiler_options=options)
-    return programs[shapes]
-
-  def call(*args):
-    return compiled(*args)(*args)
-
-  call.lower, call.compiled = mapped.lower, compiled
-  return call
-
-
-def memory(function: Callable[..., Any], *args: Any) -> int:
-  """Return the bytes that a function made by `pmap` takes on a device.
-
-  Arguments and results are included, buffers that they share once.
-  """
-  m = function.compiled(*args).memory_analysis()
-  whole = m.argument_size_in_bytes + m.output_size_in_bytes + m.temp_size_in_bytes
-  return whole - m.alias_size_in_bytes
+  return Mapped(mapped, devices[0].platform if devices else None)
 
 
 def free_memory() -> int | None:
@@ -161,27 +173,33 @@ def _sharding() -> NamedSharding:
   return NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec(AXIS))
 
 
-def put(tree: Any) -> Any:
+def put(tree: Tree) -> Tree:
   """Put host arrays [local D, ...] on the devices, as arrays [D, ...]."""
   put = functools.partial(jax.make_array_from_process_local_data, _sharding())
   return jax.tree.map(put, tree)
 
 
-def replicate(tree: Any) -> Any:
+def replicate(tree: Tree) -> Tree:
   """Copy every leaf to every device: [...] -> [D, ...]."""
   count = jax.local_device_count()
-  spread = lambda leaf: np.broadcast_to(np.asarray(leaf), (count, *np.shape(leaf)))
+
+  def spread(leaf):
+    return np.broadcast_to(np.asarray(leaf), (count, *np.shape(leaf)))
+
   return put(jax.tree.map(spread, tree))
 
 
-def shard(batch: Any) -> Any:
+def shard(batch: Tree) -> Tree:
   """Split this process's part of a batch over its devices: [B, ...] -> [D, b, ...]."""
   count = jax.local_device_count()
-  split = lambda leaf: np.reshape(leaf, (count, -1, *leaf.shape[1:]))
+
+  def split(leaf):
+    return np.reshape(leaf, (count, -1, *leaf.shape[1:]))
+
   return put(jax.tree.map(split, batch))
 
 
-def whole(tree: Any) -> Any:
+def whole(tree: Tree) -> Tree:
   """Return the shapes and dtypes of whole arrays, as a checkpoint is restored to.
 
   With one process they are on its first device, with several they are NumPy arrays.
@@ -194,12 +212,12 @@ def whole(tree: Any) -> Any:
   )
 
 
-def unreplicate(tree: Any) -> Any:
+def unreplicate(tree: Tree) -> Tree:
   """Return one device's copy of every leaf: [D, ...] -> [...]."""
   return jax.tree.map(lambda leaf: leaf.addressable_data(0)[0], tree)
 
 
-def gather(tree: Any) -> Any:
+def gather(tree: Tree) -> Tree:
   """Return all examples of this process as NumPy arrays: [D, b, ...] -> [B, ...]."""
 
   def one(leaf):

@@ -9,11 +9,16 @@ import json
 import math
 import os
 import time
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, SupportsFloat, TextIO
 
 import numpy as np
 from absl import logging
 from etils import epath
+
+from sr3_jax.runtime import atomic_files
+
+if TYPE_CHECKING:
+  from clu.metric_writers import MetricWriter
 
 
 class MetricsWriter:
@@ -45,7 +50,7 @@ class MetricsWriter:
   ):
     self._enabled = enabled
     self._file: TextIO | None = None
-    self._tensorboard = None
+    self._tensorboard: MetricWriter | None = None
     if not enabled:
       return
     workdir = epath.Path(workdir)
@@ -58,7 +63,7 @@ class MetricsWriter:
     if tensorboard:
       self._tensorboard = _tensorboard_writer(workdir / 'tensorboard')
 
-  def write(self, step: int, /, **scalars: Any) -> None:
+  def write(self, step: int, /, **scalars: SupportsFloat | None) -> None:
     """Append one line; scalars are anything that `float` takes, or None."""
     if not self._enabled:
       return
@@ -136,7 +141,7 @@ def training_seconds(workdir: epath.PathLike, batch_size: int) -> float:
   return seconds
 
 
-def _number(value: Any) -> int | float | None:
+def _number(value: SupportsFloat | None) -> int | float | None:
   """Return a number of 7 digits, all that float32 has; None if it is not finite."""
   if value is None:
     return None
@@ -160,14 +165,12 @@ def _kept_lines(path: epath.Path, resume_step: int | None) -> list[str]:
     if step is not None and (resume_step is None or step <= resume_step):
       kept.append(line)
   if ''.join(kept) != text:
-    # A kill between these two lines leaves the old file whole.
-    temporary = path.parent / (path.name + '.tmp')
-    temporary.write_text(''.join(kept))
-    temporary.replace(path)
+    atomic_files.write_bytes(path, ''.join(kept).encode())
   return kept
 
 
-def _tensorboard_writer(folder: epath.Path) -> Any:
+def _tensorboard_writer(folder: epath.Path) -> 'MetricWriter | None':
+  """Return CLU's writer; None, with a warning, without TensorFlow."""
   try:
     from clu import metric_writers  # imports TensorFlow
   except ImportError:

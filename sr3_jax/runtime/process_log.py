@@ -18,7 +18,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from logging.handlers import RotatingFileHandler
-from typing import Any
 
 import jax
 from absl import flags, logging
@@ -53,7 +52,7 @@ def setup() -> None:
   handler.addFilter(_OwnRecords())
 
 
-def _unraisable(trouble: Any) -> None:
+def _unraisable(trouble: 'sys.UnraisableHookArgs') -> None:
   """Hide the errors of TensorStore's threads after their event loop is closed."""
   if str(trouble.exc_value) != 'Event loop is closed':
     sys.__unraisablehook__(trouble)

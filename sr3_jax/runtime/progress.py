@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from typing import SupportsFloat, TextIO
 
 _ERASE_LINE = '\r\x1b[K'
 
@@ -92,10 +92,10 @@ class Progress:
     self._terminal = self._stream.isatty()
     self._interval = 0.2 if self._terminal else interval
     self._throughput = Throughput(clock=clock)
-    self._values: dict[str, Any] = {}
+    self._values: dict[str, SupportsFloat] = {}
     self._shown_at, self._shown_step = -math.inf, None
 
-  def update(self, step: int, **values: Any) -> None:
+  def update(self, step: int, **values: SupportsFloat) -> None:
     """Say that `step` steps are done, with values that are shown with 4 digits.
 
     Values may be arrays still being computed: they are read only when a line is due.

@@ -13,7 +13,6 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import jax
 from absl import logging
@@ -50,7 +49,7 @@ class Histogram:
         return min(2 ** (place / _BINS_AN_OCTAVE), self.longest)
     return self.longest
 
-  def as_json(self) -> dict[str, Any]:
+  def as_json(self) -> dict[str, object]:
     """Return sums, quantiles, and [upper edge in seconds, count] of every bin."""
     return {
       'count': self.count,

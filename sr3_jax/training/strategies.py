@@ -2,27 +2,75 @@
 
 Both split the batch. `pmap` has a copy of the whole state on every device; `fsdp`
 (stage 3 of ZeRO, arXiv:1910.02054) has a part of the parameters, of their average and
-of the optimizer's moments on each. A step gathers whole weights for its arithmetic, sums
-and scatters gradients, and every device updates its part. The same seed and batches
-give the same numbers with both, up to rounding.
+of the optimizer's moments on each. A step gathers whole weights for its arithmetic,
+sums and scatters gradients, and every device updates its part. The same seed and
+batches give the same numbers with both, up to rounding.
 """
 
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Protocol, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sr3_jax.runtime import devices as runtime_devices
+from sr3_jax.training.train_step import Gradients, TrainState
 
 # Smaller arrays (biases, scales of normalisation) are whole on every device: gathering
 # one would be nothing but waiting.
 SMALL = 2**13  # elements
 
-Step = Callable[..., tuple[Any, dict[str, jax.Array]]]
+Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+Tree = TypeVar('Tree')  # a nest of arrays
+
+
+class Strategy(Protocol):
+  """A way to spread a training step over devices.
+
+  Attributes:
+    stacked: whether arrays of `saved` have an axis of length 1, one device's, in front.
+  """
+
+  stacked: bool
+
+  def create(self, make: Callable[[], TrainState]) -> TrainState:
+    """Make a state by a function without arguments, on all devices."""
+    ...
+
+  def abstract(self, state: Tree) -> Tree:
+    """Return the shapes that a checkpoint of a state is restored to."""
+    ...
+
+  def place(self, state: Tree) -> Tree:
+    """Put a state, whole or restored as `abstract` says, on all devices."""
+    ...
+
+  def shard(self, batch: Tree) -> Tree:
+    """Put this process's part of a batch, [B, ...], on its devices."""
+    ...
+
+  def fetch(self, tree: Tree) -> Tree:
+    """Return whole arrays of a state, on one device; every process must call it."""
+    ...
+
+  def metrics(self, tree: Tree) -> Tree:
+    """Return the metrics of a step, which are the same on all devices, from one."""
+    ...
+
+  def saved(self, state: Tree) -> Tree:
+    """Return what this process writes of a checkpoint of a state."""
+    ...
+
+  def compile(self, step: Step) -> Step:
+    """Compile `train_step` over all devices; it takes over the state's buffers."""
+    ...
+
+  def lower(self, step: Step, state: TrainState, batch: Tree) -> jax.stages.Lowered:
+    """Lower a step for the shapes of a state and of a whole batch."""
+    ...
 
 
 class Replicated:
@@ -32,53 +80,60 @@ class Replicated:
     devices: devices to compile for, not to run on; None for all there are.
   """
 
-  stacked = True  # whether arrays of `saved` have an axis of one device in front
+  stacked = True
 
-  def __init__(self, devices: Sequence[Any] | None = None):
+  def __init__(self, devices: Sequence[jax.Device] | None = None):
     self._devices = devices
 
-  def create(self, make: Callable[[], Any]) -> Any:
+  def create(self, make: Callable[[], TrainState]) -> TrainState:
     """Make a state by a function without arguments, on all devices."""
     return self.place(make())
 
-  def abstract(self, state: Any) -> Any:
+  def abstract(self, state: Tree) -> Tree:
     """Return what a checkpoint of a state is restored to."""
     return runtime_devices.whole(state)
 
-  def place(self, state: Any) -> Any:
+  def place(self, state: Tree) -> Tree:
     """Put a state that was restored as `abstract` says on all devices."""
     return runtime_devices.replicate(state)
 
-  def shard(self, batch: Any) -> Any:
+  def shard(self, batch: Tree) -> Tree:
     """Put this process's part of a batch, [B, ...], on its devices."""
     return runtime_devices.shard(batch)
 
-  def fetch(self, tree: Any) -> Any:
+  def fetch(self, tree: Tree) -> Tree:
     """Return whole arrays of a state, on one device of this process."""
     return runtime_devices.unreplicate(tree)
 
-  def metrics(self, tree: Any) -> Any:
+  def metrics(self, tree: Tree) -> Tree:
     """Return the metrics of a step, which are the same on all devices, from one."""
     return runtime_devices.unreplicate(tree)
 
-  def saved(self, state: Any) -> Any:
+  def saved(self, state: Tree) -> Tree:
     """Return what a checkpoint is written of: one device's copy, [1, ...]."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
 
   def compile(self, step: Step) -> Step:
     """Compile `train_step` over all devices; it takes over the state's buffers."""
-    mapped = functools.partial(step, axis_name=runtime_devices.AXIS)
-    return runtime_devices.pmap(mapped, donate_argnums=(0,), devices=self._devices)
+    return self._mapped(step)
 
-  def lower(self, step: Step, state: Any, batch: Any) -> Any:
+  def _mapped(self, step: Step) -> runtime_devices.Mapped:
+    step = functools.partial(step, axis_name=runtime_devices.AXIS)
+    return runtime_devices.pmap(step, donate_argnums=(0,), devices=self._devices)
+
+  def lower(self, step: Step, state: TrainState, batch: Tree) -> jax.stages.Lowered:
     """Lower a step for the shapes of a state and of a whole batch."""
     count = len(jax.devices() if self._devices is None else self._devices)
-    on_each = lambda shape: (count, *shape)
-    part = lambda shape: (count, shape[0] // count, *shape[1:])
-    shaped = lambda shape, tree: jax.tree.map(
-      lambda leaf: jax.ShapeDtypeStruct(shape(leaf.shape), leaf.dtype), tree
-    )
-    return self.compile(step).lower(shaped(on_each, state), shaped(part, batch))
+
+    def copies(leaf):
+      return jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype)
+
+    def parts(leaf):
+      shape = (count, leaf.shape[0] // count, *leaf.shape[1:])
+      return jax.ShapeDtypeStruct(shape, leaf.dtype)
+
+    states, batches = jax.tree.map(copies, state), jax.tree.map(parts, batch)
+    return self._mapped(step).lower(states, batches)
 
 
 class Sharded:
@@ -90,7 +145,7 @@ class Sharded:
 
   stacked = False
 
-  def __init__(self, devices: Sequence[Any] | None = None):
+  def __init__(self, devices: Sequence[jax.Device] | None = None):
     devices = jax.devices() if devices is None else devices
     # The mesh has an axis for each prime factor of the number of devices. So an array
     # with no side that all devices divide can still be split, along several sides.
@@ -102,28 +157,29 @@ class Sharded:
     """Return how an array of a state is split."""
     return split(shape, dict(self._mesh.shape))
 
-  def _specs(self, tree: Any) -> Any:
+  def _specs(self, tree: Tree) -> Tree:
     return jax.tree.map(lambda leaf: self.spec(leaf.shape), tree)
 
-  def _shardings(self, tree: Any) -> Any:
+  def _shardings(self, tree: Tree) -> Tree:
     return jax.tree.map(lambda leaf: self._sharding(self.spec(leaf.shape)), tree)
 
   def _sharding(self, spec: PartitionSpec) -> NamedSharding:
     return NamedSharding(self._mesh, spec)
 
-  def create(self, make: Callable[[], Any]) -> Any:
+  def create(self, make: Callable[[], TrainState]) -> TrainState:
     """Make a state by a function without arguments; no device ever has all of it."""
     shardings = self._shardings(jax.eval_shape(make))
     return jax.jit(make, out_shardings=shardings)()
 
-  def abstract(self, state: Any) -> Any:
+  def abstract(self, state: Tree) -> Tree:
     """Return what a checkpoint of a state is restored to: a part on every device."""
-    shape = lambda leaf, sharding: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=sharding
-    )
+
+    def shape(leaf, sharding):
+      return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
     return jax.tree.map(shape, state, self._shardings(state))
 
-  def place(self, state: Any) -> Any:
+  def place(self, state: Tree) -> Tree:
     """Put a state, whole or as `abstract` says, on all devices: a part on each."""
 
     def one(leaf, sharding):
@@ -134,23 +190,23 @@ class Sharded:
 
     return jax.tree.map(one, state, self._shardings(state))
 
-  def shard(self, batch: Any) -> Any:
+  def shard(self, batch: Tree) -> Tree:
     """Put this process's part of a batch, [B, ...], on its devices."""
     sharding = self._sharding(PartitionSpec(self._axes))
     put = functools.partial(jax.make_array_from_process_local_data, sharding)
     return jax.tree.map(put, batch)
 
-  def fetch(self, tree: Any) -> Any:
+  def fetch(self, tree: Tree) -> Tree:
     """Return whole arrays of a state, on one device; every process must call it."""
     whole = self._sharding(PartitionSpec())
     gathered = jax.jit(lambda tree: tree, out_shardings=whole)(tree)
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), gathered)
 
-  def metrics(self, tree: Any) -> Any:
+  def metrics(self, tree: Tree) -> Tree:
     """Return the metrics of a step, which are the same on all devices, from one."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
-  def saved(self, state: Any) -> Any:
+  def saved(self, state: Tree) -> Tree:
     """Return what a checkpoint is written of: every process writes its part."""
     return state
 
@@ -164,7 +220,7 @@ class Sharded:
       ),
     )
 
-  def lower(self, step: Step, state: Any, batch: Any) -> Any:
+  def lower(self, step: Step, state: TrainState, batch: Tree) -> jax.stages.Lowered:
     """Lower a step for the shapes of a state and of a whole batch."""
     over_all = self._sharding(PartitionSpec(self._axes))
     parts = jax.tree.map(
@@ -173,7 +229,7 @@ class Sharded:
     )
     return self.compile(step).lower(self.abstract(state), parts)
 
-  def _spread(self, gradients: Callable[..., Any]) -> Callable[..., Any]:
+  def _spread(self, gradients: Gradients) -> Gradients:
     """Turn gradients of one device's examples into their mean over all devices."""
 
     def spread(params, step, batch):
@@ -203,7 +259,7 @@ class Sharded:
 STRATEGIES = {'pmap': Replicated, 'fsdp': Sharded}
 
 
-def get_strategy(name: str, devices: Sequence[Any] | None = None) -> Any:
+def get_strategy(name: str, devices: Sequence[jax.Device] | None = None) -> Strategy:
   """Return a strategy by its name in `config.parallel.strategy`.
 
   Raises:
@@ -228,11 +284,11 @@ def split(shape: Sequence[int], axes: Mapping[str, int]) -> PartitionSpec:
   if math.prod(shape) < SMALL:
     return PartitionSpec()
   left, taken = list(shape), [()] * len(shape)
-  longest_first = lambda: sorted(range(len(shape)), key=lambda i: -left[i])
   for names in (tuple(axes), *((name,) for name in axes)):
     size = math.prod(axes[name] for name in names)
     free = not any(name in used for used in taken for name in names)
-    place = next((i for i in longest_first() if left[i] % size == 0), None)
+    longest_first = sorted(range(len(shape)), key=lambda i: -left[i])
+    place = next((i for i in longest_first if left[i] % size == 0), None)
     if free and place is not None:
       taken[place] += names
       left[place] //= size
@@ -248,7 +304,7 @@ def _gather(leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
 
 
 def _mean(grad: jax.Array, spec: PartitionSpec, axes: Sequence[str]) -> jax.Array:
-  """Return the mean over devices of a gradient that is summed over some axes already."""
+  """Return the mean over devices of a gradient that some axes have summed already."""
   # In a PartitionSpec a single name has no tuple around it.
   summed = {
     n for names in spec for n in ((names,) if isinstance(names, str) else names or ())

@@ -2,7 +2,6 @@
 
 import functools
 import json
-from typing import Any
 
 import jax
 import ml_collections
@@ -20,6 +19,7 @@ from sr3_jax.images import contact_sheets, image_files
 from sr3_jax.restoration.restorer import Restorer
 from sr3_jax.runtime import atomic_files, errors, metrics_log
 from sr3_jax.runtime import progress as runtime_progress
+from sr3_jax.runtime.types import Params
 from sr3_jax.training import monitor, preemption, strategies
 from sr3_jax.training.train_step import TrainState, create_state, train_step
 from sr3_jax.weights import checkpoint, hub
@@ -187,7 +187,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
 def during_training(
   config: ml_collections.ConfigDict,
   model: SR3,
-  ema: Any,
+  ema: Params,
   step: int,
   workdir: epath.Path,
   writer: metrics_log.MetricsWriter,
@@ -226,7 +226,9 @@ def during_training(
   return {name: float(value) for name, value in scores.items()}
 
 
-def _manager(config: ml_collections.ConfigDict, workdir: epath.Path) -> Any:
+def _manager(
+  config: ml_collections.ConfigDict, workdir: epath.Path
+) -> checkpoint.Manager:
   """Open the run's checkpoints with the retention that the configuration asks for."""
   c = config.checkpoint
   lower = bool(c.keep_best) and summary.METRICS[c.keep_best].better == 'lower'
@@ -289,7 +291,7 @@ def write_config(config: ml_collections.ConfigDict, workdir: epath.Path) -> None
   atomic_files.write_json(path, new)
 
 
-def _flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+def _flatten(tree: dict[str, object], prefix: str = '') -> dict[str, object]:
   """Return nested keys as one level, joined by dots."""
   flat = {}
   for name, value in tree.items():

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import flax.struct
 import jax
@@ -11,9 +10,10 @@ import ml_collections
 import optax
 
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.runtime.types import Params
 
 # (params, step, batch) -> (loss, their gradient)
-Gradients = Callable[..., tuple[jax.Array, Any]]
+Gradients = Callable[..., tuple[jax.Array, Params]]
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -23,16 +23,16 @@ class TrainState(flax.struct.PyTreeNode):
   """
 
   step: jax.Array  # int32, number of updates done
-  params: Any
-  ema: Any  # running average of params: what sampling and evaluation use
-  opt_state: Any
+  params: Params
+  ema: Params  # running average of params: what sampling and evaluation use
+  opt_state: optax.OptState
   model: SR3 = flax.struct.field(pytree_node=False)
   tx: optax.GradientTransformation = flax.struct.field(pytree_node=False)
   seed: int = flax.struct.field(pytree_node=False)
   ema_decay: float = flax.struct.field(pytree_node=False)
   accumulate: int = flax.struct.field(pytree_node=False)
 
-  def saved(self) -> dict[str, Any]:
+  def saved(self) -> dict[str, Params | optax.OptState]:
     """Return the parts that a checkpoint holds."""
     return {'params': self.params, 'ema': self.ema, 'optimizer': self.opt_state}
 
@@ -114,13 +114,13 @@ def gradients(
   model: SR3,
   seed: int,
   accumulate: int,
-  params: Any,
+  params: Params,
   step: jax.Array,
   batch: dict[str, jax.Array],
   *,
   axis_name: str | Sequence[str] | None = None,
-  gather: Callable[[Any], Any] = lambda params: params,
-) -> tuple[jax.Array, Any]:
+  gather: Callable[[Params], Params] = lambda params: params,
+) -> tuple[jax.Array, Params]:
   """Return the loss of a part of a batch, and its gradient.
 
   Args:
@@ -137,7 +137,10 @@ def gradients(
   first = jax.lax.axis_index(axis_name) * size if axis_name else 0
   key = jax.random.fold_in(jax.random.key(seed), step)
   keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(size))
-  loss = lambda params, keys, batch: model.loss(gather(params), keys, batch)
+
+  def loss(params, keys, batch):
+    return model.loss(gather(params), keys, batch)
+
   gradient = jax.value_and_grad(loss)
   if accumulate > 1:
     gradient = optax.microbatch(
