@@ -42,8 +42,6 @@ class Source(Protocol):
     Raises:
       ImageError: it can't be read.
     """
-    ...
 
   def name(self, index: int) -> str:
     """Return what messages call an image."""
-    ...

@@ -159,7 +159,7 @@ def _picture(
   if stored.shape[-1] > channels:
     alpha = stored[..., channels].astype(np.float32) / np.iinfo(stored.dtype).max
   return Picture(
-    pixels=images_pixels.to_float(pixels) if bits == 8 else _to_float(pixels),
+    pixels=images_pixels.to_float(pixels),
     alpha=alpha,
     bits=bits,
     icc=_suiting(icc, channels),
@@ -314,12 +314,8 @@ def _suiting(icc: bytes | None, channels: int) -> bytes | None:
   return icc if icc and icc[16:20] == _COLOUR_SPACE[channels] else None
 
 
-def _to_float(stored: np.ndarray) -> np.ndarray:
-  """Convert uint16 to float32 in [-1, 1]; `_to_uint16` inverts it exactly."""
-  return stored.astype(np.float32) / 32767.5 - 1
-
-
 def _to_uint16(pixels: np.ndarray) -> np.ndarray:
+  """Invert `pixels.to_float` of uint16 exactly; clip values beyond [-1, 1]."""
   levels = np.round((pixels.astype(np.float32) + 1) * 32767.5)
   return np.clip(levels, 0, 65535).astype(np.uint16)
 

@@ -18,7 +18,6 @@ from sr3_jax.images.picture_codec import Picture, Settings
 from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime import atomic_files
 
-EXTENSIONS = rasters.EXTENSIONS
 _DTYPES = {8: np.uint8, 16: np.uint16, 32: np.float32}
 
 
@@ -29,35 +28,27 @@ class Codec(Protocol):
     self, source: pathlib.Path | bytes, name: str = ''
   ) -> tuple[int, int, str]:
     """Return (height, width, format) of what `read` returns, from the header only."""
-    ...
 
   def is_transparent(self, source: pathlib.Path | bytes, name: str = '') -> bool:
     """Return whether a file has an alpha channel or a transparent colour."""
-    ...
 
   def read(self, source: pathlib.Path | bytes, name: str = '') -> Picture:
     """Read a file, or the bytes of one that errors call `name`."""
-    ...
 
   def extension(self, format_: str, height: int, width: int) -> str:
     """Return the extension under which such an image is written."""
-    ...
 
   def check_sides(self, extension: str, height: int, width: int) -> None:
     """Refuse what files with this extension can't hold."""
-    ...
 
   def encode(self, picture: Picture, extension: str, settings: Settings) -> bytes:
     """Return the bytes of a file that holds a picture and what made it."""
-    ...
 
   def write(self, path: pathlib.Path, picture: Picture, settings: Settings) -> None:
     """Write a file as `encode` makes it; it appears when it is complete."""
-    ...
 
   def metadata(self, path: pathlib.Path) -> Settings | None:
     """Return the settings that `write` put into a file; None if it has none."""
-    ...
 
 
 @dataclasses.dataclass(frozen=True)

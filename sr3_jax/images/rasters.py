@@ -108,15 +108,6 @@ def header(
     return found
 
 
-def size(source: Source, name: str = '') -> tuple[int, int]:
-  """Return (height, width) of an image as `read` returns it, from the header only.
-
-  Raises:
-    ImageError: as `header`.
-  """
-  return header(source, name)[:2]
-
-
 def write(path: epath.PathLike, array: np.ndarray, description: str = '') -> None:
   """Write a file as `encode` makes it; it appears when it is complete.
 
