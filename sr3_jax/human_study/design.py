@@ -1,17 +1,17 @@
-"""The paper's human study as arithmetic: who sees what, and what the answers say.
+"""Plans the paper's human study and analyses its answers: arithmetic only.
 
 Two-alternative forced choice (SR3 paper, section 4): two candidates for the same scene,
 a photograph and a model's output, are shown side by side for a fixed time; then the
 subject chooses. Task 1 shows the low-resolution input between them, task 2 doesn't. The
 fool rate is the share of trials in which the output is preferred; at 50 % outputs can't
-be told from photographs. Nothing here touches files.
+be told from photographs. No function here reads or writes files.
 """
 
 import dataclasses
 import hashlib
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Sequence
+from typing import TypedDict, TypeVar
 
 import numpy as np
 
@@ -22,13 +22,14 @@ QUESTIONS = {
   2: 'Which image would you guess is from a camera?',
 }
 SIDES = ('left', 'right')
-CHECK, PRACTICE = 'check', 'practice'  # shown against a spoilt picture, not a method's
+# In these trials a blurred photograph takes the place of a method's output.
+CHECK, PRACTICE = 'check', 'practice'
 NUM_PRACTICE = 3
 CHECK_EVERY = 10  # trials
 
 # Fool rates of the paper in percent. Task 2 as the authors' site plots them; task 1 is
 # quoted from memory and was not found in a source.
-PAPER = (
+PAPER: tuple['PaperRates', ...] = (
   {
     'task': 1,
     'data': 'faces, 16 to 128',
@@ -55,12 +56,97 @@ PAPER = (
   },
 )
 
+T = TypeVar('T')
+K = TypeVar('K', bound=Hashable)
+
+
+class PaperRates(TypedDict):
+  """Fool rates of the paper in percent; `verified` if they were found in a source."""
+
+  task: int
+  data: str
+  verified: bool
+  rates: dict[str, float]
+
+
+class Share(TypedDict):
+  """How often an output was preferred; `rate` is None without a trial."""
+
+  rate: float | None
+  fooled: int
+  trials: int
+
+
+class Rate(Share):
+  """The fool rate of a method in a task, with 95 % intervals.
+
+  `low` and `high` are over subjects, None for fewer than two; `wilson` takes all trials
+  for independent.
+  """
+
+  task: int
+  method: str
+  low: float | None
+  high: float | None
+  wilson: list[float]
+  subjects: int
+
+
+class Subject(Share):
+  """One subject's answers, counted; the JSON keeps the key 'spoilt'."""
+
+  number: int
+  id: str
+  task: int
+  checks: int
+  failed: int
+  inattentive: bool
+  left_out: bool
+  median_answer_seconds: float | None
+  spoilt: int
+  reduced: bool
+
+
+class ImageShare(Share):
+  """How often the output for one image was preferred."""
+
+  task: int
+  method: str
+  image: str
+
+
+class Attention(TypedDict):
+  """How many attention checks there were, and how many failed."""
+
+  checks: int
+  failed: int
+
+
+class Analysis(TypedDict):
+  """Everything that `analyse` says about a study."""
+
+  subjects: int
+  left_out: int
+  inattentive: int
+  max_failed: float
+  keep_all: bool
+  interval: str
+  rates: list[Rate]
+  attention: Attention
+  median_answer_seconds: float | None
+  left_answers: float | None
+  spoilt_trials: int
+  per_subject: list[Subject]
+  per_image: list[ImageShare]
+  paper: list[PaperRates]
+
+
 # ------------------------------------------------------------------- who sees what
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-  """One choice.
+  """One choice that a subject is to make.
 
   Attributes:
     image: name of the scene.
@@ -75,7 +161,7 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class Design:
-  """What all subjects' plans follow from.
+  """The design of a study, from which all subjects' plans follow.
 
   Attributes:
     images: names of the scenes that count, `rounds * per_subject` of them.
@@ -98,12 +184,12 @@ class Design:
 
   @property
   def rounds(self) -> int:
-    """Subjects of one task who together see every image once."""
+    """Return how many subjects of one task together see every image once."""
     return len(self.images) // self.per_subject
 
   @property
   def cycle(self) -> int:
-    """Subjects after whom all is exactly even.
+    """Return after how many subjects all is exactly even.
 
     By then every image was shown with every method, with the photograph on either
     side, once in every task.
@@ -120,7 +206,7 @@ def make_design(
   images_per_subject: int = 50,
   seed: int = 0,
 ) -> Design:
-  """Draws the scenes of practice, checks and trials, each scene for one of them.
+  """Draw the scenes of practice, checks and trials, each scene for one of them.
 
   So that few subjects make the study exactly even, a subject sees a whole fraction of
   the images: 97 images and 50 a subject become 96 and 48.
@@ -131,7 +217,7 @@ def make_design(
     tasks: 1, 2 or both.
     num_images: scenes that count, at most.
     images_per_subject: how many of them a subject sees, at most.
-    seed: of the draw.
+    seed: of the random numbers.
 
   Raises:
     ValueError: too few scenes.
@@ -159,7 +245,9 @@ def make_design(
 
 
 def plan(design: Design, subject: int) -> tuple[int, list[Trial]]:
-  """The task of a subject and all its trials in order, a function of its arguments.
+  """Return the task of a subject and all its trials in order.
+
+  The result is a function of the arguments alone.
 
   A Latin square: image j of a subject's share is shown with method `j + turn`, and the
   turn advances when all images were seen. Within a subject the methods' counts, every
@@ -187,25 +275,28 @@ def plan(design: Design, subject: int) -> tuple[int, list[Trial]]:
     trials.append(Trial(image, method, SIDES[side]))
   key = (design.seed, 'subject', subject)
   trials = _shuffled(trials, *key)
-  checks = _spoilt(design.checks, CHECK, *key)
+  checks = _easy_trials(design.checks, CHECK, *key)
   # Last first: earlier places stay where they are.
   for c in reversed(range(len(checks))):
     start, stop = (share * k // len(checks) for k in (c, c + 1))
     place = _shuffled(range(start, stop), *key, 'place', c)[0]
     trials.insert(place, checks[c])
-  return task, _spoilt(design.practice, PRACTICE, *key) + trials
+  return task, _easy_trials(design.practice, PRACTICE, *key) + trials
 
 
-def _spoilt(images: Sequence[str], kind: str, *key: Any) -> list[Trial]:
-  """Easy trials in a subject's order, sides even to one."""
+def _easy_trials(images: Sequence[str], kind: str, *key: object) -> list[Trial]:
+  """Return trials of a kind in a subject's order, with sides even to one."""
   images = _shuffled(images, *key, kind)
   sides = _shuffled(range(len(images)), *key, kind, 'sides')
   return [Trial(i, kind, SIDES[s % 2]) for i, s in zip(images, sides, strict=True)]
 
 
-def _shuffled(items: Sequence[Any], *key: Any) -> list[Any]:
-  """An order drawn from `key`: the same on every machine, in every version."""
-  digest = lambda item: hashlib.blake2b(repr((*key, item)).encode()).digest()
+def _shuffled(items: Iterable[T], *key: object) -> list[T]:
+  """Return an order drawn from `key`: the same on every machine, in every version."""
+
+  def digest(item: T) -> bytes:
+    return hashlib.blake2b(repr((*key, item)).encode()).digest()
+
   return sorted(items, key=digest)
 
 
@@ -213,7 +304,7 @@ def _shuffled(items: Sequence[Any], *key: Any) -> list[Any]:
 
 
 def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
-  """Wilson's score interval of a share, for independent trials.
+  """Return Wilson's score interval of a share, for independent trials.
 
   Raises:
     ValueError: no trial.
@@ -235,7 +326,7 @@ def bootstrap(
   draws: int = 10_000,
   seed: int = 0,
 ) -> tuple[float, float] | None:
-  """Interval of a share when whole subjects are drawn again (cluster bootstrap).
+  """Return the interval of a share over subjects: a cluster bootstrap of them.
 
   Args:
     successes: of every subject.
@@ -257,8 +348,8 @@ def bootstrap(
   return float(low), float(high)
 
 
-def spoilt(answer: Answer, seconds: float) -> bool:
-  """Whether the pictures were not shown once, undisturbed, for the study's time.
+def is_disturbed(answer: Answer, seconds: float) -> bool:
+  """Return whether the pictures were not shown once, undisturbed, for the study's time.
 
   The screen's own rhythm costs a frame or two; a fifth (and 0.1 s) is more than that.
   """
@@ -273,8 +364,8 @@ def analyse(
   *,
   max_failed: float = 0.2,
   keep_all: bool = False,
-) -> dict[str, Any]:
-  """Everything that is said about a study, ready for JSON.
+) -> Analysis:
+  """Return everything that is said about a study, ready for JSON.
 
   Args:
     results: whole ones, one a subject; `result.number` counts from 1.
@@ -284,89 +375,106 @@ def analyse(
     keep_all: leaves nobody out.
 
   Returns:
-    'rates' a task and method, 'per_subject', 'per_image', 'attention' and totals. A
-    rate has 'low' and 'high', the 95 % interval over subjects (null for fewer than
-    two), and 'wilson', which takes all trials for independent.
+    Rates of every task and method, every subject and every image.
   """
   people = [
-    _person(result, *plans[result.number - 1], seconds, max_failed)
+    _person(result, *plans[result.number - 1], seconds, max_failed, keep_all)
     for result in results
   ]
-  for person in people:
-    person['left_out'] = person['inattentive'] and not keep_all
-  kept = [person for person in people if not person['left_out']]
-  shown = [(p['task'], *choice) for p in kept for choice in p['choices']]
+  subjects = [person.subject for person in people]
+  counted = [person for person in people if not person.subject['left_out']]
   images = _tally(
-    ((task, method, image), fooled) for task, method, image, fooled in shown
+    ((person.subject['task'], method, image), fooled)
+    for person in counted
+    for method, image, fooled in person.choices
   )
-  times = [time for person in kept for time in person['times']]
-  lefts = [left for person in kept for left in person['lefts']]
-  checks = sum(person['checks'] for person in people)
-  inner = ('choices', 'times', 'lefts')
+  times = [time for person in counted for time in person.times]
+  lefts = [left for person in counted for left in person.lefts]
   return {
-    'subjects': len(kept),
-    'left_out': sum(person['left_out'] for person in people),
-    'inattentive': sum(person['inattentive'] for person in people),
+    'subjects': len(counted),
+    'left_out': sum(subject['left_out'] for subject in subjects),
+    'inattentive': sum(subject['inattentive'] for subject in subjects),
     'max_failed': max_failed,
     'keep_all': keep_all,
     'interval': '95 %, cluster bootstrap over subjects',
-    'rates': _rates(kept),
-    'attention': {'checks': checks, 'failed': sum(p['failed'] for p in people)},
+    'rates': _rates(counted),
+    'attention': {
+      'checks': sum(subject['checks'] for subject in subjects),
+      'failed': sum(subject['failed'] for subject in subjects),
+    },
     'median_answer_seconds': statistics.median(times) if times else None,
     'left_answers': statistics.fmean(lefts) if lefts else None,
-    'spoilt_trials': sum(person['spoilt'] for person in kept),
-    'per_subject': [
-      {name: value for name, value in person.items() if name not in inner}
-      for person in people
-    ],
+    'spoilt_trials': sum(person.subject['spoilt'] for person in counted),
+    'per_subject': subjects,
     'per_image': [
       {'task': task, 'method': method, 'image': image, **_share(*counts)}
       for (task, method, image), counts in sorted(images.items())
     ],
-    'paper': [dict(entry) for entry in PAPER],
+    'paper': list(PAPER),
   }
 
 
+@dataclasses.dataclass(frozen=True)
+class _Person:
+  """A subject, and each of its answers that counts.
+
+  Attributes:
+    subject: what is said of it.
+    choices: method, image and whether the output was preferred.
+    times: of answers in seconds.
+    lefts: whether an answer was the left one.
+  """
+
+  subject: Subject
+  choices: list[tuple[str, str, bool]]
+  times: list[float]
+  lefts: list[bool]
+
+
 def _person(
-  result: Result, task: int, trials: Sequence[Trial], seconds: float, max_failed: float
-) -> dict[str, Any]:
-  """One subject's answers, counted."""
-  kinds = [trial.shown for trial in trials]
+  result: Result,
+  task: int,
+  trials: Sequence[Trial],
+  seconds: float,
+  max_failed: float,
+  keep_all: bool,
+) -> _Person:
+  """Count one subject's answers; those of practice say nothing."""
   pairs = [
     (trial, answer)
-    for kind, trial, answer in zip(kinds, trials, result.answers, strict=True)
-    if kind != PRACTICE
+    for trial, answer in zip(trials, result.answers, strict=True)
+    if trial.shown != PRACTICE
   ]
-  good = [(t, a) for t, a in pairs if not spoilt(a, seconds)]
+  good = [(t, a) for t, a in pairs if not is_disturbed(a, seconds)]
   checks = [a.side != t.real for t, a in good if t.shown == CHECK]
   counted = [(t, a) for t, a in good if t.shown != CHECK]
   choices = [(t.shown, t.image, a.side != t.real) for t, a in counted]
   times = [a.time for _, a in counted]
   failed = sum(checks)
-  return {
+  inattentive = bool(checks) and failed > max_failed * len(checks)
+  subject: Subject = {
     'number': result.number,
     'id': result.id,
     'task': task,
     **_share(sum(fooled for *_, fooled in choices), len(choices)),
     'checks': len(checks),
     'failed': failed,
-    'inattentive': bool(checks) and failed > max_failed * len(checks),
+    'inattentive': inattentive,
     'median_answer_seconds': statistics.median(times) if times else None,
     'spoilt': len(pairs) - len(good),
     'reduced': result.reduced,
-    'choices': choices,
-    'times': times,
-    'lefts': [a.side == 'left' for _, a in counted],
+    'left_out': inattentive and not keep_all,
   }
+  return _Person(subject, choices, times, [a.side == 'left' for _, a in counted])
 
 
-def _rates(people: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-  """Fool rate and intervals for every task and method that was shown."""
+def _rates(people: Sequence[_Person]) -> list[Rate]:
+  """Return fool rate and intervals for every task and method that was shown."""
   counts = [
-    _tally(((p['task'], method), fooled) for method, _, fooled in p['choices'])
+    _tally(((p.subject['task'], method), fooled) for method, _, fooled in p.choices)
     for p in people
   ]
-  rates = []
+  rates: list[Rate] = []
   for task, method in sorted({key for person in counts for key in person}):
     own = [person[task, method] for person in counts if (task, method) in person]
     fooled, trials = zip(*own, strict=True)
@@ -385,15 +493,16 @@ def _rates(people: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
   return rates
 
 
-def _tally(pairs: Any) -> dict[Any, tuple[int, int]]:
-  """(key, fooled) pairs -> key: (times fooled, times)."""
-  counts: dict[Any, tuple[int, int]] = {}
+def _tally(pairs: Iterable[tuple[K, bool]]) -> dict[K, tuple[int, int]]:
+  """Return key -> (times fooled, times) of pairs (key, fooled)."""
+  counts: dict[K, tuple[int, int]] = {}
   for key, fooled in pairs:
     k, n = counts.get(key, (0, 0))
     counts[key] = (k + fooled, n + 1)
   return counts
 
 
-def _share(fooled: int, trials: int) -> dict[str, Any]:
+def _share(fooled: int, trials: int) -> Share:
+  """Return counts and their ratio."""
   rate = fooled / trials if trials else None
   return {'rate': rate, 'fooled': int(fooled), 'trials': trials}

@@ -1,9 +1,16 @@
-"""What `sr3-study analyse` prints: tables of plain text."""
+"""Makes the tables of plain text that `sr3-study analyse` prints."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from sr3_jax.human_study import design as human_study_design
+from sr3_jax.human_study.design import QUESTIONS, Analysis, ImageShare, Subject
+
+
+class Found(Analysis):
+  """An analysis with what its files say: seconds of viewing, and skipped ones."""
+
+  seconds: float
+  skipped: dict[str, str]
+
 
 EXTREMES = 3  # images listed with the lowest and the highest fool rate
 NOTES = (
@@ -16,13 +23,13 @@ NOTES = (
 )
 
 
-def report(found: dict[str, Any]) -> str:
-  """What `study.analyse` found, as text; with `seconds` and `skipped` files."""
+def report(found: Found) -> str:
+  """Return an analysis as text."""
   lines = [_people(found)]
   for task in sorted({rate['task'] for rate in found['rates']}):
     lines += [
       '',
-      f'Task {task}: {human_study_design.QUESTIONS[task]}',
+      f'Task {task}: {QUESTIONS[task]}',
       *_table(found, task),
     ]
     lines += ['', *_images(found, task)]
@@ -31,7 +38,8 @@ def report(found: dict[str, Any]) -> str:
   return '\n'.join(lines)
 
 
-def _people(found: dict[str, Any]) -> str:
+def _people(found: Found) -> str:
+  """Return how many subjects, files and trials there are, and what is left out."""
   checks, skipped = found['attention'], len(found['skipped'])
   out = f'{found["left_out"]} left out'
   if found['keep_all']:
@@ -57,7 +65,8 @@ def _people(found: dict[str, Any]) -> str:
   return text
 
 
-def _table(found: dict[str, Any], task: int) -> list[str]:
+def _table(found: Found, task: int) -> list[str]:
+  """Return the fool rates of a task, and those of the paper below them."""
   rows = [('', 'fool rate', '95 % over subjects', '95 % Wilson', 'trials', 'subjects')]
   for rate in found['rates']:
     if rate['task'] == task:
@@ -73,15 +82,15 @@ def _table(found: dict[str, Any], task: int) -> list[str]:
       )
   for entry in found['paper']:
     if entry['task'] == task:
-      rows.append((f'the paper, {entry["data"]}', *[''] * 5))
+      rows.append((f'the paper, {entry["data"]}', '', '', '', '', ''))
       mark = '' if entry['verified'] else ' *'
       for method, percent in entry['rates'].items():
-        rows.append((f'  {method}', f'{percent:.1f} %{mark}', *[''] * 4))
+        rows.append((f'  {method}', f'{percent:.1f} %{mark}', '', '', '', ''))
   return _aligned(rows)
 
 
-def _images(found: dict[str, Any], task: int) -> list[str]:
-  """For every method the images that fooled least and most."""
+def _images(found: Found, task: int) -> list[str]:
+  """Return for every method the images that fooled least and most."""
   rows = [('', 'lowest by image', 'highest by image')]
   for rate in found['rates']:
     if rate['task'] != task:
@@ -92,14 +101,18 @@ def _images(found: dict[str, Any], task: int) -> list[str]:
       if (entry['task'], entry['method']) == (task, rate['method'])
     ]
     own.sort(key=lambda entry: (entry['rate'], entry['image']))
-    text = lambda entries: ', '.join(
-      f'{_short(e["image"])} {e["fooled"]}/{e["trials"]}' for e in entries
-    )
-    rows.append((rate['method'], text(own[:EXTREMES]), text(own[: -EXTREMES - 1 : -1])))
+    lowest, highest = own[:EXTREMES], own[: -EXTREMES - 1 : -1]
+    rows.append((rate['method'], _listed(lowest), _listed(highest)))
   return _aligned(rows)
 
 
-def _subjects(people: Sequence[dict[str, Any]]) -> list[str]:
+def _listed(entries: Sequence[ImageShare]) -> str:
+  """Return names of images with how often they fooled."""
+  return ', '.join(f'{_short(e["image"])} {e["fooled"]}/{e["trials"]}' for e in entries)
+
+
+def _subjects(people: Sequence[Subject]) -> list[str]:
+  """Return the subjects, one a line."""
   rows = [('subject', 'task', 'fool rate', 'trials', 'checks failed', 'median s', '')]
   for person in sorted(people, key=lambda p: (p['number'], p['id'])):
     seconds = person['median_answer_seconds']
@@ -118,18 +131,27 @@ def _subjects(people: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+  """Return rows as lines with aligned columns."""
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  pad = lambda row: '  '.join(c.ljust(w) for c, w in zip(row, widths, strict=True))
-  return ['  ' + pad(row).rstrip() for row in rows]
+  lines = []
+  for row in rows:
+    cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+    lines.append(f'  {"  ".join(cells)}'.rstrip())
+  return lines
 
 
 def _percent(value: float | None) -> str:
+  """Return a share in percent; a dash for none."""
   return '-' if value is None else f'{100 * value:.1f} %'
 
 
 def _range(low: float | None, high: float | None) -> str:
-  return '-' if low is None else f'{100 * low:.1f} to {100 * high:.1f} %'
+  """Return an interval in percent; a dash for none."""
+  return (
+    '-' if low is None or high is None else f'{100 * low:.1f} to {100 * high:.1f} %'
+  )
 
 
 def _short(name: str) -> str:
+  """Return a name of at most 24 characters."""
   return name if len(name) <= 24 else name[:23] + '…'

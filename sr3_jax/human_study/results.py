@@ -1,4 +1,4 @@
-"""What a subject's browser writes, read without trusting a byte of it.
+"""Reads what a subject's browser writes, without trusting a byte of it.
 
 The file may come from anybody who has the link. It is bounded in size, every value is
 of one type and in one range, and what isn't known is dropped.
@@ -9,7 +9,7 @@ import datetime
 import json
 import re
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from sr3_jax.runtime.errors import UserError
 
@@ -68,7 +68,7 @@ class Result:
 
 
 def parse(data: bytes) -> Result:
-  """Reads the bytes of a result.
+  """Read the bytes of a result.
 
   Raises:
     ResultError: too large, not JSON, or a value that no study writes.
@@ -93,7 +93,7 @@ def parse(data: bytes) -> Result:
 
 
 def match(result: Result, study: str, lengths: Sequence[int]) -> None:
-  """Checks that a result answers this study's questions, all of them.
+  """Check that a result answers this study's questions, all of them.
 
   Args:
     result: to be checked.
@@ -112,8 +112,8 @@ def match(result: Result, study: str, lengths: Sequence[int]) -> None:
     raise ResultError(f'answers {len(result.answers)} trials, the plan has {expected}')
 
 
-def load_json(data: bytes) -> Any:
-  """JSON in UTF-8 without NaN and infinities, however deep or odd it is.
+def load_json(data: bytes) -> object:
+  """Read JSON in UTF-8 without NaN and infinities, however deep or odd it is.
 
   Raises:
     ResultError: it isn't that.
@@ -130,7 +130,12 @@ def load_json(data: bytes) -> Any:
     raise ResultError('not JSON') from None
 
 
-def _answer(value: Any, index: int) -> Answer:
+def _answer(value: object, index: int) -> Answer:
+  """Read the answer to a trial.
+
+  Raises:
+    ResultError: it isn't one.
+  """
   try:
     record = _record(value, 'it')
     # The order is the plan's; the number says that none is missing or doubled.
@@ -148,49 +153,85 @@ def _answer(value: Any, index: int) -> Answer:
     raise ResultError(f'answer {index}: {error}') from None
 
 
-def _record(value: Any, what: str) -> dict[str, Any]:
+def _record(value: object, what: str) -> dict[str, object]:
+  """Return a JSON object.
+
+  Raises:
+    ResultError: it isn't one.
+  """
   if not isinstance(value, dict):
     raise ResultError(f'{what} is not a JSON object')
   return value
 
 
-def _integer(record: dict[str, Any], name: str, low: int, high: int) -> int:
+def _integer(record: dict[str, object], name: str, low: int, high: int) -> int:
+  """Return an integer in a range.
+
+  Raises:
+    ResultError: there is another value.
+  """
   value = record.get(name)
-  if type(value) is not int or not low <= value <= high:  # True is an int, too
+  # True is an int, too.
+  if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
     raise ResultError(f'"{name}" must be an integer from {low} to {high}')
   return value
 
 
-def _milliseconds(record: dict[str, Any], name: str) -> float:
-  """In seconds."""
+def _milliseconds(record: dict[str, object], name: str) -> float:
+  """Return a time of a record that has it in milliseconds, in seconds.
+
+  Raises:
+    ResultError: there is another value.
+  """
   value = record.get(name)
-  if type(value) not in (int, float) or not 0 <= value <= MAX_MS:
+  number = isinstance(value, int | float) and not isinstance(value, bool)
+  if not number or not 0 <= value <= MAX_MS:
     raise ResultError(f'"{name}" must be a number from 0 to {MAX_MS}')
   return value / 1000
 
 
-def _boolean(record: dict[str, Any], name: str) -> bool:
+def _boolean(record: dict[str, object], name: str) -> bool:
+  """Return a boolean.
+
+  Raises:
+    ResultError: there is another value.
+  """
   value = record.get(name)
   if not isinstance(value, bool):
     raise ResultError(f'"{name}" must be true or false')
   return value
 
 
-def _one_of(record: dict[str, Any], name: str, known: Sequence[str]) -> str:
+def _one_of(record: dict[str, object], name: str, known: Sequence[str]) -> str:
+  """Return one of some texts.
+
+  Raises:
+    ResultError: there is another value.
+  """
   value = record.get(name)
   if not isinstance(value, str) or value not in known:
     raise ResultError(f'"{name}" must be one of {", ".join(known)}')
   return value
 
 
-def _matching(record: dict[str, Any], name: str, pattern: str) -> str:
+def _matching(record: dict[str, object], name: str, pattern: str) -> str:
+  """Return a text that matches a pattern.
+
+  Raises:
+    ResultError: there is another value.
+  """
   value = record.get(name)
   if not isinstance(value, str) or not re.fullmatch(pattern, value):
     raise ResultError(f'"{name}" must match {pattern}')
   return value
 
 
-def _time(record: dict[str, Any], name: str) -> str:
+def _time(record: dict[str, object], name: str) -> str:
+  """Return a time as ISO 8601.
+
+  Raises:
+    ResultError: there is another value.
+  """
   value = record.get(name)
   try:
     if not isinstance(value, str) or len(value) > 40:

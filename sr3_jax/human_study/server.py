@@ -1,4 +1,4 @@
-"""Serves a study on this machine and keeps the results that it is sent.
+"""Serves a study on this machine and stores the results that it is sent.
 
 For a laboratory with one computer, and for trying a study out. It answers on the
 loopback address only, with the files that the site had at the start and nothing else;
@@ -10,9 +10,8 @@ import http.server
 import pathlib
 import sys
 import uuid
-from typing import Any
 
-from sr3_jax.human_study import results as human_study_results
+from sr3_jax.human_study import results
 from sr3_jax.runtime import atomic_files
 from sr3_jax.runtime.errors import line
 
@@ -27,15 +26,15 @@ MAX_RESULTS = 10_000  # files; nobody fills the disk by accident
 
 
 def results_path(site: pathlib.Path) -> pathlib.Path:
-  """SITE-results, beside the site: answers are not published."""
+  """Return SITE-results, beside the site: answers are not published."""
   return site.resolve().with_name(site.resolve().name + '-results')
 
 
 def make_server(site: pathlib.Path, port: int) -> http.server.ThreadingHTTPServer:
-  """A server on 127.0.0.1 that is ready to `serve_forever`.
+  """Return a server on 127.0.0.1 that is ready to `serve_forever`.
 
   Args:
-    site: what `study_build.build` made.
+    site: what `site_builder.build` made.
     port: 0 takes a free one.
 
   Raises:
@@ -48,25 +47,25 @@ def make_server(site: pathlib.Path, port: int) -> http.server.ThreadingHTTPServe
     if path.is_file() and not path.is_symlink() and path.suffix in TYPES
   }
   files['/'] = files['/index.html']
-  results = results_path(site)
 
   class Handler(_Handler):
-    pass
+    """A handler of this site."""
 
-  Handler.files, Handler.results = files, results
+  Handler.files, Handler.folder = files, results_path(site)
   return http.server.ThreadingHTTPServer(('127.0.0.1', port), Handler)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-  """GET of the site's files, POST of results."""
+  """A handler of requests: GET of the site's files, POST of results."""
 
   files: dict[str, pathlib.Path]
-  results: pathlib.Path
+  folder: pathlib.Path  # of results
   protocol_version = 'HTTP/1.1'
   server_version, sys_version = 'sr3_jax', ''
   timeout = 30  # seconds for a client that says nothing
 
   def do_GET(self) -> None:
+    """Answer with a file of the site."""
     path = self.files.get(self.path.partition('?')[0])
     if not self._is_own():
       self._answer(403, 'this host only')
@@ -83,6 +82,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
   do_HEAD = do_GET
 
   def do_POST(self) -> None:
+    """Store a result, if it is one."""
     length = self.headers.get('Content-Length', '')
     # What isn't read would be taken for the next request.
     self.close_connection = True
@@ -95,34 +95,35 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       self._answer(415, 'application/json only')
     elif not (length.isascii() and length.isdigit()):
       self._answer(411, 'a length is needed')
-    elif len(length) > 9 or int(length) > human_study_results.MAX_BYTES:
+    elif len(length) > 9 or int(length) > results.MAX_BYTES:
       self._answer(413, 'too large')
     else:
-      self._keep(self.rfile.read(int(length)))
+      self._store(self.rfile.read(int(length)))
 
-  def _keep(self, data: bytes) -> None:
+  def _store(self, data: bytes) -> None:
+    """Write a result to a file of its own, and answer."""
     try:
-      result = human_study_results.parse(data)
-    except human_study_results.ResultError as error:
+      result = results.parse(data)
+    except results.ResultError as error:
       self._answer(400, str(error))
       return
     now = datetime.datetime.now(datetime.UTC)
     # Nothing that the client sent becomes part of the name.
     name = f'{now:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:12]}.json'
     try:
-      if self.results.is_dir() and len(list(self.results.iterdir())) >= MAX_RESULTS:
+      if self.folder.is_dir() and len(list(self.folder.iterdir())) >= MAX_RESULTS:
         self._answer(507, 'too many results')
         return
-      atomic_files.write_bytes(self.results / name, data)
+      atomic_files.write_bytes(self.folder / name, data)
     except OSError as error:
       print(f'error: {line(error)}', file=sys.stderr)
       self._answer(500, 'could not be written')
       return
-    print(f'subject {result.number}: {self.results.name}/{name}', flush=True)
+    print(f'subject {result.number}: {self.folder.name}/{name}', flush=True)
     self._answer(201, 'thank you')
 
   def _is_own(self) -> bool:
-    """Whether the request is for this host by name, and from a page of it.
+    """Return whether the request is for this host by name, and from a page of it.
 
     A foreign name that resolves to 127.0.0.1 would let that site's pages read this one.
     """
@@ -135,6 +136,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
   def _answer(
     self, status: int, body: bytes | str, kind: str = 'text/plain; charset=utf-8'
   ) -> None:
+    """Send an answer of a status."""
     data = body.encode() if isinstance(body, str) else body
     self.send_response(status)
     self.send_header('Content-Type', kind)
@@ -146,5 +148,5 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     if self.command != 'HEAD':
       self.wfile.write(data)
 
-  def log_message(self, *_: Any) -> None:
-    """Silent: a line for every picture says nothing."""
+  def log_message(self, *_: object) -> None:
+    """Print nothing: there would be a line for every picture."""

@@ -17,24 +17,49 @@ import shutil
 import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from PIL import Image
 
-from sr3_jax.human_study import design as human_study_design
-from sr3_jax.human_study import results as human_study_results
+from sr3_jax.human_study import design as study_design
+from sr3_jax.human_study.design import CHECK, PRACTICE, SIDES, Design, Trial
+from sr3_jax.human_study.results import load_json
 from sr3_jax.images import image_files
 from sr3_jax.runtime import atomic_files
 from sr3_jax.runtime.errors import UserError
 
 FORMAT = 1
-SPOILT = 8  # reduction of the photograph that attention checks show beside it
+BLURRED = 8  # factor by which attention checks downsample the photograph
 FIXATION = 0.8  # seconds
 MAX_KEY_BYTES = 1 << 26
 PAGES = ('index.html', 'study.css', 'study.js', 'icon.svg')
 NAME = r'[A-Za-z0-9_.-][A-Za-z0-9_. -]{0,39}'
 Folder = Mapping[str, pathlib.Path]
+Plan = tuple[int, list[Trial]]  # a subject's task and trials
+Names = dict[tuple[str, str], str]  # scene and role -> name of the picture
+
+
+class SubjectRows(TypedDict):
+  """A subject's trials as names of pictures: left, right and, in task 1, input."""
+
+  task: int
+  trials: list[list[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+  """The folders that a study shows.
+
+  Attributes:
+    truth: photographs by name.
+    outputs: of every method, by name.
+    inputs: low-resolution inputs by name, for task 1; None without it.
+  """
+
+  truth: Folder
+  outputs: Mapping[str, Folder]
+  inputs: Folder | None = None
 
 
 class StudyError(UserError):
@@ -43,7 +68,7 @@ class StudyError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-  """What stands in the key file.
+  """A key file: what is real, kept out of the subjects' reach.
 
   Attributes:
     study: id of the study.
@@ -53,11 +78,11 @@ class Key:
 
   study: str
   seconds: float
-  plans: list[tuple[int, list[human_study_design.Trial]]]
+  plans: list[Plan]
 
 
 def key_path(site: pathlib.Path) -> pathlib.Path:
-  """SITE-key.json, beside the site and not in it.
+  """Return SITE-key.json, beside the site and not in it.
 
   Whoever can open the site can open all files in it; with the key in their reach,
   subjects could look up which picture is real.
@@ -66,7 +91,7 @@ def key_path(site: pathlib.Path) -> pathlib.Path:
 
 
 def find(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """The images directly in a folder, by the stem of their names.
+  """Return the images directly in a folder, by the stem of their names.
 
   Raises:
     StudyError: no folder, no image, or two of one stem.
@@ -90,7 +115,7 @@ def find(folder: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def common(folders: Mapping[str, Folder]) -> tuple[list[str], list[str]]:
-  """Names that all folders have, and a line for every folder that has others.
+  """Return names that all folders have, and a line for each folder with others.
 
   Raises:
     StudyError: there is none.
@@ -109,8 +134,8 @@ def common(folders: Mapping[str, Folder]) -> tuple[list[str], list[str]]:
   return shared, notes
 
 
-def count(design: human_study_design.Design, inputs: Folder | None) -> int:
-  """Pictures that `build` writes."""
+def count(design: Design, inputs: Folder | None) -> int:
+  """Return how many pictures `build` writes."""
   counted = len(design.images) * (1 + len(design.methods))
   easy = 2 * (len(design.practice) + len(design.checks))
   scenes = len(design.images) + len(design.practice) + len(design.checks)
@@ -119,10 +144,8 @@ def count(design: human_study_design.Design, inputs: Folder | None) -> int:
 
 def build(
   site: pathlib.Path,
-  truth: Folder,
-  outputs: Mapping[str, Folder],
-  inputs: Folder | None,
-  design: human_study_design.Design,
+  pictures: Pictures,
+  design: Design,
   *,
   subjects: int,
   seconds: float = 3.0,
@@ -130,13 +153,11 @@ def build(
   contact: str = '',
   on_picture: Callable[[int], None] | None = None,
 ) -> Key:
-  """Writes the site and, beside it, its key; the same arguments give the same bytes.
+  """Write the site and, beside it, its key; the same arguments give the same bytes.
 
   Args:
     site: folder to be made; none may be there.
-    truth: photographs by name.
-    outputs: of every method, by name.
-    inputs: low-resolution inputs by name, for task 1.
+    pictures: what is shown.
     design: who sees what.
     subjects: plans to write.
     seconds: for which pictures are shown.
@@ -147,7 +168,7 @@ def build(
   Raises:
     StudyError: something is there already, pictures that can't be compared, or a URL
       that isn't one.
-    images.ImageError: a file that can't be read or written.
+    ImageError: a file that can't be read or written.
   """
   if post:
     _origin(post)
@@ -158,52 +179,61 @@ def build(
         f'{path} is there already; results that were collected with it need it, so '
         f'choose another --out or remove it'
       )
-  plans = [human_study_design.plan(design, subject) for subject in range(subjects)]
-  pictures = _pictures(design, truth, outputs, inputs)
-  names: dict[tuple[str, str], str] = {}
+  plans = [study_design.plan(design, subject) for subject in range(subjects)]
   part = site.with_name(f'.{site.name}-{uuid.uuid4().hex}.tmp')
   try:
-    with image_files.errors(part):
-      (part / 'pictures').mkdir(parents=True)
-    size = [1, 1]
-    for done, (image, role, pixels) in enumerate(pictures, 1):
-      name = _name(design.seed, image, role, pixels)
-      # An image in two roles may have the same pixels, never the same name.
-      atomic_files.write_bytes(part / 'pictures' / f'{name}.png', _png(pixels))
-      names[image, role] = name
-      size = [max(s, n) for s, n in zip(size, pixels.shape[1::-1], strict=True)]
-      if on_picture:
-        on_picture(done)
-    rows = [_rows(task, trials, names) for task, trials in plans]
+    names, size = _write_pictures(part, design, pictures, on_picture)
     key = _key(design, plans, seconds, names)
     for page in PAGES:
       atomic_files.write_bytes(part / page, _page(page, post))
-    value = {
+    plan = {
       'format': FORMAT,
       'study': key['study'],
       'seconds': seconds,
       'fixation': min(FIXATION, seconds),
-      'practice': human_study_design.NUM_PRACTICE,
-      'questions': human_study_design.QUESTIONS,
+      'practice': study_design.NUM_PRACTICE,
+      'questions': study_design.QUESTIONS,
       'size': size,
       'post': post,
       'contact': contact,
-      **_indexed(rows),
+      **_indexed([_rows(task, trials, names) for task, trials in plans]),
     }
     # A script, because pages that were opened from the disk can't fetch JSON.
-    text = f"'use strict';\nwindow.STUDY = {_compact(value)};\n"
+    text = f"'use strict';\nwindow.STUDY = {_compact(plan)};\n"
     atomic_files.write_bytes(part / 'plan.js', text.encode('ascii'))
-    _stamp(part)
+    _hide_dates(part)
     atomic_files.write_bytes(key_path(site), (_compact(key) + '\n').encode('ascii'))
     with image_files.errors(site):
       part.rename(site)
   finally:
     shutil.rmtree(part, ignore_errors=True)
-  return Key(key['study'], seconds, plans)
+  return Key(str(key['study']), seconds, plans)
+
+
+def _write_pictures(
+  folder: pathlib.Path,
+  design: Design,
+  pictures: Pictures,
+  on_picture: Callable[[int], None] | None,
+) -> tuple[Names, list[int]]:
+  """Write the pictures of a site; return their names, and their largest sides."""
+  with image_files.errors(folder):
+    (folder / 'pictures').mkdir(parents=True)
+  names: Names = {}
+  size = [1, 1]
+  for done, (image, role, pixels) in enumerate(_shown(design, pictures), 1):
+    name = _name(design.seed, image, role, pixels)
+    # An image in two roles may have the same pixels, never the same name.
+    atomic_files.write_bytes(folder / 'pictures' / f'{name}.png', _png(pixels))
+    names[image, role] = name
+    size = [max(s, n) for s, n in zip(size, pixels.shape[1::-1], strict=True)]
+    if on_picture:
+      on_picture(done)
+  return names, size
 
 
 def read_key(path: pathlib.Path) -> Key:
-  """Reads a key file.
+  """Read a key file.
 
   Raises:
     StudyError: it isn't one.
@@ -211,18 +241,18 @@ def read_key(path: pathlib.Path) -> Key:
   try:
     if path.stat().st_size > MAX_KEY_BYTES:
       raise StudyError(f'{path}: too large for the key of a study')
-    value = human_study_results.load_json(path.read_bytes())
+    value = load_json(path.read_bytes())
+    if not isinstance(value, dict):
+      raise ValueError
     if value['format'] != FORMAT:
       raise StudyError(
         f'{path}: format {value["format"]!r} is not known, only {FORMAT}'
       )
-    known = {human_study_design.CHECK, human_study_design.PRACTICE, *value['methods']}
+    known = {CHECK, PRACTICE, *value['methods']}
     plans = []
     for entry in value['subjects']:
-      trials = [human_study_design.Trial(*map(str, trial)) for trial in entry['trials']]
-      if any(
-        t.real not in human_study_design.SIDES or t.shown not in known for t in trials
-      ):
+      trials = [Trial(*map(str, trial)) for trial in entry['trials']]
+      if any(t.real not in SIDES or t.shown not in known for t in trials):
         raise ValueError
       plans.append((int(entry['task']), trials))
     return Key(str(value['study']), float(value['seconds']), plans)
@@ -237,61 +267,73 @@ def read_key(path: pathlib.Path) -> Key:
 # ------------------------------------------------------------------- pictures
 
 
-def _pictures(
-  design: human_study_design.Design,
-  truth: Folder,
-  outputs: Mapping[str, Folder],
-  inputs: Folder | None,
-) -> Iterator[tuple[str, str, np.ndarray]]:
-  """(name of the scene, role, uint8 [H, W, 3]): role is 'real', 'input' or a method."""
+def _shown(design: Design, pictures: Pictures) -> Iterator[tuple[str, str, np.ndarray]]:
+  """Yield name of the scene, role and uint8 [H, W, 3].
+
+  A role is 'real', 'input', CHECK or a method.
+
+  Raises:
+    StudyError: a picture of another size than its photograph, or an input of another
+      shape.
+  """
   for image in (*design.practice, *design.checks, *design.images):
-    real = image_files.read(truth[image])
+    real = image_files.read(pictures.truth[image])
     height, width = real.shape[:2]
     yield image, 'real', real
     if image in design.practice or image in design.checks:
-      small = _resized(real, max(2, height // SPOILT), max(2, width // SPOILT))
-      yield image, human_study_design.CHECK, _resized(small, height, width)
+      small = _resized(real, max(2, height // BLURRED), max(2, width // BLURRED))
+      yield image, CHECK, _resized(small, height, width)
     else:
       for method in design.methods:
-        output = image_files.read(outputs[method][image])
-        if output.shape != real.shape:
-          raise StudyError(
-            f'{outputs[method][image]} is {output.shape[1]} x {output.shape[0]}, its '
-            f'truth {width} x {height}: only pictures of one size can be compared'
-          )
-        yield image, method, output
-    if inputs is not None:
-      low = image_files.read(inputs[image])
+        yield image, method, _read_output(pictures.outputs[method][image], real)
+    if pictures.inputs is not None:
+      low = image_files.read(pictures.inputs[image])
       # Within a pixel of the same shape.
       if abs(low.shape[0] * width - low.shape[1] * height) >= max(height, width):
         raise StudyError(
-          f'{inputs[image]} is {low.shape[1]} x {low.shape[0]}, which is no smaller '
-          f'version of {width} x {height}'
+          f'{pictures.inputs[image]} is {low.shape[1]} x {low.shape[0]}, which is no '
+          f'smaller version of {width} x {height}'
         )
       yield image, 'input', _resized(low, height, width)
 
 
+def _read_output(path: pathlib.Path, real: np.ndarray) -> np.ndarray:
+  """Read an output, uint8 [H, W, 3] of the same size as its photograph.
+
+  Raises:
+    StudyError: it has another size.
+  """
+  output = image_files.read(path)
+  if output.shape != real.shape:
+    raise StudyError(
+      f'{path} is {output.shape[1]} x {output.shape[0]}, its truth {real.shape[1]} x '
+      f'{real.shape[0]}: only pictures of one size can be compared'
+    )
+  return output
+
+
 def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Bicubic, uint8: how the paper enlarges what the network is given."""
+  """Resize uint8 [H, W, 3] by the bicubic kernel, as the paper upsamples its inputs."""
   picture = Image.fromarray(image)
   return np.array(picture.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _png(pixels: np.ndarray) -> bytes:
-  """The same settings for all and nothing but pixels: no name, date or profile."""
+  """Return a PNG file with the same settings for all, and no name, date or profile."""
   buffer = io.BytesIO()
   Image.fromarray(pixels).save(buffer, 'PNG')
   return buffer.getvalue()
 
 
 def _name(seed: int, image: str, role: str, pixels: np.ndarray) -> str:
+  """Return a name that says nothing about a picture, and is always the same."""
   digest = hashlib.blake2b(repr((seed, image, role)).encode(), digest_size=10)
   digest.update(pixels.tobytes())
   return digest.hexdigest()
 
 
-def _stamp(folder: pathlib.Path) -> None:
-  """Pictures are made photograph first: their dates would tell."""
+def _hide_dates(folder: pathlib.Path) -> None:
+  """Give all pictures one date: each photograph is written first, which would tell."""
   with contextlib.suppress(OSError):
     for path in (folder / 'pictures').iterdir():
       os.utime(path, (0, 0))
@@ -300,25 +342,22 @@ def _stamp(folder: pathlib.Path) -> None:
 # ----------------------------------------------------------------- plan and pages
 
 
-def _rows(
-  task: int,
-  trials: Sequence[human_study_design.Trial],
-  names: Mapping[tuple[str, str], str],
-) -> dict[str, Any]:
-  """A subject's trials as names of pictures: left, right and, in task 1, input."""
+def _rows(task: int, trials: Sequence[Trial], names: Names) -> SubjectRows:
+  """Return a subject's trials as names of pictures."""
   rows = []
   for trial in trials:
-    easy = trial.shown in (human_study_design.CHECK, human_study_design.PRACTICE)
-    role = human_study_design.CHECK if easy else trial.shown
-    pair = [names[trial.image, 'real'], names[trial.image, role]]
+    role = CHECK if trial.shown in (CHECK, PRACTICE) else trial.shown
+    row = [names[trial.image, 'real'], names[trial.image, role]]
     if trial.real == 'right':
-      pair.reverse()
-    rows.append(pair + ([names[trial.image, 'input']] if task == 1 else []))
+      row.reverse()
+    if task == 1:
+      row.append(names[trial.image, 'input'])
+    rows.append(row)
   return {'task': task, 'trials': rows}
 
 
-def _indexed(subjects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """The same with every name once, sorted, so that no order tells anything."""
+def _indexed(subjects: Sequence[SubjectRows]) -> dict[str, object]:
+  """Return the trials with every name once, sorted, so that no order tells anything."""
   pictures = sorted({n for s in subjects for row in s['trials'] for n in row})
   index = {name: i for i, name in enumerate(pictures)}
   numbered = [
@@ -329,11 +368,9 @@ def _indexed(subjects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _key(
-  design: human_study_design.Design,
-  plans: Sequence[tuple[int, Sequence[human_study_design.Trial]]],
-  seconds: float,
-  names: Mapping[tuple[str, str], str],
-) -> dict[str, Any]:
+  design: Design, plans: Sequence[Plan], seconds: float, names: Names
+) -> dict[str, object]:
+  """Return what the key file holds, with the study's id, a hash of the rest."""
   value = {
     'format': FORMAT,
     'seconds': seconds,
@@ -349,6 +386,7 @@ def _key(
 
 
 def _page(name: str, post: str | None) -> bytes:
+  """Return a file of the site, which may send results to `post` and nowhere else."""
   data = (importlib.resources.files('sr3_jax.human_study') / 'site' / name).read_bytes()
   origin = _origin(post) if post else ''
   if name == 'index.html' and origin:
@@ -360,7 +398,7 @@ def _page(name: str, post: str | None) -> bytes:
 
 
 def _origin(post: str) -> str:
-  """Scheme, host and port of a URL; '' for a path on the site's own host.
+  """Return scheme, host and port of a URL; '' for a path on the site's own host.
 
   Raises:
     StudyError: it is neither.
@@ -381,5 +419,6 @@ def _origin(post: str) -> str:
   return f'{parts.scheme}://{parts.netloc}'
 
 
-def _compact(value: Any) -> str:
+def _compact(value: object) -> str:
+  """Return JSON without spaces."""
   return json.dumps(value, separators=(',', ':'), allow_nan=False)

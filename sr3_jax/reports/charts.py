@@ -192,7 +192,8 @@ def lines(
     pairs = zip(line.xs, line.ys, strict=True)
     points = [(x, y) for x, y in pairs if _finite(x, y) and (y > 0 or not log)]
     if points:
-      chart.draw('line', *zip(*points, strict=True), line.style)
+      xs, ys = zip(*points, strict=True)
+      chart.draw('line', xs, ys, line.style)
       chart.marker(*points[-1], line.style)
       ends.append((*points[-1], line.label))
   chart.finish(f'{y_title}, logarithmic' if log else y_title, x_title)

@@ -10,8 +10,12 @@ import pathlib
 import shutil
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sr3_jax.runtime.cli import Parser
+
+if TYPE_CHECKING:
+  from sr3_jax.reports.data import Report
 
 DESCRIPTION = """\
 One report: makes its page, report.html, again from report.json and the pictures.
@@ -78,27 +82,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write(places: Sequence[str], names: Sequence[str], out: str | None) -> None:
-  """Write the page of one report, or of several, and print what they say."""
+  """Write the page of one report, or compare several."""
   from etils import epath
 
-  from sr3_jax.reports import compare, compare_page, compare_text, page
   from sr3_jax.reports.data import load
   from sr3_jax.runtime import atomic_files
 
   reports = [load(place, name) for place, name in zip(places, names, strict=True)]
   folder = epath.Path(out) if out else reports[0].folder
   if len(reports) == 1:
+    from sr3_jax.reports import page
+
     file = folder / 'report.html'
     html = page.render(reports[0].data, reports[0].folder)
   else:
     file = folder / 'compare.html'
-    pairs = [p for r in reports[1:] for p in compare.differences(reports[0], r)]
-    html = compare_page.render(reports, pairs)
-    width = shutil.get_terminal_size().columns
-    for line in compare_text.lines(reports, pairs, width):
-      print(compare_text.printable(line))
+    html = _compare(reports)
   atomic_files.write_bytes(file, html.encode())
   print(f'page: {file}')
+
+
+def _compare(reports: Sequence['Report']) -> str:
+  """Print how reports differ; return the page of it."""
+  from sr3_jax.reports import compare, compare_page, compare_text
+
+  pairs = [p for r in reports[1:] for p in compare.differences(reports[0], r)]
+  html = compare_page.render(reports, pairs)
+  width = shutil.get_terminal_size().columns
+  for line in compare_text.lines(reports, pairs, width):
+    print(compare_text.printable(line))
+  return html
 
 
 def names_of(places: Sequence[str]) -> list[str]:
@@ -114,6 +127,7 @@ def names_of(places: Sequence[str]) -> list[str]:
       if len(parts) > 2 and parts[-1] == usual:
         parts.pop()
     paths.append(parts)
+  names: list[str] = []
   for length in range(1, max(map(len, paths)) + 1):
     names = ['/'.join(parts[-length:]) for parts in paths]
     if len(set(names)) == len(names):

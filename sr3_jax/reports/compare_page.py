@@ -30,7 +30,7 @@ def render(reports: Sequence[Report], pairs: Sequence[compare.Pair]) -> str:
   comparable = not any(compare.other_images(reports[0], r) for r in reports[1:])
   samples, note = _samples(reports) if comparable else (None, '')
   metrics = compare.metrics_of(reports)
-  view = {
+  view: View = {
     'title': ', '.join(report.name for report in reports),
     'overline': 'Comparison of reports',
     'summary': f'{len(reports)} reports; differences are to {reports[0].name}.',
@@ -106,7 +106,7 @@ def _plane(reports: Sequence[Report], metrics: Sequence[Metric]) -> Markup | Non
 
   Methods with the same values in all reports come once.
   """
-  perceptual = reports[0].data.get('perceptual')
+  perceptual = reports[0].data.get('perceptual') or ''
   points: dict[str, Row] = {}
   for method in dict.fromkeys(m for r in reports for m in r.methods()):
     rows = {

@@ -73,5 +73,9 @@ def table_for(
   """
   if classified and scale == 4:
     return CLASSIFICATION
-  tables = {(8, 128): FACES, (4, 256): NATURAL, (GENERATED, 256): CASCADES}
+  tables: dict[tuple[float | None, int | None], PaperTable] = {
+    (8, 128): FACES,
+    (4, 256): NATURAL,
+    (GENERATED, 256): CASCADES,
+  }
   return tables.get((scale, image_size))

@@ -241,7 +241,7 @@ def sheet_view(
   width = max((p.width for row in found for p in row if p), default=_CELL)
   # Whole multiples keep pixels even.
   width = width * max(1, round(_CELL / width)) if width <= 1.5 * _CELL else _CELL * 1.5
-  rows = []
+  rows: list[View] = []
   for label, cells in zip(labels, found, strict=False):
     named = zip(names, cells, strict=True)
     view = [

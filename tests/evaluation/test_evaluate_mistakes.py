@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sr3_jax.evaluation import command as evaluation_command
-from tests.support import image_folders
+from tests.support import image_folders, programs
 from tests.support.image_folders import NAMES, arguments
 
 folders, network = image_folders.folders, image_folders.network
@@ -103,3 +103,9 @@ def test_help_is_readable(capsys):
   options = {a.option_strings[0] for a in evaluation_command.make_parser()._actions}
   assert all(option in text for option in options - {'-h'})
   assert all(len(line) <= 88 for line in text.splitlines())
+
+
+def test_help_needs_no_library():
+  code, modules = programs.run_main('sr3_jax.evaluation.command', '--help')
+  assert code == 0
+  assert not {'numpy', 'PIL', 'etils', 'absl', 'jax'} & modules

@@ -9,7 +9,7 @@ import pytest
 from sr3_jax.human_study import command as human_study_command
 from sr3_jax.human_study import results as human_study_results
 from sr3_jax.human_study import site_builder
-from tests.support import studies
+from tests.support import programs, studies
 from tests.support.studies import make_result
 
 
@@ -148,3 +148,9 @@ def test_no_result_at_all_is_said(site, tmp_path, capsys):
       ['analyse', str(site_builder.key_path(site)), str(tmp_path)]
     )
   assert 'no result of this study among these files' in capsys.readouterr().err
+
+
+def test_help_needs_no_library():
+  code, modules = programs.run_main('sr3_jax.human_study.command', '--help')
+  assert code == 0
+  assert not {'numpy', 'PIL', 'etils', 'jax'} & modules

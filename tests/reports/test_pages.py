@@ -14,7 +14,7 @@ from sr3_jax.reports import compare, compare_page, compare_text
 from sr3_jax.reports import data as reports_data
 from sr3_jax.reports import page as reports_page
 from sr3_jax.reports import views as reports_views
-from tests.support import report_folders
+from tests.support import programs, report_folders
 from tests.support.html_pages import Page, check_structure
 
 
@@ -357,3 +357,18 @@ def test_the_command_needs_no_jax(folders):
     'sys.exit("jax" in sys.modules)'
   )
   subprocess.run([sys.executable, '-c', code], check=True, capture_output=True)
+
+
+def test_help_needs_no_library():
+  code, modules = programs.run_main('sr3_jax.reports.command', '--help')
+  assert code == 0
+  assert not {'numpy', 'PIL', 'etils', 'jinja2', 'matplotlib', 'scipy'} & modules
+
+
+def test_one_report_needs_neither_scipy_nor_jax(folders, tmp_path):
+  code, modules = programs.run_main(
+    'sr3_jax.reports.command', str(folders / 'a'), f'--out={tmp_path}'
+  )
+  assert code == 0
+  assert 'matplotlib.figure' in modules
+  assert not {'scipy', 'jax', 'matplotlib.pyplot'} & modules
