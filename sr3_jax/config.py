@@ -8,11 +8,13 @@ configs/ starts from them and sets what its experiment needs.
 import json
 import pathlib
 import runpy
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 import ml_collections
 
 ConfigDict = ml_collections.ConfigDict
+T = TypeVar('T')
 
 
 def get_config() -> ConfigDict:
@@ -252,12 +254,12 @@ def as_json(config: ConfigDict) -> dict[str, Any]:
   return json.loads(config.to_json_best_effort())
 
 
-def pick(what: str, known: dict[str, Any], name: str) -> Any:
-  """Return known[name].
+def check_name(what: str, known: Iterable[str], name: str) -> str:
+  """Return a name that is known.
 
   Args:
-    what: is named in the error, such as 'sampler'.
-    known: what there is, by name.
+    what: the option, named in the error, such as 'sampler'.
+    known: the names that it can have.
     name: one of them.
 
   Raises:
@@ -265,7 +267,12 @@ def pick(what: str, known: dict[str, Any], name: str) -> Any:
   """
   if name not in known:
     raise ValueError(f'unknown {what} {name!r}; known: {", ".join(known)}')
-  return known[name]
+  return name
+
+
+def pick(what: str, known: Mapping[str, T], name: str) -> T:
+  """Return known[name]; arguments and errors are those of `check_name`."""
+  return known[check_name(what, known, name)]
 
 
 def config_names() -> list[str]:

@@ -18,7 +18,7 @@ import numpy as np
 
 
 def linear_gammas(num_steps: int, start: float = 1e-6, end: float = 1e-2) -> np.ndarray:
-  """Levels of a linear beta schedule: gamma_t = prod_{i<=t} (1 - beta_i).
+  """Return the levels of a linear beta schedule: gamma_t = prod_{i<=t} (1 - beta_i).
 
   The defaults with 2000 steps are Palette's, which says that it follows SR3.
 
@@ -34,7 +34,11 @@ def linear_gammas(num_steps: int, start: float = 1e-6, end: float = 1e-2) -> np.
 
 
 def cosine_gammas(num_steps: int, offset: float = 0.008) -> np.ndarray:
-  """Improved DDPM's cosine schedule (arXiv:2102.09672, eq. 17), betas at most 0.999.
+  """Return the cosine schedule of Improved DDPM (arXiv:2102.09672, eq. 17).
+
+  Args:
+    num_steps: T.
+    offset: s of the paper: keeps the first betas from being tiny.
 
   Returns:
     float64 [T + 1], falling from 1.
@@ -45,6 +49,7 @@ def cosine_gammas(num_steps: int, offset: float = 0.008) -> np.ndarray:
 
 
 def _from_betas(betas: np.ndarray) -> np.ndarray:
+  """Return levels [T + 1] from betas [T]."""
   gammas = np.concatenate([[1.0], np.cumprod(1 - betas)])
   if not (np.all((betas > 0) & (betas < 1)) and gammas[-1] > 0):
     raise ValueError(
@@ -60,7 +65,7 @@ SCHEDULES: dict[str, Callable[..., np.ndarray]] = {
 
 
 def log_snr(gammas: np.ndarray) -> np.ndarray:
-  """log(gamma / (1 - gamma)), the full log-SNR (DPM-Solver's lambda is half of it)."""
+  """Return log(gamma / (1 - gamma)), twice the lambda of DPM-Solver."""
   with np.errstate(divide='ignore'):
     return np.log(gammas) - np.log1p(-gammas)
 
@@ -109,18 +114,18 @@ def respace(gammas: np.ndarray, num_steps: int, spacing: str = 'time') -> np.nda
   index = np.interp(wanted, coordinate[first:], np.arange(first, last + 1)).round()
   index = np.concatenate([np.arange(first), index]).astype(int)
   index[-1] = last  # linspace of one point gives its start
-  # Rounding may name a level twice: leave room below, then above.
+  # Rounding may name a level twice: move apart upwards, then downwards from the end.
   index = np.maximum.accumulate(index - np.arange(num_steps + 1))
   index = index + np.arange(num_steps + 1)
-  room = last - np.arange(num_steps + 1)[::-1]
-  return gammas[np.minimum(index, room)]
+  highest = last - np.arange(num_steps + 1)[::-1]
+  return gammas[np.minimum(index, highest)]
 
 
 # ----------------------------------------------------------------- training
 
 
 def sample_gamma(key: jax.Array, gammas: np.ndarray, batch: int) -> jax.Array:
-  """Noise levels for training: t ~ U{1..T}, then gamma ~ U(gamma_t, gamma_{t-1}).
+  """Draw noise levels for training: t ~ U{1..T}, then gamma ~ U(gamma_t, gamma_{t-1}).
 
   Section 2.4 of the paper. Every example has its own independent level.
 
@@ -135,12 +140,12 @@ def sample_gamma(key: jax.Array, gammas: np.ndarray, batch: int) -> jax.Array:
   key_t, key_u = jax.random.split(key)
   t = jax.random.randint(key_t, (batch,), 1, len(gammas))
   u = jax.random.uniform(key_u, (batch,))
-  table = jnp.asarray(gammas, jnp.float32)
-  return table[t - 1] + u * (table[t] - table[t - 1])
+  levels = jnp.asarray(gammas, jnp.float32)
+  return levels[t - 1] + u * (levels[t] - levels[t - 1])
 
 
 def q_sample(y0: jax.Array, gamma: jax.Array, eps: jax.Array) -> jax.Array:
-  """The noisy image sqrt(gamma) y0 + sqrt(1 - gamma) eps.
+  """Return the noisy image sqrt(gamma) y0 + sqrt(1 - gamma) eps.
 
   Args:
     y0: [B, H, W, C].
@@ -152,7 +157,7 @@ def q_sample(y0: jax.Array, gamma: jax.Array, eps: jax.Array) -> jax.Array:
 
 
 def scales(gamma: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """(sqrt(gamma), sqrt(1 - gamma)) of [B] levels, as [B, 1, 1, 1]."""
+  """Return sqrt(gamma) and sqrt(1 - gamma) of [B] levels, as [B, 1, 1, 1]."""
   gamma = gamma[:, None, None, None]
   return jnp.sqrt(gamma), jnp.sqrt(1 - gamma)
 
@@ -173,7 +178,7 @@ Y0_PREDICTIONS = {
 
 
 def target(kind: str, y0: jax.Array, eps: jax.Array, gamma: jax.Array) -> jax.Array:
-  """What a network of `kind` 'eps', 'v' or 'y0' should predict, [B, H, W, C]."""
+  """Return what a network of `kind` 'eps', 'v' or 'y0' should output: [B, H, W, C]."""
   return TARGETS[kind](y0, eps, *scales(gamma))
 
 

@@ -1,7 +1,7 @@
 """SR3 in one file: network + noise levels + task + sampler.
 
 Symbols, as in arXiv:2104.07636:
-  condition  what is observed, e.g. the small image           [B, h, w, K]
+  condition  what is observed, e.g. the downsampled image     [B, h, w, K]
   x          the condition at full size, the network's input  [B, H, W, K]
   y0         what the diffusion models: the image, or its (scaled) residual over x
   y          y0 with noise: sqrt(gamma) y0 + sqrt(1 - gamma) eps
@@ -11,23 +11,24 @@ image; a task may add others (which pixels are missing), or have none at all: K 
 
 import dataclasses
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from sr3_jax.config import pick
+from sr3_jax.config import check_name, pick
 from sr3_jax.core import degradations, diffusion, samplers
-from sr3_jax.core.networks import make_network
+from sr3_jax.core.networks import Network, make_network
 from sr3_jax.core.samplers import (
+  Carry,
   Prediction,
   Trajectory,
   make_trajectory,
   trajectory_options,
 )
 from sr3_jax.images import pixels
+from sr3_jax.runtime.types import Params
 
 Batch = dict[str, jax.Array]
 
@@ -40,57 +41,42 @@ _DEGRADATION = 2**30
 class SR3:
   """A model: pure functions of parameters; it holds no arrays but the noise levels."""
 
-  network: Any  # a Flax module: UNet, or one of other people's weights
-  task: degradations.Task  # what makes conditions
+  network: Network  # `UNet`, or one for weights of other projects
+  task: degradations.Task  # makes conditions from images
   image_size: int  # side of the training crops
   channels: int  # C, of images
   value_range: tuple[np.ndarray, np.ndarray] | None  # stored values that mean -1 and 1
   gammas: np.ndarray  # trained levels, [T + 1]
-  upsampling: str  # how x is made of the condition: 'bicubic' or 'bilinear'
+  upsampling: str  # kernel that makes x of the condition: 'bicubic' or 'bilinear'
   method: str  # 'sr3' or 'regression'
-  prediction: str  # 'eps', 'v' or 'y0'
-  residual: bool
-  y0_scale: float
-  learned_variance: bool  # the network gives that of each step too (C more channels)
+  prediction: str  # what the network's output means: 'eps', 'v' or 'y0'
+  residual: bool  # y0 is the image minus x, not the image
+  y0_scale: float  # factor of y0
+  learned_variance: bool  # the output has C more channels: the variance of each step
   loss_power: int  # 1 or 2
   noise_weight: float  # errors count (1 - gamma)^this
-  hole_loss: bool  # of missing pixels only, where the task has some
+  hole_loss: bool  # the loss is of missing pixels only, where the task has some
   num_classes: int  # 0: none; this number as a label means "no class"
   label_dropout: float  # share of training examples without their class
   trajectory: Trajectory  # of the configured sampler
-  clip: bool
+  clip: bool  # predictions of y0 to the image range
   consistency: bool  # every prediction of y0, downsampled, equals the condition
 
   @classmethod
   def from_config(cls, config: ml_collections.ConfigDict) -> 'SR3':
-    """Builds the model that a configuration describes.
+    """Build the model that a configuration describes.
 
     Raises:
-      ValueError: an unknown name, answered with the known ones, or sizes that do not
+      ValueError: an unknown name, answered with the known ones, or options that do not
         fit together.
     """
     d, m, sampler = config.diffusion, config.model, config.sampler
-    if sampler.guidance != 1 and not m.label_dropout:
-      raise ValueError('sampler.guidance needs a model with model.label_dropout')
     task = degradations.make(config.task.name, config.task)
-    if d.residual and not task.conditional:
-      raise ValueError('diffusion.residual needs a condition; generation has none')
-    if task.colour and config.data.channels != 3:
-      raise ValueError(f'the task {config.task.name!r} is for images of 3 channels')
-    if sampler.consistency and (task.scale == 1 or task.extras or config.task.through):
-      raise ValueError(
-        f'sampler.consistency: the task {config.task.name!r} '
-        + 'with task.through ' * bool(config.task.through)
-        + 'has no inputs that are its outputs made small'
-      )
+    _check(config, task)
     make_gammas = pick('schedule', diffusion.SCHEDULES, d.schedule)
     if d.schedule == 'linear':
       make_gammas = partial(make_gammas, start=d.start, end=d.end)
     gammas = make_gammas(d.num_levels)
-    if d.noise_weight < 0:  # infinite where there is no noise
-      raise ValueError(f'diffusion.noise_weight={d.noise_weight} must not be negative')
-    if sampler.name == 'ddpm_learned' and not d.learned_variance:
-      raise ValueError("the sampler 'ddpm_learned' needs diffusion.learned_variance")
     return cls(
       network=make_network(config, gammas),
       task=task,
@@ -98,9 +84,9 @@ class SR3:
       channels=config.data.channels,
       value_range=value_range(config.data),
       gammas=gammas,
-      upsampling=pick('upsampling', {k: k for k in degradations.RESIZE}, m.upsampling),
-      method=pick('method', {'sr3': 'sr3', 'regression': 'regression'}, config.method),
-      prediction=pick('prediction', {k: k for k in diffusion.TARGETS}, d.prediction),
+      upsampling=check_name('upsampling', degradations.RESIZE, m.upsampling),
+      method=check_name('method', ('sr3', 'regression'), config.method),
+      prediction=check_name('prediction', diffusion.TARGETS, d.prediction),
       residual=d.residual,
       y0_scale=d.y0_scale,
       learned_variance=d.learned_variance,
@@ -114,8 +100,13 @@ class SR3:
       consistency=sampler.consistency and config.method == 'sr3',
     )
 
-  def init(self, key: jax.Array, side: int | None = None) -> Any:
-    """Parameters of the network, float32; those of any image side are the same."""
+  def init(self, key: jax.Array, side: int | None = None) -> Params:
+    """Initialise the parameters of the network, float32.
+
+    Args:
+      key: a key.
+      side: of images, which changes no parameter; None takes that of training.
+    """
     side = side or self.image_size
     condition = self.task.num_channels(self.channels)
     inputs = jnp.zeros((1, side, side, condition + self.channels))
@@ -128,9 +119,9 @@ class SR3:
     return self.task.scale
 
   def degrade(self, key: jax.Array, hr: jax.Array) -> jax.Array:
-    """The condition of images [B, H, W, C], with one key for each.
+    """Return the condition of images [B, H, W, C], with one key for each.
 
-    What is random in it is independent of what else is drawn with these keys.
+    Its random choices are independent of all else that is drawn with these keys.
     """
     own = jax.vmap(jax.random.fold_in, (0, None))(key, _DEGRADATION)
     return self.task.degrade(own, hr)
@@ -138,53 +129,53 @@ class SR3:
   # ------------------------------------------------------------- the two spaces
 
   def to_float(self, stored: jax.Array) -> jax.Array:
-    """Images as they are stored, integers or float, to float32 in [-1, 1]."""
+    """Return stored images, integers or float, as float32 in [-1, 1]."""
     if self.value_range is None:
       return pixels.to_float(stored)
     low, high = (limit.reshape(1, 1, 1, -1) for limit in self.value_range)
     return (stored.astype(jnp.float32) - low) * (2 / (high - low)) - 1
 
   def upsample(self, condition: jax.Array) -> jax.Array:
-    """The condition at the size of the output: x, [B, H, W, K]."""
+    """Return x: the condition at the size of the output, [B, H, W, K]."""
     if self.scale == 1:
       return condition
     height, width = (self.scale * side for side in condition.shape[1:3])
     return degradations.resize(condition, height, width, self.upsampling)
 
   def encode(self, image: jax.Array, x: jax.Array) -> jax.Array:
-    """Image to y0."""
+    """Return the y0 of an image."""
     return (image - self._observed(x) if self.residual else image) * self.y0_scale
 
   def decode(self, y0: jax.Array, x: jax.Array) -> jax.Array:
-    """y0 to image: the inverse of `encode`."""
+    """Return the image of a y0: the inverse of `encode`."""
     image = y0 / self.y0_scale
     return image + self._observed(x) if self.residual else image
 
   def _observed(self, x: jax.Array) -> jax.Array:
-    """The image among the channels of a condition."""
+    """Return the image among the channels of a condition."""
     return x[..., : self.channels]
 
   def keep_known(self, y0: jax.Array, x: jax.Array) -> jax.Array:
-    """y0, or a noisy one, with its known pixels as they are, if there are any."""
+    """Return a y0 or y whose known pixels are those of the condition, without noise."""
     if 'mask' not in self.task.extras:
       return y0
     return jnp.where(self.missing(x) > 0, y0, self.encode(self._observed(x), x))
 
   def missing(self, x: jax.Array) -> jax.Array:
-    """1 where pixels are missing, 0 where they are known: [B, H, W, 1]."""
+    """Return 1 where pixels are missing, 0 where they are known: [B, H, W, 1]."""
     place = self.channels + self.task.extras.index('mask')
     return x[..., place : place + 1]
 
   def predict(
     self,
-    params: Any,
+    params: Params,
     x: jax.Array,
     y: jax.Array,
     gamma: jax.Array,
     label: jax.Array | None = None,
     dropout_key: jax.Array | None = None,
   ) -> jax.Array:
-    """f(x, y, gamma): the network's output, [B, H, W, C]."""
+    """Return f(x, y, gamma): the network's output, [B, H, W, C or 2 C]."""
     return self.network.apply(
       {'params': params},
       jnp.concatenate([x, y], axis=-1),
@@ -196,12 +187,12 @@ class SR3:
 
   # ------------------------------------------------------------------- training
 
-  def loss(self, params: Any, key: jax.Array, batch: Batch) -> jax.Array:
-    """Algorithm 1: mean over pixels of (1 - gamma)^w |f(x, y, gamma) - target|^p.
+  def loss(self, params: Params, key: jax.Array, batch: Batch) -> jax.Array:
+    """Return Algorithm 1's mean over pixels of (1 - gamma)^w |f(x, y, gamma) - t|^p.
 
-    w is 0 in the paper. More makes what is decided under much noise, the composition of
-    detail, count more than the last grain; for 'y0', whose errors are alike at all
-    levels (docs/results/network_and_prediction.md has its effect on photographs).
+    t is the target. w is 0 in the paper. With a larger w, what is decided under much
+    noise, the composition of detail, counts more than the last grain; it is meant for
+    'y0', whose errors are alike at all levels.
 
     Args:
       params: of the network.
@@ -219,33 +210,41 @@ class SR3:
     y0 = self.encode(hr, x)
     label = batch.get('label')
     if self.label_dropout:
-      label = self._drop(key, label)
+      label = self._drop_labels(key, label)
     dropout_key = jax.random.fold_in(key[0], 2) if self.network.dropout else None
     predict = partial(self.predict, label=label, dropout_key=dropout_key)
     if self.method == 'regression':
       # The paper's baseline: same network, no noise, one step, squared error.
-      prediction = predict(params, x, jnp.zeros_like(y0), jnp.zeros(x.shape[:1]))
-      return self._mean(jnp.square(prediction - y0), x)
-    # Folded, because split(k)[1], which sample_gamma uses, is fold_in(k, 1), of eps.
-    level = lambda k: diffusion.sample_gamma(jax.random.fold_in(k, 0), self.gammas, 1)
-    gamma = jax.vmap(level)(key)[:, 0]
+      output = predict(params, x, jnp.zeros_like(y0), jnp.zeros(x.shape[:1]))
+      return self._mean(jnp.square(output - y0), x)
+    gamma = jax.vmap(self._sample_gamma)(key)
     eps = samplers.normal(key, 1, y0.shape[1:])
     y = self.keep_known(diffusion.q_sample(y0, gamma, eps), x)
-    error = predict(params, x, y, gamma) - diffusion.target(
-      self.prediction, y0, eps, gamma
-    )
-    error = jnp.abs(error) ** self.loss_power
+    target = diffusion.target(self.prediction, y0, eps, gamma)
+    error = jnp.abs(predict(params, x, y, gamma) - target) ** self.loss_power
     if self.noise_weight:
       error *= ((1 - gamma) ** self.noise_weight)[:, None, None, None]
     return self._mean(error, x)
 
-  def _drop(self, key: jax.Array, label: jax.Array) -> jax.Array:
-    """Labels, some of them "no class": arXiv:2207.12598 trains both networks as one."""
-    draw = lambda k: jax.random.bernoulli(jax.random.fold_in(k, 3), self.label_dropout)
-    return jnp.where(jax.vmap(draw)(key), self.num_classes, label)
+  def _sample_gamma(self, key: jax.Array) -> jax.Array:
+    """Draw one noise level."""
+    # Folded, because split(k)[1], which `sample_gamma` uses, is the key of eps,
+    # fold_in(k, 1): level and noise would be made from the same bits.
+    return diffusion.sample_gamma(jax.random.fold_in(key, 0), self.gammas, 1)[0]
+
+  def _drop_labels(self, key: jax.Array, label: jax.Array) -> jax.Array:
+    """Return labels, some of them "no class", to train both networks as one.
+
+    This is classifier-free guidance, arXiv:2207.12598.
+    """
+
+    def dropped(key):
+      return jax.random.bernoulli(jax.random.fold_in(key, 3), self.label_dropout)
+
+    return jnp.where(jax.vmap(dropped)(key), self.num_classes, label)
 
   def _mean(self, error: jax.Array, x: jax.Array) -> jax.Array:
-    """Mean error of the pixels that the network has to say something about."""
+    """Return the mean error of the pixels that the loss is of."""
     if not self.hole_loss or 'mask' not in self.task.extras:
       return jnp.mean(error)
     missing = self.missing(x)
@@ -256,7 +255,7 @@ class SR3:
 
   def denoise(
     self,
-    params: Any,
+    params: Params,
     x: jax.Array,
     y: jax.Array,
     gamma: jax.Array,
@@ -272,16 +271,14 @@ class SR3:
     y = self.keep_known(y, x)
     if self.method == 'regression':
       blank, level = jnp.zeros_like(y), jnp.zeros(x.shape[:1])
-      return Prediction(
-        self.keep_known(self.predict(params, x, blank, level, label), x)
-      )
+      y0 = self.predict(params, x, blank, level, label)
+      return Prediction(self.keep_known(y0, x))
     if guidance is None:
       output = self.predict(params, x, y, gamma, label)
     else:
-      twice = lambda a: jnp.concatenate([a, a])
       labels = jnp.concatenate([label, jnp.full_like(label, self.num_classes)])
-      both = self.predict(params, twice(x), twice(y), twice(gamma), labels)
-      with_class, without = jnp.split(both, 2)
+      twice = (jnp.concatenate([a, a]) for a in (x, y, gamma))
+      with_class, without = jnp.split(self.predict(params, *twice, labels), 2)
       weight = guidance[:, None, None, None]
       output = without + weight * (with_class - without)
     channels = y.shape[-1]
@@ -294,7 +291,7 @@ class SR3:
 
   def restore(
     self,
-    params: Any,
+    params: Params,
     key: jax.Array,
     condition: jax.Array,
     coefficients: np.ndarray | None = None,
@@ -330,32 +327,43 @@ class SR3:
     carry = self.advance(params, source, x, carry, steps, label, guidance, condition)
     return self.finish(x, carry)
 
-  # `restore` in three parts, so that a long trajectory can show progress between them.
+  # `restore` in three parts, so that progress can be shown between stretches of steps.
 
   def noise(self, key: jax.Array, x: jax.Array) -> samplers.Noise:
-    """Step number -> noise [B, H, W, C]; number 0 is the start."""
+    """Return the function step number -> noise [B, H, W, C]; number 0 is the start."""
     key = samplers.example_keys(key, x.shape[0])
-    return lambda index: samplers.normal(key, index, (*x.shape[1:3], self.channels))
+    return partial(samplers.normal, key, shape=(*x.shape[1:3], self.channels))
 
-  def begin(self, noise: samplers.Noise, x: jax.Array) -> samplers.Carry:
-    """Return the first carry of a trajectory: pure noise."""
+  def begin(self, noise: samplers.Noise, x: jax.Array) -> Carry:
+    """Return the first carry of a trajectory: pure noise, no prediction yet."""
     return noise(0), jnp.zeros((*x.shape[:3], self.channels))
 
   def advance(
     self,
-    params: Any,
+    params: Params,
     noise: samplers.Noise | None,
     x: jax.Array,
-    carry: samplers.Carry,
+    carry: Carry,
     steps: samplers.Steps,
     label: jax.Array | None = None,
     guidance: jax.Array | None = None,
     condition: jax.Array | None = None,
-  ) -> samplers.Carry:
-    """Take sampling `steps`; regression needs one and ignores what they say.
+  ) -> Carry:
+    """Take sampling steps.
 
-    Models with `consistency` need the condition: every prediction of y0 is moved to the
-    nearest one that downsamples to it.
+    Args:
+      params: of the network.
+      noise: from `noise`; None for samplers that add none.
+      x: [B, H, W, K].
+      carry: from `begin` or the last call.
+      steps: a stretch of a trajectory. Regression needs one step, of any content.
+      label: int32 [B], for models with classes.
+      guidance: float32 [B], see `denoise`.
+      condition: [B, h, w, K], needed by models with `consistency`: every prediction of
+        y0 is moved to the nearest one that downsamples to it.
+
+    Returns:
+      The carry after the last step.
     """
     if self.method == 'regression':
       y0 = self.denoise(params, x, *carry, label).y0
@@ -371,10 +379,10 @@ class SR3:
 
     return samplers.advance(denoise, noise, carry, steps)
 
-  def finish(self, x: jax.Array, carry: samplers.Carry) -> jax.Array:
-    """Return the images at the end of a trajectory, clipped to [-1, 1].
+  def finish(self, x: jax.Array, carry: Carry) -> jax.Array:
+    """Return the images at the end of a trajectory, [B, H, W, C] in [-1, 1].
 
-    Known pixels are as they were.
+    Known pixels are exactly those of the condition.
     """
     image = jnp.clip(self.decode(carry[0], x), -1, 1)
     if 'mask' not in self.task.extras:
@@ -382,10 +390,37 @@ class SR3:
     return jnp.where(self.missing(x) > 0, image, self._observed(x))
 
 
+def _check(config: ml_collections.ConfigDict, task: degradations.Task) -> None:
+  """Check that the options of a model fit together.
+
+  Raises:
+    ValueError: they don't.
+  """
+  d, sampler, name = config.diffusion, config.sampler, config.task.name
+  if sampler.guidance != 1 and not config.model.label_dropout:
+    raise ValueError('sampler.guidance needs a model with model.label_dropout')
+  if d.residual and not task.conditional:
+    raise ValueError('diffusion.residual needs a condition; generation has none')
+  if task.colour and config.data.channels != 3:
+    raise ValueError(f'the task {name!r} is for images of 3 channels')
+  if sampler.consistency and (task.scale == 1 or task.extras or config.task.through):
+    through = ' with task.through' if config.task.through else ''
+    raise ValueError(
+      f'sampler.consistency: the task {name!r}{through} has no inputs that are its '
+      'outputs downsampled'
+    )
+  if d.noise_weight < 0:  # infinite where there is no noise
+    raise ValueError(f'diffusion.noise_weight={d.noise_weight} must not be negative')
+  if sampler.name == 'ddpm_learned' and not d.learned_variance:
+    raise ValueError("the sampler 'ddpm_learned' needs diffusion.learned_variance")
+
+
 def value_range(
   data: ml_collections.ConfigDict,
 ) -> tuple[np.ndarray, np.ndarray] | None:
-  """Stored values [C] that mean -1 and 1; None for those of the type of integer.
+  """Return the stored values [C] that mean -1 and 1.
+
+  None stands for the whole range of the stored type of integer.
 
   Raises:
     ValueError: not one pair for each channel, or an empty range.

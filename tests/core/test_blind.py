@@ -153,5 +153,5 @@ def test_every_batch_of_batches_and_every_scale_has_its_shape(keys, photo):
 
 
 def test_a_side_that_the_scale_does_not_divide_is_refused(keys, photo):
-  with pytest.raises(ValueError, match='32 x 32 cannot be made 3x smaller'):
+  with pytest.raises(ValueError, match='32 x 32 cannot be downsampled 3x'):
     blind.second_order(keys, photo, scale=3)

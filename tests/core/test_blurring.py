@@ -140,7 +140,7 @@ def test_noise_has_the_spread_asked_for(keys):
     correlation = np.corrcoef(one.reshape(-1, 3).T)[0, 1]
     np.testing.assert_allclose(correlation, float(is_grey), atol=0.06)
   assert scipy.stats.kstest(noise[2].ravel() / 0.4, 'norm').pvalue > 1e-3
-  same = blurring.grey_noise(keys, flat, sigma) - 0.2
+  same = blurring.gaussian_noise(keys, flat, sigma, grey=True) - 0.2
   np.testing.assert_allclose(same[1], noise[1], atol=1e-6)
   np.testing.assert_array_equal(same[0, ..., 0], same[0, ..., 2])
 

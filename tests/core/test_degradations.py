@@ -92,5 +92,5 @@ def test_flips_commute_with_super_resolution():
 @pytest.mark.parametrize(('height', 'width'), [(30, 32), (32, 30)])
 def test_sizes_that_do_not_divide(height, width):
   hr = np.zeros((1, height, width, 3), np.float32)
-  with pytest.raises(ValueError, match=f'{height} x {width} cannot be made 4x smaller'):
+  with pytest.raises(ValueError, match=f'{height} x {width} cannot be downsampled 4x'):
     degradations.super_resolution(KEY, hr, scale=4)

@@ -1,4 +1,7 @@
-"""What was done to an image before it is restored: pure functions of arrays."""
+"""Makes conditions from images: downsampled, masked, blurred, compressed ones.
+
+All are pure functions of arrays. `tasks` names them; start with `make`.
+"""
 
 from sr3_jax.core.degradations.resizing import RESIZE, area, nearest_consistent, resize
 from sr3_jax.core.degradations.tasks import (

@@ -1,24 +1,25 @@
-"""Small images as they are found: blurred, resized, noisy and compressed, twice over.
+"""Degrades images as found images are: blurred, resized, noisy, compressed, twice over.
 
-The second-order degradation of Real-ESRGAN (arXiv:2107.10833, section 3 and 4.1;
-what the paper leaves open, as the authors' published training options have it).
+This is the second-order degradation of Real-ESRGAN (arXiv:2107.10833, section 3 and
+4.1). Where the paper leaves something open, the authors' published training options
+decide.
 """
 
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from sr3_jax.core.degradations import blurring, jpeg
 
-# Sides of blur kernels are odd and between these; all are computed at the largest.
+# Sides of blur kernels are odd and between these; arrays have the largest.
 SIZES = (7, 21)
 # Shares of Gaussian, generalised Gaussian and plateau kernels, each round or not.
-SHAPES = ('gaussian', 'generalised', 'plateau')
 SHAPE_SHARES = ((0.45, 0.25), (0.12, 0.03), (0.12, 0.03))
-# Exponent of the squared distance.
+# Exponent of the squared distance, from and to.
 GENERALISED, PLATEAU = (0.5, 4.0), (1.0, 2.0)
 # Cut-off of low-pass filters, radians a pixel: pi keeps nearly everything.
 CUTOFF = (math.pi / 3, math.pi)
@@ -34,14 +35,15 @@ class Order:
     sinc: share of blurs that are a low-pass filter with a sharp edge, which rings.
     factor: of the resize; relative to the target size in the last round, else to the
       size of the original.
-    up_down: shares of images that are enlarged and reduced; the others keep that size.
+    up_down: shares of images that are upsampled and downsampled; the others keep that
+      size.
     kernels: of the resize, each as often as the others: names of `_KERNELS`.
     noise: standard deviation of the Gaussian noise, in 8-bit levels.
     shots: scale of the Poisson noise, see `blurring.poisson_noise`.
     gaussian: share of images with Gaussian noise; the others get Poisson noise.
     grey: share of images with the same noise in all channels.
-    quality: of JPEG.
-    halved: share of images whose chroma JPEG keeps at half the size.
+    quality: of JPEG, 1 to 100.
+    halved: share of images whose chroma JPEG stores at half the size.
   """
 
   blurred: float = 1.0
@@ -68,7 +70,7 @@ SECOND = Order(
   shots=(0.05, 2.5),
 )
 
-# Of pictures that nobody has maltreated: a lens that is a little soft, the noise of a
+# For pictures that were handled well: a lens that is a little soft, the noise of a
 # bright day, JPEG as cameras and web pages use it.
 MILD = Order(
   blurred=0.5,
@@ -92,14 +94,14 @@ def second_order(
   orders: tuple[Order, ...] = (FIRST, SECOND),
   final_sinc: float = 0.8,
 ) -> jax.Array:
-  """Degrades images by rounds of blur, resize, noise and JPEG.
+  """Degrade images by rounds of blur, resize, noise and JPEG.
 
   The last round resizes to near the target size, and ends with the resize to that size,
   a low-pass filter that rings, and JPEG; the JPEG comes before the other two in half of
   the images. Between the rounds an image really has its random size, so that noise has
   the grain and JPEG the blocks of that size: it lies in the corner of a canvas as large
-  as the largest factor makes it, whose rest repeats it mirrored. Unlike the authors',
-  reductions are anti-aliased.
+  as the largest factor makes it, whose rest repeats it mirrored. Unlike the authors'
+  code, downsampling is anti-aliased.
 
   Args:
     key: [B] keys.
@@ -116,7 +118,7 @@ def second_order(
   """
   height, width = hr.shape[1:3]
   if height % scale or width % scale:
-    raise ValueError(f'images of {height} x {width} cannot be made {scale}x smaller')
+    raise ValueError(f'images of {height} x {width} cannot be downsampled {scale}x')
   target = (height // scale, width // scale)
   image, extent = hr, _full((height, width), hr)
   for index, order in enumerate(orders):
@@ -139,7 +141,7 @@ def second_order(
 
 
 def sinc_kernels(cutoff: jax.Array, size: int) -> jax.Array:
-  """Ideal low-pass filters, circular: cutoff * J1(cutoff * r) / (2 pi r).
+  """Return ideal low-pass filters, circular: cutoff * J1(cutoff * r) / (2 pi r).
 
   Args:
     cutoff: [B], radians a pixel, up to pi.
@@ -159,7 +161,12 @@ def sinc_kernels(cutoff: jax.Array, size: int) -> jax.Array:
 
 
 def blur_kernels(key: jax.Array, order: Order) -> jax.Array:
-  """Random kernels [B, 21, 21] of one round; the unit impulse where it has no blur."""
+  """Draw kernels [B, 21, 21] of one round; the unit impulse stands for no blur.
+
+  Args:
+    key: [B] keys.
+    order: the round.
+  """
   size = SIZES[1]
   kind, along, across, angle, generalised, plateau, side, cutoff, ringing, blurred = (
     _lots(key, 10)
@@ -198,7 +205,7 @@ def _round(
   base: tuple[int, int],
   order: Order,
 ) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
-  """Blur, resize and noise.
+  """Blur, resize and add noise.
 
   Args:
     key: [B].
@@ -208,8 +215,8 @@ def _round(
     order: what is done.
 
   Returns:
-    A canvas that holds `base` times the largest factor, the extent in it, and the
-    lots of the JPEG that follows.
+    A canvas that holds `base` times the largest factor, the extent [B, 2] of the image
+    in it, and the random numbers of the JPEG that follows.
   """
   direction, factor, kernel, grey, strength, gaussian, *jpeg_lots = _lots(
     _fold(key, 0), 8
@@ -234,6 +241,7 @@ def _round(
 
 
 def _compressed(lots: list[jax.Array], image: jax.Array, order: Order) -> jax.Array:
+  """Return an image after JPEG, with two random numbers [B] for quality and chroma."""
   quality = _between(lots[0], order.quality)
   return jpeg.compress(image, quality, lots[1] < order.halved)
 
@@ -246,7 +254,7 @@ def _resample(
   canvas: tuple[int, int],
   order: Order,
 ) -> jax.Array:
-  """Resizes the corner `before` [B, 2] of canvases to `after` [B, 2] of new ones."""
+  """Resize the corner `before` [B, 2] of canvases to `after` [B, 2] of new ones."""
   count = len(order.kernels)
   choice = _chosen(lot, (1 / count,) * count)
   for axis, side in enumerate(canvas):
@@ -266,7 +274,12 @@ def _resample(
 def _grids(
   before: jax.Array, after: jax.Array, inputs: int, outputs: int
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-  """Pixels out [B, out, 1], pixels in [1, 1, in], which are there, and their ratio."""
+  """Return coordinates of pixels for a resize of one axis.
+
+  Returns:
+    The new pixels [B, outputs, 1], the old ones [1, 1, inputs], which of those belong
+    to the image, and old size over new size.
+  """
   before, after = before[:, None, None], after[:, None, None]
   # Beyond its end the new image goes on mirrored.
   out = jnp.mod(jnp.arange(outputs, dtype=jnp.float32)[None, :, None], 2 * after)
@@ -275,22 +288,28 @@ def _grids(
   return out, pixel, pixel < before, before / after
 
 
-def _area(before, after, inputs, outputs):
-  """Share of each old pixel in the area of the new one."""
+def _area(before: jax.Array, after: jax.Array, inputs: int, outputs: int) -> jax.Array:
+  """Return the share of each old pixel in the area of each new one."""
   out, pixel, there, ratio = _grids(before, after, inputs, outputs)
   end = jnp.minimum((out + 1) * ratio, pixel + 1)
   return jnp.maximum(end - jnp.maximum(out * ratio, pixel), 0) * there
 
 
-def _kernel(profile, before, after, inputs, outputs):
-  """Samples of a kernel that is as wide as a pixel of the coarser of both grids."""
+def _kernel(
+  profile: Callable[[jax.Array], jax.Array],
+  before: jax.Array,
+  after: jax.Array,
+  inputs: int,
+  outputs: int,
+) -> jax.Array:
+  """Sample a kernel whose unit is a pixel of the coarser of both grids."""
   out, pixel, there, ratio = _grids(before, after, inputs, outputs)
   distance = (out + 0.5) * ratio - 0.5 - pixel
   return profile(jnp.abs(distance) / jnp.maximum(ratio, 1)) * there
 
 
 def _cubic(x: jax.Array) -> jax.Array:
-  """Keys' cubic with a = -1/2, as Pillow's and JAX's."""
+  """Evaluate Keys' cubic with a = -1/2, as Pillow's and JAX's."""
   near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
   return jnp.where(x < 1, near, jnp.where(x < 2, far, 0))
 
@@ -303,38 +322,42 @@ _KERNELS = {
 
 
 def _full(size: tuple[int, int], image: jax.Array) -> jax.Array:
-  """[B, 2]: the extent of images that fill their canvas."""
+  """Return the extent [B, 2] of images that fill their canvas."""
   return jnp.broadcast_to(jnp.array(size, jnp.float32), (image.shape[0], 2))
 
 
 def _impulse(size: int) -> jax.Array:
+  """Return the kernel [1, size, size] that changes nothing."""
   return jnp.zeros((1, size, size)).at[:, size // 2, size // 2].set(1)
 
 
 def _either(choice: jax.Array, kernels: jax.Array, others: jax.Array) -> jax.Array:
+  """Return `kernels` where `choice` [B] is true, else `others`."""
   return jnp.where(choice[:, None, None], kernels, others)
 
 
 def _per_example(choice: jax.Array) -> jax.Array:
+  """Return [B] as [B, 1, 1, 1]."""
   return choice[:, None, None, None]
 
 
 def _fold(key: jax.Array, part: int) -> jax.Array:
-  """Keys for one of the things drawn with them, independent of all others."""
+  """Return keys [B] for one of the random choices, independent of the others."""
   return jax.vmap(lambda one: jax.random.fold_in(one, part))(key)
 
 
 def _lots(key: jax.Array, count: int) -> list[jax.Array]:
-  """Random numbers in [0, 1), `count` times [B]; one draw, which compiles fast."""
+  """Draw `count` times [B] numbers in [0, 1), all at once, which compiles fast."""
   drawn = jax.vmap(lambda one: jax.random.uniform(one, (count,)))(key)
   return [drawn[:, index] for index in range(count)]
 
 
 def _between(lot: jax.Array, ends: tuple) -> jax.Array:
+  """Return the number between two ends that lies at `lot` of the way."""
   return ends[0] + lot * (ends[1] - ends[0])
 
 
 def _chosen(lot: jax.Array, shares: tuple[float, ...]) -> jax.Array:
-  """[B] indices into `shares`, which sum to 1, each as often as its share says."""
+  """Return [B] indices into `shares`, which sum to 1, each as often as its share."""
   limits = jnp.cumsum(jnp.array(shares))[:-1]
   return jnp.sum(lot[:, None] >= limits[None], 1)

@@ -1,4 +1,4 @@
-"""Blur kernels, convolution with one kernel an example, and noise of sensors.
+"""Blurs images, each with a kernel of its own, and adds the noise of sensors.
 
 Images are float32 [B, H, W, C] in [-1, 1], lengths are pixels, `key` is [B] keys:
 what is random in example b is a function of key[b] alone. All of it is differentiable
@@ -8,14 +8,14 @@ with finite gradients, and a strength of 0 gives the image back exactly.
 import jax
 import jax.numpy as jnp
 
-# Full scale of an 8-bit image, in photons: at scale 1 a white pixel counts so many.
+# Photons that a white pixel counts at scale 1 of `poisson_noise`.
 PHOTONS = 256
 
 
 def gaussian_kernels(
   sigma_x: jax.Array, sigma_y: jax.Array, angle: jax.Array, size: int
 ) -> jax.Array:
-  """Gaussian kernels, longer in one direction, turned; sampled at pixel centres.
+  """Return Gaussian kernels, turned and stretched, sampled at pixel centres.
 
   Args:
     sigma_x: [B], standard deviation along the kernel's first axis, in pixels; 0 where
@@ -33,9 +33,9 @@ def gaussian_kernels(
 def squared_radius(
   sigma_x: jax.Array, sigma_y: jax.Array, angle: jax.Array, size: int
 ) -> jax.Array:
-  """(distance from the centre / sigma)^2 for pixels of a kernel: [B, size, size].
+  """Return (distance from the centre / sigma)^2 of kernel pixels: [B, size, size].
 
-  Arguments as for `gaussian_kernels`.
+  The arguments are those of `gaussian_kernels`.
   """
   x, y = _offsets(size)[None, None, :], _offsets(size)[None, :, None]
   cos, sin = jnp.cos(angle)[:, None, None], jnp.sin(angle)[:, None, None]
@@ -54,7 +54,7 @@ def motion_kernels(
   angle: jax.Array | None = None,
   shake: jax.Array | float = 0.0,
 ) -> jax.Array:
-  """Kernels of a camera that moves at constant speed while the shutter is open.
+  """Draw kernels of a camera that moves at constant speed while the shutter is open.
 
   The path has the given length. Its direction is constant, or wanders smoothly as a
   hand shakes: angle + shake * (a sum of three random sinusoids of unit variance).
@@ -107,7 +107,7 @@ def motion_kernels(
 
 
 def convolve(image: jax.Array, kernels: jax.Array) -> jax.Array:
-  """Convolution (the kernel is flipped) of each example with its own kernel.
+  """Convolve each example with its own kernel, which is flipped.
 
   The image is mirrored at its borders without repeating the last pixel ('reflect' of
   NumPy, 'mirror' of SciPy).
@@ -142,7 +142,7 @@ def convolve(image: jax.Array, kernels: jax.Array) -> jax.Array:
 
 
 def gaussian_blur(image: jax.Array, sigma: jax.Array, size: int) -> jax.Array:
-  """Isotropic Gaussian blur, separable; borders as `convolve`.
+  """Blur by isotropic Gaussians, separably; borders are those of `convolve`.
 
   Equals `scipy.ndimage.gaussian_filter(mode='mirror', radius=size // 2)`.
 
@@ -170,7 +170,7 @@ def gaussian_blur(image: jax.Array, sigma: jax.Array, size: int) -> jax.Array:
 def gaussian_noise(
   key: jax.Array, image: jax.Array, sigma: jax.Array, grey: jax.Array | bool = False
 ) -> jax.Array:
-  """Adds Gaussian noise, by default independent in every channel.
+  """Add Gaussian noise, by default independent in every channel.
 
   Args:
     key: [B] keys.
@@ -187,20 +187,15 @@ def gaussian_noise(
 def normal(
   key: jax.Array, image: jax.Array, grey: jax.Array | bool = False
 ) -> jax.Array:
-  """Standard normal noise of an image's shape, equal in all channels where `grey`."""
+  """Draw standard normal noise of an image's shape, one for all channels if `grey`."""
   noise = jax.vmap(lambda one: jax.random.normal(one, image.shape[1:]))(key)
   return jnp.where(_per_example(grey), noise[..., :1], noise)
-
-
-def grey_noise(key: jax.Array, image: jax.Array, sigma: jax.Array) -> jax.Array:
-  """Adds Gaussian noise that is the same in all channels; see `gaussian_noise`."""
-  return gaussian_noise(key, image, sigma, grey=True)
 
 
 def poisson_noise(
   key: jax.Array, image: jax.Array, scale: jax.Array, grey: jax.Array | bool = False
 ) -> jax.Array:
-  """Adds shot noise: the variance grows in proportion to the light.
+  """Add shot noise: the variance grows in proportion to the light.
 
   For light u in [0, 1], Poisson(256 u) / 256 - u has the variance u / 256, and is
   multiplied by `scale` (as in arXiv:2107.10833). It is drawn as a Gaussian of that
@@ -222,7 +217,7 @@ def poisson_noise(
 def shot_deviation(
   image: jax.Array, scale: jax.Array, grey: jax.Array | bool = False
 ) -> jax.Array:
-  """Standard deviation of `poisson_noise` in each pixel: [B, H, W, C]."""
+  """Return the standard deviation of `poisson_noise` in each pixel: [B, H, W, C]."""
   light = jnp.clip((image + 1) / 2, 0, 1)
   mean = jnp.mean(light, 3, keepdims=True)
   light = jnp.where(_per_example(grey), mean, light)
@@ -233,21 +228,22 @@ def shot_deviation(
 
 
 def _offsets(size: int) -> jax.Array:
-  """[size]: -(size // 2) ... size // 2."""
+  """Return [size] offsets of kernel pixels: -(size // 2) ... size // 2."""
   return jnp.arange(size, dtype=jnp.float32) - size // 2
 
 
 def _unit_sum(kernels: jax.Array) -> jax.Array:
+  """Return kernels scaled so that each sums to 1."""
   return kernels / jnp.sum(kernels, (1, 2), keepdims=True)
 
 
 def _mirrored(image: jax.Array, axis: int, size: int) -> jax.Array:
-  """The image with size // 2 mirrored pixels before and after an axis."""
+  """Return the image with size // 2 mirrored pixels before and after an axis."""
   margin = [(0, 0)] * image.ndim
   margin[axis] = (size // 2, size // 2)
   return jnp.pad(image, margin, mode='reflect')
 
 
 def _per_example(choice: jax.Array | bool) -> jax.Array:
-  """A truth value or [B] -> shape that meets [B, H, W, C]."""
+  """Return a truth value or [B] with axes for [B, H, W, C]."""
   return jnp.asarray(choice).reshape(-1, 1, 1, 1)

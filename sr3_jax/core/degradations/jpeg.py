@@ -1,4 +1,4 @@
-"""JPEG artefacts on the device: what an encoder and a decoder make of an image.
+"""Makes JPEG artefacts on the device, as an encoder and a decoder do.
 
 Baseline JPEG (ITU-T T.81) in the JFIF colours, computed as libjpeg and libjpeg-turbo do
 by default: their fixed-point arithmetic is integers below 2^24, which float32 holds
@@ -51,23 +51,23 @@ _DCT = np.array(
 
 
 def _straight_through(value: jax.Array, smooth: jax.Array) -> jax.Array:
-  """`value`, exactly, with the gradient of `smooth`."""
+  """Return `value`, exactly, with the gradient of `smooth`."""
   return jax.lax.stop_gradient(value) + (smooth - jax.lax.stop_gradient(smooth))
 
 
 def _shift(x: jax.Array, bits: int) -> jax.Array:
-  """x / 2^bits rounded to nearest, halves up."""
+  """Return x / 2^bits rounded to nearest, halves up."""
   x = x / 2**bits
   return _straight_through(jnp.floor(x + 0.5), x)
 
 
 def _levels(x: jax.Array) -> jax.Array:
-  """Rounded and clipped to 0..255."""
+  """Round and clip to 0..255."""
   return _straight_through(jnp.clip(jnp.round(x), 0, 255), x)
 
 
 def tables(quality: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Quantisation of luma and chroma by libjpeg's quality formula.
+  """Return the quantisation of luma and chroma by libjpeg's quality formula.
 
   Args:
     quality: [B], rounded to integers and clipped to 1..100.
@@ -87,7 +87,8 @@ def tables(quality: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _to_ycc(rgb: jax.Array) -> jax.Array:
-  """JFIF colours, [B, 3, H, W] in levels; weights are in units of 2^-16."""
+  """Convert to JFIF colours, [B, 3, H, W] in levels."""
+  # Weights are in units of 2^-16.
   r, g, b = rgb[:, 0], rgb[:, 1], rgb[:, 2]
   y = _shift(19595 * r + 38470 * g + 7471 * b, 16)
   # The half is one unit short so that pure blue and red stay below 256.
@@ -97,7 +98,7 @@ def _to_ycc(rgb: jax.Array) -> jax.Array:
 
 
 def _to_rgb(ycc: jax.Array) -> jax.Array:
-  """Inverse of `_to_ycc`."""
+  """Undo `_to_ycc`."""
   y, cb, cr = ycc[:, 0], ycc[:, 1] - 128, ycc[:, 2] - 128
   r = y + _shift(91881 * cr, 16)
   g = y + _shift(-22554 * cb - 46802 * cr, 16)
@@ -106,16 +107,16 @@ def _to_rgb(ycc: jax.Array) -> jax.Array:
 
 
 def _pad(planes: jax.Array, rows: int, columns: int) -> jax.Array:
-  """The last row and column of [B, C, H, W] repeated to multiples of these."""
+  """Repeat the last row and column of [B, C, H, W] up to multiples of these."""
   height, width = planes.shape[2:]
   pads = ((0, 0), (0, 0), (0, -height % rows), (0, -width % columns))
   return jnp.pad(planes, pads, mode='edge')
 
 
 def _halve(planes: jax.Array) -> jax.Array:
-  """Means of 2x2, [B, C, H, W] -> [B, C, H/2, W/2], rounded as libjpeg's encoder does.
+  """Average 2 x 2 pixels, [B, C, H, W] to [B, C, H/2, W/2], as libjpeg's encoder.
 
-  Of the last digits 1/2 (and 1/4), every second column is rounded up.
+  Fractions of 1/2 (and 1/4) are rounded up in every second column only.
   """
   batch, channels, height, width = planes.shape
   planes = planes.reshape(batch, channels, height // 2, 2, width // 2, 2).sum((3, 5))
@@ -124,7 +125,7 @@ def _halve(planes: jax.Array) -> jax.Array:
 
 
 def _double(planes: jax.Array) -> jax.Array:
-  """Triangular interpolation to twice the size ("fancy upsampling" in libjpeg).
+  """Interpolate to twice the size by triangles ("fancy upsampling" in libjpeg).
 
   New pixels sit at 1/4 and 3/4 between old ones; edges are repeated.
   """
@@ -140,12 +141,12 @@ def _double(planes: jax.Array) -> jax.Array:
 
 
 def _transform(spec: str, blocks: jax.Array, bits: int) -> jax.Array:
-  """One pass of the DCT over one axis of the blocks."""
+  """Run one pass of the DCT, over one axis of the blocks."""
   return _shift(jnp.einsum(spec, _DCT, blocks, precision='highest'), bits)
 
 
 def _code(planes: jax.Array, table: jax.Array) -> jax.Array:
-  """Planes as they come out of the decoder, before any upsampling.
+  """Return planes as they come out of the decoder, before any upsampling.
 
   Args:
     planes: [B, C, H, W] in levels.
@@ -174,7 +175,7 @@ def _code(planes: jax.Array, table: jax.Array) -> jax.Array:
 
 
 def compress(image: jax.Array, quality: jax.Array, subsample: jax.Array) -> jax.Array:
-  """What saving as JPEG and reading again make of an image.
+  """Save images as JPEG and read them again, in effect.
 
   Against Pillow 13 (libjpeg-turbo 3.2) over photographs and random noise, qualities 1
   to 100, both chroma modes, odd sizes: equal but for fewer than 10 values in a million
@@ -190,7 +191,7 @@ def compress(image: jax.Array, quality: jax.Array, subsample: jax.Array) -> jax.
       channel is luma.
     quality: [B], 1 to 100 as in libjpeg; rounded to integers.
     subsample: bool [B]: chroma at half the resolution (4:2:0) or at the full one
-      (4:4:4). Without effect on one channel.
+      (4:4:4). It has no effect on one channel.
 
   Returns:
     float32, as `image`: multiples of 1 / 127.5 in [-1, 1].
@@ -222,7 +223,7 @@ def compress(image: jax.Array, quality: jax.Array, subsample: jax.Array) -> jax.
 def sample_quality(
   key: jax.Array, low: int, high: int, temperature: float = 10.0
 ) -> jax.Array:
-  """Random qualities, low ones more often: p(Q) ~ exp(-Q / temperature).
+  """Draw qualities, low ones more often: p(Q) ~ exp(-Q / temperature).
 
   Palette (arXiv:2111.05826) trains on 5 to 30 with a temperature of 10.
 
@@ -241,5 +242,5 @@ def sample_quality(
   if not 1 <= low <= high <= 100:
     raise ValueError(f'JPEG qualities from {low} to {high}: no range within 1 to 100')
   logits = -np.arange(high - low + 1, dtype=np.float32) / temperature
-  draw = jax.vmap(lambda k: jax.random.categorical(k, logits))
-  return low + draw(key).astype(jnp.float32)
+  drawn = jax.vmap(lambda k: jax.random.categorical(k, logits))(key)
+  return low + drawn.astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""Masks of missing pixels: float32 [B, H, W, 1], 1 = missing, 0 = known.
+"""Draws masks of missing pixels: float32 [B, H, W, 1], 1 = missing, 0 = known.
 
 `key` is a vector of B random keys; the mask of example b is a function of key[b] alone.
 Sizes follow the side of the image: a mask of 64 x 64 looks like one of 256 x 256.
@@ -35,20 +35,20 @@ SIDES = ('mix', 'one', 'all')
 
 
 def _each(draw: Callable[[jax.Array], jax.Array], key: jax.Array) -> jax.Array:
-  """`draw`, key -> bool [H, W], for every key: float32 [B, H, W, 1]."""
+  """Call `draw`, key -> bool [H, W], for every key: float32 [B, H, W, 1]."""
   return jax.vmap(draw)(key)[..., None].astype(jnp.float32)
 
 
 def rectangles(key: jax.Array, height: int, width: int) -> jax.Array:
-  """1 to 5 rectangles that together hide 10 to 40 % of the image, as Palette's.
+  """Draw 1 to 5 rectangles that together hide 10 to 40 % of the image, as Palette.
 
-  The paper gives these two ranges; how to meet them is ours: their number and the share
-  of the image they hide are uniform. The rectangles get areas in proportion (uniform
-  from 0.2 to 1), shapes (height over width, relative to the image's, from 1/2 to 2,
-  its logarithm uniform) and places (uniform among those inside the image). Then all are
-  scaled by one factor, found by bisection, until their union hides that share. They may
-  overlap. Edges lie between pixels, so on very small images the share is met roughly;
-  it never exceeds 40 %.
+  The paper gives these two ranges; how to meet them is our choice: the number of
+  rectangles and the share of the image they hide are uniform. The rectangles get areas
+  in proportion (uniform from 0.2 to 1), shapes (height over width, relative to the
+  image's, from 1/2 to 2, its logarithm uniform) and places (uniform among those inside
+  the image). Then all are scaled by one factor, found by bisection, until their union
+  hides that share. They may overlap. Edges lie between pixels, so on very small images
+  the share is met roughly; it never exceeds 40 %.
 
   Args:
     key: [B] keys.
@@ -62,6 +62,7 @@ def rectangles(key: jax.Array, height: int, width: int) -> jax.Array:
 
 
 def _rectangles(key: jax.Array, height: int, width: int) -> jax.Array:
+  """Draw one mask of `rectangles`, bool [height, width]."""
   keys = jax.random.split(key, 5)
   count = jax.random.randint(keys[0], (), 1, MOST_RECTANGLES + 1)
   share = jax.random.uniform(keys[1], (), minval=LEAST_HIDDEN, maxval=MOST_HIDDEN)
@@ -73,14 +74,15 @@ def _rectangles(key: jax.Array, height: int, width: int) -> jax.Array:
   extent = jnp.array([[height, width]])
 
   def edges(scale):
-    """int32 [5, 2] each: top and left, bottom and right. Larger scales contain."""
+    """Return int32 [5, 2] twice: top and left, bottom and right."""
+    # Rectangles of a larger scale contain those of a smaller one.
     size = jnp.minimum(scale * sides, 1.0)
     start = place * (1 - size)
-    rounded = lambda edge: jnp.round(edge * extent).astype(jnp.int32)
-    return rounded(start), rounded(start + size)
+    start, stop = (jnp.round(edge * extent) for edge in (start, start + size))
+    return start.astype(jnp.int32), stop.astype(jnp.int32)
 
   def hidden(scale):
-    """Pixels in the union, by inclusion and exclusion."""
+    """Count the pixels in the union, by inclusion and exclusion."""
     start, stop = edges(scale)
     members = SETS[:, :, None]
     start = jnp.where(members, start[None], 0).max(1)
@@ -112,7 +114,7 @@ def _rectangles(key: jax.Array, height: int, width: int) -> jax.Array:
 def brush(
   start: jax.Array, stop: jax.Array, radius: jax.Array, height: int, width: int
 ) -> jax.Array:
-  """What a round brush covers that is drawn along line segments.
+  """Return what a round brush covers that is drawn along line segments.
 
   Args:
     start: [N, 2] ends of the segments, (y, x) in pixels; the centre of the pixel in the
@@ -144,17 +146,17 @@ def brush(
 
 
 def free_form(key: jax.Array, height: int, width: int) -> jax.Array:
-  """1 to 5 strokes of a brush moved back and forth (Yu et al., arXiv:1806.03589).
+  """Draw 1 to 5 strokes of a brush moved back and forth (Yu et al., arXiv:1806.03589).
 
   A stroke is a chain of 4 to 12 segments drawn with a round brush, 12 to 40 pixels wide
   on an image of side 256. Their lengths are normal, with mean and twice the deviation
   an eighth of the diagonal, within 0 and twice the mean; their directions swing by 48
   to 96 degrees to the left and right, in turn, of the one in which the stroke advances.
-  All this is the released code's. Different here: a stroke advances in any direction,
-  not along rows or columns only, and slowly turns (at most 15 degrees a segment);
-  at the image's border it is reflected, where theirs runs along the border; and there
-  are up to 5 strokes instead of 3, so that masks hide about 5 to 50 % of the image
-  (measured: 7 % at the 5th percentile, 24 % in the middle, 46 % at the 95th).
+  All this is as in the released code. Different here: a stroke advances in any
+  direction, not along rows or columns only, and slowly turns (at most 15 degrees a
+  segment); at the image's border it is reflected, where theirs runs along the border;
+  and there are up to 5 strokes instead of 3, so that masks hide about 5 to 50 % of the
+  image (measured: 7 % at the 5th percentile, 24 % in the median, 46 % at the 95th).
 
   Args:
     key: [B] keys.
@@ -168,6 +170,7 @@ def free_form(key: jax.Array, height: int, width: int) -> jax.Array:
 
 
 def _free_form(key: jax.Array, height: int, width: int) -> jax.Array:
+  """Draw one mask of `free_form`, bool [height, width]."""
   keys = jax.random.split(key, 9)
   strokes, segments = MOST_STROKES, SEGMENTS[1]
   side = math.sqrt(height * width)
@@ -211,7 +214,7 @@ def _free_form(key: jax.Array, height: int, width: int) -> jax.Array:
 def inpainting(
   key: jax.Array, height: int, width: int, free_form_share: float = 0.6
 ) -> jax.Array:
-  """Palette's mix for inpainting: 60 % free-form masks, 40 % rectangles.
+  """Draw Palette's mix for inpainting: 60 % free-form masks, 40 % rectangles.
 
   Args:
     key: [B] keys.
@@ -237,7 +240,7 @@ def inpainting(
 def uncropping(
   key: jax.Array, height: int, width: int, sides: str = 'mix'
 ) -> jax.Array:
-  """Half of the image is missing: on one side, or around a window in its centre.
+  """Draw masks of half of the image: one side, or all around a window in its centre.
 
   One side: left, right, top or bottom with the same probability; of an odd number of
   rows or columns the middle one is known. All sides: the window's sides are sqrt(1/2)
@@ -257,8 +260,7 @@ def uncropping(
   """
   if sides not in SIDES:
     raise ValueError(f"sides = '{sides}' is none of {', '.join(SIDES)}")
-  margin = lambda length: round(length * (1 - math.sqrt(0.5)) / 2)
-  y, x = margin(height), margin(width)
+  y, x = (round(side * (1 - math.sqrt(0.5)) / 2) for side in (height, width))
   h, w = height // 2, width // 2
   margins = [(0, 0, w, 0), (0, 0, 0, w), (h, 0, 0, 0), (0, h, 0, 0), (y, y, x, x)]
   options = np.concatenate([border(height, width, *m) for m in margins])[..., 0]
@@ -277,12 +279,12 @@ def uncropping(
 def border(
   height: int, width: int, top: int, bottom: int, left: int, right: int
 ) -> np.ndarray:
-  """The mask of an image that was extended by some pixels on each side.
+  """Return the mask of an image that was extended by some pixels on each side.
 
   Args:
     height: of the extended image, pixels.
     width: of the extended image, pixels.
-    top: rows added above; 0 for none. The same for the other three.
+    top: rows added above, 0 for none.
     bottom: rows added below.
     left: columns added on the left.
     right: columns added on the right.

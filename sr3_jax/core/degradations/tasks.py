@@ -1,4 +1,4 @@
-"""Tasks: pure functions `degrade(key, hr, **options) -> condition`.
+"""Makes conditions by task: pure functions `degrade(key, hr, **options) -> condition`.
 
 `hr` is float32 [B, H, W, C] in [-1, 1]; `key` holds one key for each example, and all
 that is random in example b is a function of key[b] alone. A condition is an image of C
@@ -30,35 +30,39 @@ class Task:
 
   Attributes:
     degrade: (key [B], hr [B, H, W, C], **options) -> condition [B, h, w, K].
+    about: what is done to images, for reports.
     extras: channels after those of the image: 'mask' (1 is missing, 0 known; what is
-      known stays exactly known), 'blur' and 'noise' (levels, constant).
+      known stays exactly known), 'blur' and 'noise' (conditioning levels, constant).
     conditional: False: nothing is observed, K = 0.
     scale: output side over condition side.
     colour: it is about colour: images must have 3 channels.
+    options: those that `degrade` was given, for reports.
   """
 
   degrade: Callable[..., jax.Array]
+  about: str
   extras: tuple[str, ...] = ()
   conditional: bool = True
   scale: int = 1
   colour: bool = False
+  options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def num_channels(self, channels: int) -> int:
-    """K, for images of that many channels."""
+    """Return K, for images of that many channels."""
     return channels + len(self.extras) if self.conditional else 0
 
 
 def super_resolution(
   key: jax.Array, hr: jax.Array, *, scale: int, through: int = 0
 ) -> jax.Array:
-  """The small image: bicubic, anti-aliased, `scale` times smaller (paper, section 4).
+  """Downsample images `scale` times: bicubic, anti-aliased (paper, section 4).
 
   Args:
     key: not used: nothing is random.
     hr: [B, H, W, C].
     scale: magnification.
-    through: if not 0, the image is first reduced to this side and then enlarged to
-      H // scale, as the paper does for its classification test (56, then 64).
+    through: if not 0, the image is first downsampled to this side and then upsampled
+      to H // scale, as the paper does for its classification test (56, then 64).
 
   Returns:
     [B, H // scale, W // scale, C].
@@ -69,11 +73,10 @@ def super_resolution(
   del key  # nothing random
   height, width = hr.shape[1:3]
   if height % scale or width % scale:
-    raise ValueError(f'images of {height} x {width} cannot be made {scale}x smaller')
+    raise ValueError(f'images of {height} x {width} cannot be downsampled {scale}x')
   if through:
-    hr = resize(
-      hr, through * height // min(height, width), through * width // min(height, width)
-    )
+    shorter = min(height, width)
+    hr = resize(hr, through * height // shorter, through * width // shorter)
   return resize(hr, height // scale, width // scale)
 
 
@@ -85,18 +88,18 @@ def cascade(
   augment_blur: Sequence[float],
   augment_noise: Sequence[float],
 ) -> jax.Array:
-  """The small image, spoiled a little: for stages that enlarge generated images.
+  """Downsample images and augment them: for stages that upsample generated images.
 
   Conditioning augmentation (arXiv:2106.15282, section 3): a stage learns not to trust
-  its input to the last detail, and is told how far it can. Reduced by area, as the
-  training images of the stage before are.
+  its input to the last detail, and the conditioning levels tell it how far it can.
+  Images are downsampled by area, as the training images of the stage before are.
 
   Args:
     key: [B].
     hr: [B, H, W, C].
     scale: magnification.
-    augment_blur: range of sigma in pixels of the small image; half of the images are
-      not blurred, unless the range is a single value.
+    augment_blur: range of sigma in pixels of the downsampled image; half of the images
+      are not blurred, unless the range is a single value.
     augment_noise: range of the amplitude's share that is noise, see `augment`.
 
   Returns:
@@ -113,9 +116,9 @@ def cascade(
 def augment(
   key: jax.Array, low: jax.Array, blur: jax.Array, noise: jax.Array
 ) -> jax.Array:
-  """Blurs images, adds noise to them, and says how much of both.
+  """Blur images, add noise to them, and append how much of both.
 
-  Noise as the forward process has it: sqrt(1 - noise^2) image + noise z.
+  The noise is that of the forward process: sqrt(1 - noise^2) image + noise z.
 
   Args:
     key: [B].
@@ -124,32 +127,35 @@ def augment(
     noise: [B], 0 to 1.
 
   Returns:
-    [B, h, w, C + 2]: the image, then `blur` and `noise` as constant channels.
+    [B, h, w, C + 2]: the image, then the conditioning levels `blur` and `noise` as
+    constant channels.
   """
   amplitude = noise[:, None, None, None]
   image = blurring.gaussian_blur(low, blur, size=9)
-  draw = lambda k: jax.random.normal(k, low.shape[1:])
-  image = jnp.sqrt(1 - amplitude**2) * image + amplitude * jax.vmap(draw)(key)
-  level = lambda value: jnp.broadcast_to(
-    value[:, None, None, None], (*low.shape[:3], 1)
-  )
-  return jnp.concatenate([image, level(blur), level(noise)], axis=-1)
+  drawn = jax.vmap(lambda k: jax.random.normal(k, low.shape[1:]))(key)
+  image = jnp.sqrt(1 - amplitude**2) * image + amplitude * drawn
+  levels = jnp.stack([blur, noise], axis=-1)[:, None, None]
+  levels = jnp.broadcast_to(levels, (*low.shape[:3], 2))
+  return jnp.concatenate([image, levels], axis=-1)
 
 
 def generation(key: jax.Array, hr: jax.Array) -> jax.Array:
-  """Nothing is observed: [B, H, W, 0]. The network has noise and class only."""
+  """Return conditions without channels, [B, H, W, 0]: nothing is observed."""
   del key
   return hr[..., :0]
 
 
 def inpainting(key: jax.Array, hr: jax.Array, *, masks: str) -> jax.Array:
-  """Holes: grey (0) where pixels are missing, and the mask. [B, H, W, C + 1].
+  """Make holes: grey (0) where pixels are missing, and the mask. [B, H, W, C + 1].
 
   Args:
     key: [B].
     hr: [B, H, W, C].
     masks: 'mix' (Palette's: 60 % free-form, 40 % rectangles), 'free_form' or
       'rectangles'.
+
+  Raises:
+    ValueError: other `masks`.
   """
   if masks not in MASKS:
     raise ValueError(f'unknown masks {masks!r}; known: {", ".join(MASKS)}')
@@ -157,23 +163,26 @@ def inpainting(key: jax.Array, hr: jax.Array, *, masks: str) -> jax.Array:
 
 
 def uncropping(key: jax.Array, hr: jax.Array, *, sides: str) -> jax.Array:
-  """Half of the image is beyond the border of what is known. [B, H, W, C + 1].
+  """Hide half of the image beyond a border: one side or all. [B, H, W, C + 1].
 
   Args:
     key: [B].
     hr: [B, H, W, C].
     sides: 'mix' (Palette's), 'one' or 'all'.
+
+  Raises:
+    ValueError: other `sides`.
   """
   return with_hole(hr, masks.uncropping(key, *hr.shape[1:3], sides=sides))
 
 
 def with_hole(image: jax.Array, mask: jax.Array) -> jax.Array:
-  """A condition: an image [B, H, W, C] without what `mask` [B, H, W, 1] hides."""
+  """Return the condition of an image [B, H, W, C] and a mask [B, H, W, 1] of holes."""
   return jnp.concatenate([jnp.where(mask > 0, 0.0, image), mask], axis=-1)
 
 
 def colorization(key: jax.Array, hr: jax.Array) -> jax.Array:
-  """Luma in all three channels: [B, H, W, 3]."""
+  """Return the luma in all three channels: [B, H, W, 3]."""
   del key
   grey = jnp.tensordot(hr, jnp.array(LUMA), 1, precision='highest')
   return jnp.broadcast_to(grey[..., None], hr.shape)
@@ -182,10 +191,15 @@ def colorization(key: jax.Array, hr: jax.Array) -> jax.Array:
 def jpeg_artefacts(
   key: jax.Array, hr: jax.Array, *, quality: Sequence[int]
 ) -> jax.Array:
-  """What JPEG leaves of an image, of a low quality Q with a share of exp(-Q / 10).
+  """Compress images as JPEG, at a low quality Q in proportion to exp(-Q / 10).
 
-  Palette's distribution (arXiv:2111.05826); half of the images with chroma at half the
-  size, as files mostly have it. [B, H, W, C].
+  This is Palette's distribution (arXiv:2111.05826). Half of the images have chroma at
+  half the size, as most files. [B, H, W, C].
+
+  Args:
+    key: [B].
+    hr: [B, H, W, 3 or 1].
+    quality: the lowest and the highest.
   """
   chosen = jpeg.sample_quality(_fold(key, 0), *quality)
   return jpeg.compress(hr, chosen, _coin(_fold(key, 1)))
@@ -194,7 +208,7 @@ def jpeg_artefacts(
 def deblurring(
   key: jax.Array, hr: jax.Array, *, blur: Sequence[float], motion: Sequence[float]
 ) -> jax.Array:
-  """Out of focus (a Gaussian) or moved, one as often as the other. [B, H, W, C].
+  """Blur images by defocus (a Gaussian) or motion, equally often. [B, H, W, C].
 
   Args:
     key: [B].
@@ -212,13 +226,13 @@ def deblurring(
 
 
 def denoising(key: jax.Array, hr: jax.Array, *, noise: Sequence[float]) -> jax.Array:
-  """Gaussian noise of a standard deviation in the range `noise`. [B, H, W, C]."""
+  """Add Gaussian noise of a standard deviation in the range `noise`. [B, H, W, C]."""
   sigma = _uniform(_fold(key, 0), noise)
   return blurring.gaussian_noise(_fold(key, 1), hr, sigma)
 
 
 def blind_super_resolution(key: jax.Array, hr: jax.Array, *, scale: int) -> jax.Array:
-  """Small images as they are found: blurred, noisy, compressed, twice over.
+  """Downsample, blur, add noise and compress, twice over, as found images are.
 
   After Real-ESRGAN (arXiv:2107.10833). [B, H // scale, W // scale, C].
   """
@@ -226,9 +240,9 @@ def blind_super_resolution(key: jax.Array, hr: jax.Array, *, scale: int) -> jax.
 
 
 def photo_super_resolution(key: jax.Array, hr: jax.Array, *, scale: int) -> jax.Array:
-  """Small images as cameras and web pages have them: a little soft, noisy, compressed.
+  """Downsample images as cameras and web pages do: a little soft, noisy, compressed.
 
-  Half of them are nothing but bicubic. [B, H // scale, W // scale, C].
+  Half of them are only downsampled, bicubic. [B, H // scale, W // scale, C].
   """
   clean = super_resolution(key, hr, scale=scale)
   used = blind.second_order(
@@ -244,27 +258,51 @@ MASKS = {
 }
 
 TASKS: dict[str, Task] = {
-  'super_resolution': Task(super_resolution),
-  'photo_super_resolution': Task(photo_super_resolution, colour=True),
-  'blind_super_resolution': Task(blind_super_resolution, colour=True),
-  'cascade': Task(cascade, extras=('blur', 'noise')),
-  'generation': Task(generation, conditional=False),
-  'inpainting': Task(inpainting, extras=('mask',)),
-  'uncropping': Task(uncropping, extras=('mask',)),
-  'colorization': Task(colorization, colour=True),
-  'jpeg': Task(jpeg_artefacts, colour=True),
-  'deblurring': Task(deblurring),
-  'denoising': Task(denoising),
+  'super_resolution': Task(
+    super_resolution, 'downsampled, bicubic with anti-aliasing (paper, section 4)'
+  ),
+  'photo_super_resolution': Task(
+    photo_super_resolution,
+    'downsampled, and half of the images a little soft, noisy and compressed',
+    colour=True,
+  ),
+  'blind_super_resolution': Task(
+    blind_super_resolution,
+    'downsampled, blurred, noisy and compressed twice over, after Real-ESRGAN',
+    colour=True,
+  ),
+  'cascade': Task(
+    cascade,
+    'downsampled by area, blurred and noisy to known levels',
+    extras=('blur', 'noise'),
+  ),
+  'generation': Task(generation, 'nothing is observed', conditional=False),
+  'inpainting': Task(inpainting, 'holes', extras=('mask',)),
+  'uncropping': Task(
+    uncropping, 'half of the image hidden beyond a border', extras=('mask',)
+  ),
+  'colorization': Task(colorization, 'luma alone', colour=True),
+  'jpeg': Task(
+    jpeg_artefacts,
+    'JPEG, at a low quality Q in proportion to exp(-Q / 10)',
+    colour=True,
+  ),
+  'deblurring': Task(deblurring, 'blurred by defocus or motion, equally often'),
+  'denoising': Task(denoising, 'Gaussian noise of a random standard deviation'),
 }
 MIXTURE = 'mixture'
 
 
 def make(name: str, options: Mapping[str, Any]) -> Task:
-  """The task of that name with those of the options that it takes.
+  """Return the task of a name, with those of the options that it takes.
 
-  'mixture' is one of the tasks that its option of that name lists, another for every
-  image, all at the size of the output and with a mask, which says that all is missing
-  where a task knows of no holes.
+  'mixture' does to every image what one of the tasks does that the option of that name
+  lists, chosen at random. All are at the size of the output and have a mask, which says
+  that all is missing where a task makes no holes.
+
+  Args:
+    name: a key of `TASKS`, or 'mixture'.
+    options: `config.task` or a dict like it.
 
   Raises:
     ValueError: an unknown name, answered with the known ones, or a task that doesn't
@@ -278,7 +316,10 @@ def make(name: str, options: Mapping[str, Any]) -> Task:
       if not single.conditional or single.extras not in ((), ('mask',)):
         raise ValueError(f'{part!r} cannot be a part of a mixture of tasks')
     degrade = functools.partial(_mixed, parts=parts)
-    return Task(degrade, ('mask',), colour=any(part.colour for part in parts))
+    about = 'every image by one of these tasks'
+    names = {MIXTURE: tuple(options[MIXTURE])}
+    colour = any(part.colour for part in parts)
+    return Task(degrade, about, ('mask',), colour=colour, options=names)
   if name not in TASKS:
     known = ', '.join((*TASKS, MIXTURE))
     raise ValueError(f'unknown task {name!r}; known: {known}')
@@ -286,20 +327,22 @@ def make(name: str, options: Mapping[str, Any]) -> Task:
   parameters = inspect.signature(task.degrade).parameters.values()
   taken = {p.name: options[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY}
   return dataclasses.replace(
-    task, degrade=functools.partial(task.degrade, **taken), scale=taken.get('scale', 1)
+    task,
+    degrade=functools.partial(task.degrade, **taken),
+    scale=taken.get('scale', 1),
+    options=taken,
   )
 
 
 def describe(name: str, options: Mapping[str, Any]) -> str:
-  """A task and those of the options that matter to it, in a line."""
+  """Return a line about a task and those of the options that matter to it."""
   task = make(name, options)
-  first = (task.degrade.func.__doc__ or '').split('\n')[0]
-  settings = [f'{key} {value}' for key, value in task.degrade.keywords.items()]
-  return '; '.join([first, *settings])
+  settings = [f'{key} {value}' for key, value in task.options.items()]
+  return '; '.join([task.about, *settings])
 
 
 def _mixed(key: jax.Array, hr: jax.Array, *, parts: Sequence[Task]) -> jax.Array:
-  """Every image with a task of its own: all are done, one is taken."""
+  """Degrade every image by one of the tasks: all are computed, one is taken."""
   everything = jnp.ones((*hr.shape[:3], 1))
 
   def whole(part):
@@ -309,19 +352,24 @@ def _mixed(key: jax.Array, hr: jax.Array, *, parts: Sequence[Task]) -> jax.Array
     condition = resize(condition, *hr.shape[1:3]) if part.scale > 1 else condition
     return jnp.concatenate([condition, everything], axis=-1)
 
-  draw = lambda k: jax.random.randint(jax.random.fold_in(k, 17), (), 0, len(parts))
-  chosen = jax.vmap(draw)(key)[:, None, None, None]
+  def choose(key):
+    return jax.random.randint(jax.random.fold_in(key, 17), (), 0, len(parts))
+
+  chosen = jax.vmap(choose)(key)[:, None, None, None]
   return jnp.select([chosen == i for i in range(len(parts))], [*map(whole, parts)])
 
 
 def _fold(key: jax.Array, number: int) -> jax.Array:
+  """Return keys [B] for one of the random choices, independent of the others."""
   return jax.vmap(jax.random.fold_in, (0, None))(key, number)
 
 
 def _uniform(key: jax.Array, limits: Sequence[float]) -> jax.Array:
+  """Draw a number between two limits for each key: [B]."""
   low, high = limits
   return jax.vmap(lambda k: jax.random.uniform(k, (), minval=low, maxval=high))(key)
 
 
 def _coin(key: jax.Array) -> jax.Array:
+  """Draw a truth value for each key: bool [B]."""
   return jax.vmap(jax.random.bernoulli)(key)

@@ -1,24 +1,62 @@
-"""The network that a configuration describes: ours, or one of other people's."""
+"""Makes the network that a configuration describes.
 
-from typing import Any
+It is `unet.UNet`, or one for the weights of another project: `janspiry`, `guided`.
+"""
 
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from sr3_jax.config import pick
+from sr3_jax.config import check_name, pick
 from sr3_jax.core.networks.unet import UNet
+from sr3_jax.runtime.types import Params
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
-def make_network(config: ml_collections.ConfigDict, gammas: np.ndarray) -> Any:
-  """The network that `config.model` describes.
+class Network(Protocol):
+  """A U-Net: a Flax module, and what the rest of the program must know of it."""
+
+  @property
+  def dropout(self) -> float:
+    """Rate of dropout in training."""
+    ...
+
+  @property
+  def multiple(self) -> int:
+    """Sides of images must be multiples of this."""
+    ...
+
+  @property
+  def has_attention(self) -> bool:
+    """Whether any pixel sees all others."""
+    ...
+
+  def init(self, rngs: jax.Array, *args: Any, **kwargs: Any) -> Mapping[str, Params]:
+    """Return {'params': parameters}; arguments are those of `UNet.__call__`."""
+    ...
+
+  def apply(self, variables: Mapping[str, Params], *args: Any, **kwargs: Any) -> Any:
+    """Return the output [B, H, W, C] for {'params': parameters} and those arguments."""
+    ...
+
+
+def make_network(config: ml_collections.ConfigDict, gammas: np.ndarray) -> Network:
+  """Return the network that `config.model` describes.
+
+  Args:
+    config: of the model.
+    gammas: [T + 1] trained levels, which 'guided' needs to know.
 
   Raises:
     ValueError: an unknown name.
   """
   m = config.model
+  check_name('network', ('sr3', 'janspiry', 'guided'), m.network)
   first = config.data.image_size // m.patch
   common = {
     'channels': m.channels,
@@ -32,7 +70,7 @@ def make_network(config: ml_collections.ConfigDict, gammas: np.ndarray) -> Any:
     'dropout': m.dropout,
     'dtype': pick('dtype', DTYPES, m.dtype),
   }
-  # The other two are imported where they are used: few need them.
+  # These two are imported where they are used: few users need them.
   if m.network == 'janspiry':
     from sr3_jax.core.networks.janspiry import JanspiryUNet
 
@@ -47,7 +85,6 @@ def make_network(config: ml_collections.ConfigDict, gammas: np.ndarray) -> Any:
       out_channels=config.data.channels * (1 + config.diffusion.learned_variance),
       gammas=tuple(gammas.tolist()),
     )
-  pick('network', {'sr3': UNet, 'janspiry': None, 'guided': None}, m.network)
   return UNet(
     **common,
     middle_attention=m.middle_attention,

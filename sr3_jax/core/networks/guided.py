@@ -1,25 +1,31 @@
 """The upsampling network of openai/guided-diffusion (arXiv:2105.05233).
 
-It exists to run the weights released there (`sr3-convert`): BigGAN-like
-residual blocks that resample inside, the timestep as a scale and a shift after the
-second normalisation, several attention heads, classes, and a learned variance.
+It exists to run the weights released there (`sr3-convert`): BigGAN-like residual blocks
+that resample inside, the timestep as a scale and a shift after the second
+normalisation, several attention heads, classes, and a learned variance.
 
 Modules are numbered as in the original, so that names translate one by one
 (`flax_name`). Activations are [B, H, W, C]; parameters and statistics are float32.
 """
 
-import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
+
+from sr3_jax.core.networks import blocks
+
+# Of every normalisation.
+_GROUPS = 32
 
 
 def timestep(gamma: jax.Array, gammas: Sequence[float]) -> jax.Array:
-  """The 0-based timestep whose level is nearest in log-SNR.
+  """Return the 0-based timesteps whose levels are nearest in log-SNR.
 
   Trained levels rounded to float32 give their own timestep exactly.
 
@@ -39,7 +45,10 @@ def timestep(gamma: jax.Array, gammas: Sequence[float]) -> jax.Array:
 
 
 def timestep_embedding(t: jax.Array, width: int) -> jax.Array:
-  """Cosines, then sines, at `width / 2` frequencies from 1 to 1e-4: [B, width]."""
+  """Return cosines, then sines, of t at `width / 2` frequencies: [B, width].
+
+  The frequencies fall geometrically from 1 to 1e-4, that one excluded.
+  """
   half = width // 2
   # In float32 like the original: phases reach 1000, so the rounding can be seen.
   frequencies = np.exp(
@@ -49,60 +58,37 @@ def timestep_embedding(t: jax.Array, width: int) -> jax.Array:
   return jnp.concatenate([jnp.cos(phase), jnp.sin(phase)], axis=1)
 
 
-def _norm(dtype: Any, name: str) -> nn.GroupNorm:
-  return nn.GroupNorm(32, epsilon=1e-5, use_fast_variance=False, dtype=dtype, name=name)
-
-
-def _down(x: jax.Array) -> jax.Array:
-  b, h, w, c = x.shape
-  return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
-
-
-def _up(x: jax.Array) -> jax.Array:
-  return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-
-
 class ResBlock(nn.Module):
-  """Residual block; `resample` is applied inside, to both branches."""
+  """Residual block, which resamples inside, in both branches.
+
+  Attributes:
+    channels: of the result.
+    resample: '', 'down' (means of 2 x 2) or 'up' (nearest).
+    dropout: rate.
+    dtype: of the computation.
+  """
 
   channels: int
-  resample: str = ''  # '', 'down' (average of 2 x 2) or 'up' (nearest)
+  resample: str = ''
   dropout: float = 0.0
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, emb: jax.Array, deterministic: bool) -> jax.Array:
-    conv = lambda name: nn.Conv(
-      self.channels, (3, 3), padding=1, dtype=self.dtype, name=name
-    )
-    dense = lambda size, name: nn.Dense(size, dtype=self.dtype, name=name)
-    resample = {'': lambda h: h, 'down': _down, 'up': _up}[self.resample]
-    h = conv('conv1')(resample(nn.swish(_norm(self.dtype, 'norm1')(x))))
-    level = dense(2 * self.channels, 'emb')(nn.swish(emb))[:, None, None]
+    """Return the block's output for x [B, H, W, any] and an embedding [B, any]."""
+    conv = partial(nn.Conv, self.channels, (3, 3), padding=1, dtype=self.dtype)
+    dense = partial(nn.Dense, dtype=self.dtype)
+    norm = partial(blocks.group_norm, _GROUPS, self.dtype)
+    h = nn.swish(norm('norm1')(x))
+    h = conv(name='conv1')(blocks.resample(h, self.resample))
+    level = dense(2 * self.channels, name='emb')(nn.swish(emb))[:, None, None]
     scale, shift = jnp.split(level, 2, axis=-1)
-    h = nn.swish(_norm(self.dtype, 'norm2')(h) * (1 + scale) + shift)
+    h = nn.swish(norm('norm2')(h) * (1 + scale) + shift)
     h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
-    x = resample(x)
+    x = blocks.resample(x, self.resample)
     if x.shape[-1] != self.channels:
-      x = dense(self.channels, 'skip')(x)
-    return x + conv('conv2')(h)
-
-
-class Attention(nn.Module):
-  """Self-attention over all positions; each head's q, k and v lie together."""
-
-  num_heads: int
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    b, height, width, c = x.shape
-    h = _norm(self.dtype, 'norm')(x).reshape(b, height * width, c)
-    qkv = nn.Dense(3 * c, dtype=self.dtype, name='qkv')(h)
-    qkv = qkv.reshape(b, -1, self.num_heads, 3 * c // self.num_heads)
-    h = jax.nn.dot_product_attention(*jnp.split(qkv, 3, axis=-1))
-    h = nn.Dense(c, dtype=self.dtype, name='proj_out')(h.reshape(b, -1, c))
-    return x + h.reshape(x.shape)
+      x = dense(self.channels, name='skip')(x)
+    return x + conv(name='conv2')(h)
 
 
 class GuidedUNet(nn.Module):
@@ -131,7 +117,7 @@ class GuidedUNet(nn.Module):
   dropout: float = 0.0
   out_channels: int = 6
   num_classes: int = 1000
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @property
   def multiple(self) -> int:
@@ -152,7 +138,7 @@ class GuidedUNet(nn.Module):
     *,
     deterministic: bool = True,
   ) -> jax.Array:
-    """Runs the network.
+    """Run the network.
 
     Args:
       inputs: [B, H, W, 6]: condition, then noisy image (the original has them the
@@ -168,23 +154,16 @@ class GuidedUNet(nn.Module):
     Raises:
       ValueError: H or W is not a multiple of 2^(levels - 1), or a label is missing.
     """
-    height, width = inputs.shape[1:3]
-    if height % self.multiple or width % self.multiple:
-      raise ValueError(
-        f'the network needs sides that are multiples of {self.multiple}: '
-        f'{height} x {width}'
-      )
+    blocks.check_sides(inputs, self.multiple)
     if self.num_classes and label is None:
       raise ValueError(
         f'the network needs a class: a label in 0..{self.num_classes - 1}'
       )
-    conv = lambda size, name: nn.Conv(
-      size, (3, 3), padding=1, dtype=self.dtype, name=name
-    )
-    dense = lambda name: nn.Dense(4 * self.channels, dtype=self.dtype, name=name)
+    conv = partial(nn.Conv, kernel_size=(3, 3), padding=1, dtype=self.dtype)
+    dense = partial(nn.Dense, 4 * self.channels, dtype=self.dtype)
 
     emb = timestep_embedding(timestep(gamma, self.gammas), self.channels)
-    emb = dense('emb2')(nn.swish(dense('emb1')(emb)))
+    emb = dense(name='emb2')(nn.swish(dense(name='emb1')(emb)))
     if self.num_classes:
       emb = emb + nn.Embed(
         self.num_classes, 4 * self.channels, dtype=self.dtype, name='label'
@@ -195,24 +174,26 @@ class GuidedUNet(nn.Module):
         h, emb, deterministic
       )
 
-    attend = lambda h, name: Attention(self.num_heads, self.dtype, name=name)(h)
+    attention = partial(
+      blocks.Attention, _GROUPS, self.num_heads, output='proj_out', dtype=self.dtype
+    )
     sizes = [self.channels * m for m in self.multipliers]
     x, y = jnp.split(inputs, 2, axis=-1)
-    h = conv(sizes[0], 'input_0_0')(jnp.concatenate([y, x], axis=-1))
+    h = conv(sizes[0], name='input_0_0')(jnp.concatenate([y, x], axis=-1))
     skips = [h]
     for level, size in enumerate(sizes):
       for _ in range(self.num_blocks):
         name = f'input_{len(skips)}'
         h = block(h, size, f'{name}_0')
         if level in self.attention_levels:
-          h = attend(h, f'{name}_1')
+          h = attention(name=f'{name}_1')(h)
         skips.append(h)
       if level < len(sizes) - 1:
         h = block(h, size, f'input_{len(skips)}_0', 'down')
         skips.append(h)
 
     h = block(h, sizes[-1], 'middle_0')
-    h = attend(h, 'middle_1')
+    h = attention(name='middle_1')(h)
     h = block(h, sizes[-1], 'middle_2')
 
     number = 0
@@ -222,14 +203,14 @@ class GuidedUNet(nn.Module):
         h = jnp.concatenate([h, skips.pop()], axis=-1)
         h = block(h, size, f'output_{number}_0')
         if level in self.attention_levels:
-          h = attend(h, f'output_{number}_1')
+          h = attention(name=f'output_{number}_1')(h)
           part = 2
         if level and i == self.num_blocks:
           h = block(h, size, f'output_{number}_{part}', 'up')
         number += 1
 
-    h = nn.swish(_norm(self.dtype, 'norm_out')(h))
-    return conv(self.out_channels, 'conv_out')(h).astype(jnp.float32)
+    h = nn.swish(blocks.group_norm(_GROUPS, self.dtype, 'norm_out')(h))
+    return conv(self.out_channels, name='conv_out')(h).astype(jnp.float32)
 
 
 # ------------------------------------------------------------- PyTorch's side
@@ -258,16 +239,15 @@ _NAMES = (  # of modules; a pattern of the original -> ours
 
 
 def flax_name(module: str) -> str:
-  """Our name, joined by '/', of a module of the original; unknown ones stay."""
-  for pattern, name in _NAMES:
-    module = re.sub(pattern, name, module)
-  return module
+  """Return our name, joined by '/', of a module of the original; unknown ones stay."""
+  return blocks.rename(module, _NAMES)
 
 
 def architecture(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Attributes of the network that has tensors of these PyTorch names and shapes.
+  """Return the attributes of the network that has tensors of these names and shapes.
 
-  Everything but `num_heads`, `gammas` and `dropout`, which no tensor shows.
+  Names are those of PyTorch. The attributes are all but `num_heads`, `gammas` and
+  `dropout`, which no tensor shows.
 
   Raises:
     ValueError: these are not the tensors of this network.

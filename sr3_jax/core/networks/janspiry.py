@@ -1,83 +1,61 @@
 """The network of Janspiry/Image-Super-Resolution-via-Iterative-Refinement.
 
-It exists to run weights trained there (`sr3-convert`); new models are
-better off with `unet.UNet`. Differences from the paper's network: residual blocks of
-DDPM instead of BigGAN, sums not divided by sqrt(2), the noise level added to each block
+It exists to run weights trained there (`sr3-convert`); new models are better off with
+`unet.UNet`. Differences from the paper's network: residual blocks of DDPM instead of
+BigGAN, sums not divided by sqrt(2), the noise level added to each block
 (or, in an older form, a scale and a shift), resampling by convolutions between blocks.
 
 Modules are numbered as in the original, so that names translate one by one
 (`flax_name`). Activations are [B, H, W, C]; parameters and statistics are float32.
 """
 
-import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.typing import DTypeLike
 
-
-def noise_embedding(gamma: jax.Array, width: int) -> jax.Array:
-  """Sines, then cosines, of sqrt(gamma) at `width / 2` frequencies: [B, width].
-
-  All angles lie in 0..1: the original has no factor before the root.
-  """
-  frequencies = np.exp(-np.log(10000) * np.arange(width // 2) / (width // 2))
-  phase = jnp.sqrt(gamma)[:, None] * frequencies[None].astype(np.float32)
-  return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=1)
+from sr3_jax.core.networks import blocks
 
 
 class ResBlock(nn.Module):
-  """Two normalised convolutions around the noise level, and a shortcut."""
+  """Two normalised convolutions around the noise level, and a shortcut.
+
+  Attributes:
+    channels: of the result.
+    groups: of the normalisations.
+    affine: the noise level scales and shifts; else it is added.
+    dropout: rate.
+    dtype: of the computation.
+  """
 
   channels: int
   groups: int
   affine: bool = False
   dropout: float = 0.0
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, emb: jax.Array, deterministic: bool) -> jax.Array:
-    conv = lambda name: nn.Conv(
-      self.channels, (3, 3), padding=1, dtype=self.dtype, name=name
-    )
-    dense = lambda size, name: nn.Dense(size, dtype=self.dtype, name=name)
-    h = conv('conv1')(nn.swish(_norm(self.groups, self.dtype, 'norm1')(x)))
+    """Return the block's output for x [B, H, W, any] and an embedding [B, any]."""
+    conv = partial(nn.Conv, self.channels, (3, 3), padding=1, dtype=self.dtype)
+    dense = partial(nn.Dense, dtype=self.dtype)
+    norm = partial(blocks.group_norm, self.groups, self.dtype)
+    h = conv(name='conv1')(nn.swish(norm('norm1')(x)))
     if self.affine:
-      level = dense(2 * self.channels, 'emb')(emb)[:, None, None]
+      level = dense(2 * self.channels, name='emb')(emb)[:, None, None]
       scale, shift = jnp.split(level, 2, axis=-1)
       h = (1 + scale) * h + shift
     else:
-      h = h + dense(self.channels, 'emb')(emb)[:, None, None]
-    h = nn.swish(_norm(self.groups, self.dtype, 'norm2')(h))
+      h = h + dense(self.channels, name='emb')(emb)[:, None, None]
+    h = nn.swish(norm('norm2')(h))
     h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
     if x.shape[-1] != self.channels:
-      x = dense(self.channels, 'skip')(x)
-    return conv('conv2')(h) + x
-
-
-class Attention(nn.Module):
-  """Self-attention over all positions; one head, queries and keys without bias."""
-
-  groups: int
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    b, height, width, c = x.shape
-    h = _norm(self.groups, self.dtype, 'norm')(x).reshape(b, height * width, 1, c)
-    qkv = nn.Dense(3 * c, use_bias=False, dtype=self.dtype, name='qkv')(h)
-    h = jax.nn.dot_product_attention(*jnp.split(qkv, 3, axis=-1))
-    h = nn.Dense(c, dtype=self.dtype, name='out')(h)
-    return x + h.reshape(x.shape)
-
-
-def _norm(groups: int, dtype: Any, name: str) -> nn.GroupNorm:
-  return nn.GroupNorm(
-    groups, epsilon=1e-5, use_fast_variance=False, dtype=dtype, name=name
-  )
+      x = dense(self.channels, name='skip')(x)
+    return conv(name='conv2')(h) + x
 
 
 class JanspiryUNet(nn.Module):
@@ -102,7 +80,7 @@ class JanspiryUNet(nn.Module):
   dropout: float = 0.0
   groups: int = 32
   affine: bool = False
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @property
   def multiple(self) -> int:
@@ -123,7 +101,7 @@ class JanspiryUNet(nn.Module):
     *,
     deterministic: bool = True,
   ) -> jax.Array:
-    """Runs the network.
+    """Run the network.
 
     Args:
       inputs: [B, H, W, 6]: condition, then noisy image.
@@ -138,42 +116,37 @@ class JanspiryUNet(nn.Module):
       ValueError: H or W is not a multiple of 2^(levels - 1).
     """
     del label
-    height, width = inputs.shape[1:3]
-    if height % self.multiple or width % self.multiple:
-      raise ValueError(
-        f'the network needs sides that are multiples of {self.multiple}: '
-        f'{height} x {width}'
-      )
-    conv = lambda size, name, strides=1: nn.Conv(
-      size, (3, 3), strides, padding=1, dtype=self.dtype, name=name
-    )
-    dense = lambda size, name: nn.Dense(size, dtype=self.dtype, name=name)
+    blocks.check_sides(inputs, self.multiple)
+    conv = partial(nn.Conv, kernel_size=(3, 3), padding=1, dtype=self.dtype)
+    dense = partial(nn.Dense, dtype=self.dtype)
+    attention = partial(blocks.Attention, self.groups, bias=False, dtype=self.dtype)
 
-    emb = noise_embedding(gamma, self.channels)
-    emb = nn.swish(dense(4 * self.channels, 'emb1')(emb))
-    emb = dense(self.channels, 'emb2')(emb)
+    # The angles lie in 0..1: the original has no factor before the root.
+    emb = blocks.sinusoids(jnp.sqrt(gamma), self.channels)
+    emb = nn.swish(dense(4 * self.channels, name='emb1')(emb))
+    emb = dense(self.channels, name='emb2')(emb)
 
-    def block(h, size, name, attention):
+    def block(h, size, name, attend):
       h = ResBlock(size, self.groups, self.affine, self.dropout, self.dtype, name=name)(
         h, emb, deterministic
       )
-      if attention:
-        h = Attention(self.groups, self.dtype, name=f'{name}_attention')(h)
+      if attend:
+        h = attention(name=f'{name}_attention')(h)
       return h
 
     sizes = [self.channels * m for m in self.multipliers]
-    h = conv(self.channels, 'downs_0')(inputs)
+    h = conv(self.channels, name='downs_0')(inputs)
     skips = [h]
     for level, size in enumerate(sizes):
       for _ in range(self.num_blocks):
         h = block(h, size, f'downs_{len(skips)}', level in self.attention_levels)
         skips.append(h)
       if level < len(sizes) - 1:
-        h = conv(size, f'downs_{len(skips)}', strides=2)(h)
+        h = conv(size, strides=2, name=f'downs_{len(skips)}')(h)
         skips.append(h)
 
-    h = block(h, sizes[-1], 'mid_0', attention=True)
-    h = block(h, sizes[-1], 'mid_1', attention=False)
+    h = block(h, sizes[-1], 'mid_0', attend=True)
+    h = block(h, sizes[-1], 'mid_1', attend=False)
 
     number = 0
     for level, size in reversed(list(enumerate(sizes))):
@@ -182,12 +155,11 @@ class JanspiryUNet(nn.Module):
         h = block(h, size, f'ups_{number}', level in self.attention_levels)
         number += 1
       if level:
-        h = jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)
-        h = conv(size, f'ups_{number}')(h)
+        h = conv(size, name=f'ups_{number}')(blocks.double(h))
         number += 1
 
-    h = nn.swish(_norm(self.groups, self.dtype, 'norm_out')(h))
-    return conv(3, 'conv_out')(h).astype(jnp.float32)
+    h = nn.swish(blocks.group_norm(self.groups, self.dtype, 'norm_out')(h))
+    return conv(3, name='conv_out')(h).astype(jnp.float32)
 
 
 # ------------------------------------------------------------- PyTorch's side
@@ -196,7 +168,7 @@ Network = JanspiryUNet
 PROJECT = 'Janspiry/Image-Super-Resolution-via-Iterative-Refinement'
 HIDDEN = 'groups'  # the attribute that no tensor shows
 SCHEDULE = (2000, 1e-6, 1e-2)  # levels, first and last beta of the released weights
-# Tables that follow from the betas and are stored beside the weights.
+# Names of the arrays that follow from the betas and are stored beside the weights.
 BUFFERS = (
   'betas',
   'alphas_cumprod',
@@ -228,26 +200,25 @@ _NAMES = (  # of modules; a pattern of the original -> ours
 
 
 def flax_name(module: str) -> str:
-  """Our name, joined by '/', of a module of the original; unknown ones stay."""
-  for pattern, name in _NAMES:
-    module = re.sub(pattern, name, module)
-  return module
+  """Return our name, joined by '/', of a module of the original; unknown ones stay."""
+  return blocks.rename(module, _NAMES)
 
 
 def architecture(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Attributes of the network that has tensors of these PyTorch names and shapes.
+  """Return the attributes of the network that has tensors of these names and shapes.
 
-  Everything but `groups` and `dropout`, which no tensor shows.
+  Names are those of PyTorch. The attributes are all but `groups` and `dropout`, which
+  no tensor shows.
 
   Raises:
     ValueError: these are not the tensors of this network.
   """
   channels, inputs = shapes['downs.0.weight'][:2]
   if inputs != 6:
+    generator = ': it is an unconditional generator, with no input to upscale'
     raise ValueError(
       f'its first convolution takes {inputs} channels, not 6 (condition and noisy '
-      'image)'
-      + (': it is an unconditional generator, with no input to upscale' * (inputs == 3))
+      f'image){generator if inputs == 3 else ""}'
     )
   widths, blocks, attention = [[]], 0, set()
   for number in range(1, sum(name.startswith('downs.') for name in shapes)):

@@ -7,50 +7,60 @@ Activations are [B, H, W, C]; parameters and statistics are float32.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
+
+from sr3_jax.core.networks import blocks
 
 _zeros = nn.initializers.zeros_init()
 _fan_avg = nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform')
 
 
 def noise_embedding(gamma: jax.Array, width: int) -> jax.Array:
-  """Sinusoidal embedding of the noise level, [B] -> [B, width].
+  """Return the sinusoidal embedding of noise levels: [B] to [B, width].
 
   The level enters as the angle arccos(sqrt(gamma)) scaled to 0..1000 (the `inv_cos`
   input of arXiv:2202.00512): it spreads both ends of the schedule, where gamma itself
   or its root hardly move, and it does not depend on a schedule.
   """
   angle = jnp.arctan2(jnp.sqrt(1 - gamma), jnp.sqrt(gamma)) * (1000 * 2 / np.pi)
-  frequencies = np.exp(-np.log(10000) * np.arange(width // 2) / (width // 2))
-  phase = angle[:, None] * frequencies[None].astype(np.float32)
-  return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=1)
+  return blocks.sinusoids(angle, width)
 
 
 class GroupNorm(nn.Module):
   """Group normalisation with min(C // 4, 32) groups; statistics in float32.
 
-  Where that many groups don't divide the channels, the next smaller number that does.
+  Where that many groups don't divide the channels, the next lower number that does.
   Per-channel sums, then groups of channels, then one multiply-add: the image is read
   twice and written once, which is what makes it cheap on a CPU.
+
+  Attributes:
+    dtype: of the result.
   """
 
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    """Return x [B, H, W, C], normalised."""
     batch, channels = x.shape[0], x.shape[-1]
     most = max(1, min(channels // 4, 32))
     groups = next(g for g in range(most, 0, -1) if channels % g == 0)
     scale = self.param('scale', nn.initializers.ones_init(), (channels,))
     bias = self.param('bias', _zeros, (channels,))
     x32 = x.astype(jnp.float32)
-    grouped = lambda c: c.reshape(batch, groups, channels // groups).mean(2)
-    spread = lambda g: jnp.repeat(g, channels // groups, axis=1)
+
+    def grouped(c):
+      return c.reshape(batch, groups, channels // groups).mean(2)
+
+    def spread(g):
+      return jnp.repeat(g, channels // groups, axis=1)
+
     mean = grouped(x32.mean((1, 2)))
     square = grouped(jnp.square(x32).mean((1, 2)))
     variance = jnp.maximum(square - mean**2, 0)  # rounding, where x is constant
@@ -59,61 +69,60 @@ class GroupNorm(nn.Module):
     return (x32 * factor[:, None, None] + shift[:, None, None]).astype(self.dtype)
 
 
-def _down(x: jax.Array) -> jax.Array:
-  b, h, w, c = x.shape
-  return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
-
-
-def _up(x: jax.Array) -> jax.Array:
-  return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-
-
 class ResBlock(nn.Module):
-  """BigGAN residual block; `resample` is applied inside, to both branches."""
+  """BigGAN residual block, which resamples inside, in both branches.
+
+  Attributes:
+    channels: of the result.
+    resample: '', 'down' (means of 2 x 2) or 'up' (nearest).
+    dropout: rate.
+    dtype: of the computation.
+  """
 
   channels: int
-  resample: str = ''  # '', 'down' (average of 2 x 2) or 'up' (nearest)
+  resample: str = ''
   dropout: float = 0.0
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, emb: jax.Array, deterministic: bool) -> jax.Array:
-    conv = lambda name, init: nn.Conv(
-      self.channels, (3, 3), kernel_init=init, dtype=self.dtype, name=name
-    )
-    resample = {'': lambda h: h, 'down': _down, 'up': _up}[self.resample]
+    """Return the block's output for x [B, H, W, any] and an embedding [B, any]."""
+    conv = partial(nn.Conv, self.channels, (3, 3), dtype=self.dtype)
+    dense = partial(nn.Dense, self.channels, kernel_init=_fan_avg, dtype=self.dtype)
     h = nn.swish(GroupNorm(self.dtype, name='norm1')(x))
-    h = conv('conv1', _fan_avg)(resample(h))
-    bias = nn.Dense(self.channels, kernel_init=_fan_avg, dtype=self.dtype, name='emb')
-    h = h + bias(nn.swish(emb))[:, None, None]
+    h = blocks.resample(h, self.resample)
+    h = conv(kernel_init=_fan_avg, name='conv1')(h)
+    h = h + dense(name='emb')(nn.swish(emb))[:, None, None]
     h = nn.swish(GroupNorm(self.dtype, name='norm2')(h))
     h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
-    h = conv('conv2', _zeros)(h)
-    x = resample(x)
+    h = conv(kernel_init=_zeros, name='conv2')(h)
+    x = blocks.resample(x, self.resample)
     if self.resample or x.shape[-1] != self.channels:
-      x = nn.Dense(self.channels, kernel_init=_fan_avg, dtype=self.dtype, name='skip')(
-        x
-      )
+      x = dense(name='skip')(x)
     return (x + h) / np.sqrt(2).astype(self.dtype)
 
 
 class Attention(nn.Module):
-  """Self-attention over all positions; heads of 64 channels, or the next divisor."""
+  """Self-attention over all positions; heads of 64 channels, or the next divisor.
 
-  dtype: Any = jnp.float32
+  Attributes:
+    dtype: of the computation.
+  """
+
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    """Return x [B, H, W, C] plus what its positions take from each other."""
     b, height, width, c = x.shape
     heads = next(n for n in range(max(1, c // 64), 0, -1) if c % n == 0)
-    dense = lambda size, name, init: nn.Dense(
-      size, kernel_init=init, dtype=self.dtype, name=name
-    )
+    dense = partial(nn.Dense, dtype=self.dtype)
     h = GroupNorm(self.dtype, name='norm')(x).reshape(b, height * width, c)
-    qkv = dense(3 * c, 'qkv', _fan_avg)(h)
+    qkv = dense(3 * c, kernel_init=_fan_avg, name='qkv')(h)
     q, k, v = jnp.split(qkv.reshape(b, -1, heads, 3 * c // heads), 3, axis=-1)
     h = jax.nn.dot_product_attention(q, k, v).reshape(b, height, width, c)
-    return (x + dense(c, 'out', _zeros)(h)) / np.sqrt(2).astype(self.dtype)
+    h = dense(c, kernel_init=_zeros, name='out')(h)
+    return (x + h) / np.sqrt(2).astype(self.dtype)
 
 
 class UNet(nn.Module):
@@ -127,7 +136,7 @@ class UNet(nn.Module):
     middle_attention: attention between the two middle blocks. Without any attention
       the network sees a neighbourhood only and runs on images of any size.
     dropout: rate inside residual blocks.
-    out_channels: of the prediction.
+    out_channels: of the output.
     num_classes: 0 for none; label `num_classes` means "no class".
     patch: p > 1 folds p x p pixels into channels, so the first level works at 1 / p of
       the size: much faster per parameter. The paper has 1.
@@ -145,7 +154,7 @@ class UNet(nn.Module):
   num_classes: int = 0
   patch: int = 1
   remat: bool = False
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @property
   def multiple(self) -> int:
@@ -166,7 +175,7 @@ class UNet(nn.Module):
     *,
     deterministic: bool = True,
   ) -> jax.Array:
-    """Runs the network.
+    """Run the network.
 
     Args:
       inputs: [B, H, W, any channels]: condition, noisy image and whatever else belongs
@@ -181,23 +190,14 @@ class UNet(nn.Module):
     Raises:
       ValueError: H or W is not a multiple of patch * 2^(levels - 1).
     """
-    height, width = inputs.shape[1:3]
-    if height % self.multiple or width % self.multiple:
-      raise ValueError(
-        f'the network needs sides that are multiples of {self.multiple}: '
-        f'{height} x {width}'
-      )
-    dense = lambda name: nn.Dense(
-      4 * self.channels, kernel_init=_fan_avg, dtype=self.dtype, name=name
-    )
-    conv = lambda size, name, init: nn.Conv(
-      size, (3, 3), kernel_init=init, dtype=self.dtype, name=name
-    )
+    blocks.check_sides(inputs, self.multiple)
+    dense = partial(nn.Dense, 4 * self.channels, kernel_init=_fan_avg, dtype=self.dtype)
+    conv = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
     block_class = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock
     attention_class = nn.remat(Attention) if self.remat else Attention
 
     emb = noise_embedding(gamma, self.channels)
-    emb = dense('emb2')(nn.swish(dense('emb1')(emb)))
+    emb = dense(name='emb2')(nn.swish(dense(name='emb1')(emb)))
     if self.num_classes:
       emb = emb + nn.Embed(self.num_classes + 1, 4 * self.channels, name='label')(label)
 
@@ -210,7 +210,8 @@ class UNet(nn.Module):
       return h
 
     sizes = [self.channels * m for m in self.multipliers]
-    h = conv(self.channels, 'conv_in', _fan_avg)(fold(inputs, self.patch))
+    h = fold(inputs, self.patch)
+    h = conv(self.channels, kernel_init=_fan_avg, name='conv_in')(h)
     skips = [h]
     for level, size in enumerate(sizes):
       for i in range(self.num_blocks):
@@ -233,19 +234,20 @@ class UNet(nn.Module):
         h = block(h, size, f'up{level}_resample', resample='up')
 
     h = nn.swish(GroupNorm(self.dtype, name='norm_out')(h))
-    h = conv(self.out_channels * self.patch**2, 'conv_out', _zeros)(h)
+    out = self.out_channels * self.patch**2
+    h = conv(out, kernel_init=_zeros, name='conv_out')(h)
     return unfold(h, self.patch).astype(jnp.float32)
 
 
 def fold(x: jax.Array, patch: int) -> jax.Array:
-  """[B, H, W, C] -> [B, H / patch, W / patch, patch * patch * C]."""
+  """Fold pixels: [B, H, W, C] to [B, H / patch, W / patch, patch * patch * C]."""
   b, h, w, c = x.shape
   x = x.reshape(b, h // patch, patch, w // patch, patch, c)
   return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // patch, w // patch, -1)
 
 
 def unfold(x: jax.Array, patch: int) -> jax.Array:
-  """The inverse of `fold`."""
+  """Undo `fold`."""
   b, h, w, c = x.shape
   x = x.reshape(b, h, w, patch, patch, c // patch**2)
   return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * patch, w * patch, -1)

@@ -1,0 +1,100 @@
+"""Parts that the U-Nets share: resampling, embeddings, and what PyTorch networks have.
+
+Activations are [B, H, W, C]; parameters and statistics are float32.
+"""
+
+import re
+from collections.abc import Iterable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+
+def halve(x: jax.Array) -> jax.Array:
+  """Return the means of 2 x 2 pixels."""
+  b, h, w, c = x.shape
+  return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def double(x: jax.Array) -> jax.Array:
+  """Return every pixel as 2 x 2 pixels: nearest-neighbour upsampling."""
+  return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
+def resample(x: jax.Array, direction: str) -> jax.Array:
+  """Return x at half ('down') or twice ('up') the size, or as it is ('')."""
+  if direction == 'down':
+    return halve(x)
+  return double(x) if direction == 'up' else x
+
+
+def sinusoids(angle: jax.Array, width: int) -> jax.Array:
+  """Return sines, then cosines, of [B] angles at `width / 2` frequencies: [B, width].
+
+  The frequencies fall geometrically from 1 to 1e-4, that one excluded.
+  """
+  frequencies = np.exp(-np.log(10000) * np.arange(width // 2) / (width // 2))
+  phase = angle[:, None] * frequencies[None].astype(np.float32)
+  return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=1)
+
+
+def check_sides(inputs: jax.Array, multiple: int) -> None:
+  """Check that a U-Net can halve its inputs [B, H, W, C] often enough.
+
+  Raises:
+    ValueError: H or W is not a multiple of `multiple`.
+  """
+  height, width = inputs.shape[1:3]
+  if height % multiple or width % multiple:
+    raise ValueError(
+      f'the network needs sides that are multiples of {multiple}: {height} x {width}'
+    )
+
+
+# ------------------------------------------------------- networks from PyTorch
+
+
+def group_norm(groups: int, dtype: DTypeLike, name: str) -> nn.GroupNorm:
+  """Return group normalisation with PyTorch's epsilon and variance."""
+  return nn.GroupNorm(
+    groups, epsilon=1e-5, use_fast_variance=False, dtype=dtype, name=name
+  )
+
+
+class Attention(nn.Module):
+  """Self-attention over all positions; each head's q, k and v lie together.
+
+  Attributes:
+    groups: of the normalisation.
+    num_heads: how many heads share the channels.
+    bias: whether q, k and v have one.
+    output: name of the last layer.
+    dtype: of the computation.
+  """
+
+  groups: int
+  num_heads: int = 1
+  bias: bool = True
+  output: str = 'out'
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Return x [B, H, W, C] plus what its positions take from each other."""
+    b, height, width, c = x.shape
+    h = group_norm(self.groups, self.dtype, 'norm')(x).reshape(b, height * width, c)
+    qkv = nn.Dense(3 * c, use_bias=self.bias, dtype=self.dtype, name='qkv')(h)
+    qkv = qkv.reshape(b, -1, self.num_heads, 3 * c // self.num_heads)
+    h = jax.nn.dot_product_attention(*jnp.split(qkv, 3, axis=-1))
+    h = nn.Dense(c, dtype=self.dtype, name=self.output)(h.reshape(b, -1, c))
+    return x + h.reshape(x.shape)
+
+
+def rename(module: str, patterns: Iterable[tuple[str, str]]) -> str:
+  """Return the name of a PyTorch module after all (pattern, replacement) pairs."""
+  for pattern, name in patterns:
+    module = re.sub(pattern, name, module)
+  return module
