@@ -1,8 +1,8 @@
-"""Weights of the networks behind metrics: a table, a folder, and how they get there.
+"""Fetches and reads the weights of the networks behind metrics.
 
-They are other people's, so none come with this package. At first use they are fetched,
-checked against the SHA-256 in `WEIGHTS`, read once with PyTorch (`pip install
-'sr3_jax[convert]'`) and kept as .safetensors; those can be copied to machines without
+They belong to other projects, so none come with this package. At first use they are
+fetched, checked against the SHA-256 in `WEIGHTS`, read once with PyTorch (`pip install
+'sr3_jax[convert]'`) and cached as .safetensors; those can be copied to machines without
 PyTorch or network. The folder is ~/.cache/sr3_jax/weights or $SR3_JAX_WEIGHTS.
 
 `python -m sr3_jax.metrics.net_weights` shows what is there and what is missing.
@@ -12,30 +12,23 @@ import argparse
 import contextlib
 import dataclasses
 import hashlib
-import http.client
 import importlib.util
 import json
 import os
 import pathlib
 import sys
-import tempfile
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from typing import BinaryIO
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from sr3_jax.runtime import progress as runtime_progress
+from sr3_jax.runtime import atomic_files
 from sr3_jax.runtime.errors import UserError, line
 from sr3_jax.weights import torch_files
 from sr3_jax.weights.torch_files import Tensors, WeightsError
 
 VARIABLE = 'SR3_JAX_WEIGHTS'
-_TIMEOUT = 30  # seconds of silence before a server is given up
-_CHUNK = 1 << 20
+_TIMEOUT = 30  # seconds without an answer until a download fails
 
 
 class WeightsMissing(UserError):
@@ -44,26 +37,26 @@ class WeightsMissing(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """A file that somebody else offers.
+  """A file that another project offers.
 
   Attributes:
     file: its name in the folder.
-    url: where it is.
+    url: its address.
     sha256: of the whole file.
     size: in bytes.
-    keep: the beginnings of the names of those tensors that are wanted.
+    prefixes: of the names of the tensors that are needed.
   """
 
   file: str
   url: str
   sha256: str
   size: int
-  keep: tuple[str, ...]
+  prefixes: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-  """The weights of one network: `about` them, their licence, the files they are in."""
+  """The weights of one network: a text about them, their licence, their files."""
 
   about: str
   licence: str
@@ -135,11 +128,11 @@ WEIGHTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-  """Weights as they were read.
+  """Weights that were read.
 
   Attributes:
     tensors: by their PyTorch names.
-    origin: file -> SHA-256 of what they came from in the first place.
+    origin: SHA-256 of the files they were first read from, by name.
     standard: whether those are the files that `WEIGHTS` names.
   """
 
@@ -161,23 +154,23 @@ class Loaded:
 
 
 def folder() -> pathlib.Path:
-  """Where weights are kept; it need not exist."""
+  """Return the folder of weights; it need not exist."""
   given = os.environ.get(VARIABLE)
   default = '~/.cache/sr3_jax/weights'
   return pathlib.Path(given or default).expanduser().absolute()
 
 
 def load(name: str, path: str = '', *, place: pathlib.Path | None = None) -> Loaded:
-  """The weights of a network; fetched if they aren't there.
+  """Return the weights of a network; fetch them if they aren't there.
 
   Args:
     name: a key of `WEIGHTS`.
-    path: used instead, and nothing is fetched: a folder, or a file that holds all
-      tensors, .safetensors or PyTorch's.
-    place: where they are kept, `folder()` by default.
+    path: a folder, or a file that holds all tensors, .safetensors or PyTorch's, to use
+      instead; nothing is fetched.
+    place: their folder, `folder()` by default.
 
   Raises:
-    WeightsMissing: they can't be had; says what to do.
+    WeightsMissing: there are none; says what to do.
     KeyError: no such network.
   """
   weights = WEIGHTS[name]
@@ -189,7 +182,7 @@ def load(name: str, path: str = '', *, place: pathlib.Path | None = None) -> Loa
     return _from_folder(name, weights, place, fetch=not given)
   except WeightsMissing as error:
     raise WeightsMissing(f'{name}: {error}') from None
-  except WeightsError as error:  # says nothing of where
+  except WeightsError as error:  # does not name the file
     raise WeightsMissing(f'{name}: {place}: {error}') from None
   except OSError as error:
     where, why = error.filename or place, error.strerror or error
@@ -199,13 +192,24 @@ def load(name: str, path: str = '', *, place: pathlib.Path | None = None) -> Loa
 def _from_folder(
   name: str, weights: Weights, place: pathlib.Path, *, fetch: bool
 ) -> Loaded:
-  kept = place / f'{name}.safetensors'
-  if kept.exists():
+  """Return weights from a folder: the cached file, or else made from the sources.
+
+  Args:
+    name: a key of `WEIGHTS`.
+    weights: its value.
+    place: the folder.
+    fetch: whether missing sources may be downloaded.
+
+  Raises:
+    WeightsMissing: something is missing or wrong; says what to do.
+  """
+  cached = place / f'{name}.safetensors'
+  if cached.exists():
     try:
-      return _read_kept(kept, weights)
+      return _read_cached(cached, weights)
     except WeightsError as error:
       raise WeightsMissing(
-        f'{kept}: {error}; delete it to have it made again'
+        f'{cached}: {error}; delete it to have it made again'
       ) from None
   missing = [s for s in weights.sources if not (place / s.file).exists()]
   convertible = importlib.util.find_spec('torch') is not None
@@ -213,17 +217,18 @@ def _from_folder(
     try:
       for source in missing:
         _fetch(source, place)
-    except (OSError, http.client.HTTPException) as error:
-      why = error.reason if type(error) is urllib.error.URLError else error
+    except OSError as error:
+      # Of a connection that failed, the cause is a part of the error's first argument.
+      reason = getattr(next(iter(error.args), error), 'reason', error)
       raise WeightsMissing(
-        f'{_by_hand(missing, place)} (trying that failed: {line(why)})'
+        f'{_by_hand(missing, place)} (trying that failed: {line(reason)})'
       ) from None
   elif missing or not convertible:
     steps = [_by_hand(missing, place)] if missing else []
     if not convertible:
       steps.append(
         "pip install 'sr3_jax[convert]', whose PyTorch reads them once; or copy "
-        f'{kept.name} from a machine that has it to {_shown(place)}'
+        f'{cached.name} from a machine that has it to {_shown(place)}'
       )
     raise WeightsMissing(', and '.join(steps))
   tensors: Tensors = {}
@@ -231,23 +236,28 @@ def _from_folder(
     tensors |= _read_source(source, place / source.file)
   origin = {source.file: source.sha256 for source in weights.sources}
   with contextlib.suppress(OSError):  # a folder may be read-only
-    keep(kept, tensors, origin)
+    save(cached, tensors, origin)
   return _loaded(tensors, origin, weights)
 
 
 def _by_hand(missing: list[Source], place: pathlib.Path) -> str:
-  """What to download to where."""
+  """Return what to download to where."""
   files = [f'{source.url} (SHA-256 {source.sha256})' for source in missing]
   return f'download {" and ".join(files)} into {_shown(place)}'
 
 
 def _shown(path: pathlib.Path) -> str:
-  """A path for messages, which end up in reports: nobody's name in it."""
+  """Return a path for messages, without the user's name: they end up in reports."""
   home = pathlib.Path.home()
   return f'~/{path.relative_to(home)}' if path.is_relative_to(home) else str(path)
 
 
 def _read_source(source: Source, path: pathlib.Path) -> Tensors:
+  """Return the tensors of a file that are needed.
+
+  Raises:
+    WeightsMissing: it is another file, or cannot be read.
+  """
   if (digest := _sha256(path)) != source.sha256:
     raise WeightsMissing(
       f'{path} is not the file it should be (its SHA-256 is {digest}, not '
@@ -257,71 +267,75 @@ def _read_source(source: Source, path: pathlib.Path) -> Tensors:
     tensors = torch_files.read(path)
   except WeightsError as error:
     raise WeightsMissing(f'{path}: {error}') from None
-  return {key: value for key, value in tensors.items() if key.startswith(source.keep)}
+  return {
+    key: value for key, value in tensors.items() if key.startswith(source.prefixes)
+  }
 
 
 def _fetch(source: Source, place: pathlib.Path) -> None:
-  """Downloads a file: under a temporary name, renamed once its checksum is right."""
-  place.mkdir(parents=True, exist_ok=True)
-  total = source.size // _CHUNK
-  progress = runtime_progress.Progress(total, unit='MiB', enabled=total > 10)
-  digest, done = hashlib.sha256(), 0
-  with (
-    urllib.request.urlopen(source.url, timeout=_TIMEOUT) as response,
-    _temporary(place / source.file) as file,
-  ):
-    while block := response.read(_CHUNK):
-      file.write(block)
-      digest.update(block)
-      done += len(block)
-      progress.update(done // _CHUNK)
-    if digest.hexdigest() != source.sha256:
-      raise WeightsMissing(
-        f'{source.url} sent something else: {done:,} bytes of SHA-256 '
-        f'{digest.hexdigest()}, should be {source.size:,} of {source.sha256}; nothing '
-        'was kept, try again later'
-      )
-  progress.close()
+  """Download a file; it gets its name once it is whole and its checksum is right.
+
+  Raises:
+    WeightsMissing: the server sent something else.
+    OSError: the server cannot be reached, or the file cannot be written.
+  """
+  import pooch  # both take a while, and are seldom needed
+  from tqdm import tqdm
+
+  pooch.get_logger().setLevel('WARNING')
+  bar = tqdm(
+    desc=source.file,
+    total=source.size,
+    unit='B',
+    unit_scale=True,
+    mininterval=0.2 if sys.stderr.isatty() else 10,  # seconds
+    disable=source.size < 10e6,
+  )
+  downloader = pooch.HTTPDownloader(bar, chunk_size=1 << 20, timeout=_TIMEOUT)
+  try:
+    path = pooch.retrieve(
+      source.url, source.sha256, source.file, place, downloader=downloader
+    )
+  except ValueError as error:
+    raise WeightsMissing(
+      f'{source.url} sent something else, try again later: {line(error)}'
+    ) from None
+  os.chmod(path, 0o644)  # pooch lets only its owner read it
 
 
-@contextlib.contextmanager
-def _temporary(path: pathlib.Path) -> Iterator[BinaryIO]:
-  """A file that gets its name only if the block ends well."""
-  with tempfile.NamedTemporaryFile(
-    dir=path.parent, prefix=f'.{path.name}.', delete=False
-  ) as file:
-    try:
-      yield file
-      file.close()
-      os.chmod(file.name, 0o644)
-      os.replace(file.name, path)
-    except BaseException:
-      os.unlink(file.name)
-      raise
+def save(path: pathlib.Path, tensors: Tensors, origin: dict[str, str]) -> None:
+  """Write a file of tensors that `load` reads.
 
+  Args:
+    path: of the file, .safetensors.
+    tensors: by their PyTorch names.
+    origin: SHA-256 of the files they were read from, by name.
 
-def keep(path: pathlib.Path, tensors: Tensors, origin: dict[str, str]) -> None:
-  """Writes tensors as `load` finds them, with what they came from (file -> SHA-256)."""
+  Raises:
+    OSError: it cannot be written.
+  """
   tensors = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
   metadata = {'origin': json.dumps(origin), 'tensors_sha256': _digest(tensors)}
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with _temporary(path) as file:
-    file.write(safetensors.numpy.save(tensors, metadata))
+  atomic_files.write_bytes(path, safetensors.numpy.save(tensors, metadata))
 
 
 def _read_file(path: pathlib.Path, weights: Weights) -> Loaded:
-  """A file that the user names; it may be anybody's."""
+  """Return the weights in a file that the user names, of any origin."""
   if path.suffix == '.safetensors':
-    return _read_kept(path, weights)
+    return _read_cached(path, weights)
   return _loaded(torch_files.read(path), {path.name: _sha256(path)}, weights)
 
 
-def _read_kept(path: pathlib.Path, weights: Weights) -> Loaded:
-  """Raises: WeightsError."""
+def _read_cached(path: pathlib.Path, weights: Weights) -> Loaded:
+  """Return the weights in a .safetensors file.
+
+  Raises:
+    WeightsError: it is damaged.
+  """
   tensors = torch_files.read(path)
   with safetensors.safe_open(path, framework='numpy') as file:
     metadata = file.metadata() or {}
-  if 'tensors_sha256' not in metadata:  # not written by `keep`
+  if 'tensors_sha256' not in metadata:  # not written by `save`
     return _loaded(tensors, {path.name: _sha256(path)}, weights)
   if metadata['tensors_sha256'] != _digest(tensors):
     raise WeightsError('is damaged, its checksum is wrong')
@@ -329,11 +343,13 @@ def _read_kept(path: pathlib.Path, weights: Weights) -> Loaded:
 
 
 def _loaded(tensors: Tensors, origin: dict[str, str], weights: Weights) -> Loaded:
+  """Return tensors with their origin, and whether it is the published files."""
   standard = {source.sha256 for source in weights.sources}
   return Loaded(tensors, origin, set(origin.values()) == standard)
 
 
 def _digest(tensors: Tensors) -> str:
+  """Return the SHA-256 of names, types, shapes and values."""
   digest = hashlib.sha256()
   for name in sorted(tensors):
     tensor = tensors[name]
@@ -343,11 +359,13 @@ def _digest(tensors: Tensors) -> str:
 
 
 def _sha256(path: pathlib.Path) -> str:
+  """Return the SHA-256 of a file."""
   with path.open('rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _parser() -> argparse.ArgumentParser:
+  """Return the parser of the command's arguments."""
   parser = argparse.ArgumentParser(
     prog='python -m sr3_jax.metrics.net_weights',
     description='Shows which weights of the networks behind FID, KID, the inception '
@@ -369,16 +387,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-  """The command; status 1 if anything that was to be fetched could not be."""
+  """Run the command; status 1 if something could not be fetched or read."""
   args = _parser().parse_args(argv)
   place = (args.folder or folder()).expanduser().absolute()
   print(f'folder: {place}')
   failed = False
   for name, weights in WEIGHTS.items():
     print(f'{name}: {weights.about}; {weights.licence}')
-    kept = place / f'{name}.safetensors'
+    cached = place / f'{name}.safetensors'
     try:
-      if args.fetch or kept.exists():
+      if args.fetch or cached.exists():
         loaded = load(name, place=place)
         print(f'  there, from {loaded.source}')
         continue

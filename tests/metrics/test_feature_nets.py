@@ -30,7 +30,7 @@ def _standard(name):
 def test_lpips_by_name(folder, kind):
   name = f'lpips_{kind}'
   state = originals.random_state(originals.lpips_shapes(kind))
-  net_weights.keep(folder / f'{name}.safetensors', state, _standard(name))
+  net_weights.save(folder / f'{name}.safetensors', state, _standard(name))
   net = feature_nets.load(name)
   assert (net.name, net.apply, net.probabilities) == (name, lpips.distance, None)
   weights = net.params['weights']
@@ -46,7 +46,7 @@ def test_inception_by_name(folder, monkeypatch):
   state = originals.random_state(shape)
   monkeypatch.setattr(inception, 'from_torch', dict)
   path = folder / 'mine.safetensors'
-  net_weights.keep(path, state, {'elsewhere.pt': '12' * 32})
+  net_weights.save(path, state, {'elsewhere.pt': '12' * 32})
   net = feature_nets.load('inception', str(path))
   assert net.apply is inception.features and list(net.params) == list(shape)
   features = np.abs(_images((2, 2048)))
@@ -72,7 +72,7 @@ def test_missing_and_wrong_weights_end_in_one_line(folder, monkeypatch):
       feature_nets.load(name)
     assert str(error.value).startswith(f'{name}: download https://')
     assert '\n' not in str(error.value) and str(folder) in str(error.value)
-  net_weights.keep(folder / 'x.safetensors', {'a': np.ones(3, np.float32)}, {})
+  net_weights.save(folder / 'x.safetensors', {'a': np.ones(3, np.float32)}, {})
   for name in feature_nets.NAMES:
     with pytest.raises(WeightsMissing, match=rf'^{name}: .*: not the .*: no \S+$'):
       feature_nets.load(name, str(folder / 'x.safetensors'))

@@ -1,14 +1,16 @@
-"""Weights of other people: fetched from a server on loopback, checked, kept."""
+"""Weights of other projects: fetched from a server on loopback, checked, cached."""
 
-import contextlib
+import dataclasses
 import hashlib
 import http.server
 import pathlib
+import socket
 import threading
 
 import numpy as np
 import pytest
 import safetensors.numpy
+import tqdm
 
 from sr3_jax.metrics import net_weights
 from sr3_jax.metrics.net_weights import Source, Weights, WeightsMissing
@@ -25,8 +27,11 @@ def server():
   class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
       asked.append(self.path)
-      body = answers.get(self.path)
-      self.send_response(200 if body is not None else 404)
+      # A broken answer is one byte shorter than its header says.
+      broken = answers.get(f'{self.path}, broken')
+      body = broken or answers.get(self.path)
+      self.send_response(404 if body is None else 200)
+      self.send_header('Content-Length', str(len(body or b'') + bool(broken)))
       self.end_headers()
       self.wfile.write(body or b'')
 
@@ -79,14 +84,14 @@ def _files(folder):
   return sorted(path.name for path in folder.iterdir())
 
 
-def test_fetched_once_checked_and_kept(server, net):
+def test_fetched_once_checked_and_cached(server, net):
   _, answers, asked = server
   loaded = net_weights.load('net')
   assert asked == ['/a.pth', '/b.pth']
   assert sorted(loaded.tensors) == ['features.0.weight', 'lin0.weight']
   assert loaded.standard and loaded.origin == {'a.pth': SHA, 'b.pth': SHA}
   assert _files(net) == ['a.pth', 'b.pth', 'net.safetensors']
-  # What was kept is enough, with no server and no PyTorch.
+  # What was cached is enough, with no server and no PyTorch.
   answers.clear()
   for name in 'ab':
     (net / f'{name}.pth').unlink()
@@ -96,11 +101,12 @@ def test_fetched_once_checked_and_kept(server, net):
   assert asked == ['/a.pth', '/b.pth']
 
 
-def test_a_wrong_file_is_not_kept(server, net):
+def test_a_wrong_file_is_deleted(server, net):
   server[1]['/b.pth'] = BODY + b'!'
   message = _refused()
-  assert '/b.pth sent something else: 29 bytes of SHA-256 ' in message
-  assert f'should be 28 of {SHA}' in message
+  sent = hashlib.sha256(BODY + b'!').hexdigest()
+  assert '/b.pth sent something else, try again later: ' in message
+  assert f'expected {SHA} but got {sent}' in message
   assert _files(net) == ['a.pth']
 
 
@@ -110,7 +116,8 @@ def test_without_network_it_says_what_to_do(server, net):
   message = _refused()
   assert message == (
     f'net: download {address}/a.pth (SHA-256 {SHA}) and {address}/b.pth (SHA-256 '
-    f'{SHA}) into {net} (trying that failed: HTTP Error 404: Not Found)'
+    f'{SHA}) into {net} (trying that failed: 404 Client Error: Not Found for url: '
+    f'{address}/a.pth)'
   )
   # Once that is done, it works.
   for name in 'ab':
@@ -168,23 +175,57 @@ def test_a_file_of_the_user(net, tmp_path):
 
 
 def test_a_read_only_folder_is_enough(net, monkeypatch):
-  def keep(*args):
+  def save(*args):
     raise PermissionError('read-only')
 
-  monkeypatch.setattr(net_weights, 'keep', keep)
+  monkeypatch.setattr(net_weights, 'save', save)
   assert net_weights.load('net').standard
   assert _files(net) == ['a.pth', 'b.pth']
 
 
-def test_a_killed_download_leaves_no_file(net):
-  net.mkdir()
-  with (
-    contextlib.suppress(KeyboardInterrupt),
-    net_weights._temporary(net / 'x') as file,
-  ):
-    file.write(b'half')
+def test_a_killed_download_leaves_no_file(net, monkeypatch):
+  def update(self, count):
+    assert _files(net) != []  # a part of it has arrived
     raise KeyboardInterrupt
+
+  monkeypatch.setattr(tqdm.tqdm, 'update', update)
+  with pytest.raises(KeyboardInterrupt):
+    net_weights.load('net')
   assert _files(net) == []
+
+
+def test_a_connection_that_breaks_leaves_no_file(server, net):
+  server[1]['/a.pth'] = server[1]['/b.pth'] = None
+  server[1]['/a.pth, broken'] = BODY
+  message = _refused()
+  assert f'into {net} (trying that failed: ' in message and 'IncompleteRead' in message
+  assert _files(net) == []
+
+
+def test_without_server_the_reason_is_short(net, monkeypatch):
+  (network,) = net_weights.WEIGHTS.values()
+  with socket.socket() as taken:
+    taken.bind(('127.0.0.1', 0))  # and not listening: connections are refused
+    url = f'http://127.0.0.1:{taken.getsockname()[1]}/a.pth'
+    sources = [dataclasses.replace(source, url=url) for source in network.sources]
+    broken = dataclasses.replace(network, sources=tuple(sources))
+    monkeypatch.setitem(net_weights.WEIGHTS, 'net', broken)
+    message = _refused()
+  assert message.endswith('Connection refused)')
+  assert 'Max retries' not in message
+
+
+def test_a_large_download_shows_progress(net, capsys, monkeypatch):
+  (network,) = net_weights.WEIGHTS.values()
+  net_weights.load('net')
+  assert capsys.readouterr().err == ''  # of small files there is nothing to tell
+  (net / 'net.safetensors').unlink()
+  (net / 'a.pth').unlink()
+  sources = [dataclasses.replace(source, size=95_628_359) for source in network.sources]
+  large = dataclasses.replace(network, sources=tuple(sources))
+  monkeypatch.setitem(net_weights.WEIGHTS, 'net', large)
+  net_weights.load('net')
+  assert 'a.pth: 100%' in capsys.readouterr().err
 
 
 def test_folder(monkeypatch, tmp_path):
