@@ -1,24 +1,28 @@
-"""Any image classifier in an ONNX file, for the accuracy of outputs.
+"""Runs an image classifier in an ONNX file, for the accuracy of outputs.
 
-The paper enlarges 56 x 56 crops four times, gives them to a ResNet-50 at 224 x 224, and
+The paper upscales 56 x 56 crops four times, gives them to a ResNet-50 at 224 x 224, and
 counts how often the true class comes first, or is among the first five (table 3). Any
 network does that takes RGB images and gives a score per class: from
-`torch.onnx.export`, Keras through tf2onnx, the ONNX model zoo. Needs onnxruntime: `pip
-install 'sr3_jax[classify]'`.
+`torch.onnx.export`, Keras through tf2onnx, the ONNX model zoo. onnxruntime is needed:
+`pip install 'sr3_jax[classify]'`.
 """
 
 import dataclasses
 import hashlib
 import os
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
+from numpy.typing import DTypeLike
 
 from sr3_jax.runtime.errors import UserError, line
 
-# What networks trained on ImageNet expect of images in [0, 1].
+if TYPE_CHECKING:
+  from onnxruntime import InferenceSession
+
+# Mean and standard deviation of images in [0, 1] by which networks for ImageNet scale.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIDE = 224
 
@@ -41,16 +45,16 @@ class Classifier:
     batch: images it takes at once; 0 for any number.
     dtype: of its input.
     mean: subtracted from images in [0, 1], per channel.
-    std: they are then divided by, per channel.
+    std: images are then divided by it, per channel.
     fingerprint: 16 hexadecimal digits of the file.
   """
 
   name: str
-  session: Any
+  session: 'InferenceSession'
   channels_first: bool
   side: tuple[int, int]
   batch: int
-  dtype: Any
+  dtype: DTypeLike
   mean: tuple[float, ...]
   std: tuple[float, ...]
   fingerprint: str
@@ -64,8 +68,8 @@ class Classifier:
       f'mean {self.mean} and deviation {self.std} of [0, 1]'
     )
 
-  def logits(self, images: Any) -> np.ndarray:
-    """Scores of the classes.
+  def logits(self, images: jax.Array | np.ndarray) -> np.ndarray:
+    """Return the scores of the classes.
 
     Args:
       images: float32 [B, H, W, 3] in [-1, 1], of any size.
@@ -91,6 +95,7 @@ class Classifier:
     return np.concatenate(scores)
 
   def _run(self, x: np.ndarray) -> np.ndarray:
+    """Return the scores [B, classes] of one batch of inputs, which need not be full."""
     count = len(x)
     if self.batch > count:  # a fixed batch is filled up
       x = np.concatenate([x, np.repeat(x[-1:], self.batch - count, axis=0)])
@@ -113,15 +118,15 @@ def load(
   mean: tuple[float, ...] = MEAN,
   std: tuple[float, ...] = STD,
 ) -> Classifier:
-  """Reads an ONNX file.
+  """Read an ONNX file.
 
   Layout, size, batch and type of its input are taken from the file; where it leaves the
   size open, images are given at 224 x 224.
 
   Args:
     path: the file.
-    mean: of images in [0, 1], per channel.
-    std: the same.
+    mean: subtracted from images in [0, 1], per channel.
+    std: images are then divided by it, per channel.
 
   Raises:
     ClassifierError: no such file, no onnxruntime, or not a classifier of RGB images.
@@ -129,6 +134,21 @@ def load(
   path = pathlib.Path(path).expanduser()
   if not path.is_file():
     raise ClassifierError(f'{path}: no such file')
+  session = _session(path)
+  given = _input(path, session)
+  with path.open('rb') as file:
+    digest = hashlib.file_digest(file, 'sha256').hexdigest()
+  return Classifier(
+    path.name, session, *given, tuple(mean), tuple(std), fingerprint=digest[:16]
+  )
+
+
+def _session(path: pathlib.Path) -> 'InferenceSession':
+  """Return a file's network, ready to run.
+
+  Raises:
+    ClassifierError: onnxruntime is not installed, or cannot read the file.
+  """
   try:
     import onnxruntime
   except ImportError:
@@ -138,13 +158,30 @@ def load(
   options = onnxruntime.SessionOptions()
   options.log_severity_level = 3  # errors, which are raised anyway
   try:
-    session = onnxruntime.InferenceSession(
+    return onnxruntime.InferenceSession(
       os.fspath(path), options, providers=onnxruntime.get_available_providers()
     )
   except Exception as error:  # onnxruntime's have no common type
     raise ClassifierError(
       f'{path}: cannot be read as an ONNX model: {line(error)}'
     ) from None
+
+
+class _Input(NamedTuple):
+  """What a network takes; see the attributes of `Classifier`."""
+
+  channels_first: bool
+  side: tuple[int, int]
+  batch: int
+  dtype: DTypeLike
+
+
+def _input(path: pathlib.Path, session: 'InferenceSession') -> _Input:
+  """Return what a network takes.
+
+  Raises:
+    ClassifierError: something else than RGB images.
+  """
   inputs = session.get_inputs()
   if len(inputs) != 1:
     raise ClassifierError(
@@ -155,7 +192,7 @@ def load(
     raise ClassifierError(
       f'{path}: takes {given.type}, should take {" or ".join(_TYPES)}'
     )
-  # Numbers, or names and None where any number will do.
+  # Sizes are numbers, or names and None where any number will do.
   sizes = [size if isinstance(size, int) else 0 for size in given.shape or ()]
   if len(sizes) != 4 or (sizes[1] not in (0, 3) and sizes[3] != 3):
     raise ClassifierError(
@@ -164,23 +201,12 @@ def load(
     )
   channels_first = sizes[1] == 3 or sizes[3] != 3
   height, width = sizes[2:] if channels_first else sizes[1:3]
-  with path.open('rb') as file:
-    digest = hashlib.file_digest(file, 'sha256').hexdigest()
-  return Classifier(
-    path.name,
-    session,
-    channels_first,
-    (height or SIDE, width or SIDE),
-    max(0, sizes[0]),
-    _TYPES[given.type],
-    tuple(mean),
-    tuple(std),
-    digest[:16],
-  )
+  side = height or SIDE, width or SIDE
+  return _Input(channels_first, side, max(0, sizes[0]), _TYPES[given.type])
 
 
 def top_k_hits(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
-  """Whether the true class is among the k with the highest scores.
+  """Return whether the true class is among the k with the highest scores.
 
   Args:
     logits: [B, classes].

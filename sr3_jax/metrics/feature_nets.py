@@ -1,21 +1,23 @@
-"""The networks behind FID, KID, the inception score and LPIPS, ready to be called."""
+"""Loads the networks behind FID, KID, the inception score and LPIPS."""
 
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TypedDict
 
+import jax
 import numpy as np
 from absl import logging
 
 from sr3_jax.metrics import inception, lpips, net_weights
+from sr3_jax.runtime.types import Params
 
 NAMES = tuple(net_weights.WEIGHTS)
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureNet:
-  """A network with its weights; `apply` can be jitted and takes no other state.
+  """A network with its weights; `apply` can be jitted and has no other state.
 
   Attributes:
     name: of `NAMES`.
@@ -29,70 +31,77 @@ class FeatureNet:
   """
 
   name: str
-  params: Any
-  apply: Callable[..., Any]
+  params: Params | lpips.Parameters
+  apply: Callable[..., jax.Array]
   probabilities: Callable[[np.ndarray], np.ndarray] | None
   fingerprint: str
   about: str
 
 
 def load(name: str, path: str = '') -> FeatureNet:
-  """A network by its name.
+  """Load a network by its name.
 
   Args:
     name: 'inception', 'lpips_alex' or 'lpips_vgg'.
-    path: a file or folder of weights, instead of those that are kept or fetched.
+    path: a file or folder of weights, instead of those that are cached or fetched.
 
   Raises:
-    WeightsMissing: there are no weights, or they are others; one line.
+    WeightsMissing: there are no weights, or those of another network; one line.
     KeyError: no such network.
   """
   loaded = net_weights.load(name, path)
+  probabilities = None
   try:
     if name == 'inception':
-      params = inception.from_torch(loaded.tensors)
+      params, apply = inception.from_torch(loaded.tensors), inception.features
       classes = inception.class_weights(loaded.tensors)
+      if classes is not None:
+        probabilities = functools.partial(inception.probabilities, classes)
+      sizes = inception.RESIZE
     else:
       kind = name.removeprefix('lpips_')
       params = lpips.from_torch(kind, loaded.tensors, loaded.tensors)
+      apply, sizes = lpips.distance, 'at their own size'
   except ValueError as error:
     raise net_weights.WeightsMissing(f'{name}: {loaded.source}: {error}') from None
-  about = f'{net_weights.WEIGHTS[name].about.split(",")[0]}, weights {loaded.source}; '
-  if name == 'inception':
-    return FeatureNet(
-      name,
-      params,
-      inception.features,
-      None if classes is None else functools.partial(inception.probabilities, classes),
-      loaded.fingerprint,
-      about + f'images {inception.RESIZE}',
-    )
+  about = net_weights.WEIGHTS[name].about.split(',')[0]
   return FeatureNet(
     name,
     params,
-    lpips.distance,
-    None,
+    apply,
+    probabilities,
     loaded.fingerprint,
-    about + 'images at their own size',
+    f'{about}, weights {loaded.source}; images {sizes}',
   )
 
 
-# Of a network that several metrics need.
+class LeftOut(TypedDict):
+  """Metrics that a report does not have, and a sentence that says why."""
+
+  metrics: list[str]
+  why: str
+
+
+# The metrics of a network, if they aren't one of its name.
 _METRICS = {'inception': ['fid', 'kid', 'is']}
 
 
 def load_nets(
   names: Iterable[str], folder: str, side: int, channels: int = 3
-) -> tuple[dict[str, FeatureNet], list[dict[str, Any]]]:
-  """The networks whose weights can be had, and what is left out for want of others.
+) -> tuple[dict[str, FeatureNet], list[LeftOut]]:
+  """Load the networks whose weights can be had.
 
   Args:
     names: of `feature_nets.NAMES`.
-    folder: of weights; '' for those that are kept or fetched.
+    folder: of weights; '' for those that are cached or fetched.
     side: the shortest of all images: LPIPS needs some pixels.
     channels: of the images.
+
+  Returns:
+    The networks by name, and the metrics that are left out for want of others.
   """
-  nets, left_out = {}, []
+  nets: dict[str, FeatureNet] = {}
+  left_out: list[LeftOut] = []
   for name in names:
     if why := unsuited(name, channels):
       left_out.append({'metrics': _METRICS.get(name, [name]), 'why': why})
@@ -115,7 +124,7 @@ def load_nets(
 
 
 def unsuited(name: str, channels: int) -> str:
-  """Why a network says nothing about images of so many channels; '' if it does."""
-  if channels in (1, 3):  # grey is shown to it as R = G = B
+  """Return why a network cannot measure images of so many channels; '' if it can."""
+  if channels in (1, 3):  # grey images become R = G = B
     return ''
   return f'{name} was trained on photographs: it needs 1 or 3 channels, not {channels}.'

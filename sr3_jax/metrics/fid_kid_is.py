@@ -1,15 +1,15 @@
-"""Distances between sets of images as formulas of their features, and their errors.
+"""Compares sets of images by formulas of their features, with errors.
 
 Everything is NumPy in float64 on the host: covariances of 2048 features and their roots
 lose their last digits in float32. Features are [n, d] arrays of one image a row, of
 any floating type, from any network.
 
-FID and KID compare two sets, the inception score judges one. How far a value can be
-trusted is said by bootstrap: what if other images of the same kind had been drawn?
+FID and KID compare two sets, the inception score measures one. The bootstrap says how
+far a value can be trusted: what if other images of the same kind had been sampled?
 A mean is resampled as it is. FID and the inception score are biased: a resample holds
 only 63 % of the different images and looks further away (or less varied) than the whole
-set does, so percentiles of its values would lie beside the estimate. Of those only the
-spread is used, as a standard error around the estimate.
+set does, so percentiles of its values would lie beside the estimate. Only the spread of
+the resamples is used, as a standard error around the estimate.
 """
 
 import dataclasses
@@ -22,15 +22,15 @@ import scipy.linalg
 
 # Half the width of a 95 % interval in standard errors.
 _WIDTH = 1.96
-# Kernels between so many images of each set fit into memory: 200 MB each.
+# Kernels between this many images of each set fit into memory: 200 MB each.
 _AT_ONCE = 5000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Moments:
-  """Mean and scatter of a set of features: all that FID knows of it.
+  """Mean and scatter of a set of features: all that FID needs to know of it.
 
-  Sets of any size are gathered in constant memory: `Moments.of` each batch, `merge`.
+  Sets of any size are summed up in constant memory: `Moments.of` each batch, `merge`.
 
   Attributes:
     count: number of rows n.
@@ -44,7 +44,7 @@ class Moments:
 
   @classmethod
   def of(cls, features: np.ndarray) -> 'Moments':
-    """Moments of features [n, d] with n >= 1.
+    """Return the moments of features [n, d] with n >= 1.
 
     Raises:
       ValueError: no rows, another shape, or values that aren't finite.
@@ -56,10 +56,10 @@ class Moments:
 
   @property
   def covariance(self) -> np.ndarray:
-    """[d, d], the unbiased one (n - 1), as FID takes it.
+    """The unbiased covariance (n - 1), as FID takes it: [d, d].
 
     Raises:
-      ValueError: of fewer than two rows there is none.
+      ValueError: there are fewer than two rows.
     """
     if self.count < 2:
       raise ValueError(f'a covariance needs at least 2 images, got {self.count}')
@@ -67,7 +67,7 @@ class Moments:
 
   @functools.cached_property
   def factor(self) -> np.ndarray:
-    """[d, rank]: factor @ factor.T is the covariance, to rounding."""
+    """A factor [d, rank]: factor @ factor.T is the covariance, to rounding."""
     # Pivoted Cholesky: stops at the rank, and takes a tenth of the time of eigenvalues.
     lower, order, rank, _ = scipy.linalg.lapack.dpstrf(self.covariance, lower=1)
     factor = np.empty((len(order), rank))
@@ -76,7 +76,11 @@ class Moments:
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-  """Moments of both sets together, exact (Chan, Golub, LeVeque 1979)."""
+  """Return the moments of both sets together, exact (Chan, Golub, LeVeque 1979).
+
+  Raises:
+    ValueError: they are of different numbers of features.
+  """
   if a.mean.shape != b.mean.shape:
     raise ValueError(
       f'moments of {a.mean.size} and of {b.mean.size} features do not merge'
@@ -91,11 +95,14 @@ def merge(a: Moments, b: Moments) -> Moments:
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-  """Frechet distance of two Gaussians (FID of Inception features; 0 is right).
+  """Return the Frechet distance of two Gaussians (with Inception, FID; 0 is best).
 
   |mean_a - mean_b|^2 + trace(A + B - 2 (A B)^(1/2)) of covariances A and B (Heusel et
   al., arXiv:1706.08500). With A = F F^T and B = G G^T the trace of the root is the sum
   of the singular values of F^T G: real, and exact for singular covariances too.
+
+  Raises:
+    ValueError: they are of different numbers of features.
   """
   if a.mean.shape != b.mean.shape:
     raise ValueError(
@@ -110,18 +117,18 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 def frechet_interval(
   x: np.ndarray, b: Moments, *, resamples: int = 20, seed: int = 0
 ) -> tuple[float, float]:
-  """95 % interval of the Frechet distance from what is judged, by bootstrap.
+  """Return the 95 % interval of the Frechet distance, by bootstrap.
 
   The estimate plus and minus 1.96 standard errors (see the top of the file for why no
-  percentiles). It is the error of drawing these images and not others; the bias of
+  percentiles). It is the error of sampling these images and not others; the bias of
   FID, which falls as 1 / n and is the same for all methods on the same images, is not
   in it. The standard error of 20 resamples is itself right to a sixth.
 
   Args:
-    x: features of the judged images, [n, d] with n >= 2.
+    x: features of the evaluated images, [n, d] with n >= 2.
     b: moments of the truth, taken as they are.
-    resamples: how often.
-    seed: of the draws.
+    resamples: how many.
+    seed: of the resamples.
 
   Returns:
     low and high, low >= 0.
@@ -130,19 +137,22 @@ def frechet_interval(
   if len(x) <= x.shape[1]:
     distance = _frechet_of_rows(x, b)
   else:
-    distance = lambda rows: frechet_distance(_gather(x, rows), b)
+
+    def distance(rows):
+      return frechet_distance(_moments_of_rows(x, rows), b)
+
   values = [distance(rows) for rows in _resamples(len(x), resamples, seed)]
   return _around(distance(np.arange(len(x))), values)
 
 
-def _gather(x: np.ndarray, rows: np.ndarray) -> Moments:
-  """Moments of some rows, a few thousand at a time."""
+def _moments_of_rows(x: np.ndarray, rows: np.ndarray) -> Moments:
+  """Return the moments of some rows, a few thousand at a time."""
   parts = np.array_split(rows, -(-len(rows) // 4096))
   return functools.reduce(merge, (Moments.of(x[part]) for part in parts))
 
 
 def _frechet_of_rows(x: np.ndarray, b: Moments) -> Callable[[np.ndarray], float]:
-  """`frechet_distance` of some rows of x, at the cost of n^3 instead of d^3.
+  """Return `frechet_distance` of rows of x, at the cost of n^3 instead of d^3.
 
   If F^T is the centred rows over (n - 1)^(1/2), the singular values of F^T G are the
   roots of the eigenvalues of F^T B F, [n, n], which is a part of x B x^T, centred.
@@ -155,11 +165,11 @@ def _frechet_of_rows(x: np.ndarray, b: Moments) -> Callable[[np.ndarray], float]
 
   def distance(rows: np.ndarray) -> float:
     n = len(rows)
-    pick = np.ix_(rows, rows)
-    gram = plain[pick]
+    chosen = np.ix_(rows, rows)
+    gram = plain[chosen]
     step = gram.mean()  # squared distance of the means
     spread = (np.trace(gram) - n * step) / (n - 1)
-    kernel = weighted[pick]
+    kernel = weighted[chosen]
     kernel = kernel - kernel.mean(0) - kernel.mean(1, keepdims=True) + kernel.mean()
     values = np.linalg.eigvalsh(kernel / (n - 1))
     root = np.sqrt(np.maximum(values, 0)).sum()
@@ -171,18 +181,19 @@ def _frechet_of_rows(x: np.ndarray, b: Moments) -> Callable[[np.ndarray], float]
 def kid(
   x: np.ndarray, y: np.ndarray, *, subsets: int = 100, size: int = 1000, seed: int = 0
 ) -> tuple[float, np.ndarray]:
-  """Kernel inception distance (Binkowski et al., arXiv:1801.01401; 0 is right).
+  """Return the kernel inception distance (Binkowski et al., arXiv:1801.01401).
 
-  The unbiased squared maximum mean discrepancy with the kernel (x . y / d + 1)^3, mean
-  over random subsets without repetition. Unbiased also means that it may be negative.
+  It is the unbiased squared maximum mean discrepancy with the kernel (x . y / d + 1)^3,
+  averaged over random subsets without repetition. 0 is best; as an unbiased estimate it
+  may be negative.
 
   Args:
-    x: features of the judged images, [n, d].
+    x: features of the evaluated images, [n, d].
     y: features of the truth, [m, d].
     subsets: how many.
     size: images in each, of x and of y; at most n and m. Where it is both, all subsets
       are the same.
-    seed: of the draws.
+    seed: of the subsets.
 
   Returns:
     The mean, and the value of each subset, [subsets].
@@ -221,19 +232,19 @@ def kid_interval(
   most: int = 2000,
   seed: int = 0,
 ) -> tuple[float, float]:
-  """95 % interval of KID from what is judged, by bootstrap.
+  """Return the 95 % interval of KID, by bootstrap.
 
-  Plus and minus 1.96 standard errors around `estimate`. In a resample an image may come
-  twice; pairs of one image with itself are left out, as the unbiased estimate does.
+  It is plus and minus 1.96 standard errors around `estimate`. In a resample an image
+  may come twice; pairs of one image with itself are left out, as in `kid`.
 
   Args:
-    x: features of the judged images, [n, d].
+    x: features of the evaluated images, [n, d].
     y: features of the truth, taken as they are, [m, d].
     estimate: the value from `kid`.
-    resamples: how often.
-    most: only so many random images of each set are looked at, for time and memory; the
-      error is then scaled by (most / n)^(1/2).
-    seed: of the draws.
+    resamples: how many.
+    most: random images of each set that are used, for time and memory; the error is
+      then scaled by (most / n)^(1/2).
+    seed: of the resamples.
   """
   x, y = _pair(x, y)
   rng = np.random.default_rng(seed)
@@ -257,11 +268,11 @@ def kid_interval(
 def inception_score(
   probabilities: np.ndarray, *, splits: int = 10
 ) -> tuple[float, float]:
-  """Inception score (Salimans et al., arXiv:1606.03498; more is better).
+  """Return the inception score (Salimans et al., arXiv:1606.03498; more is better).
 
-  exp of the mean KL divergence of p(class | image) from its mean over the images, in
-  `splits` parts of the images in their order. It rises with the number of images in a
-  part: compare only scores of as many.
+  It is exp of the mean KL divergence of p(class | image) from its mean over the images,
+  in `splits` parts of the images in their order. It rises with the number of images in
+  a part: compare only scores of equally many images.
 
   Args:
     probabilities: [n, classes], rows sum to 1, n >= splits.
@@ -293,9 +304,15 @@ def score_interval(
   resamples: int = 200,
   seed: int = 0,
 ) -> tuple[float, float]:
-  """95 % interval of the inception score by bootstrap, around `estimate`.
+  """Return the 95 % interval of the inception score, by bootstrap.
 
-  Plus and minus 1.96 standard errors of the score of all images as one part.
+  It is plus and minus 1.96 standard errors of the score of all images as one part.
+
+  Args:
+    probabilities: [n, classes], rows sum to 1.
+    estimate: the value from `inception_score`.
+    resamples: how many.
+    seed: of the resamples.
   """
   p = np.float64(_rows(probabilities))
   entropy = _entropy(p)
@@ -309,15 +326,15 @@ def score_interval(
 def bootstrap_means(
   values: np.ndarray, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Percentile bootstrap intervals of the means of columns.
+  """Return percentile bootstrap intervals of the means of columns.
 
-  One draw serves all columns, and the same seed and number of images the same draws:
-  the intervals of methods measured on the same images go together.
+  All columns share the resamples, and so do calls with the same seed and number of
+  images: the intervals of methods measured on the same images can be compared.
 
   Args:
     values: [n, m], one image a row, one metric a column.
-    resamples: how often.
-    seed: of the draws.
+    resamples: how many.
+    seed: of the resamples.
     level: probability that the interval is to hold.
 
   Returns:
@@ -338,40 +355,43 @@ def bootstrap_means(
 
 
 def _resamples(n: int, count: int, seed: int) -> Iterator[np.ndarray]:
-  """`count` times n of n rows, drawn with repetition, one after the other."""
+  """Yield `count` times n of n rows, drawn with repetition."""
   rng = np.random.default_rng(seed)
   for _ in range(count):
     yield rng.integers(0, n, n)
 
 
 def _weights(n: int, count: int, seed: int) -> Iterator[np.ndarray]:
-  """How often each of n rows is in each resample, float64 [32 at most, n]."""
+  """Yield how often each of n rows is in each resample: float64 [32 at most, n]."""
   draws = _resamples(n, count, seed)
   while rows := list(itertools.islice(draws, 32)):
     yield np.stack([np.bincount(r, minlength=n).astype(np.float64) for r in rows])
 
 
 def _around(estimate: float, values: list[float]) -> tuple[float, float]:
+  """Return the interval around an estimate, at least 0, by the spread of resamples."""
   half = _WIDTH * float(np.std(values, ddof=1))
   return max(0.0, estimate - half), estimate + half
 
 
 def _mmd(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray) -> float:
-  """From kernels; unbiased: pairs of one image with itself are left out."""
+  """Return the squared discrepancy; pairs of an image with itself don't count."""
   within = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (xx, yy)]
   return float(sum(within) - 2 * xy.mean())
 
 
 def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+  """Return the cubic kernel between all rows: [n, m]."""
   return (np.float64(x) @ np.float64(y).T / x.shape[1] + 1) ** 3
 
 
 def _entropy(p: np.ndarray) -> np.ndarray:
-  """Of each row, in nats; 0 log 0 is 0."""
+  """Return the entropy of each row in nats; 0 log 0 is 0."""
   return -np.sum(p * np.log(np.where(p > 0, p, 1)), axis=-1)
 
 
 def _pair(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Return features that can be compared, or raise ValueError."""
   x, y = _rows(x), _rows(y)
   if x.shape[1] != y.shape[1]:
     raise ValueError(
@@ -383,6 +403,7 @@ def _pair(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rows(features: np.ndarray) -> np.ndarray:
+  """Return features [images, numbers] that are finite, or raise ValueError."""
   x = np.asarray(features)
   if x.ndim != 2 or not x.size:
     raise ValueError(f'features should be [images, numbers], got {x.shape}')

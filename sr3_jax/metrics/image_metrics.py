@@ -1,21 +1,19 @@
-"""Image metrics as pure functions of arrays.
+"""Measures images by formulas: pure functions of arrays.
 
-The contract, stated once. Images are float32 [B, H, W, C] in [-1, 1], with no
-clipping or rounding done here: call `quantize` first to measure what a PNG file
-would hold, as papers do. `image` is what is judged, `truth` (or `condition`) what it
-is judged by, and both have the same shape. Every function returns one float32 value
-per image, [B], unless it says otherwise, and can be jitted and vmapped. Sums over
-pixels and windows are written as sums, not as convolutions or matrix products, so
-TPUs don't round them to bfloat16.
+Unless a function says otherwise, images are float32 [B, H, W, C] in [-1, 1]; `image` is
+evaluated by `truth` (or `condition`), which has the same shape, otherwise ValueError is
+raised; and one float32 value per image, [B], is returned. Nothing is clipped or rounded
+here: call `quantize` first to measure what a PNG file would hold, as papers do. All can
+be jitted and vmapped. Sums over pixels and windows are written as sums, not as
+convolutions or matrix products, so TPUs don't round them to bfloat16.
 """
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 Array = jax.Array
+Limit = float | Array | np.ndarray
 
 # [-1, 1] is 2 wide and 8 bits are 255 wide.
 _LEVELS = 127.5
@@ -27,14 +25,13 @@ _LUMA = (0.299, 0.587, 0.114)
 _VIDEO_LUMA = (65.481, 128.553, 24.966)
 
 
-def quantize(image: Array, low: Any = 0.0, high: Any = 255.0) -> Array:
-  """Clips to [-1, 1] and rounds to what a file can hold; same shape.
+def quantize(image: Array, low: Limit = 0.0, high: Limit = 255.0) -> Array:
+  """Clip to [-1, 1] and round to what a file of integers can hold; same shape.
 
   Args:
     image: [..., C].
-    low: the stored value that means -1, a number or [1, 1, 1, C]. Files hold integers,
-      of 8 bits if nothing is said.
-    high: the same for 1.
+    low: the stored value that means -1, a number or [1, 1, 1, C].
+    high: the stored value that means 1.
   """
   half = (high - low) / 2.0
   levels = jnp.round((jnp.clip(image, -1.0, 1.0) + 1.0) * half + low)
@@ -42,7 +39,7 @@ def quantize(image: Array, low: Any = 0.0, high: Any = 255.0) -> Array:
 
 
 def crop_border(image: Array, border: int) -> Array:
-  """Without `border` pixels at each side.
+  """Return images without `border` pixels at each side.
 
   Raises:
     ValueError: nothing would be left.
@@ -54,16 +51,16 @@ def crop_border(image: Array, border: int) -> Array:
 
 
 def luma(image: Array) -> Array:
-  """Y of YCbCr as ITU-R BT.601 has it for video: 16 to 235 of 255 levels.
+  """Return Y of YCbCr as ITU-R BT.601 has it for video: 16 to 235 of 255 levels.
 
-  What the super-resolution literature calls "PSNR (Y)" is taken on this; it equals
+  "PSNR (Y)" in the super-resolution literature is the PSNR of this. It equals the Y of
   MATLAB's and scikit-image's rgb2ycbcr, not rounded. Grey images count as R = G = B.
 
   Args:
     image: [B, H, W, 3] or [B, H, W, 1] in [-1, 1].
 
   Returns:
-    [B, H, W, 1], still with 127.5 levels to 1.
+    [B, H, W, 1] on the scale of the images: 127.5 levels are 1.
   """
   if image.shape[-1] == 1:
     image = jnp.broadcast_to(image, (*image.shape[:-1], 3))
@@ -73,7 +70,7 @@ def luma(image: Array) -> Array:
 
 
 def psnr(image: Array, truth: Array) -> Array:
-  """Peak signal-to-noise ratio in dB over all channels.
+  """Return the peak signal-to-noise ratio in dB over all channels.
 
   The mean square runs over pixels and channels, the peak is the range of 2. Identical
   images give +inf, so average PSNR only over images that differ.
@@ -84,7 +81,7 @@ def psnr(image: Array, truth: Array) -> Array:
 
 
 def ssim(image: Array, truth: Array) -> Array:
-  """Structural similarity, 1 for identical images (Wang et al. 2004, eq. 13).
+  """Return the structural similarity, at most 1 (Wang et al. 2004, eq. 13).
 
   Gaussian window of 11 pixels and sigma 1.5, only windows that lie inside the image,
   population covariances, K1 = 0.01, K2 = 0.03; mean over positions and channels. This
@@ -116,9 +113,10 @@ def ssim(image: Array, truth: Array) -> Array:
 
 
 def consistency(output_low: Array, condition: Array) -> Array:
-  """How far an output, made small again, is from the input it was made from.
+  """Return how far an output, downsampled, is from the input it was made from.
 
-  Mean squared error in units of 1e-5 on the [0, 1] scale (SR3, table 2; 0 is right).
+  It is the mean squared error in units of 1e-5 on the [0, 1] scale (SR3, table 2; 0 is
+  best).
 
   Args:
     output_low: the output, degraded by the caller as the task degrades its inputs.
@@ -130,11 +128,14 @@ def consistency(output_low: Array, condition: Array) -> Array:
 
 
 def colour_drift(output_low: Array, condition: Array) -> Array:
-  """Colour cast of an output in 8-bit levels (0 to 255; 0 is right).
+  """Return the colour cast of an output in 8-bit levels (0 to 255; 0 is best).
 
-  The mean over channels of |mean over pixels of output_low - condition|. Detail
-  averages out of it, a shift of the whole image doesn't. Arguments as in
-  `consistency`.
+  It is the mean over channels of |mean over pixels of output_low - condition|. Detail
+  averages out of it, a shift of the whole image doesn't.
+
+  Args:
+    output_low: the output, degraded by the caller as the task degrades its inputs.
+    condition: the low-resolution input, of the same shape.
   """
   _check_same_shape(output_low, condition)
   shift = jnp.mean(output_low - condition, axis=(1, 2))  # [B, C]
@@ -142,7 +143,7 @@ def colour_drift(output_low: Array, condition: Array) -> Array:
 
 
 def radial_power(image: Array) -> Array:
-  """Power spectrum of the luminance by radial frequency.
+  """Return the power spectrum of the luminance by radial frequency.
 
   The windowed mean is removed, a periodic Hann window applied, and |FFT|^2 averaged
   over each ring of frequencies whose radius rounds to the same integer. The corners
@@ -183,14 +184,14 @@ def radial_power(image: Array) -> Array:
 
 
 def detail(power: Array, power_truth: Array, scale: float) -> Array:
-  """Share of the true fine detail that a set of outputs holds.
+  """Return the share of the true fine detail that a set of outputs holds.
 
-  The power above the Nyquist frequency of the low-resolution grid (more than
+  It is the power above the Nyquist frequency of the low-resolution grid (more than
   0.5 / scale cycles per pixel), all that the input could not show, as a ratio of
-  outputs to truth: 1 is right, blur is near 0, noise is above 1. It compares
-  amounts, not pixels, so it doesn't punish believable detail as PSNR does; nor does it
-  ask what the detail shows (the blocks of nearest-neighbour enlargement give about
-  0.6), so read it beside PSNR and look at samples.
+  outputs to truth: 1 is best, blur is near 0, noise is above 1. It compares amounts,
+  not pixels, so it doesn't punish believable detail as PSNR does; nor does it know
+  what the detail shows (the blocks of nearest-neighbour upsampling give about 0.6), so
+  read it beside PSNR and look at samples.
 
   Args:
     power: [..., R] from `radial_power`, summed or averaged over the set of outputs.
@@ -199,6 +200,9 @@ def detail(power: Array, power_truth: Array, scale: float) -> Array:
 
   Returns:
     [...].
+
+  Raises:
+    ValueError: a scale that leaves no frequency above.
   """
   _check_same_shape(power, power_truth)
   size = 2 * (power.shape[-1] - 1)
@@ -207,12 +211,13 @@ def detail(power: Array, power_truth: Array, scale: float) -> Array:
     raise ValueError(f'detail needs a scale above 1, got {scale}')
   # Sums of rings, from means: bigger rings hold more frequencies.
   weights = np.float32(above * _ring_sizes(size))
-  weigh = lambda p: jnp.sum(p * weights.reshape((1,) * (p.ndim - 1) + (-1,)), axis=-1)
-  return weigh(power) / weigh(power_truth)
+  weights = weights.reshape((1,) * (power.ndim - 1) + (-1,))
+  found, wanted = (jnp.sum(p * weights, axis=-1) for p in (power, power_truth))
+  return found / wanted
 
 
 def spectrum_distance(power: Array, power_truth: Array) -> Array:
-  """Root mean square over rings of the ratio of two spectra in dB; 0 is right.
+  """Return the root mean square over rings of the ratio of spectra in dB; 0 is best.
 
   Counts missing detail and invented noise alike, and each frequency the same.
   A spectrum that is zero in a ring gives inf or nan.
@@ -230,12 +235,17 @@ def spectrum_distance(power: Array, power_truth: Array) -> Array:
 
 
 def _check_same_shape(a: Array, b: Array) -> None:
+  """Check that two arrays have one shape.
+
+  Raises:
+    ValueError: they don't.
+  """
   if a.shape != b.shape:
     raise ValueError(f'metrics compare arrays of one shape, got {a.shape}, {b.shape}')
 
 
 def _window_mean(x: Array) -> Array:
-  """Gaussian mean of every 11 x 11 window inside [B, H, W, C]."""
+  """Return the Gaussian mean of every 11 x 11 window inside [B, H, W, C]."""
   offsets = np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
   weights = np.exp(-0.5 * (offsets / _SIGMA) ** 2)
   weights = [float(w) for w in weights / weights.sum()]
@@ -248,12 +258,12 @@ def _window_mean(x: Array) -> Array:
 
 
 def _rings(size: int) -> np.ndarray:
-  """Ring of every FFT bin, [size, size]; size / 2 + 1 marks the corners."""
+  """Return the ring of every FFT bin, [size, size]; size / 2 + 1 marks the corners."""
   frequency = np.fft.fftfreq(size) * size
   radius = np.rint(np.hypot(frequency[:, None], frequency[None, :]))
   return np.minimum(radius, size // 2 + 1).astype(np.int32)
 
 
 def _ring_sizes(size: int) -> np.ndarray:
-  """Number of FFT bins in every ring, [size / 2 + 1]."""
+  """Return the number of FFT bins in every ring, [size / 2 + 1]."""
   return np.bincount(_rings(size).ravel(), minlength=size // 2 + 2)[: size // 2 + 1]

@@ -1,4 +1,4 @@
-"""The Inception-v3 behind FID, KID and the inception score.
+"""Runs the Inception-v3 behind FID, KID and the inception score.
 
 FID is defined by one set of weights, the network of 2015-12-05 that Google released as
 a TensorFlow graph; PyTorch programs read it as `pt_inception-2015-12-05-6726825d.pth`.
@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sr3_jax.runtime.types import Params
+
 Array = jax.Array
 
 SIDE = 299
@@ -25,18 +27,16 @@ FEATURES, CLASSES = 2048, 1008
 RESIZE = (
   f'to {SIDE} x {SIDE}, bilinear between pixel centres, no antialiasing, as pytorch-fid'
 )
-# Of the batch normalisations; PyTorch's default is smaller.
+# Epsilon of the batch normalisations; PyTorch's default is smaller.
 _EPSILON = 1e-3
 
 
 class InceptionV3(nn.Module):
-  """Images [B, H, W, 3] in [-1, 1] -> features [B, 2048], the last pool's averages.
-
-  H and W are 75 or more. They need not be 299; FID's are, so call `features`.
-  """
+  """The network from images to features; call `features`, which resizes as FID does."""
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
+    """Return features [B, 2048] of images [B, H, W, 3] in [-1, 1], of sides from 75."""
     x = _conv(x, 'Conv2d_1a_3x3', 32, 3, stride=2)
     x = _conv(x, 'Conv2d_2a_3x3', 32, 3, padding='VALID')
     x = _conv(x, 'Conv2d_2b_3x3', 64, 3)
@@ -59,12 +59,17 @@ class InceptionV3(nn.Module):
 
 
 class BlockA(nn.Module):
-  """35 x 35: 1 x 1, 5 x 5, and two 3 x 3 convolutions, and a pool."""
+  """Block of 35 x 35: 1 x 1, 5 x 5, and two 3 x 3 convolutions, and a pool.
+
+  Attributes:
+    pool_features: channels of the last branch.
+  """
 
   pool_features: int
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
+    """Return the concatenated branches, [B, H, W, channels]."""
     one = _conv(x, 'branch1x1', 64, 1)
     five = _conv(x, 'branch5x5_1', 48, 1)
     five = _conv(five, 'branch5x5_2', 64, 5)
@@ -76,10 +81,11 @@ class BlockA(nn.Module):
 
 
 class BlockB(nn.Module):
-  """35 x 35 to 17 x 17."""
+  """Block from 35 x 35 to 17 x 17."""
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
+    """Return the concatenated branches, [B, H, W, channels]."""
     three = _conv(x, 'branch3x3', 384, 3, stride=2)
     double = _conv(x, 'branch3x3dbl_1', 64, 1)
     double = _conv(double, 'branch3x3dbl_2', 96, 3)
@@ -88,12 +94,17 @@ class BlockB(nn.Module):
 
 
 class BlockC(nn.Module):
-  """17 x 17: 7 x 7 convolutions as pairs of 1 x 7 and 7 x 1."""
+  """Block of 17 x 17: 7 x 7 convolutions as pairs of 1 x 7 and 7 x 1.
+
+  Attributes:
+    width: channels within the branches.
+  """
 
   width: int
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
+    """Return the concatenated branches, [B, H, W, channels]."""
     one = _conv(x, 'branch1x1', 192, 1)
     seven = _conv(x, 'branch7x7_1', self.width, 1)
     seven = _conv(seven, 'branch7x7_2', self.width, (1, 7))
@@ -108,10 +119,11 @@ class BlockC(nn.Module):
 
 
 class BlockD(nn.Module):
-  """17 x 17 to 8 x 8."""
+  """Block from 17 x 17 to 8 x 8."""
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
+    """Return the concatenated branches, [B, H, W, channels]."""
     three = _conv(x, 'branch3x3_1', 192, 1)
     three = _conv(three, 'branch3x3_2', 320, 3, stride=2)
     seven = _conv(x, 'branch7x7x3_1', 192, 1)
@@ -122,13 +134,17 @@ class BlockD(nn.Module):
 
 
 class BlockE(nn.Module):
-  """8 x 8: 3 x 3 convolutions as 1 x 3 beside 3 x 1."""
+  """Block of 8 x 8: 3 x 3 convolutions as 1 x 3 beside 3 x 1.
 
-  # The released graph has it in its last block, where its paper has an average.
+  Attributes:
+    max_pool: instead of an average; the released graph has it in its last block.
+  """
+
   max_pool: bool = False
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
+    """Return the concatenated branches, [B, H, W, channels]."""
     one = _conv(x, 'branch1x1', 320, 1)
     three = _conv(x, 'branch3x3_1', 384, 1)
     wide = _conv(three, 'branch3x3_2a', 384, (1, 3))
@@ -152,7 +168,7 @@ def _conv(
   stride: int = 1,
   padding: str = '',
 ) -> Array:
-  """Convolution, folded normalisation, ReLU; strided ones have no padding."""
+  """Apply convolution, folded normalisation and ReLU; strided ones have no padding."""
   return nn.relu(
     nn.Conv(
       features,
@@ -160,7 +176,7 @@ def _conv(
       strides=stride,
       padding=padding or ('SAME' if stride == 1 else 'VALID'),
       precision=jax.lax.Precision.HIGHEST,
-      # Weights always come from a file; random ones would take seconds to describe.
+      # Weights always come from a file; tracing random ones would take seconds.
       kernel_init=nn.initializers.zeros,
       name=name,
     )(x)
@@ -168,16 +184,17 @@ def _conv(
 
 
 def _shrink(x: Array) -> Array:
+  """Halve the size by maxima of 3 x 3."""
   return nn.max_pool(x, (3, 3), strides=(2, 2), padding='VALID')
 
 
 def _average(x: Array) -> Array:
-  """Means of 3 x 3 pixels, at the border of those that exist."""
+  """Average 3 x 3 pixels, at the border those that exist."""
   return nn.avg_pool(x, (3, 3), padding='SAME', count_include_pad=False)
 
 
 def resize(image: Array) -> Array:
-  """[B, H, W, C] -> [B, 299, 299, C] as `RESIZE` says; PyTorch's `interpolate`."""
+  """Resize [B, H, W, C] to [B, 299, 299, C] as `RESIZE` says, PyTorch's way."""
   shape = (image.shape[0], SIDE, SIDE, image.shape[3])
   if image.shape == shape:
     return image
@@ -186,8 +203,8 @@ def resize(image: Array) -> Array:
   )
 
 
-def features(params: Mapping, image: Array) -> Array:
-  """What FID and KID compare.
+def features(params: Params, image: Array) -> Array:
+  """Return the features that FID and KID compare.
 
   Args:
     params: from `from_torch`.
@@ -199,11 +216,11 @@ def features(params: Mapping, image: Array) -> Array:
   return InceptionV3().apply({'params': params}, resize(image))
 
 
-def from_torch(tensors: Mapping[str, np.ndarray]) -> dict:
-  """Parameters of `InceptionV3` from those of the PyTorch network, by their names.
+def from_torch(tensors: Mapping[str, np.ndarray]) -> Params:
+  """Return the parameters of `InceptionV3` from those of the PyTorch network.
 
   Args:
-    tensors: arrays of the state dict; `fc` and counters are not looked at.
+    tensors: arrays of the state dict, by name; `fc` and counters are not used.
 
   Returns:
     A tree of float32 arrays.
@@ -228,7 +245,14 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> dict:
 
 
 def class_weights(tensors: Mapping[str, np.ndarray]) -> np.ndarray | None:
-  """[2048, 1008] from features to classes; None where a file comes without them."""
+  """Return the weights [2048, 1008] from features to classes; None if there are none.
+
+  Args:
+    tensors: arrays of the state dict, by name.
+
+  Raises:
+    ValueError: they have another shape.
+  """
   weight = tensors.get('fc.weight')
   if weight is None:
     return None
@@ -241,7 +265,7 @@ def class_weights(tensors: Mapping[str, np.ndarray]) -> np.ndarray | None:
 
 
 def probabilities(weights: np.ndarray, features: np.ndarray) -> np.ndarray:
-  """Probabilities of the 1008 classes, as the inception score takes them.
+  """Return the probabilities of the 1008 classes for the inception score.
 
   The bias of the last layer is left out. Salimans et al. (arXiv:1606.03498) read the
   matrix product of the graph, before it is added, so every published score has none.
@@ -260,7 +284,7 @@ def probabilities(weights: np.ndarray, features: np.ndarray) -> np.ndarray:
 
 
 def _fold(tensors: Mapping[str, np.ndarray], module: str) -> dict[str, np.ndarray]:
-  """A convolution and its normalisation as one convolution with a bias."""
+  """Fold a convolution and its normalisation into one convolution with a bias."""
   names = ('conv.weight', 'bn.weight', 'bn.bias', 'bn.running_mean', 'bn.running_var')
   if missing := [name for name in names if f'{module}.{name}' not in tensors]:
     raise ValueError(f'not the Inception-v3 of FID: no {module}.{missing[0]}')

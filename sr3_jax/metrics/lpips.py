@@ -1,4 +1,4 @@
-"""LPIPS, the learned perceptual distance (Zhang et al. 2018, arXiv:1801.03924).
+"""Computes LPIPS, the learned perceptual distance (Zhang et al., arXiv:1801.03924).
 
 Version 0.1 with the AlexNet or the VGG16 that torchvision trained: activations after
 five layers, scaled to unit length at every pixel, squared differences weighted per
@@ -11,11 +11,14 @@ sizes don't compare.
 """
 
 from collections.abc import Mapping
+from typing import TypedDict
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from sr3_jax.runtime.types import Params
 
 Array = jax.Array
 
@@ -25,8 +28,9 @@ _SCALE = np.float32([0.458, 0.448, 0.450])[None, None, None]
 # Keeps a pixel without any activation from dividing by zero.
 _EPSILON = 1e-10
 
-# A convolution: place in torchvision's `features`, channels, side, stride, padding, and
-# whether LPIPS looks at it. Or the side of a max pool of stride 2.
+# A layer is a convolution: its place in torchvision's `features`, channels, side,
+# stride, padding, and whether LPIPS compares its activations. Or it is a max pool of
+# stride 2, given by its side.
 _Layer = int | tuple[int, int, int, int, int, bool]
 _LAYERS: dict[str, tuple[_Layer, ...]] = {
   'alex': (
@@ -58,25 +62,36 @@ _LAYERS: dict[str, tuple[_Layer, ...]] = {
     (28, 512, 3, 1, 1, True),
   ),
 }
-BACKBONES = tuple(_LAYERS)
 # The smallest side that leaves a pixel for the last layer.
 SMALLEST = {'alex': 31, 'vgg': 16}
 
 
+class Parameters(TypedDict):
+  """Parameters of LPIPS: of its backbone, and five weights [C] of its channels."""
+
+  backbone: Params
+  weights: list[np.ndarray]
+
+
 class Backbone(nn.Module):
-  """Images [B, H, W, 3] in [-1, 1] -> the five activations LPIPS compares."""
+  """The network whose activations LPIPS compares.
+
+  Attributes:
+    kind: 'alex' or 'vgg'.
+  """
 
   kind: str
 
   @nn.compact
   def __call__(self, image: Array) -> list[Array]:
+    """Return the five activations for images [B, H, W, 3] in [-1, 1]."""
     x = (image - _SHIFT) / _SCALE
     seen = []
     for layer in _LAYERS[self.kind]:
       if isinstance(layer, int):
         x = nn.max_pool(x, (layer, layer), strides=(2, 2), padding='VALID')
         continue
-      place, channels, side, stride, padding, looked_at = layer
+      place, channels, side, stride, padding, compared = layer
       x = nn.relu(
         nn.Conv(
           channels,
@@ -87,16 +102,16 @@ class Backbone(nn.Module):
           name=f'features_{place}',
         )(x)
       )
-      if looked_at:
+      if compared:
         seen.append(x)
     return seen
 
 
-def distance(params: Mapping, image: Array, truth: Array) -> Array:
-  """LPIPS of pairs of images.
+def distance(params: Parameters, image: Array, truth: Array) -> Array:
+  """Return the LPIPS of pairs of images.
 
   Args:
-    params: from `from_torch`; says which backbone.
+    params: from `from_torch`.
     image: float32 [B, H, W, 3] in [-1, 1].
     truth: the same shape.
 
@@ -130,16 +145,16 @@ def distance(params: Mapping, image: Array, truth: Array) -> Array:
 
 def from_torch(
   kind: str, backbone: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray]
-) -> dict:
-  """Parameters for `distance`, from PyTorch's by their names.
+) -> Parameters:
+  """Return the parameters for `distance`, from PyTorch's by their names.
 
   Args:
     kind: 'alex' or 'vgg'.
-    backbone: torchvision's state dict; only `features` is looked at.
+    backbone: torchvision's state dict; only `features` is used.
     weights: of the `lpips` package, `lin0.model.1.weight` to `lin4.model.1.weight`.
 
   Returns:
-    {'backbone': tree of float32 arrays, 'weights': five of [C]}.
+    Float32 arrays.
 
   Raises:
     ValueError: a tensor is missing or of another shape; one line.
@@ -148,7 +163,7 @@ def from_torch(
   for layer in _LAYERS[kind]:
     if isinstance(layer, int):
       continue
-    place, after, side, _, _, looked_at = layer
+    place, after, side, _, _, compared = layer
     name = f'features.{place}'
     kernel = _take(backbone, f'{name}.weight', (after, before, side, side))
     convs[f'features_{place}'] = {
@@ -156,7 +171,7 @@ def from_torch(
       'bias': _take(backbone, f'{name}.bias', (after,)),
     }
     before = after
-    if looked_at:
+    if compared:
       channels.append(after)
   return {
     'backbone': convs,
@@ -167,7 +182,14 @@ def from_torch(
   }
 
 
-def _take(tensors: Mapping, name: str, shape: tuple[int, ...]) -> np.ndarray:
+def _take(
+  tensors: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]
+) -> np.ndarray:
+  """Return a tensor as float32.
+
+  Raises:
+    ValueError: it is missing or of another shape.
+  """
   if name not in tensors:
     raise ValueError(f'not the weights of LPIPS: no {name}')
   if tensors[name].shape != shape:
@@ -177,5 +199,6 @@ def _take(tensors: Mapping, name: str, shape: tuple[int, ...]) -> np.ndarray:
   return np.asarray(tensors[name], np.float32)
 
 
-def _kind(backbone: Mapping) -> str:
+def _kind(backbone: Params) -> str:
+  """Return which backbone has these parameters."""
   return 'alex' if len(backbone) == 5 else 'vgg'

@@ -1,4 +1,4 @@
-"""Reference statistics: what FID and KID compare with, computed once and reused.
+"""Computes, writes and reads the reference statistics of FID and KID.
 
 A file holds the mean and covariance of Inception's features, some features for KID, and
 what they were made of. The files of pytorch-fid ('mu' and 'sigma') are read as well;
@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ from sr3_jax.runtime.errors import UserError
 
 FORMAT = 1
 MOST_KID = 10_000  # features that KID compares at most
-_KEPT = 2_000  # of them in a file: 16 MB
+_STORED = 2_000  # features in a file: 16 MB
 
 
 class StatisticsError(UserError):
@@ -33,12 +33,12 @@ class StatisticsError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-  """A set of images as FID and KID see it.
+  """The features of a set of images, as FID and KID need them.
 
   Attributes:
     moments: of the features of all images.
     features: float32 [k, 2048] of some of them, chosen at random; None if unknown.
-    about: what the set is: text by key, shown in every protocol.
+    about: what the set is, by key; shown in every protocol.
   """
 
   moments: Moments
@@ -47,18 +47,23 @@ class Reference:
 
 
 def choose(count: int, most: int, seed: int = 0) -> np.ndarray:
-  """At most that many of `count` places, at random, sorted."""
+  """Return at most `most` of the numbers 0 to count - 1, at random, sorted."""
   return np.sort(np.random.default_rng(seed).permutation(count)[:most])
 
 
 def of_features(features: np.ndarray, about: dict[str, Any]) -> Reference:
-  """From the features of all images, [n, 2048] (in memory or mapped)."""
+  """Return statistics of the features of all images, [n, 2048].
+
+  Args:
+    features: in memory or mapped from a file.
+    about: what the set is.
+  """
   chosen = features[choose(len(features), MOST_KID)]
   return Reference(moments_of(features), chosen, about)
 
 
 def moments_of(features: np.ndarray) -> Moments:
-  """Of [n, d] features, which may be mapped from a file, block by block."""
+  """Return the moments of features [n, d], which may be mapped from a file."""
   blocks = (features[i : i + 1000] for i in range(0, len(features), 1000))
   return functools.reduce(merge, map(Moments.of, blocks))
 
@@ -67,19 +72,22 @@ def of_batches(
   net: FeatureNet,
   batches: Iterable[dict[str, np.ndarray]],
   about: dict[str, Any],
-  on_images: Any = lambda count: None,
+  on_images: Callable[[int], None] = lambda count: None,
 ) -> Reference:
-  """From uint8 batches of this process's images ('image', 'mask' and 'index').
+  """Return statistics of uint8 batches of this process's images.
 
   Args:
     net: Inception.
-    batches: as `data.eval_batches` gives them.
+    batches: of 'image', 'mask' and 'index', as evaluation reads them.
     about: what the set is.
     on_images: called with the number of images just done.
+
+  Raises:
+    StatisticsError: there are fewer than two images.
   """
   params = devices.replicate(net.params)
   program = devices.pmap(lambda p, image: net.apply(p, pixels.to_float(image)))
-  moments, kept, order = None, np.zeros((0, 0), np.float32), np.zeros(0)
+  moments, chosen, order = None, np.zeros((0, 0), np.float32), np.zeros(0)
   for batch in batches:
     mask = batch['mask']
     features = devices.gather(program(params, devices.shard(batch['image'])))[mask]
@@ -88,41 +96,41 @@ def of_batches(
       continue
     part = Moments.of(features)
     moments = part if moments is None else merge(moments, part)
-    # The images of the smallest random numbers are a random choice of all.
-    draw = [np.random.default_rng((0, int(i))).random() for i in batch['index'][mask]]
-    order = np.concatenate([order, draw])
-    kept = np.concatenate([kept.reshape(-1, features.shape[1]), features])
-    best = np.argsort(order)[:_KEPT]
-    order, kept = order[best], kept[best]
+    # The images of the lowest random numbers are a random choice of all.
+    drawn = [np.random.default_rng((0, int(i))).random() for i in batch['index'][mask]]
+    order = np.concatenate([order, drawn])
+    chosen = np.concatenate([chosen.reshape(-1, features.shape[1]), features])
+    best = np.argsort(order)[:_STORED]
+    order, chosen = order[best], chosen[best]
   if jax.process_count() > 1:
-    moments, kept = _over_processes(moments, kept)
+    moments, chosen = _over_processes(moments, chosen)
   if moments is None or moments.count < 2:
     raise StatisticsError('statistics need at least two images that can be read')
-  return Reference(moments, kept, about | {'images': int(moments.count)})
+  return Reference(moments, chosen, about | {'images': int(moments.count)})
 
 
-def _over_processes(moments: Moments, kept: np.ndarray) -> tuple[Moments, np.ndarray]:
-  """All processes' parts together; each must have had at least one image."""
+def _over_processes(moments: Moments, chosen: np.ndarray) -> tuple[Moments, np.ndarray]:
+  """Merge the parts of all processes; each must have had at least one image."""
   from jax.experimental import multihost_utils
 
-  share = -(-_KEPT // jax.process_count())
-  filled = np.full((share, kept.shape[1]), np.nan, np.float32)
-  filled[: len(kept[:share])] = kept[:share]
+  share = -(-_STORED // jax.process_count())
+  filled = np.full((share, chosen.shape[1]), np.nan, np.float32)
+  filled[: len(chosen[:share])] = chosen[:share]
   gathered = multihost_utils.process_allgather((dataclasses.asdict(moments), filled))
-  parts, kept = jax.tree.map(np.asarray, gathered)
+  parts, chosen = jax.tree.map(np.asarray, gathered)
   each = [
     Moments(**{name: value[i] for name, value in parts.items()})
     for i in range(jax.process_count())
   ]
-  kept = kept.reshape(-1, kept.shape[-1])
-  return functools.reduce(merge, each), kept[np.isfinite(kept[:, 0])]
+  chosen = chosen.reshape(-1, chosen.shape[-1])
+  return functools.reduce(merge, each), chosen[np.isfinite(chosen[:, 0])]
 
 
 def check(reference: Reference, net: FeatureNet) -> None:
-  """Makes sure that statistics are of features like a network's.
+  """Check that statistics are of the features of a network.
 
   Raises:
-    StatisticsError: they are of other weights, or have another number of values.
+    StatisticsError: they are of other weights, or of another number of features.
   """
   made_with = reference.about.get('fingerprint', net.fingerprint)
   if made_with != net.fingerprint:
@@ -140,7 +148,15 @@ def check(reference: Reference, net: FeatureNet) -> None:
 
 
 def save(path: epath.PathLike, reference: Reference) -> None:
-  """Writes a file that `load` reads, whole or not at all."""
+  """Write a file that `load` reads, whole or not at all.
+
+  Args:
+    path: of the file, .npz.
+    reference: the statistics.
+
+  Raises:
+    OSError: it cannot be written.
+  """
   buffer = io.BytesIO()
   values = {
     'mu': reference.moments.mean,
@@ -149,13 +165,13 @@ def save(path: epath.PathLike, reference: Reference) -> None:
     'about': np.array(json.dumps(reference.about | {'format': FORMAT})),
   }
   if reference.features is not None:
-    values['features'] = reference.features[:_KEPT]
+    values['features'] = reference.features[:_STORED]
   np.savez(buffer, **values)
   atomic_files.write_bytes(path, buffer.getvalue())
 
 
 def load(path: epath.PathLike) -> Reference:
-  """Reads what `save` wrote, or the 'mu' and 'sigma' of pytorch-fid.
+  """Read a file of `save`, or the 'mu' and 'sigma' of pytorch-fid.
 
   Raises:
     StatisticsError: not such a file.

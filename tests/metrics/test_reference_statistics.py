@@ -57,7 +57,7 @@ def test_of_batches_equals_direct_features(pixels, features):
 
 
 def test_kept_features_do_not_depend_on_the_order(pixels, features, monkeypatch):
-  monkeypatch.setattr(reference_statistics, '_KEPT', 6)
+  monkeypatch.setattr(reference_statistics, '_STORED', 6)
   kept = of(pixels, range(COUNT)).features
   other = of(pixels, np.random.default_rng(1).permutation(COUNT)).features
   assert kept.shape == (6, 4)
