@@ -31,7 +31,7 @@ class FeatureNet:
   """
 
   name: str
-  params: Params | lpips.Parameters
+  params: 'Params | lpips.Parameters'
   apply: Callable[..., jax.Array]
   probabilities: Callable[[np.ndarray], np.ndarray] | None
   fingerprint: str
