@@ -47,8 +47,11 @@ def test_the_default_is_palettes_schedule():
 def test_cosine_gammas():
   gammas = diffusion.cosine_gammas(4000)
   np.testing.assert_allclose(gammas[-1], 1.5e-10, rtol=0.02)  # Improved DDPM's
+
   # Below the clipped betas it is the closed form, relative to that of t = 0.
-  level = lambda t: np.cos((t / 4000 + 0.008) / 1.008 * np.pi / 2) ** 2
+  def level(t):
+    return np.cos((t / 4000 + 0.008) / 1.008 * np.pi / 2) ** 2
+
   t = np.array([0, 1, 1000, 2000, 3900])
   np.testing.assert_allclose(gammas[t], level(t) / level(0), rtol=1e-9)
 
@@ -199,7 +202,10 @@ def test_v_is_the_velocity_along_the_angle():
   """arXiv:2202.00512: y = cos(phi) y0 + sin(phi) eps, and v is dy / dphi."""
   y0, gamma, eps = _example()
   phi = np.arccos(np.sqrt(gamma))
-  path = lambda phi: diffusion.q_sample(y0, jnp.cos(phi) ** 2, eps)
+
+  def path(phi):
+    return diffusion.q_sample(y0, jnp.cos(phi) ** 2, eps)
+
   y, velocity = jax.jvp(path, (phi,), (np.ones_like(phi),))
   v = diffusion.target('v', y0, eps, gamma)
   np.testing.assert_allclose(v, velocity, atol=1e-5)

@@ -212,7 +212,10 @@ def test_forward_equals_the_original(original, preset, flags, sizes):
     small = rng.uniform(-1, 1, (2, height // 4, width // 4, 3)).astype(np.float32)
     y = rng.standard_normal((2, height, width, 3), np.float32)
     t, label = np.array([999, 1]), np.array([17, classes - 1])
-    torches = lambda x: torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
+
+    def torches(x):
+      return torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
+
     with torch.no_grad():
       truth = network(
         torches(y),

@@ -101,7 +101,9 @@ def test_dropout_is_for_training_only():
 
   @jax.jit
   def outputs(params):
-    run = lambda **kwargs: network.apply({'params': params}, x, gamma, **kwargs)
+    def run(**kwargs):
+      return network.apply({'params': params}, x, gamma, **kwargs)
+
     return run(), run(deterministic=False, rngs={'dropout': jax.random.key(0)})
 
   still, dropped = outputs(params)

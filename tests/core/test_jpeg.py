@@ -115,7 +115,9 @@ def gradients():
 
   @jax.jit
   def program(image, tangent, cotangent):
-    function = lambda x: jpeg.compress(x, qualities, modes)
+    def function(x):
+      return jpeg.compress(x, qualities, modes)
+
     value, out = jax.jvp(function, (image,), (tangent,))
     return value, out, jax.vjp(function, image)[1](cotangent)[0]
 

@@ -23,7 +23,10 @@ KINDS = {
 @pytest.fixture(scope='module')
 def drawn():
   """Kind -> float32 [256, 32, 32, 1], drawn in a compiled function."""
-  draw = lambda k: {kind: f(k, SIDE, SIDE) for kind, f in KINDS.items()}
+
+  def draw(k):
+    return {kind: f(k, SIDE, SIDE) for kind, f in KINDS.items()}
+
   return jax.device_get(jax.jit(draw)(KEYS))
 
 
@@ -102,7 +105,10 @@ def test_no_corner_is_preferred(kind, drawn):
 
 def test_strokes_are_few_and_unbroken(drawn, monkeypatch):
   """At most five, each in one piece, even of a brush of an eighth of a pixel."""
-  pieces = lambda mask: [skimage.measure.label(m, connectivity=2).max() for m in mask]
+
+  def pieces(mask):
+    return [skimage.measure.label(m, connectivity=2).max() for m in mask]
+
   parts = pieces(drawn['free_form'][..., 0])
   assert min(parts) == 1 and 3 <= max(parts) <= 5
   monkeypatch.setattr(masks, 'RADIUS', (0.5 / 256, 1 / 256))

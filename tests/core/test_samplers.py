@@ -33,7 +33,9 @@ def even_log_snr(num_steps):
 
 @partial(jax.jit, static_argnums=(0, 4))
 def _advance(denoise, key, carry, steps, stochastic):
-  noise = lambda i: samplers.normal(key, i, carry[0].shape[1:])
+  def noise(i):
+    return samplers.normal(key, i, carry[0].shape[1:])
+
   return samplers.advance(denoise, noise if stochastic else None, carry, steps)
 
 
@@ -104,8 +106,11 @@ def test_ddim_with_eta_1_is_the_posterior():
     np.testing.assert_allclose(
       samplers.ddim(gammas, eta=1.0), samplers.ddpm_posterior(gammas), atol=1e-9
     )
+
     # In between, the noise is in proportion to eta.
-    noise = lambda eta, g=gammas: samplers.ddim(g, eta)[:, 3]
+    def noise(eta, g=gammas):
+      return samplers.ddim(g, eta)[:, 3]
+
     np.testing.assert_allclose(noise(0.3), 0.3 * noise(1.0), rtol=1e-12)
 
 

@@ -121,7 +121,10 @@ def test_colorization_is_given_the_luma_of_pillow(photos):
 
 def test_augmentation_says_what_it_did(photos):
   """At 0 nothing; else noise of that share, and the levels in channels of their own."""
-  level = lambda *values: jnp.array(values, jnp.float32)
+
+  def level(*values):
+    return jnp.array(values, jnp.float32)
+
   zero = degradations.augment(keys(1), photos[:1], level(0), level(0))
   np.testing.assert_array_equal(zero[..., :3], photos[:1])
   np.testing.assert_array_equal(zero[..., 3:], 0)

@@ -156,7 +156,9 @@ def test_res_block(resample):
   }[resample]
 
   def reference(p, x):
-    norm = lambda name, h, groups: nn.GroupNorm(groups).apply({'params': p[name]}, h)
+    def norm(name, h, groups):
+      return nn.GroupNorm(groups).apply({'params': p[name]}, h)
+
     h = _conv(p['conv1'], change(nn.swish(norm('norm1', x, 2))))
     level = nn.swish(emb) @ p['emb']['kernel'] + p['emb']['bias'][None]
     h = h + level[:, None, None]
@@ -250,11 +252,14 @@ def test_the_start(tiny):
   @jax.jit
   def start(key):  # only these are compiled, not the random ones
     params = network.init(key, *_inputs(), label)['params']
-    last = lambda name, module: {
-      layer: leaf
-      for layer, leaf in module.items()
-      if (name == 'conv_out' or layer in ('conv2', 'out'))
-    }
+
+    def last(name, module):
+      return {
+        layer: leaf
+        for layer, leaf in module.items()
+        if (name == 'conv_out' or layer in ('conv2', 'out'))
+      }
+
     return {name: last(name, module) for name, module in params.items()}
 
   zeros = start(jax.random.key(0))
@@ -309,9 +314,10 @@ def test_sizes(patch):
   network = unet.UNet(**TINY, attention_levels=(), middle_attention=False, patch=patch)
   params = jax.eval_shape(network.init, jax.random.key(0), *_inputs())
   gamma = jnp.ones((2,))
-  run = lambda h, w: jax.eval_shape(
-    network.apply, params, jnp.ones((2, h, w, 6)), gamma
-  )
+
+  def run(h, w):
+    return jax.eval_shape(network.apply, params, jnp.ones((2, h, w, 6)), gamma)
+
   assert run(24, 40).shape == (2, 24, 40, 3)
   for height, width in ((16, 15), (15, 16), (16, 2 * patch - 1)):
     with pytest.raises(
@@ -354,9 +360,10 @@ def test_remat_changes_memory_only():
   for remat in (False, True):
     network = unet.UNet(**{**TINY, 'multipliers': (1,)}, remat=remat)
     params = _weights(network, x, gamma)
-    loss = lambda params, n=network: jnp.square(
-      n.apply({'params': params}, x, gamma)
-    ).mean()
+
+    def loss(params, n=network):
+      return jnp.square(n.apply({'params': params}, x, gamma)).mean()
+
     program = str(jax.make_jaxpr(jax.grad(loss))(params))
     # One down, two in the middle with attention between, two up.
     assert program.count('remat') >= (6 if remat else 0)

@@ -73,9 +73,10 @@ def test_images_of_another_size_are_resized_as_pillow_does(tmp_path):
   matrix = _model(tmp_path / 'net.onnx', ['b', 3, 8, 6])
   net = classifier.load(tmp_path / 'net.onnx')
   images = _images((2, 21, 17, 3))
-  resize = lambda channel: np.asarray(
-    Image.fromarray(channel).resize((6, 8), Image.Resampling.BICUBIC)
-  )
+
+  def resize(channel):
+    return np.asarray(Image.fromarray(channel).resize((6, 8), Image.Resampling.BICUBIC))
+
   small = np.stack([[resize(image[..., c]) for c in range(3)] for image in images])
   expected = _expected(np.moveaxis(small, 1, -1), matrix)
   np.testing.assert_allclose(net.logits(images), expected, atol=1e-5)

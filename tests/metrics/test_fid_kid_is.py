@@ -101,11 +101,15 @@ def test_frechet_interval_is_the_spread_of_resamples(n):
 
 
 def _mmd_by_loops(x, y):
-  kernel = lambda a, b: (np.dot(np.float64(a), np.float64(b)) / len(a) + 1) ** 3
-  mean = lambda values: sum(values) / len(values)
-  pairs = lambda z: [
-    kernel(a, b) for i, a in enumerate(z) for j, b in enumerate(z) if i != j
-  ]
+  def kernel(a, b):
+    return (np.dot(np.float64(a), np.float64(b)) / len(a) + 1) ** 3
+
+  def mean(values):
+    return sum(values) / len(values)
+
+  def pairs(z):
+    return [kernel(a, b) for i, a in enumerate(z) for j, b in enumerate(z) if i != j]
+
   return (
     mean(pairs(x)) + mean(pairs(y)) - 2 * mean([kernel(a, b) for a in x for b in y])
   )
@@ -144,7 +148,10 @@ def test_kid_interval_leaves_out_pairs_of_an_image_with_itself():
   x, y = np.float64(_features(8, seed=1)), np.float64(_features(5, seed=2))
   low, high = fid_kid_is.kid_interval(x, y, 0.5, resamples=6, seed=3)
   rng = np.random.default_rng(3)
-  kernel = lambda a, b: (np.dot(a, b) / 12 + 1) ** 3
+
+  def kernel(a, b):
+    return (np.dot(a, b) / 12 + 1) ** 3
+
   values = []
   for _ in range(6):
     rows = rng.integers(0, 8, 8)

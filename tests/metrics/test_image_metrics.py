@@ -215,12 +215,20 @@ def test_a_wave_lands_in_its_ring():
 
 def test_detail_orders_blur_truth_and_noise():
   truth = photos()
-  power = lambda x: image_metrics.radial_power(x).sum(0)
-  detail = lambda x: float(image_metrics.detail(power(x), power(truth), 4))
+
+  def power(x):
+    return image_metrics.radial_power(x).sum(0)
+
+  def detail(x):
+    return float(image_metrics.detail(power(x), power(truth), 4))
+
   assert detail(blurred(truth, 4.0)) < 0.05
   assert detail(blurred(truth, 2.0)) < detail(blurred(truth, 1.0)) < 0.8
   assert detail(noisy(truth, 0.2)) > 1.2
-  distance = lambda x: float(image_metrics.spectrum_distance(power(x), power(truth)))
+
+  def distance(x):
+    return float(image_metrics.spectrum_distance(power(x), power(truth)))
+
   assert distance(blurred(truth, 2.0)) > distance(blurred(truth, 1.0)) > 3
   assert distance(noisy(truth, 0.2)) > distance(noisy(truth, 0.05)) > 0.3
 
@@ -248,8 +256,13 @@ def test_detail_is_a_ratio_of_high_passed_energies():
 def test_detail_ignores_what_the_input_already_shows():
   """A wave below 0.5 / 4 cycles per pixel doesn't count, one above it does."""
   noise = np.random.default_rng(0).normal(scale=0.1, size=(1, 64, 64, 1))
-  wave = lambda k: np.cos(2 * np.pi * k * np.arange(64) / 64).reshape(1, 1, 64, 1)
-  power = lambda x: image_metrics.radial_power(np.float32(x)).sum(0)
+
+  def wave(k):
+    return np.cos(2 * np.pi * k * np.arange(64) / 64).reshape(1, 1, 64, 1)
+
+  def power(x):
+    return image_metrics.radial_power(np.float32(x)).sum(0)
+
   truth = power(noise)
   np.testing.assert_allclose(
     image_metrics.detail(power(noise + wave(5)), truth, 4), 1, atol=0.05

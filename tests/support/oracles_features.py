@@ -278,7 +278,10 @@ def lpips(net, kind: str, state: State, image, truth):
   shift = net.constant(np.reshape([-0.030, -0.088, -0.188], (3, 1, 1)))
   scale = net.constant(np.reshape([0.458, 0.448, 0.450], (3, 1, 1)))
   backbone = {'alex': alex, 'vgg': vgg}[kind]
-  unit = lambda y: y / ((y**2).sum(1)[:, None] ** 0.5 + 1e-10)
+
+  def unit(y):
+    return y / ((y**2).sum(1)[:, None] ** 0.5 + 1e-10)
+
   seen = [backbone(net, (x - shift) / scale) for x in (image, truth)]
   total = 0
   for i, (a, b) in enumerate(zip(*seen, strict=True)):

@@ -194,7 +194,9 @@ def janspiry(state: State, x: np.ndarray, s: np.ndarray, groups: int) -> np.ndar
     out = np.stack([attend(*one) for one in qkv]).reshape(b, c, height, width)
     return h + conv(state, f'{name}.attn.out', out)
 
-  count = lambda part: len({n.split('.')[1] for n in state if n.startswith(part)})
+  def count(part):
+    return len({n.split('.')[1] for n in state if n.startswith(part)})
+
   stack = [conv(state, 'downs.0', x)]
   for number in range(1, count('downs')):
     stack.append(entry(f'downs.{number}', stack[-1]))
@@ -312,7 +314,9 @@ def guided(
     out = np.stack([[attend(*head) for head in one] for one in qkv])
     return x + conv(state, f'{name}.proj_out', out.reshape(x.shape))
 
-  count = lambda part: len({n.split('.')[1] for n in state if n.startswith(part)})
+  def count(part):
+    return len({n.split('.')[1] for n in state if n.startswith(part)})
+
   stack = [conv(state, 'input_blocks.0.0', np.concatenate([noisy, condition], axis=1))]
   for number in range(1, count('input_blocks')):
     name = f'input_blocks.{number}'
