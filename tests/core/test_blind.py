@@ -1,4 +1,4 @@
-"""The second-order degradation, against SciPy, Pillow and plain bicubic reduction."""
+"""The second-order degradation, against SciPy, Pillow and plain bicubic downsampling."""
 
 import dataclasses
 
@@ -101,7 +101,7 @@ def test_a_resize_inside_a_canvas_is_pillows(name):
     np.testing.assert_allclose(rest, got[:height][::-1][: len(rest)], atol=1e-5)
 
 
-def test_at_its_mildest_it_is_bicubic_reduction(keys, photo):
+def test_at_its_mildest_it_is_bicubic_downsampling(keys, photo):
   mildest = jax.jit(
     lambda key, hr: blind.second_order(
       key, hr, scale=SCALE, orders=(MILD, MILD), final_sinc=0
@@ -142,7 +142,7 @@ def test_results_are_images_that_differ_by_key_alone(keys, photo, degrade):
   np.testing.assert_allclose(again[::-1], results, atol=1e-5)
 
 
-def test_every_batch_of_batches_and_every_scale_has_its_shape(keys, photo):
+def test_every_batch_and_every_scale_has_its_shape(keys, photo):
   for scale, side in ((1, 32), (4, 8), (16, 2)):
     shape = jax.eval_shape(
       jax.vmap(lambda key, hr, scale=scale: blind.second_order(key, hr, scale=scale)),

@@ -59,7 +59,7 @@ def test_other_kernels_are_pillows(kernel, size, to):
 @pytest.mark.parametrize(
   ('size', 'middle'), [((128, 128), (28, 28)), ((128, 192), (28, 42))]
 )
-def test_through_a_still_smaller_image(size, middle):
+def test_downsampling_through_a_still_smaller_image(size, middle):
   """The paper's classification test: what the middle lost does not come back."""
   hr = _photo(*size)
   degrade = partial(degradations.super_resolution, scale=4, through=28)
@@ -71,7 +71,7 @@ def test_through_a_still_smaller_image(size, middle):
 
 
 @pytest.mark.parametrize('scale', [2, 8])
-def test_super_resolution_makes_the_small_image(scale):
+def test_super_resolution_downsamples(scale):
   hr = np.concatenate([_photo(64, 96), -_photo(64, 96)])
   small = jax.jit(partial(degradations.super_resolution, scale=scale))(KEY, hr)
   assert small.dtype == jnp.float32
@@ -81,7 +81,7 @@ def test_super_resolution_makes_the_small_image(scale):
 
 
 def test_flips_commute_with_super_resolution():
-  """So it doesn't matter that crops are flipped before they are made small."""
+  """So it doesn't matter that crops are flipped before they are downsampled."""
   hr = _photo(64, 96)
   small = degradations.super_resolution(KEY, hr, scale=4)
   for axis in (1, 2):

@@ -55,7 +55,7 @@ def test_forward_equals_numpy(affine):
 
 
 def test_sampling_equals_the_formula():
-  """Posterior mean and variance, clipped estimates, the condition first."""
+  """Posterior mean and variance, clipped predictions of y0, the condition first."""
   state = oracles_torch.random_state(oracles_torch.janspiry_shapes(**SMALL))
   model, params = _converted(state)
   rng = np.random.default_rng(2)

@@ -143,7 +143,7 @@ def test_a_dot_is_a_disk():
 
 
 def test_inpainting_mixes_as_palette(drawn):
-  """Which of the two a mask is, is told by its straight edges."""
+  """Straight edges show which of the two a mask is."""
 
   def rounded(mask):
     # A round brush leaves stairs; a union of 5 rectangles has at most 5 + 5 rows in

@@ -260,17 +260,19 @@ def test_clipping_acts_on_the_image():
 
 
 def test_consistent_predictions_are_the_nearest_that_downsample_to_the_condition():
-  """Against least squares with Pillow's reduction, of a network that says 0.1."""
+  """Against least squares with Pillow's downsampling, of a network that says 0.1."""
   model = Constant.from_config(
     tiny(diffusion__prediction='y0', sampler__consistency=True)
   )
   condition = 0.3 * condition_of(photos(1))
   got = model.restore(0.1, jax.random.key(0), condition)[0]
   identity = np.eye(256, dtype=np.float32).reshape(256, 16, 16, 1)
-  reduction = np.stack([resizing.resize(image, 4, 4).ravel() for image in identity], 1)
+  downsampling = np.stack(
+    [resizing.resize(image, 4, 4).ravel() for image in identity], 1
+  )
   for channel in range(3):
-    missing = np.ravel(condition[0, ..., channel]) - reduction @ np.full(256, 0.1)
-    smallest = np.linalg.lstsq(reduction, missing, rcond=None)[0].reshape(16, 16)
+    missing = np.ravel(condition[0, ..., channel]) - downsampling @ np.full(256, 0.1)
+    smallest = np.linalg.lstsq(downsampling, missing, rcond=None)[0].reshape(16, 16)
     np.testing.assert_allclose(got[..., channel], 0.1 + smallest, atol=1e-5)
 
 
@@ -283,7 +285,7 @@ class Learned(SR3):
 
 
 @pytest.mark.parametrize('name', ['dpmpp_2m', 'ddpm_learned'])
-def test_consistent_outputs_reduce_to_the_input(name):
+def test_consistent_outputs_downsample_to_the_input(name):
   """By Pillow, of a network that is anyhow; and not without the correction."""
   learned = name == 'ddpm_learned'
   condition = 0.3 * condition_of(photos())
@@ -305,7 +307,7 @@ def test_consistent_outputs_reduce_to_the_input(name):
   assert errors[0] < 1e-5 and errors[1] > 1e-3
 
 
-def test_consistency_is_of_what_enlarges():
+def test_consistency_needs_downsampled_inputs():
   for task in ('jpeg', 'cascade', 'generation'):
     with pytest.raises(ValueError, match=f'consistency: the task {task!r}'):
       SR3.from_config(tiny(task__name=task, sampler__consistency=True))

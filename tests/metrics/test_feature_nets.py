@@ -94,8 +94,8 @@ def test_from_the_files_of_pytorch(folder, monkeypatch):
   table = net_weights.Weights('LPIPS', '', tuple(sources))
   monkeypatch.setitem(net_weights.WEIGHTS, 'lpips_alex', table)
   first = feature_nets.load('lpips_alex')
-  kept = folder / 'lpips_alex.safetensors'
-  assert kept.stat().st_size < 11e6  # without the classifier
+  cached = folder / 'lpips_alex.safetensors'
+  assert cached.stat().st_size < 11e6  # without the classifier
   for source in sources:
     (folder / source.file).unlink()
   second = feature_nets.load('lpips_alex')

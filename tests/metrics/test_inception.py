@@ -45,7 +45,7 @@ def test_features_are_those_of_plain_numpy(state, params):
   assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
 
 
-def test_enlarging_is_pillows():
+def test_upsampling_is_pillows():
   image = _images((9, 14, 1))
   found = np.asarray(inception.resize(image[None]))
   expected = Image.fromarray(image[..., 0]).resize(
@@ -54,7 +54,7 @@ def test_enlarging_is_pillows():
   np.testing.assert_allclose(found[0, ..., 0], expected, atol=1e-6)
 
 
-def test_reducing_reads_two_pixels_only():
+def test_downsampling_reads_two_pixels_only():
   """In closed form: a ramp stays a ramp, and no pixel between samples counts."""
   wide = 3 * 299
   ramp = np.broadcast_to(

@@ -58,7 +58,7 @@ def net(server, tmp_path, monkeypatch):
   monkeypatch.setattr(
     net_weights, 'WEIGHTS', {'net': Weights('a net', 'free', sources)}
   )
-  monkeypatch.setenv('SR3_JAX_WEIGHTS', str(tmp_path / 'kept'))
+  monkeypatch.setenv('SR3_JAX_WEIGHTS', str(tmp_path / 'weights'))
 
   def read(path):  # so that no PyTorch is needed
     if path.suffix == '.safetensors':
@@ -70,7 +70,7 @@ def net(server, tmp_path, monkeypatch):
   original = torch_files.read
   monkeypatch.setattr(torch_files, 'read', read)
   monkeypatch.setattr(net_weights.importlib.util, 'find_spec', lambda name: True)
-  return tmp_path / 'kept'
+  return tmp_path / 'weights'
 
 
 def _refused(*args, **kwargs):
@@ -235,7 +235,7 @@ def test_folder(monkeypatch, tmp_path):
   assert net_weights.folder() == pathlib.Path.home() / '.cache/sr3_jax/weights'
 
 
-def test_the_table():
+def test_published_files_have_addresses_and_checksums():
   for name, weights in net_weights.WEIGHTS.items():
     for source in weights.sources:
       assert source.url.startswith('https://') and source.url.endswith(source.file)

@@ -1,4 +1,4 @@
-"""Reference statistics: kept, read back, computed in any order, refused in one line."""
+"""Reference statistics: saved, read, computed in any order, refused in one line."""
 
 import dataclasses
 import pickle
@@ -43,26 +43,26 @@ def of(pixels, order, on_images=lambda count: None):
 
 
 def test_of_batches_equals_direct_features(pixels, features):
-  told = []
-  found = of(pixels, range(COUNT), told.append)
-  assert found.moments.count == COUNT and told == [8, 8, 5]
+  done = []
+  found = of(pixels, range(COUNT), done.append)
+  assert found.moments.count == COUNT and done == [8, 8, 5]
   assert found.about == {'folder': 'x', 'images': COUNT}
   np.testing.assert_allclose(found.moments.mean, features.mean(0), atol=1e-5)
   want = np.cov(features.T)
   np.testing.assert_allclose(found.moments.covariance, want, rtol=1e-4, atol=1e-5)
-  # All of them are kept, in some order.
+  # All of them are chosen, in some order.
   distances = np.abs(found.features[:, None] - features[None]).max(-1)
   assert sorted(distances.argmin(1)) == list(range(COUNT))
   assert distances.min(1).max() < 1e-5
 
 
-def test_kept_features_do_not_depend_on_the_order(pixels, features, monkeypatch):
+def test_chosen_features_do_not_depend_on_the_order(pixels, features, monkeypatch):
   monkeypatch.setattr(reference_statistics, '_STORED', 6)
-  kept = of(pixels, range(COUNT)).features
+  few = of(pixels, range(COUNT)).features
   other = of(pixels, np.random.default_rng(1).permutation(COUNT)).features
-  assert kept.shape == (6, 4)
-  np.testing.assert_allclose(kept, other, atol=1e-6)
-  chosen = np.abs(kept[:, None] - features[None]).max(-1).argmin(1)
+  assert few.shape == (6, 4)
+  np.testing.assert_allclose(few, other, atol=1e-6)
+  chosen = np.abs(few[:, None] - features[None]).max(-1).argmin(1)
   # A random choice: not the first, nor the last.
   assert len(set(chosen)) == 6 and max(chosen) >= 6 and min(chosen) < COUNT - 6
 
