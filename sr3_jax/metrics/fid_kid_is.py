@@ -119,10 +119,10 @@ def frechet_interval(
 ) -> tuple[float, float]:
   """Return the 95 % interval of the Frechet distance, by bootstrap.
 
-  It is the estimate plus and minus 1.96 standard errors (see the top of the file for why no
-  percentiles). It is the error of sampling these images and not others; the bias of
-  FID, which falls as 1 / n and is the same for all methods on the same images, is not
-  in it. The standard error of 20 resamples is itself right to a sixth.
+  It is the estimate plus and minus 1.96 standard errors (the top of the file says why
+  no percentiles). It is the error of sampling these images and not others; it does not
+  contain the bias of FID, which falls as 1 / n and is the same for all methods on the
+  same images. The standard error of 20 resamples is itself right to a sixth.
 
   Args:
     x: features of the evaluated images, [n, d] with n >= 2.

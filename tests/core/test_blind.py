@@ -1,4 +1,4 @@
-"""The second-order degradation, against SciPy, Pillow and plain bicubic downsampling."""
+"""The second-order degradation, against SciPy, Pillow and bicubic downsampling."""
 
 import dataclasses
 
