@@ -1,6 +1,6 @@
 """Finds the usable image files of a folder by their headers, and caches the headers.
 
-`find_usable` lists the folder, reads the header of every file, and judges by size and
+`find_usable` lists the folder, reads the header of every file, and decides by size and
 type which files can be used. For a large folder it saves a `HeaderIndex`, from which
 the next start takes the headers that it already knows.
 """
@@ -101,7 +101,7 @@ class HeaderIndex(NamedTuple):
       new[there] = known[rows[there]]
     return found
 
-  def judge(self, min_size: int) -> tuple[np.ndarray, np.dtype]:
+  def usable(self, min_size: int) -> tuple[np.ndarray, np.dtype]:
     """Return which files can be used, bool [N], and the type of their pixels.
 
     The type is that of the first file that is large enough; files of other types can't
@@ -171,7 +171,7 @@ def find_usable(
   errors, changed = _read_missing(index, place, min_size, read)
   if path and (changed or not (old and old.names.equals(names))):
     save_index(path, index, settings)
-  usable, dtype = index.judge(min_size)
+  usable, dtype = index.usable(min_size)
   left_out = {
     names[i]: errors.get(i) or index.reason(i, min_size, dtype)
     for i in np.flatnonzero(~usable).tolist()
@@ -252,7 +252,7 @@ def _read_missing(
   with futures.ThreadPoolExecutor(16) as pool:
     _read_into(index, np.flatnonzero(checked), errors, pool, read)
     while True:  # a header that is read anew may change which type is used
-      usable, _ = index.judge(min_size)
+      usable, _ = index.usable(min_size)
       doubtful = np.flatnonzero(~usable & ~checked)
       if not len(doubtful):
         return errors, changed

@@ -291,7 +291,7 @@ def _npy(file: BinaryIO) -> tuple[Header, Load]:
   if file.seek(0, os.SEEK_END) - begin < math.prod(shape) * dtype.itemsize:
     raise ImageError('truncated')
 
-  def load():
+  def load() -> np.ndarray:
     file.seek(0)
     return np.load(file, allow_pickle=False).reshape(found[:3])
 
@@ -308,7 +308,7 @@ def _png(file: BinaryIO, colour: int, max_pixels: int) -> tuple[Header, Load]:
     width, height = image.size
   found = Header(height, width, _PNG_CHANNELS[colour], np.dtype(np.uint16))
 
-  def load():
+  def load() -> np.ndarray:
     file.seek(0)
     return sixteen_bit.read_png(file.read())
 
@@ -353,7 +353,7 @@ def _tiff(
   sides = (width, height) if turned else (height, width)
   found = Header(*sides, count, _stored(series.dtype))
 
-  def load():
+  def load() -> np.ndarray:
     array = series.asarray()
     array = array.transpose(at + [i for i in range(array.ndim) if i not in at])
     array = array.reshape(height, width, count)
@@ -377,7 +377,7 @@ def _picture(
     own = 1 if image.mode in ('1', 'L', 'LA', 'La') else 3
   count = channels if channels in (1, 3) else own
 
-  def load():
+  def load() -> np.ndarray:
     file.seek(0)
     data = file.read()
     return image_files.decode(data, name, channels=count, max_pixels=max_pixels)

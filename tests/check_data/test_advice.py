@@ -1,4 +1,4 @@
-"""Advice: the paper's settings for the paper's sets, smaller ones for smaller sets."""
+"""Tests that advice is the paper's for the paper's sets, and smaller for others."""
 
 import ast
 
@@ -50,7 +50,7 @@ def test_the_learning_rate_goes_by_the_root_of_the_batch():
   )
 
 
-def test_soft_photographs_are_reduced_until_they_are_sharp():
+def test_soft_photographs_are_downsampled_until_they_are_sharp():
   details = {1: 0.05, 2: 0.19, 3: 0.3, 4: 0.4}
   settings = _settings(checked([(400, 600)] * 5000, details=details))
   assert settings['data.reduce'] == '(3,)'
@@ -120,6 +120,6 @@ def test_the_configuration_takes_the_advice_on_a_cpu(training):
   assert config.train.warmup_steps + config.train.decay_steps <= config.train.num_steps
 
 
-def test_nothing_is_advised_of_nothing():
+def test_no_usable_image_gives_no_advice():
   broken = checked([(0, 0)], broken={0: 'zero bytes'})
   assert advise(broken, devices=1, accelerator=True) == []

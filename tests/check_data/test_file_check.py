@@ -1,4 +1,4 @@
-"""What is said of one file: whether it is whole, what is in it, how sharp it is."""
+"""Tests of the check of one file: is it whole, what does it hold, how sharp is it?"""
 
 import io
 import pathlib
@@ -18,7 +18,7 @@ FOLDER = pathlib.Path(skimage.data.__file__).parent
 
 @pytest.fixture(scope='module')
 def photo():
-  """300 x 200 pixels of a photograph."""
+  """Return 300 x 200 pixels of a photograph."""
   return Image.open(FOLDER / 'coffee.png').convert('RGB').crop((100, 50, 400, 250))
 
 
@@ -30,7 +30,7 @@ def _bytes(image, kind, **options):
 
 @pytest.fixture
 def look(tmp_path):
-  """Writes a file and looks at it."""
+  """Return a function that writes a file and checks it."""
 
   def look(data, name='file'):
     (tmp_path / name).write_bytes(data)
@@ -95,7 +95,7 @@ def test_kinds_and_traits(photo, look):
   exif[0x0112] = 6
   deep = np.asarray(photo).astype(np.uint16) * 257
   srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
-  # Red and blue change places.
+  # This profile exchanges red and blue.
   swapped = srgb.replace(b'rXYZ', b'----').replace(b'bXYZ', b'rXYZ')
   swapped = swapped.replace(b'----', b'bXYZ')
   frames = {'save_all': True, 'append_images': [photo.rotate(90)]}
@@ -117,7 +117,7 @@ def test_kinds_and_traits(photo, look):
     assert (found.kind, found.traits, found.error) == (kind, traits, '')
 
 
-def test_thumbnails_of_reduced_decodes_are_those_of_the_whole(photo, look):
+def test_thumbnails_of_reduced_decoding_are_those_of_whole_files(photo, look):
   large = photo.resize((1200, 800), Image.BICUBIC)
   exif = Image.Exif()
   exif[0x0112] = 6
@@ -153,7 +153,7 @@ def test_pixels_of_any_type(photo):
 
 
 def _fractal(side, slope, seed=0):
-  """Noise whose power falls with frequency to the power of `slope`."""
+  """Return noise whose power falls with frequency to the power of `slope`."""
   rng = np.random.default_rng(seed)
   frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side))
   frequency[0, 0] = 1
@@ -170,7 +170,7 @@ def test_detail_of_noise_whose_spectrum_is_known(slope, expected):
   )
 
 
-def test_enlarged_photographs_lack_detail():
+def test_upsampled_photographs_lack_detail():
   for name in ('coffee.png', 'chelsea.png', 'camera.png', 'astronaut.png'):
     image = Image.open(FOLDER / name).convert('L')
     detail = {1: file_check.fine_detail(np.asarray(image))}

@@ -1,4 +1,4 @@
-"""Findings: each is there when it should be, alone, and in the order of its weight."""
+"""Tests that each finding is there when it should be, alone, and worst first."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Near copies: found whatever was done to them, and nothing else is found."""
+"""Tests that near copies are found after many changes, and nothing else is found."""
 
 import io
 import pathlib
@@ -35,7 +35,7 @@ def _signatures(pictures):
 
 @pytest.fixture(scope='module')
 def photos():
-  """Parts of photographs, no two of the same place."""
+  """Return parts of photographs, no two of the same place."""
   found = []
   for name in NAMES:
     image = Image.open(FOLDER / name).convert('RGB')
@@ -99,7 +99,7 @@ def test_what_is_not_found_is_as_documented(photos):
 
 
 def _plain():
-  """Images of one colour, nearly so, and even gradients, all of them different."""
+  """Return different images of one colour, of nearly one colour, and even gradients."""
   rng = np.random.default_rng(0)
   down, across = np.mgrid[:16, :16] / 15
   yield from (np.full((16, 16), level, np.uint8) for level in (0, 7, 128, 255))
@@ -148,7 +148,7 @@ def test_signatures_are_cosine_frequencies_by_their_frequency():
 
 
 def _clusters(count, seed, clusters=12):
-  """Signatures in clusters of several tightnesses, some mirrored, some missing."""
+  """Make signatures in clusters of several spreads, some mirrored, some missing."""
   rng = np.random.default_rng(seed)
   centres = rng.normal(size=(clusters, 63))
   spread = rng.choice([0.1, 0.35, 0.5, 3.0], size=(count, 1))
@@ -162,7 +162,7 @@ def _clusters(count, seed, clusters=12):
 
 
 def _alike(one, other):
-  """Correlation of two signatures and whether it is mirrored; None if not near."""
+  """Return correlation and mirroring of two signatures; None if they aren't near."""
   best = None
   for mirrored in (False, True):
     turned = np.concatenate([other[:31], -other[31:]]) if mirrored else other
@@ -176,14 +176,14 @@ def _alike(one, other):
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-  """Blocks so small that a hundred images need several of each kind."""
+  """Make blocks so small that a hundred images need several of each kind."""
   monkeypatch.setattr(near_duplicates, '_ROWS', 11)
   monkeypatch.setattr(near_duplicates, '_COLUMNS', 40)
   monkeypatch.setattr(near_duplicates, '_TILE', (3, 7))
 
 
 def test_within_takes_each_image_for_a_copy_of_the_first_like_it(small_tiles):
-  # Few clusters: copies of copies must meet within one block of rows.
+  # There are few clusters, so that copies of copies meet within one block of rows.
   signatures = _clusters(110, seed=0, clusters=3)
   partner = np.full(len(signatures), -1)
   for i, one in enumerate(signatures):
@@ -215,7 +215,7 @@ def test_between_gives_the_most_similar_one(small_tiles):
       assert found.partner[i] < 0
       continue
     hits += 1
-    # Two may be alike to the last digit.
+    # Two images may have the same correlation to the last digit.
     assert alike[found.partner[i]][0] == pytest.approx(alike[best][0], abs=1e-6)
   assert hits > 30
 

@@ -1,4 +1,4 @@
-"""--mode=check-data on folders in which everything is planted, and on other sources."""
+"""Tests of --mode=check-data on folders with planted faults, and on other sources."""
 
 import collections
 import json
@@ -91,7 +91,7 @@ def planted(tmp_path_factory):
   return _run(config, root / 'run')
 
 
-def test_leaks_are_found_and_said_first(planted):
+def test_leaks_are_found_and_come_first(planted):
   found = {entry['image']: entry for entry in planted.report['leaks']}
   assert {name: entry['of'] for name, entry in found.items()} == {
     'leak_small.jpg': 'photo_03.jpg',
@@ -130,7 +130,7 @@ def test_copies_within_a_set(planted):
   assert [(c['image'], c['of']) for c in training['copies']] == [
     ('photo_06.jpg', str(pathlib.Path('below') / 'copy.webp'))
   ]
-  # Blank images are alike, and are no copies.
+  # Blank images are alike without being copies.
   assert sorted(training['plain']) == ['250.png', '255.png']
   assert planted.report['sets']['evaluation']['copies'] == []
 
@@ -163,7 +163,7 @@ def test_examples_are_those_of_training(tmp_path, monkeypatch):
     part.save(tmp_path / f'{i}.png')
   Image.new('RGB', (20, 20)).save(tmp_path / '0_small.png')  # training leaves it out
   config = _config(source='folder', path=str(tmp_path), flip=True, rotate=True)
-  drawn = data_batches.train_batches(
+  batches = data_batches.train_batches(
     sources.make_source('folder', path=str(tmp_path), min_size=32),
     batch_size=16,
     image_size=32,
@@ -172,8 +172,8 @@ def test_examples_are_those_of_training(tmp_path, monkeypatch):
     rotate=True,
     seed=config.seed,
   )
-  expected = next(drawn)['image']
-  drawn.close()
+  expected = next(batches)['image']
+  batches.close()
   shown = []
   monkeypatch.setattr(
     check_data_page, 'sheets_section', lambda *given: shown.append(given)

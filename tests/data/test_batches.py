@@ -1,4 +1,4 @@
-"""The streams of batches for training and for evaluation."""
+"""Tests of the batches of training and of evaluation."""
 
 import itertools
 import json
@@ -27,7 +27,7 @@ def _evaluate(source, **changes):
 
 
 def _numbers(batches):
-  """Which records of `Numbers` are in a list of batches."""
+  """Return which records of `Numbers` are in a list of batches."""
   return np.concatenate([batch['image'][:, 0, 0, 0] for batch in batches])
 
 
@@ -41,7 +41,7 @@ def _assert_same(left, right):
 
 @pytest.fixture
 def torn(tmp_path):
-  """Five usable pictures and two whose bodies are cut off behind fine headers."""
+  """Write five usable pictures and two that are truncated behind a sound header."""
   root = tmp_path / 'torn'
   root.mkdir()
   photo = Image.open(PHOTO)
@@ -79,7 +79,7 @@ def test_batches_are_a_function_of_the_seed():
 
 
 def test_no_crop_comes_twice():
-  """Neither within a batch nor in the next epoch."""
+  """They repeat neither within a batch nor in the next epoch."""
   batches = take(training(One(coordinates(200, 200)), batch_size=8), 8)
   corners = np.concatenate([batch['image'][:, 0, 0, :2] for batch in batches])
   assert len(np.unique(corners, axis=0)) >= 60  # of 64; 197^2 places
@@ -87,7 +87,7 @@ def test_no_crop_comes_twice():
 
 @pytest.mark.parametrize('hosts', [1, 2, 3, 4])
 def test_hosts_share_the_stream_of_one(hosts):
-  """Disjoint and complete; and the global batch doesn't depend on who reads it."""
+  """Shares are disjoint and complete, and make the same global batch for any hosts."""
   options = {'image_size': 3, 'flip': True}
   source = Numbers(7 * hosts, size=9)
   whole = take(training(source, batch_size=2 * hosts, **options), 7)
@@ -121,7 +121,7 @@ def test_restart_in_the_middle():
 
 
 def share(batch_size, process, processes):
-  """The part of a process of global batches."""
+  """Return the part that a process has of global batches."""
   return training(
     Numbers(11),
     batch_size=batch_size // processes,
@@ -143,7 +143,7 @@ def test_another_number_of_processes_goes_on_where_others_were(processes):
     parts.append(take(batches, 4))
   one = training(Numbers(11), batch_size=8)
   straight = _numbers(take(one, 7)[3:])
-  # Step by step, and the processes of a step in turn.
+  # The batches are in order of steps, and within a step in order of processes.
   steps = [_numbers(batches) for batches in zip(*parts, strict=True)]
   np.testing.assert_array_equal(np.concatenate(steps), straight)
 
@@ -160,7 +160,7 @@ def test_other_batches_go_on_at_the_next_that_begins(warnings):
   assert '4 example(s) are left out' in warnings[0]
 
 
-def test_changed_data_is_told_at_restart(warnings):
+def test_changed_data_is_a_warning_at_restart(warnings):
   batches = training(Numbers(11))
   batches.set_state({'examples': 4, 'records': 10})
   assert '10 records, now 11' in warnings[0]
@@ -180,7 +180,7 @@ def test_orbax_keeps_model_and_data_together(tmp_path):
         data=grain.checkpoint.CheckpointSave(batches),
       ),
     )
-    # Saving is asynchronous; what is read meanwhile must not move the position.
+    # Saving is asynchronous: batches read meanwhile must not move the saved position.
     take(batches, 3)
   fresh = training(source)
   with ocp.CheckpointManager(tmp_path / 'run') as manager:
@@ -196,7 +196,7 @@ def test_orbax_keeps_model_and_data_together(tmp_path):
 
 
 def test_workers_change_nothing(torn, warnings):
-  """Order, crops, restart and skipped files are the same; no process is left."""
+  """Order, crops, restart and skipped files are the same; no process is left over."""
   source = sources.Folder(torn)
   options = {'image_size': 16, 'flip': True}
   straight = take(training(source, **options), 8)
@@ -309,7 +309,7 @@ def test_evaluation_limits():
   def numbers(**options):
     return _numbers(list(_evaluate(Numbers(10), **options)))
 
-  # Few are spread over the source, many go round it, and whole images never repeat.
+  # Few images are spread over the source, many go round it; whole ones never repeat.
   np.testing.assert_array_equal(numbers(limit=4), [0, 2, 5, 7])
   np.testing.assert_array_equal(numbers(limit=12), [*range(10), 0, 1])
   assert len(list(_evaluate(Numbers(10), crop='none', limit=40))) == 3
@@ -323,7 +323,7 @@ def test_evaluation_on_several_hosts(hosts):
     list(_evaluate(source, batch_size=2, process_index=i, process_count=hosts))
     for i in range(hosts)
   ]
-  # The same number of batches everywhere: hosts run in step.
+  # Hosts run in step, so each has the same number of batches.
   assert {len(part) for part in parts} == {len(whole)}
   together = [
     {key: np.concatenate([part[key] for part in step]) for key in step[0]}

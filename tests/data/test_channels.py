@@ -1,4 +1,4 @@
-"""Sources, batches and ranges of other than three channels and of 16 bits."""
+"""Tests of sources, batches and ranges of other channels than three and of 16 bits."""
 
 import ast
 import re
@@ -21,7 +21,7 @@ from tests.support.channel_images import noise
 
 stains, folder = channel_images.stains, channel_images.folder
 
-# pytest undoes the filter that images.py sets.
+# pytest undoes the filter that image_files.py sets.
 pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
 
 
@@ -194,7 +194,7 @@ def test_resize_area_by_any_factor_has_the_same_blocks():
   assert np.abs(deep - pictures).max() <= 1
 
 
-def test_show():
+def test_any_channels_as_pictures():
   levels = np.linspace(-1, 1, 256, dtype=np.float32)
   one, two = levels.reshape(16, 16, 1), np.stack([levels, levels[::-1]], -1)[None]
   np.testing.assert_array_equal(
@@ -270,7 +270,7 @@ def test_the_command_ends_with_one_line(folder, tmp_path, capsys):
 
 
 def test_help_is_there_at_once():
-  """It needs neither NumPy nor JAX, and ends with 0."""
+  """The help needs neither NumPy nor JAX, and ends with 0."""
   script = (
     'import sys\n'
     'from sr3_jax.data import channels\n'

@@ -1,4 +1,4 @@
-"""Which part of an image is cut out, and how it is reduced."""
+"""Tests of which part of an image is cropped, and how it is downsampled."""
 
 import itertools
 
@@ -36,7 +36,7 @@ def test_random_crops_are_uniform_and_independent():
   assert ((counts - expected) ** 2 / expected).sum() < 326
 
 
-def test_reduced_crops_are_block_means():
+def test_downsampled_crops_are_block_means():
   image = image_files.read(PHOTO)[100:170, 200:280]
   cut = crops.Cut(16, 'random', reduce=3)
   crop = cut(image, np.random.default_rng(5)).astype(float)
@@ -52,13 +52,13 @@ def test_reduced_crops_are_block_means():
   assert min(errors) <= 1.0  # it is one of the crops of one of the reduced images
 
 
-def test_several_factors_are_drawn_where_they_fit():
+def test_several_factors_are_chosen_where_they_fit():
   image = coordinates(40, 40)
 
-  def factors(size, choice, draws=60):
+  def factors(size, choice, count=60):
     cut, rng = crops.Cut(size, 'random', reduce=choice), np.random.default_rng(0)
-    # Neighbours in a reduced map are `factor` apart.
-    taken = (cut(image, rng).astype(int) for _ in range(draws))
+    # Neighbours in a downsampled map are `factor` apart.
+    taken = (cut(image, rng).astype(int) for _ in range(count))
     return {int(crop[-1, 0, 0] - crop[0, 0, 0]) // (size - 1) for crop in taken}
 
   assert factors(10, (1, 2, 4)) == {1, 2, 4}

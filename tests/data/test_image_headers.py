@@ -1,4 +1,4 @@
-"""The cached headers of a large folder never show another folder than there is."""
+"""Tests that cached headers never show another folder than there is."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ OLD = 1_600_000_000  # seconds; long before any test
 
 @pytest.fixture
 def tree(tmp_path):
-  """Pictures in folders whose order differs from that of their names' parts."""
+  """Make a tree in which sorting whole names differs from sorting folder by folder."""
   root = tmp_path / 'tree'
   for k, place in enumerate(('a', 'a-b', 'a/b', 'a.d', 'z')):
     for j in range(3):
@@ -40,7 +40,7 @@ def cache_folder(tmp_path, monkeypatch):
 
 
 def picture(path, side, at=OLD):
-  """A file that has been there for long; all are of the same size in bytes."""
+  """Write a picture with an old time; all files have the same size in bytes."""
   path.parent.mkdir(parents=True, exist_ok=True)
   Image.new('RGB', (side, side), (side, 0, 0)).save(path)
   os.truncate(path, 1000)
@@ -49,7 +49,7 @@ def picture(path, side, at=OLD):
 
 @pytest.fixture
 def long_ago(monkeypatch):
-  """Files made by a test count as old: nobody can set the time of a change."""
+  """Let files made by a test count as old, as no test can set their time of change."""
   monkeypatch.setattr(image_headers, '_TICK_NS', -(10**12))
 
 
@@ -69,7 +69,7 @@ def same(one, other):
 
 @pytest.fixture
 def read(monkeypatch):
-  """Names of the files whose headers are read."""
+  """Return a list of the names of all files whose headers are read."""
   names, look = [], image_files.size
 
   def noted(path, **options):
@@ -104,7 +104,7 @@ def test_names_packed_in_a_block():
   wanted = np.array([True, False, True, False, True, False])
   assert list(names.select(wanted)) == texts[::2]
   assert names.equals(FileNames.pack(texts)) and not names.equals(FileNames.pack(['a']))
-  # The same letters, cut elsewhere.
+  # These names have the same letters, divided in another place.
   assert not FileNames.pack(['ab', 'c']).equals(FileNames.pack(['a', 'bc']))
   assert list(FileNames.pack([])) == []
 
@@ -118,7 +118,7 @@ def test_a_second_start_reads_no_header_but_of_what_is_broken(
   assert same(find(tree, cache_folder), first)
   assert read == ['torn.png']  # a disk may have failed, or the rights were missing
   assert same(find(tree), first)
-  # Sizes are kept, not what they were good for.
+  # The index holds sizes, so that another `min_size` reads no header.
   read.clear()
   assert same(find(tree, cache_folder, min_size=10), find(tree, min_size=10))
   assert read.count('0.png') == 5  # those of the call that keeps nothing
@@ -147,14 +147,14 @@ def _repaired(tree):
 
 
 def _enlarged(tree):
-  """In place: neither the list of names nor the time of the folder changes."""
+  """Write over a file: neither the list of names nor the time of the folder changes."""
   before = os.stat(tree / 'a').st_mtime_ns
   picture(tree / 'a' / '1.png', 64, OLD + 5)
   assert os.stat(tree / 'a').st_mtime_ns == before
 
 
 def _enlarged_at_the_same_time(tree):
-  """As `cp -p` may do it; only the system knows."""
+  """Change a file but not its time, as `cp -p` may; only the time of change tells."""
   before = os.stat(tree / 'a' / '1.png')
   picture(tree / 'a' / '1.png', 64)
   after = os.stat(tree / 'a' / '1.png')
@@ -200,7 +200,7 @@ def test_a_link_that_leads_elsewhere_is_seen(tree, cache_folder, long_ago):
 def test_what_changed_just_now_is_not_trusted(tree, cache_folder, read):
   find(tree, cache_folder, min_size=20)
   read.clear()
-  # All of it was made a moment ago: what is left out may still be changing.
+  # All files were made a moment ago, so those left out may still be changing.
   find(tree, cache_folder, min_size=20)
   assert len(read) == 16
 

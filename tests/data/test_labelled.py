@@ -1,4 +1,4 @@
-"""Sources of images with classes: a folder of folders, arrays in a file."""
+"""Tests of sources with classes: a folder of folders, and arrays in a file."""
 
 import numpy as np
 import PIL.Image

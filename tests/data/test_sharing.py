@@ -1,4 +1,4 @@
-"""Whatever the processes, batches and workers: each example once an epoch."""
+"""Tests that each example comes once an epoch, for any processes and batch sizes."""
 
 import itertools
 
@@ -17,7 +17,7 @@ SHARES = [
 
 
 def shared(records, processes, batch, steps, workers=0):
-  """int [steps, processes, batch]: which records are in which batch."""
+  """Return which records are in which batch: int [steps, processes, batch]."""
   parts = []
   for process in range(processes):
     batches = training(
@@ -32,7 +32,7 @@ def shared(records, processes, batch, steps, workers=0):
 
 
 def assert_epochs(numbers, records):
-  """Epochs follow one another without gaps, whole but for the last."""
+  """Epochs follow one another without gaps, and all but the last are whole."""
   stream = numbers.reshape(-1)
   for start in range(0, len(stream), records):
     epoch = stream[start : start + records]
@@ -45,7 +45,7 @@ def test_training_shows_each_example_once_an_epoch(records, processes, batch):
   steps = -(-2 * records // step) + 1  # two epochs and a bit
   numbers = shared(records, processes, batch, steps)
   assert_epochs(numbers, records)
-  # So that after every step none has been seen twice more often than another.
+  # So after every step no example has come twice more often than another.
   for k in range(1, steps + 1):
     counts = np.bincount(numbers[:k].reshape(-1), minlength=records)
     assert np.ptp(counts) <= 1 and counts.sum() == k * step
@@ -60,7 +60,7 @@ def test_workers_share_as_threads_do():
 
 @pytest.mark.parametrize('after', [(1, 12), (3, 2), (4, 3), (2, 1)])
 def test_a_restart_with_others_leaves_no_gap(after):
-  """12 examples a step become 12, 6, 12 or 2: batches of both end where they ended."""
+  """12 examples a step become 12, 6, 12 or 2; batches of both sizes end there."""
   before = shared(17, 2, 6, 3)
   processes, batch = after
   parts = []
@@ -94,11 +94,11 @@ def test_evaluation_sees_each_image_once(records, processes, batch, part):
     lengths.add(len(taken))
     for found in taken:
       real = found['mask']
-      # What fills the last batches is marked, and empty.
+      # The filling of the last batches is marked and empty.
       np.testing.assert_array_equal(found['index'] >= 0, real)
       assert not found['image'][~real].any()
       seen += zip(found['index'][real], found['image'][real, 0, 0, 0], strict=True)
-  # Every process has as many batches, so that none waits for another.
+  # Every process has the same number of batches, so that none waits for another.
   assert lengths == {-(-total // (processes * batch))}
   indices, images = zip(*sorted(seen), strict=True)
   assert list(indices) == list(range(total))

@@ -1,4 +1,4 @@
-"""Sources of images: photographs, folders as people have them, TFDS."""
+"""Tests of sources of images: photographs, folders as people have them, TFDS."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
 
 @pytest.fixture
 def tree(tmp_path):
-  """A folder as people have them: nested, mixed, with every kind of bad file."""
+  """Make a folder as people have them: nested, mixed, with every kind of bad file."""
   root = tmp_path / 'tree'
   (root / 'b' / 'deep').mkdir(parents=True)
   (root / '.cache').mkdir()
@@ -45,7 +45,7 @@ def test_photos_are_those_of_scikit_image():
   train, held_out = sources.Photos('train'), sources.Photos('eval')
   names = [[s.name(i) for i in range(len(s))] for s in (train, held_out)]
   assert set(names[0]).isdisjoint(names[1])
-  # One scene seen twice must not be on both sides.
+  # A scene that was photographed twice must not be in both splits.
   assert {n for n in names[0] + names[1] if 'motorcycle' in n} <= set(names[0])
   assert names[1][:2] == ['chelsea.png', 'coffee.png']
   np.testing.assert_array_equal(held_out[0]['image'], skimage.data.chelsea())
@@ -141,7 +141,7 @@ Squares(data_dir=sys.argv[1], file_format='array_record').download_and_prepare()
 
 @pytest.fixture(scope='module')
 def tfds_folder(tmp_path_factory):
-  # In a process of its own, so that reading can't lean on the builder's class.
+  # It runs in a process of its own, so that reading can't use the builder's class.
   folder = tmp_path_factory.mktemp('tfds')
   subprocess.run([sys.executable, '-c', BUILD, folder], check=True, capture_output=True)
   return str(folder)
@@ -180,7 +180,7 @@ def test_tfds_that_is_not_there(tfds_folder):
   assert '\n' not in str(error.value) and tfds_folder in str(error.value)
   with pytest.raises(data_batches.DataError, match='download_and_prepare') as error:
     sources.Tfds('imagenet2012', 'train', tfds_folder)
-  # Whose files nobody may fetch for you.
+  # This data set has files that only the user may download.
   assert "manual_dir='FOLDER'" in str(error.value)
   assert 'ILSVRC2012_img_train.tar' in str(error.value) and '\n' not in str(error.value)
   with pytest.raises(data_batches.DataError, match='not found') as error:

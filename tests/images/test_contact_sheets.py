@@ -1,4 +1,4 @@
-"""Contact sheets and maps of numbers."""
+"""Tests of contact sheets and maps of numbers."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tests.support.pictures import noise
 def test_sheet_shows_every_pixel():
   small, large = noise(8, 8), noise(32, 32)
   sheet = contact_sheets.sheet([[small, large], [large, None]], cell=64, gutter=4)
-  # Without titles: a gutter, then cells of 64 with 4 between.
+  # Without titles there is a gutter, then cells of 64 with 4 in between.
   assert sheet.shape == (4 + 2 * 68, 4 + 2 * 68, 3)
   np.testing.assert_array_equal(sheet[4:68, 4:68], small.repeat(8, 0).repeat(8, 1))
   np.testing.assert_array_equal(sheet[4:68, 72:136], large.repeat(2, 0).repeat(2, 1))
@@ -60,7 +60,7 @@ def test_heat_is_even_to_the_eye():
   assert np.all(np.diff(lab[:, 0]) > 0) and lab[0, 0] < 20 and lab[-1, 0] > 85
   steps = skimage.color.deltaE_ciede2000(lab[1:], lab[:-1])
   assert steps.max() < 2.5 * steps.min()
-  # The scale is the same ramp; under it there is a legend.
+  # The scale is the same ramp, with a legend below.
   assert (picture[20:] < 60).all(-1).any()
   tiny = contact_sheets.heat_map(np.zeros((1, 1)), 'levels')
   assert tiny.shape[1] >= 200

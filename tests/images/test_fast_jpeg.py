@@ -1,4 +1,4 @@
-"""JPEG files by the faster decoder: the pixels, and the refusals, are Pillow's."""
+"""Tests that the faster JPEG decoder gives Pillow's pixels and refusals."""
 
 import io
 import random
@@ -115,7 +115,7 @@ def test_profiles(photo, taken):
     data = encoded(photo, icc_profile=profile)
     assert same(image_files.decode(data, 'x'), by_pillow(data))
   assert len(taken) == 3
-  # Red and blue change places: a matrix profile whose columns are swapped.
+  # This matrix profile has its columns swapped, so that red and blue change places.
   at = [srgb.index(tag) for tag in (b'rXYZ', b'bXYZ')]
   swapped = bytearray(srgb)
   for here, there in (at, at[::-1]):
@@ -203,7 +203,7 @@ def test_sizes_are_those_that_pillow_sees(photo, tmp_path, monkeypatch):
     path.write_bytes(encoded(photo, **({'exif': exif} if turned else {})))
     assert image_files.size(path) == ((101, 73) if turned else (73, 101))
     assert len(opened) == turned  # Pillow's reading takes ten times as long
-  # Headers that end behind what is read at first.
+  # This header is longer than the part that is read at first.
   path.write_bytes(encoded(photo, comment=b' ' * 9000))
   assert image_files.size(path) == (73, 101)
 

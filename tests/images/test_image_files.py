@@ -1,4 +1,4 @@
-"""Files against Pillow, scikit-image and values that follow from the formats."""
+"""Tests of files against Pillow, scikit-image and what the formats define."""
 
 import io
 import pathlib
@@ -21,13 +21,13 @@ pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
 
 
 def _smooth(height, width):
-  """A picture that JPEG keeps well, without any symmetry."""
+  """Return a picture that JPEG stores well, without any symmetry."""
   y, x = np.mgrid[0:height, 0:width] / max(height, width)
   return np.stack([255 * x, 255 * y, 120 * x * y], -1).astype(np.uint8)
 
 
 def _png(width, height, depth, colour, rows=b''):
-  """A PNG by hand: Pillow writes neither 16-bit colour nor false headers."""
+  """Write a PNG by hand, as Pillow writes neither 16-bit colour nor false headers."""
 
   def chunk(kind, body):
     return struct.pack('>I', len(body)) + kind + body + _crc(kind + body)
@@ -212,7 +212,7 @@ def test_cmyk(tmp_path, extension):
 
 
 def _swapped_profile():
-  """sRGB with the red and blue primaries exchanged: its truth is exact by symmetry."""
+  """Make sRGB with red and blue primaries exchanged, so that the truth is exact."""
   profile = bytearray(
     ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
   )
@@ -244,7 +244,7 @@ def test_profiles_that_change_nothing(tmp_path):
 
 
 def _grey_profile(gamma):
-  """The least that ICC.1:2001 wants of a grey display: white point and curve."""
+  """Make the least that ICC.1:2001 wants of a grey display: white point and curve."""
   white = struct.pack('>3i', *(round(65536 * v) for v in (0.9642, 1.0, 0.8249)))
   curve = struct.pack('>IHxx', 1, round(256 * gamma))
   table = struct.pack('>I', 2)
@@ -298,7 +298,7 @@ BAD = {
   'cut.tiff': (_encoded('TIFF')[:-200], ''),
   'stub.png': (_encoded('PNG')[:20], ''),
   'crc.png': (_encoded('PNG').replace(b'IDAT', b'IDAT\x00', 1), ''),
-  # A header only: an error about the limit shows that nothing was decoded.
+  # The file is only a header: an error about the limit shows that none was decoded.
   'large.png': (_png(10_000, 10_000, 8, 2), '10000 x 10000 pixels are more'),
   'bomb.png': (_png(100_000, 100_000, 8, 2), 'pixels'),
 }

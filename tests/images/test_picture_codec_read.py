@@ -1,4 +1,4 @@
-"""Reading of pictures against Pillow, tifffile and what the formats say."""
+"""Tests of reading pictures against Pillow, tifffile and what the formats define."""
 
 import io
 import struct
@@ -22,7 +22,7 @@ _NO = ('BMP', 4)  # Pillow writes no transparent BMP
 
 
 def _claiming(width, height):
-  """A PNG whose header claims a size that nothing stands behind."""
+  """Write a PNG whose header claims a size without any pixels behind it."""
   data = png_of(np.zeros((1, 1, 3), np.uint8))
   claim = data[12:16] + struct.pack('>II', width, height) + data[24:29]
   return data[:12] + claim + struct.pack('>I', zlib.crc32(claim)) + data[33:]
@@ -55,7 +55,7 @@ def test_read_8_bits(format_, channels):
 
 
 def test_read_modes():
-  """Palettes, transparent colours, one bit, grey with alpha."""
+  """Palettes, transparent colours, one bit and grey with alpha are read."""
   rgb = noise(6, 4)
   palette = Image.fromarray(rgb).quantize(24)
   buffer = io.BytesIO()
@@ -89,7 +89,7 @@ def test_read_cmyk_and_mpo(tmp_path):
   picture = picture_codec.read(buffer.getvalue())
   np.testing.assert_array_equal(_levels(picture.pixels, 255)[0, 0], [0, 255, 255])
   assert picture.icc is None
-  # What phones write: a JPEG with a second picture behind.
+  # Phones write such files: a JPEG with a second picture behind it.
   one = Image.new('RGB', (8, 8), (200, 10, 10))
   buffer = io.BytesIO()
   one.save(buffer, 'MPO', save_all=True, append_images=[Image.new('RGB', (4, 4))])
@@ -151,7 +151,7 @@ def test_read_unusual_tiff():
   picture = picture_codec.read(tiff_of(stored[..., 0], photometric='miniswhite'))
   np.testing.assert_array_equal(_levels(picture.pixels, 65535), 65535 - stored[..., :1])
 
-  # Premultiplied: half transparent white is stored as half.
+  # Premultiplied alpha stores half transparent white as half.
   half = np.full((2, 2, 4), 32768, np.uint16)
   data = tiff_of(half, photometric='rgb', extrasamples=['assocalpha'])
   picture = picture_codec.read(data)

@@ -1,4 +1,4 @@
-"""Writing of pictures: round trips, and files as Pillow and libpng read them."""
+"""Tests of written pictures as this package, Pillow and libpng read them."""
 
 import io
 import json
@@ -32,7 +32,7 @@ GREY = SRGB[:16] + b'GRAY' + SRGB[20:]
 @pytest.mark.parametrize('bits', [8, 16])
 @pytest.mark.parametrize('channels', [1, 2, 3, 4])
 def test_round_trip(tmp_path, extension, bits, channels):
-  """What was written, as others read it and as we do."""
+  """Other programs and this one read what was written."""
   dtype, top = (np.uint8, 255) if bits == 8 else (np.uint16, 65535)
   stored = noise(9, 14, channels, dtype)
   if extension == '.jpg':
@@ -186,7 +186,7 @@ def test_resize_alpha_is_pillows_bicubic():
 
 
 def test_16_bits_are_quick(tmp_path):
-  """A 2048 x 2048 picture takes seconds, not minutes as in pure Python."""
+  """A 2048 x 2048 picture takes seconds; pure Python would take minutes."""
   stored = np.add.outer(np.arange(512) * 60, np.arange(512) * 60).astype(np.uint16)
   picture = picture_codec.read(png_of(np.stack([stored] * 3, -1)))
   path = pathlib.Path(tmp_path) / 'a.png'

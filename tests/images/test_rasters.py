@@ -1,4 +1,4 @@
-"""Rasters against NumPy, Pillow and tifffile, from values to files and back."""
+"""Tests of rasters against NumPy, Pillow and tifffile, to files and back."""
 
 import io
 import struct
@@ -20,7 +20,7 @@ H, W = 5, 7
 
 
 def noise(channels: int, dtype) -> np.ndarray:
-  """[H, W, C] with all values of an integer, the ends among them."""
+  """Return [H, W, C] with values of the whole range of a type and both ends."""
   draw = np.random.default_rng(channels)
   if np.dtype(dtype).kind == 'f':
     return draw.normal(0, 1e4, (H, W, channels)).astype(dtype)
@@ -75,7 +75,7 @@ def test_what_is_written_is_read(tmp_path, extension, channels, dtype):
   assert rasters.header(path)[:2] == (H, W)
   said = '' if extension == '.npy' else 'made by: a test'
   assert rasters.description(path) == said
-  # Others read the same.
+  # Other programs read the same values.
   if extension == '.npy':
     assert_same(np.load(path), array)
   elif extension != '.png':
@@ -190,14 +190,14 @@ def test_a_palette_and_alpha_are_what_they_look_like(tmp_path):
 
 
 def header_of(shape, descr="'<u2'") -> bytes:
-  """A .npy file that is nothing but its header."""
+  """Write a .npy file that is nothing but its header."""
   text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}"
   text = text.ljust(117) + '\n'
   return b'\x93NUMPY\1\0' + struct.pack('<H', len(text)) + text.encode()
 
 
 def tiff_claims(width, height, samples, *, tile=0) -> bytes:
-  """A TIFF of a header only, with segments of nothing."""
+  """Write a TIFF that is nothing but its header, with empty segments."""
   tags = [(256, 4, width), (257, 4, height), (258, 3, 16), (259, 3, 8), (262, 3, 1)]
   tags += [(277, 3, samples), (339, 3, 1)]
   if tile:
@@ -211,7 +211,7 @@ def tiff_claims(width, height, samples, *, tile=0) -> bytes:
 
 
 def bomb() -> bytes:
-  """A PNG of 16 bits that claims 100 Mpx."""
+  """Write a PNG of 16 bits that claims 100 Mpx."""
 
   def chunk(kind: bytes, body: bytes) -> bytes:
     checksum = struct.pack('>I', zlib.crc32(kind + body))

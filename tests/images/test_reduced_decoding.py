@@ -1,4 +1,4 @@
-"""Large JPEG files decoded at a part of their size: what they are, and when."""
+"""Tests of large JPEG files that are decoded at a part of their size."""
 
 import io
 
@@ -27,7 +27,7 @@ def encoded(image, **options):
 
 
 def drafted(data, by):
-  """What Pillow's own reduced decoding makes of a file."""
+  """Return a file as Pillow's own reduced decoding reads it."""
   image = Image.open(io.BytesIO(data))
   image.draft(None, (image.width // by, image.height // by))
   image = ImageOps.exif_transpose(image)
@@ -109,7 +109,7 @@ def test_training_examples_are_nearly_those_of_whole_files(
   (tmp_path / 'images').mkdir()
   for i in range(4):
     part = photo.crop((i, 0, i + side, side)) if crop == 'none' else photo
-    # Parts of a photograph are sharper than one of a telephone.
+    # These parts of a photograph are sharper than a telephone's pictures.
     part = part.resize((part.width * 3, part.height * 3), Image.Resampling.BICUBIC)
     part.save(tmp_path / f'images/{i}.jpg', quality=95)
   config = runs.get_config()
@@ -130,7 +130,7 @@ def test_training_examples_are_nearly_those_of_whole_files(
   assert whole.shape == part.shape
   error = np.sqrt(np.mean((whole - part) ** 2))
   assert 0 < error < levels
-  # A picture next to it is farther away by far.
+  # Another picture of the set differs far more.
   moved = np.sqrt(np.mean((whole[:, 1:] - part[:, :-1]) ** 2))
   assert moved > 3 * error
 

@@ -1,4 +1,4 @@
-"""Squares and area reduction of images, as training data are prepared."""
+"""Tests of squares and of resizing by area, as training data are prepared."""
 
 import numpy as np
 import skimage.transform
@@ -17,7 +17,7 @@ def test_center_square():
 def test_resize_area_against_skimage():
   image = noise(60, 60)
   blocks = skimage.transform.downscale_local_mean(image, (4, 4, 1))
-  # Pillow rounds to a level after each direction.
+  # Pillow rounds to a level after each of the two directions.
   assert np.abs(resizing.resize_area(image, 15) - blocks).max() <= 1.0
   grey = resizing.resize_area(image[..., :1], 15)
   assert grey.shape == (15, 15, 1)

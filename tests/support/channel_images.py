@@ -1,4 +1,4 @@
-"""Images of any channels and types, for tests."""
+"""Makes images of any channels and types for tests."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def percentile_range(source, low=0.1, high=99.9, count=256):
 
 @pytest.fixture(scope='module')
 def stains():
-  """Two channels of 16 bits, of different ranges; smooth, with some detail."""
+  """Make two channels of 16 bits with different ranges; smooth, with some detail."""
   photo = image_files.read(f'{skimage.data.__path__[0]}/ihc.png').astype(float)
   made = np.stack([photo[..., 2] * 230 + 100, photo[..., 0] * 15], -1)
   return np.round(made).astype(np.uint16)
@@ -34,7 +34,7 @@ def stains():
 
 @pytest.fixture(scope='module')
 def folder(stains, tmp_path_factory):
-  """Images of two channels among others that don't fit."""
+  """Write images of two channels among others that don't fit."""
   root = tmp_path_factory.mktemp('tree')
   rasters.write(root / 'a.tif', stains[:200, :160])
   rasters.write(root / 'b' / 'c.npy', stains[200:400, :200])

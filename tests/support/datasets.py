@@ -1,4 +1,4 @@
-"""Sources and batches of small pictures, for the tests of data.py."""
+"""Makes sources and batches of small pictures for tests."""
 
 import pathlib
 
@@ -17,7 +17,7 @@ PHOTO = pathlib.Path(skimage.data.__file__).parent / 'coffee.png'
 class Numbers:
   """A source whose record i is a picture of the number i."""
 
-  classes, channels, dtype = tuple('0123456789'), 3, np.uint8
+  classes, channels, dtype = tuple('0123456789'), 3, np.dtype(np.uint8)
 
   def __init__(self, count, bad=(), size=4):
     self._count, self._bad, self._size = count, bad, size
@@ -39,7 +39,7 @@ class Numbers:
 class One:
   """A source of one given picture."""
 
-  classes, channels, dtype = (), 3, np.uint8
+  classes, channels, dtype = (), 3, np.dtype(np.uint8)
 
   def __init__(self, image):
     self._image = image
@@ -68,13 +68,13 @@ def take(batches, count, close=True):
 
 @pytest.fixture
 def warnings(monkeypatch):
-  """Lines that are logged as warnings."""
+  """Return a list of all lines that are logged as warnings."""
   lines = []
   monkeypatch.setattr(logging, 'warning', lambda text, *a: lines.append(text % a))
   return lines
 
 
 def coordinates(height, width):
-  """A picture whose pixels know their place: (row, column, 0)."""
+  """Make a picture in which each pixel holds its place: (row, column, 0)."""
   y, x = np.mgrid[0:height, 0:width]
   return np.stack([y, x, 0 * x], -1).astype(np.uint8)

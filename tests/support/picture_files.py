@@ -1,4 +1,4 @@
-"""Files of pictures by other programs than ours, and by hand, for tests."""
+"""Writes files of pictures for tests: by other programs than ours, and by hand."""
 
 import io
 import struct
@@ -18,16 +18,12 @@ def file_of(format_, image, **options):
 
 
 def png_chunk(kind, body):
-  return (
-    struct.pack('>I', len(body))
-    + kind
-    + body
-    + struct.pack('>I', zlib.crc32(kind + body))
-  )
+  checksum = struct.pack('>I', zlib.crc32(kind + body))
+  return struct.pack('>I', len(body)) + kind + body + checksum
 
 
 def png_of(stored, *chunks, interlace=0):
-  """A PNG by hand, from big-endian rows without filters."""
+  """Write a PNG by hand, from big-endian rows without filters."""
   height, width, channels = stored.shape
   depth = 8 * stored.dtype.itemsize
   kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
