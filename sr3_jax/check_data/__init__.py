@@ -1,4 +1,5 @@
-"""Is a folder fit to train on? Broken files, copies, leaks, and what to begin with.
+"""Checks whether a folder is fit to train on: broken files, copies, leaks, advice.
 
-Start with `run`, which is `--mode=check-data`.
+Start with `run`, which is `--mode=check-data`: it lets `scan` check all images and
+`near_duplicates` compare them, then writes `findings` and `advice` on a `page`.
 """

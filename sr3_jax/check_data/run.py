@@ -117,7 +117,7 @@ def _check(config: ml_collections.ConfigDict, name: str, source: Source) -> Chec
   with Progress(count, unit=f'{name} image') as progress:
     scan = scan_source(source, epath.Path(path) if pictures else None, progress.update)
   chosen = choose_images(scan, source, _DETAILED)
-  with Progress(len(chosen), unit='detailed image') as progress:
+  with Progress(len(chosen), unit='measured image') as progress:
     details = median_details(source, chosen, progress.update)
   downsampled = min(cut.factors)
   if d.crop != 'random' and scan.whole.any():

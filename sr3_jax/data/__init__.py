@@ -1,5 +1,6 @@
 """What training and evaluation read: sources, folder index, crops, batches.
 
-Start with `input_pipeline`, which makes batches from a configuration; `sources` names
-the places images come from, `batches` cuts and stacks them.
+Start with `input_pipeline`, which makes batches from a configuration. `records` says
+what a source is, `sources` makes one by its name, `crops` cuts squares out of its
+images, and `batches` stacks them.
 """
