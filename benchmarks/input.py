@@ -1,19 +1,23 @@
-"""How fast photographs become batches, beside what decoding them takes at least.
+"""Measures how fast photographs become batches, beside what decoding takes at least.
 
   python benchmarks/input.py --path=PHOTOS [--rounds=20] [--seconds=1]
   python benchmarks/input.py --path=PHOTOS --size=4000x3000 --crop=64 --count=16
+  python benchmarks/input.py --config=quickstart [--seconds=5]
 
-The photographs below PHOTOS become JPEG files of 500 x 375 pixels (or --size) and
-quality 90, as most of ImageNet is, in a temporary folder. One process for each core
-that this one may use decodes them whole, from memory, by all decoders that are
-installed, and makes batches of 256-pixel (or --crop) crops of the files, as training
-does. All do so at the same time, and each thing in turn, so that whatever else the
-machine does meets everything.
+With --path, the photographs below PHOTOS become JPEG files of 500 x 375 pixels (or
+--size) and quality 90, as most of ImageNet is, in a temporary folder. One process for
+each core that this one may use decodes them whole, from memory, by all decoders that
+are installed, and makes batches of 256-pixel (or --crop) crops of the files, as
+training does. All processes work at the same time and do one thing after the other in
+turns, so that other load of the machine slows all of them alike.
 
-Prints images a second and core (on the clock, and of processor time, which does not
-count what other programs took) and the median over rounds of the share of the fastest
-decoder's rate; and by how many levels (root mean square) examples differ that are made
-of files decoded at a part of their size.
+It prints images a second and core, on the clock and of processor time (which does not
+count what other programs took), and the median over rounds of the share of the fastest
+decoder's rate. It also prints by how many levels (root mean square) crops differ that
+are made of files decoded at a part of their size.
+
+With --config, it prints the images a second that a configuration's own input pipeline
+makes, with nothing else running.
 """
 
 import argparse
@@ -31,12 +35,13 @@ from multiprocessing.synchronize import Barrier
 import numpy as np
 from PIL import Image, ImageOps
 
+from sr3_jax.config import load_config
 from sr3_jax.data import batches as data_batches
-from sr3_jax.data import crops, sources
+from sr3_jax.data import crops, input_pipeline, sources
 from sr3_jax.images import image_files
 
 BATCH = 32
-# How crops are made: what the configurations of ImageNet use is 'center'.
+# Ways to make crops; the configurations for ImageNet use the last one.
 PIPELINES = {
   'crops': {'crop': 'random', 'flip': False},
   'crops, half mirrored': {'crop': 'random', 'flip': True},
@@ -46,7 +51,7 @@ REDUCED = 'the same, decoded smaller'
 
 
 def decoders() -> dict[str, Callable[[bytes], np.ndarray]]:
-  """Those that are installed; bytes of a file -> uint8 [H, W, 3]."""
+  """Return the installed decoders by name: bytes of a file -> uint8 [H, W, 3]."""
   found = {'Pillow': lambda b: np.asarray(Image.open(io.BytesIO(b)).convert('RGB'))}
   try:
     import simplejpeg
@@ -71,7 +76,7 @@ def decoders() -> dict[str, Callable[[bytes], np.ndarray]]:
   try:
     import turbojpeg
 
-    turbo = turbojpeg.TurboJPEG()  # wants the system's library
+    turbo = turbojpeg.TurboJPEG()  # an error if the system has no such library
     found['PyTurboJPEG'] = lambda b: turbo.decode(b, pixel_format=turbojpeg.TJPF_RGB)
   except (ImportError, RuntimeError, OSError):
     pass
@@ -81,7 +86,7 @@ def decoders() -> dict[str, Callable[[bytes], np.ndarray]]:
 def prepare(
   photos: pathlib.Path, folder: pathlib.Path, count: int, sides: tuple[int, int]
 ) -> None:
-  """Makes the files, of these sides."""
+  """Write photographs as JPEG files; `sides` are the longer and the shorter one."""
   source = sources.Folder(photos)
   for i in np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int):
     photo = Image.fromarray(source[int(i)]['image'])
@@ -94,7 +99,7 @@ Timing = tuple[int, float, float]  # images, seconds, seconds of processor time
 
 
 def timed(piece: Callable[[], int], seconds: float) -> Timing:
-  """Does a piece of work, which returns its number of images, again and again."""
+  """Repeat a piece of work, which returns its number of images, for some seconds."""
   count, start, cpu = 0, time.perf_counter(), time.process_time()
   while time.perf_counter() - start < seconds:
     count += piece()
@@ -102,7 +107,7 @@ def timed(piece: Callable[[], int], seconds: float) -> Timing:
 
 
 def time_decoder(decode, files: list[bytes], order, seconds: float) -> Timing:
-  """How many files are decoded, from memory."""
+  """Time the decoding of files in memory."""
 
   def piece() -> int:
     for _ in range(8):
@@ -113,11 +118,12 @@ def time_decoder(decode, files: list[bytes], order, seconds: float) -> Timing:
 
 
 def time_pipeline(source: sources.Source, options, size: int, seconds) -> Timing:
-  """How many crops come out of batches, from when the first ones have come."""
+  """Time the batches of a source, after the first few."""
   batches = data_batches.train_batches(
     source, batch_size=BATCH, image_size=size, **options
   )
-  for _ in range(4):  # then as many are ahead as at the end
+  # Batches are made ahead. After four of them, as many are waiting as at the end.
+  for _ in range(4):
     next(batches)
   result = timed(lambda: len(next(batches)['image']), seconds)
   batches.close()
@@ -125,14 +131,14 @@ def time_pipeline(source: sources.Source, options, size: int, seconds) -> Timing
 
 
 def tasks(folder: str, size: int) -> dict[str, Callable[[float], Timing]]:
-  """What is timed, by name."""
+  """Return what is timed, by name: functions of the seconds to spend."""
   files = [
     image_files.read_bytes(path) for path in sorted(pathlib.Path(folder).iterdir())
   ]
   order = itertools.cycle(np.random.default_rng(0).permutation(len(files)).tolist())
   found = {}
   for name, decode in decoders().items():
-    # Other pixels would be other work.
+    # The comparison is fair only if all decoders make the same pixels.
     assert np.array_equal(decode(files[0]), image_files.decode(files[0], 'x')), name
     found[name] = functools.partial(time_decoder, decode, files, order)
   source = sources.Folder(folder)
@@ -144,20 +150,21 @@ def tasks(folder: str, size: int) -> dict[str, Callable[[float], Timing]]:
 
 
 def difference(folder: str, size: int) -> float:
-  """Levels between the largest squares of whole files and of those decoded smaller."""
+  """Return the levels between crops of whole files and of files decoded smaller."""
   cut = crops.Cut(size, 'center')
-  whole, part = (
-    sources.Folder(folder),
-    sources.Folder(folder, decode_side=cut.decode_side),
-  )
+  whole = sources.Folder(folder)
+  part = sources.Folder(folder, decode_side=cut.decode_side)
   rng = np.random.default_rng(0)
-  made = lambda source, i: cut(source[i]['image'], rng).astype(float)
-  errors = [made(whole, i) - made(part, i) for i in range(min(len(whole), 16))]
+
+  def crop(source: sources.Folder, number: int) -> np.ndarray:
+    return cut(source[number]['image'], rng).astype(float)
+
+  errors = [crop(whole, i) - crop(part, i) for i in range(min(len(whole), 16))]
   return float(np.sqrt(np.mean(np.square(errors))))
 
 
 def work(core: int, folder, size, rounds, seconds, barrier: Barrier, results) -> None:
-  """One process on its core: everything in turns; puts [rounds, tasks, 3]."""
+  """Time all tasks in turns on one core; queue their names and [rounds, tasks, 3]."""
   os.sched_setaffinity(0, {core})
   todo = tasks(folder, size)
   measured = np.zeros((rounds, len(todo), 3))
@@ -168,15 +175,32 @@ def work(core: int, folder, size, rounds, seconds, barrier: Barrier, results) ->
   results.put((list(todo), measured))
 
 
+def time_configuration(name: str, seconds: float) -> float:
+  """Return the images a second of a configuration's input pipeline."""
+  config = load_config(name)
+  batches = input_pipeline.training_data(config)
+  next(batches)
+  size = config.train.batch_size
+  images, elapsed, _ = timed(lambda: next(batches) and size, seconds)
+  batches.close()
+  return images / elapsed
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('--path', required=True, help='folder of photographs')
+  chosen = parser.add_mutually_exclusive_group(required=True)
+  chosen.add_argument('--path', help='folder of photographs')
+  chosen.add_argument('--config', help='name or path of a configuration')
   parser.add_argument('--count', type=int, default=200, help='files to make')
   parser.add_argument('--size', default='500x375', help='of them, longer side first')
   parser.add_argument('--crop', type=int, default=256, help='side of the crops')
   parser.add_argument('--rounds', type=int, default=20)
   parser.add_argument('--seconds', type=float, default=1.0, help='of a task in a round')
   args = parser.parse_args()
+  if args.config:
+    rate = time_configuration(args.config, args.seconds)
+    print(f'{args.config}: {rate:.0f} images/s')
+    return
   cores = sorted(os.sched_getaffinity(0))
   context = multiprocessing.get_context('spawn')
   barrier, results = context.Barrier(len(cores)), context.Queue()
@@ -192,7 +216,7 @@ def main():
     for process in processes:
       process.join()
   names, count = found[0][0], len(decoders())
-  # [rounds, tasks]: per core on the clock, and per second of processor time.
+  # Images a second of each core: by the clock [rounds, tasks], and of processor time.
   rates = np.mean([m[..., 0] / m[..., 1] for _, m in found], axis=0)
   of_cpu = sum(m[..., 0] for _, m in found) / sum(m[..., 2] for _, m in found)
   best = int(np.argmax(np.median(of_cpu[:, :count], axis=0)))
