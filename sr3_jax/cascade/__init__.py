@@ -1,5 +1,6 @@
-"""Several models in a row: the first draws or enlarges, the others enlarge further.
+"""Runs several models in a row: the first samples small images, the others upsample.
 
-`cascade` loads and runs the stages. Start with `run`, which is every mode of a
-configuration with `cascade.stages`.
+`cascade` loads and runs the stages, `evaluate` measures them, `report` writes what was
+measured, and `search` finds the best augmentation. Start with `run`, which is every
+mode of a configuration with `cascade.stages`.
 """

@@ -1,21 +1,22 @@
-"""Cascades: a model draws small images, others enlarge them, stage by stage.
+"""Loads and runs cascades: one model samples small images, others upsample them.
 
 Every stage is a model of its own, trained by itself (arXiv:2104.07636,
-arXiv:2106.15282). Between stages images are rounded to 8 bits, as those were that the
-stages were trained on, so that a saved image is exactly what the next stage has seen.
-Stages of the task 'cascade' are given a blurred and noisy version of it and are told
-how much of both: levels are arguments of the compiled program, chosen when one samples.
+arXiv:2106.15282). Between stages images are rounded to 8 bits, as the images were that
+the stages were trained on, so a saved image is exactly what the next stage was given.
+Stages of the task 'cascade' are given a blurred and noisy version of it, and the levels
+of both. These levels are arguments of the compiled program and are chosen when one
+samples.
 
 What stage s makes of image k is a function of (seed, s, k) alone. k is the class times
-2^20 plus the image's number in it, so that more images or classes change none of those
-that were there before.
+2^20 plus the image's number in it, so more images or more classes change none of the
+images that were there before.
 """
 
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,25 +35,35 @@ from sr3_jax.runtime.errors import UserError, line
 from sr3_jax.runtime.version import __version__
 from sr3_jax.weights import hub
 
-DRAWING = 'generation'  # the task of the first stage
-ENLARGING = (
+FIRST_TASK = 'generation'
+LATER_TASKS = (
   'cascade',
   'super_resolution',
   'photo_super_resolution',
   'blind_super_resolution',
 )
-CLASS_PITCH = 2**20  # images a class can have
+IMAGES_PER_CLASS = 2**20  # as many images a class can have
 MOST_CLASSES = 2**11 - 1
-# Added to a stage's number: its input's noise is independent of its sampling noise.
+# Added to a stage's number, it makes the noise of a stage's input independent of the
+# noise that the stage samples with.
 _AUGMENTATION = 2**16
-_RANGE = ('low', 'high')
-_VALUES = ('blur', 'noise', 'guidance', 'num_steps')
+# Options of `config.cascade` that have a value for each stage.
+_STAGE_OPTIONS = ('blur', 'noise', 'guidance', 'num_steps')
 
-Job = tuple[int, int]  # class (0 where there are none) and number in it
+Batch = Mapping[
+  str, jax.Array
+]  # 'index' int32 [D, b], and 'label' if there are classes
+
+
+class Job(NamedTuple):
+  """One image to sample: its class (0 where there are none) and its number in it."""
+
+  label: int
+  number: int
 
 
 class CascadeError(UserError):
-  """One line: what about a cascade is not possible, and what to do."""
+  """What is not possible with a cascade."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,17 +71,17 @@ class Stage:
   """One model of a cascade, compiled for all devices.
 
   Attributes:
-    place: 0 draws, the others enlarge.
+    place: number of the stage; 0 samples small images, the others upsample.
     name: of the model.
-    side: of its images.
+    side: of its images, in pixels.
     model: the model.
-    restorer: draws from it.
+    restorer: samples from the model.
     seed: of all noise.
     blur: of its input, sigma in pixels.
     noise: of its input, share in the amplitude.
-    guidance: how much the class counts.
-    trained: the highest blur and noise it was trained on.
-    about: what its images depend on, as JSON.
+    guidance: how much the class counts; 1 is as much as in training.
+    trained: the highest blur and the highest noise that it was trained on.
+    about: all that its images depend on, as JSON.
   """
 
   place: int
@@ -83,11 +94,11 @@ class Stage:
   noise: float
   guidance: float
   trained: tuple[float, float]
-  about: dict[str, Any]
+  about: dict[str, object]
 
   @property
   def augmented(self) -> bool:
-    """Whether it knows levels of blur and noise."""
+    """Whether it is given levels of blur and noise."""
     return bool(self.model.task.extras)
 
   @property
@@ -98,20 +109,20 @@ class Stage:
   def __call__(
     self,
     image: jax.Array | None,
-    batch: dict[str, jax.Array],
+    batch: Batch,
     on_steps: OnSteps = lambda steps: None,
     *,
     blur: float | None = None,
     noise: float | None = None,
   ) -> jax.Array:
-    """One image for each of the batch.
+    """Sample one image for each k of a batch.
 
     Args:
-      image: [D, b, h, w, C] in [-1, 1], of the stage before; None for the first.
-      batch: 'index' int32 [D, b], k; 'label' int32 [D, b] where there are classes.
+      image: [D, b, h, w, C] in [-1, 1], made by the stage before; None for the first.
+      batch: 'index' int32 [D, b], the k; 'label' int32 [D, b] where there are classes.
       on_steps: called with the number of sampling steps just done.
-      blur: instead of the stage's own.
-      noise: the same.
+      blur: of the input; None is the stage's own.
+      noise: of the input; None is the stage's own.
 
     Returns:
       [D, b, H, W, C] in [-1, 1], of 256 levels.
@@ -120,8 +131,12 @@ class Stage:
     batch = self._known(batch)
     return quantize(self.restorer(condition, batch, self.place, on_steps))
 
-  def prepare(self, batch: dict[str, jax.Array]) -> jax.Array:
-    """Compiles all that a call with a batch of this shape needs; a blank image."""
+  def prepare(self, batch: Batch) -> jax.Array:
+    """Compile all that a call with a batch of this shape needs.
+
+    Returns:
+      A blank image, [D, b, H, W, C], to prepare the next stage with.
+    """
     index = batch['index']
     image = None
     if self.place:
@@ -130,7 +145,14 @@ class Stage:
     self.restorer.prepare(condition, self._known(batch))
     return quantize(_blank(self.side, self.model.channels)(index))
 
-  def _condition(self, image, batch, blur, noise) -> jax.Array:
+  def _condition(
+    self,
+    image: jax.Array | None,
+    batch: Batch,
+    blur: float | None,
+    noise: float | None,
+  ) -> jax.Array:
+    """Return what the model is given: an image, augmented if the stage knows levels."""
     if image is None:
       return _blank(self.side, 0)(batch['index'])
     if not self.augmented:
@@ -140,27 +162,27 @@ class Stage:
     levels = devices.replicate((np.float32(blur), np.float32(noise)))
     return _augment(self.seed, self.place)(image, batch['index'], *levels)
 
-  def _known(self, batch) -> dict[str, jax.Array]:
-    """What the model takes of a batch."""
+  def _known(self, batch: Batch) -> dict[str, jax.Array]:
+    """Return the part of a batch that the model uses."""
     known = ('index', 'label') if self.model.num_classes else ('index',)
     return {name: batch[name] for name in known}
 
 
 @functools.lru_cache(maxsize=8)
 def _augment(seed: int, place: int) -> Callable[..., jax.Array]:
-  """Compiled: image, index, blur, noise -> condition [D, b, h, w, C + 2]."""
+  """Compile image, index, blur, noise -> condition [D, b, h, w, C + 2]."""
 
   def augment(image, index, blur, noise):
-    fill = lambda value: jnp.broadcast_to(value, index.shape)
     key = keys(seed, index, _AUGMENTATION + place)
-    return degradations.augment(key, image, fill(blur), fill(noise))
+    blur, noise = (jnp.broadcast_to(level, index.shape) for level in (blur, noise))
+    return degradations.augment(key, image, blur, noise)
 
   return devices.pmap(augment)
 
 
 @functools.lru_cache(maxsize=16)
 def _blank(side: int, channels: int) -> Callable[[jax.Array], jax.Array]:
-  """Compiled: index [D, b] -> zeros [D, b, side, side, channels]."""
+  """Compile index [D, b] -> zeros [D, b, side, side, channels]."""
   return devices.pmap(lambda index: jnp.zeros((len(index), side, side, channels)))
 
 
@@ -169,8 +191,8 @@ class Cascade:
   """Stages that fit together.
 
   Attributes:
-    stages: the first draws.
-    num_classes: 0: none.
+    stages: in their order; the first samples small images.
+    num_classes: 0 where there are no classes.
     seed: of all noise.
     config: of the first stage's run.
   """
@@ -182,20 +204,26 @@ class Cascade:
 
   @property
   def side(self) -> int:
-    """Of the last stage's images."""
+    """The side of the last stage's images, in pixels."""
     return self.stages[-1].side
 
   @property
-  def about(self) -> dict[str, Any]:
-    """What images depend on, as JSON."""
+  def about(self) -> dict[str, object]:
+    """All that images depend on, as JSON."""
     stages = {f'stage {s.place + 1}': s.about for s in self.stages}
     return {'seed': self.seed} | stages | {'sr3_jax': __version__}
 
   def labels(self, chosen: Sequence[int]) -> list[int]:
-    """The classes to draw, all if none is chosen; [0] where there are no classes.
+    """Return the classes to sample.
+
+    Args:
+      chosen: classes that the user asks for; all if it is empty.
+
+    Returns:
+      Numbers of classes; [0] where there are no classes.
 
     Raises:
-      CascadeError: one is not there, or chosen twice.
+      CascadeError: there is no such class, or it is chosen twice.
     """
     if not self.num_classes:
       if chosen:
@@ -210,77 +238,81 @@ class Cascade:
     return list(chosen) or list(range(self.num_classes))
 
   def batch(self, jobs: Sequence[Job], size: int) -> dict[str, jax.Array]:
-    """This process's part of a batch: 'index' k and 'label', filled up to `size`."""
+    """Return this process's part of a batch, filled up with -1 and 0.
+
+    Args:
+      jobs: at most `size` images.
+      size: images of this process.
+
+    Returns:
+      'index', the k, and 'label', int32 [D, size / D] each.
+    """
     index, label = np.full(size, -1, np.int32), np.zeros(size, np.int32)
     for row, (kind, number) in enumerate(jobs):
-      index[row], label[row] = kind * CLASS_PITCH + number, kind
+      index[row], label[row] = kind * IMAGES_PER_CLASS + number, kind
     return devices.shard({'index': index, 'label': label})
 
 
 def job(position: int, labels: Sequence[int]) -> Job:
-  """Number `position` of the order of drawing: one of each class in turn."""
+  """Return image `position` of the order of sampling: one of each class in turn."""
   number, place = divmod(position, len(labels))
-  return labels[place], number
-
-
-def drawn_name(cascade: Cascade, stage: Stage) -> str:
-  """The row of a stage in the cascade."""
-  if not stage.place:
-    return f'{stage.side} drawn'
-  return f'{stage.side} from drawn {cascade.stages[stage.place - 1].side}'
-
-
-def alone_name(cascade: Cascade, stage: Stage) -> str:
-  """The row of a stage on true inputs."""
-  return f'{stage.side} from true {cascade.stages[stage.place - 1].side}'
+  return Job(labels[place], number)
 
 
 @contextlib.contextmanager
-def fits(key: str) -> Iterator[None]:
-  """Turns a batch that can't be split over the devices into a line that names `key`."""
+def name_option(key: str) -> Iterator[None]:
+  """Name the option in errors about a batch that does not split over the devices.
+
+  Args:
+    key: the option, 'eval.batch_size'.
+
+  Raises:
+    CascadeError: in place of a ValueError.
+  """
   try:
     yield
   except ValueError as error:
-    if type(error) is not ValueError:  # of others that have their own words
+    if type(error) is not ValueError:  # errors of subclasses say enough
       raise
     raise CascadeError(f'{key}: {error}') from None
 
 
 def load(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Cascade:
-  """The models of `config.cascade`, checked against each other.
+  """Load the models of `config.cascade` and check that they fit together.
 
   Args:
     config: of the cascade.
-    workdir: relative paths of stages stand beside it.
+    workdir: of the cascade; relative paths of stages begin in the folder around it.
 
   Raises:
-    CascadeError: they don't fit together, or a value is none for them.
-    hub.HubError, checkpoint.CheckpointError: a model can't be loaded.
+    CascadeError: the models do not fit together, or an option does not fit them.
+    hub.HubError, checkpoint.CheckpointError: a model cannot be loaded.
   """
   c = config.cascade
-  for name in _VALUES:
+  for name in _STAGE_OPTIONS:
     if len(c[name]) not in (0, len(c.stages)):
       raise CascadeError(
         f'cascade.{name}={tuple(c[name])}: must be {len(c.stages)} values, one for '
         'each stage, or none'
       )
-  stages, before = [], None
+  stages: list[Stage] = []
+  models: list[hub.Loaded] = []
   for place, path in enumerate(c.stages):
     loaded = hub.load(where(path, workdir))
     _check_task(loaded, place)
-    if before:
-      _check_chain(loaded, stages[-1], before)
-    before = before or loaded
-    own = {name: c[name][place] if len(c[name]) else None for name in _VALUES}
+    if stages:
+      _check_chain(loaded, stages[-1], models[0])
+    models.append(loaded)
+    own = {name: c[name][place] if len(c[name]) else None for name in _STAGE_OPTIONS}
     stages.append(_stage(loaded, place, config.seed, **own))
-  num_classes = before.model.num_classes
+  num_classes = models[0].model.num_classes
   if num_classes > MOST_CLASSES:
     raise CascadeError(f'{num_classes} classes are more than {MOST_CLASSES}')
-  return Cascade(stages, num_classes, config.seed, before.config)
+  return Cascade(stages, num_classes, config.seed, models[0].config)
 
 
 def where(path: str, workdir: epath.PathLike) -> str:
-  """A stage's path: relative ones stand beside the workdir."""
+  """Return a stage's path; relative ones begin in the folder around the workdir."""
   if '://' in path or path.startswith(('/', '~')):
     return path
   return str(epath.Path(workdir).parent / path)
@@ -296,7 +328,7 @@ def _stage(
   guidance: float | None,
   num_steps: int | None,
 ) -> Stage:
-  """A stage with its settings; None is what the model's configuration says."""
+  """Return a stage with its options; None is what the model's configuration says."""
   config, model = loaded.config, loaded.model
   settings = trajectory_options(config.sampler)
   guidance = float(config.sampler.guidance if guidance is None else guidance)
@@ -338,7 +370,7 @@ def _stage(
 
 
 def trained_levels(config: ml_collections.ConfigDict) -> tuple[float, float]:
-  """The highest blur and noise that a stage has seen in training; 0 for none."""
+  """Return the highest blur and noise that a stage saw in training; 0 for none."""
   if config.task.name != 'cascade':
     return 0.0, 0.0
   return float(config.task.augment_blur[1]), float(config.task.augment_noise[1])
@@ -348,16 +380,17 @@ def trained_levels(config: ml_collections.ConfigDict) -> tuple[float, float]:
 
 
 def _check_task(loaded: hub.Loaded, place: int) -> None:
+  """Refuse a model whose task is not one for its place."""
   name, model = loaded.config.task.name, loaded.model
-  if place == 0 and name != DRAWING:
+  if place == 0 and name != FIRST_TASK:
     raise CascadeError(
-      f'{loaded.name}: the first stage must draw images (task {DRAWING!r}), this one '
-      f'is of the task {name!r}'
+      f'{loaded.name}: the first stage must sample images from noise (task '
+      f'{FIRST_TASK!r}), this one is of the task {name!r}'
     )
-  if place and (name not in ENLARGING or model.scale < 2):
+  if place and (name not in LATER_TASKS or model.scale < 2):
     raise CascadeError(
-      f'{loaded.name}: a later stage must enlarge images (task '
-      f'{", ".join(map(repr, ENLARGING))}), this one is of the task {name!r}'
+      f'{loaded.name}: a later stage must upsample images (task '
+      f'{", ".join(map(repr, LATER_TASKS))}), this one is of the task {name!r}'
     )
   if model.channels not in (1, 3):
     raise CascadeError(
@@ -366,16 +399,18 @@ def _check_task(loaded: hub.Loaded, place: int) -> None:
 
 
 def _check_chain(loaded: hub.Loaded, last: Stage, first: hub.Loaded) -> None:
-  """A stage against the one before it, and against the first."""
+  """Refuse a model that fits neither the stage before it nor the first one."""
   model = loaded.model
   name, side = loaded.name, model.image_size
   if side != last.side * model.scale:
     raise CascadeError(
-      f'{name}: enlarges {side // model.scale} x {side // model.scale} to {side} x '
+      f'{name}: upsamples {side // model.scale} x {side // model.scale} to {side} x '
       f'{side}, but {last.name} before it makes {last.side} x {last.side}'
     )
-  known = [tuple(c.data[k]) for c in (loaded.config, first.config) for k in _RANGE]
-  if model.channels != first.model.channels or known[:2] != known[2:]:
+  ranges = [
+    (tuple(c.data.low), tuple(c.data.high)) for c in (loaded.config, first.config)
+  ]
+  if model.channels != first.model.channels or ranges[0] != ranges[1]:
     raise CascadeError(f'{name}: not the channels and range of values of {first.name}')
   if model.num_classes not in (0, first.model.num_classes):
     raise CascadeError(
@@ -385,6 +420,7 @@ def _check_chain(loaded: hub.Loaded, last: Stage, first: hub.Loaded) -> None:
 
 
 def _check_levels(loaded: hub.Loaded, blur: float, noise: float) -> None:
+  """Refuse levels of augmentation that the model was not trained on."""
   for name, value, most in zip(
     ('blur', 'noise'), (blur, noise), trained_levels(loaded.config), strict=True
   ):

@@ -1,12 +1,13 @@
-"""What --mode=train, eval, sample, sweep and reference do with a cascade."""
+"""Does with a cascade what --mode=train, eval, sample, sweep or reference asks for."""
 
+import dataclasses
 import functools
 import json
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
-from typing import Any
+from typing import TypedDict
 
 import jax
 import ml_collections
@@ -21,29 +22,37 @@ from sr3_jax.cascade.cascade import (
   CascadeError,
   Job,
   Stage,
-  fits,
   job,
   load,
+  name_option,
   where,
 )
 from sr3_jax.config import config_names
 from sr3_jax.data import sources
 from sr3_jax.evaluation import run as evaluation_run
 from sr3_jax.images import contact_sheets, image_files, pixels
-from sr3_jax.runtime import atomic_files, progress
-from sr3_jax.runtime import devices as runtime_devices
+from sr3_jax.restoration.restorer import OnSteps
+from sr3_jax.runtime import atomic_files, devices
+from sr3_jax.runtime.progress import Progress
 
 REQUEST = 'made_by.json'
-_GRID, _COLUMNS, _CLASSES = 16, 4, 24  # images of a class's grid; rows of samples.png
-_LARGEST = 256  # side of a picture in a grid
+_GRID, _COLUMNS = 16, 4  # images and columns of a class's grid
+_CLASSES = 24  # classes in samples.png
+_LARGEST = 256  # side of a picture in a grid, in pixels
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path, mode: str) -> None:
-  """What the flags ask of a cascade.
+  """Do with a cascade what a mode of the program asks for.
+
+  Args:
+    config: of the cascade.
+    workdir: of the cascade.
+    mode: 'train', 'eval', 'sample', 'sweep' or 'reference'.
 
   Raises:
-    CascadeError: training, which stages do alone, or stages that don't fit together.
-    hub.HubError, checkpoint.CheckpointError, sources.DataError: as they say.
+    CascadeError: a cascade cannot be trained as a whole, or its stages do not fit
+      together.
+    UserError: a model or the images cannot be read.
   """
   if mode == 'train':
     raise CascadeError(train_message(config, workdir))
@@ -58,7 +67,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, mode: str) -> No
 
 
 def train_message(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> str:
-  """How the stages are trained, in a line."""
+  """Return how the stages are trained, in a line."""
   commands = '; '.join(
     f'python -m sr3_jax.main --config={_configuration(path)} '
     f'--workdir={where(path, workdir)}'
@@ -79,112 +88,158 @@ def _configuration(stage: str) -> str:
 
 
 def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> None:
-  """--mode=sample: draws images of every class, what is not there already.
+  """Sample images of every class (`--mode=sample`), those that are not there already.
 
   Writes samples/SIDE/CLASS/00012.png of every stage, samples/times.json, a grid for
   each class, samples.png with all classes, and stages.png.
 
+  Args:
+    config: of the cascade.
+    workdir: of the cascade.
+
   Raises:
-    CascadeError: the images there are of other models or settings.
-    hub.HubError, checkpoint.CheckpointError: as they say.
+    CascadeError: the images that are there were made by other models or settings.
+    hub.HubError, checkpoint.CheckpointError: a model cannot be loaded.
   """
   workdir = epath.Path(workdir)
   c = config.cascade
-  with fits('cascade.batch_size'):
-    size = runtime_devices.per_process(c.batch_size)
+  with name_option('cascade.batch_size'):
+    size = devices.per_process(c.batch_size)
   cascade = load(config, workdir)
   labels = cascade.labels(c.classes)
-  names = _open(workdir / 'samples', cascade, config)
-  place = lambda side, label: workdir / 'samples' / str(side) / names[label]
+  files = Files(workdir / 'samples', _open(workdir / 'samples', cascade, config))
   total = c.images_per_class * len(labels)
   mine = range(jax.process_index(), total, jax.process_count())
-  there = {label: _there(place(cascade.side, label)) for label in labels}
+  there = {label: files.numbers(cascade.side, label) for label in labels}
   jobs = [job(position, labels) for position in mine]
-  todo = [(kind, number) for kind, number in jobs if number not in there[kind]]
+  todo = [one for one in jobs if one.number not in there[one.label]]
   if len(todo) < len(jobs):
     logging.info('%d of %d images are there already', len(jobs) - len(todo), len(jobs))
   times = [0.0 for _ in cascade.stages]
-  compiled = []
-
-  def save(drawn: Job, pictures: Sequence[np.ndarray]) -> None:
-    # The last stage's is written last: where it is, the others are.
-    kind, number = drawn
-    for stage, picture in zip(cascade.stages, pictures, strict=True):
-      image_files.write(place(stage.side, kind) / f'{number:05d}.png', picture)
-
-  if not all(runtime_devices.everywhere([not todo])):
+  compiled: list[float] = []
+  if not all(devices.everywhere([not todo])):
     compiled = _compile(cascade, size)
-    # Files are written while the next batch is drawn.
-    with futures.ThreadPoolExecutor(4) as pool:
-      writing: list[futures.Future] = []
-      for part, pictures in draw(cascade, todo, size, times):
-        for done in writing:
-          done.result()
-        rows = zip(*pictures, strict=True)
-        writing = [pool.submit(save, *one) for one in zip(part, rows, strict=True)]
-      for done in writing:
-        done.result()
-  runtime_devices.barrier('drawn')
+    _write_samples(files, cascade, todo, size, times)
+  devices.barrier('sampled')
   if jax.process_index() == 0:
     if todo:
       table = time_table(cascade, times, compiled, len(todo))
       atomic_files.write_json(workdir / 'samples' / 'times.json', table)
       print(format_times(table))
-    _grids(workdir, cascade, labels, names, c.images_per_class)
+    _write_sheets(workdir, files, cascade, labels, c.images_per_class)
     print(
       f'{total} images: {workdir / "samples" / str(cascade.side)}, '
       f'sheets: {workdir / "samples.png"}, {workdir / "stages.png"}'
     )
 
 
-def draw(
+@dataclasses.dataclass(frozen=True)
+class Files:
+  """The files of sampled images.
+
+  Attributes:
+    folder: WORKDIR/samples.
+    names: of the folders of all classes, by the class's number.
+  """
+
+  folder: epath.Path
+  names: Sequence[str]
+
+  def of_class(self, side: int, label: int) -> epath.Path:
+    """Return the folder of a class's images of a size."""
+    return self.folder / str(side) / self.names[label]
+
+  def path(self, side: int, image: Job) -> epath.Path:
+    """Return the file of an image of a size."""
+    return self.of_class(side, image.label) / f'{image.number:05d}.png'
+
+  def numbers(self, side: int, label: int) -> set[int]:
+    """Return the numbers of the images of a class that are there."""
+    folder = self.of_class(side, label)
+    stems = (path.stem for path in folder.glob('*.png')) if folder.exists() else ()
+    return {int(stem) for stem in stems if stem.isdigit()}
+
+  def read(self, side: int, label: int, count: int) -> list[np.ndarray]:
+    """Read the first images of a class, uint8 [H, W, 3] each."""
+    return [image_files.read(self.path(side, Job(label, i))) for i in range(count)]
+
+
+def _write_samples(
+  files: Files, cascade: Cascade, todo: Sequence[Job], size: int, times: list[float]
+) -> None:
+  """Sample images and write them; see `sample_batches` for the arguments."""
+
+  def write(image: Job, pictures: Sequence[np.ndarray]) -> None:
+    # The file of the last stage is written last: where it is, the others are.
+    for stage, picture in zip(cascade.stages, pictures, strict=True):
+      image_files.write(files.path(stage.side, image), picture)
+
+  # Files are written while the next batch is sampled.
+  with futures.ThreadPoolExecutor(4) as pool:
+    writing: list[futures.Future] = []
+    for part, pictures in sample_batches(cascade, todo, size, times):
+      for done in writing:
+        done.result()
+      rows = zip(*pictures, strict=True)
+      writing = [pool.submit(write, *one) for one in zip(part, rows, strict=True)]
+    for done in writing:
+      done.result()
+
+
+def sample_batches(
   cascade: Cascade, todo: Sequence[Job], size: int, times: list[float]
 ) -> Iterator[tuple[Sequence[Job], list[np.ndarray]]]:
-  """Draws this process's images, batch by batch, through all stages.
+  """Sample this process's images, batch by batch, through all stages.
 
   Args:
     cascade: the models.
-    todo: what to draw; other processes may have less or more.
-    size: images a batch, of this process.
+    todo: which images; other processes may have fewer or more.
+    size: images in a batch, of this process.
     times: seconds of each stage are added to these.
 
   Yields:
-    The jobs of a batch, and for each stage its images, uint8 [n, H, W, C].
+    The images of a batch, and for each stage their pictures, uint8 [n, H, W, C].
   """
-  # Until the stages have been timed, work goes with steps and pixels.
+  # Until the stages have been timed, their work is taken to grow with steps and pixels.
   guess = [stage.num_steps * stage.side**2 for stage in cascade.stages]
   enabled = jax.process_index() == 0
-  with progress.Progress(len(todo), unit='image', enabled=enabled) as shown:
+  with Progress(len(todo), unit='image', enabled=enabled) as shown:
     shown.update(0)
     begun = 0
-    while not all(runtime_devices.everywhere([begun >= len(todo)])):
+    # A process that is done goes on with empty batches until all are done.
+    while not all(devices.everywhere([begun >= len(todo)])):
       part = todo[begun : begun + size]
       batch = cascade.batch(part, size)
       costs = list(times) if begun else guess
-      on_share = functools.partial(_tell, shown, begun, len(part))
+      on_share = functools.partial(_show_share, shown, begun, len(part))
       image, pictures = None, []
       for stage in cascade.stages:
-        on_steps = _share(on_share, costs, stage)
+        on_steps = _count_steps(on_share, costs, stage)
         began = time.monotonic()
         image = stage(image, batch, on_steps)
         jax.block_until_ready(image)
         times[stage.place] += time.monotonic() - began
-        pictures.append(pixels.to_uint8(runtime_devices.gather(image)[: len(part)]))
+        pictures.append(pixels.to_uint8(devices.gather(image)[: len(part)]))
       yield part, pictures
       begun += len(part)
       shown.update(begun)
-      # A process that is done goes on with empty batches until all are.
 
 
-def _tell(shown: progress.Progress, begun: int, count: int, share: float) -> None:
-  """Shows a share of a batch of `count` images as some of them."""
+def _show_share(shown: Progress, begun: int, count: int, share: float) -> None:
+  """Show a share of a batch of `count` images as some of them."""
   shown.update(begun + int(count * min(share, 1)))
 
 
-def _share(
+def _count_steps(
   on_share: Callable[[float], None], costs: Sequence[float], stage: Stage
-) -> Callable[[int], None]:
-  """What a stage calls with steps: tells the share of all stages' work done."""
+) -> OnSteps:
+  """Return what a stage calls with steps, to show the progress of a batch.
+
+  Args:
+    on_share: called with the share of the batch's work that is done, 0 to 1.
+    costs: work of each stage.
+    stage: that will call.
+  """
   done = 0
 
   def on_steps(steps: int) -> None:
@@ -197,7 +252,7 @@ def _share(
 
 
 def _compile(cascade: Cascade, size: int) -> list[float]:
-  """Compiles every stage once; seconds of each."""
+  """Compile every stage; return the seconds of each."""
   batch = cascade.batch([], size)
   seconds = []
   for stage in cascade.stages:
@@ -214,7 +269,7 @@ def _compile(cascade: Cascade, size: int) -> list[float]:
 def _open(
   folder: epath.Path, cascade: Cascade, config: ml_collections.ConfigDict
 ) -> list[str]:
-  """Names of the folders of all classes; refuses the images of another cascade."""
+  """Return the names of all classes' folders; refuse the images of another cascade."""
   path = folder / REQUEST
   wanted = json.loads(json.dumps(cascade.about))
   if path.exists():
@@ -228,18 +283,18 @@ def _open(
         f'{folder}: these images differ in {", ".join(differs[:4])}: give another '
         '--workdir, or move the folder away'
       )
-    runtime_devices.barrier('opened')
+    devices.barrier('opened')
     return names
   names = class_folders(config, cascade)
-  runtime_devices.barrier('opened')
+  devices.barrier('opened')
   if jax.process_index() == 0:
     folder.mkdir(parents=True, exist_ok=True)
     atomic_files.write_json(path, {'made_by': wanted, 'folders': names})
   return names
 
 
-def _differences(one: Any, other: Any, at: str = '') -> Iterator[str]:
-  """Keys at which two JSON values differ."""
+def _differences(one: object, other: object, at: str = '') -> Iterator[str]:
+  """List the keys at which two JSON values differ."""
   if isinstance(one, dict) and isinstance(other, dict):
     for key in {**one, **other}:
       name = f'{at} {key}'.strip()
@@ -249,7 +304,7 @@ def _differences(one: Any, other: Any, at: str = '') -> Iterator[str]:
 
 
 def class_folders(config: ml_collections.ConfigDict, cascade: Cascade) -> list[str]:
-  """A folder's name for each class: '003' or '003_cat'; '.' without classes."""
+  """Return a folder for each class: '003' or '003_cat'; only '.' without classes."""
   if not cascade.num_classes:
     return ['.']
   names = class_names(config, cascade)
@@ -258,11 +313,11 @@ def class_folders(config: ml_collections.ConfigDict, cascade: Cascade) -> list[s
 
 
 def class_names(config: ml_collections.ConfigDict, cascade: Cascade) -> list[str]:
-  """Names of the classes as the data has them; empty texts where nobody knows."""
+  """Return the names of the classes in the data; empty texts where it has none."""
   unknown = [''] * cascade.num_classes
   for d in (config.data, cascade.config.data):
     try:
-      if d.source == 'classes':  # a folder for each; not all headers are read
+      if d.source == 'classes':  # names of folders: no image must be opened for them
         found = sorted(p.name for p in epath.Path(d.path).iterdir() if p.is_dir())
       elif d.source in ('arrays', 'tfds') and d.path:
         found = sources.make_source(
@@ -278,48 +333,46 @@ def class_names(config: ml_collections.ConfigDict, cascade: Cascade) -> list[str
   return unknown
 
 
-def _there(folder: epath.Path) -> set[int]:
-  """Numbers of the images in a folder."""
-  stems = (path.stem for path in folder.glob('*.png')) if folder.exists() else ()
-  return {int(stem) for stem in stems if stem.isdigit()}
-
-
 # ------------------------------------------------------------------------- pictures
 
 
-def _grids(
+def _write_sheets(
   workdir: epath.Path,
+  files: Files,
   cascade: Cascade,
   labels: Sequence[int],
-  names: Sequence[str],
   count: int,
 ) -> None:
-  """grids/CLASS.png; samples.png, a row for each class; stages.png, a column each."""
-  samples = workdir / 'samples'
-  first = lambda side, label, n: [
-    image_files.read(samples / str(side) / names[label] / f'{i:05d}.png')
-    for i in range(min(n, count))
-  ]
+  """Write grids/CLASS.png, samples.png with a row for each class, and stages.png.
+
+  Args:
+    workdir: of the cascade.
+    files: of the samples.
+    cascade: the models.
+    labels: the classes.
+    count: images of each class.
+  """
   cell = min(cascade.side, _LARGEST) if cascade.side >= 160 else None
   several = len(labels) > 1
-  rows = []
+  rows: list[list[np.ndarray]] = []
   for place, label in enumerate(labels):
-    found = first(cascade.side, label, _GRID)
+    found = files.read(cascade.side, label, min(_GRID, count))
     lines = [found[i : i + _COLUMNS] for i in range(0, len(found), _COLUMNS)]
     if several:
-      grid = samples / 'grids' / f'{names[label]}.png'
+      grid = files.folder / 'grids' / f'{files.names[label]}.png'
       image_files.write(grid, contact_sheets.sheet(lines, cell=cell))
     if place < _CLASSES:
       rows += [found[: 2 * _COLUMNS]] if several else lines
   shown = list(labels)[:_CLASSES]
-  texts = [names[label] for label in shown] if several else None
+  texts = [files.names[label] for label in shown] if several else None
   image_files.write(
     workdir / 'samples.png', contact_sheets.sheet(rows, row_labels=texts, cell=cell)
   )
-  stages = []
+  each = min(1 if several else 4, count)
+  stages: list[Sequence[np.ndarray]] = []
   for label in shown[:8]:
-    each = [first(s.side, label, 1 if several else 4) for s in cascade.stages]
-    stages += zip(*each, strict=True)
+    columns = [files.read(stage.side, label, each) for stage in cascade.stages]
+    stages += zip(*columns, strict=True)
   titles = [f'{s.side} x {s.side}' for s in cascade.stages]
   image_files.write(
     workdir / 'stages.png', contact_sheets.sheet(stages, titles, cell=cell)
@@ -329,12 +382,43 @@ def _grids(
 # ----------------------------------------------------------------------------- time
 
 
+class StageTime(TypedDict):
+  """The time that a stage took."""
+
+  stage: str
+  side: int
+  steps: int
+  guidance: float
+  blur: float
+  noise: float
+  compile_seconds: float
+  seconds: float
+  seconds_per_image: float
+  share: float  # of the seconds of all stages
+
+
+class TimeTable(TypedDict):
+  """All of samples/times.json, of one process."""
+
+  images: int
+  devices: str
+  seconds: float
+  stages: list[StageTime]
+
+
 def time_table(
   cascade: Cascade, times: Sequence[float], compiled: Sequence[float], count: int
-) -> dict[str, Any]:
-  """Time per stage as JSON: of `count` images, on this process's devices."""
+) -> TimeTable:
+  """Return the time that each stage took on this process's devices.
+
+  Args:
+    cascade: the models.
+    times: seconds of each stage.
+    compiled: seconds of compiling each stage.
+    count: images that were sampled.
+  """
   whole = sum(times)
-  rows = [
+  rows: list[StageTime] = [
     {
       'stage': stage.name,
       'side': stage.side,
@@ -349,18 +433,25 @@ def time_table(
     }
     for stage, seconds, waited in zip(cascade.stages, times, compiled, strict=True)
   ]
-  devices = f'{jax.local_device_count()} x {jax.devices()[0].device_kind}'
-  return {'images': count, 'devices': devices, 'seconds': whole, 'stages': rows}
+  machine = f'{jax.local_device_count()} x {jax.devices()[0].device_kind}'
+  return {'images': count, 'devices': machine, 'seconds': whole, 'stages': rows}
 
 
-def format_times(table: dict[str, Any]) -> str:
-  """The table of time per stage as aligned text."""
+def format_times(table: TimeTable) -> str:
+  """Return the time of each stage as aligned text."""
   lines = [('stage', 'size', 'steps', 'guidance', 'compile s', 's/image', 'share')]
-  for row in table['stages']:
-    size, cost = f'{row["side"]} x {row["side"]}', f'{row["seconds_per_image"]:.3g}'
-    waited, share = f'{row["compile_seconds"]:.1f}', f'{100 * row["share"]:.1f}%'
-    guidance = f'{row["guidance"]:g}'
-    lines.append((row['stage'], size, str(row['steps']), guidance, waited, cost, share))
+  lines += [
+    (
+      row['stage'],
+      f'{row["side"]} x {row["side"]}',
+      str(row['steps']),
+      f'{row["guidance"]:g}',
+      f'{row["compile_seconds"]:.1f}',
+      f'{row["seconds_per_image"]:.3g}',
+      f'{100 * row["share"]:.1f}%',
+    )
+    for row in table['stages']
+  ]
   widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
   text = []
   for name, *cells in lines:

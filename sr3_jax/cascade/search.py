@@ -1,18 +1,18 @@
-"""Which augmentation a cascade's stages want: --mode=sweep of a cascade.
+"""Finds the augmentation that a cascade's stages need: `--mode=sweep` of a cascade.
 
-Stages that enlarge are told how blurred and noisy their input is, and one chooses that
-when one samples: nothing, and they take over every flaw of the stage before; much, and
-they draw another picture. The search goes stage by stage. Each is given the same drawn
-images at every pair of levels of cascade.search_blur and cascade.search_noise, as far
-as it was trained on them; the best pair stays, and what the stage makes with it is what
-the next one is given. One compiled program of a stage takes all levels.
+Stages that upsample are told how blurred and noisy their input is, and one chooses that
+when one samples. Without augmentation they copy every flaw of the stage before; with
+much of it they invent another picture. The search goes stage by stage. Each stage is
+given the same sampled images at every pair of levels of cascade.search_blur and
+cascade.search_noise that it was trained on. The best pair is chosen, and the next stage
+is given what this one makes with it. One compiled program of a stage takes all levels.
 
-What is best is told by FID where the weights of Inception are there, else by the
-distance of power spectra, which knows blur and grain and needs no network.
+The best pair has the lowest FID if the weights of Inception are there, else the lowest
+distance of power spectra, which shows blur and grain and needs no network.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,37 +21,41 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax.cascade.cascade import Cascade, CascadeError, Stage, fits, job, load
+from sr3_jax.cascade.cascade import Cascade, CascadeError, Stage, load, name_option
 from sr3_jax.cascade.evaluate import (
+  depends_on,
+  has_images,
+  measured_batch,
   powers,
+  sampled_batch,
   scorer,
-  sized,
-  truth_name,
+  stage_table,
+  truth_part,
   truths,
+  with_size,
 )
-from sr3_jax.config import as_json
-from sr3_jax.data import input_pipeline, sources
+from sr3_jax.data.input_pipeline import evaluation_data, held_out
 from sr3_jax.evaluation import summary
 from sr3_jax.evaluation.evaluators import Evaluators, load_evaluators
-from sr3_jax.evaluation.records import open_records
+from sr3_jax.evaluation.records import Records, open_records
 from sr3_jax.images import image_files
-from sr3_jax.metrics import reference_statistics
 from sr3_jax.reports import line_plots
-from sr3_jax.restoration.restorer import progress
+from sr3_jax.restoration.restorer import OnSteps, progress
 from sr3_jax.runtime import atomic_files, devices
-from sr3_jax.runtime.version import __version__
 
-Levels = tuple[float, float]  # blur and noise
-Row = dict[str, Any]  # {'stage', 'side', 'blur', 'noise', metric: value, ...}
-# The first of these that was measured decides; less is better.
+Row = dict[str, Any]  # {'stage': str, 'side': int, 'blur', 'noise', metric: float, ...}
+Levels = tuple[
+  float, float
+]  # blur (sigma in pixels) and noise (share in the amplitude)
+# The first of these metrics that was measured decides; less is better.
 SCORES = {'fid': 'FID', 'spectrum_db': 'spectrum distance, dB'}
 
 
 def search_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> list[Row]:
-  """--mode=sweep: writes search.json and search.png; prints the best levels.
+  """Search (`--mode=sweep`): write search.json and search.png, print the best levels.
 
   Args:
-    config: of the cascade; its own levels are only used by stages without choice.
+    config: of the cascade; its own levels are only used for stages without a choice.
     workdir: of the cascade.
 
   Returns:
@@ -59,96 +63,142 @@ def search_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> li
 
   Raises:
     CascadeError: there is nothing to choose.
-    sources.DataError, hub.HubError, checkpoint.CheckpointError: as they say.
+    UserError: a model, the images, statistics or a classifier cannot be read.
   """
   workdir = epath.Path(workdir)
   cascade = load(config, workdir)
-  config = sized(config, cascade)
+  config = with_size(config, cascade)
   grids = {s.place: grid(config, s) for s in cascade.stages}
   if not any(len(levels) > 1 for levels in grids.values()):
     raise CascadeError(
       'no stage was trained on several of the levels in cascade.search_blur and '
-      "cascade.search_noise: only those of the task 'cascade' know of any"
+      "cascade.search_noise: only those of the task 'cascade' are given any"
     )
   evaluators = load_evaluators(config)
-  held = input_pipeline.held_out(config)
-  with fits('eval.batch_size'):
-    reader = input_pipeline.evaluation_data(config, config.sweep.num_images, held)
+  held = held_out(config)
+  with name_option('eval.batch_size'):
+    reader = evaluation_data(config, config.sweep.num_images, held)
   batches = list(reader)
   reader.close()
-  made_by = _made_by(config, cascade, evaluators, held)
+  made_by = depends_on(config, _without_levels(cascade), evaluators, held)
+  made_by['num_images'] = config.sweep.num_images
   records = open_records(workdir / 'search', made_by)
-  # Each stage at all its levels, and once for the stage that follows.
+  # Each stage samples at all its levels, and once more for the stage that follows.
   steps = [s.num_steps * (len(grids[s.place]) + 1) for s in cascade.stages]
   steps[-1] -= cascade.stages[-1].num_steps
   chosen: dict[int, Levels] = {}
   rows: list[Row] = []
   with progress(sum(steps) * len(batches)) as on_steps:
-    search = _Search(config, cascade, evaluators, records, batches, on_steps)
+    labels = cascade.labels(config.cascade.classes)
+    search = _Search(cascade, labels, evaluators, records, batches, on_steps)
     for stage in cascade.stages:
-      found = search.stage(stage, grids[stage.place], chosen)
+      found = search.measure(stage, grids[stage.place], chosen)
       rows += found
       if found:
         chosen[stage.place] = best(found)
   if jax.process_index() == 0:
-    report = {'chosen': _levels(cascade, chosen), 'rows': rows}
-    atomic_files.write_json(workdir / 'search.json', {'made_by': made_by} | report)
-    image_files.write(workdir / 'search.png', plot(rows))
-    print(format_rows(rows, chosen.values()))
-    print(f'table: {workdir / "search.json"}, plot: {workdir / "search.png"}')
-    print(f'best: {command(_levels(cascade, chosen))}')
+    _write(workdir, cascade, rows, chosen, made_by)
   return rows
 
 
+def _without_levels(cascade: Cascade) -> dict[str, object]:
+  """Return what a cascade's images depend on, beside the levels that are searched."""
+  return {
+    key: {k: v for k, v in part.items() if k not in ('blur', 'noise')}
+    if isinstance(part, dict)
+    else part
+    for key, part in cascade.about.items()
+  }
+
+
+def _write(
+  workdir: epath.Path,
+  cascade: Cascade,
+  rows: Sequence[Row],
+  chosen: Mapping[int, Levels],
+  made_by: Mapping[str, object],
+) -> None:
+  """Write and print what was found."""
+  levels = _levels(cascade, chosen)
+  found = {'made_by': made_by, 'chosen': levels, 'rows': rows}
+  atomic_files.write_json(workdir / 'search.json', found)
+  image_files.write(workdir / 'search.png', plot(rows))
+  print(format_rows(rows, chosen.values()))
+  print(f'table: {workdir / "search.json"}, plot: {workdir / "search.png"}')
+  print(f'best: {command(levels)}')
+
+
 def grid(config: ml_collections.ConfigDict, stage: Stage) -> list[Levels]:
-  """Pairs of levels to try, no augmentation first; none for a stage without levels."""
+  """Return the pairs of levels to try, no augmentation first.
+
+  A stage that is not given levels has none.
+  """
   if not stage.augmented:
     return []
-  kept = []
+  axes = []
   for name, most in zip(('blur', 'noise'), stage.trained, strict=True):
     values = sorted({0.0, *map(float, config.cascade[f'search_{name}'])})
-    kept.append([value for value in values if 0 <= value <= most])
-    if len(kept[-1]) < len(values):
+    axes.append([value for value in values if 0 <= value <= most])
+    if len(axes[-1]) < len(values):
       logging.info('%s: %s was trained up to %g', stage.name, name, most)
-  return [(blur, noise) for blur in kept[0] for noise in kept[1]]
+  return [(blur, noise) for blur in axes[0] for noise in axes[1]]
 
 
 class _Search:
-  """What the search of every stage shares."""
+  """The search over the levels of all stages.
 
-  def __init__(self, config, cascade: Cascade, evaluators, records, batches, on_steps):
-    self.cascade, self.evaluators, self.records = cascade, evaluators, records
+  Args:
+    cascade: the models.
+    labels: the classes to sample.
+    evaluators: the networks that measure.
+    records: where values go; images that are there already are passed over.
+    batches: held-out images, from `data.input_pipeline.evaluation_data`.
+    on_steps: called with the number of sampling steps just done (or passed over).
+  """
+
+  def __init__(
+    self,
+    cascade: Cascade,
+    labels: Sequence[int],
+    evaluators: Evaluators,
+    records: Records,
+    batches: Sequence[Mapping[str, np.ndarray]],
+    on_steps: OnSteps,
+  ):
+    self.cascade, self.labels = cascade, labels
+    self.evaluators, self.records = evaluators, records
     self.batches, self.on_steps = batches, on_steps
-    self.labels = cascade.labels(config.cascade.classes)
-    # By a stage's place, of every batch the images that it is given, on the host.
-    self.given: dict[int, list[np.ndarray]] = {}
+    # Number of a stage -> the images that it is given, batch by batch, on the host.
+    self.inputs: dict[int, list[np.ndarray]] = {}
 
-  def stage(
+  def measure(
     self, stage: Stage, levels: Sequence[Levels], chosen: Mapping[int, Levels]
   ) -> list[Row]:
-    """Measures a stage at all levels; rows of them, none if it has no levels."""
-    name = ' '.join(
-      f'{self.cascade.stages[place].side}_{blur:g}_{noise:g}'
-      for place, (blur, noise) in chosen.items()
-    )
-    parts = {pair: f'{name} {stage.side}_{pair[0]:g}_{pair[1]:g}' for pair in levels}
-    parts = {pair: part.strip() for pair, part in parts.items()}
-    truth = truth_name(self.cascade, stage.side)
-    self._measure_truth(truth, stage)
+    """Measure a stage at all levels.
+
+    Args:
+      stage: to measure; the stages before it have been measured.
+      levels: pairs to try.
+      chosen: number of an earlier stage -> the pair that was chosen for it.
+
+    Returns:
+      A row for each pair; none for a stage without levels.
+
+    Raises:
+      CascadeError: the images are broken at all levels.
+    """
+    self._add_truth(stage)
+    parts = {pair: self._part(stage, pair, chosen) for pair in levels}
     for pair, part in parts.items():
-      self._measure(stage, pair, part, chosen)
+      self._add(stage, pair, part, chosen)
     devices.barrier(f'measured {stage.place}')
-    inception = self.evaluators.nets.get('inception')
-    against = self.evaluators.reference if stage.side == self.cascade.side else None
-    if inception and against is None:
-      features = summary.gather_features(self.records, truth)
-      against = reference_statistics.of_features(features, {})
-    table = summary.table(
+    table = stage_table(
+      self.cascade,
+      stage,
       self.records,
+      self.evaluators,
       {part: [part] for part in parts.values()},
       scale=None,
-      reference=against,
-      probabilities=inception.probabilities if inception else None,
       intervals=False,
     )
     values = summary.values(table)
@@ -159,110 +209,121 @@ class _Search:
     ]
     if rows and not any(math.isfinite(score_of(row)[1]) for row in rows):
       raise CascadeError(f'{stage.name}: no finite score at any level: train it on')
-    if stage.place and stage.place not in self.given:  # all was measured before
+    if stage.place and stage.place not in self.inputs:  # all was measured before
       self.on_steps(self.cascade.stages[stage.place - 1].num_steps * len(self.batches))
     return rows
 
-  def _measure_truth(self, part: str, stage: Stage) -> None:
-    score = scorer(stage.side, self.evaluators)
+  def _part(self, stage: Stage, pair: Levels, chosen: Mapping[int, Levels]) -> str:
+    """Return the part of the records: SIDE_BLUR_NOISE of all stages up to this one."""
+    pairs = [(self.cascade.stages[place], levels) for place, levels in chosen.items()]
+    return ' '.join(
+      f'{at.side}_{blur:g}_{noise:g}' for at, (blur, noise) in [*pairs, (stage, pair)]
+    )
+
+  def _add_truth(self, stage: Stage) -> None:
+    """Measure true images of the stage's size."""
+    part, score = (
+      truth_part(self.cascade, stage.side),
+      scorer(stage.side, self.evaluators),
+    )
     for number, host in enumerate(self.batches):
-      if not self._has(part, host):
+      if not has_images(self.records, [part], host):
         batch = devices.shard(host)
         values = score.of_set(self._truth(batch, stage), batch)
         self.records.add(part, number, values)
 
-  def _measure(self, stage: Stage, pair: Levels, part: str, chosen) -> None:
+  def _add(
+    self, stage: Stage, pair: Levels, part: str, chosen: Mapping[int, Levels]
+  ) -> None:
+    """Measure what a stage makes at a pair of levels."""
     score = scorer(stage.side, self.evaluators)
     for number, host in enumerate(self.batches):
-      if self._has(part, host):
+      if has_images(self.records, [part], host):
         self.on_steps(stage.num_steps)
         continue
-      output, drawn = self._output(stage, number, pair, chosen)
+      output, wanted = self._sample(stage, number, pair, chosen)
       batch = devices.shard(host)
-      judged = {k: batch[k] for k in ('mask', 'index')}
-      if self.cascade.num_classes:
-        judged['label'] = drawn['label']
-      values = score.of_set(output, judged)
+      values = score.of_set(output, measured_batch(self.cascade, batch, wanted))
       values |= powers(output, self._truth(batch, stage), host['mask'])
       self.records.add(part, number, values)
 
-  def _output(self, stage: Stage, number: int, pair: Levels, chosen) -> Any:
-    """What a stage makes of batch `number`, and the batch that says what is drawn."""
-    host = self.batches[number]
-    places = np.where(host['mask'], host['index'], 0).tolist()
-    jobs = [job(place, self.labels) for place in places]
-    drawn = self.cascade.batch(jobs, len(jobs))
+  def _sample(
+    self, stage: Stage, number: int, pair: Levels, chosen: Mapping[int, Levels]
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Return what a stage makes of batch `number`, and which images these are."""
+    wanted = sampled_batch(self.cascade, self.labels, self.batches[number])
     image = None
     if stage.place:
-      image = devices.shard(self._given_to(stage, chosen)[number])
+      image = devices.shard(self._inputs_of(stage, chosen)[number])
     blur, noise = pair
-    return stage(image, drawn, self.on_steps, blur=blur, noise=noise), drawn
+    return stage(image, wanted, self.on_steps, blur=blur, noise=noise), wanted
 
-  def _given_to(self, stage: Stage, chosen: Mapping[int, Levels]) -> list[np.ndarray]:
-    """What the stage before makes with the levels chosen for it, batch by batch."""
-    if stage.place not in self.given:
+  def _inputs_of(self, stage: Stage, chosen: Mapping[int, Levels]) -> list[np.ndarray]:
+    """Return what the stage before makes at its chosen levels, batch by batch."""
+    if stage.place not in self.inputs:
       before = self.cascade.stages[stage.place - 1]
       pair = chosen.get(before.place, (0.0, 0.0))
-      made = (
-        self._output(before, number, pair, chosen)[0]
+      self.inputs[stage.place] = [
+        devices.gather(self._sample(before, number, pair, chosen)[0])
         for number in range(len(self.batches))
-      )
-      self.given[stage.place] = [devices.gather(image) for image in made]
-      self.given.pop(before.place, None)
-    return self.given[stage.place]
+      ]
+      self.inputs.pop(before.place, None)
+    return self.inputs[stage.place]
 
-  def _truth(self, batch, stage: Stage) -> jax.Array:
+  def _truth(self, batch: Mapping[str, jax.Array], stage: Stage) -> jax.Array:
+    """Return true images of the stage's size."""
     sides = tuple(s.side for s in self.cascade.stages)
     return truths(self.cascade.stages[0].model, sides)(batch['image'])[stage.side]
 
-  def _has(self, part: str, host: dict[str, np.ndarray]) -> bool:
-    index = host['index'][host['mask']]
-    return all(devices.everywhere([self.records.has(part, index)]))
-
 
 def score_of(row: Row) -> tuple[str, float]:
-  """Name and value of what decides; a value that is no number counts as infinite."""
+  """Return the name and the value of what decides; infinity for what is no number."""
   name = next((name for name in SCORES if name in row), 'spectrum_db')
   value = row.get(name, math.nan)
   return name, value if math.isfinite(value) else math.inf
 
 
 def best(rows: Sequence[Row]) -> Levels:
-  """The levels of the least score; of equal ones the first, which is the mildest."""
+  """Return the levels of the lowest score; of equal ones the first, the mildest."""
   row = min(rows, key=lambda row: score_of(row)[1])
   return row['blur'], row['noise']
 
 
 def _levels(cascade: Cascade, chosen: Mapping[int, Levels]) -> dict[str, list[float]]:
+  """Return 'blur' and 'noise' of every stage, as options have them."""
   pairs = [chosen.get(stage.place, (0.0, 0.0)) for stage in cascade.stages]
   return {'blur': [b for b, _ in pairs], 'noise': [n for _, n in pairs]}
 
 
 def command(levels: Mapping[str, Sequence[float]]) -> str:
-  """Levels as one writes them behind a command."""
-  values = lambda one: ', '.join(f'{value:g}' for value in one)
-  return ' '.join(f'--config.cascade.{k}="({values(v)})"' for k, v in levels.items())
+  """Return levels as options for the command line."""
+  options = []
+  for name, values in levels.items():
+    listed = ', '.join(f'{value:g}' for value in values)
+    options.append(f'--config.cascade.{name}="({listed})"')
+  return ' '.join(options)
 
 
-def format_rows(rows: Sequence[Row], chosen: Any) -> str:
-  """All rows as text, the best of each stage marked."""
-  chosen = list(chosen)
-  sides = list(dict.fromkeys(row['side'] for row in rows))
-  mark = lambda row: (
-    ' *' if (row['blur'], row['noise']) == chosen[sides.index(row['side'])] else ''
-  )
-  return summary.format_table(
-    {
-      f'{row["side"]}: blur {row["blur"]:g}, noise {row["noise"]:g}{mark(row)}': {
-        key: value for key, value in row.items() if isinstance(value, float)
-      }
-      for row in rows
-    }
-  )
+def format_rows(rows: Sequence[Row], chosen: Iterable[Levels]) -> str:
+  """Return all rows as text, with the best of each stage marked by a star.
+
+  Args:
+    rows: stage by stage.
+    chosen: the best levels of each stage in `rows`.
+  """
+  sides = dict.fromkeys(row['side'] for row in rows)
+  best_of = dict(zip(sides, chosen, strict=True))
+  lines = {}
+  for row in rows:
+    name = f'{row["side"]}: blur {row["blur"]:g}, noise {row["noise"]:g}'
+    if (row['blur'], row['noise']) == best_of[row['side']]:
+      name += ' *'
+    lines[name] = {k: value for k, value in row.items() if isinstance(value, float)}
+  return summary.format_table(lines)
 
 
 def plot(rows: Sequence[Row]) -> np.ndarray:
-  """A panel for each stage: the score against the noise, a line for each blur.
+  """Plot the scores: a panel for each stage, with a line for each blur over the noise.
 
   Returns:
     uint8 [H, W, 3].
@@ -287,28 +348,3 @@ def plot(rows: Sequence[Row]) -> np.ndarray:
     panels.append(line_plots.Panel(text, lines, limits, linear=True))
   title = 'noise of the input, share in the amplitude'
   return line_plots.chart(panels, styles, x_title=title)
-
-
-def _made_by(
-  config: ml_collections.ConfigDict,
-  cascade: Cascade,
-  evaluators: Evaluators,
-  held: input_pipeline.HeldOut,
-) -> dict[str, Any]:
-  """All that a score depends on, beside levels."""
-  whole = as_json(config)
-  about = {
-    key: {k: v for k, v in part.items() if k not in ('blur', 'noise')}
-    if isinstance(part, dict)
-    else part
-    for key, part in cascade.about.items()
-  }
-  return {
-    'cascade': about,
-    'classes': whole['cascade']['classes'],
-    'data': whole['data'],
-    'num_images': whole['sweep']['num_images'],
-    'images': sources.fingerprint(held[0]),
-    **evaluators.fingerprints(),
-    'sr3_jax': __version__,
-  }

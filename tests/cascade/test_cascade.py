@@ -158,9 +158,13 @@ def test_a_killed_run_goes_on_where_it_was(base, config, drawn, monkeypatch):
   there = {p: p.stat().st_mtime_ns for p in (workdir / 'samples/16').glob('*/*.png')}
   assert 8 <= len(there) < 12
   asked = []
-  draw = cascade_run.draw
-  noting = lambda cascade, todo, *rest: asked.extend(todo) or draw(cascade, todo, *rest)
-  monkeypatch.setattr(cascade_run, 'draw', noting)
+  sample_batches = cascade_run.sample_batches
+
+  def noting(cascade, todo, *rest):
+    asked.extend(todo)
+    return sample_batches(cascade, todo, *rest)
+
+  monkeypatch.setattr(cascade_run, 'sample_batches', noting)
   found = sample(more, workdir)
   assert len(asked) == 12 - len(there)
   assert len(found) == 2 * 12
@@ -291,8 +295,8 @@ def misfits(base) -> pathlib.Path:
   ('stages', 'change', 'words'),
   [
     (('up',), {}, ["task 'generation'", "'cascade'"]),
-    (('draw', 'draw'), {}, ['must enlarge', "'generation'"]),
-    (('draw', 'sharp'), {}, ['must enlarge', "'deblurring'"]),
+    (('draw', 'draw'), {}, ['must upsample', "'generation'"]),
+    (('draw', 'sharp'), {}, ['must upsample', "'deblurring'"]),
     (('draw', 'up32'), {}, ['16 x 16 to 32 x 32', 'draw before it makes 8 x 8']),
     (('draw', 'grey'), {}, ['channels and range', 'draw']),
     (('draw', 'range'), {}, ['channels and range', 'draw']),

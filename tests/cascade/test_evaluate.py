@@ -19,7 +19,9 @@ from tests.support import cascades as kit
 from tests.support import feature_networks
 
 COUNT = 13  # a batch of 8 and one that is not full
-ALONE, DRAWN, BASE = '16 from true 8', '16 from drawn 8', '8 drawn'
+ALONE, SAMPLED, BASE = '16 from true 8', '16 from sampled 8', '8 sampled'
+# The records and pictures of a row, by the names that version 0.1.0 gives them.
+PART = {ALONE: ALONE, SAMPLED: '16 from drawn 8', BASE: '8 drawn'}
 
 
 class FirstClass:
@@ -64,19 +66,22 @@ def shown(base, table) -> dict[str, np.ndarray]:
   """Pictures of the report by name, [COUNT, H, W, 3] on the scale of 0 to 1."""
   del table
   folder = base / 'run/report/pictures'
-  stack = lambda name: np.stack(
-    [image_files.read(folder / f'{i:05d}_{name}.png') for i in range(COUNT)]
-  )
-  names = (BASE, ALONE, DRAWN, 'true 8', 'true 16')
-  return {name: stack(name) / 255 for name in names}
+
+  def stack(name):
+    return np.stack(
+      [image_files.read(folder / f'{i:05d}_{name}.png') for i in range(COUNT)]
+    )
+
+  names = PART | {'true 8': 'true 8', 'true 16': 'true 16'}
+  return {row: stack(name) / 255 for row, name in names.items()}
 
 
 def test_every_stage_has_a_row_alone_and_in_the_cascade(table):
-  assert [*table] == [BASE, '8 true', ALONE, DRAWN, '16 true']
+  assert [*table] == [BASE, '8 true', ALONE, SAMPLED, '16 true']
   assert {row['images'] for row in table.values()} == {COUNT}
   assert 'psnr' in table[ALONE]
-  assert 'psnr' not in table[DRAWN]
-  for name in (BASE, ALONE, DRAWN):
+  assert 'psnr' not in table[SAMPLED]
+  for name in (BASE, ALONE, SAMPLED):
     assert {'fid', 'is', 'spectrum_db', 'top1_error'} <= table[name].keys()
 
 
@@ -95,7 +100,7 @@ def test_true_images_of_a_stage_are_means_of_blocks(shown):
 
 
 @pytest.mark.parametrize(
-  ('name', 'truth'), [(BASE, 'true 8'), (ALONE, 'true 16'), (DRAWN, 'true 16')]
+  ('name', 'truth'), [(BASE, 'true 8'), (ALONE, 'true 16'), (SAMPLED, 'true 16')]
 )
 def test_distances_are_those_of_sets_of_one_size(table, shown, name, truth):
   one, other = (feature_networks.features(2 * shown[key] - 1) for key in (name, truth))
@@ -106,17 +111,17 @@ def test_distances_are_those_of_sets_of_one_size(table, shown, name, truth):
   assert table[name]['fid'] == pytest.approx(fid, rel=1e-3)
 
 
-def test_drawn_images_are_of_their_classes_in_turn(table):
+def test_sampled_images_are_of_their_classes_in_turn(table):
   """Numbers 0 to 12 are of classes 0, 1, 2, 0, ...: five of 13 are cats."""
-  for name in (BASE, DRAWN):
+  for name in (BASE, SAMPLED):
     assert table[name]['top1_error'] == pytest.approx(1 - 5 / 13)
 
 
-def test_what_is_measured_is_what_sampling_draws(base, config, shown):
+def test_what_is_measured_is_what_sampling_makes(base, config, shown):
   c = config.copy_and_resolve_references()
   cascade_run.sample_run(c, base / 'sampled')
   for number in range(6):
-    for side, name in ((8, BASE), (16, DRAWN)):
+    for side, name in ((8, BASE), (16, SAMPLED)):
       folder = cascade_run.class_folders(c, kit_cascade(c, base))[number % 3]
       path = base / 'sampled/samples' / str(side) / folder / f'{number // 3:05d}.png'
       difference = np.abs(image_files.read(path) / 255 - shown[name][number])
@@ -134,8 +139,13 @@ def test_the_report(base, table):
   report = json.loads((folder / 'report.json').read_text())
   assert [m['name'] for m in report['methods']] == [*table]
   assert [s['title'] for s in report['sheets']] == [
-    'Drawn, stage by stage',
+    'Sampled, stage by stage',
     'Stages alone, on true inputs',
+  ]
+  first = report['sheets'][0]
+  assert first['columns'] == [BASE, SAMPLED]
+  assert [folder / cell for cell in first['rows'][3]['cells']] == [
+    folder / 'pictures' / f'00003_{PART[row]}.png' for row in (BASE, SAMPLED)
   ]
   assert report['paper'] is None
   assert report['protocol']['cascade']['stage 2']['noise'] == 0.1
@@ -145,7 +155,7 @@ def test_the_report(base, table):
   assert results['table'] == table
 
 
-def test_what_was_measured_is_not_drawn_again(base, config, table, monkeypatch):
+def test_what_was_measured_is_not_sampled_again(base, config, table, monkeypatch):
   """One lost batch of a stage alone is one call of one restorer."""
   calls = []
   call = restorer.Restorer.__call__
@@ -156,6 +166,8 @@ def test_what_was_measured_is_not_drawn_again(base, config, table, monkeypatch):
   )
   assert cascade_evaluate.evaluate_run(config, base / 'run') == table
   assert calls == []
+  parts = [p.name for p in (base / 'run/report/records').iterdir() if p.is_dir()]
+  assert sorted(parts) == sorted([*PART.values(), 'truth', 'truth 8'])
   (lost,) = (base / 'run/report/records' / ALONE).glob('00000001-*.npz')
   lost.unlink()
   again = cascade_evaluate.evaluate_run(config, base / 'run')
