@@ -1,6 +1,7 @@
-"""Measures models and folders of images: every image recorded, then summarised.
+"""Measures models and folders of images: every image is recorded, then summarised.
 
-`run` is `--mode=eval`, `sweep` is `--mode=sweep`, `command` is `sr3-evaluate` for any
-folders of images. `measure` goes over the images, `scoring` gives numbers for each,
-`records` keeps them, `summary` averages. Start with `run`.
+`run` is `--mode=eval` and `--mode=reference`, `sweep` is `--mode=sweep`, and `command`
+with `folder_run` is `sr3-evaluate` for any folders of images. `measure` goes over the
+images, `scoring` gives numbers for each, `records` stores them, `summary` averages,
+`report_writer` writes the report. Start with `run`.
 """

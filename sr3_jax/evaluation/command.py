@@ -30,12 +30,8 @@ TAKEN = ('truth', 'input', 'bicubic', 'lanczos', 'mask', 'index', 'label')
 
 
 def make_parser() -> Parser:
-  """All options."""
-  parser = Parser(
-    prog='sr3-evaluate',
-    description=DESCRIPTION,
-    epilog=EPILOG,
-  )
+  """Return the parser of all options."""
+  parser = Parser(prog='sr3-evaluate', description=DESCRIPTION, epilog=EPILOG)
   add, path = parser.add_argument, pathlib.Path
   add('--truth', type=path, required=True, metavar='DIR', help='the true images')
   add(
@@ -85,7 +81,14 @@ def make_parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command; returns its exit code."""
+  """Run the command; return its exit code.
+
+  Args:
+    argv: arguments, without the name of the program; None takes the process's.
+
+  Raises:
+    SystemExit: --help or a mistake, with the code.
+  """
   argv = sys.argv[1:] if argv is None else argv
   parser = make_parser()
   args = parser.parse_args(argv)
@@ -117,7 +120,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _outputs(parser: Parser, texts: Sequence[str]) -> dict[str, pathlib.Path]:
-  """Method -> folder."""
+  """Return method -> folder.
+
+  Raises:
+    SystemExit: a name that cannot be one, or is taken.
+  """
   found = {}
   for text in texts:
     name, equals, folder = text.partition('=')

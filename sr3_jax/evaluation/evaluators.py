@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import ml_collections
 
+from sr3_jax.evaluation.scoring import Scorer
 from sr3_jax.metrics import classifier, feature_nets, reference_statistics
 from sr3_jax.metrics.classifier import Classifier
+from sr3_jax.metrics.feature_nets import LeftOut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,20 +23,24 @@ class Evaluators:
   """
 
   nets: Mapping[str, feature_nets.FeatureNet]
-  left_out: Sequence[Mapping[str, Any]] = ()
+  left_out: Sequence[LeftOut] = ()
   reference: reference_statistics.Reference | None = None
   classifier: Classifier | None = None
 
-  def fingerprints(self) -> dict[str, Any]:
+  def scorer(self, border: int) -> Scorer:
+    """Return what measures images, with a border left out by PSNR and SSIM."""
+    return Scorer(border=border, nets=self.nets, classifier=self.classifier)
+
+  def fingerprints(self) -> dict[str, object]:
     """Return what identifies the networks, for the file that records depend on."""
     return {
       'networks': {name: net.fingerprint for name, net in self.nets.items()},
       'classifier': self.classifier.fingerprint if self.classifier else None,
     }
 
-  def protocol(self) -> dict[str, Any]:
+  def protocol(self) -> dict[str, object]:
     """Return what a protocol says about the networks and the reference set."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     if self.nets:
       found['networks'] = {
         name: f'{net.about} ({net.fingerprint})' for name, net in self.nets.items()

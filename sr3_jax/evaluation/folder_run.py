@@ -8,7 +8,6 @@ import argparse
 import hashlib
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -64,9 +63,7 @@ def run(
   }
   folder = epath.Path(args.report)
   records = open_records(folder / 'records', made_by)
-  scorer = Scorer(
-    border=args.border, nets=evaluators.nets, classifier=evaluators.classifier
-  )
+  scorer = evaluators.scorer(args.border)
   methods = [*(restorer.BASELINES if args.inputs else ()), *outputs]
   with Progress(len(items), unit='image') as progress:
     done = 0
@@ -300,7 +297,7 @@ def _protocol(
   left_out: Mapping[str, str],
   records: Records,
   evaluators: Evaluators,
-) -> dict[str, Any]:
+) -> dict[str, object]:
   """Return what somebody needs to measure the same again."""
   count = len(records.scalars(TRUTH)['index'])
   # Without a partner or with a broken header, and those that broke in the middle.
@@ -308,7 +305,7 @@ def _protocol(
   sizes = {item.size for item in items}
   height, width = items[0].size
   size = f'{width} x {height}' if len(sizes) == 1 else f'{len(sizes)} sizes'
-  protocol: dict[str, Any] = {
+  protocol: dict[str, object] = {
     'task': 'images of folders against true images, by file name'
   }
   if args.inputs:

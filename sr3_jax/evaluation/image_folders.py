@@ -1,11 +1,11 @@
-"""Folders of images that belong together: matched by name, batched by size."""
+"""Matches images of several folders by name, and batches them by size."""
 
 import dataclasses
 import hashlib
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from absl import logging
@@ -16,6 +16,7 @@ from sr3_jax.runtime.errors import UserError
 
 TRUTH, INPUT = 'truth', 'input'
 Size = tuple[int, int]
+Batch: TypeAlias = dict[str, np.ndarray]
 
 
 class ImageSetError(UserError):
@@ -24,7 +25,7 @@ class ImageSetError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-  """One image in all its versions.
+  """An image in all its versions.
 
   Attributes:
     name: path below the folders, without extension.
@@ -40,7 +41,7 @@ class Item:
 
 
 def find(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Image files below a folder by their name, sorted; hidden ones are left out.
+  """Return image files below a folder by name, sorted; hidden ones are left out.
 
   Raises:
     ImageSetError: no such folder, nothing in it, or one name with two extensions.
@@ -70,7 +71,7 @@ def match(
   outputs: Mapping[str, pathlib.Path],
   inputs: pathlib.Path | None = None,
 ) -> tuple[list[Item], dict[str, str]]:
-  """Images that are there in every folder and fit together.
+  """Return images that are there in every folder and fit together.
 
   Args:
     truth: folder of the true images.
@@ -112,17 +113,15 @@ def match(
   return items, left_out
 
 
-def batches(
-  items: Sequence[Item], batch_size: int
-) -> Iterator[tuple[int, dict[str, Any]]]:
-  """Batches of one size each, numbered; the last of a size is filled up with zeros.
+def batches(items: Sequence[Item], batch_size: int) -> Iterator[tuple[int, Batch]]:
+  """Yield batches of one size each, numbered; the last of a size is padded with zeros.
 
   Yields:
     Number, and {key: uint8 [B, H, W, 3], 'mask': bool [B], 'index': int32 [B]}; index
-    is the place in `items`, -1 for filling. An image that turns out to be broken is
-    filling, too, and named in the log.
+    is the place in `items`, -1 for padding. An image that turns out to be broken is
+    padding, too, and named in the log.
   """
-  groups: dict[Any, list[int]] = {}
+  groups: dict[tuple[Size, Size | None], list[int]] = {}
   for i, item in enumerate(items):
     groups.setdefault((item.size, item.input_size), []).append(i)
   number = 0
@@ -132,10 +131,9 @@ def batches(
       number += 1
 
 
-def _batch(
-  items: Sequence[Item], places: Sequence[int], batch_size: int
-) -> dict[str, Any]:
-  batch: dict[str, Any] = {
+def _batch(items: Sequence[Item], places: Sequence[int], batch_size: int) -> Batch:
+  """Read the batch of items at some places."""
+  batch: Batch = {
     'index': np.full(batch_size, -1, np.int32),
     'mask': np.zeros(batch_size, bool),
   }
@@ -162,7 +160,7 @@ def _batch(
 
 
 def labels(path: pathlib.Path, items: Sequence[Item]) -> np.ndarray:
-  """Class of every item, int32 [n], from lines of NAME CLASS.
+  """Read the class of every item, int32 [n], from lines of NAME CLASS.
 
   Raises:
     ImageSetError: a line is another, or there is none for an item.
@@ -185,7 +183,7 @@ def labels(path: pathlib.Path, items: Sequence[Item]) -> np.ndarray:
 
 
 def fingerprint(items: Sequence[Item]) -> str:
-  """Of names, sizes in bytes and times of all files: changes when one of them does."""
+  """Return a hash of names, sizes and times of all files; it changes if one does."""
   digest = hashlib.sha256()
   for item in items:
     for key, path in item.files.items():

@@ -7,9 +7,8 @@ be. Sample i of image j is a function of (seed, i, j) alone.
 
 import dataclasses
 import hashlib
-import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import jax
 import ml_collections
@@ -33,10 +32,12 @@ from sr3_jax.restoration.restorer import (
 )
 from sr3_jax.runtime import devices
 
+OnOutput = Callable[[str, np.ndarray, np.ndarray], None]
+
 
 @dataclasses.dataclass
 class Evaluation:
-  """What `evaluate` returns.
+  """What was measured on a held-out set.
 
   Attributes:
     records: per-image values; part 'truth' holds what belongs to the true images.
@@ -52,13 +53,16 @@ class Evaluation:
   first: dict[str, np.ndarray]
 
   def table(self) -> dict[str, dict[str, float]]:
-    """Method -> metric -> mean, without distances of sets, and the count 'images'."""
+    """Return method -> metric -> mean, with the count 'images'.
+
+    Distances of sets are not in it.
+    """
     rows = summary.table(self.records, self.methods, scale=self.scale, intervals=False)
     count = self.count()
     return {name: row | {'images': count} for name, row in summary.values(rows).items()}
 
   def count(self) -> int:
-    """Images that were measured."""
+    """Return how many images were measured."""
     return len(self.records.scalars(TRUTH)['index'])
 
 
@@ -74,19 +78,16 @@ def evaluate(
   beside: Iterable[str] | None = None,
   max_seconds: float = float('inf'),
   on_steps: OnSteps = lambda steps: None,
-  on_output: Callable[[str, np.ndarray, np.ndarray], None] | None = None,
+  on_output: OnOutput | None = None,
 ) -> Evaluation:
-  """Measures what needs no network and `methods` on the same images.
-
-  Generated images have no truth of their own: of them only what sets are compared by is
-  recorded.
+  """Measure methods, and what needs no network, on the same images.
 
   Args:
     model: whose task makes the inputs.
     methods: name -> restorer.
     batches: from `data.eval_batches`.
     seed: of inputs with something random in them.
-    scorer: what is measured; None is formulas only.
+    scorer: measures; None measures by formulas only.
     records: where values go; images that are there already are passed over.
     num_seeds: samples of every image by methods that are random.
     beside: what needs no network; None is all that `restorer.baselines` has.
@@ -98,70 +99,125 @@ def evaluate(
   Raises:
     sources.DataError: not one image could be read.
   """
-  scorer = scorer or Scorer()
-  records = records or Records()
-  degrade, reduce = degrader(model, seed), reducer(model, seed)
-  samples = {n: num_seeds if m.is_random else 1 for n, m in methods.items()}
   beside = baselines(model) if beside is None else beside
-  parts = {name: [name] for name in beside}
-  parts |= {n: [f'{n}/{i}' for i in range(count)] for n, count in samples.items()}
-  first: dict[str, np.ndarray] = {}
-  every = [TRUTH, *itertools.chain(*parts.values())]
+  parts = parts_of(methods, beside, num_seeds)
+  measurement = _Measurement(
+    model, methods, parts, scorer or Scorer(), records or Records(), seed
+  )
+  measurement.on_steps, measurement.on_output = on_steps, on_output
   seen = 0
   began = time.monotonic()
   for number, host in enumerate(batches):
-    mask = host['mask']
-    index = host['index'][mask]
-    seen += len(index)
-    there = devices.everywhere([records.has(part, index) for part in every])
-    todo = {part for part, done in zip(every, there, strict=True) if not done}
-    if todo:
-      batch = devices.shard(host)
-      stored = stored_as(model, host['image'].dtype)
-      hr, condition, enlarged = degrade(batch)
-      observed = condition[..., : model.channels]
-
-    def show(name, image, number=number, index=index, mask=mask):
-      if number == 0 or on_output:
-        shown = images_pixels.to_picture(devices.gather(image)[mask])
-        if number == 0:
-          first[name] = shown
-        if on_output:
-          on_output(name, shown, index)
-
-    if TRUTH in todo and model.task.conditional:
-      show('input', observed)
-    for name, names in parts.items():
-      for sample, part in enumerate(names):
-        if part not in todo:
-          on_steps(methods[name].num_steps if name in methods else 0)
-          continue
-        if name in methods:
-          output = methods[name](condition, batch, sample, on_steps)
-        else:
-          output = enlarged[name]
-        if sample == 0:
-          show(name, output)
-        if model.task.conditional:
-          low = reduce(quantize(output, stored), batch['index'])
-          values = scorer(output, hr, low, observed, batch, stored)
-        else:
-          values = scorer.of_set(output, batch, stored)
-        records.add(part, number, values)
-    if TRUTH in todo:
-      show(TRUTH, hr)
-      values = scorer.of_set(hr, batch, stored)
-      hashes = [fingerprint(image) for image in host['image'][mask]]
-      records.add(TRUTH, number, values | {'hash': np.array(hashes, np.uint64)})
+    seen += int(host['mask'].sum())
+    measurement.measure(number, host)
     if devices.agree(time.monotonic() - began > max_seconds):
       break
   if all(devices.everywhere([seen == 0])):
     raise sources.DataError('no held-out image could be read: nothing to measure')
-  return Evaluation(records, parts, model.scale if model.scale > 1 else None, first)
+  scale = model.scale if model.scale > 1 else None
+  return Evaluation(measurement.records, parts, scale, measurement.first)
+
+
+def parts_of(
+  methods: Mapping[str, Restorer], beside: Iterable[str], num_seeds: int
+) -> dict[str, list[str]]:
+  """Return name -> parts of the records: one, or one a seed for what is sampled."""
+  parts = {name: [name] for name in beside}
+  for name, method in methods.items():
+    count = num_seeds if method.is_random else 1
+    parts[name] = [f'{name}/{sample}' for sample in range(count)]
+  return parts
+
+
+class _Measurement:
+  """What the batches of one evaluation share: where outputs come from, and go to.
+
+  Generated images have no truth of their own: only what sets are compared by is
+  recorded for them.
+  """
+
+  def __init__(
+    self,
+    model: SR3,
+    methods: Mapping[str, Restorer],
+    parts: Mapping[str, list[str]],
+    scorer: Scorer,
+    records: Records,
+    seed: int,
+  ):
+    self.model, self.methods, self.parts = model, methods, parts
+    self.scorer, self.records = scorer, records
+    self.on_steps: OnSteps = lambda steps: None
+    self.on_output: OnOutput | None = None
+    self.first: dict[str, np.ndarray] = {}
+    self._degrade, self._reduce = degrader(model, seed), reducer(model, seed)
+
+  def measure(self, number: int, host: dict[str, np.ndarray]) -> None:
+    """Record those values of a batch, numbered `number`, that are missing."""
+    missing = self._missing(host['index'][host['mask']])
+    if not missing:
+      for name, _, _ in self._outputs():
+        self._pass_over(name)
+      return
+    batch = devices.shard(host)
+    stored = stored_as(self.model, host['image'].dtype)
+    hr, condition, upsampled = self._degrade(batch)
+    observed = condition[..., : self.model.channels]
+    if TRUTH in missing and self.model.task.conditional:
+      self._show(number, 'input', observed, host)
+    for name, sample, part in self._outputs():
+      if part not in missing:
+        self._pass_over(name)
+        continue
+      if name in self.methods:
+        output = self.methods[name](condition, batch, sample, self.on_steps)
+      else:
+        output = upsampled[name]
+      if sample == 0:
+        self._show(number, name, output, host)
+      if self.model.task.conditional:
+        low = self._reduce(quantize(output, stored), batch['index'])
+        values = self.scorer(output, hr, low, observed, batch, stored)
+      else:
+        values = self.scorer.of_set(output, batch, stored)
+      self.records.add(part, number, values)
+    if TRUTH in missing:
+      self._show(number, TRUTH, hr, host)
+      values = self.scorer.of_set(hr, batch, stored)
+      hashes = [fingerprint(image) for image in host['image'][host['mask']]]
+      self.records.add(TRUTH, number, values | {'hash': np.array(hashes, np.uint64)})
+
+  def _outputs(self) -> Iterator[tuple[str, int, str]]:
+    """Yield name, number of the sample and part of every output."""
+    for name, parts in self.parts.items():
+      for sample, part in enumerate(parts):
+        yield name, sample, part
+
+  def _missing(self, index: np.ndarray) -> set[str]:
+    """Return the parts that some process has yet to measure."""
+    every = [TRUTH, *(part for _, _, part in self._outputs())]
+    there = devices.everywhere([self.records.has(part, index) for part in every])
+    return {part for part, done in zip(every, there, strict=True) if not done}
+
+  def _pass_over(self, name: str) -> None:
+    """Count the steps of an output that was measured before."""
+    self.on_steps(self.methods[name].num_steps if name in self.methods else 0)
+
+  def _show(
+    self, number: int, name: str, image: jax.Array, host: dict[str, np.ndarray]
+  ) -> None:
+    """Hand over the real images of a batch, and keep those of the first."""
+    if number and not self.on_output:
+      return
+    shown = images_pixels.to_picture(devices.gather(image)[host['mask']])
+    if number == 0:
+      self.first[name] = shown
+    if self.on_output:
+      self.on_output(name, shown, host['index'][host['mask']])
 
 
 def fingerprint(image: np.ndarray) -> int:
-  """64 bits of the content of an image."""
+  """Return 64 bits of the content of an image."""
   return int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest())
 
 
@@ -173,31 +229,42 @@ def restored(
   numbers: list[int],
   samples: int,
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-  """Restores single held-out images again: (number, pictures by name) of this process.
+  """Restore single held-out images again; yield (number, pictures by name).
+
+  Each process yields its own images.
 
   Names are 'input', the baselines, the methods ('sr3' is sample 0, 'sr3 2' and so on
   the others) and 'truth'; pictures uint8 [H, W, 3].
   """
-  source, cut = held
   size = config.eval.batch_size
   mine = devices.per_process(size)
   for start in range(0, len(numbers), size):
     chosen = (numbers[start : start + size] + [-1] * size)[:size]
     chosen = chosen[jax.process_index() * mine :][:mine]
     host = data_batches.eval_images(
-      source, chosen, limit=config.eval.final_images, **cut
+      held.source, chosen, limit=config.eval.final_images, **held.cut
     )
-    batch = devices.shard(host)
-    hr, condition, enlarged = degrader(model, config.seed)(batch)
-    observed = {'input': condition[..., : model.channels]}
-    shown = (observed if model.task.conditional else {}) | enlarged
-    for name, method in methods.items():
-      for i in range(samples if method.is_random else 1):
-        shown[f'{name} {i + 1}' if i else name] = method(condition, batch, i)
-    shown = {
-      k: images_pixels.to_picture(v)
-      for k, v in devices.gather(shown | {TRUTH: hr}).items()
-    }
+    shown = _restored_batch(config, model, methods, host, samples)
     for row, number in enumerate(chosen):
       if number >= 0 and host['mask'][row]:
         yield number, {name: pixels[row] for name, pixels in shown.items()}
+
+
+def _restored_batch(
+  config: ml_collections.ConfigDict,
+  model: SR3,
+  methods: dict[str, Restorer],
+  host: dict[str, np.ndarray],
+  samples: int,
+) -> dict[str, np.ndarray]:
+  """Return name -> uint8 [n, H, W, 3] of a batch of this process."""
+  batch = devices.shard(host)
+  hr, condition, upsampled = degrader(model, config.seed)(batch)
+  outputs = {'input': condition[..., : model.channels]} | upsampled
+  if not model.task.conditional:
+    outputs = dict(upsampled)
+  for name, method in methods.items():
+    for i in range(samples if method.is_random else 1):
+      outputs[f'{name} {i + 1}' if i else name] = method(condition, batch, i)
+  gathered = devices.gather(outputs | {TRUTH: hr})
+  return {name: images_pixels.to_picture(image) for name, image in gathered.items()}

@@ -1,15 +1,15 @@
-"""Per-image values of an evaluation, kept as they come: what makes it resumable.
+"""Stores per-image values of an evaluation as they come, which makes it resumable.
 
 A part is one method's images ('bicubic', 'sr3/0', 'sr3/1', 'truth'). Its values arrive
 in batches; each becomes one file PART/BATCH-IMAGES.npz, written whole or not at all,
 so that a killed evaluation goes on where it was and memory doesn't grow with the number
-of images. Nothing in the files is a pickle.
+of images. No file holds a pickle.
 """
 
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
@@ -22,10 +22,10 @@ Values = dict[str, np.ndarray]  # [n, ...] each; 'index' int [n] is always there
 
 
 class Records:
-  """What has been measured so far.
+  """The values of an evaluation so far.
 
   Args:
-    folder: where to keep it; None keeps it in memory.
+    folder: of their files; None keeps them in memory.
   """
 
   def __init__(self, folder: epath.Path | None = None):
@@ -35,15 +35,15 @@ class Records:
     self._scalars: dict[str, Values] = {}
 
   def has(self, part: str, index: np.ndarray) -> bool:
-    """Whether all these images of a part are there."""
+    """Return whether all these images of a part are there."""
     return set(index.tolist()) <= self._done(part)
 
   def add(self, part: str, batch: int, values: Values) -> None:
-    """Keeps the values of a batch of this process's images."""
+    """Store the values of a batch of this process's images."""
     # Another batch size or number of processes makes other batches of the same number:
     # these must not replace what was there.
-    held = hashlib.sha256(values['index'].astype('<i8').tobytes()).hexdigest()[:8]
-    name = f'{batch:08d}-{held}.npz'
+    images = hashlib.sha256(values['index'].astype('<i8').tobytes()).hexdigest()[:8]
+    name = f'{batch:08d}-{images}.npz'
     self._done(part).update(values['index'].tolist())
     self._scalars.pop(part, None)
     if self.folder is None:
@@ -54,7 +54,7 @@ class Records:
     atomic_files.write_bytes(self.folder / part / name, buffer.getvalue())
 
   def stream(self, part: str) -> Iterator[Values]:
-    """The values of a part, batch by batch, in the order of the batches.
+    """Yield the values of a part, batch by batch, in the order of the batches.
 
     Every image comes once, even if it was measured twice (by another number of
     processes before a kill).
@@ -70,15 +70,17 @@ class Records:
         yield {key: value[fresh] for key, value in values.items()}
 
   def scalars(self, part: str) -> Values:
-    """One-number values of a part, sorted by image: small even for 50,000.
+    """Return the one-number values of a part, sorted by image: [n] each.
 
-    Only what all images have: some are too small for SSIM. Read once.
+    Values that some images lack are left out, as SSIM of too small ones. Files are
+    read once.
     """
     if part not in self._scalars:
       self._scalars[part] = self._read_scalars(part)
     return self._scalars[part]
 
   def _read_scalars(self, part: str) -> Values:
+    """Read what `scalars` returns."""
     collected: dict[str, list[np.ndarray]] = {}
     for values in self.stream(part):
       for key, value in values.items():
@@ -89,7 +91,7 @@ class Records:
     return {k: value[order] for k, value in whole.items() if len(value) == len(order)}
 
   def _done(self, part: str) -> set[int]:
-    """The images of a part that are there; read from its files once."""
+    """Return the images of a part that are there; files are read once."""
     if part not in self._index:
       self._index[part] = set()
       for name in self._names(part) if self.folder is not None else ():
@@ -99,11 +101,13 @@ class Records:
     return self._index[part]
 
   def _names(self, part: str) -> list[str]:
+    """Return the names of a part's files."""
     if self.folder is None:
       return sorted(self._memory.get(part, ()))
     return sorted(path.name for path in (self.folder / part).glob('*.npz'))
 
   def _read(self, part: str, name: str) -> Values | None:
+    """Read a file of a part; None if it is damaged."""
     if self.folder is None:
       return self._memory[part][name]
     path = self.folder / part / name
@@ -118,12 +122,12 @@ class Records:
       return None
 
 
-def open_records(folder: epath.Path, made_by: dict) -> Records:
-  """The records of an evaluation, if they were made by the same things; else new ones.
+def open_records(folder: epath.Path, made_by: Mapping[str, object]) -> Records:
+  """Return the records of an evaluation if they depend on the same, else new ones.
 
   Args:
     folder: of the records, the same for all processes.
-    made_by: all that a value depends on, as JSON; written to made_by.json.
+    made_by: all that a value depends on, for JSON; written to made_by.json.
   """
   if jax.process_index() == 0:
     _prepare(folder, made_by)
@@ -131,7 +135,8 @@ def open_records(folder: epath.Path, made_by: dict) -> Records:
   return Records(folder)
 
 
-def _prepare(folder: epath.Path, made_by: dict) -> None:
+def _prepare(folder: epath.Path, made_by: Mapping[str, object]) -> None:
+  """Empty a folder of records that depend on something else."""
   path = folder / 'made_by.json'
   if path.exists():
     try:

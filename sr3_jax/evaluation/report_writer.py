@@ -1,11 +1,10 @@
-"""A report folder from what has been recorded: report.json, values.npz, report.html."""
+"""Writes a report folder from records: report.json, values.npz and report.html."""
 
 import datetime
 import hashlib
 import io
 import platform
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -19,6 +18,15 @@ from sr3_jax.images import contact_sheets, image_files
 from sr3_jax.metrics.reference_statistics import of_features
 from sr3_jax.reports import page as reports_page
 from sr3_jax.reports import paper
+from sr3_jax.reports.data import (
+  FORMAT,
+  Curves,
+  Distribution,
+  LeftOut,
+  Protocol,
+  ReportData,
+  Sheet,
+)
 from sr3_jax.runtime import atomic_files, metrics_log
 from sr3_jax.runtime.version import __version__
 
@@ -35,7 +43,7 @@ CONVENTIONS = {
 
 
 def conventions(channels: int, *, raw: bool) -> dict[str, str]:
-  """How numbers are made, of pictures, or of `raw` numbers in files."""
+  """Return how numbers are made, for pictures or for `raw` numbers in files."""
   if not raw:
     return CONVENTIONS
   return CONVENTIONS | {
@@ -46,10 +54,11 @@ def conventions(channels: int, *, raw: bool) -> dict[str, str]:
 
 
 _ABOUT = {
-  'bicubic': 'The input enlarged by the bicubic kernel.',
-  'lanczos': 'The input enlarged by the Lanczos kernel of 3 lobes.',
+  'bicubic': 'The input upsampled by the bicubic kernel.',
+  'lanczos': 'The input upsampled by the Lanczos kernel of 3 lobes.',
   'degraded': 'The input as it is.',
 }
+_PERCEPTUAL = ('lpips_alex', 'lpips_vgg', 'fid', 'spectrum_db')  # best first
 _RANKED = ('psnr', 'lpips_alex', 'lpips_vgg', 'consistency')
 _BINS = 24
 
@@ -91,17 +100,17 @@ def write(
   scale: float | None,
   image_size: int | None,
   rows: dict[str, Row],
-  sheets: list[dict[str, Any]],
-  left_out: list[dict[str, Any]],
-  protocol: dict[str, Any],
-  abouts: dict[str, str],
-  curves: dict[str, Any],
+  sheets: Sequence[Sheet],
+  left_out: Sequence[LeftOut],
+  protocol: Protocol,
+  abouts: Mapping[str, str],
+  curves: Curves,
   command: str = '',
 ) -> None:
-  """Writes values.npz, report.json and report.html into `folder`.
+  """Write values.npz, report.json and report.html.
 
   Args:
-    folder: its pictures/ are there already.
+    folder: of the report; its pictures/ are there already.
     title: of the page.
     records: of single images.
     methods: name -> its parts.
@@ -117,57 +126,52 @@ def write(
   """
   scalars = {name: over_seeds(records, parts) for name, parts in methods.items()}
   keys = [key for key in METRICS if any(key in row for row in rows.values())]
+  perceptual = [k for k in _PERCEPTUAL if k in keys]
   _write_values(folder / 'values.npz', scalars)
-  report = {
-    'format': 1,
+  report: ReportData = {
+    'format': FORMAT,
     'title': title,
     'protocol': protocol,
-    'metrics': [
-      {
-        'key': key,
-        'title': METRICS[key].title,
-        'digits': METRICS[key].digits,
-        'better': METRICS[key].better,
-        'about': METRICS[key].about,
-      }
-      for key in keys
-    ],
-    'perceptual': next(
-      (k for k in ('lpips_alex', 'lpips_vgg', 'fid', 'spectrum_db') if k in keys), None
-    ),
+    'metrics': [summary.described(key) for key in keys],
+    'perceptual': perceptual[0] if perceptual else None,
     'methods': [{'name': n, 'about': (_ABOUT | abouts).get(n, '')} for n in rows],
     'table': rows,
-    'left_out': left_out,
+    'left_out': list(left_out),
     'images': len(next(iter(scalars.values()))['index']),
     'paper': paper.table_for(scale, image_size, classified='top1_error' in keys),
     'distributions': _distributions(scalars, keys),
     'curves': curves,
-    'sheets': sheets,
+    'sheets': list(sheets),
     'code': _code(),
     'time': datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%dT%H:%M:%SZ'),
     'command': command,
   }
-  report = _finite(report)
-  atomic_files.write_json(folder / 'report.json', report)
-  page = reports_page.render(report, folder)
+  finite = without_infinities(report)
+  atomic_files.write_json(folder / 'report.json', finite)
+  page = reports_page.render(finite, folder)
   atomic_files.write_bytes(folder / 'report.html', page.encode())
 
 
 def over_seeds(records: Records, parts: Sequence[str]) -> dict[str, np.ndarray]:
-  """Values of single images, the mean over a method's seeds."""
-  seeds = [records.scalars(part) for part in parts]
-  mean = lambda key: np.mean([seed[key] for seed in seeds], axis=0)
-  return {key: seeds[0][key] if key == 'index' else mean(key) for key in seeds[0]}
+  """Return values of single images, the means over a method's seeds."""
+  first, *others = seeds = [records.scalars(part) for part in parts]
+  if not others:
+    return dict(first)
+  means = {key: np.mean([seed[key] for seed in seeds], axis=0) for key in first}
+  return means | {'index': first['index']}
 
 
 def list_hash(records: Records) -> str:
-  """Of the true images in their order: equal lists can be compared image by image."""
+  """Return a hash of the true images in their order.
+
+  Reports with the same can be compared image by image.
+  """
   hashes = records.scalars('truth')['hash']
   return hashlib.sha256(hashes.astype('<u8').tobytes()).hexdigest()[:16]
 
 
 def machine() -> str:
-  """Devices and Python in a line."""
+  """Return devices and processes in a line."""
   device = jax.devices()[0]
   return (
     f'{jax.device_count()} x {device.device_kind} ({device.platform}), '
@@ -176,7 +180,7 @@ def machine() -> str:
 
 
 def ranked(scalars: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
-  """Metric -> numbers of its best, median and worst image."""
+  """Return metric -> numbers of its best, median and worst image."""
   found = {}
   for key in _RANKED:
     if key in scalars and len(scalars[key]):
@@ -189,7 +193,7 @@ def ranked(scalars: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
 
 
 def with_spread(named: dict[str, np.ndarray], method: str) -> dict[str, np.ndarray]:
-  """Adds 'spread': how samples of a picture differ, as colours (dark is not at all)."""
+  """Add 'spread': how samples of a picture differ, as colours; dark is not at all."""
   samples = [p for n, p in named.items() if n == method or n.startswith(f'{method} ')]
   spread = np.std(np.float32(samples), axis=0).mean(-1)
   return named | {'spread': contact_sheets.heat_colours(spread)}
@@ -205,8 +209,10 @@ def sheets(
   *,
   inputs: bool = True,
   truth: bool = True,
-) -> list[dict[str, Any]]:
-  """Sheets of the pictures NUMBER_NAME.png: samples, then best, median and worst.
+) -> list[Sheet]:
+  """Return sheets of the pictures NUMBER_NAME.png: samples, then extremes.
+
+  Extremes are the best, the median and the worst image of each ranked metric.
 
   Args:
     first: numbers of the images of the first sheet.
@@ -238,24 +244,29 @@ def sheets(
   return made
 
 
-def _sheet(title, columns, rows) -> dict[str, Any]:
-  cells = lambda i: [f'pictures/{i:05d}_{column}.png' for column in columns]
-  return {
-    'title': title,
-    'columns': columns,
-    'rows': [{'label': text, 'cells': cells(i), 'index': i} for text, i in rows],
-  }
+def _sheet(
+  title: str, columns: Sequence[str], rows: Sequence[tuple[str, int]]
+) -> Sheet:
+  """Return a sheet of rows (label, number of the image)."""
+  made: Sheet = {'title': title, 'columns': list(columns), 'rows': []}
+  for text, i in rows:
+    cells: list[str | None] = [f'pictures/{i:05d}_{column}.png' for column in columns]
+    made['rows'].append({'label': text, 'cells': cells, 'index': i})
+  return made
 
 
-def contact_sheet(folder: epath.Path, sheet: dict[str, Any]) -> np.ndarray:
-  """A sheet of report.json as one picture, uint8 [H, W, 3]."""
-  rows = [[image_files.read(folder / c) for c in row['cells']] for row in sheet['rows']]
+def contact_sheet(folder: epath.Path, sheet: Sheet) -> np.ndarray:
+  """Return a sheet of report.json as one picture, uint8 [H, W, 3]."""
+  rows = [
+    [image_files.read(folder / cell) for cell in row['cells'] if cell]
+    for row in sheet['rows']
+  ]
   return contact_sheets.sheet(rows, sheet['columns'])
 
 
-def curves(workdir: epath.Path) -> dict[str, Any]:
-  """Losses and held-out PSNR of a run and its baseline, from their metrics.jsonl."""
-  found: dict[str, dict[str, list[list[float]]]] = {}
+def curves(workdir: epath.Path) -> Curves:
+  """Read losses and held-out PSNR of a run and its baseline, from metrics.jsonl."""
+  found: Curves = {}
   for name, folder in (('sr3', workdir), ('regression', workdir / 'regression')):
     for row in metrics_log.read_metrics(folder):
       for key, title in (('loss', 'loss'), ('eval_psnr', 'held-out PSNR dB')):
@@ -266,8 +277,10 @@ def curves(workdir: epath.Path) -> dict[str, Any]:
   return found
 
 
-def _write_values(path: epath.Path, scalars: Mapping[str, Mapping[str, np.ndarray]]):
-  """values.npz: 'index' and METHOD/METRIC of every image."""
+def _write_values(
+  path: epath.Path, scalars: Mapping[str, Mapping[str, np.ndarray]]
+) -> None:
+  """Write 'index' and METHOD/METRIC of every image."""
   index = next(iter(scalars.values()))['index']
   values = {'index': index}
   for name, columns in scalars.items():
@@ -279,9 +292,11 @@ def _write_values(path: epath.Path, scalars: Mapping[str, Mapping[str, np.ndarra
   atomic_files.write_bytes(path, buffer.getvalue())
 
 
-def _distributions(scalars, keys) -> dict[str, Any]:
-  """Histograms of every per-image metric, one set of bins for all methods."""
-  found = {}
+def _distributions(
+  scalars: Mapping[str, Mapping[str, np.ndarray]], keys: Sequence[str]
+) -> dict[str, Distribution]:
+  """Return histograms of every per-image metric, with the same bins for all methods."""
+  found: dict[str, Distribution] = {}
   for key in keys:
     columns = {n: c[key] for n, c in scalars.items() if key in c}
     columns = {n: c[np.isfinite(c)] for n, c in columns.items()}
@@ -295,24 +310,29 @@ def _distributions(scalars, keys) -> dict[str, Any]:
 
 
 def _code() -> dict[str, str]:
+  """Return versions of what the numbers depend on."""
   versions = {'sr3_jax': __version__, 'python': platform.python_version()}
   for module in ('jax', 'flax', 'numpy'):
     versions[module] = __import__(module).__version__
   return versions
 
 
-def _finite(value: Any) -> Any:
-  """JSON has no inf or nan: numbers that aren't finite are left out of tables."""
-  if isinstance(value, dict):
-    kept = {k: _finite(v) for k, v in value.items()}
+_MISSING = object()
+
+
+def without_infinities(value: object) -> object:
+  """Return JSON without inf and nan, which it can't hold.
+
+  A number that isn't finite is left out of a list, or with its key of a mapping; an
+  entry without its 'value' is left out as a whole.
+  """
+  if isinstance(value, Mapping):
+    kept = {key: without_infinities(inner) for key, inner in value.items()}
     if kept.get('value') is _MISSING:
       return _MISSING
-    return {k: v for k, v in kept.items() if v is not _MISSING}
+    return {key: inner for key, inner in kept.items() if inner is not _MISSING}
   if isinstance(value, list | tuple):
-    return [v for v in map(_finite, value) if v is not _MISSING]
+    return [v for v in map(without_infinities, value) if v is not _MISSING]
   if isinstance(value, float) and not np.isfinite(value):
     return _MISSING
   return value
-
-
-_MISSING = object()

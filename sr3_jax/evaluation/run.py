@@ -1,7 +1,8 @@
-"""What --mode=eval, sample and reference do with a run."""
+"""Evaluates a run: `--mode=eval` and `--mode=reference`."""
 
 import dataclasses
-from typing import Any
+import functools
+from collections.abc import Mapping
 
 import jax
 import ml_collections
@@ -19,30 +20,44 @@ from sr3_jax.evaluation import report_writer, summary
 from sr3_jax.evaluation.evaluators import Evaluators, load_evaluators
 from sr3_jax.evaluation.measure import Evaluation, evaluate, restored
 from sr3_jax.evaluation.records import open_records
-from sr3_jax.evaluation.scoring import Scorer
 from sr3_jax.images import image_files
 from sr3_jax.metrics import feature_nets, reference_statistics
-from sr3_jax.restoration.restorer import (
-  Restorer,
-  load_methods,
-  progress,
-)
+from sr3_jax.reports.data import Sheet
+from sr3_jax.restoration.restorer import Restorer, load_methods, progress
 from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.runtime.version import __version__
 from sr3_jax.weights import hub
 
 
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A run that is measured.
+
+  Attributes:
+    workdir: its folder.
+    step: of its weights.
+    methods: name -> restorer: the run's model, and its regression baseline if any.
+    hashes: name -> hash of the weights.
+    held: the held-out images.
+  """
+
+  workdir: epath.Path
+  step: int
+  methods: dict[str, Restorer]
+  hashes: dict[str, str]
+  held: HeldOut
+
+
 def evaluate_run(
   config: ml_collections.ConfigDict, workdir: epath.PathLike
 ) -> dict[str, dict[str, float]]:
-  """--mode=eval: writes report/, results.json and samples.png; returns the table.
+  """Do --mode=eval: write report/, results.json and samples.png; return the table.
 
   A model of several tasks has a report for each, report/TASK/, and a row of the table
   for each task and method.
 
   Raises:
-    sources.DataError, checkpoint.CheckpointError, reference.StatisticsError,
-    classifier.ClassifierError: as they say.
+    UserError: images, weights, statistics or a classifier that cannot be used.
   """
   check_config(config)
   workdir = epath.Path(workdir)
@@ -66,77 +81,41 @@ def evaluate_run(
   return table
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-  """What is measured."""
-
-  workdir: epath.Path
-  step: int
-  methods: dict[str, Restorer]
-  hashes: dict[str, str]  # of weights
-  held: HeldOut
-
-
 def _evaluate(
   config: ml_collections.ConfigDict,
   run: Run,
   evaluators: Evaluators,
   folder: epath.Path,
 ) -> dict[str, dict[str, float]]:
-  """One task: writes `folder` and a sheet of samples; returns its table."""
-  e, methods, workdir = config.eval, run.methods, run.workdir
+  """Evaluate one task: write `folder` and a sheet of samples; return the table."""
   # The programs are those of the run's model, whatever the task is.
   task = degradations.make(config.task.name, config.task)
-  model = dataclasses.replace(methods[config.method].model, task=task)
-  batches = evaluation_data(config, e.final_images, run.held)
+  model = dataclasses.replace(run.methods[config.method].model, task=task)
   made_by = _made_by(config, run, evaluators)
-  records = open_records(folder / 'records', made_by)
-  total = batches.num_batches * sum(
-    m.num_steps * (e.num_seeds if m.is_random else 1) for m in methods.values()
-  )
-  write = None
-  if e.save_images:
-    write = lambda name, shown, index: save_images(
-      folder / 'images', name, shown, index
-    )
-  with progress(total) as on_steps:
-    result = evaluate(
-      model,
-      methods,
-      batches,
-      seed=config.seed,
-      scorer=Scorer(
-        border=e.border, nets=evaluators.nets, classifier=evaluators.classifier
-      ),
-      records=records,
-      num_seeds=e.num_seeds,
-      on_steps=on_steps,
-      on_output=write,
-    )
-  batches.close()
+  result = _measure(config, model, run, evaluators, folder, made_by)
   devices.barrier('measured')
   rows = report_writer.table(result.records, result.methods, result.scale, evaluators)
+  name = _task_name(config)
   several = config.task.name == degradations.MIXTURE
-  name = config.task.mixture[0] if several else config.task.name
-  sheet = workdir / (f'samples_{name}.png' if several else 'samples.png')
-  sheets = _sheets(config, model, result, methods, run.held, folder, sheet)
+  sheet = run.workdir / (f'samples_{name}.png' if several else 'samples.png')
+  sheets = _sheets(config, model, result, run, folder, sheet)
   devices.barrier('pictures')
   count = result.count()
   table = {n: row | {'images': count} for n, row in summary.values(rows).items()}
   if jax.process_index() == 0:
     report_writer.write(
       folder,
-      title=f'{workdir.name}, {name}, step {run.step}',
+      title=f'{run.workdir.name}, {name}, step {run.step}',
       records=result.records,
       methods=result.methods,
       scale=result.scale,
       rows=rows,
       sheets=sheets,
       left_out=evaluators.left_out,
-      protocol=_protocol(config, model, result, methods, made_by, evaluators),
-      abouts={n: _about(n, m, config) for n, m in methods.items()},
-      curves=report_writer.curves(workdir),
-      image_size=e.image_size or config.data.image_size,
+      protocol=_protocol(config, model, result, run.methods, made_by, evaluators),
+      abouts={n: _about(n, m, config) for n, m in run.methods.items()},
+      curves=report_writer.curves(run.workdir),
+      image_size=config.eval.image_size or config.data.image_size,
     )
     logging.info('%s, %d held-out images, step %d:', name, count, run.step)
     print(summary.format_table(table))
@@ -144,10 +123,57 @@ def _evaluate(
   return table
 
 
+def _task_name(config: ml_collections.ConfigDict) -> str:
+  """Return the name of the task; of a mixture the first of its tasks."""
+  several = config.task.name == degradations.MIXTURE
+  return config.task.mixture[0] if several else config.task.name
+
+
+def _measure(
+  config: ml_collections.ConfigDict,
+  model: SR3,
+  run: Run,
+  evaluators: Evaluators,
+  folder: epath.Path,
+  made_by: Mapping[str, object],
+) -> Evaluation:
+  """Measure all held-out images, or what earlier starts have left of them."""
+  e, methods = config.eval, run.methods
+  records = open_records(folder / 'records', made_by)
+  on_output = None
+  if e.save_images:
+    on_output = functools.partial(save_images, folder / 'images')
+  batches = evaluation_data(config, e.final_images, run.held)
+  steps = sum(
+    m.num_steps * (e.num_seeds if m.is_random else 1) for m in methods.values()
+  )
+  with progress(batches.num_batches * steps) as on_steps:
+    result = evaluate(
+      model,
+      methods,
+      batches,
+      seed=config.seed,
+      scorer=evaluators.scorer(e.border),
+      records=records,
+      num_seeds=e.num_seeds,
+      on_steps=on_steps,
+      on_output=on_output,
+    )
+  batches.close()
+  return result
+
+
 def save_images(
   folder: epath.Path, name: str, shown: np.ndarray, index: np.ndarray
 ) -> None:
-  """Writes folder/NAME/00012.png and so on: what sr3_jax.human_study.command takes."""
+  """Write images as folder/NAME/00012.png and so on, which sr3-study takes.
+
+  Args:
+    folder: of all methods.
+    name: of the method.
+    shown: images, uint8 [n, H, W, 3].
+    index: their numbers, int [n].
+  """
   for image, number in zip(shown, index.tolist(), strict=True):
     image_files.write(folder / name / f'{number:05d}.png', image)
 
@@ -156,25 +182,22 @@ def _sheets(
   config: ml_collections.ConfigDict,
   model: SR3,
   result: Evaluation,
-  methods: dict[str, Restorer],
-  held: HeldOut,
+  run: Run,
   folder: epath.Path,
   sheet: epath.Path,
-) -> list[dict[str, Any]]:
-  """Restores and writes the pictures of the report, and the first as one `sheet`."""
+) -> list[Sheet]:
+  """Restore and write the pictures of the report, and the first as one `sheet`."""
   whole = result.records.scalars(f'{config.method}/0')
   first = whole['index'][: config.sample.num_images].tolist()
-  samples = config.sample.num_samples if methods[config.method].is_random else 1
+  samples = config.sample.num_samples if run.methods[config.method].is_random else 1
   ranked = report_writer.ranked(whole)
   others = sorted({i for picks in ranked.values() for i in picks.values()} - set(first))
-  pictures = folder / 'pictures'
-  restore = lambda *what: restored(config, model, methods, held, *what)
   for numbers, count in ((first, samples), (others, 1)):
-    for number, named in restore(numbers, count):
+    for number, named in restored(config, model, run.methods, run.held, numbers, count):
       if count > 1:
         named = report_writer.with_spread(named, config.method)
       for name, image in named.items():
-        image_files.write(pictures / f'{number:05d}_{name}.png', image)
+        image_files.write(folder / 'pictures' / f'{number:05d}_{name}.png', image)
   devices.barrier('restored')
   sheets = report_writer.sheets(
     first,
@@ -193,8 +216,8 @@ def _sheets(
 
 def _made_by(
   config: ml_collections.ConfigDict, run: Run, evaluators: Evaluators
-) -> dict[str, Any]:
-  """All that a recorded value depends on."""
+) -> dict[str, object]:
+  """Return all that a recorded value depends on."""
   whole = as_json(config)
   parts = {key: whole[key] for key in ('seed', 'task', 'data', 'sampler')}
   # Pictures are written as they are measured: asked for later, it is done again.
@@ -213,10 +236,10 @@ def _protocol(
   model: SR3,
   result: Evaluation,
   methods: dict[str, Restorer],
-  made_by: dict[str, Any],
+  made_by: dict[str, object],
   evaluators: Evaluators,
-) -> dict[str, Any]:
-  """What somebody needs to measure the same again."""
+) -> dict[str, object]:
+  """Return what somebody needs to measure the same again."""
   d = config.data
   size = config.eval.image_size or d.image_size
   local = d.source in sources.LOCAL
@@ -224,8 +247,7 @@ def _protocol(
   settings = as_json(config.sampler)
   sampled = {n: m for n, m in methods.items() if m.is_random}
   samples = ', '.join(map(str, range(config.eval.num_seeds)))
-  several = config.task.name == degradations.MIXTURE
-  task = config.task.mixture[0] if several else config.task.name
+  task = _task_name(config)
   return {
     'task': f'{task}, {size // model.scale} to {size}',
     'degradation': degradations.describe(task, config.task),
@@ -243,18 +265,23 @@ def _protocol(
 
 
 def _about(name: str, method: Restorer, config: ml_collections.ConfigDict) -> str:
+  """Return a sentence about a method."""
   if name == 'regression':
     return 'The same network as a one-step predictor of the mean.'
   s = config.sampler
-  kept = ', predictions consistent with the input' * method.model.consistency
-  return f'{s.name}, {method.num_steps} steps, levels spaced by {s.spacing}{kept}.'
+  about = f'{s.name}, {method.num_steps} steps, levels spaced by {s.spacing}'
+  if method.model.consistency:
+    about += ', predictions consistent with the input'
+  return f'{about}.'
 
 
 def reference_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> None:
-  """--mode=reference: statistics of the training images, in WORKDIR/reference.npz.
+  """Do --mode=reference: write statistics of the training images.
+
+  They are in WORKDIR/reference.npz, for FID and KID of later evaluations.
 
   Raises:
-    sources.DataError, net_weights.WeightsMissing, reference.StatisticsError.
+    UserError: no images, or no weights of Inception.
   """
   net = feature_nets.load('inception', config.eval.weights)
   whole = config.copy_and_resolve_references()

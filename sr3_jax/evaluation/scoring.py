@@ -1,4 +1,4 @@
-"""Numbers for every single image: formulas and networks, run on all devices.
+"""Measures every single image: formulas and networks, run on all devices.
 
 Outputs are rounded before anything is measured, as files would be: to 8 bits, or to
 what the true images are stored as. Nothing is averaged here; `summary` does that,
@@ -6,8 +6,8 @@ later, over whatever has been recorded.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +28,13 @@ FEATURES = 'features'  # name of Inception's in the records
 # in between can be stored, too.
 Stored = tuple[tuple[float, ...], tuple[float, ...]] | None
 EIGHT_BITS: Stored = ((0.0,), (255.0,))
+Values = dict[str, jax.Array]
+Apply = Callable[..., jax.Array]  # parameters and images [b, H, W, 3] -> numbers
+Array = TypeVar('Array', np.ndarray, jax.Array)
 
 
-def stored_as(model: SR3, dtype: Any) -> Stored:
-  """How true images of a type are stored, and so what outputs are rounded to."""
+def stored_as(model: SR3, dtype: np.typing.DTypeLike) -> Stored:
+  """Return how true images of a type are stored, and so what outputs are rounded to."""
   if np.dtype(dtype).kind == 'f':
     return None
   if model.value_range is None:
@@ -41,7 +44,7 @@ def stored_as(model: SR3, dtype: Any) -> Stored:
 
 
 class Scorer:
-  """Measures batches.
+  """What measures batches of images.
 
   Args:
     border: pixels left out at every side by PSNR and SSIM.
@@ -54,7 +57,7 @@ class Scorer:
     self,
     *,
     border: int = 0,
-    nets: dict[str, FeatureNet] | None = None,
+    nets: Mapping[str, FeatureNet] | None = None,
     classifier: Classifier | None = None,
   ):
     self.border, self.nets, self.classifier = border, nets or {}, classifier
@@ -66,15 +69,15 @@ class Scorer:
     truth: jax.Array,
     low: jax.Array | None,
     condition: jax.Array | None,
-    batch: dict[str, jax.Array],
+    batch: Mapping[str, jax.Array],
     stored: Stored = EIGHT_BITS,
   ) -> dict[str, np.ndarray]:
-    """Values of the real images of a batch, of this process's devices.
+    """Measure the real images of a batch, those of this process's devices.
 
     Args:
       output: [D, b, H, W, C] in [-1, 1].
       truth: the same.
-      low: `output` (rounded) made small again, [D, b, h, w, C]; None if there are no
+      low: `output`, rounded and downsampled, [D, b, h, w, C]; None if there are no
         inputs to compare it with.
       condition: the inputs, like `low`.
       batch: 'mask' bool [D, b] and 'index' int32 [D, b]; 'label' for the classifier.
@@ -93,62 +96,69 @@ class Scorer:
     return self._gather(values, output, batch)
 
   def of_set(
-    self, image: jax.Array, batch: dict[str, jax.Array], stored: Stored = EIGHT_BITS
+    self, image: jax.Array, batch: Mapping[str, jax.Array], stored: Stored = EIGHT_BITS
   ) -> dict[str, np.ndarray]:
-    """What sets are compared by: features and error rates of rounded images."""
+    """Measure what sets are compared by: features and error rates of rounded images."""
     return self._gather({}, quantize(image, stored), batch)
 
   def _suited(self, image: jax.Array) -> dict[str, FeatureNet]:
+    """Return the networks that images of so many channels suit."""
     channels = image.shape[-1]
     return {n: net for n, net in self.nets.items() if not unsuited(n, channels)}
 
-  def _gather(self, values, image, batch) -> dict[str, np.ndarray]:
+  def _gather(
+    self,
+    values: dict[str, jax.Array],
+    image: jax.Array,
+    batch: Mapping[str, jax.Array],
+  ) -> dict[str, np.ndarray]:
+    """Add features and error rates; return the values of this process's real images."""
     if 'inception' in self._suited(image):
       net = self.nets['inception']
       values[FEATURES] = _network(net.apply)(self._params['inception'], image)
     mask = devices.gather(batch['mask'])
     gathered = devices.gather(values | {'index': batch['index']})
-    kept = {name: value[mask] for name, value in gathered.items()}
-    judged = self.classifier is not None and not unsuited('', image.shape[-1])
-    if judged and 'label' in batch:
+    found = {name: value[mask] for name, value in gathered.items()}
+    suited = not unsuited('', image.shape[-1])
+    if self.classifier is not None and suited and 'label' in batch:
       shown, labels = devices.gather((image, batch['label']))
-      # Of the last batch a process may have nothing.
+      # A process may have no image of the last batch.
       shown = as_rgb(shown[mask])
       logits = self.classifier.logits(shown) if mask.any() else np.zeros((0, 1))
       for k in (1, 5):
         missed = 1.0 - top_k_hits(logits, labels[mask], k)
-        kept[f'top{k}_error'] = missed.astype(np.float32)
-    return kept
+        found[f'top{k}_error'] = missed.astype(np.float32)
+    return found
 
 
 @functools.cache
-def _network(apply: Callable[..., Any]) -> Callable[..., Any]:
-  """One program for each network and process, however many scorers there are."""
+def _network(apply: Apply) -> Apply:
+  """Compile a network, once a process for however many scorers there are."""
   return devices.pmap(lambda params, *shown: apply(params, *map(as_rgb, shown)))
 
 
-def as_rgb(image: Any) -> Any:
-  """Grey [..., 1] as R = G = B [..., 3], what networks look at; others as they are."""
+def as_rgb(image: Array) -> Array:
+  """Return grey [..., 1] as R = G = B [..., 3], for networks; others as they are."""
   return image[..., np.zeros(3, int)] if image.shape[-1] == 1 else image
 
 
 def quantize(image: jax.Array, stored: Stored = EIGHT_BITS) -> jax.Array:
-  """[D, b, H, W, C] on all devices, clipped and rounded to what files hold."""
+  """Clip and round images [D, b, H, W, C] on all devices to what files hold."""
   return _rounding(stored)(image)
 
 
 @functools.cache
 def _rounding(stored: Stored) -> Callable[[jax.Array], jax.Array]:
+  """Compile the rounding to what files of a type hold."""
   if stored is None:
     return devices.pmap(lambda image: jnp.clip(image, -1, 1))
-  each = lambda values: np.float32(values).reshape(1, 1, 1, -1)
-  low, high = map(each, stored)
+  low, high = (np.float32(values).reshape(1, 1, 1, -1) for values in stored)
   return devices.pmap(lambda image: image_metrics.quantize(image, low, high))
 
 
 @functools.cache
 def resized(kernel: str, height: int, width: int) -> Callable[[jax.Array], jax.Array]:
-  """Compiled: images [D, b, h, w, C] at another size, clipped to [-1, 1]."""
+  """Compile the resizing of images [D, b, h, w, C], clipped to [-1, 1]."""
 
   def resize(image):
     return jnp.clip(degradations.resize(image, height, width, kernel), -1, 1)
@@ -157,7 +167,9 @@ def resized(kernel: str, height: int, width: int) -> Callable[[jax.Array], jax.A
 
 
 @functools.cache
-def _formulas(border: int) -> Callable[..., Any]:
+def _formulas(border: int) -> Callable[[jax.Array, jax.Array], Values]:
+  """Compile what compares outputs with truths, [D, b, H, W, C] each."""
+
   def formulas(output, truth):
     square = output.shape[1] == output.shape[2] and output.shape[1] % 2 == 0
     powers = {}
@@ -181,7 +193,9 @@ def _formulas(border: int) -> Callable[..., Any]:
 
 
 @functools.cache
-def _low_formulas() -> Callable[..., Any]:
+def _low_formulas() -> Callable[[jax.Array, jax.Array], Values]:
+  """Compile what compares downsampled outputs with inputs, [D, b, h, w, C] each."""
+
   def formulas(low, condition):
     return {
       'consistency': image_metrics.consistency(low, condition),

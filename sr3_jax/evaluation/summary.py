@@ -1,15 +1,15 @@
-"""From values of single images to a table: means, distances of sets, and how sure.
+"""Makes a table from values of single images: means, distances of sets, intervals.
 
 Intervals are of 95 %. Means and spectra are bootstrapped over images: each image counts
 Poisson(1) times in each of 1,000 resamples, which needs one pass and no memory. Weights
 are a function of (seed, image), so methods that saw the same images can be compared in
-pairs. Those of feature distributions are in `distributions`.
+pairs. Intervals of feature distributions are those of `metrics.fid_kid_is`.
 """
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,8 +18,11 @@ from sr3_jax.evaluation.scoring import FEATURES
 from sr3_jax.metrics import fid_kid_is as d
 from sr3_jax.metrics import image_metrics
 from sr3_jax.metrics.reference_statistics import MOST_KID, Reference, choose, moments_of
+from sr3_jax.reports.data import Entry
+from sr3_jax.reports.data import Metric as ShownMetric
 
-Row = dict[str, dict[str, Any]]  # metric -> {'value', 'low', 'high', 'seeds'}
+Row = dict[str, Entry]  # metric -> value with its interval and seeds
+Probabilities = Callable[[np.ndarray], np.ndarray]  # features -> of classes
 
 RESAMPLES, IS_SPLITS = 1000, 10
 
@@ -41,6 +44,20 @@ class Metric:
   about: str
 
 
+class Score(NamedTuple):
+  """One seed's value of a metric.
+
+  Attributes:
+    value: of all images.
+    samples: bootstrap values [resamples], of which the interval is made; or
+    interval: the interval itself; or neither.
+  """
+
+  value: float
+  samples: np.ndarray | None = None
+  interval: tuple[float, float] | None = None
+
+
 METRICS = {
   'psnr': Metric(
     'PSNR dB', 2, 'higher', 'Peak signal-to-noise ratio over RGB, mean over images.'
@@ -54,7 +71,7 @@ METRICS = {
     'consistency 1e-5',
     2,
     'lower',
-    'Mean square between the input and the output made small again, in 1e-5 of the '
+    'Mean square between the input and the downsampled output, in 1e-5 of the '
     'squared range.',
   ),
   'detail': Metric(
@@ -115,10 +132,10 @@ def table(
   *,
   scale: float | None,
   reference: Reference | None = None,
-  probabilities: Callable[[np.ndarray], np.ndarray] | None = None,
+  probabilities: Probabilities | None = None,
   intervals: bool = True,
 ) -> dict[str, Row]:
-  """Every metric of every method.
+  """Return every metric of every method.
 
   Args:
     records: of single images.
@@ -141,8 +158,13 @@ def table(
   return rows
 
 
+def described(key: str) -> ShownMetric:
+  """Return how a metric is shown, as report.json has it."""
+  return {'key': key, **dataclasses.asdict(METRICS[key])}
+
+
 def values(rows: dict[str, Row]) -> dict[str, dict[str, float]]:
-  """The table without its intervals."""
+  """Return the table without its intervals."""
   return {
     name: {key: entry['value'] for key, entry in row.items()}
     for name, row in rows.items()
@@ -150,19 +172,33 @@ def values(rows: dict[str, Row]) -> dict[str, dict[str, float]]:
 
 
 def image_weights(index: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
-  """How often each image counts in each resample: [n] -> [n, resamples] float32."""
-  draw = lambda i: np.random.default_rng((seed, int(i))).poisson(1.0, resamples)
-  return np.stack([draw(i) for i in index]).astype(np.float32)
+  """Return how often each image counts in each resample.
+
+  Args:
+    index: numbers of images, int [n].
+    resamples: how many there are.
+    seed: of the random numbers, which are a function of it and of the image.
+
+  Returns:
+    float32 [n, resamples], Poisson with mean 1.
+  """
+  counts = [
+    np.random.default_rng((seed, int(i))).poisson(1.0, resamples) for i in index
+  ]
+  return np.stack(counts).astype(np.float32)
 
 
 def interval(samples: np.ndarray) -> tuple[float, float]:
-  """The middle 95 % of bootstrap values."""
+  """Return the middle 95 % of bootstrap values."""
   low, high = np.nanquantile(samples, (0.025, 0.975))
   return float(low), float(high)
 
 
 def gather_features(records: Records, part: str) -> np.ndarray | None:
-  """Inception's features of a part, [n, 2048], in a temporary file, sorted by image."""
+  """Return Inception's features of a part, [n, 2048], sorted by image.
+
+  They lie in a temporary file, for memory doesn't hold those of 50,000 images.
+  """
   index = records.scalars(part).get('index', np.empty(0, int))
   place = {image: row for row, image in enumerate(index.tolist())}
   features = None
@@ -179,8 +215,8 @@ def gather_features(records: Records, part: str) -> np.ndarray | None:
 
 def _pixel_scores(
   records: Records, part: str, scale: float | None, resamples: int
-) -> dict[str, dict[str, Any]]:
-  """Means and spectra of a part; 'samples' holds bootstrap values [resamples]."""
+) -> dict[str, Score]:
+  """Return means and spectra of a part, with bootstrap values."""
   total: dict[str, np.ndarray] = {}  # [1 + resamples, ...]: all images, then resampled
   for batch in records.stream(part):
     # [1 + resamples, n]
@@ -203,7 +239,7 @@ def _pixel_scores(
         found['detail'] = np.asarray(image_metrics.detail(power, truth, scale))
       found['spectrum_db'] = np.asarray(image_metrics.spectrum_distance(power, truth))
   return {
-    key: {'value': float(value[0]), 'samples': value[1:]}
+    key: Score(float(value[0]), value[1:] if resamples else None)
     for key, value in found.items()
   }
 
@@ -211,52 +247,50 @@ def _pixel_scores(
 def _set_scores(
   features: np.ndarray,
   reference: Reference | None,
-  probabilities: Callable[[np.ndarray], np.ndarray] | None,
+  probabilities: Probabilities | None,
   intervals: bool,
-) -> dict[str, dict[str, Any]]:
-  """FID, KID and IS of [n, 2048] features."""
-  found: dict[str, dict[str, Any]] = {}
+) -> dict[str, Score]:
+  """Return FID, KID and IS of [n, 2048] features."""
+  found: dict[str, Score] = {}
   several = len(features) > 1
   if reference is not None and several:
-    found['fid'] = {
-      'value': d.frechet_distance(moments_of(features), reference.moments)
-    }
-    if intervals:
-      _put(found['fid'], d.frechet_interval(features, reference.moments))
+    value = d.frechet_distance(moments_of(features), reference.moments)
+    edges = d.frechet_interval(features, reference.moments) if intervals else None
+    found['fid'] = Score(value, interval=edges)
   if reference is not None and several and reference.features is not None:
     pair = features[choose(len(features), MOST_KID)], reference.features
     value = d.kid(*pair)[0]
-    found['kid'] = {'value': 1e3 * value}
+    edges = None
     if intervals:
-      _put(found['kid'], [1e3 * edge for edge in d.kid_interval(*pair, value)])
+      low, high = d.kid_interval(*pair, value)
+      edges = 1e3 * low, 1e3 * high
+    found['kid'] = Score(1e3 * value, interval=edges)
   if probabilities is not None:
     classes = probabilities(features)
     value = d.inception_score(classes, splits=min(IS_SPLITS, len(features)))[0]
-    found['is'] = {'value': value}
-    if intervals and several:
-      _put(found['is'], d.score_interval(classes, value))
+    edges = d.score_interval(classes, value) if intervals and several else None
+    found['is'] = Score(value, interval=edges)
   return found
 
 
-def _put(entry: dict[str, Any], edges: Sequence[float]) -> None:
-  entry['low'], entry['high'] = (float(edge) for edge in edges)
+def _over_seeds(scores: Sequence[Score]) -> Entry:
+  """Return the mean over seeds, its interval over images, and what each seed gave."""
+  values = [score.value for score in scores]
+  entry: Entry = {'value': float(np.mean(values))}
+  samples = [score.samples for score in scores if score.samples is not None]
+  edges = [score.interval for score in scores if score.interval is not None]
+  if samples:
+    entry['low'], entry['high'] = interval(np.mean(samples, axis=0))
+  elif edges:
+    low, high = np.mean(edges, axis=0)
+    entry['low'], entry['high'] = float(low), float(high)
+  if len(values) > 1:
+    entry['seeds'] = values
+  return entry
 
 
-def _over_seeds(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-  """The mean over seeds, its interval over images, and what each seed gave."""
-  seeds = [entry['value'] for entry in entries]
-  result: dict[str, Any] = {'value': float(np.mean(seeds))}
-  if len(entries[0].get('samples', ())):
-    _put(result, interval(np.mean([e['samples'] for e in entries], axis=0)))
-  elif 'low' in entries[0]:
-    _put(result, [np.mean([e[edge] for e in entries]) for edge in ('low', 'high')])
-  if len(seeds) > 1:
-    result['seeds'] = seeds
-  return result
-
-
-def format_table(rows: dict[str, dict[str, float]]) -> str:
-  """Values (method -> metric -> value) as aligned text, a method a line."""
+def format_table(rows: Mapping[str, Mapping[str, float]]) -> str:
+  """Return values (method -> metric -> value) as aligned text, a method a line."""
   keys = [key for key in _PRINTED if any(key in row for row in rows.values())]
   columns = [METRICS[key] for key in keys]
   head = ['', *(m.title for m in columns)]

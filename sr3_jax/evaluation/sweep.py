@@ -1,4 +1,4 @@
-"""Quality against sampling steps: --mode=sweep finds out how few steps a model needs.
+"""Measures quality against sampling steps: --mode=sweep, how few a model needs.
 
 Every sampler of `samplers.SAMPLERS` takes levels of every family:
 
@@ -13,7 +13,8 @@ sampler, alone with the most steps; `sweep_choice` says what is as good as it.
 
 import json
 import math
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import NotRequired, TypedDict
 
 import jax
 import ml_collections
@@ -30,8 +31,9 @@ from sr3_jax.evaluation import measure as evaluation_measure
 from sr3_jax.evaluation import summary
 from sr3_jax.evaluation.scoring import Scorer
 from sr3_jax.evaluation.sweep_choice import (
-  JUDGES,
+  TOLERANCES,
   Row,
+  Setting,
   SweepError,
   all_settings,
   choose,
@@ -45,11 +47,23 @@ from sr3_jax.restoration.restorer import Restorer, progress
 from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.weights import hub
 
+FILE = 'sweep.json'
+
+
+class Record(TypedDict):
+  """What sweep.json holds; the presets are there when all is measured."""
+
+  measured: dict[str, object]
+  step: int
+  yardstick: Setting
+  rows: list[Row]
+  presets: NotRequired[dict[str, Setting]]
+
 
 def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> list[Row]:
-  """--mode=sweep: measures what sweep.json does not hold yet; chooses presets.
+  """Do --mode=sweep: measure what sweep.json does not hold yet; choose presets.
 
-  Writes sweep.json after every setting, then presets.json and sweep.png.
+  It writes sweep.json after every setting, then presets.json and sweep.png.
 
   Args:
     config: of the model.
@@ -60,12 +74,12 @@ def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> lis
 
   Raises:
     SweepError: there is nothing to choose from.
-    hub.HubError, checkpoint.CheckpointError, sources.DataError: as they say.
+    UserError: weights or images that cannot be read.
   """
   check_config(config)
   if config.method == 'regression':
     raise SweepError('a regression model takes one step: there is nothing to sweep')
-  judge, nets = config.sweep.judge, _nets(config)
+  nets = _nets(config)
   workdir = epath.Path(workdir)
   model = SR3.from_config(config)
   settings = all_settings(
@@ -77,68 +91,90 @@ def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> lis
   )
   step, params = hub.load_weights(workdir, model)
   batches = evaluation_batches(config)
-  path = workdir / 'sweep.json'
-  record = {
-    'measured': _measured(config, hub.fingerprint(params), nets),
+  measured = _measured(config, hub.fingerprint(params), nets)
+  rows = _rows_of(workdir / FILE, measured)
+  record: Record = {
+    'measured': measured,
     'step': step,
     'yardstick': settings[0],
-    'rows': [],
+    'rows': [row for row in rows if row['setting'] in settings],
   }
-  done = _rows_of(path, record['measured'])
-  todo = [s for s in settings if devices.agree(s not in [r['setting'] for r in done])]
-  record['rows'] = [row for row in done if row['setting'] in settings]
-  logging.info('%d settings, %d of them to measure', len(settings), len(todo))
-  scorer = Scorer(nets=nets)
   longest = max(setting['num_steps'] for setting in settings)
   restorer = Restorer(model, params, config.seed, capacity=longest)
-  main_process = jax.process_index() == 0
-  total = sum(setting['num_steps'] for setting in todo) * len(batches)
+  scorer = Scorer(nets=nets)
+  _measure(record, settings, restorer, batches, scorer, config.seed, workdir / FILE)
+  record['rows'].sort(key=lambda row: settings.index(row['setting']))
+  record['presets'] = choose(record['rows'], config.sweep.judge)
+  if jax.process_index() == 0:
+    _write(record, config.sweep.judge, workdir)
+  return record['rows']
+
+
+def _measure(
+  record: Record,
+  settings: Sequence[Setting],
+  restorer: Restorer,
+  batches: Sequence[dict[str, np.ndarray]],
+  scorer: Scorer,
+  seed: int,
+  path: epath.Path,
+) -> None:
+  """Add the rows that are missing to a record, and write it after each."""
+  done = [row['setting'] for row in record['rows']]
+  missing = [s for s in settings if devices.agree(s not in done)]
+  logging.info('%d settings, %d of them to measure', len(settings), len(missing))
+  total = sum(setting['num_steps'] for setting in missing) * len(batches)
   with progress(total) as on_steps:
-    for setting in todo:
-      restorer.choose(*make_trajectory(model.gammas, **setting))
+    for setting in missing:
+      restorer.choose(*make_trajectory(restorer.model.gammas, **setting))
       table = evaluation_measure.evaluate(
-        model,
+        restorer.model,
         {'it': restorer},
         batches,
-        seed=config.seed,
+        seed=seed,
         scorer=scorer,
         beside=(),
         on_steps=on_steps,
       ).table()
       scores = {k: v if math.isfinite(v) else None for k, v in table['it'].items()}
       record['rows'].append({'setting': setting} | scores)
-      if main_process:
+      if jax.process_index() == 0:
         atomic_files.write_json(path, record)
-  rows = sorted(record['rows'], key=lambda row: settings.index(row['setting']))
-  presets = choose(rows, judge)
-  if main_process:
-    atomic_files.write_json(path, record | {'rows': rows, 'presets': presets})
-    atomic_files.write_json(workdir / 'presets.json', presets)
-    image_files.write(workdir / 'sweep.png', plot(rows, judge))
-    print(summary.format_table(shown(rows, judge)))
-    print(verdicts(rows, presets, judge))
-    print(f'presets: {workdir / "presets.json"}, plot: {workdir / "sweep.png"}')
-  return rows
+
+
+def _write(record: Record, perceptual: str, workdir: epath.Path) -> None:
+  """Write the results of a whole sweep, and print them."""
+  rows, presets = record['rows'], record['presets']
+  atomic_files.write_json(workdir / FILE, record)
+  atomic_files.write_json(workdir / 'presets.json', presets)
+  image_files.write(workdir / 'sweep.png', plot(rows, perceptual))
+  print(summary.format_table(shown(rows, perceptual)))
+  print(verdicts(rows, presets, perceptual))
+  print(f'presets: {workdir / "presets.json"}, plot: {workdir / "sweep.png"}')
 
 
 def _nets(config: ml_collections.ConfigDict) -> dict[str, FeatureNet]:
-  """The network that judges, if one does."""
-  judge = config.sweep.judge
-  if judge not in JUDGES:
-    raise SweepError(f'sweep.judge {judge!r}: give {", ".join(JUDGES)}')
-  if judge == 'spectrum_db':
+  """Load the feature network that `sweep.judge` names, if it names one.
+
+  Raises:
+    SweepError: another name, or a network that cannot be had.
+  """
+  name = config.sweep.judge
+  if name not in TOLERANCES:
+    raise SweepError(f'sweep.judge {name!r}: give {", ".join(TOLERANCES)}')
+  if name == 'spectrum_db':
     return {}
   side = config.eval.image_size or config.data.image_size
-  nets, missing = load_nets([judge], config.eval.weights, side, config.data.channels)
+  nets, missing = load_nets([name], config.eval.weights, side, config.data.channels)
   if missing:
-    raise SweepError(f'sweep.judge {judge}: {missing[0]["why"]}')
+    raise SweepError(f'sweep.judge {name}: {missing[0]["why"]}')
   return nets
 
 
 def evaluation_batches(
   config: ml_collections.ConfigDict,
 ) -> list[dict[str, np.ndarray]]:
-  """The held-out images, read once for all settings."""
+  """Read the held-out images once for all settings."""
   reader = input_pipeline.evaluation_data(config, config.sweep.num_images)
   batches = list(reader)
   reader.close()
@@ -147,8 +183,8 @@ def evaluation_batches(
 
 def _measured(
   config: ml_collections.ConfigDict, weights: str, nets: dict[str, FeatureNet]
-) -> dict[str, Any]:
-  """All that a row depends on beside its setting."""
+) -> dict[str, object]:
+  """Return all that a row depends on beside its setting."""
   config = as_json(config)
   parts = ('seed', 'method', 'task', 'data', 'model', 'diffusion')
   return {part: config[part] for part in parts} | {
@@ -161,8 +197,8 @@ def _measured(
   }
 
 
-def _rows_of(path: epath.Path, measured: dict[str, Any]) -> list[Row]:
-  """The rows of an earlier sweep, if they are of the same weights and images."""
+def _rows_of(path: epath.Path, measured: Mapping[str, object]) -> list[Row]:
+  """Return the rows of an earlier sweep with the same weights and images."""
   if not path.exists():
     return []
   try:

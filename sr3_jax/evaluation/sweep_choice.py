@@ -1,4 +1,4 @@
-"""What a sweep measures, and what it chooses from the figures: pure functions.
+"""Lists what a sweep measures, and chooses from the figures: pure functions.
 
 Two numbers decide whether a setting is as good as the yardstick: PSNR, and a
 perceptual measure. PSNR alone would choose blur (it did not track quality in the paper
@@ -11,8 +11,8 @@ cent of power, 0.043 dB. But grain in the place of detail has the right power:
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import scipy.optimize
@@ -23,17 +23,35 @@ from sr3_jax.evaluation import summary
 from sr3_jax.reports import line_plots
 from sr3_jax.runtime.errors import UserError
 
-Setting = dict[str, Any]  # as `samplers.make_trajectory` takes it
+
+class Setting(TypedDict):
+  """A sampling trajectory as `samplers.make_trajectory` takes it."""
+
+  name: str
+  num_steps: int
+  spacing: str
+  eta: float
+  start: NotRequired[float]
+  end: NotRequired[float]
+  temperature: NotRequired[float]
+
+
 Row = dict[str, Any]  # {'setting': Setting, metric: value or None, ...}
 
 PSNR_TOLERANCE = 0.1  # dB
 SPECTRUM_TOLERANCE = 10 * math.log10(1.01)  # dB: one per cent of power
-# Perceptual measures, lower is better -> what counts as the same.
-JUDGES = {'spectrum_db': SPECTRUM_TOLERANCE, 'lpips_alex': 0.005, 'lpips_vgg': 0.005}
+# Perceptual measures that config.sweep.judge may name, all of which are better if they
+# are lower -> the difference that counts as none.
+TOLERANCES = {
+  'spectrum_db': SPECTRUM_TOLERANCE,
+  'lpips_alex': 0.005,
+  'lpips_vgg': 0.005,
+}
 # Presets and how many steps they may take; 'best' is not about steps.
 BUDGETS = {'fast': 20, 'balanced': 100}
 # 'trained' differs from 'time' in the last step only.
 SPACINGS = tuple(s for s in diffusion.SPACINGS if s != 'trained')
+_ORDER = (*SPACINGS, 'linear')
 # The search over lines of betas: the first beta, and the level at which the line ends
 # (which stands for the last beta: for few steps that has to be near 1).
 STARTS = (1e-4, 1e-2)
@@ -48,13 +66,14 @@ class SweepError(UserError):
 
 
 def linear_end(num_steps: int, start: float, level: float) -> float | None:
-  """The last beta of the line that begins with `start` and ends at `level`.
+  """Return the last beta of the line that begins with `start` and ends at `level`.
 
-  Solves sum(log(1 - beta_i)) = log(level); None if the line would have to fall.
+  It solves sum(log(1 - beta_i)) = log(level); None if the line would have to fall.
   """
-  excess = lambda end: (
-    np.log1p(-np.linspace(start, end, num_steps)).sum() - math.log(level)
-  )
+
+  def excess(end: float) -> float:
+    return np.log1p(-np.linspace(start, end, num_steps)).sum() - math.log(level)
+
   top = 1 - 1e-9
   if excess(start) < 0 or excess(top) > 0:
     return None
@@ -68,7 +87,7 @@ def all_settings(
   learned: bool,
   temperatures: Iterable[float] = (1.0,),
 ) -> list[Setting]:
-  """What is measured: the yardstick first, then from few steps to many.
+  """Return what is measured: the yardstick first, then from few steps to many.
 
   Args:
     gammas: [T + 1] trained levels.
@@ -78,36 +97,56 @@ def all_settings(
     temperatures: of the noise; the yardstick's is 1.
 
   Returns:
-    No two settings are the same trajectory.
+    Settings, no two of which are the same trajectory.
+
+  Raises:
+    SweepError: there is no step count that can be taken.
   """
   counts = sorted({n for n in counts if 1 <= n < len(gammas)})
   if not counts:
     raise SweepError(f'no step count from 1 to {len(gammas) - 1} in sweep.num_steps')
   names = [n for n in samplers.SAMPLERS if learned or n != 'ddpm_learned']
   yardstick = 'ddpm_learned' if learned else 'ddpm'
-  wanted = [{'name': yardstick, 'num_steps': counts.pop(), 'spacing': 'time'}]
+  wanted = [_setting(yardstick, counts.pop(), 'time')]
   for count in counts:
-    levels = [{'spacing': spacing} for spacing in SPACINGS]
-    for start in STARTS if count <= search_steps else ():
-      for level in ENDS:
-        end = linear_end(count, start, max(level, gammas[-1]))
-        if end is not None:
-          levels.append({'spacing': 'linear', 'start': start, 'end': end})
+    lines = _betas(count, gammas[-1]) if count <= search_steps else []
     for name in names:
-      wanted += [{'name': name, 'num_steps': count, **one} for one in levels]
-  found = {}
-  cool = [{} if t == 1 else {'temperature': t} for t in temperatures]
-  wanted[1:] = [one | other for one in wanted[1:] for other in cool]
+      levels = [_setting(name, count, spacing) for spacing in SPACINGS]
+      for start, end in lines:
+        line = _setting(name, count, 'linear')
+        line['start'], line['end'] = start, end
+        levels.append(line)
+      for setting in levels:
+        for temperature in temperatures:
+          wanted.append(setting.copy())
+          if temperature != 1:
+            wanted[-1]['temperature'] = temperature
+  found: dict[tuple[str, float | None, bytes], Setting] = {}
   for setting in wanted:
-    setting['eta'] = 0.0
     levels = make_trajectory(gammas, **setting).gammas
     key = setting['name'], setting.get('temperature'), levels.tobytes()
     found.setdefault(key, setting)
   return list(found.values())
 
 
+def _setting(name: str, num_steps: int, spacing: str) -> Setting:
+  """Return a deterministic sampler's setting, with a key order that sweep.json has."""
+  return {'name': name, 'num_steps': num_steps, 'spacing': spacing, 'eta': 0.0}
+
+
+def _betas(num_steps: int, lowest: float) -> list[tuple[float, float]]:
+  """Return first and last beta of the lines that are searched."""
+  found = []
+  for start in STARTS:
+    for level in ENDS:
+      end = linear_end(num_steps, start, max(level, lowest))
+      if end is not None:
+        found.append((start, end))
+  return found
+
+
 def describe(setting: Setting) -> str:
-  """A setting in a few words, one line."""
+  """Return a setting in a few words, one line."""
   spacing = setting['spacing']
   if spacing == 'linear':
     spacing = f'betas {setting["start"]:.0e} to {setting["end"]:.4g}'
@@ -120,40 +159,49 @@ def describe(setting: Setting) -> str:
 # ------------------------------------------------------------------------ choosing
 
 
-def shortfall(row: Row, yardstick: Row, judge: str = 'spectrum_db') -> float:
-  """How much worse than the yardstick, in tolerances: up to 1 is as good.
+def shortfall(row: Row, yardstick: Row, perceptual: str = 'spectrum_db') -> float:
+  """Return how much worse than the yardstick a row is, in tolerances.
 
-  The larger of two numbers, of PSNR and of the judge; negative if both are better.
+  It is the larger of two numbers, of PSNR and of the perceptual measure: up to 1 is as
+  good, and less than 0 better in both.
   """
-  if row['psnr'] is None or row[judge] is None:
+  if row['psnr'] is None or row[perceptual] is None:
     return math.inf
   return max(
     (yardstick['psnr'] - row['psnr']) / PSNR_TOLERANCE,
-    (row[judge] - yardstick[judge]) / JUDGES[judge],
+    (row[perceptual] - yardstick[perceptual]) / TOLERANCES[perceptual],
   )
 
 
-def choose(rows: Sequence[Row], judge: str = 'spectrum_db') -> dict[str, Setting]:
-  """Presets from measured rows; a pure function.
+def choose(rows: Sequence[Row], perceptual: str = 'spectrum_db') -> dict[str, Setting]:
+  """Choose presets from measured rows.
 
   'fast' and 'balanced' are the fewest steps within the budget that are as good as the
-  yardstick: PSNR not lower by more than 0.1 dB, the judge's measure not higher by more
-  than its tolerance; of several with so many steps the best. If none is as good, the
-  one that falls short the least. 'best', at any cost: the one that the judge likes most
-  of those whose PSNR is not lower by more than 0.1 dB.
+  yardstick: PSNR not lower by more than 0.1 dB, the perceptual measure not higher by
+  more than its tolerance; of several with so many steps the best. If none is as good,
+  the one that falls short the least. 'best', at any cost: the one with the lowest
+  perceptual measure of those whose PSNR is not lower by more than 0.1 dB.
 
   Args:
     rows: the yardstick first.
-    judge: a key of JUDGES.
+    perceptual: a key of TOLERANCES.
+
+  Raises:
+    SweepError: the yardstick itself has no finite values.
   """
   yardstick = rows[0]
-  if yardstick['psnr'] is None or yardstick[judge] is None:
+  if yardstick['psnr'] is None or yardstick[perceptual] is None:
     raise SweepError(
       f'{describe(yardstick["setting"])} gave no finite picture: train on, or sweep '
       'with fewer steps'
     )
-  steps = lambda row: row['setting']['num_steps']
-  short = lambda row: shortfall(row, yardstick, judge)
+
+  def steps(row: Row) -> int:
+    return row['setting']['num_steps']
+
+  def short(row: Row) -> float:
+    return shortfall(row, yardstick, perceptual)
+
   chosen = {}
   for name, budget in BUDGETS.items():
     within = [row for row in rows if steps(row) <= budget]
@@ -165,90 +213,117 @@ def choose(rows: Sequence[Row], judge: str = 'spectrum_db') -> dict[str, Setting
   faithful = [
     row
     for row in rows
-    if None not in (row['psnr'], row[judge])
+    if None not in (row['psnr'], row[perceptual])
     and row['psnr'] >= yardstick['psnr'] - PSNR_TOLERANCE
   ]
-  chosen['best'] = min(faithful, key=lambda row: (row[judge], steps(row)))
+  chosen['best'] = min(faithful, key=lambda row: (row[perceptual], steps(row)))
   return {name: row['setting'] for name, row in chosen.items()}
 
 
 # ------------------------------------------------------------------------- showing
 
 
-def shown(rows: Sequence[Row], judge: str) -> dict[str, Row]:
-  """Of every sampler and number of steps the best levels, for the table."""
+def shown(rows: Sequence[Row], perceptual: str) -> dict[str, Row]:
+  """Return the best levels of every sampler and number of steps, for the table."""
   best: dict[tuple[int, str], Row] = {}
-  short = lambda row: shortfall(row, rows[0], judge)
   for row in rows[1:]:
     key = row['setting']['num_steps'], row['setting']['name']
-    if key not in best or short(row) < short(best[key]):
-      best[key] = row
-  nan = lambda row: {k: math.nan if v is None else v for k, v in row.items()}
-  return {describe(row['setting']): nan(row) for row in (rows[0], *best.values())}
+    best[key] = _better(row, best.get(key), rows[0], perceptual)
+  return {
+    describe(row['setting']): {k: math.nan if v is None else v for k, v in row.items()}
+    for row in (rows[0], *best.values())
+  }
+
+
+def _better(row: Row, other: Row | None, yardstick: Row, perceptual: str) -> Row:
+  """Return that of two rows which falls less short; the other if they are alike."""
+  if other is None:
+    return row
+  short, other_short = (shortfall(r, yardstick, perceptual) for r in (row, other))
+  return row if short < other_short else other
 
 
 def verdicts(
-  rows: Sequence[Row], presets: dict[str, Setting], judge: str = 'spectrum_db'
+  rows: Sequence[Row], presets: dict[str, Setting], perceptual: str = 'spectrum_db'
 ) -> str:
-  """What the presets are, and how they compare with the yardstick; a line each."""
-  yardstick, metric = rows[0], summary.METRICS[judge]
+  """Return what the presets are, and how they compare with the yardstick; a line each."""
+  yardstick, metric = rows[0], summary.METRICS[perceptual]
   lines = [f'against {describe(yardstick["setting"])}:']
   for name, setting in presets.items():
     row = next(row for row in rows if row['setting'] == setting)
     psnr = row['psnr'] - yardstick['psnr']
-    change = row[judge] - yardstick[judge]
-    verdict = 'as good' if shortfall(row, yardstick, judge) <= 1 else 'not as good'
+    change = row[perceptual] - yardstick[perceptual]
+    good = shortfall(row, yardstick, perceptual) <= 1
     lines.append(
       f'{name}: {describe(setting)}: PSNR dB {psnr:+.2f}, {metric.title} '
-      f'{change:+.{metric.digits}f}, {verdict}'
+      f'{change:+.{metric.digits}f}, {"as good" if good else "not as good"}'
     )
   return '\n'.join(lines)
 
 
-def plot(rows: Sequence[Row], judge: str = 'spectrum_db') -> np.ndarray:
-  """PSNR and the judge's measure against steps, a line per sampler and kind of levels.
+Curves = dict[tuple[str, str], dict[int, Row]]  # (sampler, spacing) -> steps -> row
 
-  Of lines of betas and of temperatures the best at each number of steps is shown.
+
+def plot(rows: Sequence[Row], perceptual: str = 'spectrum_db') -> np.ndarray:
+  """Draw PSNR and the perceptual measure against steps.
+
+  Each sampler and kind of levels has a line. The best of lines of betas and of
+  temperatures is shown at each number of steps.
 
   Returns:
     uint8 [H, W, 3].
   """
-  yardstick = rows[0]
-  order = [*SPACINGS, 'linear']
-  by_line = lambda row: (
-    list(samplers.SAMPLERS).index(row['setting']['name']),
-    order.index(row['setting']['spacing']),
-  )
-  short = lambda row: shortfall(row, yardstick, judge)
-  lines: dict[tuple[str, str], dict[int, Row]] = {}
-  for row in sorted(rows, key=by_line):
-    s = row['setting']
-    line = lines.setdefault((s['name'], s['spacing']), {})
-    old = line.get(s['num_steps'])
-    if old is None or short(row) < short(old):
-      line[s['num_steps']] = row
-  names = list(dict.fromkeys(name for name, _ in lines))
+  curves = _curves(rows, perceptual)
+  names = list(dict.fromkeys(name for name, _ in curves))
   styles = {
     f'{name}, {"betas" if spacing == "linear" else spacing}': (
       names.index(name),
-      order.index(spacing),
+      _ORDER.index(spacing),
     )
-    for name, spacing in lines
+    for name, spacing in curves
   }
-  panels = []
-  # How far around the yardstick, in what each is counted in.
-  for key, around in (('psnr', 3.0), (judge, 4.0 if judge == 'spectrum_db' else 0.2)):
-    metric = summary.METRICS[key]
-    title = f'{metric.title} ({metric.better} is better)'
-    curves = {}
-    for label, (_, line) in zip(styles, lines.items(), strict=True):
-      points = [(n, r[key]) for n, r in sorted(line.items()) if r[key] is not None]
-      if points:
-        curves[label] = tuple(zip(*points, strict=True))
-    values = [y for _, ys in curves.values() for y in ys]
-    low = max(min(values), yardstick[key] - around)
-    high = min(max(values), yardstick[key] + around)
-    margin = 0.05 * (high - low + around / 4)
-    mark = yardstick[key], describe(yardstick['setting'])
-    panels.append(line_plots.Panel(title, curves, (low - margin, high + margin), mark))
+  # How far around the yardstick is shown, in the unit of each.
+  around = {'psnr': 3.0, perceptual: 4.0 if perceptual == 'spectrum_db' else 0.2}
+  labelled = dict(zip(styles, curves.values(), strict=True))
+  panels = [_panel(labelled, rows[0], key, far) for key, far in around.items()]
   return line_plots.chart(panels, styles, x_title='sampling steps')
+
+
+def _curves(rows: Sequence[Row], perceptual: str) -> Curves:
+  """Return the lines of the plot, in the order of samplers and levels."""
+
+  def by_line(row: Row) -> tuple[int, int]:
+    setting = row['setting']
+    name, spacing = setting['name'], setting['spacing']
+    return list(samplers.SAMPLERS).index(name), _ORDER.index(spacing)
+
+  curves: Curves = {}
+  for row in sorted(rows, key=by_line):
+    s = row['setting']
+    curve = curves.setdefault((s['name'], s['spacing']), {})
+    steps = s['num_steps']
+    curve[steps] = _better(row, curve.get(steps), rows[0], perceptual)
+  return curves
+
+
+def _panel(
+  curves: Mapping[str, Mapping[int, Row]], yardstick: Row, key: str, around: float
+) -> line_plots.Panel:
+  """Return the panel of a metric; it shows at most `around` above and below."""
+  metric = summary.METRICS[key]
+  lines = {}
+  for label, curve in curves.items():
+    points = [(n, r[key]) for n, r in sorted(curve.items()) if r[key] is not None]
+    if points:
+      xs, ys = zip(*points, strict=True)
+      lines[label] = xs, ys
+  values = [y for _, ys in lines.values() for y in ys]
+  low = max(min(values), yardstick[key] - around)
+  high = min(max(values), yardstick[key] + around)
+  margin = 0.05 * (high - low + around / 4)
+  return line_plots.Panel(
+    f'{metric.title} ({metric.better} is better)',
+    lines,
+    (low - margin, high + margin),
+    mark=(yardstick[key], describe(yardstick['setting'])),
+  )
