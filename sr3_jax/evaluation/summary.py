@@ -160,7 +160,14 @@ def table(
 
 def described(key: str) -> ShownMetric:
   """Return how a metric is shown, as report.json has it."""
-  return {'key': key, **dataclasses.asdict(METRICS[key])}
+  m = METRICS[key]
+  return {
+    'key': key,
+    'title': m.title,
+    'digits': m.digits,
+    'better': m.better,
+    'about': m.about,
+  }
 
 
 def values(rows: dict[str, Row]) -> dict[str, dict[str, float]]:

@@ -85,7 +85,7 @@ def all_settings(
   counts: Iterable[int],
   search_steps: int,
   learned: bool,
-  temperatures: Iterable[float] = (1.0,),
+  temperatures: Sequence[float] = (1.0,),
 ) -> list[Setting]:
   """Return what is measured: the yardstick first, then from few steps to many.
 
@@ -130,7 +130,7 @@ def all_settings(
 
 
 def _setting(name: str, num_steps: int, spacing: str) -> Setting:
-  """Return a deterministic sampler's setting, with a key order that sweep.json has."""
+  """Return a setting without noise of its own: eta is 0."""
   return {'name': name, 'num_steps': num_steps, 'spacing': spacing, 'eta': 0.0}
 
 
@@ -246,7 +246,7 @@ def _better(row: Row, other: Row | None, yardstick: Row, perceptual: str) -> Row
 def verdicts(
   rows: Sequence[Row], presets: dict[str, Setting], perceptual: str = 'spectrum_db'
 ) -> str:
-  """Return what the presets are, and how they compare with the yardstick; a line each."""
+  """Return how each preset compares with the yardstick, a line each."""
   yardstick, metric = rows[0], summary.METRICS[perceptual]
   lines = [f'against {describe(yardstick["setting"])}:']
   for name, setting in presets.items():

@@ -8,6 +8,7 @@ import pytest
 from etils import epath
 
 from sr3_jax.evaluation import report_writer, summary
+from sr3_jax.evaluation.evaluators import Evaluators
 from sr3_jax.evaluation.records import Records
 from sr3_jax.reports import data as reports_data
 
@@ -141,7 +142,7 @@ METHODS = {'bicubic': ['bicubic'], 'sr3': ['sr3/0', 'sr3/1']}
 
 
 def write(folder, kept, **changes):
-  rows = report_writer.table(kept, METHODS, 4, {}, None)
+  rows = report_writer.table(kept, METHODS, 4, Evaluators({}))
   options = {
     'title': 'a <b> & c',
     'records': kept,
@@ -224,12 +225,12 @@ def test_errors_of_the_classifier_on_the_truth():
   kept.add('truth', 1, {'index': np.array([2]), 'hash': np.uint64([3])})
   values = {'index': np.arange(3), 'psnr': np.float32([1, 2, 3])}
   kept.add('a', 0, values)
-  assert list(report_writer.table(kept, {'a': ['a']}, None, {}, None)) == ['a']
+  assert list(report_writer.table(kept, {'a': ['a']}, None, Evaluators({}))) == ['a']
   errors = {'top1_error': np.float32([1, 0, 0]), 'top5_error': np.float32([0, 0, 0])}
   judged = Records()
   judged.add('truth', 0, {'index': np.arange(3), 'hash': np.uint64([1, 2, 3])} | errors)
   judged.add('a', 0, values | {key: 1 - value for key, value in errors.items()})
-  rows = report_writer.table(judged, {'a': ['a']}, None, {}, None)
+  rows = report_writer.table(judged, {'a': ['a']}, None, Evaluators({}))
   assert list(rows) == ['a', 'truth']
   assert rows['truth']['top1_error']['value'] == pytest.approx(1 / 3)
   assert rows['a']['top5_error']['value'] == 1
