@@ -132,14 +132,12 @@ def time_pipeline(source: sources.Source, options, size: int, seconds) -> Timing
 
 def tasks(folder: str, size: int) -> dict[str, Callable[[float], Timing]]:
   """Return what is timed, by name: functions of the seconds to spend."""
-  files = [
-    image_files.read_bytes(path) for path in sorted(pathlib.Path(folder).iterdir())
-  ]
+  files = [path.read_bytes() for path in sorted(pathlib.Path(folder).iterdir())]
   order = itertools.cycle(np.random.default_rng(0).permutation(len(files)).tolist())
   found = {}
   for name, decode in decoders().items():
     # The comparison is fair only if all decoders make the same pixels.
-    assert np.array_equal(decode(files[0]), image_files.decode(files[0], 'x')), name
+    assert np.array_equal(decode(files[0]), image_files.read(files[0], 'x')), name
     found[name] = functools.partial(time_decoder, decode, files, order)
   source = sources.Folder(folder)
   for name, options in PIPELINES.items():

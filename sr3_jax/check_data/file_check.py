@@ -66,7 +66,7 @@ def check_file(path: epath.PathLike) -> FileFacts:
       facts = _read_header(facts, image, data)
       grey = _decode_small(image)
     if grey is None:
-      pixels = image_files.decode(data, str(path), channels=1)[..., 0]
+      pixels = image_files.read(data, str(path), channels=1)[..., 0]
       grey = Image.fromarray(pixels)
   except ImageError as error:
     return facts._replace(error=str(error).removeprefix(f'{path}: '))

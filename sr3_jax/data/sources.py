@@ -236,7 +236,7 @@ class Arrays:
 class Tfds:
   """A prepared TensorFlow Dataset with an `image`, read without TensorFlow.
 
-  Images are decoded by `image_files.decode`, so that grey, CMYK and 16-bit files look
+  Images are decoded by `image_files.read`, so that grey, CMYK and 16-bit files look
   the same as in a folder. Records have a label if the data set has class labels.
 
   Args:
@@ -305,7 +305,7 @@ class Tfds:
       record = self._records[index]
     except Exception as error:
       raise ImageError(f'{name}: {first_line(error)}') from None
-    pixels = image_files.decode(
+    pixels = image_files.read(
       record['image'],
       name,
       channels=self.channels,

@@ -12,6 +12,8 @@ from sr3_jax.images import pixels
 _HEAT = '440154 482878 3e4a89 31688e 26828e 1f9e89 35b779 6dcd59 b4de2c fde725'
 _INK = (32, 32, 32)
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
 
 def sheet(
   rows: Sequence[Sequence[np.ndarray | None]],
@@ -57,7 +59,11 @@ def sheet(
   if labels:
     left = 2 * margin + max(int(label_font.getlength(label)) + 1 for label in labels)
   lefts = [left + i * (cell + gutter) for i in range(max(map(len, rows)) + 1)]
-  heights = [_row_height(row, cell) for row in rows]
+  fitted = [
+    [image if image is None else _fit_cell(image, cell) for image in row]
+    for row in rows
+  ]
+  heights = [max((one.height for one in row if one), default=cell) for row in fitted]
   tops = np.cumsum([top, *(height + gutter for height in heights)]).tolist()
 
   canvas = Image.new('RGB', (lefts[-1], tops[-1]), 'white')
@@ -68,8 +74,11 @@ def sheet(
   for y, height, label in zip(tops, heights, labels, strict=False):
     at = (left - margin, y + height / 2)
     draw.text(at, label, _INK, font=label_font, anchor='rm')
-  for y, height, row in zip(tops, heights, rows, strict=False):
-    _paste_row(canvas, row, lefts, y, cell, height)
+  for y, height, row in zip(tops, heights, fitted, strict=False):
+    for x, one in zip(lefts, row, strict=False):
+      if one:
+        at = (x + (cell - one.width) // 2, y + (height - one.height) // 2)
+        canvas.paste(one, at)
   return np.array(canvas)
 
 
@@ -106,45 +115,15 @@ def heat_colours(values: np.ndarray) -> np.ndarray:
   return np.round(np.stack(channels, -1)).astype(np.uint8)
 
 
-def _fitted_size(image: np.ndarray, cell: int) -> tuple[int, int]:
-  """Return the width and height at which a picture fills a square cell."""
-  height, width = image.shape[:2]
-  scale = cell / max(height, width)
-  return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _row_height(row: Sequence[np.ndarray | None], cell: int) -> int:
-  heights = [_fitted_size(image, cell)[1] for image in row if image is not None]
-  return max(heights, default=cell)
-
-
 def _fit_cell(image: np.ndarray, cell: int) -> Image.Image:
   """Resize a picture so that it fills a square cell."""
-  upsampled = cell >= max(image.shape[:2])
-  method = Image.Resampling.NEAREST if upsampled else Image.Resampling.BOX
-  picture = pixels.to_pillow(image).convert('RGB')
-  return picture.resize(_fitted_size(image, cell), method)
+  largest = max(image.shape[:2])
+  height, width = (max(1, round(cell * side / largest)) for side in image.shape[:2])
+  method = Image.Resampling.NEAREST if cell >= largest else Image.Resampling.BOX
+  return pixels.to_pillow(image).convert('RGB').resize((width, height), method)
 
 
-def _paste_row(
-  canvas: Image.Image,
-  row: Sequence[np.ndarray | None],
-  lefts: Sequence[int],
-  top: int,
-  cell: int,
-  height: int,
-) -> None:
-  """Paste the pictures of a row into the middle of cells of [height, cell] pixels."""
-  for left, image in zip(lefts, row, strict=False):
-    if image is not None:
-      fitted = _fit_cell(image, cell)
-      x, y = left + (cell - fitted.width) // 2, top + (height - fitted.height) // 2
-      canvas.paste(fitted, (x, y))
-
-
-def _title_font(
-  titles: Sequence[str], font_size: int, cell: int
-) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def _title_font(titles: Sequence[str], font_size: int, cell: int) -> Font:
   """Return one font for all titles, small enough that none touches its neighbour."""
   font = ImageFont.load_default(size=font_size)
   longest = max((font.getlength(title) for title in titles), default=0)

@@ -27,6 +27,8 @@ EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.tif', '.tiff', '.bmp')
 # which Pillow warns, 89 Mpx.
 MAX_PIXELS = 1024**3 // 12
 
+Source = epath.PathLike | bytes  # a path, local or gs://, or the bytes of a file
+
 # A file meets no other decoder, whatever its name is; EPS would run Ghostscript.
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP')
 # JPEG without chroma subsampling; WebP without loss, as PNG always is.
@@ -44,7 +46,8 @@ warnings.filterwarnings('ignore', module=r'PIL\.')
 
 
 def read(
-  path: epath.PathLike,
+  source: Source,
+  name: str = '',
   *,
   channels: int = 3,
   max_pixels: int = MAX_PIXELS,
@@ -54,10 +57,11 @@ def read(
 
   EXIF orientation is applied, an embedded colour profile is converted to sRGB (a
   broken one is ignored), 16 bits are scaled to 8, transparent pixels are laid over
-  white, and of several frames the first is taken. Paths go through epath (gs://).
+  white, and of several frames the first is taken.
 
   Args:
-    path: the file; its extension doesn't matter.
+    source: the file; its extension doesn't matter.
+    name: what errors call it; '' takes the path.
     channels: 3 for RGB, 1 for grey.
     max_pixels: a larger image is refused from its header, before it is decoded.
       Pillow refuses more than 179 Mpx whatever this says.
@@ -70,30 +74,14 @@ def read(
   Raises:
     ImageError: the file can't be read, for whatever reason.
   """
-  with errors(path):
-    return _decode(read_bytes(path), channels, max_pixels, decode_side)
+  with errors(source, name):
+    return decode(read_bytes(source), channels, max_pixels, decode_side)
 
 
 def decode(
-  data: bytes,
-  name: str,
-  *,
-  channels: int = 3,
-  max_pixels: int = MAX_PIXELS,
-  decode_side: int = 0,
+  data: bytes, channels: int, max_pixels: int = MAX_PIXELS, decode_side: int = 0
 ) -> np.ndarray:
-  """Do as `read` for the bytes of a file; `name` is what errors call it.
-
-  Raises:
-    ImageError: as `read`.
-  """
-  with errors(name):
-    return _decode(data, channels, max_pixels, decode_side)
-
-
-def _decode(
-  data: bytes, channels: int, max_pixels: int, decode_side: int
-) -> np.ndarray:
+  """Decode the bytes of a file as `read` does, but raise whatever damage provokes."""
   shape = fast_jpeg.plain_shape(data, min(max_pixels, MAX_PIXELS))
   if shape and (pixels := _fast(data, shape, channels, decode_side)) is not None:
     return pixels
@@ -115,17 +103,18 @@ def _decode(
     return np.array(image).reshape(image.height, image.width, channels)
 
 
-def read_bytes(path: epath.PathLike) -> bytes:
-  """Return the bytes of a file, local or gs://."""
-  with _opened(path, buffering=0) as file:
+def read_bytes(source: Source) -> bytes:
+  """Return the bytes of a file."""
+  with open_source(source) as file:
     return file.read()
 
 
-def _opened(path: epath.PathLike, **options: int) -> BinaryIO:
-  """Open a file; a local one directly, because epath takes 20 us more for each."""
-  if '://' in str(path):
-    return epath.Path(path).open('rb')
-  return open(path, 'rb', **options)
+def open_source(source: Source) -> BinaryIO:
+  """Open a file to read its bytes."""
+  if isinstance(source, bytes):
+    return io.BytesIO(source)
+  # A local file is opened directly, because epath takes 20 us more for each.
+  return epath.Path(source).open('rb') if '://' in str(source) else open(source, 'rb')
 
 
 def size(path: epath.PathLike, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -134,7 +123,7 @@ def size(path: epath.PathLike, *, max_pixels: int = MAX_PIXELS) -> tuple[int, in
   Raises:
     ImageError: the header can't be read, or it claims more than `max_pixels`.
   """
-  with errors(path), _opened(path) as file:
+  with errors(path), open_source(path) as file:
     limit = min(max_pixels, MAX_PIXELS)
     if shape := fast_jpeg.plain_shape(file.read(fast_jpeg.HEAD_BYTES), limit):
       return shape[:2]
@@ -182,24 +171,28 @@ def write(path: epath.PathLike, image: npt.ArrayLike) -> None:
 
 
 @contextlib.contextmanager
-def errors(path: object) -> Iterator[None]:
+def errors(source: object, name: str = '') -> Iterator[None]:
   """Turn every error that a file can provoke into one line that names the file.
+
+  Args:
+    source: the path of the file, or its bytes.
+    name: what the line calls the file; '' takes the path.
 
   Raises:
     ImageError: in place of any exception from inside.
   """
+  name = name or ('data' if isinstance(source, bytes) else str(source))
   try:
     yield
   except ImageError as error:  # a call further inside may have named the file already
-    reason = str(error).removeprefix(f'{path}: ')
-    raise ImageError(f'{path}: {reason}') from None
+    raise ImageError(f'{name}: {str(error).removeprefix(f"{name}: ")}') from None
   except FileNotFoundError:
-    raise ImageError(f'{path}: no such file or folder') from None
+    raise ImageError(f'{name}: no such file or folder') from None
   # Decoders raise nearly anything on hostile bytes: OSError, SyntaxError,
   # struct.error, OverflowError, MemoryError, IndexError, ...
   except Exception as error:
     reason = ' '.join(str(error).split()) or type(error).__name__
-    raise ImageError(f'{path}: {reason}') from None
+    raise ImageError(f'{name}: {reason}') from None
 
 
 def open_image(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:

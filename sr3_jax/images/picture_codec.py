@@ -14,12 +14,11 @@ import io
 import json
 import pathlib
 from collections.abc import Mapping
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
-from sr3_jax.images import image_files, sixteen_bit
+from sr3_jax.images import image_files, rasters, sixteen_bit
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime import atomic_files
@@ -81,7 +80,7 @@ def header(source: pathlib.Path | bytes, name: str = '') -> tuple[int, int, str]
     ImageError: the header can't be read, or it claims more than
       `image_files.MAX_PIXELS`.
   """
-  with image_files.errors(name or source), _opened(source) as file:
+  with image_files.errors(source, name), image_files.open_source(source) as file:
     with sixteen_bit.tiff_page(file) as page:
       if page is not None:
         image_files.check_size(page.imagewidth, page.imagelength)
@@ -100,7 +99,7 @@ def is_transparent(source: pathlib.Path | bytes, name: str = '') -> bool:
   Raises:
     ImageError: as `header`.
   """
-  with image_files.errors(name or source), _opened(source) as file:
+  with image_files.errors(source, name), image_files.open_source(source) as file:
     with sixteen_bit.tiff_page(file) as page:
       if page is not None:
         return bool(sixteen_bit.ALPHAS & set(page.extrasamples[:1]))
@@ -122,8 +121,8 @@ def read(source: pathlib.Path | bytes, name: str = '') -> Picture:
   Raises:
     ImageError: the file can't be read, for whatever reason.
   """
-  with image_files.errors(name or source):
-    data = source if isinstance(source, bytes) else source.read_bytes()
+  with image_files.errors(source, name):
+    data = image_files.read_bytes(source)
     with sixteen_bit.tiff_page(io.BytesIO(data)) as page:
       if page is not None:
         image_files.check_size(page.imagewidth, page.imagelength)
@@ -235,16 +234,16 @@ def write(path: pathlib.Path, picture: Picture, settings: Settings) -> None:
 
 
 def metadata(path: pathlib.Path) -> Settings | None:
-  """Return the settings that `write` put into a file; None if it has none."""
+  """Return the settings that were written into a picture or raster; None if none."""
   with contextlib.suppress(Exception), path.open('rb') as file:
-    with sixteen_bit.tiff_page(file) as page:
-      if page is not None:
-        return from_text(page.description)
+    if sixteen_bit.is_tiff(file):
+      with sixteen_bit.open_tiff(file) as tiff:
+        return from_text(tiff.pages.first.description)
     with image_files.open_image(file, MAX_OUTPUT) as image:
-      if image.format == 'PNG':
+      if KEY in image.info:
         return from_text(_MARK + image.info[KEY])
-      if image.format == 'TIFF':
-        return from_text(image.tag_v2[_DESCRIPTION])
+      if rasters.DESCRIPTION in image.info:
+        return from_text(image.info[rasters.DESCRIPTION])
       comment = image.getexif().get_ifd(_EXIF_IFD)[_USER_COMMENT]
       return from_text(comment.removeprefix(_ASCII).decode())
   return None
@@ -266,13 +265,6 @@ def resize_alpha(alpha: np.ndarray, height: int, width: int) -> np.ndarray:
   bicubic = Image.Resampling.BICUBIC
   resized = Image.fromarray(alpha.astype(np.float32)).resize((width, height), bicubic)
   return np.clip(np.asarray(resized), 0, 1)
-
-
-# --------------------------------------------------------------------------- reading
-
-
-def _opened(source: pathlib.Path | bytes) -> BinaryIO:
-  return io.BytesIO(source) if isinstance(source, bytes) else source.open('rb')
 
 
 def _read8(image: Image.Image, icc: bytes | None) -> np.ndarray:
@@ -318,9 +310,6 @@ def _to_uint16(pixels: np.ndarray) -> np.ndarray:
   """Invert `pixels.to_float` of uint16 exactly; clip values beyond [-1, 1]."""
   levels = np.round((pixels.astype(np.float32) + 1) * 32767.5)
   return np.clip(levels, 0, 65535).astype(np.uint16)
-
-
-# --------------------------------------------------------------------------- writing
 
 
 def _encode8(

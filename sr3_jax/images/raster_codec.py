@@ -47,9 +47,6 @@ class Codec(Protocol):
   def write(self, path: pathlib.Path, picture: Picture, settings: Settings) -> None:
     """Write a file as `encode` makes it; it appears when it is complete."""
 
-  def metadata(self, path: pathlib.Path) -> Settings | None:
-    """Return the settings that `write` put into a file; None if it has none."""
-
 
 @dataclasses.dataclass(frozen=True)
 class RasterCodec:
@@ -81,7 +78,7 @@ class RasterCodec:
   def read(self, source: pathlib.Path | bytes, name: str = '') -> Picture:
     """Read a raster; values beyond the range of the model are beyond [-1, 1]."""
     array = rasters.read(source, name, channels=self.channels)
-    with image_files.errors(name or source):
+    with image_files.errors(source, name):
       pixels = rasters.to_float(array, self.low, self.high)
     bits = 8 * array.dtype.itemsize
     return Picture(pixels, bits=bits, format=_format(source))
@@ -125,16 +122,11 @@ class RasterCodec:
       with image_files.errors(beside):
         atomic_files.write_bytes(beside, text.encode())
 
-  def metadata(self, path: pathlib.Path) -> Settings | None:
-    """Return what the function `metadata` does."""
-    return metadata(path)
-
 
 def metadata(path: pathlib.Path) -> Settings | None:
   """Return the settings of an output, picture or raster; None if it has none."""
   if path.suffix != '.npy':
-    found = picture_codec.from_text(rasters.description(path))
-    return found or picture_codec.metadata(path)
+    return picture_codec.metadata(path)
   with contextlib.suppress(Exception):
     return json.loads(path.with_suffix('.json').read_text())[picture_codec.KEY]
   if path.stem.endswith('_spread'):  # an array without settings, beside its drawing
@@ -172,11 +164,8 @@ def needs_rasters(
 
 def _format(source: pathlib.Path | bytes) -> str:
   """Return 'NPY', 'TIFF', or 'PNG' for every other file."""
-  if isinstance(source, bytes):
-    start = source[:8]
-  else:
-    with source.open('rb') as file:
-      start = file.read(8)
+  with image_files.open_source(source) as file:
+    start = file.read(8)
   if start[:6] == b'\x93NUMPY':
     return 'NPY'
   # The other formats that can be read lose values, so such images are written as PNG.

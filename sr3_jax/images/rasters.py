@@ -19,7 +19,7 @@ import numpy.typing as npt
 from etils import epath
 
 from sr3_jax.images import image_files, sixteen_bit
-from sr3_jax.images.image_files import MAX_PIXELS
+from sr3_jax.images.image_files import MAX_PIXELS, Source
 from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime import atomic_files
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # imported where a file needs it
   import tifffile
 
 EXTENSIONS = (*image_files.EXTENSIONS, '.npy')
+DESCRIPTION = 'Description'  # the keyword of a description in PNG files
 WRITABLE = ('.npy', '.tif', '.tiff', '.png')
 # The types of pixels, in arrays here and in files that we write.
 DTYPES = (np.uint8, np.uint16, np.float32)
@@ -38,7 +39,6 @@ _PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type; palettes have no 16 
 # has no name. Depth and time are never channels.
 _CHANNEL_AXES = 'CSIQ'
 
-Source = epath.PathLike | bytes
 Load = Callable[[], np.ndarray]
 
 
@@ -78,7 +78,6 @@ def read(
     ImageError: the file can't be read, has another number of channels, or values that
       aren't finite.
   """
-  name = name or _name(source)
   with _opened(source, name, channels, max_pixels) as (found, load):
     with np.errstate(over='ignore'):  # float64 may become infinite: refused below
       array = np.ascontiguousarray(load(), found.dtype)
@@ -104,7 +103,7 @@ def header(
   Raises:
     ImageError: as `read`, as far as the header shows it.
   """
-  with _opened(source, name or _name(source), channels, max_pixels) as (found, _):
+  with _opened(source, name, channels, max_pixels) as (found, _):
     return found
 
 
@@ -131,7 +130,7 @@ def encode(array: np.ndarray, extension: str, description: str = '') -> bytes:
   Args:
     array: uint8, uint16 or float32 [H, W, C]; PNG has no float, and C = 1 or 3 only.
     extension: one of WRITABLE. TIFFs are deflated, a pixel's channels side by side.
-    description: a text that `description` finds again; .npy files have no place for it.
+    description: a text that TIFF and PNG files hold; .npy files have no place for it.
 
   Raises:
     ImageError: an unknown extension, or an array that such files don't hold.
@@ -145,36 +144,14 @@ def encode(array: np.ndarray, extension: str, description: str = '') -> bytes:
     if array.dtype == np.float32 or channels not in (1, 3):
       raise ImageError(f'PNG has no {array.dtype} of {channels} channels: use .tif')
     pixels = array if channels == 3 else array[..., 0]
-    return sixteen_bit.encode_png(pixels, {'Description': description}, None, None)
-  buffer = io.BytesIO()
+    return sixteen_bit.encode_png(pixels, {DESCRIPTION: description}, None, None)
   if extension == '.npy':
+    buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
-  import tifffile
-
-  tifffile.imwrite(
-    buffer,
-    array if channels > 1 else array[..., 0],
-    photometric='minisblack',
-    planarconfig='contig' if channels > 1 else None,
-    compression='zlib',
-    predictor=True,
-    description=description,
-    software=False,
-    metadata=None,
+  return sixteen_bit.deflate_tiff(
+    array, photometric='minisblack', description=description
   )
-  return buffer.getvalue()
-
-
-def description(path: epath.PathLike) -> str:
-  """Return the text that `write` put into a file; '' if there is none."""
-  with contextlib.suppress(Exception), epath.Path(path).open('rb') as file:
-    if sixteen_bit.is_tiff(file):
-      with sixteen_bit.open_tiff(file) as tiff:
-        return tiff.pages.first.description
-    with image_files.open_image(file) as image:
-      return image.info.get('Description', '')
-  return ''
 
 
 def to_float(
@@ -235,9 +212,6 @@ def _range(
   return np.asarray(low, np.float32), np.asarray(high, np.float32)
 
 
-# --------------------------------------------------------------------------- reading
-
-
 @contextlib.contextmanager
 def _opened(
   source: Source, name: str, channels: int | None, max_pixels: int
@@ -247,11 +221,8 @@ def _opened(
   Every error, also from inside, becomes an ImageError that names the file.
   """
   with contextlib.ExitStack() as stack:
-    stack.enter_context(image_files.errors(name))
-    if isinstance(source, bytes):
-      file: BinaryIO = io.BytesIO(source)
-    else:
-      file = stack.enter_context(epath.Path(source).open('rb'))
+    stack.enter_context(image_files.errors(source, name))
+    file = stack.enter_context(image_files.open_source(source))
     start = file.read(26)
     if start[:6] == b'\x93NUMPY':
       found = _npy(file)
@@ -263,7 +234,7 @@ def _opened(
     else:
       found = None
     if found is None:  # neither of these: it is read as a picture
-      found = _picture(file, name, channels, max_pixels)
+      found = _picture(file, channels, max_pixels)
     shape = found[0]
     image_files.check_size(shape.width, shape.height, max_pixels)
     if math.prod(shape[:3]) > 4 * max_pixels:
@@ -365,7 +336,7 @@ def _tiff(
 
 
 def _picture(
-  file: BinaryIO, name: str, channels: int | None, max_pixels: int
+  file: BinaryIO, channels: int | None, max_pixels: int
 ) -> tuple[Header, Load]:
   """Return the header of a picture, and its loader.
 
@@ -379,8 +350,7 @@ def _picture(
 
   def load() -> np.ndarray:
     file.seek(0)
-    data = file.read()
-    return image_files.decode(data, name, channels=count, max_pixels=max_pixels)
+    return image_files.decode(file.read(), count, max_pixels)
 
   return Header(*sides, count, np.dtype(np.uint8)), load
 
@@ -393,7 +363,3 @@ def _stored(dtype: np.dtype) -> np.dtype:
   if name not in _FLOATS:
     raise ImageError(f'{name} values: only uint8, uint16, int16 and floating point')
   return np.dtype(np.float32)
-
-
-def _name(source: Source) -> str:
-  return 'data' if isinstance(source, bytes) else str(source)

@@ -7,12 +7,12 @@ if there is any.
 import contextlib
 import io
 import logging
-import struct
 import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
+from PIL.PngImagePlugin import putchunk
 
 if TYPE_CHECKING:  # imported where a file needs it
   import tifffile
@@ -47,21 +47,16 @@ def encode_png(
   import imagecodecs
 
   data = imagecodecs.png_encode(np.ascontiguousarray(stored))
-  chunks = b''
+  chunks = io.BytesIO()
   if icc:  # must stand before the pixels
-    chunks += _chunk(b'iCCP', b'ICC profile\0\0' + zlib.compress(icc))
+    putchunk(chunks, b'iCCP', b'ICC profile\0\0', zlib.compress(icc))
   if exif:
-    chunks += _chunk(b'eXIf', exif.removeprefix(b'Exif\0\0'))
+    putchunk(chunks, b'eXIf', exif.removeprefix(b'Exif\0\0'))
   for keyword, text in texts.items():
-    # Not compressed, no language, no translated keyword.
-    chunks += _chunk(b'iTXt', keyword.encode() + b'\0\0\0\0\0' + text.encode())
+    # Five zeros end the keyword and say: not compressed, no language, not translated.
+    putchunk(chunks, b'iTXt', keyword.encode(), b'\0\0\0\0\0', text.encode())
   header_end = 8 + 25  # signature and header chunk
-  return data[:header_end] + chunks + data[header_end:]
-
-
-def _chunk(kind: bytes, body: bytes) -> bytes:
-  checksum = struct.pack('>I', zlib.crc32(kind + body))
-  return struct.pack('>I', len(body)) + kind + body + checksum
+  return data[:header_end] + chunks.getvalue() + data[header_end:]
 
 
 def is_tiff(file: BinaryIO) -> bool:
@@ -139,23 +134,35 @@ def encode_tiff(stored: np.ndarray, texts: dict[int, str], icc: bytes | None) ->
     texts: tag -> ASCII text.
     icc: colour profile; None for none.
   """
-  import tifffile
-
   channels = stored.shape[-1]
-  several = channels > 1
-  buffer = io.BytesIO()
-  tifffile.imwrite(
-    buffer,
-    stored if several else stored[..., 0],
+  return deflate_tiff(
+    stored,
     photometric='rgb' if channels > 2 else 'minisblack',
-    planarconfig='contig' if several else None,
     extrasamples=['unassalpha'] if channels in (2, 4) else None,
-    compression='zlib',
-    predictor=True,
     iccprofile=icc,
     extratags=[(tag, 's', 0, text, True) for tag, text in texts.items()],
+  )
+
+
+def deflate_tiff(array: np.ndarray, **options: object) -> bytes:
+  """Return the bytes of a deflated TIFF file of [h, w, C], pixel by pixel.
+
+  Args:
+    array: uint8, uint16 or float32.
+    **options: those of `tifffile.imwrite`.
+  """
+  import tifffile
+
+  one, buffer = array.shape[-1] == 1, io.BytesIO()
+  tifffile.imwrite(
+    buffer,
+    array[..., 0] if one else array,
+    planarconfig=None if one else 'contig',
+    compression='zlib',
+    predictor=True,
     software=False,
     metadata=None,
+    **options,
   )
   return buffer.getvalue()
 

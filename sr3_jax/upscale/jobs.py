@@ -251,7 +251,7 @@ def _is_finished(job: Job, upscaler: Any, options: Options) -> bool:
   for shown, path in there.items():
     if shown == 'numbers':  # the picture of them, written later, tells
       continue
-    found = job.codec.metadata(path) or {}
+    found = raster_codec.metadata(path) or {}
     if not any(found.get(key) == made[key] for key in ('input', 'path')):
       raise pixels.ImageError(
         f'{path} is there and was not made from this file: choose another --output '

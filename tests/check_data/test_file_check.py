@@ -58,7 +58,7 @@ def test_truncated_files_are_found_wherever_they_end(photo, look, name):
   for end in [*ends, len(data) - 200, len(data) - 20, len(data) - 2]:
     found = look(data[:end])
     try:
-      image_files.decode(data[:end], 'file')
+      image_files.read(data[:end], 'file')
       broken = False
     except images_pixels.ImageError:
       broken = True
@@ -129,7 +129,7 @@ def test_thumbnails_of_reduced_decoding_are_those_of_whole_files(photo, look):
   ):
     found = look(data)
     assert (found.height, found.width) == (800, 1200)
-    luma = Image.fromarray(image_files.decode(data, 'file', channels=1)[..., 0])
+    luma = Image.fromarray(image_files.read(data, 'file', channels=1)[..., 0])
     expected = luma.resize((16, 16), Image.Resampling.BILINEAR)
     np.testing.assert_allclose(found.thumbnail, np.asarray(expected), atol=3)
 

@@ -349,7 +349,7 @@ def test_damaged_bytes_raise_nothing_else(format_):
     for place in rng.integers(0, min(len(whole), 300), 4):
       damaged[place] = rng.integers(256)
     try:
-      image = image_files.decode(bytes(damaged), 'x', max_pixels=10_000)
+      image = image_files.read(bytes(damaged), 'x', max_pixels=10_000)
       outcomes.add(image.dtype)
     except images_pixels.ImageError as error:
       outcomes.add('error')

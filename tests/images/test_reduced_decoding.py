@@ -57,7 +57,7 @@ def test_pixels_are_those_of_pillow(photo, by, options, fast, monkeypatch):
     monkeypatch.setattr(fast_jpeg, 'simplejpeg', None)
   for image in (photo, photo.crop((0, 0, 301, 273)), photo.crop((0, 0, 95, 211))):
     data = encoded(image, **options)
-    found = image_files.decode(data, 'x', decode_side=min(image.size) // by)
+    found = image_files.read(data, 'x', decode_side=min(image.size) // by)
     assert found.shape == (-(-image.height // by), -(-image.width // by), 3)
     np.testing.assert_array_equal(found, drafted(data, by))
 
@@ -65,8 +65,8 @@ def test_pixels_are_those_of_pillow(photo, by, options, fast, monkeypatch):
 def test_an_eighth_is_the_mean_of_blocks(photo):
   grey = photo.convert('L').crop((0, 0, 304, 272))
   grey = grey.point(lambda level: 64 + level // 2)  # nothing to clip
-  whole = image_files.decode(data := encoded(grey), 'x', channels=1)
-  found = image_files.decode(data, 'x', channels=1, decode_side=30)
+  whole = image_files.read(data := encoded(grey), 'x', channels=1)
+  found = image_files.read(data, 'x', channels=1, decode_side=30)
   means = whole.reshape(34, 8, 38, 8).mean((1, 3))
   assert np.abs(found[..., 0] - means).max() <= 1
 
@@ -75,7 +75,7 @@ def test_turned_pictures_are_turned(photo):
   exif = Image.Exif()
   exif[0x0112] = 6
   data = encoded(photo.crop((0, 0, 320, 240)), exif=exif)
-  found = image_files.decode(data, 'x', decode_side=60)
+  found = image_files.read(data, 'x', decode_side=60)
   assert found.shape == (80, 60, 3)
   np.testing.assert_array_equal(found, drafted(data, 4))
 
@@ -84,7 +84,7 @@ def test_turned_pictures_are_turned(photo):
 def test_other_files_are_decoded_whole(photo, format_):
   file = io.BytesIO()
   photo.save(file, format_)
-  found = image_files.decode(file.getvalue(), 'x', decode_side=16)
+  found = image_files.read(file.getvalue(), 'x', decode_side=16)
   assert found.shape == (photo.height, photo.width, 3)
 
 
@@ -95,7 +95,7 @@ def test_files_that_end_early_are_refused(photo, fast, monkeypatch):
   data = encoded(photo)
   for share in (0.3, 0.6, 0.95):
     with pytest.raises(pixels.ImageError):
-      image_files.decode(data[: int(share * len(data))], 'x', decode_side=16)
+      image_files.read(data[: int(share * len(data))], 'x', decode_side=16)
 
 
 @pytest.mark.parametrize(
