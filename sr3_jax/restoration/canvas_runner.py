@@ -1,40 +1,40 @@
-"""Runs a model on many conditions: canvas by canvas, smaller where memory ends."""
+"""Runs a model on many conditions, canvas by canvas, and copes with full memory."""
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
 from sr3_jax.core import samplers
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.restoration import canvas
-from sr3_jax.restoration.canvas import Item
-from sr3_jax.restoration.settings import PipelineError
+from sr3_jax.restoration import canvas, canvas_arguments
+from sr3_jax.restoration.canvas_arguments import Canvases, Item, Work
+from sr3_jax.restoration.settings import UpscalerError
 from sr3_jax.restoration.tiling import Layout, Planner, Size
 from sr3_jax.runtime import devices as runtime_devices
+from sr3_jax.runtime.types import Params
 
 OnSteps = Callable[[int], None]
 
 
-class Runner:
+class CanvasRunner:
   """A model on this process's devices.
 
   Args:
     model: the model.
     params: its weights, on the host.
     trajectory: of the sampler.
-    plan: which canvases to use; its tiles are halved when memory ends.
-    batch: tiles at a time on each device.
+    plan: which canvases to use; its tiles are halved when memory runs out.
+    batch: tiles at a time on each device; halved when memory runs out.
     consistency: whether predictions of y0 are corrected to downsample to the condition.
-    on_note: told when memory ends.
+    on_note: called with a line of text when memory runs out.
   """
 
   def __init__(
     self,
     model: SR3,
-    params: Any,
+    params: Params,
     trajectory: samplers.Trajectory,
     plan: Planner,
     batch: int,
@@ -50,18 +50,27 @@ class Runner:
     runtime_devices.compiler_options()
 
   def memory(self, sizes: Sequence[Size], guidance: float | None) -> int:
-    """Bytes that a device needs for the largest of conditions; compiles for them."""
+    """Return how many bytes a device needs for the largest of some conditions.
+
+    Compiles the programs for them.
+
+    Args:
+      sizes: heights and widths of the conditions.
+      guidance: how much the class counts; None for no guidance.
+    """
     needed = 0
+    span = runtime_devices.replicate((np.int32(0), np.int32(0)))
     for size in sizes:
       layout = self._plan.layout(size)
-      args = self._arguments(layout, [], guidance)
+      canvases, work, carry = self._arguments(layout, [], guidance)
+      args = self._params, canvases, work, self._steps, *span, *carry
       needed = max(needed, self._program(layout).memory(*args))
     return needed
 
   def __call__(
     self, items: Sequence[Item], guidance: float | None, on_steps: OnSteps
   ) -> list[np.ndarray]:
-    """Draws an image for each item.
+    """Sample an image for each item.
 
     Args:
       items: conditions of any sizes.
@@ -72,84 +81,115 @@ class Runner:
       float32 [H, W, C] in [-1, 1] each, in the order of `items`.
 
     Raises:
-      PipelineError: memory ends with the smallest tiles.
+      UpscalerError: memory runs out with the smallest tiles.
     """
     outputs: dict[int, np.ndarray] = {}
     while waiting := [k for k in range(len(items)) if k not in outputs]:
-      # Asked for anew each time: having run out of memory changes the layouts.
+      # They are planned anew each time, because full memory changes the layouts.
       layouts = {k: self._plan.layout(items[k].condition.shape[:2]) for k in waiting}
       layout = layouts[waiting[0]]
       most = layout.images * (1 if layout.shared else jax.local_device_count())
-      few = [k for k in waiting if layouts[k] == layout][:most]
+      group = [k for k in waiting if layouts[k] == layout][:most]
       try:
-        done = self._run(layout, [items[k] for k in few], guidance, on_steps)
+        done = self._run(layout, [items[k] for k in group], guidance, on_steps)
       except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error) and 'emory' not in str(error):
           raise
         self._shrink(layout)
       else:
-        outputs.update(zip(few, done, strict=True))
+        outputs.update(zip(group, done, strict=True))
     return [outputs[k] for k in range(len(items))]
 
   def _shrink(self, layout: Layout) -> None:
-    """Halves what takes the memory: tiles at a time, then their size.
+    """Halve what takes the memory: the number of tiles at a time, then their size.
 
     Raises:
-      PipelineError: nothing is left to halve.
+      UpscalerError: nothing is left to halve.
     """
     if self._batch > 1:
       self._batch //= 2
       self._note(f'out of memory: going on with {self._batch} tiles at a time')
     elif half := self._plan.halve(layout):
-      small = half // self._model.scale
-      self._note(f'out of memory: going on with tiles of {small} input pixels')
+      side = half // self._model.scale
+      self._note(f'out of memory: going on with tiles of {side} input pixels')
     else:
-      raise PipelineError(
+      raise UpscalerError(
         'out of memory with the smallest tiles: the image itself is too large for this '
         'device; choose a smaller --outscale or cut the image'
       )
 
   def _run(
-    self, layout: Layout, items: Sequence[Item], guidance, on_steps: OnSteps
+    self,
+    layout: Layout,
+    items: Sequence[Item],
+    guidance: float | None,
+    on_steps: OnSteps,
   ) -> list[np.ndarray]:
-    """Sample images from noise, on one canvas each."""
+    """Sample one image for each item, all on canvases of one layout."""
     program = self._program(layout)
-    args = self._arguments(layout, items, guidance)
-    fixed, carry = args[:4], args[6:]
-    work = sum(self._plan.work(item.condition.shape[:2]) for item in items)
+    canvases, work, carry = self._arguments(layout, items, guidance)
+    units = sum(self._plan.work(item.condition.shape[:2]) for item in items)
     done, stretch = 0, 1
     while done < self._num_steps:
       count = min(stretch, self._num_steps - done)
       began = time.monotonic()
       span = runtime_devices.replicate((np.int32(done), np.int32(count)))
-      carry = jax.block_until_ready(program(*fixed, *span, *carry))
+      carry = program(self._params, canvases, work, self._steps, *span, *carry)
+      jax.block_until_ready(carry)
       seconds = time.monotonic() - began
       done += count
-      on_steps(count * work)
-      # Progress about once a second, without waiting for the device more than that.
-      # The first call may have compiled.
+      on_steps(count * units)
+      # Report progress about once a second, and wait for the device no more often. The
+      # first call is not timed, because it may have compiled the program.
       stretch = 1 if done == 1 else max(1, int(stretch / max(seconds, 1e-3)))
+    return self._outputs(layout, items, carry[0])
+
+  def _outputs(
+    self, layout: Layout, items: Sequence[Item], y: jax.Array
+  ) -> list[np.ndarray]:
+    """Return the finished image of each item from the canvases y, [D, N, H, W, C]."""
     devices = 1 if layout.shared else jax.local_device_count()
-    canvases = runtime_devices.gather(carry[0]) if devices > 1 else _first(carry[0])
+    canvases = runtime_devices.gather(y) if devices > 1 else _first(y)
     outputs = []
     for k, item in enumerate(items):
       height, width = self._plan.output(item.condition.shape[:2])
-      y = canvases[k % devices * layout.images + k // devices, :height, :width]
-      outputs.append(canvas.finish(self._model, item.condition, y))
+      image = canvases[k % devices * layout.images + k // devices, :height, :width]
+      outputs.append(finish(self._model, item.condition, image))
     return outputs
 
-  def _program(self, layout: Layout):
-    return canvas.program(
-      self._model, layout.tile, self._batch, self._consistency, layout.shared
-    )
+  def _program(self, layout: Layout) -> runtime_devices.Mapped:
+    """Return the program for canvases of a layout."""
+    return canvas.program(self._model, self._batch, layout.shared)
 
-  def _arguments(self, layout: Layout, items: Sequence[Item], guidance) -> list[Any]:
-    image, work, *rest = canvas.arguments(
+  def _arguments(
+    self, layout: Layout, items: Sequence[Item], guidance: float | None
+  ) -> tuple[Canvases, Work, samplers.Carry]:
+    """Return the program's arguments for some items, on the devices."""
+    return canvas_arguments.arguments(
       self._model, self._plan, layout, items, self._batch, self._consistency, guidance
     )
-    return [self._params, image, work, self._steps, *rest]
+
+
+def finish(model: SR3, condition: np.ndarray, y: np.ndarray) -> np.ndarray:
+  """Return the image at the end of a trajectory, as `SR3.finish` does.
+
+  It is computed with NumPy, so that there is no program to compile for each size.
+
+  Args:
+    model: the model.
+    condition: [h, w, K].
+    y: [H, W, C].
+
+  Returns:
+    [H, W, C] in [-1, 1] but for known pixels, which are as they were.
+  """
+  x = canvas_arguments.upsample(model, condition)
+  image = np.clip(model.decode(y, x), -1, 1)
+  if 'mask' not in model.task.extras:
+    return image
+  return np.where(model.missing(x) > 0, image, x[..., : model.channels])
 
 
 def _first(array: jax.Array) -> np.ndarray:
-  """The first device's part, on the host."""
+  """Return the first device's part, on the host."""
   return np.asarray(array.addressable_data(0))[0]

@@ -16,7 +16,7 @@ from sr3_jax.core import degradations
 from sr3_jax.core.degradations.tasks import LUMA
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.images import rasters
-from sr3_jax.restoration.settings import PipelineError
+from sr3_jax.restoration.settings import UpscalerError
 from sr3_jax.weights.hub import Loaded
 
 # Tasks whose images have missing parts.
@@ -78,35 +78,35 @@ def check_options(
   """Refuses what a model has no use for, in words that say what it is for.
 
   Raises:
-    PipelineError: an option that doesn't fit the model.
+    UpscalerError: an option that doesn't fit the model.
   """
   model, config = loaded.model, loaded.config
   kind = f'this model is for {describe(config)}'
   if not model.task.conditional:
-    raise PipelineError(
+    raise UpscalerError(
       f'{kind}: it restores nothing; python -m sr3_jax.main --mode=sample draws images'
     )
   if consistency and model.scale == 1:
-    raise PipelineError(f'no consistency: {kind} and enlarges nothing')
+    raise UpscalerError(f'no consistency: {kind} and enlarges nothing')
   if expand is not None and not takes_mask(config):
-    raise PipelineError(f'no expand: {kind} and fills in nothing')
+    raise UpscalerError(f'no expand: {kind} and fills in nothing')
   for name, level in (('blur', blur), ('noise', noise)):
     if not level:
       continue
     if name not in model.task.extras:
-      raise PipelineError(f'no {name}: {kind}; only stages of cascades take that')
+      raise UpscalerError(f'no {name}: {kind}; only stages of cascades take that')
     known = config.task[f'augment_{name}'][1]
     if not 0 <= level <= known:
-      raise PipelineError(f'{name} {level:g}: this model knows 0 to {known:g}')
+      raise UpscalerError(f'{name} {level:g}: this model knows 0 to {known:g}')
   if consistency and (blur or noise):
-    raise PipelineError('consistency goes without blur and noise of the input')
+    raise UpscalerError('consistency goes without blur and noise of the input')
   if guidance is not None and not model.label_dropout:
-    raise PipelineError(
+    raise UpscalerError(
       f'no guidance: {kind}, trained '
       + ('with all its labels' if model.num_classes else 'without classes')
     )
   if guidance is not None and not 0 <= guidance <= MAX_GUIDANCE:
-    raise PipelineError(f'guidance {guidance:g} is not from 0 to {MAX_GUIDANCE}')
+    raise UpscalerError(f'guidance {guidance:g} is not from 0 to {MAX_GUIDANCE}')
 
 
 # ----------------------------------------------------------------------- the canvas
@@ -120,7 +120,7 @@ def parse_expand(value: int | str | Sequence[int | str]) -> Expand:
       pixels, or with '%' a share of the image's height or width.
 
   Raises:
-    PipelineError: not such a value.
+    UpscalerError: not such a value.
   """
   texts = str(value).split(',') if isinstance(value, int | str) else map(str, value)
   texts = [text.strip() for text in texts]
@@ -128,12 +128,12 @@ def parse_expand(value: int | str | Sequence[int | str]) -> Expand:
     texts *= 4
   good = all(re.fullmatch(r'\d{1,6}|\d{1,4}(\.\d+)?%', text) for text in texts)
   if len(texts) != 4 or not good:
-    raise PipelineError(
+    raise UpscalerError(
       f'expand={value}: one number of pixels for all sides, or TOP,RIGHT,BOTTOM,LEFT; '
       "or per cent of the sides: '25%'"
     )
   if not any(float(text.rstrip('%')) for text in texts):
-    raise PipelineError(f'expand={value} adds nothing')
+    raise UpscalerError(f'expand={value} adds nothing')
   return tuple(text if text.endswith('%') else int(text) for text in texts)
 
 
@@ -168,7 +168,7 @@ def prepare(
     note: told what is worth knowing.
 
   Raises:
-    PipelineError: the model can't take it.
+    UpscalerError: the model can't take it.
   """
   model, config = loaded.model, loaded.config
   fills = takes_mask(config)
@@ -181,10 +181,10 @@ def prepare(
   channels = given.shape[-1]
   if mask is not None:
     if not fills:
-      raise PipelineError(f'no masks: this model is for {describe(config)}')
+      raise UpscalerError(f'no masks: this model is for {describe(config)}')
     mask = as_mask(mask, given.shape[:2])
   elif fills and needs_mask(config) and expand is None:
-    raise PipelineError(
+    raise UpscalerError(
       'nothing says what is missing: give a mask (white is missing), a picture with '
       'transparent pixels, or expand'
     )
@@ -215,11 +215,11 @@ def as_float(image: Any, model: SR3) -> np.ndarray:
   Models of one channel take three, too. Integers are scaled as the model's images were.
 
   Raises:
-    PipelineError: not such an image.
+    UpscalerError: not such an image.
   """
   if isinstance(image, Image.Image) and image.mode not in ('L', 'RGB', 'I;16'):
     if image.has_transparency_data:
-      raise PipelineError(
+      raise UpscalerError(
         f'a {image.mode} image with transparency: convert it, or use the command'
       )
     image = image.convert('RGB')  # palettes, CMYK, black and white
@@ -227,7 +227,7 @@ def as_float(image: Any, model: SR3) -> np.ndarray:
   array = array[..., None] if array.ndim == 2 else array
   known = (1, 3) if model.channels in (1, 3) else (model.channels,)
   if array.ndim != 3 or array.shape[-1] not in known or 0 in array.shape:
-    raise PipelineError(
+    raise UpscalerError(
       f'not an image of {" or ".join(map(str, known))} channels: an array of shape '
       f'{np.shape(image)}'
     )
@@ -236,13 +236,13 @@ def as_float(image: Any, model: SR3) -> np.ndarray:
   if array.dtype in (np.uint8, np.uint16):
     return (array / (np.iinfo(array.dtype).max / 2) - 1).astype(np.float32)
   if not np.issubdtype(array.dtype, np.floating):
-    raise PipelineError(f'pixels must be uint8, uint16 or float, not {array.dtype}')
+    raise UpscalerError(f'pixels must be uint8, uint16 or float, not {array.dtype}')
   array = array.astype(np.float32)
   # Bicubic kernels overshoot; measurements may be beyond the range, as in training.
   # NaN is refused, too.
   most = 1.5 if model.value_range is None else np.finfo(np.float32).max
   if not np.abs(array).max() <= most:
-    raise PipelineError('float pixels must be in [-1, 1]')
+    raise UpscalerError('float pixels must be in [-1, 1]')
   return array
 
 
@@ -255,7 +255,7 @@ def as_mask(mask: Any, size: tuple[int, int]) -> np.ndarray:
     size: that it must have.
 
   Raises:
-    PipelineError: not such a mask.
+    UpscalerError: not such a mask.
   """
   if isinstance(mask, Image.Image):
     mask = mask if mask.mode == 'I;16' else mask.convert('L')
@@ -263,7 +263,7 @@ def as_mask(mask: Any, size: tuple[int, int]) -> np.ndarray:
   array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
   if array.shape != size:
     have = ' x '.join(str(side) for side in array.shape[::-1])
-    raise PipelineError(
+    raise UpscalerError(
       f'the mask has {have} pixels, the image {size[1]} x {size[0]}: they must agree'
     )
   if np.issubdtype(array.dtype, np.integer):

@@ -17,7 +17,7 @@ from sr3_jax.weights.hub import Loaded
 BALANCED, BEST = 100, 250
 
 
-class PipelineError(UserError):
+class UpscalerError(UserError):
   """One line: what can't be done, and what can."""
 
 
@@ -30,7 +30,7 @@ def choose_trajectory(
   """Return the options that these arguments mean, and their trajectory.
 
   Raises:
-    PipelineError: an unknown preset or sampler, more steps than trained levels, or no
+    UpscalerError: an unknown preset or sampler, more steps than trained levels, or no
       temperature.
   """
   model = loaded.model
@@ -51,7 +51,7 @@ def choose_trajectory(
     measured = {'eta': 0.0, 'temperature': 1.0}
     presets |= {name: measured | preset for name, preset in loaded.presets.items()}
     if steps not in presets:
-      raise PipelineError(f'no preset {steps!r}; there are {", ".join(presets)}')
+      raise UpscalerError(f'no preset {steps!r}; there are {", ".join(presets)}')
     options |= presets[steps]
     options['num_steps'] = min(options['num_steps'], most)
   else:
@@ -61,16 +61,16 @@ def choose_trajectory(
   if temperature is not None:
     options['temperature'] = temperature
   if options['name'] == 'ddpm_learned' and not model.learned_variance:
-    raise PipelineError("the sampler 'ddpm_learned' needs a model of learned variance")
+    raise UpscalerError("the sampler 'ddpm_learned' needs a model of learned variance")
   if not 1 <= options['num_steps'] <= min(most, canvas.MAX_STEPS):
-    raise PipelineError(
+    raise UpscalerError(
       f'{options["num_steps"]} steps: this model can take 1 to '
       f'{min(most, canvas.MAX_STEPS)}'
     )
   try:
     return options, make_trajectory(model.gammas, **options)
   except ValueError as error:
-    raise PipelineError(str(error)) from None
+    raise UpscalerError(str(error)) from None
 
 
 def choose_tiles(
@@ -79,7 +79,7 @@ def choose_tiles(
   """Sides of tiles and their pad in output pixels, from options in input pixels.
 
   Raises:
-    PipelineError: a pad too large for the tiles.
+    UpscalerError: a pad too large for the tiles.
   """
   scale, network = model.scale, model.network
   if tile is not None:
@@ -92,7 +92,7 @@ def choose_tiles(
   default = 4 if scale > 1 else 16
   most = sides[-1] // 4
   if tile_pad is not None and sides != (0,) and tile_pad * scale > most:
-    raise PipelineError(
+    raise UpscalerError(
       f'tiles of {sides[-1] // scale} input pixels can have a pad of at most '
       f'{most // scale}, not {tile_pad}'
     )

@@ -15,10 +15,10 @@ import numpy as np
 
 from sr3_jax.images import resizing
 from sr3_jax.restoration import inputs as restoration_inputs
-from sr3_jax.restoration.canvas import Item
-from sr3_jax.restoration.canvas_runner import Runner
+from sr3_jax.restoration.canvas_arguments import Item
+from sr3_jax.restoration.canvas_runner import CanvasRunner
 from sr3_jax.restoration.inputs import Prepared
-from sr3_jax.restoration.settings import PipelineError, choose_tiles, choose_trajectory
+from sr3_jax.restoration.settings import UpscalerError, choose_tiles, choose_trajectory
 from sr3_jax.restoration.tiling import Planner, output_size
 from sr3_jax.runtime import devices
 from sr3_jax.runtime.version import __version__
@@ -86,7 +86,7 @@ class Upscaler:
     on_note: called with a line of text when something is worth telling the user.
 
   Raises:
-    PipelineError: options that don't fit the model.
+    UpscalerError: options that don't fit the model.
   """
 
   def __init__(
@@ -133,7 +133,7 @@ class Upscaler:
       at_once=batch,
     )
     self._asked = self._plan.sides
-    self._runner = Runner(
+    self._runner = CanvasRunner(
       self.model, loaded.params, trajectory, self._plan, batch, consistency, on_note
     )
 
@@ -296,7 +296,7 @@ class Upscaler:
       on_steps: called with how much was just done; the sum is what `work` says.
 
     Raises:
-      PipelineError: an image or a label that the model can't take, or no memory.
+      UpscalerError: an image or a label that the model can't take, or no memory.
     """
     outscale, label = self.check(outscale, label)
     masks = [None] * len(images) if masks is None else masks
@@ -366,16 +366,16 @@ class Upscaler:
       masked: whether masks will be given.
 
     Raises:
-      PipelineError: the model can't take one of them.
+      UpscalerError: the model can't take one of them.
     """
     kind = f'this model is for {restoration_inputs.describe(self.loaded.config)}'
     if masked and not self.takes_masks:
-      raise PipelineError(f'no masks: {kind}')
+      raise UpscalerError(f'no masks: {kind}')
     outscale = outscale or self.model.scale
     if self.model.scale == 1 and outscale != 1:
-      raise PipelineError(f'outscale {outscale:g}: {kind} and enlarges nothing')
+      raise UpscalerError(f'outscale {outscale:g}: {kind} and enlarges nothing')
     if not 0 < outscale <= MAX_OUTSCALE:
-      raise PipelineError(
+      raise UpscalerError(
         f'outscale must be above 0, at most {MAX_OUTSCALE}: {outscale}'
       )
     return outscale, self._checked_label(label)
@@ -383,12 +383,12 @@ class Upscaler:
   def _checked_label(self, label):
     classes = self.loaded.config.model.num_classes
     if label is None and self.loaded.config.model.network == 'guided' and classes:
-      raise PipelineError(f'this model wants a class: a label from 0 to {classes - 1}')
+      raise UpscalerError(f'this model wants a class: a label from 0 to {classes - 1}')
     if label is None and self._guidance is not None:
-      raise PipelineError('guidance needs a class: a label')
+      raise UpscalerError('guidance needs a class: a label')
     if label is None:
       return classes  # "no class"
     if not 0 <= label < classes:
       known = f'labels from 0 to {classes - 1}' if classes else 'no classes'
-      raise PipelineError(f'label {label}: this model has {known}')
+      raise UpscalerError(f'label {label}: this model has {known}')
     return label

@@ -9,7 +9,7 @@ from skimage import color, data
 
 from sr3_jax.core import degradations
 from sr3_jax.restoration import inputs as restoration_inputs
-from sr3_jax.restoration.settings import PipelineError
+from sr3_jax.restoration.settings import UpscalerError
 from sr3_jax.restoration.upscaler import Upscaler
 from tests.support import models
 
@@ -52,7 +52,7 @@ def test_expand(value, pixels):
 
 @pytest.mark.parametrize('value', ['', '1,2', '-3', '3px', '1.5', '0', '0%,0,0,0', -1])
 def test_expand_that_is_none(value):
-  with pytest.raises(PipelineError, match='expand='):
+  with pytest.raises(UpscalerError, match='expand='):
     restoration_inputs.parse_expand(value)
 
 
@@ -69,7 +69,7 @@ def test_masks_of_all_kinds():
   kinds += [Image.fromarray(np.stack([light] * 3, -1)), np.maximum(light // 2 + 1, 127)]
   for mask in kinds:
     np.testing.assert_array_equal(restoration_inputs.as_mask(mask, (6, 8)), want)
-  with pytest.raises(PipelineError, match='the mask has 6 x 8 pixels, the image 8 x 6'):
+  with pytest.raises(UpscalerError, match='the mask has 6 x 8 pixels, the image 8 x 6'):
     restoration_inputs.as_mask(flat.T, (6, 8))
 
 
@@ -82,12 +82,12 @@ def test_transparent_pixels_are_missing():
   # What a mask says comes first.
   got = restoration_inputs.prepare(Image.fromarray(pixels), np.eye(6, 8), INPAINTING)
   assert got.mask.sum() == 6 and got.mask[2, 3] == 0
-  with pytest.raises(PipelineError, match='transparency'):
+  with pytest.raises(UpscalerError, match='transparency'):
     restoration_inputs.prepare(Image.fromarray(pixels), None, COLOUR)
 
 
 def test_something_must_be_missing_where_nothing_else_can_be_done():
-  with pytest.raises(PipelineError, match='give a mask'):
+  with pytest.raises(UpscalerError, match='give a mask'):
     restoration_inputs.prepare(photo(), None, INPAINTING)
   assert restoration_inputs.prepare(photo(), None, MIXED).mask is None
   grown = restoration_inputs.prepare(photo(), None, INPAINTING, (1, 0, 0, 2))
@@ -147,7 +147,7 @@ def test_ranges_of_the_model():
   stored = np.array([[[0, 100], [500, 200], [2000, 300]]], np.uint16)
   got = restoration_inputs.prepare(stored, None, model).observed
   np.testing.assert_allclose(got, [[[-1, -1], [0, 0], [3, 1]]], atol=1e-6)
-  with pytest.raises(PipelineError, match='not an image of 2 channels'):
+  with pytest.raises(UpscalerError, match='not an image of 2 channels'):
     restoration_inputs.prepare(photo(), None, model)
 
 
@@ -204,16 +204,16 @@ def test_stages_of_cascades_are_told_what_was_done(blur):
   ],
 )
 def test_options_that_do_not_fit_the_task(task, options, message):
-  with pytest.raises(PipelineError, match=message):
+  with pytest.raises(UpscalerError, match=message):
     Upscaler(loaded(task), **options)
 
 
 def test_requests_that_do_not_fit_the_task():
   upscaler = Upscaler(loaded('jpeg'), steps=1)
   for options in ((2.0, None), (None, None, True), (None, 3)):
-    with pytest.raises(PipelineError, match='this model'):
+    with pytest.raises(UpscalerError, match='this model'):
       upscaler.check(*options)
-  with pytest.raises(PipelineError, match='no masks: this model is for jpeg'):
+  with pytest.raises(UpscalerError, match='no masks: this model is for jpeg'):
     upscaler.upscale(photo(), mask=np.eye(6, 8))
   several = MIXED.config
   assert restoration_inputs.describe(several) == 'a mixture of inpainting, jpeg'

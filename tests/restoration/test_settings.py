@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr3_jax.restoration.upscaler import PipelineError, Upscaler
+from sr3_jax.restoration.upscaler import Upscaler, UpscalerError
 from tests.support.models import Pointwise, residual
 
 
@@ -55,7 +55,7 @@ def test_a_preset_is_what_was_measured():
   ],
 )
 def test_options_that_do_not_fit(pointwise, options, message):
-  with pytest.raises(PipelineError, match=message):
+  with pytest.raises(UpscalerError, match=message):
     Upscaler(pointwise, **options)
 
 
@@ -74,7 +74,7 @@ def test_options_that_do_not_fit(pointwise, options, message):
   ],
 )
 def test_images_that_it_cannot_take(pointwise, image, options, message):
-  with pytest.raises(PipelineError, match=message):
+  with pytest.raises(UpscalerError, match=message):
     Upscaler(pointwise, steps=1).upscale(image, **options)
 
 

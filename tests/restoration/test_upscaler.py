@@ -13,8 +13,8 @@ from sr3_jax.core.networks.unet import GroupNorm
 from sr3_jax.core.samplers import make_trajectory, trajectory_options
 from sr3_jax.images import resizing
 from sr3_jax.restoration import canvas, tiling
-from sr3_jax.restoration.canvas_runner import Runner
-from sr3_jax.restoration.upscaler import PipelineError, Upscaler
+from sr3_jax.restoration.canvas_runner import CanvasRunner
+from sr3_jax.restoration.upscaler import Upscaler, UpscalerError
 from tests.support import runs
 from tests.support.models import Local, Pointwise, residual
 
@@ -288,15 +288,15 @@ def test_memory_is_bounded_by_the_canvas(pointwise):
 def test_out_of_memory_halves_and_goes_on(pointwise, monkeypatch):
   notes, real, refused = [], canvas.program, []
 
-  def program(model, tile, batch, *options):
-    if tile[0] > 32 or batch > 1:
-      refused.append((tile, batch))
-
-      def full(*args):
+  def program(model, batch, shared):
+    def limited(params, canvases, work, *rest):
+      tile = work.tiles.rows.shape[-1]
+      if tile > 32 or batch > 1:
+        refused.append((tile, batch))
         raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
+      return real(model, batch, shared)(params, canvases, work, *rest)
 
-      return full
-    return real(model, tile, batch, *options)
+    return limited
 
   monkeypatch.setattr(canvas, 'program', program)
   upscaler = Upscaler(
@@ -317,7 +317,7 @@ def test_out_of_memory_for_good(pointwise, monkeypatch):
 
   monkeypatch.setattr(canvas, 'program', lambda *args: full)
   upscaler = Upscaler(pointwise, steps=2, on_note=lambda note: None)
-  with pytest.raises(PipelineError, match='out of memory'):
+  with pytest.raises(UpscalerError, match='out of memory'):
     upscaler.upscale(photo(8, 8))
 
 
@@ -329,7 +329,7 @@ def test_every_run_has_noise_of_its_own(pointwise, monkeypatch):
     seeds.extend(item.seed for item in items)
     return [np.repeat(np.repeat(item.condition, 4, 0), 4, 1) for item in items]
 
-  monkeypatch.setattr(Runner, '_run', run)
+  monkeypatch.setattr(CanvasRunner, '_run', run)
   images = [photo(4, 4)] * 2
   Upscaler(pointwise, seed=3).upscale_many(images, 8, num_samples=3, numbers=[0, 5])
   assert len(set(seeds)) == len(seeds) == 2 * 2 * 3

@@ -43,9 +43,9 @@ class Standin:
 
   def check(self, outscale, label, masked=False):
     if masked:
-      raise upscaler.PipelineError('no masks: this model is for repetition')
+      raise upscaler.UpscalerError('no masks: this model is for repetition')
     if label is not None:
-      raise upscaler.PipelineError('this model has no classes')
+      raise upscaler.UpscalerError('this model has no classes')
     return outscale or 2, 0
 
   def upscale_many(

@@ -131,7 +131,7 @@ def test_guidance_is_that_of_the_model():
   np.testing.assert_array_equal(of(1.0, 2), with_class)
   settings = Upscaler(loaded, guidance=2.0).settings()
   assert settings['guidance'] == 2 and settings['task'] == 'super resolution'
-  with pytest.raises(restoration_inputs.PipelineError, match='guidance needs a class'):
+  with pytest.raises(restoration_inputs.UpscalerError, match='guidance needs a class'):
     of(2.0, None)
 
 

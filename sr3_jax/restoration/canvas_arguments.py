@@ -1,0 +1,232 @@
+"""Puts images on canvases: makes the arguments of the program in `canvas`.
+
+Shapes: N images on canvases of [H, W], M tiles, C channels of an image, K of a
+condition.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from sr3_jax.core import samplers
+from sr3_jax.core.sr3 import SR3
+from sr3_jax.images import resizing
+from sr3_jax.restoration import tiling
+from sr3_jax.restoration.tiling import CELL, Layout, Planner, Size
+from sr3_jax.runtime import devices as runtime_devices
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+  """One run of the model: one sample of one image.
+
+  Attributes:
+    condition: float32 [h, w, K].
+    seed: four numbers from which its noise is made.
+    label: class; ignored by models without.
+  """
+
+  condition: np.ndarray
+  seed: tuple[int, int, int, int]
+  label: int
+
+
+class Downsampling(NamedTuple):
+  """What makes the images on canvases agree with their conditions.
+
+  Attributes:
+    condition: float32 [N, h, w, C].
+    down_rows: float32 [N, h, H], downsamples columns of pixels.
+    down_columns: float32 [N, w, W], downsamples rows of pixels.
+    up_rows: float32 [N, H, h], right inverse of `down_rows`.
+    up_columns: float32 [N, W, w], right inverse of `down_columns`.
+  """
+
+  condition: np.ndarray
+  down_rows: np.ndarray
+  down_columns: np.ndarray
+  up_rows: np.ndarray
+  up_columns: np.ndarray
+
+
+class Canvases(NamedTuple):
+  """The images of one device.
+
+  Attributes:
+    x: float32 [N, H, W, K], upsampled conditions; H and W are multiples of CELL.
+    seed: uint32 [N, 4], `Item.seed`.
+    label: int32 [N].
+    strips: int32, how many strips of CELL rows are in use.
+    guidance: float32, how much the class counts; None for no guidance.
+    downsampling: None where predictions are not corrected.
+  """
+
+  x: np.ndarray
+  seed: np.ndarray
+  label: np.ndarray
+  strips: np.int32
+  guidance: np.float32 | None
+  downsampling: Downsampling | None
+
+
+class Tiles(NamedTuple):
+  """Tiles of canvases, or a batch of them.
+
+  Attributes:
+    corners: int32 [M, 3]: image, top, left.
+    rows: float32 [M, tile height], blending windows along the height.
+    columns: float32 [M, tile width], blending windows along the width.
+  """
+
+  corners: np.ndarray
+  rows: np.ndarray
+  columns: np.ndarray
+
+  @property
+  def size(self) -> Size:
+    """Height and width of a tile."""
+    return self.rows.shape[1], self.columns.shape[1]
+
+
+class Work(NamedTuple):
+  """The tiles that one device works on, and how many batches of them there are."""
+
+  tiles: Tiles
+  num_batches: np.int32
+
+
+def upsample(model: SR3, condition: np.ndarray) -> np.ndarray:
+  """Return x: a condition [h, w, K] at the size of the output, [H, W, K]."""
+  height, width = (model.scale * side for side in condition.shape[:2])
+  return resizing.resize(condition, height, width, model.upsampling)
+
+
+def arguments(
+  model: SR3,
+  plan: Planner,
+  layout: Layout,
+  items: Sequence[Item],
+  batch: int,
+  consistency: bool,
+  guidance: float | None = None,
+) -> tuple[Canvases, Work, samplers.Carry]:
+  """Return the canvases, the work and the first carry of `program`, on the devices.
+
+  Item k is on device k % D, or on all devices if they share canvases; then its tiles
+  are dealt out to them. Canvases without an item stay empty.
+
+  Args:
+    model: the model.
+    plan: which tiles to use.
+    layout: of the canvases.
+    items: at most as many as there are canvases.
+    batch: tiles at a time on each device.
+    consistency: whether predictions of y0 are to be corrected.
+    guidance: how much the class counts; None for no guidance.
+  """
+  devices = jax.local_device_count()
+  hosts = 1 if layout.shared else devices
+  parts = [items[d::hosts] for d in range(hosts)]
+  canvases = [
+    make_canvases(model, plan, layout, part, consistency, guidance) for part in parts
+  ]
+  tiles = [tiles_of(plan, layout, part) for part in parts]
+  if layout.shared:
+    canvases = canvases * devices
+    tiles = [Tiles(*(array[d::devices] for array in tiles[0])) for d in range(devices)]
+  # Enough capacity for the tiles of full canvases, in whole batches.
+  most = plan.count((layout.height, layout.width), layout) * layout.images
+  capacity = tiling.round_up(-(-most // (devices // hosts)), batch)
+  work = [make_work(part, capacity, batch) for part in tiles]
+  shape = devices, layout.images, layout.height, layout.width, model.channels
+  y = np.zeros(shape, np.float32)
+  return runtime_devices.put((_stack(canvases), _stack(work), (y, y)))
+
+
+def _stack(trees):
+  """Return pytrees of NumPy arrays as one, with a leading axis over devices."""
+  return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def make_canvases(
+  model: SR3,
+  plan: Planner,
+  layout: Layout,
+  items: Sequence[Item],
+  consistency: bool,
+  guidance: float | None,
+) -> Canvases:
+  """Return the canvases of one device with their images on them, as NumPy arrays."""
+  count, height, width = layout.images, layout.height, layout.width
+  inputs = model.task.num_channels(model.channels)
+  x = np.zeros((count, height, width, inputs), np.float32)
+  used = 0
+  for k, item in enumerate(items):
+    rows, columns = plan.cover(plan.output(item.condition.shape[:2]), layout)
+    full = rows[0][-1] + layout.tile[0], columns[0][-1] + layout.tile[1]
+    image = tiling.mirror(upsample(model, item.condition), *full)
+    x[k, : full[0], : full[1]] = image
+    used = max(used, full[0])
+  spare = count - len(items)
+  return Canvases(
+    x=x,
+    seed=np.array([item.seed for item in items] + [(0,) * 4] * spare, np.uint32),
+    label=np.array([item.label for item in items] + [0] * spare, np.int32),
+    strips=np.int32(-(-used // CELL)),
+    guidance=None if guidance is None else np.float32(guidance),
+    downsampling=_downsampling(model, layout, items) if consistency else None,
+  )
+
+
+def _downsampling(model: SR3, layout: Layout, items: Sequence[Item]) -> Downsampling:
+  """Return the conditions of one device, and the matrices that downsample to them."""
+  count, height, width = layout.images, layout.height, layout.width
+  low = [-(-side // model.scale) for side in (height, width)]
+  made = Downsampling(
+    condition=np.zeros((count, *low, model.channels), np.float32),
+    down_rows=np.zeros((count, low[0], height), np.float32),
+    down_columns=np.zeros((count, low[1], width), np.float32),
+    up_rows=np.zeros((count, height, low[0]), np.float32),
+    up_columns=np.zeros((count, width, low[1]), np.float32),
+  )
+  for k, item in enumerate(items):
+    h, w = item.condition.shape[:2]
+    made.condition[k, :h, :w] = item.condition[..., : model.channels]
+    for down, up, side in (
+      (made.down_rows, made.up_rows, h),
+      (made.down_columns, made.up_columns, w),
+    ):
+      to_low, to_high = resizing.downsampling_matrices(side * model.scale, side)
+      down[k, :side, : len(to_high)] = to_low
+      up[k, : len(to_high), :side] = to_high
+  return made
+
+
+def tiles_of(plan: Planner, layout: Layout, items: Sequence[Item]) -> Tiles:
+  """Return the tiles of the images of one device, M as many as there are."""
+  tiles = [
+    ((k, top, left), row_window, column_window)
+    for k, item in enumerate(items)
+    for rows, columns in [plan.cover(plan.output(item.condition.shape[:2]), layout)]
+    for top, row_window in zip(*rows, strict=True)
+    for left, column_window in zip(*columns, strict=True)
+  ]
+  corners, rows, columns = zip(*tiles, strict=True) if tiles else ((), (), ())
+  return Tiles(
+    np.array(corners, np.int32).reshape(-1, 3),
+    np.array(rows, np.float32).reshape(-1, layout.tile[0]),
+    np.array(columns, np.float32).reshape(-1, layout.tile[1]),
+  )
+
+
+def make_work(tiles: Tiles, capacity: int, batch: int) -> Work:
+  """Return the work of one device: its tiles in arrays of `capacity` tiles.
+
+  Windows of tiles that are not there are 0, so that they add nothing.
+  """
+  count = len(tiles.corners)
+  padded = (np.pad(array, ((0, capacity - count), (0, 0))) for array in tiles)
+  return Work(Tiles(*padded), np.int32(-(-count // batch)))
