@@ -7,9 +7,9 @@ import setuptools
 
 REPOSITORY = 'sr3-jax/sr3_jax'
 HERE = pathlib.Path(__file__).parent
-VERSION = re.search(
+(VERSION,) = re.findall(
   r"__version__ = '([^']+)'", (HERE / 'sr3_jax' / 'runtime' / 'version.py').read_text()
-).group(1)
+)
 
 
 def long_description():
