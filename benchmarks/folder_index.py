@@ -36,14 +36,14 @@ BLOCK = 4096
 START = """
 import json, resource, sys, time
 from etils import epath
-from sr3_jax.data import batches, sources
+from sr3_jax.data import batches, crops, sources
 memory = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before, start, cpu = memory(), time.perf_counter(), time.process_time()
 source = sources.make_source(
   sys.argv[1], path=sys.argv[2], min_size=64, cache_folder=epath.Path(sys.argv[3])
 )
 opened, cpu = time.perf_counter() - start, time.process_time() - cpu
-stream = batches.train_batches(source, batch_size=64, image_size=64, crop='random')
+stream = batches.train_batches(source, crops.Cut(64, 'random'), batch_size=64)
 next(stream)
 batch = time.perf_counter() - start - opened
 stream.close()

@@ -120,7 +120,7 @@ def time_decoder(decode, files: list[bytes], order, seconds: float) -> Timing:
 def time_pipeline(source: sources.Source, options, size: int, seconds) -> Timing:
   """Time the batches of a source, after the first few."""
   batches = data_batches.train_batches(
-    source, batch_size=BATCH, image_size=size, **options
+    source, crops.Cut(size, **options), batch_size=BATCH
   )
   # Batches are made ahead. After four of them, as many are waiting as at the end.
   for _ in range(4):

@@ -21,7 +21,7 @@ from sr3_jax.check_data.scan import Scan, choose_images, median_details, scan_so
 from sr3_jax.config import as_json
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
-from sr3_jax.data.crops import Cut
+from sr3_jax.data.batches import train_batches
 from sr3_jax.data.folder_sources import Folder
 from sr3_jax.data.records import Record, Source
 from sr3_jax.images import pixels
@@ -108,10 +108,9 @@ def _source(config: ml_collections.ConfigDict, *, held_out: bool) -> Source | No
 def _check(config: ml_collections.ConfigDict, name: str, source: Source) -> CheckedSet:
   """Check all images of a set."""
   d = config.data
-  size, path = d.image_size, d.path
-  if name == 'evaluation':
-    size, path = config.eval.image_size or size, d.eval_path or path
-  cut, square = Cut(size, d.crop, reduce=tuple(d.reduce)), d.crop == 'none'
+  path = d.eval_path or d.path if name == 'evaluation' else d.path
+  cut = input_pipeline.make_cut(config, held_out=name == 'evaluation')
+  square = d.crop == 'none'
   pictures = d.source in ('folder', 'classes') and d.channels == 3 and not len(d.low)
   count = len(source) + len(source.left_out if isinstance(source, Folder) else ())
   with Progress(count, unit=f'{name} image') as progress:
@@ -121,7 +120,7 @@ def _check(config: ml_collections.ConfigDict, name: str, source: Source) -> Chec
     details = median_details(source, chosen, progress.update)
   downsampled = min(cut.factors)
   if d.crop != 'random' and scan.whole.any():
-    downsampled = max(1, int(np.median(scan.side[scan.whole])) // size)
+    downsampled = max(1, int(np.median(scan.side[scan.whole])) // cut.image_size)
   copies, plain = _near_copies(scan, usable(scan, cut.min_size, square))
   return CheckedSet(
     name=name,
@@ -276,9 +275,9 @@ def _examples(
   usable_images = training.usable
   if not len(usable_images):
     return None
-  batches = input_pipeline.training_batches(
-    config, _Chosen(source, usable_images), batch_size=_CROPS
-  )
+  cut = input_pipeline.make_cut(config, held_out=False)
+  chosen = _Chosen(source, usable_images)
+  batches = train_batches(chosen, cut, batch_size=_CROPS, seed=config.seed)
   stored = next(batches)['image']
   batches.close()
   model = SR3.from_config(config)

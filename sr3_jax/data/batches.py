@@ -50,17 +50,15 @@ class Batches(grain.DatasetIterator[Batch]):
     cut: Cut,
     *,
     batch_size: int,
-    workers: int,
+    workers: int = 0,
   ):
     super().__init__()
+    self._batches, self._source, self._cut = batches, source, cut
     self._batch_size = batch_size  # of all processes together
-    self.skipped: dict[str, str] = {}
-    self._batches = batches
-    self._source = source
-    self._cut = cut
     self._workers = workers
     self._position = 0
     self._running: grain.DatasetIterator | None = None
+    self.skipped: dict[str, str] = {}
 
   def __next__(self) -> Batch:
     if self._closed:
@@ -69,17 +67,14 @@ class Batches(grain.DatasetIterator[Batch]):
       batch = next(self._run())
     except StopIteration:
       raise
-    except (DataError, ImageError) as error:
-      self.close()
-      raise DataError(str(error)) from None
     except Exception as error:
       self.close()
-      hint = ''
+      if isinstance(error, DataError | ImageError):
+        raise DataError(str(error)) from None
+      text = f'reading batch {self._position} failed: {first_line(error)}'
       if self._workers and isinstance(error, RuntimeError):
-        hint = ' (if the system killed it for memory, use fewer workers)'
-      raise DataError(
-        f'reading batch {self._position} failed: {first_line(error)}{hint}'
-      ) from None
+        text += ' (if the system killed it for memory, use fewer workers)'
+      raise DataError(text) from None
     self._position += 1
     # Arrays from workers are views of shared memory; NumPy keeps it alive.
     batch = {key: np.asarray(value) for key, value in batch.items()}
@@ -102,19 +97,16 @@ class Batches(grain.DatasetIterator[Batch]):
     """Go to a state of `get_state`; warn if the data or the batch size changed."""
     if state['records'] != len(self._source):
       logging.warning(
-        'The data changed since the checkpoint: %d records, now %d. '
-        'Batches go on in a new order.',
-        state['records'],
-        len(self._source),
+        'The data changed since the checkpoint: '
+        f'{state["records"]} records, now {len(self._source)}. '
+        'Batches go on in a new order.'
       )
     self._stop()
     self._position = -(-state['examples'] // self._batch_size)
     if left_out := self._position * self._batch_size - state['examples']:
       logging.warning(
-        'The batch size changed since the checkpoint: %d example(s) are left out, so '
-        'that batches of %d begin where one ends.',
-        left_out,
-        self._batch_size,
+        f'The batch size changed since the checkpoint: {left_out} example(s) are left '
+        f'out, so that batches of {self._batch_size} begin where one ends.'
       )
 
   def start_prefetch(self) -> None:
@@ -131,9 +123,7 @@ class Batches(grain.DatasetIterator[Batch]):
     if self._running is None:
       # Batches are made before they are dealt to workers, so that the number of workers
       # changes nothing. A few batches ahead are enough and bound the memory.
-      threads = min(4, _cores())
-      if self._workers:
-        threads = 1
+      threads = 1 if self._workers else min(4, _cores())
       ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
       stream = self._batches[self._position :].to_iter_dataset(ahead)
       if self._workers:
@@ -167,13 +157,9 @@ class Batches(grain.DatasetIterator[Batch]):
 
 def train_batches(
   source: Source,
+  cut: Cut,
   *,
   batch_size: int,
-  image_size: int,
-  crop: str,
-  flip: bool = False,
-  rotate: bool = False,
-  reduce: int | tuple[int, ...] = 1,
   seed: int = 0,
   workers: int = 0,
   process_index: int = 0,
@@ -187,12 +173,8 @@ def train_batches(
 
   Args:
     source: the images.
-    batch_size: images per batch of this process.
-    image_size: side of an image in pixels.
-    crop: see `Cut`.
-    flip: see `Cut`.
-    rotate: see `Cut`.
-    reduce: see `Cut`.
+    cut: crops the images to squares of S pixels.
+    batch_size: B, images per batch of this process.
     seed: fixes the order and the crops.
     workers: processes that read ahead; 0 reads by threads of this process. The batches
       are the same. Workers pay where Python is the limit, as with many small records.
@@ -205,9 +187,8 @@ def train_batches(
     records can't be used.
 
   Raises:
-    DataError: wrong arguments, or an empty source.
+    DataError: the source is empty.
   """
-  cut = Cut(image_size, crop, flip, rotate, reduce)
   if not len(source):
     raise DataError('the source has no images')
   read = functools.partial(
@@ -221,11 +202,9 @@ def train_batches(
 
 def eval_batches(
   source: Source,
+  cut: Cut,
   *,
   batch_size: int,
-  image_size: int,
-  crop: str,
-  reduce: int | tuple[int, ...] = 1,
   limit: int | None = None,
   seed: int = 0,
   process_index: int = 0,
@@ -233,16 +212,13 @@ def eval_batches(
 ) -> Batches:
   """Make evaluation batches: the same images in the same order every time.
 
-  Nothing is flipped. Every process gets the same number of batches. The last batches
-  are filled up with zeros, and an image that can't be used leaves zeros; `mask` is
-  False for both.
+  Every process gets the same number of batches. The last batches are padded with zeros,
+  and an image that can't be used leaves zeros; `mask` is False for both.
 
   Args:
     source: the images.
-    batch_size: images per batch of this process.
-    image_size: side of an image in pixels.
-    crop: see `Cut`.
-    reduce: see `Cut`.
+    cut: crops the images to squares of S pixels.
+    batch_size: B, images per batch of this process.
     limit: size of the set. Fewer images than the source has are spread evenly over it.
       If there are more and crops are random, the records are cropped again in turn.
       None takes every record once.
@@ -253,51 +229,45 @@ def eval_batches(
   Returns:
     Iterator over `{'image': [B, S, S, C], 'mask': bool [B], 'index': int32 [B]}`, of
     the source's type and channels, with `'label': int32 [B]` if the source has labels.
-    `index` is an image's position in the whole set, or -1 for filling.
+    `index` is an image's position in the whole set, or -1 for padding.
 
   Raises:
-    DataError: wrong arguments, or an empty source.
+    DataError: the source is empty.
   """
-  cut = Cut(image_size, crop, reduce=reduce)
   total = _eval_total(source, cut, limit)
   step = batch_size * process_count
   read = functools.partial(
     _eval_example, source=source, cut=cut, total=total, seed=seed
   )
-  slots = grain.MapDataset.range(-(-total // step) * step).map(read)
-  mine = slots.batch(batch_size)[process_index::process_count]
-  return Batches(mine, source, cut, batch_size=step, workers=0)
+  padded = grain.MapDataset.range(-(-total // step) * step).map(read)
+  mine = padded.batch(batch_size)[process_index::process_count]
+  return Batches(mine, source, cut, batch_size=step)
 
 
 def eval_images(
   source: Source,
+  cut: Cut,
   numbers: Iterable[int],
   *,
-  image_size: int,
-  crop: str,
-  reduce: int | tuple[int, ...] = 1,
   limit: int | None = None,
   seed: int = 0,
 ) -> Batch:
   """Read some images of an evaluation set, as a batch like those of `eval_batches`.
 
+  The other arguments are those that `eval_batches` made the set with.
+
   Args:
     source: the images.
-    numbers: 'index' of each image in the set; -1 gives filling.
-    image_size: as of the set.
-    crop: as of the set.
-    reduce: as of the set.
-    limit: as of the set.
-    seed: as of the set.
+    cut: crops the images.
+    numbers: 'index' of each image in the set; -1 gives padding.
+    limit: size of the set.
+    seed: fixes random crops.
   """
-  cut = Cut(image_size, crop, reduce=reduce)
   total = _eval_total(source, cut, limit)
-  rows = [
-    _eval_example(
-      i if i >= 0 else total, source=source, cut=cut, total=total, seed=seed
-    )
-    for i in numbers
-  ]
+  read = functools.partial(
+    _eval_example, source=source, cut=cut, total=total, seed=seed
+  )
+  rows = [read(i if i >= 0 else total) for i in numbers]
   return {k: np.stack([row[k] for row in rows]) for k in rows[0] if k != 'skipped'}
 
 
@@ -378,23 +348,23 @@ def _train_example(
 def _eval_example(
   index: int, *, source: Source, cut: Cut, total: int, seed: int
 ) -> _Example:
-  """Read image number `index` of an evaluation set of `total`, or make filling."""
+  """Read image number `index` of an evaluation set of `total`, or make padding."""
   size, count = cut.image_size, len(source)
   record: Record = {'image': np.zeros((size, size, source.channels), source.dtype)}
   if source.classes:
     record['label'] = np.int32(0)
-  skipped, real = -1, False
+  skipped, usable = -1, False
   if index < total:
-    place = index * count // total if total <= count else index % count
+    number = index * count // total if total <= count else index % count
     try:
       rng = np.random.default_rng((seed, int(index)))
-      record = _read_example(source, cut, place, rng)
-      real = True
+      record = _read_example(source, cut, number, rng)
+      usable = True
     except ImageError:
-      skipped = place
+      skipped = number
   return {
     **record,
-    'mask': np.bool_(real),
+    'mask': np.bool_(usable),
     'index': np.int32(index if index < total else -1),
     'skipped': np.int32(skipped),
   }

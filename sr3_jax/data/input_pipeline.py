@@ -1,6 +1,6 @@
 """Makes the batches of training and evaluation from a configuration."""
 
-from typing import NamedTuple, TypedDict, Unpack
+from typing import NamedTuple
 
 import jax
 import ml_collections
@@ -13,15 +13,6 @@ from sr3_jax.data.records import Source
 from sr3_jax.runtime import devices
 
 
-class CropOptions(TypedDict):
-  """How `eval_batches` crops a set of images; the keys are its arguments."""
-
-  image_size: int
-  crop: str
-  reduce: tuple[int, ...]
-  seed: int
-
-
 class HeldOut(NamedTuple):
   """The held-out images, and how they are cropped.
 
@@ -29,16 +20,7 @@ class HeldOut(NamedTuple):
   """
 
   source: Source
-  cut: CropOptions
-
-
-class Share(TypedDict, total=False):
-  """A process's share of the training batches; keys are those of `train_batches`."""
-
-  batch_size: int
-  workers: int
-  process_index: int
-  process_count: int
+  cut: Cut
 
 
 def make_source(
@@ -74,6 +56,19 @@ def make_source(
   )
 
 
+def make_cut(config: ml_collections.ConfigDict, *, held_out: bool) -> Cut:
+  """Return how the training images or the held-out images are cropped.
+
+  Raises:
+    DataError: data.crop, data.reduce or a size has no meaning.
+  """
+  d = config.data
+  if held_out:
+    size = config.eval.image_size or d.image_size
+    return Cut(size, d.crop, reduce=tuple(d.reduce))
+  return Cut(d.image_size, d.crop, d.flip, d.rotate, tuple(d.reduce))
+
+
 def held_out(config: ml_collections.ConfigDict) -> HeldOut:
   """Open the held-out images of a configuration.
 
@@ -81,14 +76,8 @@ def held_out(config: ml_collections.ConfigDict) -> HeldOut:
     DataError: there are none that can be used, or their labels don't suit the model.
   """
   d = config.data
-  cut: CropOptions = {
-    'image_size': config.eval.image_size or d.image_size,
-    'crop': d.crop,
-    'reduce': tuple(d.reduce),
-    'seed': config.seed,
-  }
-  min_size = Cut(cut['image_size'], cut['crop'], reduce=cut['reduce']).min_size
-  source = make_source(config, held_out=True, min_size=min_size)
+  cut = make_cut(config, held_out=True)
+  source = make_source(config, held_out=True, min_size=cut.min_size)
   sources.check_classes(source, config.model.num_classes)
   if d.source in ('folder', 'classes') and not d.eval_path:
     logging.warning('no data.eval_path: evaluating on the training images')
@@ -111,11 +100,12 @@ def evaluation_data(
   source, cut = held or held_out(config)
   return eval_batches(
     source,
+    cut,
     batch_size=devices.per_process(config.eval.batch_size),
     limit=limit,
+    seed=config.seed,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
-    **cut,
   )
 
 
@@ -126,41 +116,19 @@ def training_data(config: ml_collections.ConfigDict) -> Batches:
     DataError: there are no usable images, or their labels don't suit the model.
   """
   d = config.data
-  cut = Cut(d.image_size, d.crop, reduce=tuple(d.reduce))
+  cut = make_cut(config, held_out=False)
   decode_side = cut.decode_side if d.reduced_decoding else 0
   source = make_source(
     config, held_out=False, min_size=cut.min_size, decode_side=decode_side
   )
   logging.info('training images: %d (%s)', len(source), d.path or d.source)
   sources.check_classes(source, config.model.num_classes)
-  return training_batches(
-    config,
+  return train_batches(
     source,
+    cut,
     batch_size=devices.per_process(config.train.batch_size),
+    seed=config.seed,
     workers=d.workers,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
-  )
-
-
-def training_batches(
-  config: ml_collections.ConfigDict, source: Source, **share: Unpack[Share]
-) -> Batches:
-  """Make training batches of a source, cropped as a configuration says.
-
-  Args:
-    config: the configuration.
-    source: of the images.
-    **share: which batches, as `train_batches` takes it.
-  """
-  d = config.data
-  return train_batches(
-    source,
-    image_size=d.image_size,
-    crop=d.crop,
-    flip=d.flip,
-    rotate=d.rotate,
-    reduce=tuple(d.reduce),
-    seed=config.seed,
-    **share,
   )

@@ -289,13 +289,12 @@ def reference_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) ->
   source, cut = held = held_out(whole)
   count = config.eval.reference_images or len(source)
   batches = evaluation_data(whole, count, held)
-  size = cut['image_size']
   d = whole.data
   local = d.source in sources.LOCAL
   name = epath.Path(d.path).name if local else d.path or d.source
   about = {
     'source': f'{name} {d.split}',
-    'size': f'{size} x {size}',
+    'size': f'{cut.image_size} x {cut.image_size}',
     'network': net.about,
     'fingerprint': net.fingerprint,
   }

@@ -15,7 +15,7 @@ from sr3_jax.check_data import findings as check_data_findings
 from sr3_jax.check_data import page as check_data_page
 from sr3_jax.check_data import run as check_data_run
 from sr3_jax.data import batches as data_batches
-from sr3_jax.data import sources
+from sr3_jax.data import crops, sources
 from tests.support import runs
 
 FOLDER = pathlib.Path(skimage.data.__file__).parent
@@ -165,11 +165,8 @@ def test_examples_are_those_of_training(tmp_path, monkeypatch):
   config = _config(source='folder', path=str(tmp_path), flip=True, rotate=True)
   batches = data_batches.train_batches(
     sources.make_source('folder', path=str(tmp_path), min_size=32),
+    crops.Cut(32, 'random', flip=True, rotate=True),
     batch_size=16,
-    image_size=32,
-    crop='random',
-    flip=True,
-    rotate=True,
     seed=config.seed,
   )
   expected = next(batches)['image']

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
 
 
 def _evaluate(source, **changes):
-  options = {'batch_size': 4, 'image_size': 4, 'crop': 'random'} | changes
-  return data_batches.eval_batches(source, **options)
+  cut, options = datasets.cut_and_rest(changes)
+  return data_batches.eval_batches(source, cut, **options)
 
 
 def _numbers(batches):

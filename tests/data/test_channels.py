@@ -135,9 +135,7 @@ def test_a_file_that_changed_its_type_is_an_error(tmp_path):
 
 def test_batches_are_windows_of_what_is_stored(folder, stains):
   source = sources.Folder(folder, channels=2, min_size=100)
-  batches = data_batches.train_batches(
-    source, batch_size=6, image_size=24, crop='random'
-  )
+  batches = data_batches.train_batches(source, crops.Cut(24, 'random'), batch_size=6)
   batch = next(batches)
   batches.close()
   assert batch['image'].shape == (6, 24, 24, 2) and batch['image'].dtype == np.uint16
@@ -164,9 +162,7 @@ def test_rotated_and_flipped_crops_keep_their_channels():
 
 def test_evaluation_fills_up_with_the_same_type(folder):
   source = sources.Folder(folder, channels=2, min_size=100)
-  (batch,) = data_batches.eval_batches(
-    source, batch_size=4, image_size=64, crop='center'
-  )
+  (batch,) = data_batches.eval_batches(source, crops.Cut(64, 'center'), batch_size=4)
   assert batch['image'].dtype == np.uint16 and batch['image'].shape == (4, 64, 64, 2)
   assert batch['mask'].tolist() == [True, True, False, False]
   assert not batch['image'][2:].any()

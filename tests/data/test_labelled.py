@@ -6,6 +6,7 @@ import pytest
 
 from sr3_jax.data import batches as data_batches
 from sr3_jax.data import sources
+from sr3_jax.data.crops import Cut
 from sr3_jax.weights import hub
 from tests.support.sr3_models import tiny
 
@@ -67,7 +68,7 @@ def test_arrays_with_splits(tmp_path):
   assert len(sources.make_source('arrays', path=path, split='test')) == 3
   with pytest.raises(sources.DataError, match="no split 'eval', only 'train'"):
     sources.make_source('arrays', path=path, split='eval')
-  batches = data_batches.train_batches(source, batch_size=4, image_size=4, crop='none')
+  batches = data_batches.train_batches(source, Cut(4, 'none'), batch_size=4)
   batch = next(batches)
   batches.close()
   np.testing.assert_array_equal(batch['label'], batch['image'][:, 0, 0, 0] % 2)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sr3_jax.data import batches as data_batches
+from sr3_jax.data.crops import Cut
 from tests.support.datasets import Numbers, take, training
 
 RNG = np.random.default_rng(0)
@@ -83,9 +84,8 @@ def test_evaluation_sees_each_image_once(records, processes, batch, part):
   for process in range(processes):
     batches = data_batches.eval_batches(
       Numbers(records),
+      Cut(4, 'none'),
       batch_size=batch,
-      image_size=4,
-      crop='none',
       limit=limit,
       process_index=process,
       process_count=processes,

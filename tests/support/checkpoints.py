@@ -9,6 +9,7 @@ import pytest
 
 from sr3_jax.data import batches as data_batches
 from sr3_jax.data import sources
+from sr3_jax.data.crops import Cut
 from sr3_jax.weights import checkpoint, model_files
 
 
@@ -22,7 +23,7 @@ def make_state(scale: float, width: int = 4) -> dict:
 
 def make_batches() -> data_batches.Batches:
   return data_batches.train_batches(
-    sources.Photos('train'), batch_size=2, image_size=8, crop='random', flip=True
+    sources.Photos('train'), Cut(8, 'random', flip=True), batch_size=2
   )
 
 

@@ -1,5 +1,6 @@
 """Makes sources and batches of small pictures for tests."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -8,6 +9,7 @@ import skimage.data
 from absl import logging
 
 from sr3_jax.data import batches as data_batches
+from sr3_jax.data.crops import Cut
 from sr3_jax.images import pixels as images_pixels
 
 # 600 x 400, without a colour profile.
@@ -54,9 +56,17 @@ class One:
     return 'one'
 
 
+def cut_and_rest(options):
+  """Divide options by name: the `Cut` they make, and the others."""
+  names = {field.name for field in dataclasses.fields(Cut)}
+  options = {'batch_size': 4, 'image_size': 4, 'crop': 'random'} | options
+  cut = {name: value for name, value in options.items() if name in names}
+  return Cut(**cut), {k: value for k, value in options.items() if k not in names}
+
+
 def training(source, **changes):
-  options = {'batch_size': 4, 'image_size': 4, 'crop': 'random'} | changes
-  return data_batches.train_batches(source, **options)
+  cut, options = cut_and_rest(changes)
+  return data_batches.train_batches(source, cut, **options)
 
 
 def take(batches, count, close=True):
