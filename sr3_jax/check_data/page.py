@@ -208,9 +208,9 @@ def _histogram(
   svg = charts.histograms(
     edges.tolist(),
     rows,
-    ident=f'histogram-{title.lower().replace(" ", "-")}',
-    title=f'{title} of the images',
-    x_title=unit,
+    charts.Names(
+      f'histogram-{title.lower().replace(" ", "-")}', f'{title} of the images', unit
+    ),
   )
   return {'title': title, 'svg': Markup(svg), 'table': None}
 

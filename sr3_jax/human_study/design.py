@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import statistics
 from collections.abc import Hashable, Iterable, Sequence
-from typing import TypedDict, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,7 +29,7 @@ CHECK_EVERY = 10  # trials
 
 # Fool rates of the paper in percent. Task 2 as the authors' site plots them; task 1 is
 # quoted from memory and was not found in a source.
-PAPER: tuple['PaperRates', ...] = (
+PAPER = (
   {
     'task': 1,
     'data': 'faces, 16 to 128',
@@ -60,86 +60,8 @@ T = TypeVar('T')
 K = TypeVar('K', bound=Hashable)
 
 
-class PaperRates(TypedDict):
-  """Fool rates of the paper in percent; `verified` if they were found in a source."""
-
-  task: int
-  data: str
-  verified: bool
-  rates: dict[str, float]
-
-
-class Share(TypedDict):
-  """How often an output was preferred; `rate` is None without a trial."""
-
-  rate: float | None
-  fooled: int
-  trials: int
-
-
-class Rate(Share):
-  """The fool rate of a method in a task, with 95 % intervals.
-
-  `low` and `high` are over subjects, None for fewer than two; `wilson` takes all trials
-  for independent.
-  """
-
-  task: int
-  method: str
-  low: float | None
-  high: float | None
-  wilson: list[float]
-  subjects: int
-
-
-class Subject(Share):
-  """One subject's answers, counted; the JSON keeps the key 'spoilt'."""
-
-  number: int
-  id: str
-  task: int
-  checks: int
-  failed: int
-  inattentive: bool
-  left_out: bool
-  median_answer_seconds: float | None
-  spoilt: int
-  reduced: bool
-
-
-class ImageShare(Share):
-  """How often the output for one image was preferred."""
-
-  task: int
-  method: str
-  image: str
-
-
-class Attention(TypedDict):
-  """How many attention checks there were, and how many failed."""
-
-  checks: int
-  failed: int
-
-
-class Analysis(TypedDict):
-  """Everything that `analyse` says about a study."""
-
-  subjects: int
-  left_out: int
-  inattentive: int
-  max_failed: float
-  keep_all: bool
-  interval: str
-  rates: list[Rate]
-  attention: Attention
-  median_answer_seconds: float | None
-  left_answers: float | None
-  spoilt_trials: int
-  per_subject: list[Subject]
-  per_image: list[ImageShare]
-  paper: list[PaperRates]
-
+# What is said of a study, a subject or a rate, for JSON; `analyse` names the keys.
+Figures = dict[str, Any]
 
 # ------------------------------------------------------------------- who sees what
 
@@ -364,7 +286,7 @@ def analyse(
   *,
   max_failed: float = 0.2,
   keep_all: bool = False,
-) -> Analysis:
+) -> Figures:
   """Return everything that is said about a study, ready for JSON.
 
   Args:
@@ -375,7 +297,9 @@ def analyse(
     keep_all: leaves nobody out.
 
   Returns:
-    Rates of every task and method, every subject and every image.
+    'rates' of every task and method, 'per_subject', 'per_image', 'attention' and
+    totals. A rate has 'low' and 'high', the 95 % interval over subjects (None for
+    fewer than two), and 'wilson', which takes all trials for independent.
   """
   people = [
     _person(result, *plans[result.number - 1], seconds, max_failed, keep_all)
@@ -425,7 +349,7 @@ class _Person:
     lefts: whether an answer was the left one.
   """
 
-  subject: Subject
+  subject: Figures
   choices: list[tuple[str, str, bool]]
   times: list[float]
   lefts: list[bool]
@@ -452,7 +376,7 @@ def _person(
   times = [a.time for _, a in counted]
   failed = sum(checks)
   inattentive = bool(checks) and failed > max_failed * len(checks)
-  subject: Subject = {
+  subject = {
     'number': result.number,
     'id': result.id,
     'task': task,
@@ -468,13 +392,13 @@ def _person(
   return _Person(subject, choices, times, [a.side == 'left' for _, a in counted])
 
 
-def _rates(people: Sequence[_Person]) -> list[Rate]:
+def _rates(people: Sequence[_Person]) -> list[Figures]:
   """Return fool rate and intervals for every task and method that was shown."""
   counts = [
     _tally(((p.subject['task'], method), fooled) for method, _, fooled in p.choices)
     for p in people
   ]
-  rates: list[Rate] = []
+  rates = []
   for task, method in sorted({key for person in counts for key in person}):
     own = [person[task, method] for person in counts if (task, method) in person]
     fooled, trials = zip(*own, strict=True)
@@ -502,7 +426,7 @@ def _tally(pairs: Iterable[tuple[K, bool]]) -> dict[K, tuple[int, int]]:
   return counts
 
 
-def _share(fooled: int, trials: int) -> Share:
-  """Return counts and their ratio."""
+def _share(fooled: int, trials: int) -> Figures:
+  """Return counts and their ratio, None without a trial."""
   rate = fooled / trials if trials else None
   return {'rate': rate, 'fooled': int(fooled), 'trials': trials}

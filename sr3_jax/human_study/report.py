@@ -2,15 +2,7 @@
 
 from collections.abc import Sequence
 
-from sr3_jax.human_study.design import QUESTIONS, Analysis, ImageShare, Subject
-
-
-class Found(Analysis):
-  """An analysis with what its files say: seconds of viewing, and skipped ones."""
-
-  seconds: float
-  skipped: dict[str, str]
-
+from sr3_jax.human_study.design import QUESTIONS, Figures
 
 EXTREMES = 3  # images listed with the lowest and the highest fool rate
 NOTES = (
@@ -23,8 +15,8 @@ NOTES = (
 )
 
 
-def report(found: Found) -> str:
-  """Return an analysis as text."""
+def report(found: Figures) -> str:
+  """Return an analysis as text; it has `seconds` and `skipped` files, too."""
   lines = [_people(found)]
   for task in sorted({rate['task'] for rate in found['rates']}):
     lines += [
@@ -38,7 +30,7 @@ def report(found: Found) -> str:
   return '\n'.join(lines)
 
 
-def _people(found: Found) -> str:
+def _people(found: Figures) -> str:
   """Return how many subjects, files and trials there are, and what is left out."""
   checks, skipped = found['attention'], len(found['skipped'])
   out = f'{found["left_out"]} left out'
@@ -65,7 +57,7 @@ def _people(found: Found) -> str:
   return text
 
 
-def _table(found: Found, task: int) -> list[str]:
+def _table(found: Figures, task: int) -> list[str]:
   """Return the fool rates of a task, and those of the paper below them."""
   rows = [('', 'fool rate', '95 % over subjects', '95 % Wilson', 'trials', 'subjects')]
   for rate in found['rates']:
@@ -89,7 +81,7 @@ def _table(found: Found, task: int) -> list[str]:
   return _aligned(rows)
 
 
-def _images(found: Found, task: int) -> list[str]:
+def _images(found: Figures, task: int) -> list[str]:
   """Return for every method the images that fooled least and most."""
   rows = [('', 'lowest by image', 'highest by image')]
   for rate in found['rates']:
@@ -106,12 +98,12 @@ def _images(found: Found, task: int) -> list[str]:
   return _aligned(rows)
 
 
-def _listed(entries: Sequence[ImageShare]) -> str:
+def _listed(entries: Sequence[Figures]) -> str:
   """Return names of images with how often they fooled."""
   return ', '.join(f'{_short(e["image"])} {e["fooled"]}/{e["trials"]}' for e in entries)
 
 
-def _subjects(people: Sequence[Subject]) -> list[str]:
+def _subjects(people: Sequence[Figures]) -> list[str]:
   """Return the subjects, one a line."""
   rows = [('subject', 'task', 'fool rate', 'trials', 'checks failed', 'median s', '')]
   for person in sorted(people, key=lambda p: (p['number'], p['id'])):

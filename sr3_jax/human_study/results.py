@@ -131,11 +131,7 @@ def load_json(data: bytes) -> object:
 
 
 def _answer(value: object, index: int) -> Answer:
-  """Read the answer to a trial.
-
-  Raises:
-    ResultError: it isn't one.
-  """
+  """Read the answer to a trial."""
   try:
     record = _record(value, 'it')
     # The order is the plan's; the number says that none is missing or doubled.
@@ -154,22 +150,14 @@ def _answer(value: object, index: int) -> Answer:
 
 
 def _record(value: object, what: str) -> dict[str, object]:
-  """Return a JSON object.
-
-  Raises:
-    ResultError: it isn't one.
-  """
+  """Return a JSON object."""
   if not isinstance(value, dict):
     raise ResultError(f'{what} is not a JSON object')
   return value
 
 
 def _integer(record: dict[str, object], name: str, low: int, high: int) -> int:
-  """Return an integer in a range.
-
-  Raises:
-    ResultError: there is another value.
-  """
+  """Return an integer in a range."""
   value = record.get(name)
   # True is an int, too.
   if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
@@ -178,11 +166,7 @@ def _integer(record: dict[str, object], name: str, low: int, high: int) -> int:
 
 
 def _milliseconds(record: dict[str, object], name: str) -> float:
-  """Return a time of a record that has it in milliseconds, in seconds.
-
-  Raises:
-    ResultError: there is another value.
-  """
+  """Return a time of a record that has it in milliseconds, in seconds."""
   value = record.get(name)
   number = isinstance(value, int | float) and not isinstance(value, bool)
   if not number or not 0 <= value <= MAX_MS:
@@ -191,11 +175,7 @@ def _milliseconds(record: dict[str, object], name: str) -> float:
 
 
 def _boolean(record: dict[str, object], name: str) -> bool:
-  """Return a boolean.
-
-  Raises:
-    ResultError: there is another value.
-  """
+  """Return a boolean."""
   value = record.get(name)
   if not isinstance(value, bool):
     raise ResultError(f'"{name}" must be true or false')
@@ -203,11 +183,7 @@ def _boolean(record: dict[str, object], name: str) -> bool:
 
 
 def _one_of(record: dict[str, object], name: str, known: Sequence[str]) -> str:
-  """Return one of some texts.
-
-  Raises:
-    ResultError: there is another value.
-  """
+  """Return one of some texts."""
   value = record.get(name)
   if not isinstance(value, str) or value not in known:
     raise ResultError(f'"{name}" must be one of {", ".join(known)}')
@@ -215,11 +191,7 @@ def _one_of(record: dict[str, object], name: str, known: Sequence[str]) -> str:
 
 
 def _matching(record: dict[str, object], name: str, pattern: str) -> str:
-  """Return a text that matches a pattern.
-
-  Raises:
-    ResultError: there is another value.
-  """
+  """Return a text that matches a pattern."""
   value = record.get(name)
   if not isinstance(value, str) or not re.fullmatch(pattern, value):
     raise ResultError(f'"{name}" must match {pattern}')
@@ -227,11 +199,7 @@ def _matching(record: dict[str, object], name: str, pattern: str) -> str:
 
 
 def _time(record: dict[str, object], name: str) -> str:
-  """Return a time as ISO 8601.
-
-  Raises:
-    ResultError: there is another value.
-  """
+  """Return a time as ISO 8601."""
   value = record.get(name)
   try:
     if not isinstance(value, str) or len(value) > 40:

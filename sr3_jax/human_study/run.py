@@ -62,11 +62,7 @@ def build(args: argparse.Namespace) -> None:
 
 
 def _outputs(texts: Sequence[str]) -> dict[str, site_builder.Folder]:
-  """Return the folders of --outputs by method.
-
-  Raises:
-    StudyError: a text that is not NAME=DIR, a name that is taken, or no folder.
-  """
+  """Return the folders of --outputs by method."""
   found: dict[str, site_builder.Folder] = {}
   for text in texts:
     name, _, folder = text.partition('=')

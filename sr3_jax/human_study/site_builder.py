@@ -17,7 +17,6 @@ import shutil
 import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypedDict
 
 import numpy as np
 from PIL import Image
@@ -37,14 +36,8 @@ PAGES = ('index.html', 'study.css', 'study.js', 'icon.svg')
 NAME = r'[A-Za-z0-9_.-][A-Za-z0-9_. -]{0,39}'
 Folder = Mapping[str, pathlib.Path]
 Plan = tuple[int, list[Trial]]  # a subject's task and trials
+Rows = tuple[int, list[list[str]]]  # a subject's task, and names of each trial
 Names = dict[tuple[str, str], str]  # scene and role -> name of the picture
-
-
-class SubjectRows(TypedDict):
-  """A subject's trials as names of pictures: left, right and, in task 1, input."""
-
-  task: int
-  trials: list[list[str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,12 +166,7 @@ def build(
   if post:
     _origin(post)
   site = site.resolve()
-  for path in (site, key_path(site)):
-    if path.exists():
-      raise StudyError(
-        f'{path} is there already; results that were collected with it need it, so '
-        f'choose another --out or remove it'
-      )
+  _check_free(site)
   plans = [study_design.plan(design, subject) for subject in range(subjects)]
   part = site.with_name(f'.{site.name}-{uuid.uuid4().hex}.tmp')
   try:
@@ -208,6 +196,16 @@ def build(
   finally:
     shutil.rmtree(part, ignore_errors=True)
   return Key(str(key['study']), seconds, plans)
+
+
+def _check_free(site: pathlib.Path) -> None:
+  """Raise StudyError if there is a site or a key already."""
+  for path in (site, key_path(site)):
+    if path.exists():
+      raise StudyError(
+        f'{path} is there already; results that were collected with it need it, so '
+        f'choose another --out or remove it'
+      )
 
 
 def _write_pictures(
@@ -271,10 +269,6 @@ def _shown(design: Design, pictures: Pictures) -> Iterator[tuple[str, str, np.nd
   """Yield name of the scene, role and uint8 [H, W, 3].
 
   A role is 'real', 'input', CHECK or a method.
-
-  Raises:
-    StudyError: a picture of another size than its photograph, or an input of another
-      shape.
   """
   for image in (*design.practice, *design.checks, *design.images):
     real = image_files.read(pictures.truth[image])
@@ -298,11 +292,7 @@ def _shown(design: Design, pictures: Pictures) -> Iterator[tuple[str, str, np.nd
 
 
 def _read_output(path: pathlib.Path, real: np.ndarray) -> np.ndarray:
-  """Read an output, uint8 [H, W, 3] of the same size as its photograph.
-
-  Raises:
-    StudyError: it has another size.
-  """
+  """Read an output, uint8 [H, W, 3], which must have its photograph's size."""
   output = image_files.read(path)
   if output.shape != real.shape:
     raise StudyError(
@@ -342,8 +332,8 @@ def _hide_dates(folder: pathlib.Path) -> None:
 # ----------------------------------------------------------------- plan and pages
 
 
-def _rows(task: int, trials: Sequence[Trial], names: Names) -> SubjectRows:
-  """Return a subject's trials as names of pictures."""
+def _rows(task: int, trials: Sequence[Trial], names: Names) -> Rows:
+  """Return a subject's task, and its trials as names: left, right, maybe input."""
   rows = []
   for trial in trials:
     role = CHECK if trial.shown in (CHECK, PRACTICE) else trial.shown
@@ -353,16 +343,16 @@ def _rows(task: int, trials: Sequence[Trial], names: Names) -> SubjectRows:
     if task == 1:
       row.append(names[trial.image, 'input'])
     rows.append(row)
-  return {'task': task, 'trials': rows}
+  return task, rows
 
 
-def _indexed(subjects: Sequence[SubjectRows]) -> dict[str, object]:
+def _indexed(subjects: Sequence[Rows]) -> dict[str, object]:
   """Return the trials with every name once, sorted, so that no order tells anything."""
-  pictures = sorted({n for s in subjects for row in s['trials'] for n in row})
+  pictures = sorted({name for _, rows in subjects for row in rows for name in row})
   index = {name: i for i, name in enumerate(pictures)}
   numbered = [
-    {'task': s['task'], 'trials': [[index[n] for n in row] for row in s['trials']]}
-    for s in subjects
+    {'task': task, 'trials': [[index[name] for name in row] for row in rows]}
+    for task, rows in subjects
   ]
   return {'pictures': pictures, 'subjects': numbered}
 

@@ -34,6 +34,23 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 @dataclasses.dataclass(frozen=True)
+class Names:
+  """What a chart is called.
+
+  Attributes:
+    ident: begins the ids of the chart; unique on the page.
+    title: what it shows, for those who don't see it.
+    x_title: below the x axis, with the unit.
+    y_title: above the y axis; not of charts with a row for each series.
+  """
+
+  ident: str
+  title: str
+  x_title: str
+  y_title: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
 class Point:
   """A method in the plane, with intervals where they are known.
 
@@ -87,27 +104,15 @@ class Difference:
 
 
 def scatter(
-  points: Sequence[Point],
-  *,
-  ident: str,
-  title: str,
-  x_title: str,
-  y_title: str,
-  better: tuple[int, int] = (0, 0),
+  points: Sequence[Point], names: Names, better: tuple[int, int] = (0, 0)
 ) -> str:
   """Draw points with intervals as crosses and their names beside them.
 
   Args:
     points: at least one with finite coordinates.
-    ident: begins the ids of this chart; unique on the page.
-    title: what it shows, for those who don't see it.
-    x_title: below the axis, with the unit.
-    y_title: above the axis.
+    names: of the chart.
     better: signs of the directions of better x and better y, for a corner's hint;
       0 where there is none.
-
-  Returns:
-    An SVG element as text.
   """
   points = [p for p in points if _finite(p.x, p.y)]
   chart = _Chart(310, (44, 30, WIDTH - 10, 266), margins=(0.14, 0.1))
@@ -117,34 +122,22 @@ def scatter(
     if ends := _ends(p.y_range):
       chart.draw('whisker', (p.x, p.x), ends, p.style)
     chart.marker(p.x, p.y, p.style)
-  chart.finish(y_title, x_title)
+  chart.finish(names)
   if all(better):
     chart.hint(*better)
   for p in points:
     chart.label(p.x, p.y, p.label)
   said = '; '.join(f'{p.label}: {p.x:.4g}, {p.y:.4g}' for p in points)
-  return chart.svg(ident, title, f'Across: {x_title}. Up: {y_title}. {said}.')
+  return chart.svg(names, f'Across: {names.x_title}. Up: {names.y_title}. {said}.')
 
 
-def histograms(
-  edges: Sequence[float],
-  rows: Sequence[Histogram],
-  *,
-  ident: str,
-  title: str,
-  x_title: str,
-) -> str:
+def histograms(edges: Sequence[float], rows: Sequence[Histogram], names: Names) -> str:
   """Draw one step histogram a row, all on one x axis and one scale of heights.
 
   Args:
     edges: n + 1 rising limits of the bins.
     rows: n counts each.
-    ident: as in `scatter`.
-    title: as in `scatter`.
-    x_title: below the axis.
-
-  Returns:
-    An SVG element as text.
+    names: of the chart.
   """
   row_height, bars = 54, 34
   chart = _rows_chart(row_height * len(rows), margin=0)
@@ -159,32 +152,18 @@ def histograms(
       chart.draw('mark', (row.mark, row.mark), (base, base - bars - 3))
     chart.text(0, base - bars - 7, fit(row.label, 230), 'label')
     chart.text(WIDTH, base - bars - 7, row.note, 'axis', 'right')
-  chart.finish('', x_title)
+  chart.finish(names)
   said = '; '.join(f'{row.label}: {row.note}' for row in rows)
-  return chart.svg(ident, title, f'A histogram a row. {said}.')
+  return chart.svg(names, f'A histogram a row. {said}.')
 
 
-def lines(
-  series: Sequence[Line],
-  *,
-  ident: str,
-  title: str,
-  x_title: str,
-  y_title: str,
-  log: bool = False,
-) -> str:
+def lines(series: Sequence[Line], names: Names, log: bool = False) -> str:
   """Draw curves over steps, named at their ends.
 
   Args:
     series: with at least one finite point in all (above 0, where `log`).
-    ident: as in `scatter`.
-    title: as in `scatter`.
-    x_title: below the axis.
-    y_title: above the axis.
+    names: of the chart.
     log: whether the y axis is logarithmic.
-
-  Returns:
-    An SVG element as text.
   """
   chart = _Chart(250, (48, 26, WIDTH - 16, 206), margins=(0, 0.12), log=log)
   ends = []
@@ -196,25 +175,17 @@ def lines(
       chart.draw('line', xs, ys, line.style)
       chart.marker(*points[-1], line.style)
       ends.append((*points[-1], line.label))
-  chart.finish(f'{y_title}, logarithmic' if log else y_title, x_title)
+  if log:
+    names = dataclasses.replace(names, y_title=f'{names.y_title}, logarithmic')
+  chart.finish(names)
   for x, y, label in ends:
     chart.label(x, y, fit(label, 200))
   said = '; '.join(f'{label} ends at {y:.4g}' for _, y, label in ends)
-  return chart.svg(ident, title, f'Over {x_title}: {said}.')
+  return chart.svg(names, f'Over {names.x_title}: {said}.')
 
 
-def forest(rows: Sequence[Difference], *, ident: str, title: str, x_title: str) -> str:
-  """Draw differences with intervals, one a row, against a line at zero.
-
-  Args:
-    rows: finite values.
-    ident: as in `scatter`.
-    title: as in `scatter`.
-    x_title: below the axis.
-
-  Returns:
-    An SVG element as text.
-  """
+def forest(rows: Sequence[Difference], names: Names) -> str:
+  """Draw finite differences with intervals, one a row, against a line at zero."""
   row_height = 40
   chart = _rows_chart(row_height * len(rows), margin=0.06)
   chart.draw('zero', (0, 0), (8, 8 + row_height * len(rows)))
@@ -228,9 +199,9 @@ def forest(rows: Sequence[Difference], *, ident: str, title: str, x_title: str) 
     free = WIDTH - 12 - CHARACTER * len(row.note)
     chart.text(0, y + 15, fit(row.label, free), 'label')
     chart.text(WIDTH, y + 15, row.note, 'label', 'right')
-  chart.finish('', x_title)
+  chart.finish(names)
   said = '; '.join(f'{row.label}: {row.note}' for row in rows)
-  return chart.svg(ident, title, f'{x_title}. {said}.')
+  return chart.svg(names, f'{names.x_title}. {said}.')
 
 
 class _Chart:
@@ -284,7 +255,7 @@ class _Chart:
     self.axes.plot(x, y, f'k{shape}', gid=_class('marker', style), **look)
     self._obstacles.append(((x,), (y,), 6))
 
-  def finish(self, y_title: str, x_title: str) -> None:
+  def finish(self, names: Names) -> None:
     """Fix the limits of the axes, and draw ticks and titles.
 
     What has numbers of the axes comes before, labels come after.
@@ -305,13 +276,12 @@ class _Chart:
         axis.set_major_locator(ticker.LogLocator(subs=steps, numticks=6))
       else:
         axis.set_major_locator(ticker.MaxNLocator(5, steps=STEPS))
-    if y_title:
+    axes.yaxis.set_visible(bool(names.y_title))
+    if names.y_title:
       axes.spines[['left', 'bottom']].set_gid('base')
-      self.text(0, 14, y_title, 'axis')
-      self.text(self._box[2], self.height - 6, x_title, 'axis', 'right')
-    else:
-      axes.yaxis.set_visible(False)
-      self.text(WIDTH, self.height - 7, x_title, 'axis', 'right')
+      self.text(0, 14, names.y_title, 'axis')
+    right = self._box[2] if names.y_title else WIDTH
+    self.text(right, self.height - 6, names.x_title, 'axis', 'right')
 
   def text(
     self, x: float, y: float, text: str, kind: str, anchor: str = 'left'
@@ -357,7 +327,7 @@ class _Chart:
     right, up = self.axes.transData.transform((x, y))
     return float(right), self.height - float(up)
 
-  def svg(self, ident: str, title: str, desc: str) -> str:
+  def svg(self, names: Names, desc: str) -> str:
     """Return the SVG element with a title, and a description for those who can't see.
 
     The same chart gives the same text.
@@ -368,7 +338,7 @@ class _Chart:
       'path.simplify': False,
       'savefig.bbox': 'standard',
       'svg.fonttype': 'none',
-      'svg.hashsalt': ident,
+      'svg.hashsalt': names.ident,
     }
     buffer = io.BytesIO()
     with matplotlib.rc_context(options), warnings.catch_warnings():
@@ -377,9 +347,11 @@ class _Chart:
       self._figure.savefig(buffer, format='svg', metadata={'Date': None})
     root = ET.Element('svg', viewBox=f'0 0 {WIDTH} {self.height}', role='img')
     root.set('class', 'chart')
-    root.set('aria-labelledby', f'{ident}-title {ident}-desc')
-    for name, text in (('title', title), ('desc', desc)):
-      ET.SubElement(root, name, id=f'{ident}-{name}').text = _NO_XML.sub(' ', text)
+    root.set('aria-labelledby', f'{names.ident}-title {names.ident}-desc')
+    for name, text in (('title', names.title), ('desc', desc)):
+      ET.SubElement(root, name, id=f'{names.ident}-{name}').text = _NO_XML.sub(
+        ' ', text
+      )
     for group in ET.fromstring(buffer.getvalue()).iter():
       if group.tag.endswith('}g') and _class_of(group):
         root.append(_plain(group))

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from sr3_jax.reports import charts, compare, inline_images, views
 from sr3_jax.reports.data import Metric, Report, Row, number
-from sr3_jax.reports.views import SheetView, View
+from sr3_jax.reports.views import View
 
 _MOST_ROWS = 12  # of pictures
 _NUMBERED = re.compile(r'(?:.*/)?(\d+)_[^/]*')
@@ -213,17 +213,17 @@ def _forests(metrics: Sequence[Metric], pairs: Sequence[compare.Pair]) -> list[V
         )
     if rows:
       better = views.better(metric, ', ')
-      chart = charts.forest(
-        rows,
-        ident=f'difference-{len(panels)}',
-        title=f'Differences of {metric["title"]}',
-        x_title=f'difference of {metric["title"]}{better}',
+      names = charts.Names(
+        f'difference-{len(panels)}',
+        f'Differences of {metric["title"]}',
+        f'difference of {metric["title"]}{better}',
       )
+      chart = charts.forest(rows, names)
       panels.append({'title': metric['title'], 'svg': Markup(chart), 'table': None})
   return panels
 
 
-def _samples(reports: Sequence[Report]) -> tuple[SheetView | None, str]:
+def _samples(reports: Sequence[Report]) -> tuple[View | None, str]:
   """Return a sheet of the images that all reports show, and a note on its pictures."""
   found = [_by_image(report) for report in reports]
   shared = [i for i in found[0] if all(i in shown for shown in found)][:_MOST_ROWS]

@@ -5,12 +5,22 @@ used, arrays are read without pickle, and whatever is wrong is one line.
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
 import types
 from collections.abc import Iterator, Mapping
-from typing import NotRequired, TypedDict, cast
+from typing import (
+  Any,
+  NotRequired,
+  TypedDict,
+  cast,
+  get_args,
+  get_origin,
+  get_type_hints,
+  is_typeddict,
+)
 
 import numpy as np
 from etils import epath
@@ -20,40 +30,12 @@ from sr3_jax.runtime.errors import UserError
 FORMAT = 1
 _LARGEST = 1e100
 NAME = 'report.json'
-_NUMBER = (int, float)
-_INTERVAL = {'value': _NUMBER, 'low?': _NUMBER, 'high?': _NUMBER, 'seeds?': [_NUMBER]}
-_METRIC = {'key': str, 'title': str, 'digits': int, 'better': str, 'about?': str}
-_SHEET = {
-  'title': str,
-  'columns': [str],
-  'rows': [{'label': str, 'cells': [str | None], 'index?': int}],
+# What JSON may hold for it, and what it is called.
+_SCALARS = {
+  str: (str, 'a text'),
+  int: (int, 'a whole number'),
+  float: ((int, float), 'a number'),
 }
-Schema = type | types.UnionType | tuple | list | dict
-# What report.json holds; a key with '?' may be missing or null, '*' is any text.
-_SCHEMA = {
-  'title': str,
-  'protocol': dict,
-  'metrics': [_METRIC],
-  'perceptual?': str,
-  'methods': [{'name': str, 'about?': str}],
-  'table': {'*': {'*': _INTERVAL}},
-  'left_out?': [{'metrics': [str], 'why': str}],
-  'images': int,
-  'paper?': {
-    'title': str,
-    'metrics': [str],
-    'rows': {'*': {'*': (int, float, types.NoneType)}},
-    'note?': str,
-  },
-  'distributions?': {'*': {'edges': [_NUMBER], 'counts': {'*': [_NUMBER]}}},
-  'curves?': {'*': {'*': [[_NUMBER]]}},
-  'sheets?': [_SHEET],
-  'code?': dict,
-  'time?': str,
-  'command?': str,
-}
-
-
 Protocol = Mapping[str, object]  # of texts, numbers, lists, or such mappings
 
 
@@ -222,7 +204,7 @@ def checked(data: object) -> ReportData:
       f'format {data["format"]!r}, but this version of sr3_jax reads format {FORMAT}; '
       'make the report again, or use the version that wrote it'
     )
-  _check(data, _SCHEMA, '')
+  _check(data, ReportData, '')
   report = cast(ReportData, data)
   _check_values(report)
   return report
@@ -259,39 +241,40 @@ def _check_values(data: ReportData) -> None:
       raise ReportError(f'sheet {sheet["title"]!r}: cells and columns do not fit')
 
 
-def _check(value: object, wanted: Schema, where: str) -> None:
-  """Check a value and what is inside of it.
-
-  Raises:
-    ReportError: it isn't what the schema wants.
-  """
-  if isinstance(wanted, list):
+def _check(value: object, kind: Any, where: str) -> None:
+  """Check that a value is of a kind of ReportData, and what is inside of it."""
+  origin, inner = get_origin(kind), get_args(kind)
+  if origin is types.UnionType:  # of something and None
+    if value is not None:
+      _check(value, inner[0], where)
+  elif origin is list:
     if not isinstance(value, list):
       raise _unexpected(where, 'a list')
     for i, entry in enumerate(value):
-      _check(entry, wanted[0], f'{where}[{i}]')
-  elif isinstance(wanted, dict):
-    if not isinstance(value, dict):
-      raise _unexpected(where, 'an object')
-    if '*' in wanted:
-      for key, entry in value.items():
-        _check(entry, wanted['*'], f'{where}.{key}')
-      return
-    for key, kind in wanted.items():
-      name = key.removesuffix('?')
-      inside = f'{where}.{name}'.removeprefix('.')
-      if value.get(name) is None and key.endswith('?'):
-        continue
-      if name not in value:
-        raise _unexpected(inside, 'a value')
-      _check(value[name], kind, inside)
-  else:
-    names = {str: 'a text', int: 'a whole number', dict: 'an object'}
-    fits = isinstance(value, wanted) and not isinstance(value, bool)
+      _check(entry, inner[0], f'{where}[{i}]')
+  elif kind in _SCALARS:
+    accepted, name = _SCALARS[kind]
+    fits = isinstance(value, accepted) and not isinstance(value, bool)
     if isinstance(value, int | float):
       fits &= not _LARGEST < abs(value) < math.inf  # axes have to be computed
     if not fits:
-      raise _unexpected(where, names.get(wanted, 'a number'))
+      raise _unexpected(where, name)
+  elif kind is not object:
+    if not isinstance(value, dict):
+      raise _unexpected(where, 'an object')
+    kinds = _keys(kind) if is_typeddict(kind) else dict.fromkeys(value, inner[1])
+    for key, inside in kinds.items():
+      place = f'{where}.{key}'.removeprefix('.')
+      if key in value:
+        _check(value[key], inside, place)
+      elif key in kind.__required_keys__:
+        raise _unexpected(place, 'a value')
+
+
+@functools.cache
+def _keys(kind: Any) -> dict[str, Any]:
+  """Return the kinds of a TypedDict's keys."""
+  return get_type_hints(kind)
 
 
 def _unexpected(where: str, what: str) -> ReportError:

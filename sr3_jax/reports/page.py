@@ -159,13 +159,12 @@ def _distributions(data: ReportData, styles: Mapping[str, int]) -> list[View]:
       )
     if not rows:
       continue
-    chart = charts.histograms(
-      found['edges'],
-      rows,
-      ident=f'distribution-{len(panels)}',
-      title=f'Distribution of {metric["title"]}',
-      x_title=f'{metric["title"]}{views.better(metric, ", ")}',
+    names = charts.Names(
+      f'distribution-{len(panels)}',
+      f'Distribution of {metric["title"]}',
+      f'{metric["title"]}{views.better(metric, ", ")}',
     )
+    chart = charts.histograms(found['edges'], rows, names)
     bins = [
       [f'{_short(a)} to {_short(b)}', *(_short(row.counts[i]) for row in rows)]
       for i, (a, b) in enumerate(itertools.pairwise(found['edges']))
@@ -197,14 +196,9 @@ def _curves(curves: Curves, styles: Mapping[str, int]) -> tuple[list[View], bool
     if not series:
       continue
     ys = [y for line in series for y in line.ys]
-    chart = charts.lines(
-      series,
-      ident=f'curve-{len(panels)}',
-      title=f'{key} during training',
-      x_title='step',
-      y_title=key,
-      log=min(ys) > 0 and max(ys) > 20 * min(ys),
-    )
+    names = charts.Names(f'curve-{len(panels)}', f'{key} during training', 'step', key)
+    log = min(ys) > 0 and max(ys) > 20 * min(ys)
+    chart = charts.lines(series, names, log)
     table = {
       'caption': 'Of all records',
       'columns': ['Series', 'Records', 'First', 'Lowest', 'Highest', 'Last'],

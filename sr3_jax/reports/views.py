@@ -11,7 +11,7 @@ import hashlib
 import importlib.resources
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypedDict
+from typing import Any
 
 import jinja2
 from etils import epath
@@ -35,27 +35,8 @@ _MANY = 8  # entries of a protocol that are folded
 # No methods: they can't be the best ones.
 _REFERENCES = ('truth', 'Reference', 'Original images')
 
-View = dict[str, object]
+View = dict[str, Any]
 Group = tuple[str, Table, Sequence[str]]  # title, table, and methods in order
-
-
-class SheetView(TypedDict):
-  """A sheet of pictures as the templates take it; sides in pixels of the screen."""
-
-  title: str
-  width: int
-  columns: int
-  rows: list[View]
-
-
-class Nested(TypedDict):
-  """An entry of a definition list: its text, or entries inside and how many."""
-
-  name: str
-  text: str
-  inner: 'list[Nested]'
-  size: int
-  folded: bool
 
 
 def fill(template: str, view: View) -> str:
@@ -187,16 +168,14 @@ def plane(
     return None
   x, y = known[perceptual], known['psnr']
   signs = {'higher': 1, 'lower': -1}
-  return Markup(
-    charts.scatter(
-      points,
-      ident='plane-chart',
-      title=f'{y["title"]} against {x["title"]}',
-      x_title=f'{x["title"]}{better(x, ", ")}',
-      y_title=f'{y["title"]}{better(y, ", ")}',
-      better=(signs.get(x['better'], 0), signs.get(y['better'], 0)),
-    )
+  chart_names = charts.Names(
+    'plane-chart',
+    f'{y["title"]} against {x["title"]}',
+    f'{x["title"]}{better(x, ", ")}',
+    f'{y["title"]}{better(y, ", ")}',
   )
+  directions = signs.get(x['better'], 0), signs.get(y['better'], 0)
+  return Markup(charts.scatter(points, chart_names, directions))
 
 
 def _interval(entry: Entry) -> tuple[float, float] | None:
@@ -205,9 +184,7 @@ def _interval(entry: Entry) -> tuple[float, float] | None:
   return None if low is None or high is None else (low, high)
 
 
-def pictures(
-  sheets: Sequence[Sheet], folder: epath.PathLike
-) -> tuple[list[SheetView], str]:
+def pictures(sheets: Sequence[Sheet], folder: epath.PathLike) -> tuple[list[View], str]:
   """Return sheets with their pictures, as templates take them, and a note on these."""
   files = [
     [
@@ -229,7 +206,7 @@ def sheet_view(
   names: Sequence[str],
   labels: Sequence[str],
   found: Sequence[Sequence[Picture | None]],
-) -> SheetView:
+) -> View:
   """Return one sheet with embedded pictures, as the templates take it.
 
   Args:
@@ -252,9 +229,9 @@ def sheet_view(
   return {'title': title, 'width': round(width), 'columns': len(names), 'rows': rows}
 
 
-def nested(protocol: Protocol) -> list[Nested]:
+def nested(protocol: Protocol) -> list[View]:
   """Return the entries of a protocol for definition lists; large ones are folded."""
-  entries: list[Nested] = []
+  entries: list[View] = []
   for key, value in protocol.items():
     inner = nested(value) if isinstance(value, Mapping) else []
     text = '' if inner else 'none' if isinstance(value, Mapping) else plain(value)

@@ -1,5 +1,6 @@
 """Ticks, limits and texts of charts, read back from their SVG."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -8,13 +9,13 @@ import pytest
 from sr3_jax.reports import charts
 from tests.support import svg_charts
 
-NAMES = {'ident': 'x', 'title': 't', 'x_title': 'step', 'y_title': 'y'}
+NAMES = charts.Names('x', 't', 'step', 'y')
 
 
 def draw(ys, xs=None, log=False):
   """A curve's chart, parsed."""
   line = charts.Line('a', range(len(ys)) if xs is None else xs, ys)
-  return svg_charts.read(charts.lines([line], log=log, **NAMES))
+  return svg_charts.read(charts.lines([line], NAMES, log))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_an_axis_is_linear_in_the_value_or_in_its_logarithm():
 )
 def test_a_chart_has_places_and_ticks_even_where_all_values_are_alike(values):
   points = [charts.Point('a', v, v) for v in values]
-  root = svg_charts.read(charts.scatter(points, **NAMES))
+  root = svg_charts.read(charts.scatter(points, NAMES))
   assert svg_charts.ticks(root, 'xtick') and svg_charts.ticks(root, 'ytick')
   places = svg_charts.markers(root)
   assert len(places) == sum(map(math.isfinite, values))
@@ -72,10 +73,7 @@ def test_texts_and_names_are_escaped():
   hostile = '</text><script>alert("1")</script>& $\\frac{1$ id="label" \x1b[2J\n'
   whole = charts.lines(
     [charts.Line(hostile, [0, 1], [1, 2])],
-    ident='a"b',
-    title=hostile,
-    x_title=hostile,
-    y_title=hostile,
+    charts.Names('a"b', hostile, hostile, hostile),
   )
   root = svg_charts.read(whole)  # which finds no element that isn't ours
   assert {node.tag for node in root.iter()} <= {
@@ -90,12 +88,12 @@ def test_texts_and_names_are_escaped():
 
 def test_a_chart_has_no_colours_and_no_fonts_of_its_own_and_is_always_the_same():
   line = charts.Line('日本', [0, 1], [1, 2], 1)
-  first, second = (charts.lines([line], **NAMES) for _ in range(2))
+  first, second = (charts.lines([line], NAMES) for _ in range(2))
   assert first == second
   assert not {'style', 'fill', 'stroke', 'font-family', 'width', 'height'} & {
     name for node in svg_charts.read(first).iter() for name in node.attrib
   }
-  other = charts.lines([line], **NAMES | {'ident': 'y'})
+  other = charts.lines([line], dataclasses.replace(NAMES, ident='y'))
   ids = [
     {node.get('id') for node in svg_charts.read(text).iter()} - {None}
     for text in (first, other)

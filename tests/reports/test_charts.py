@@ -1,5 +1,6 @@
 """What the charts draw, read back from their SVG."""
 
+import dataclasses
 import itertools
 import math
 import xml.etree.ElementTree as ET
@@ -18,7 +19,11 @@ from tests.support.svg_charts import (
   texts,
 )
 
-NAMES = {'ident': 'x', 'title': 'A chart', 'x_title': 'LPIPS, lower is better'}
+NAMES = charts.Names('x', 'A chart', 'LPIPS, lower is better')
+
+
+def with_y(title: str) -> charts.Names:
+  return dataclasses.replace(NAMES, y_title=title)
 
 
 def test_scatter_puts_marks_and_whiskers_where_the_axes_say():
@@ -26,7 +31,7 @@ def test_scatter_puts_marks_and_whiskers_where_the_axes_say():
     charts.Point('bicubic', 0.275, 22.96, (0.26, 0.29), (22.0, 23.8), 0),
     charts.Point('sr3', 0.09, 24.46, None, (21.99, 27.1), 3),
   ]
-  root = read(charts.scatter(points, y_title='PSNR dB', better=(-1, 1), **NAMES))
+  root = read(charts.scatter(points, with_y('PSNR dB'), (-1, 1)))
   across, up = axis(root, 'xtick'), axis(root, 'ytick')
   found = [(across(x), up(y)) for x, y in markers(root)]
   np.testing.assert_allclose(found, [(0.275, 22.96), (0.09, 24.46)], rtol=2e-3)
@@ -48,7 +53,7 @@ def test_names_in_a_scatter_hide_neither_each_other_nor_marks():
   points = [
     charts.Point(f'method {i}', *p, None, None, i) for i, p in enumerate(places)
   ]
-  root = read(charts.scatter(points, y_title='PSNR', **NAMES))
+  root = read(charts.scatter(points, with_y('PSNR')))
   boxes = []
   for text in texts(root, 'label'):
     x, y, width = float(text.get('x')), float(text.get('y')), 6 * len(text.text)
@@ -63,13 +68,13 @@ def test_names_in_a_scatter_hide_neither_each_other_nor_marks():
 
 def test_values_that_are_not_finite_are_left_out():
   points = [charts.Point('a', math.nan, 1), charts.Point('b', 1, 2, (math.nan, 2))]
-  root = read(charts.scatter(points, y_title='y', **NAMES))
+  root = read(charts.scatter(points, with_y('y')))
   assert list(labels(root)) == ['b'] and not of_class(root, 'whisker')
   rows = [charts.Histogram('a', [1, math.nan], math.inf)]
-  root = read(charts.histograms([0, 1, 2], rows, **NAMES))
+  root = read(charts.histograms([0, 1, 2], rows, NAMES))
   assert 'nan' not in ET.tostring(root).decode() and not of_class(root, 'mark')
   line = charts.Line('a', [0, 1, 2], [1, math.inf, -1])
-  root = read(charts.lines([line], y_title='loss', log=True, **NAMES))
+  root = read(charts.lines([line], with_y('loss'), log=True))
   assert len(markers(root)) == 1
 
 
@@ -79,7 +84,7 @@ def test_histograms_share_one_scale_and_mark_values():
     charts.Histogram('a', [1, 2, 4], 35.0, '35.00'),
     charts.Histogram('b', [0, 2, 0], 25.0, '25.00', 1),
   ]
-  root = read(charts.histograms(edges, rows, **NAMES))
+  root = read(charts.histograms(edges, rows, NAMES))
   across = axis(root, 'xtick')
   heights = []
   for area in of_class(root, 'area'):
@@ -101,7 +106,7 @@ def test_lines_end_with_their_names_apart():
     charts.Line(name, steps, [1 / (s + 1) + shift for s in steps], i)
     for i, (name, shift) in enumerate({'a': 0.0, 'b': 0.001, 'c': 0.5}.items())
   ]
-  root = read(charts.lines(series, y_title='loss', **NAMES))
+  root = read(charts.lines(series, with_y('loss')))
   heights = sorted(y for _, y in labels(root).values())
   assert len(heights) == 3 and min(np.diff(heights)) >= 12
   across, up = axis(root, 'xtick'), axis(root, 'ytick')
@@ -115,7 +120,7 @@ def test_forest_draws_intervals_against_zero():
     charts.Difference('b: sr3', 0.31, (0.12, 0.5), '+0.31 (+0.12 to +0.50)'),
     charts.Difference('c: sr3', 0.2, None, '+0.20', 1),
   ]
-  root = read(charts.forest(rows, **NAMES))
+  root = read(charts.forest(rows, NAMES))
   across = axis(root, 'xtick')
   (zero,) = of_class(root, 'zero')
   assert across(numbers(zero)[0][0]) == pytest.approx(0, abs=2e-3)
