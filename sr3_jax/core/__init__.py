@@ -1,6 +1,7 @@
-"""The method: arXiv:2104.07636 as pure functions of arrays.
+"""Is the method: arXiv:2104.07636 as pure functions of arrays.
 
-`sr3` is the paper in one file: training loss and restoration. `diffusion` has noise
-schedules (arrays), `samplers` turns a schedule into coefficients and runs them,
-`networks/` holds the U-Nets, `degradations/` what makes an input from an image.
+Start with `sr3`, the paper in one file: training loss and restoration. `diffusion` has
+noise schedules (arrays) and what a network predicts, `samplers` makes a schedule into
+sampler coefficients and runs them, `networks/` has the U-Nets, `degradations/` makes
+conditions from images.
 """

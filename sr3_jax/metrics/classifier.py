@@ -1,8 +1,8 @@
 """Runs an image classifier in an ONNX file, for the accuracy of outputs.
 
 The paper upscales 56 x 56 crops four times, gives them to a ResNet-50 at 224 x 224, and
-counts how often the true class comes first, or is among the first five (table 3). Any
-network does that takes RGB images and gives a score per class: from
+counts how often the true class comes first, or is among the first five (table 3). Every
+network will do that takes RGB images and gives a score per class: from
 `torch.onnx.export`, Keras through tf2onnx, the ONNX model zoo. onnxruntime is needed:
 `pip install 'sr3_jax[classify]'`.
 """

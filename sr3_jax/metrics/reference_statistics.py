@@ -9,8 +9,7 @@ import dataclasses
 import functools
 import io
 import json
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import numpy as np
@@ -43,7 +42,7 @@ class Reference:
 
   moments: Moments
   features: np.ndarray | None
-  about: dict[str, Any]
+  about: Mapping[str, object]
 
 
 def choose(count: int, most: int, seed: int = 0) -> np.ndarray:
@@ -51,7 +50,7 @@ def choose(count: int, most: int, seed: int = 0) -> np.ndarray:
   return np.sort(np.random.default_rng(seed).permutation(count)[:most])
 
 
-def of_features(features: np.ndarray, about: dict[str, Any]) -> Reference:
+def of_features(features: np.ndarray, about: Mapping[str, object]) -> Reference:
   """Return statistics of the features of all images, [n, 2048].
 
   Args:
@@ -71,7 +70,7 @@ def moments_of(features: np.ndarray) -> Moments:
 def of_batches(
   net: FeatureNet,
   batches: Iterable[dict[str, np.ndarray]],
-  about: dict[str, Any],
+  about: Mapping[str, object],
   on_images: Callable[[int], None] = lambda count: None,
 ) -> Reference:
   """Return statistics of uint8 batches of this process's images.
@@ -106,7 +105,7 @@ def of_batches(
     moments, chosen = _over_processes(moments, chosen)
   if moments is None or moments.count < 2:
     raise StatisticsError('statistics need at least two images that can be read')
-  return Reference(moments, chosen, about | {'images': int(moments.count)})
+  return Reference(moments, chosen, {**about, 'images': int(moments.count)})
 
 
 def _over_processes(moments: Moments, chosen: np.ndarray) -> tuple[Moments, np.ndarray]:
@@ -162,7 +161,7 @@ def save(path: epath.PathLike, reference: Reference) -> None:
     'mu': reference.moments.mean,
     'sigma': reference.moments.covariance.astype(np.float32),
     'count': np.int64(reference.moments.count),
-    'about': np.array(json.dumps(reference.about | {'format': FORMAT})),
+    'about': np.array(json.dumps({**reference.about, 'format': FORMAT})),
   }
   if reference.features is not None:
     values['features'] = reference.features[:_STORED]

@@ -20,6 +20,9 @@ import jax.numpy as jnp
 from sr3_jax.core.degradations import blind, blurring, jpeg, masks
 from sr3_jax.core.degradations.resizing import area, resize
 
+# Options of a task by name, as `config.task` has them.
+Options = Mapping[str, Any]
+
 # Luma of BT.601, as Pillow's convert('L') has it.
 LUMA = (0.299, 0.587, 0.114)
 
@@ -45,7 +48,7 @@ class Task:
   conditional: bool = True
   scale: int = 1
   colour: bool = False
-  options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  options: Options = dataclasses.field(default_factory=dict)
 
   def num_channels(self, channels: int) -> int:
     """Return K, for images of that many channels."""
@@ -293,7 +296,7 @@ TASKS: dict[str, Task] = {
 MIXTURE = 'mixture'
 
 
-def make(name: str, options: Mapping[str, Any]) -> Task:
+def make(name: str, options: Options) -> Task:
   """Return the task of a name, with those of the options that it takes.
 
   'mixture' does to every image what one of the tasks does that the option of that name
@@ -334,7 +337,7 @@ def make(name: str, options: Mapping[str, Any]) -> Task:
   )
 
 
-def describe(name: str, options: Mapping[str, Any]) -> str:
+def describe(name: str, options: Options) -> str:
   """Return a line about a task and those of the options that matter to it."""
   task = make(name, options)
   settings = [f'{key} {value}' for key, value in task.options.items()]

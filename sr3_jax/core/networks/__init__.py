@@ -3,46 +3,15 @@
 It is `unet.UNet`, or one for the weights of another project: `janspiry`, `guided`.
 """
 
-from collections.abc import Mapping
-from typing import Any, Protocol
-
-import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from sr3_jax.config import check_name, pick
+from sr3_jax.core.networks.blocks import Network
 from sr3_jax.core.networks.unet import UNet
-from sr3_jax.runtime.types import Params
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
-
-
-class Network(Protocol):
-  """A U-Net: a Flax module, and what the rest of the program must know of it."""
-
-  @property
-  def dropout(self) -> float:
-    """Rate of dropout in training."""
-    ...
-
-  @property
-  def multiple(self) -> int:
-    """Sides of images must be multiples of this."""
-    ...
-
-  @property
-  def has_attention(self) -> bool:
-    """Whether any pixel sees all others."""
-    ...
-
-  def init(self, rngs: jax.Array, *args: Any, **kwargs: Any) -> Mapping[str, Params]:
-    """Return {'params': parameters}; arguments are those of `UNet.__call__`."""
-    ...
-
-  def apply(self, variables: Mapping[str, Params], *args: Any, **kwargs: Any) -> Any:
-    """Return the output [B, H, W, C] for {'params': parameters} and those arguments."""
-    ...
 
 
 def make_network(config: ml_collections.ConfigDict, gammas: np.ndarray) -> Network:

@@ -1,16 +1,60 @@
-"""Parts that the U-Nets share: resampling, embeddings, and what PyTorch networks have.
+"""Holds what the U-Nets share: attributes, resampling, embeddings, PyTorch's parts.
 
 Activations are [B, H, W, C]; parameters and statistics are float32.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
+
+
+class Network(nn.Module):
+  """A U-Net, as the rest of the program knows it.
+
+  Attributes:
+    channels: width of the first level.
+    multipliers: width of each level over `channels`; each level halves the image.
+    num_blocks: residual blocks a level on the way down; one more on the way up.
+    attention_levels: levels (0 is full size) with attention after every block.
+    dropout: rate inside residual blocks.
+    dtype: of the computation. Parameters are float32.
+  """
+
+  channels: int = 128
+  multipliers: Sequence[int] = (1, 2, 4, 8, 8)
+  num_blocks: int = 3
+  attention_levels: Sequence[int] = (3,)
+  dropout: float = 0.0
+  dtype: DTypeLike = jnp.float32
+
+  @property
+  def multiple(self) -> int:
+    """Sides of images must be multiples of this."""
+    return 2 ** (len(self.multipliers) - 1)
+
+  @property
+  def has_attention(self) -> bool:
+    """Whether any pixel sees all others."""
+    return True
+
+  def check_sides(self, inputs: jax.Array) -> None:
+    """Check that inputs [B, H, W, C] can be halved often enough.
+
+    Raises:
+      ValueError: H or W is not a multiple of `multiple`.
+    """
+    height, width = inputs.shape[1:3]
+    if height % self.multiple or width % self.multiple:
+      raise ValueError(
+        f'the network needs sides that are multiples of {self.multiple}: '
+        f'{height} x {width}'
+      )
 
 
 def halve(x: jax.Array) -> jax.Array:
@@ -41,20 +85,10 @@ def sinusoids(angle: jax.Array, width: int) -> jax.Array:
   return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=1)
 
 
-def check_sides(inputs: jax.Array, multiple: int) -> None:
-  """Check that a U-Net can halve its inputs [B, H, W, C] often enough.
-
-  Raises:
-    ValueError: H or W is not a multiple of `multiple`.
-  """
-  height, width = inputs.shape[1:3]
-  if height % multiple or width % multiple:
-    raise ValueError(
-      f'the network needs sides that are multiples of {multiple}: {height} x {width}'
-    )
-
-
 # ------------------------------------------------------- networks from PyTorch
+
+# Attributes of a network by name, for its constructor.
+Attributes = dict[str, Any]
 
 
 def group_norm(groups: int, dtype: DTypeLike, name: str) -> nn.GroupNorm:

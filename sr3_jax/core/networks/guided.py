@@ -10,7 +10,6 @@ Modules are numbered as in the original, so that names translate one by one
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -91,43 +90,28 @@ class ResBlock(nn.Module):
     return x + conv(name='conv2')(h)
 
 
-class GuidedUNet(nn.Module):
+class GuidedUNet(blocks.Network):
   """Predicts noise and its variance from a noisy image and its upsampled condition.
+
+  The embedding has four times `channels`; the middle always has attention.
+
+  It has the attributes of `Network` and these:
 
   Attributes:
     gammas: [T + 1] trained levels: the network knows the timesteps, not the levels.
-    channels: width unit; the embedding has four times as many.
-    multipliers: width of each level over `channels`; each level halves the image.
-    num_blocks: residual blocks a level on the way down; one more on the way up.
-    attention_levels: levels (0 is full size) with attention after every block; the
-      middle always has it.
     num_heads: of every attention; the weights do not tell it.
-    dropout: rate inside residual blocks.
     out_channels: 6 with a learned variance, else 3.
     num_classes: 0 for none.
-    dtype: of the computation. Parameters are float32.
   """
 
-  gammas: Sequence[float]
   channels: int = 192
   multipliers: Sequence[int] = (1, 1, 2, 2, 4, 4)
   num_blocks: int = 2
   attention_levels: Sequence[int] = (3, 4, 5)
+  gammas: Sequence[float] = ()
   num_heads: int = 4
-  dropout: float = 0.0
   out_channels: int = 6
   num_classes: int = 1000
-  dtype: DTypeLike = jnp.float32
-
-  @property
-  def multiple(self) -> int:
-    """Sides of images must be multiples of this."""
-    return 2 ** (len(self.multipliers) - 1)
-
-  @property
-  def has_attention(self) -> bool:
-    """Whether any pixel sees all others: always, by the middle."""
-    return True
 
   @nn.compact
   def __call__(
@@ -154,7 +138,7 @@ class GuidedUNet(nn.Module):
     Raises:
       ValueError: H or W is not a multiple of 2^(levels - 1), or a label is missing.
     """
-    blocks.check_sides(inputs, self.multiple)
+    self.check_sides(inputs)
     if self.num_classes and label is None:
       raise ValueError(
         f'the network needs a class: a label in 0..{self.num_classes - 1}'
@@ -243,7 +227,7 @@ def flax_name(module: str) -> str:
   return blocks.rename(module, _NAMES)
 
 
-def architecture(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+def architecture(shapes: Mapping[str, tuple[int, ...]]) -> blocks.Attributes:
   """Return the attributes of the network that has tensors of these names and shapes.
 
   Names are those of PyTorch. The attributes are all but `num_heads`, `gammas` and

@@ -9,9 +9,8 @@ Modules are numbered as in the original, so that names translate one by one
 (`flax_name`). Activations are [B, H, W, C]; parameters and statistics are float32.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -58,39 +57,22 @@ class ResBlock(nn.Module):
     return conv(name='conv2')(h) + x
 
 
-class JanspiryUNet(nn.Module):
+class JanspiryUNet(blocks.Network):
   """Predicts the noise in an image from the image and its upsampled condition.
 
+  The first of the two middle blocks always has attention.
+
+  It has the attributes of `Network` and these:
+
   Attributes:
-    channels: width of the first level.
-    multipliers: width of each level over `channels`; each level halves the image.
-    num_blocks: residual blocks a level on the way down; one more on the way up.
-    attention_levels: levels (0 is full size) with attention after every block. The
-      first of the two middle blocks always has it.
-    dropout: rate inside residual blocks.
     groups: of the group normalisation; the weights do not tell it.
     affine: the noise level scales and shifts; else it is added.
-    dtype: of the computation. Parameters are float32.
   """
 
   channels: int = 64
-  multipliers: Sequence[int] = (1, 2, 4, 8, 8)
   num_blocks: int = 2
-  attention_levels: Sequence[int] = (3,)
-  dropout: float = 0.0
   groups: int = 32
   affine: bool = False
-  dtype: DTypeLike = jnp.float32
-
-  @property
-  def multiple(self) -> int:
-    """Sides of images must be multiples of this."""
-    return 2 ** (len(self.multipliers) - 1)
-
-  @property
-  def has_attention(self) -> bool:
-    """Whether any pixel sees all others: always, by the middle."""
-    return True
 
   @nn.compact
   def __call__(
@@ -116,7 +98,7 @@ class JanspiryUNet(nn.Module):
       ValueError: H or W is not a multiple of 2^(levels - 1).
     """
     del label
-    blocks.check_sides(inputs, self.multiple)
+    self.check_sides(inputs)
     conv = partial(nn.Conv, kernel_size=(3, 3), padding=1, dtype=self.dtype)
     dense = partial(nn.Dense, dtype=self.dtype)
     attention = partial(blocks.Attention, self.groups, bias=False, dtype=self.dtype)
@@ -204,7 +186,7 @@ def flax_name(module: str) -> str:
   return blocks.rename(module, _NAMES)
 
 
-def architecture(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+def architecture(shapes: Mapping[str, tuple[int, ...]]) -> blocks.Attributes:
   """Return the attributes of the network that has tensors of these names and shapes.
 
   Names are those of PyTorch. The attributes are all but `groups` and `dropout`, which

@@ -6,7 +6,6 @@ divided by sqrt(2), noise level added per channel, n + 1 blocks a level on the w
 Activations are [B, H, W, C]; parameters and statistics are float32.
 """
 
-from collections.abc import Sequence
 from functools import partial
 
 import flax.linen as nn
@@ -125,36 +124,26 @@ class Attention(nn.Module):
     return (x + h) / np.sqrt(2).astype(self.dtype)
 
 
-class UNet(nn.Module):
+class UNet(blocks.Network):
   """Predicts noise, v or y0 from a noisy image and its condition.
 
+  It has the attributes of `Network` and these:
+
   Attributes:
-    channels: width of the first level.
-    multipliers: width of each level over `channels`; each level halves the image.
-    num_blocks: residual blocks a level on the way down; one more on the way up.
-    attention_levels: levels (0 is full size) with attention after every block.
     middle_attention: attention between the two middle blocks. Without any attention
       the network sees a neighbourhood only and runs on images of any size.
-    dropout: rate inside residual blocks.
     out_channels: of the output.
     num_classes: 0 for none; label `num_classes` means "no class".
     patch: p > 1 folds p x p pixels into channels, so the first level works at 1 / p of
       the size: much faster per parameter. The paper has 1.
     remat: recompute blocks in the backward pass: less memory, a third more time.
-    dtype: of the computation. Parameters are float32.
   """
 
-  channels: int = 128
-  multipliers: Sequence[int] = (1, 2, 4, 8, 8)
-  num_blocks: int = 3
-  attention_levels: Sequence[int] = (3,)
   middle_attention: bool = True
-  dropout: float = 0.0
   out_channels: int = 3
   num_classes: int = 0
   patch: int = 1
   remat: bool = False
-  dtype: DTypeLike = jnp.float32
 
   @property
   def multiple(self) -> int:
@@ -190,7 +179,7 @@ class UNet(nn.Module):
     Raises:
       ValueError: H or W is not a multiple of patch * 2^(levels - 1).
     """
-    blocks.check_sides(inputs, self.multiple)
+    self.check_sides(inputs)
     dense = partial(nn.Dense, 4 * self.channels, kernel_init=_fan_avg, dtype=self.dtype)
     conv = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
     block_class = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock
