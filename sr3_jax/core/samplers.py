@@ -101,20 +101,27 @@ def _ancestral(gammas: np.ndarray, posterior_variance: bool) -> np.ndarray:
 
 
 def ddpm(gammas: np.ndarray) -> np.ndarray:
-  """Return the paper's sampler: variance 1 - alpha ("fixed large"). [steps, 4]."""
+  """Return the coefficients of the paper's sampler, [steps, 4].
+
+  The variance is 1 - alpha, DDPM's "fixed large".
+  """
   return _ancestral(gammas, posterior_variance=False)
 
 
 def ddpm_posterior(gammas: np.ndarray) -> np.ndarray:
-  """Return ancestral sampling of posterior variance ("fixed small"). [steps, 4]."""
+  """Return the coefficients of sampling with posterior variance, [steps, 4].
+
+  It is DDPM's "fixed small".
+  """
   return _ancestral(gammas, posterior_variance=True)
 
 
 def ddim(gammas: np.ndarray, eta: float = 0.0) -> np.ndarray:
-  """Return DDIM: y_s = sqrt(g_s) y0 + sqrt(1 - g_s - d^2) eps + d z. [steps, 4].
+  """Return the coefficients of DDIM, [steps, 4].
 
-  eps is the noise that y0 implies, (y - sqrt(g_t) y0) / sqrt(1 - g_t), so that a
-  clipped y0 stays consistent.
+  y_s = sqrt(g_s) y0 + sqrt(1 - g_s - d^2) eps + d z (arXiv:2010.02502). eps is the
+  noise that y0 implies, (y - sqrt(g_t) y0) / sqrt(1 - g_t), so that a clipped y0 stays
+  consistent.
 
   Args:
     gammas: [steps + 1] levels.
@@ -128,12 +135,14 @@ def ddim(gammas: np.ndarray, eta: float = 0.0) -> np.ndarray:
 
 
 def dpmpp_2m(gammas: np.ndarray) -> np.ndarray:
-  """Return DPM-Solver++(2M), second-order multistep on predictions of y0. [steps, 4].
+  """Return the coefficients of DPM-Solver++(2M), [steps, 4].
 
-  With lambda = log(g / (1 - g)) / 2, h = lambda_s - lambda_t, r = h_previous / h:
-  D = y0 + (y0 - y0_previous) / (2 r); y_s = sqrt((1 - g_s) / (1 - g_t)) y
-  - sqrt(g_s) expm1(-h) D. The first step has no previous prediction and the last
-  (to the clean image, h infinite) is of first order.
+  It is a second-order multistep method on predictions of y0 (arXiv:2211.01095). With
+  lambda = log(g / (1 - g)) / 2, h = lambda_s - lambda_t and r = h_previous / h:
+  D = y0 + (y0 - y0_previous) / (2 r);
+  y_s = sqrt((1 - g_s) / (1 - g_t)) y - sqrt(g_s) expm1(-h) D.
+  The first step has no previous prediction, and the last (to the clean image, h
+  infinite) is of first order.
   """
   g_t, g_s = _levels(gammas)
   with np.errstate(divide='ignore'):
@@ -149,10 +158,11 @@ def dpmpp_2m(gammas: np.ndarray) -> np.ndarray:
 
 
 def ddpm_learned(gammas: np.ndarray) -> np.ndarray:
-  """Return learned variance, arXiv:2102.09672 eq. 15: (a, b, c, d, e), [steps, 5].
+  """Return the coefficients (a, b, c, d, e) of learned variance, [steps, 5].
 
-  Each pixel's noise has the standard deviation d^(1 - v) e^v: between the posterior's
-  (d) and the larger one of `ddpm` (e), by the network's `Prediction.variance` v.
+  This is eq. 15 of arXiv:2102.09672. Each pixel's noise has the standard deviation
+  d^(1 - v) e^v: between the posterior's (d) and the larger one of `ddpm` (e), by the
+  network's `Prediction.variance` v.
   """
   return np.concatenate([ddpm_posterior(gammas), ddpm(gammas)[:, 3:]], axis=1)
 
