@@ -10,6 +10,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from sr3_jax.evaluation import command as evaluation_command
 from sr3_jax.evaluation import folder_run
+from sr3_jax.evaluation.records import Records
 from sr3_jax.evaluation.scoring import Scorer
 from sr3_jax.images import image_files
 from sr3_jax.images import pixels as images_pixels
@@ -275,3 +276,40 @@ def test_a_reference_folder_is_measured_once(
   fid = frechet(of(pixels(folders, 'mine')), whole)
   value = found[0]['table']['mine']['fid']['value']
   np.testing.assert_allclose(value, fid, rtol=2e-2, atol=1e-4)
+
+
+class Counting:
+  """A scorer that measures nothing and counts its calls."""
+
+  def __init__(self):
+    self.calls = []
+
+  def __call__(self, output, truth, low, condition, batch):
+    assert output.shape == truth.shape and low.shape == condition.shape
+    self.calls.append('output')
+    return {'index': np.asarray([4, 2])}
+
+  def of_set(self, image, batch):
+    self.calls.append('truth')
+    return {'index': np.asarray([4, 2])}
+
+
+def test_a_batch_is_measured_once_and_only_where_something_is_missing():
+  mask = np.arange(8) < 2
+  rng = np.random.default_rng(0)
+  batch = {
+    'index': np.where(mask, [4, 2, *[0] * 6], -1).astype(np.int32),
+    'mask': mask,
+    'truth': rng.integers(0, 256, (8, 16, 16, 3), dtype=np.uint8),
+    'input': rng.integers(0, 256, (8, 4, 4, 3), dtype=np.uint8),
+    'mine': rng.integers(0, 256, (8, 16, 16, 3), dtype=np.uint8),
+  }
+  scorer, store = Counting(), Records()
+  folder_run.measure_batch(scorer, store, 0, batch, ['bicubic'])
+  assert scorer.calls == ['truth', 'output']
+  (hashes,) = (values['hash'] for values in store.stream('truth'))
+  assert len(set(hashes.tolist())) == 2
+  folder_run.measure_batch(scorer, store, 0, batch, ['bicubic', 'mine'])
+  assert scorer.calls == ['truth', 'output', 'output']  # of `mine` alone
+  folder_run.measure_batch(scorer, store, 0, batch | {'mask': mask & False}, ['other'])
+  assert len(scorer.calls) == 3

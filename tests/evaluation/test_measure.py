@@ -297,3 +297,16 @@ def test_images_that_changed_are_measured_again(tmp_path):
   assert changed != before
   (tmp_path / '1.png').rename(tmp_path / '3.png')
   assert state() not in (before, changed)
+
+
+def test_only_what_is_sampled_has_a_part_for_each_seed():
+  class Method:
+    def __init__(self, is_random):
+      self.is_random = is_random
+
+  methods = {'regression': Method(False), 'sr3': Method(True)}
+  assert evaluation_measure.parts_of(methods, ('bicubic',), 2) == {
+    'bicubic': ['bicubic'],
+    'regression': ['regression/0'],
+    'sr3': ['sr3/0', 'sr3/1'],
+  }

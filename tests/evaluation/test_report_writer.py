@@ -234,3 +234,16 @@ def test_errors_of_the_classifier_on_the_truth():
   assert list(rows) == ['a', 'truth']
   assert rows['truth']['top1_error']['value'] == pytest.approx(1 / 3)
   assert rows['a']['top5_error']['value'] == 1
+
+
+def test_json_has_no_infinities():
+  value = {
+    'table': {'a': {'psnr': {'value': np.inf, 'low': 1.0}, 'ssim': {'value': 0.5}}},
+    'numbers': (1, 2.0, np.nan),
+    'text': None,
+  }
+  assert report_writer.without_infinities(value) == {
+    'table': {'a': {'ssim': {'value': 0.5}}},
+    'numbers': [1, 2.0],
+    'text': None,
+  }

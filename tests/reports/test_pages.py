@@ -374,3 +374,9 @@ def test_one_report_needs_neither_scipy_nor_jax(folders, tmp_path):
   assert code == 0
   assert 'matplotlib.figure' in modules
   assert not {'scipy', 'jax', 'matplotlib.pyplot'} & modules
+
+
+def test_long_curves_become_means_of_neighbours():
+  points = [[i, 2.0 * i] for i in range(6)]
+  assert reports_page.thin(points, 3) == ([0.5, 2.5, 4.5], [1.0, 5.0, 9.0])
+  assert reports_page.thin(points) == ([*range(6)], [2 * i for i in range(6)])
