@@ -68,16 +68,16 @@ def calls(base, monkeypatch):
   return asked
 
 
-@pytest.mark.parametrize('judged', ['spectrum_db', 'fid'])
-def test_finds_a_planted_optimum(base, config, calls, judged, monkeypatch, capsys):
-  nets = {'inception': feature_networks.inception()} if judged == 'fid' else {}
+@pytest.mark.parametrize('score', ['spectrum_db', 'fid'])
+def test_finds_a_planted_optimum(base, config, calls, score, monkeypatch, capsys):
+  nets = {'inception': feature_networks.inception()} if score == 'fid' else {}
   evaluators = Evaluators(nets, [], None, None)
   monkeypatch.setattr(search, 'load_evaluators', lambda config: evaluators)
-  workdir = base / judged
+  workdir = base / score
   rows = search.search_run(config, workdir)
   # Blur 0, 0.5 and 0.6 times noise 0, 0.2 and 0.4 of two stages.
   assert [row['side'] for row in rows] == 9 * [16] + 9 * [32]
-  assert all(search.score_of(row)[0] == judged for row in rows)
+  assert all(search.score_of(row)[0] == score for row in rows)
   record = json.loads((workdir / 'search.json').read_text())
   assert record['chosen'] == {'blur': [0.0, 0.5, 0.0], 'noise': [0.0, 0.4, 0.2]}
   line = '--config.cascade.blur="(0, 0.5, 0)" --config.cascade.noise="(0, 0.4, 0.2)"'

@@ -66,7 +66,7 @@ METHODS |= {'other one': 'theirs'}
 
 @pytest.mark.parametrize('method', METHODS)
 def test_numbers_are_those_of_the_files(folders, report, method):
-  """scikit-image's PSNR and SSIM, Pillow's reduction, NumPy's networks."""
+  """scikit-image's PSNR and SSIM, Pillow's downsampling, NumPy's networks."""
   sums = dict.fromkeys(('psnr', 'ssim', 'consistency', 'colour_drift', 'lpips_vgg'), 0)
   places = pixels(folders, METHODS[method]), pixels(folders, 'truth')
   small = pixels(folders, 'small')
@@ -135,14 +135,14 @@ def test_distances_of_sets(folders, report, method):
 
 
 def test_error_rates(folders, report, network):
-  judge = classifier.load(network)
+  imagenet = classifier.load(network)
   table = report.data['table']
   assert list(table) == [*METHODS, 'truth']
   labels = np.arange(len(NAMES))[:, None] % 7
   found = set()
   for method, folder in (METHODS | {'truth': 'truth'}).items():
     shown = [images_pixels.to_float(p)[None] for p in pixels(folders, folder)]
-    ranks = np.argsort([-judge.logits(image)[0] for image in shown], axis=1)
+    ranks = np.argsort([-imagenet.logits(image)[0] for image in shown], axis=1)
     for k in (1, 5):
       missed = 1 - (ranks[:, :k] == labels).any(1).mean()
       value = table[method][f'top{k}_error']['value']

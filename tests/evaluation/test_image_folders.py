@@ -82,7 +82,7 @@ def test_nothing_usable_is_one_line(tmp_path):
     assert str(error.value).startswith(message) and '\n' not in str(error.value)
 
 
-def test_batches_are_of_one_size_and_filled(tmp_path, caplog):
+def test_batches_are_of_one_size_and_padded(tmp_path, caplog):
   """Three sizes (one differs in the input only), one image that breaks halfway."""
   truth, small = tmp_path / 'truth', tmp_path / 'small'
   pixels = {}
@@ -113,7 +113,7 @@ def test_batches_are_of_one_size_and_filled(tmp_path, caplog):
   assert sorted(seen) == [i for i in range(11) if i != 7]
 
 
-def test_a_batch_of_broken_images_is_all_filling(tmp_path):
+def test_a_batch_of_broken_images_is_all_padding(tmp_path):
   save(tmp_path / 'a.png')
   items, _ = image_folders.match(tmp_path, {'mine': tmp_path})
   data = (tmp_path / 'a.png').read_bytes()
@@ -122,7 +122,7 @@ def test_a_batch_of_broken_images_is_all_filling(tmp_path):
   assert not batch['mask'].any() and np.all(batch['index'] == -1)
 
 
-def test_an_image_that_lies_about_its_size_is_filling(tmp_path):
+def test_an_image_that_lies_about_its_size_is_padding(tmp_path):
   """EXIF behind the pixels of a PNG: seen only when all of it is read."""
   for name in ('a', 'b'):
     save(tmp_path / f'{name}.png')

@@ -45,7 +45,7 @@ def workdir(trained, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def narrow(trained, workdir):
-  """The table of --mode=eval: two batches of 8, one image a device, 3 are filling."""
+  """The table of --mode=eval: two batches of 8, one image a device, 3 are padding."""
   return evaluation_run.evaluate_run(trained.config, workdir)
 
 
@@ -77,7 +77,7 @@ def test_the_batch_size_changes_nothing(narrow, wide):
 
 
 def small(image: np.ndarray) -> np.ndarray:
-  """Pillow's bicubic reduction of a float [16, 16, 3] image, to [4, 4, 3]."""
+  """Pillow's bicubic downsampling of a float [16, 16, 3] image, to [4, 4, 3]."""
   channels = [PIL.Image.fromarray(np.float32(image[..., c])) for c in range(3)]
   reduced = [c.resize((4, 4), PIL.Image.Resampling.BICUBIC) for c in channels]
   return np.stack([np.asarray(c) for c in reduced], axis=-1)
@@ -194,7 +194,7 @@ def make_batch(seed: int, real: int, first: int = 0) -> dict[str, np.ndarray]:
   }
 
 
-def test_filling_does_not_count(trained):
+def test_padding_does_not_count(trained):
   model = SR3.from_config(trained.config)
 
   def measure(*batches):
@@ -223,7 +223,7 @@ def test_nothing_to_measure_is_an_error(trained):
 
 
 def test_sampling_may_be_cut_anywhere(trained, wide, monkeypatch):
-  """Three steps as 2 + 1, and told as they are done."""
+  """Three steps as 2 + 1, reported as they are done."""
   config = trained.config.copy_and_resolve_references()
   config.eval.batch_size = 16
   monkeypatch.setattr(restorer, 'STRETCH', 2)

@@ -242,7 +242,7 @@ write_bytes = atomic_files.write_bytes
 
 
 def make_batches(sizes=(8, 8, 3)):
-  """Batches of eight, some of them filled up."""
+  """Batches of eight, some of them padded."""
   first = 0
   for size in sizes:
     mask = np.arange(8) < size

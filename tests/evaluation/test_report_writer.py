@@ -1,4 +1,4 @@
-"""Report folders: always valid JSON, whatever was measured."""
+"""Report folders: valid JSON, whatever was measured."""
 
 import json
 import math
@@ -227,10 +227,12 @@ def test_errors_of_the_classifier_on_the_truth():
   kept.add('a', 0, values)
   assert list(report_writer.table(kept, {'a': ['a']}, None, Evaluators({}))) == ['a']
   errors = {'top1_error': np.float32([1, 0, 0]), 'top5_error': np.float32([0, 0, 0])}
-  judged = Records()
-  judged.add('truth', 0, {'index': np.arange(3), 'hash': np.uint64([1, 2, 3])} | errors)
-  judged.add('a', 0, values | {key: 1 - value for key, value in errors.items()})
-  rows = report_writer.table(judged, {'a': ['a']}, None, Evaluators({}))
+  classified = Records()
+  classified.add(
+    'truth', 0, {'index': np.arange(3), 'hash': np.uint64([1, 2, 3])} | errors
+  )
+  classified.add('a', 0, values | {key: 1 - value for key, value in errors.items()})
+  rows = report_writer.table(classified, {'a': ['a']}, None, Evaluators({}))
   assert list(rows) == ['a', 'truth']
   assert rows['truth']['top1_error']['value'] == pytest.approx(1 / 3)
   assert rows['a']['top5_error']['value'] == 1

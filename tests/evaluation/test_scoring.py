@@ -30,7 +30,7 @@ def pair():
 
 
 def make_batch(real: int) -> dict[str, np.ndarray]:
-  mask = np.arange(16) % 8 < real // 2  # filling in the middle, as of two processes
+  mask = np.arange(16) % 8 < real // 2  # padding in the middle, as of two processes
   index = np.where(mask, 40 - np.arange(16), -1).astype(np.int32)
   return {'mask': mask, 'index': index, 'label': np.arange(16, dtype=np.int32) % 7}
 

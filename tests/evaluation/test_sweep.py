@@ -211,7 +211,7 @@ def test_regression_has_nothing_to_sweep(config, tmp_path):
     sweep.sweep_run(c, tmp_path)
 
 
-def test_a_sweep_judged_by_a_network(
+def test_a_network_may_decide_a_sweep(
   compile_cache, config, params, tmp_path, monkeypatch
 ):
   """A network of one number stands for LPIPS; weights that are missing are said."""

@@ -155,16 +155,16 @@ def test_best_does_not_give_up_faithfulness():
   assert chosen(*rows)['best'] == 20
 
 
-def test_lpips_may_judge():
+def test_lpips_may_decide():
   """Grain in the place of detail: the right power, the wrong look."""
 
-  def judged(one, lpips):
+  def with_lpips(one, lpips):
     return one | {'lpips_alex': lpips}
 
-  yardstick = judged(REFERENCE, 0.3)
-  grainy = judged(row(8, 25.0, 1.0), 0.31)
-  clean = judged(row(12, 25.0, 3.0), 0.304)
-  cleaner = judged(row(50, 24.95, 3.0), 0.25)
+  yardstick = with_lpips(REFERENCE, 0.3)
+  grainy = with_lpips(row(8, 25.0, 1.0), 0.31)
+  clean = with_lpips(row(12, 25.0, 3.0), 0.304)
+  cleaner = with_lpips(row(50, 24.95, 3.0), 0.25)
   rows = [yardstick, grainy, clean, cleaner]
   presets = sweep_choice.choose(rows, 'lpips_alex')
   steps = {name: setting['num_steps'] for name, setting in presets.items()}

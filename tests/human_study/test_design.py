@@ -262,7 +262,7 @@ def test_who_fails_attention_checks_is_left_out(plans):
 @pytest.mark.parametrize(
   'change', [{'views': 2}, {'interrupted': True}, {'shown': 3.7}, {'shown': 2.3}]
 )
-def test_spoilt_trials_do_not_count(plans, change):
+def test_disturbed_trials_do_not_count(plans, change):
   found = human_study_design.analyse([answered(1, plans[0], {}, **change)], plans, 3.0)
   assert found['rates'] == [] and found['spoilt_trials'] == 55
   person = found['per_subject'][0]

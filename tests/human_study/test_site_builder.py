@@ -96,7 +96,7 @@ def test_site_and_key_agree_and_pictures_are_the_given_ones(site, key, folders):
     if role in ('real', 'bicubic', 'sharp'):
       folder = 'truth' if role == 'real' else role
       assert (pixels == image_files.read(folders / folder / f'{image}.png')).all()
-    elif role == 'input':  # enlarged as the bicubic method does
+    elif role == 'input':  # upsampled as the bicubic method does
       assert (pixels == image_files.read(folders / 'bicubic' / f'{image}.png')).all()
     else:
       truth = image_files.read(folders / 'truth' / f'{image}.png').astype(float)

@@ -134,7 +134,7 @@ VISIBLE = """
 """
 
 
-def test_pictures_are_enlarged_and_flicked_by_keyboard(browser, pages):
+def test_pictures_are_zoomed_and_flicked_by_keyboard(browser, pages):
   from selenium.webdriver.common.keys import Keys
 
   show(browser, pages['report'])
