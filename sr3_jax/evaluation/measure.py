@@ -28,7 +28,7 @@ from sr3_jax.restoration.restorer import (
   Restorer,
   baselines,
   degrader,
-  reducer,
+  output_degrader,
 )
 from sr3_jax.runtime import devices
 
@@ -150,7 +150,7 @@ class _Measurement:
     self.on_steps: OnSteps = lambda steps: None
     self.on_output: OnOutput | None = None
     self.first: dict[str, np.ndarray] = {}
-    self._degrade, self._reduce = degrader(model, seed), reducer(model, seed)
+    self._degrade, self._reduce = degrader(model, seed), output_degrader(model, seed)
 
   def measure(self, number: int, host: dict[str, np.ndarray]) -> None:
     """Record those values of a batch, numbered `number`, that are missing."""

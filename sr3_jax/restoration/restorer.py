@@ -1,4 +1,4 @@
-"""A model's restoration of batches, on all devices: compiled once for all samplers.
+"""Restores batches of one size on all devices, with one program for all samplers.
 
 Sample i of image j is a function of (seed, i, j) alone: neither the batch nor the
 number of devices changes it.
@@ -6,59 +6,111 @@ number of devices changes it.
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from etils import epath
+from ml_collections import ConfigDict
 
 from sr3_jax.core import degradations, samplers
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.runtime import devices as runtime_devices
-from sr3_jax.runtime import progress as runtime_progress
+from sr3_jax.runtime.devices import Mapped
+from sr3_jax.runtime.progress import Progress
+from sr3_jax.runtime.types import Params
 from sr3_jax.weights import checkpoint, hub, model_files
 
 # Sampling is cut into stretches of this many steps, to show progress in between.
 STRETCH = 25
-# Enlargements by kernels alone, at no cost: in every table of super-resolution.
+# What results, pages and files call the images that need no network: upsampled ones
+# where models upsample, the inputs themselves elsewhere, and the truth.
 BASELINES = ('bicubic', 'lanczos')
-# Where outputs are as large as inputs: the input as it is.
 DEGRADED = 'degraded'
+TRUTH = 'truth'
+
 OnSteps = Callable[[int], None]
+Batch = Mapping[str, jax.Array]
 
 
-def keys(seed: int, index: jax.Array, sample: int | jax.Array) -> jax.Array:
-  """One key per image, a function of (seed, sample, index): [B] -> [B] keys."""
-  key = jax.random.fold_in(jax.random.key(seed), sample)
-  return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+# ------------------------------------------------------------------- loading a model
 
 
-def baselines(model: SR3) -> tuple[str, ...]:
-  """What can be had without a network: names of the images that `degrader` adds."""
-  if not model.task.conditional:
-    return ()
-  return BASELINES if model.scale > 1 else (DEGRADED,)
+def load_methods(
+  config: ConfigDict, workdir: epath.PathLike
+) -> tuple[int, dict[str, 'Restorer'], dict[str, str]]:
+  """Load the newest averaged weights of a run, and of its regression baseline if any.
+
+  Args:
+    config: of the run.
+    workdir: of the run.
+
+  Returns:
+    The step of the run's weights; restorers by the name of their method, the baseline
+    first; and fingerprints of the weights by the same names.
+
+  Raises:
+    CheckpointError: there are no weights, or they belong to another network.
+  """
+  methods, fingerprints = {}, {}
+  baseline = epath.Path(config.eval.regression or epath.Path(workdir) / 'regression')
+  there = config.eval.regression or model_files.checkpoint_folder(baseline).exists()
+  if there and config.method != 'regression':
+    regression = config.copy_and_resolve_references()
+    regression.method = 'regression'
+    _, restorer, fingerprint = load_method(regression, baseline)
+    methods['regression'], fingerprints['regression'] = restorer, fingerprint
+  step, restorer, fingerprint = load_method(config, workdir)
+  methods[config.method], fingerprints[config.method] = restorer, fingerprint
+  return step, methods, fingerprints
+
+
+def load_method(
+  config: ConfigDict, place: epath.PathLike
+) -> tuple[int, 'Restorer', str]:
+  """Load the averaged weights of a run or a model folder.
+
+  Args:
+    config: of the run.
+    place: the workdir of the run, or the model folder.
+
+  Returns:
+    The step of the weights, a restorer, and the fingerprint of the weights.
+
+  Raises:
+    CheckpointError: there are no weights, or they belong to another network.
+    HubError: the model folder is damaged or of another network.
+  """
+  model = SR3.from_config(config)
+  if (epath.Path(place) / model_files.WEIGHTS).exists():
+    step, ema = hub.load_weights(place, model)
+  else:
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    step, ema = checkpoint.load_ema(place, shapes)
+  restorer = Restorer(model, ema, config.seed, guidance=config.sampler.guidance)
+  return step, restorer, hub.fingerprint(ema)
+
+
+# ------------------------------------------------------------------ restoring batches
 
 
 class Restorer:
-  """A model's restoration, compiled for all devices; parameters stay on them.
+  """A model that restores batches on all devices; its parameters stay on them.
 
   Args:
     model: the model.
     params: its weights, on the host or one device.
     seed: of all noise.
-    capacity: steps of the longest trajectory that will be chosen; None is that of the
-      model's own, which is chosen at first.
-    guidance: how much classes count; 1 for as much as they do by themselves.
+    capacity: number of steps of the longest trajectory that will be chosen; None
+      chooses the model's own trajectory and has its capacity.
+    guidance: how much the class counts; 1 for as much as the network alone gives it.
   """
 
   def __init__(
     self,
     model: SR3,
-    params: Any,
+    params: Params,
     seed: int,
     capacity: int | None = None,
     guidance: float = 1.0,
@@ -71,13 +123,18 @@ class Restorer:
       self.choose(*model.trajectory)
 
   def choose(self, gammas: np.ndarray, coefficients: np.ndarray) -> None:
-    """Set the trajectory of the calls to come, the parts of a `samplers.Trajectory`."""
+    """Set the trajectory of the calls to come.
+
+    Args:
+      gammas: [steps + 1], as in `samplers.Trajectory`.
+      coefficients: [steps, 4 to 6], as in `samplers.Trajectory`.
+    """
     self.num_steps = 1 if self.model.method == 'regression' else len(coefficients)
     steps = samplers.steps(gammas, coefficients, self._capacity)
     self._steps = runtime_devices.replicate(steps)
 
   def guide(self, guidance: float) -> None:
-    """Sets how much classes count in the calls to come."""
+    """Set how much the class counts in the calls to come; 1 changes nothing."""
     guided = self.model.num_classes and guidance != 1
     self._guidance = runtime_devices.replicate(np.float32(guidance)) if guided else None
 
@@ -89,14 +146,14 @@ class Restorer:
   def __call__(
     self,
     condition: jax.Array,
-    batch: dict[str, jax.Array],
+    batch: Batch,
     sample: int = 0,
     on_steps: OnSteps = lambda steps: None,
   ) -> jax.Array:
-    """Draws one image per condition.
+    """Sample one image for each condition.
 
     Args:
-      condition: [D, b, h, w, C] over all devices.
+      condition: [D, b, h, w, K] over all devices.
       batch: holds 'index', int32 [D, b], and 'label' for models with classes.
       sample: number of the sample of each image.
       on_steps: called with the number of sampling steps just done.
@@ -106,11 +163,19 @@ class Restorer:
     """
     return self._restore(condition, batch, sample, on_steps, self.num_steps)
 
-  def prepare(self, condition: jax.Array, batch: dict[str, jax.Array]) -> None:
-    """Compiles what calls with arguments of these shapes need, by no steps."""
+  def prepare(self, condition: jax.Array, batch: Batch) -> None:
+    """Compile the programs for calls with arguments of these shapes."""
     self._restore(condition, batch, 0, lambda steps: None, 0)
 
-  def _restore(self, condition, batch, sample, on_steps, num_steps) -> jax.Array:
+  def _restore(
+    self,
+    condition: jax.Array,
+    batch: Batch,
+    sample: int,
+    on_steps: OnSteps,
+    num_steps: int,
+  ) -> jax.Array:
+    """Take the first `num_steps` steps of the trajectory; return what is there then."""
     index, label = batch['index'], batch.get('label')
     number = runtime_devices.shard(np.full(jax.local_device_count(), sample, np.int32))
     x, carry = self._begin(condition, index, number)
@@ -134,13 +199,34 @@ class Restorer:
     return self._finish(x, carry)
 
 
+def keys(seed: int, index: jax.Array, sample: int | jax.Array) -> jax.Array:
+  """Return one key for each image, a function of seed, sample and index.
+
+  Args:
+    seed: of all noise.
+    index: int32 [B], the number of each image in the data.
+    sample: number of the sample.
+
+  Returns:
+    [B] keys.
+  """
+  key = jax.random.fold_in(jax.random.key(seed), sample)
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+
+
 @functools.lru_cache(maxsize=4)
 def programs(
-  model: SR3, seed: int, devices: tuple[Any, ...] | None = None
-) -> tuple[Callable[..., Any], ...]:
-  """`begin`, `advance` and `finish` for all devices, or others to compile for.
+  model: SR3, seed: int, devices: tuple[jax.Device, ...] | None = None
+) -> tuple[Mapped, Mapped, Mapped]:
+  """Return the three programs of a `Restorer`: begin, advance and finish.
 
-  Kept by model, so that a training run compiles them once and not at every evaluation.
+  They are cached by model, so that a training run compiles them once and not at every
+  evaluation.
+
+  Args:
+    model: the model.
+    seed: of all noise.
+    devices: devices to compile for, not to run on; None for all there are.
   """
 
   def begin(condition, index, sample):
@@ -168,39 +254,80 @@ def programs(
   )
 
 
+# ------------------------------------------------------------------------ degradation
+
+
+def baselines(model: SR3) -> tuple[str, ...]:
+  """Return the names of the images that `degrader` makes without a network."""
+  if not model.task.conditional:
+    return ()
+  return BASELINES if model.scale > 1 else (DEGRADED,)
+
+
 @functools.lru_cache(maxsize=4)
-def degrader(model: SR3, seed: int) -> Callable[[dict[str, jax.Array]], Any]:
-  """Compiled: batch [D, b, ...] -> truth, condition, and the images of `baselines`."""
+def degrader(
+  model: SR3, seed: int
+) -> Callable[[Batch], tuple[jax.Array, jax.Array, dict[str, jax.Array]]]:
+  """Return a compiled function that degrades batches as the model's task does.
+
+  From 'image' [D, b, H, W, C] and 'index' [D, b] of a batch it makes the truth
+  [D, b, H, W, C] in [-1, 1], the condition [D, b, h, w, K], and the images
+  [D, b, H, W, C] of `baselines` by name.
+
+  Args:
+    model: the model.
+    seed: of what is random in the degradation.
+  """
   names = baselines(model)
 
   def degrade(image, index):
     hr = model.to_float(image)
     condition = model.degrade(keys(seed, index, 0), hr)
     observed = condition[..., : model.channels]
-    enlarge = lambda kernel: degradations.resize(observed, *hr.shape[1:3], kernel)
-    made = {n: observed if n == DEGRADED else enlarge(n) for n in names}
+    made = {
+      name: observed
+      if name == DEGRADED
+      else degradations.resize(observed, *hr.shape[1:3], name)
+      for name in names
+    }
     return hr, condition, {n: jnp.clip(image, -1, 1) for n, image in made.items()}
 
-  degrade = runtime_devices.pmap(degrade)
-  return lambda batch: degrade(batch['image'], batch['index'])
+  program = runtime_devices.pmap(degrade)
+  return lambda batch: program(batch['image'], batch['index'])
 
 
 @functools.lru_cache(maxsize=4)
-def reducer(model: SR3, seed: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
-  """Compiled: output [D, b, H, W, C], index -> degraded as the truth was."""
+def output_degrader(model: SR3, seed: int) -> Mapped:
+  """Return a compiled function that degrades outputs exactly as the truth was.
 
-  def reduce(output, index):
+  It takes outputs [D, b, H, W, C] and 'index' [D, b] of the batch, and returns what is
+  observed of them, [D, b, h, w, C].
+
+  Args:
+    model: the model.
+    seed: the one that the truth was degraded with.
+  """
+
+  def degrade(output, index):
     return model.degrade(keys(seed, index, 0), output)[..., : model.channels]
 
-  return runtime_devices.pmap(reduce)
+  return runtime_devices.pmap(degrade)
+
+
+# --------------------------------------------------------------------------- progress
 
 
 @contextlib.contextmanager
 def progress(total: int, unit: str = 'sampling step') -> Iterator[OnSteps]:
-  """Shows progress over `total` units; gives what to call with each few."""
+  """Show progress; yield what is to be called with each number of units done.
+
+  Args:
+    total: units of the whole work.
+    unit: what one is called.
+  """
   done = 0
   enabled = jax.process_index() == 0
-  with runtime_progress.Progress(total, unit=unit, enabled=enabled) as shown:
+  with Progress(total, unit=unit, enabled=enabled) as shown:
 
     def on_steps(steps: int) -> None:
       nonlocal done
@@ -208,43 +335,3 @@ def progress(total: int, unit: str = 'sampling step') -> Iterator[OnSteps]:
       shown.update(done)
 
     yield on_steps
-
-
-TRUTH = 'truth'
-
-
-def load_methods(
-  config: ml_collections.ConfigDict, workdir: epath.PathLike
-) -> tuple[int, dict[str, Restorer], dict[str, str]]:
-  """The newest averaged weights of a run, and of its regression baseline if any.
-
-  Returns:
-    The step of the run's weights; name -> restorer, the baseline first; name -> hash
-    of the weights.
-
-  Raises:
-    checkpoint.CheckpointError: there are none, or they belong to another network.
-  """
-  methods, hashes = {}, {}
-  baseline = epath.Path(config.eval.regression or epath.Path(workdir) / 'regression')
-  there = config.eval.regression or model_files.checkpoint_folder(baseline).exists()
-  if there and config.method != 'regression':
-    regression = config.copy_and_resolve_references()
-    regression.method = 'regression'
-    _, methods['regression'], hashes['regression'] = load_method(regression, baseline)
-  step, method, weights = load_method(config, workdir)
-  return step, methods | {config.method: method}, hashes | {config.method: weights}
-
-
-def load_method(
-  config: ml_collections.ConfigDict, place: epath.PathLike
-) -> tuple[int, Restorer, str]:
-  """Step, restorer and hash of the averaged weights of a run or model folder."""
-  model = SR3.from_config(config)
-  if (epath.Path(place) / model_files.WEIGHTS).exists():
-    step, ema = hub.load_weights(place, model)
-  else:
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    step, ema = checkpoint.load_ema(place, shapes)
-  restorer = Restorer(model, ema, config.seed, guidance=config.sampler.guidance)
-  return step, restorer, hub.fingerprint(ema)
