@@ -1,15 +1,17 @@
-"""What an input becomes for the network: its channels, its holes, what was done to it.
+"""Checks inputs and makes the model's conditions of them.
 
-NumPy only: a condition is made once for each run, on the host, of any size.
+It decides on channels and missing pixels, and makes canvases larger. All is NumPy: a
+condition has any size and is made once for each run, on the host.
 """
 
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeAlias
 
-import ml_collections
 import numpy as np
+from ml_collections import ConfigDict
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from sr3_jax.core import degradations
@@ -21,22 +23,25 @@ from sr3_jax.weights.hub import Loaded
 
 # Tasks whose images have missing parts.
 HOLES = frozenset({'inpainting', 'uncropping'})
-# Of the kernel of `degradations.augment`.
+# Radius in pixels of the kernel of `degradations.augment`.
 BLUR_RADIUS = 4
 MAX_GUIDANCE = 100
 
-Expand = tuple[int | str, ...]  # top, right, bottom, left: pixels, or 'N%' of the side
+# Top, right, bottom and left: pixels, or 'N%' of the image's height or width.
+Expand = tuple[int | str, ...]
+ImageLike: TypeAlias = Image.Image | ArrayLike
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-  """An input, checked.
+  """A checked input.
 
   Attributes:
-    observed: float32 [h, w, 1 or C] in [-1, 1], what is known of the image, as large
-      as the canvas; 0 where pixels are missing.
-    mask: float32 [h, w, 1], 1 is missing; None where nothing is known to be.
-    channels: of the output: 1, or C.
+    observed: float32 [h, w, 1 or C] in [-1, 1], the known image, already expanded; 0
+      where pixels are missing.
+    mask: float32 [h, w, 1], 1 where pixels are missing and 0 elsewhere; None if nothing
+      says that some are.
+    channels: of the output: 1 or C.
   """
 
   observed: np.ndarray
@@ -44,47 +49,55 @@ class Prepared:
   channels: int
 
 
-def parts(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-  """Names of the tasks that a model was trained for."""
+def tasks(config: ConfigDict) -> tuple[str, ...]:
+  """Return the names of the tasks that a model was trained for."""
   mixed = config.task.name == degradations.MIXTURE
   return tuple(config.task.mixture) if mixed else (config.task.name,)
 
 
-def describe(config: ml_collections.ConfigDict) -> str:
-  """What a model is for, as messages say it."""
-  names = ', '.join(name.replace('_', ' ') for name in dict.fromkeys(parts(config)))
+def describe(config: ConfigDict) -> str:
+  """Return what a model is for, as messages say it."""
+  names = ', '.join(name.replace('_', ' ') for name in dict.fromkeys(tasks(config)))
   return names if config.task.name != degradations.MIXTURE else f'a mixture of {names}'
 
 
-def takes_mask(config: ml_collections.ConfigDict) -> bool:
-  """Whether parts of an input may be missing."""
-  return bool(HOLES & set(parts(config)))
+def takes_mask(config: ConfigDict) -> bool:
+  """Return whether parts of an input may be missing."""
+  return bool(HOLES & set(tasks(config)))
 
 
-def needs_mask(config: ml_collections.ConfigDict) -> bool:
-  """Whether the model can do nothing else than fill in what is missing."""
-  return set(parts(config)) <= HOLES
+def needs_mask(config: ConfigDict) -> bool:
+  """Return whether a model can do nothing but fill in missing pixels."""
+  return set(tasks(config)) <= HOLES
 
 
 def check_options(
   loaded: Loaded,
   *,
   consistency: bool,
-  expand: Any,
+  expand: int | str | Sequence[int | str] | None,
   blur: float,
   noise: float,
   guidance: float | None,
 ) -> None:
-  """Refuses what a model has no use for, in words that say what it is for.
+  """Refuse options that don't fit a model.
+
+  Args:
+    loaded: the model.
+    consistency: whether outputs must downsample to their inputs.
+    expand: what is added around images; None for nothing.
+    blur: standard deviation of the blur of inputs, in pixels.
+    noise: share of noise in inputs, 0 to 1.
+    guidance: how much the class counts; None for the model's own.
 
   Raises:
-    UpscalerError: an option that doesn't fit the model.
+    UpscalerError: an option doesn't fit; says what the model is for.
   """
   model, config = loaded.model, loaded.config
   kind = f'this model is for {describe(config)}'
   if not model.task.conditional:
     raise UpscalerError(
-      f'{kind}: it restores nothing; python -m sr3_jax.main --mode=sample draws images'
+      f'{kind}: it restores nothing; sr3-train --mode=sample samples images'
     )
   if consistency and model.scale == 1:
     raise UpscalerError(f'no consistency: {kind} and enlarges nothing')
@@ -109,18 +122,18 @@ def check_options(
     raise UpscalerError(f'guidance {guidance:g} is not from 0 to {MAX_GUIDANCE}')
 
 
-# ----------------------------------------------------------------------- the canvas
+# ------------------------------------------------------------------------ expanding
 
 
 def parse_expand(value: int | str | Sequence[int | str]) -> Expand:
-  """What is added to the four sides of an image: top, right, bottom, left.
+  """Return what is to be added above, right of, below and left of images.
 
   Args:
-    value: one for all sides, or four of them, in a sequence or with commas in between:
-      pixels, or with '%' a share of the image's height or width.
+    value: one value for all sides, or four of them, in a sequence or with commas in
+      between: pixels, or with '%' a share of the image's height or width.
 
   Raises:
-    UpscalerError: not such a value.
+    UpscalerError: it is not such a value, or adds nothing.
   """
   texts = str(value).split(',') if isinstance(value, int | str) else map(str, value)
   texts = [text.strip() for text in texts]
@@ -138,7 +151,16 @@ def parse_expand(value: int | str | Sequence[int | str]) -> Expand:
 
 
 def margins(expand: Expand | None, height: int, width: int) -> tuple[int, ...]:
-  """Pixels that `expand` adds above, on the right, below and on the left."""
+  """Return how many pixels `expand` adds to an image of this size, on each side.
+
+  Args:
+    expand: from `parse_expand`; None for nothing.
+    height: of the image.
+    width: of the image.
+
+  Returns:
+    Pixels added above, on the right, below and on the left.
+  """
   if expand is None:
     return 0, 0, 0, 0
   return tuple(
@@ -147,75 +169,115 @@ def margins(expand: Expand | None, height: int, width: int) -> tuple[int, ...]:
   )
 
 
-# ------------------------------------------------------------------------ the input
+# --------------------------------------------------------------------------- inputs
 
 
 def prepare(
-  image: Any,
-  mask: Any,
+  image: ImageLike,
+  mask: ImageLike | None,
   loaded: Loaded,
   expand: Expand | None = None,
   note: Callable[[str], None] = lambda text: None,
 ) -> Prepared:
-  """Checks an input and its mask, and makes the canvas as large as asked for.
+  """Check an input and its mask, and expand them.
 
   Args:
-    image: as `as_float` takes it; transparent pixels of a PIL image are missing for
-      models that fill in, where no mask says otherwise.
+    image: as `as_float` takes it. Transparent pixels of a PIL image are missing for
+      models that fill in, if no mask is given.
     mask: as `as_mask` takes it; None for none.
     loaded: the model.
     expand: from `parse_expand`.
-    note: told what is worth knowing.
+    note: called with a line of text if colours of the image are not used.
 
   Raises:
-    UpscalerError: the model can't take it.
+    UpscalerError: the model can't take the input.
   """
   model, config = loaded.model, loaded.config
-  fills = takes_mask(config)
-  if fills and isinstance(image, Image.Image) and image.has_transparency_data:
-    image = image.convert('LA' if image.mode in ('LA', 'La') else 'RGBA')
-    if mask is None:
-      mask = np.asarray(image)[..., -1] < 128
-    image = image.convert('L' if image.mode == 'LA' else 'RGB')
+  if takes_mask(config) and isinstance(image, Image.Image):
+    image, transparent = _split_transparency(image)
+    mask = transparent if mask is None else mask
   given = as_float(image, model)
-  channels = given.shape[-1]
-  if mask is not None:
-    if not fills:
-      raise UpscalerError(f'no masks: this model is for {describe(config)}')
-    mask = as_mask(mask, given.shape[:2])
-  elif fills and needs_mask(config) and expand is None:
+  known = None if mask is None else _checked_mask(mask, config, given.shape[:2])
+  if known is None and expand is None and needs_mask(config):
     raise UpscalerError(
       'nothing says what is missing: give a mask (white is missing), a picture with '
       'transparent pixels, or expand'
     )
   if expand is not None:
-    mask = np.zeros((*given.shape[:2], 1), np.float32) if mask is None else mask
-    top, right, bottom, left = margins(expand, *given.shape[:2])
-    around = (top, bottom), (left, right), (0, 0)
-    given = np.pad(given, around)
-    mask = np.pad(mask, around, constant_values=1)
-  colours = channels == 3 and bool(np.ptp(given, axis=-1).any())
-  if mask is None and channels == 3 and set(parts(config)) <= HOLES | {'colorization'}:
-    if colours:
-      note('pictures in colour are made grey first, for the model to colour them')
-    given = _luma(given)
-  elif model.channels == 1 and channels == 3:
-    if colours:
-      note('pictures in colour are made grey: this model has one channel')
-    given = _luma(given)
-  if mask is not None:
-    given = np.where(mask > 0, np.float32(0), given)
-  grey = given.shape[-1] == 1 and 'colorization' not in parts(config)
-  return Prepared(given, mask, 1 if grey else model.channels)
+    given, known = _expanded(given, known, expand)
+  given = _fit_channels(given, known is not None, loaded, note)
+  if known is not None:
+    given = np.where(known > 0, np.float32(0), given)
+  grey = given.shape[-1] == 1 and 'colorization' not in tasks(config)
+  return Prepared(given, known, 1 if grey else model.channels)
 
 
-def as_float(image: Any, model: SR3) -> np.ndarray:
-  """An image of any kind as float32 [h, w, c], about [-1, 1], c = 1 or the model's.
+def _split_transparency(
+  image: Image.Image,
+) -> tuple[Image.Image, np.ndarray | None]:
+  """Return an image without transparency, and where it was transparent: bool [h, w]."""
+  if not image.has_transparency_data:
+    return image, None
+  image = image.convert('LA' if image.mode in ('LA', 'La') else 'RGBA')
+  transparent = np.asarray(image)[..., -1] < 128
+  return image.convert('L' if image.mode == 'LA' else 'RGB'), transparent
 
-  Models of one channel take three, too. Integers are scaled as the model's images were.
+
+def _checked_mask(
+  mask: ImageLike, config: ConfigDict, size: tuple[int, int]
+) -> np.ndarray:
+  """Return `as_mask`, or refuse a mask where the model can't fill in."""
+  if not takes_mask(config):
+    raise UpscalerError(f'no masks: this model is for {describe(config)}')
+  return as_mask(mask, size)
+
+
+def _expanded(
+  image: np.ndarray, mask: np.ndarray | None, expand: Expand
+) -> tuple[np.ndarray, np.ndarray]:
+  """Return an image [h, w, C] and its mask [h, w, 1] with missing pixels around."""
+  if mask is None:
+    mask = np.zeros((*image.shape[:2], 1), np.float32)
+  top, right, bottom, left = margins(expand, *image.shape[:2])
+  around = (top, bottom), (left, right), (0, 0)
+  return np.pad(image, around), np.pad(mask, around, constant_values=1)
+
+
+def _fit_channels(
+  image: np.ndarray, masked: bool, loaded: Loaded, note: Callable[[str], None]
+) -> np.ndarray:
+  """Return an image [h, w, c], made grey where the model works from grey.
+
+  Such are models of one channel, and without a mask those that can only colour and fill
+  in. `note` is called if colours are lost.
+  """
+  if image.shape[-1] != 3:
+    return image
+  if not masked and set(tasks(loaded.config)) <= HOLES | {'colorization'}:
+    reason = 'are made grey first, for the model to colour them'
+  elif loaded.model.channels == 1:
+    reason = 'are made grey: this model has one channel'
+  else:
+    return image
+  if np.ptp(image, axis=-1).any():
+    note(f'pictures in colour {reason}')
+  return image @ np.array(LUMA, np.float32)[:, None]
+
+
+def as_float(image: ImageLike, model: SR3) -> np.ndarray:
+  """Return an image of any kind as float32, about [-1, 1].
+
+  Args:
+    image: a PIL image, or an array [h, w] or [h, w, c], where c is 1 or the model's
+      number of channels; models of one channel also take 3. Floats are in [-1, 1],
+      integers are scaled as the model's images were.
+    model: that will be given the image.
+
+  Returns:
+    float32 [h, w, c].
 
   Raises:
-    UpscalerError: not such an image.
+    UpscalerError: it is not such an image.
   """
   if isinstance(image, Image.Image) and image.mode not in ('L', 'RGB', 'I;16'):
     if image.has_transparency_data:
@@ -238,24 +300,24 @@ def as_float(image: Any, model: SR3) -> np.ndarray:
   if not np.issubdtype(array.dtype, np.floating):
     raise UpscalerError(f'pixels must be uint8, uint16 or float, not {array.dtype}')
   array = array.astype(np.float32)
-  # Bicubic kernels overshoot; measurements may be beyond the range, as in training.
-  # NaN is refused, too.
+  # Bicubic kernels overshoot, and calibrated values may leave the model's range, as
+  # in training. The comparison also refuses NaN.
   most = 1.5 if model.value_range is None else np.finfo(np.float32).max
   if not np.abs(array).max() <= most:
     raise UpscalerError('float pixels must be in [-1, 1]')
   return array
 
 
-def as_mask(mask: Any, size: tuple[int, int]) -> np.ndarray:
-  """A mask of any kind as float32 [h, w, 1]: 1 is missing, 0 known.
+def as_mask(mask: ImageLike, size: tuple[int, int]) -> np.ndarray:
+  """Return a mask of any kind as float32 [h, w, 1]: 1 is missing, 0 is known.
 
   Args:
-    mask: [h, w] or [h, w, 1]: bool, True is missing; integers or floats from 0 to 1,
-      where what is brighter than half is missing; or a PIL image.
-    size: that it must have.
+    mask: [h, w] or [h, w, 1]: bool, where True is missing; integers or floats from 0 to
+      1, where more than half of the largest value is missing; or a PIL image.
+    size: height and width that it must have.
 
   Raises:
-    UpscalerError: not such a mask.
+    UpscalerError: it has another size.
   """
   if isinstance(mask, Image.Image):
     mask = mask if mask.mode == 'I;16' else mask.convert('L')
@@ -273,12 +335,7 @@ def as_mask(mask: Any, size: tuple[int, int]) -> np.ndarray:
   return array.astype(np.float32)[..., None]
 
 
-def _luma(image: np.ndarray) -> np.ndarray:
-  """[h, w, 3] -> [h, w, 1]."""
-  return image @ np.array(LUMA, np.float32)[:, None]
-
-
-# --------------------------------------------------------------------- the condition
+# ----------------------------------------------------------------------- conditions
 
 
 def assemble(
@@ -289,20 +346,24 @@ def assemble(
   noise: float,
   seed: Sequence[int],
 ) -> np.ndarray:
-  """What the network is given: the image, then what the model's task adds.
+  """Return a model's condition: the image, then the channels that its task adds.
 
   Args:
     model: the model.
     image: float32 [h, w, C]; 0 where pixels are missing.
-    mask: [h, w, 1]; None: all is to be made anew, and nothing hidden.
-    blur: as `degradations.augment` has it.
-    noise: as `degradations.augment` has it.
+    mask: float32 [h, w, 1]; None stands for 1 everywhere: no pixel is hidden, but all
+      may change.
+    blur: standard deviation in pixels, as in `degradations.augment`.
+    noise: share of the amplitude, as in `degradations.augment`.
     seed: of that noise, numbers from 0 up.
 
   Returns:
     float32 [h, w, K].
   """
-  plane = lambda value: np.full((*image.shape[:2], 1), value, np.float32)
+
+  def plane(value: float) -> np.ndarray:
+    return np.full((*image.shape[:2], 1), value, np.float32)
+
   if model.task.extras == ('mask',):
     return np.concatenate([image, plane(1) if mask is None else mask], axis=-1)
   if model.task.extras == ('blur', 'noise'):
@@ -313,7 +374,7 @@ def assemble(
         image, (blur, blur, 0), mode='mirror', radius=(BLUR_RADIUS, BLUR_RADIUS, 0)
       )
     if noise:
-      drawn = np.random.default_rng(seed).standard_normal(image.shape, np.float32)
-      image = np.float32(np.sqrt(1 - noise**2)) * image + np.float32(noise) * drawn
+      eps = np.random.default_rng(seed).standard_normal(image.shape, np.float32)
+      image = np.float32(np.sqrt(1 - noise**2)) * image + np.float32(noise) * eps
     return np.concatenate([image, plane(blur), plane(noise)], axis=-1)
   return image

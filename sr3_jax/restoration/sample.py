@@ -1,10 +1,10 @@
-"""Restores a few held-out images several times: `--mode=sample`."""
+"""Restores a few held-out images several times, for `--mode=sample`."""
 
 import jax
-import ml_collections
 import numpy as np
 from absl import logging
 from etils import epath
+from ml_collections import ConfigDict
 
 from sr3_jax.core.check import check_config
 from sr3_jax.data.input_pipeline import evaluation_data
@@ -13,11 +13,15 @@ from sr3_jax.restoration.restorer import TRUTH, degrader, load_method, progress
 from sr3_jax.runtime import devices
 
 
-def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> None:
-  """--mode=sample: writes samples/IMAGE_{input,truth,SAMPLE}.png and samples.png.
+def sample_run(config: ConfigDict, workdir: epath.PathLike) -> None:
+  """Write samples/IMAGE_{input,truth,SAMPLE}.png and samples.png into a run's workdir.
+
+  Args:
+    config: of the run.
+    workdir: of the run.
 
   Raises:
-    sources.DataError, checkpoint.CheckpointError: as they say.
+    UserError: the options don't fit, the data can't be read, or there are no weights.
   """
   check_config(config)
   workdir = epath.Path(workdir)
@@ -31,7 +35,7 @@ def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> No
   rows = []
   with progress(method.num_steps * batches.num_batches * samples) as on_steps:
     for batch in batches:
-      real = np.flatnonzero(batch['mask'])
+      real = np.flatnonzero(batch['mask'])  # the others fill up the batch
       numbers = batch['index'][real]
       batch = devices.shard(batch)
       hr, condition, _ = degrade(batch)

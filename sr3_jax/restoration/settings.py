@@ -1,4 +1,4 @@
-"""What a restoration is asked for: made into what it runs with, or refused."""
+"""Chooses the trajectory and the tiles of an upscaler from its options."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ from sr3_jax.restoration.tiling import TILES
 from sr3_jax.runtime.errors import UserError
 from sr3_jax.weights.hub import Loaded
 
-# Steps of 'balanced' at most and of 'best' at least, where --mode=sweep has not written
-# a model's own presets.
+# The most steps of the preset 'balanced' and the fewest of 'best', of models without
+# presets of their own (which --mode=sweep writes).
 BALANCED, BEST = 100, 250
 
 
 class UpscalerError(UserError):
-  """One line: what can't be done, and what can."""
+  """One line: what a model can't take (image, mask, label, option), and what it can."""
 
 
 def choose_trajectory(
@@ -27,29 +27,30 @@ def choose_trajectory(
   sampler: str | None = None,
   temperature: float | None = None,
 ) -> tuple[dict[str, Any], Trajectory]:
-  """Return the options that these arguments mean, and their trajectory.
+  """Return the sampler options that these arguments mean, and their trajectory.
+
+  Args:
+    loaded: the model.
+    steps: a number of sampling steps, or the name of a preset.
+    sampler: a key of `samplers.SAMPLERS`; None takes the preset's.
+    temperature: of the noise, above 0 and at most 1; None takes the preset's.
+
+  Returns:
+    Arguments of `samplers.make_trajectory`, and what it makes of them.
 
   Raises:
-    UpscalerError: an unknown preset or sampler, more steps than trained levels, or no
-      temperature.
+    UpscalerError: the preset or sampler is unknown, there are more steps than trained
+      levels, or the temperature is out of range.
   """
   model = loaded.model
-  if model.method == 'regression':  # one step, to its prediction
+  if model.method == 'regression':  # one step gives its prediction
     gammas = np.array([1.0, 0.5])
     trajectory = Trajectory(gammas, samplers.ddpm(gammas))
     return {'name': 'regression', 'num_steps': 1}, trajectory
   options = trajectory_options(loaded.config.sampler)
   most = len(model.gammas) - 1
   if isinstance(steps, str):
-    configured = options['num_steps']
-    presets = {
-      'fast': {'name': 'dpmpp_2m', 'num_steps': 12, 'spacing': 'log_snr'},
-      'balanced': {'num_steps': min(configured, BALANCED)},
-      'best': {'num_steps': max(configured, BEST)},
-    }
-    # A preset was measured with what `make_trajectory` has where it says nothing.
-    measured = {'eta': 0.0, 'temperature': 1.0}
-    presets |= {name: measured | preset for name, preset in loaded.presets.items()}
+    presets = _presets(loaded, options['num_steps'])
     if steps not in presets:
       raise UpscalerError(f'no preset {steps!r}; there are {", ".join(presets)}')
     options |= presets[steps]
@@ -73,22 +74,50 @@ def choose_trajectory(
     raise UpscalerError(str(error)) from None
 
 
+def _presets(loaded: Loaded, configured: int) -> dict[str, dict[str, Any]]:
+  """Return sampler options by the names of presets; the model's own come first.
+
+  Args:
+    loaded: the model.
+    configured: number of steps in the model's configuration.
+  """
+  general = {
+    'fast': {'name': 'dpmpp_2m', 'num_steps': 12, 'spacing': 'log_snr'},
+    'balanced': {'num_steps': min(configured, BALANCED)},
+    'best': {'num_steps': max(configured, BEST)},
+  }
+  # The sweep measured presets with the defaults of `make_trajectory`, not with the
+  # model's configuration, where they say nothing.
+  defaults = {'eta': 0.0, 'temperature': 1.0}
+  own = {name: {**defaults, **preset} for name, preset in loaded.presets.items()}
+  return general | own
+
+
 def choose_tiles(
   model: SR3, tile: int | None, tile_pad: int | None
 ) -> tuple[tuple[int, ...], int]:
-  """Sides of tiles and their pad in output pixels, from options in input pixels.
+  """Return the sides of tiles and their pad, in output pixels.
+
+  Args:
+    model: the model.
+    tile: side in input pixels; 0 is the whole image, None chooses.
+    tile_pad: half of the overlap in input pixels; None chooses.
+
+  Returns:
+    Sides, ascending, and half of the smallest overlap, as `Planner` takes them.
 
   Raises:
-    UpscalerError: a pad too large for the tiles.
+    UpscalerError: the pad is too large for the tiles.
   """
   scale, network = model.scale, model.network
   if tile is not None:
     sides = (tiling.round_up(tile * scale, network.multiple),)
-  elif network.has_attention:  # at another size it would see what it never saw
+  elif network.has_attention:  # it was trained to see images of this size as a whole
     sides = (tiling.round_up(model.image_size, network.multiple),)
   else:
     sides = tuple(tiling.round_up(side, network.multiple) for side in TILES)
-  # Half of what tiles share: a network sees about as far at any scale.
+  # The same in output pixels for the usual scale of 4: a network sees about as far at
+  # any scale.
   default = 4 if scale > 1 else 16
   most = sides[-1] // 4
   if tile_pad is not None and sides != (0,) and tile_pad * scale > most:

@@ -1,9 +1,9 @@
-"""Restores images of any size: which tiles, canvas and sampler, how many times.
+"""Restores images of any size at any output scale.
 
 Images are float32 [h, w, C] in [-1, 1]. A large one is denoised tile by tile on one
-canvas, small ones are canvases of one tile, several at a time (canvas.py). Everything
-that an image's result depends on follows from that image and the settings, never from
-the other images of a batch.
+canvas; small ones are canvases of one tile, several at a time (`canvas`). An image's
+result is a function of that image and the settings, never of the other images of a
+batch.
 """
 
 import dataclasses
@@ -14,17 +14,21 @@ import jax
 import numpy as np
 
 from sr3_jax.images import resizing
-from sr3_jax.restoration import inputs as restoration_inputs
+from sr3_jax.restoration import inputs
 from sr3_jax.restoration.canvas_arguments import Item
 from sr3_jax.restoration.canvas_runner import CanvasRunner
-from sr3_jax.restoration.inputs import Prepared
+from sr3_jax.restoration.inputs import ImageLike, Prepared
 from sr3_jax.restoration.settings import UpscalerError, choose_tiles, choose_trajectory
-from sr3_jax.restoration.tiling import Planner, output_size
+from sr3_jax.restoration.tiling import Planner, Size, output_size
 from sr3_jax.runtime import devices
 from sr3_jax.runtime.version import __version__
 from sr3_jax.weights.hub import Loaded
 
 MAX_OUTSCALE = 64
+
+# What results depend on beside the input, fit for JSON.
+Settings = dict[str, Any]
+OnSteps = Callable[[int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,15 +39,15 @@ class Result:
     samples: float32 [n, H, W, C], C = 1 for grey inputs.
     observed: float32 [h, w, C or 1], the input as the model sees it: 0 where pixels
       are missing.
-    bicubic: float32 [H, W, C or 1], that enlarged without a model, for comparison; None
-      where outputs are as large as inputs.
-    settings: all that the result depends on beside the input; a JSON object.
+    bicubic: float32 [H, W, C or 1], `observed` upsampled without a model, for
+      comparison; None where outputs are as large as inputs.
+    settings: all that the result depends on beside the input, fit for JSON.
   """
 
   samples: np.ndarray
   observed: np.ndarray
   bicubic: np.ndarray | None
-  settings: dict[str, Any]
+  settings: Settings
 
   @property
   def image(self) -> np.ndarray:
@@ -52,12 +56,12 @@ class Result:
 
   @property
   def mean(self) -> np.ndarray:
-    """[H, W, C]."""
+    """The mean of the samples, [H, W, C]."""
     return self.samples.mean(0)
 
   @property
   def spread(self) -> np.ndarray:
-    """Standard deviation over samples, mean over channels: [H, W]."""
+    """Standard deviation over samples, averaged over channels: [H, W]."""
     return self.samples.std(0).mean(-1)
 
 
@@ -69,24 +73,24 @@ class Upscaler:
     steps: a number of sampling steps, or 'fast', 'balanced' or 'best': presets of the
       model (written by --mode=sweep), or general ones.
     sampler: a key of `samplers.SAMPLERS`; None takes the preset's.
-    temperature: of the noise, above 0, at most 1: less gives less detail and less
+    temperature: of the noise, above 0 and at most 1: less gives less detail and less
       grain; None takes the preset's.
     tile: side of tiles in input pixels; 0 is the whole image, None chooses.
     tile_pad: half of the overlap of tiles in input pixels; None chooses.
     seed: of all noise.
-    consistency: correct every prediction of y0, and the result, such that the output
-      downsampled is the input; of models that enlarge. None does what the model's
-      configuration says (`sampler.consistency`).
-    expand: what to add around images, of models that fill in what is missing: pixels,
-      or '25%', for all sides, or four of them: top, right, bottom, left.
-    blur: of what stages of a cascade are given, sigma in its pixels.
-    noise: of what stages of a cascade are given, share of the amplitude.
-    guidance: how much a class counts, of models trained for that; None takes theirs.
+    consistency: whether to correct every prediction of y0, and the result, so that the
+      downsampled output is the input; for models that upscale. None does what the
+      model's configuration says (`sampler.consistency`).
+    expand: what to add around images, for models that fill in missing pixels: pixels or
+      '25%' for all sides, or four of them: top, right, bottom, left.
+    blur: of the inputs of cascade stages, standard deviation in their pixels.
+    noise: of the inputs of cascade stages, share of the amplitude.
+    guidance: how much the class counts, for models trained for that; None takes theirs.
     batch: tiles at a time on each device; None chooses.
     on_note: called with a line of text when something is worth telling the user.
 
   Raises:
-    UpscalerError: options that don't fit the model.
+    UpscalerError: an option doesn't fit the model.
   """
 
   def __init__(
@@ -109,7 +113,7 @@ class Upscaler:
   ):
     if consistency is None:
       consistency = loaded.model.consistency
-    restoration_inputs.check_options(
+    inputs.check_options(
       loaded,
       consistency=consistency,
       expand=expand,
@@ -120,7 +124,7 @@ class Upscaler:
     self.loaded, self.model = loaded, loaded.model
     self._seed, self._consistency, self._note = seed, consistency, on_note
     self._noted: set[str] = set()
-    self._expand = None if expand is None else restoration_inputs.parse_expand(expand)
+    self._expand = None if expand is None else inputs.parse_expand(expand)
     self._augmentation = {'blur': float(blur), 'noise': float(noise)}
     self._guidance = guidance
     self._sampler, trajectory = choose_trajectory(loaded, steps, sampler, temperature)
@@ -139,20 +143,24 @@ class Upscaler:
 
   # -------------------------------------------------------------- what it will do
 
-  def settings(self, outscale: float | None = None) -> dict[str, Any]:
-    """All that results depend on beside the input; a JSON object."""
-    own = {}
+  def settings(self, outscale: float | None = None) -> Settings:
+    """Return all that results depend on beside the input, fit for JSON.
+
+    Args:
+      outscale: output side over input side; None is the model's scale.
+    """
+    own: Settings = {}
     if self._expand:
       own['expand'] = list(self._expand)
     if 'blur' in self.model.task.extras:
       own |= self._augmentation
     if self.model.label_dropout:
-      own['guidance'] = self._weight
+      own['guidance'] = self._class_weight
     return {
       'model': self.loaded.name,
       'weights': self.loaded.fingerprint,
       'version': __version__,
-      'task': restoration_inputs.describe(self.loaded.config),
+      'task': inputs.describe(self.loaded.config),
       **own,
       'outscale': outscale or self.model.scale,
       **{'sampler' if k == 'name' else k: v for k, v in self._sampler.items()},
@@ -164,68 +172,95 @@ class Upscaler:
 
   @property
   def channels(self) -> int:
-    """Of the model's images."""
+    """Number of channels of the model's images."""
     return self.model.channels
 
   @property
   def value_range(self) -> tuple[np.ndarray, np.ndarray] | None:
-    """Stored values [C] that mean -1 and 1; None for those of the type."""
+    """Stored values [C] that mean -1 and 1; None for the ends of the integer type."""
     return self.model.value_range
 
   @property
   def takes_masks(self) -> bool:
     """Whether pixels of an input may be missing."""
-    return restoration_inputs.takes_mask(self.loaded.config)
+    return inputs.takes_mask(self.loaded.config)
 
   @property
   def needs_masks(self) -> bool:
     """Whether an input without missing pixels is a mistake."""
-    return restoration_inputs.needs_mask(self.loaded.config) and self._expand is None
+    return inputs.needs_mask(self.loaded.config) and self._expand is None
 
   def margins(self, height: int, width: int) -> tuple[int, ...]:
-    """Pixels added to an input of this size: top, right, bottom, left."""
-    return restoration_inputs.margins(self._expand, height, width)
+    """Return how many pixels are added to an input of this size.
+
+    Args:
+      height: of the input.
+      width: of the input.
+
+    Returns:
+      Pixels added above, on the right, below and on the left.
+    """
+    return inputs.margins(self._expand, height, width)
 
   def output_size(
     self, height: int, width: int, outscale: float | None = None
   ) -> tuple[int, int]:
-    """Height and width of what an input of this size becomes."""
-    size = self._canvas(height, width)
+    """Return the height and width of the output for an input of this size.
+
+    Args:
+      height: of the input.
+      width: of the input.
+      outscale: output side over input side; None is the model's scale.
+    """
+    size = self._expanded_size(height, width)
     return output_size(size, outscale or self.model.scale)
 
-  def _canvas(self, height, width):
+  def _expanded_size(self, height: int, width: int) -> Size:
+    """Return the size of an input with what is added around it."""
     top, right, bottom, left = self.margins(height, width)
     return height + top + bottom, width + left + right
 
   @property
-  def _weight(self) -> float:
-    """How much a class counts."""
+  def _class_weight(self) -> float:
+    """How much the class counts."""
     own = self.loaded.config.sampler.guidance
     return own if self._guidance is None else self._guidance
 
-  def _guide(self, label: int) -> float | None:
-    """The same, None where it changes nothing."""
+  def _guidance_of(self, label: int) -> float | None:
+    """Return how much the class counts; None where guidance changes nothing."""
     useful = self.model.label_dropout and label != self.model.num_classes
-    return self._weight if useful and self._weight != 1 else None
+    return self._class_weight if useful and self._class_weight != 1 else None
 
   def work(
     self, height: int, width: int, outscale: float | None = None, num_samples: int = 1
   ) -> int:
-    """What `on_steps` will have counted when an input of this size is done."""
-    size = self._canvas(height, width)
+    """Return what `on_steps` will have counted when an input of this size is done.
+
+    Args:
+      height: of the input.
+      width: of the input.
+      outscale: output side over input side; None is the model's scale.
+      num_samples: how many samples are made.
+    """
+    size = self._expanded_size(height, width)
     runs = self._plan.passes(size, outscale or self.model.scale)
     return num_samples * self.num_steps * sum(map(self._plan.work, runs))
 
   def reserve(
     self, sizes: Iterable[tuple[int, int]], outscale: float | None = None
   ) -> None:
-    """Plans canvases for inputs (height, width) to come, so that few are compiled."""
+    """Plan canvases for inputs to come, so that few programs are compiled.
+
+    Args:
+      sizes: heights and widths of the inputs.
+      outscale: output side over input side; None is the model's scale.
+    """
     outscale = outscale or self.model.scale
     self._plan.reserve(
       [
         run
         for size in sizes
-        for run in self._plan.passes(self._canvas(*size), outscale)
+        for run in self._plan.passes(self._expanded_size(*size), outscale)
       ]
     )
 
@@ -236,29 +271,54 @@ class Upscaler:
     outscale: float | None = None,
     label: int | None = None,
   ) -> tuple[int, int | None]:
-    """Bytes a device needs for inputs of this size, and has free if that is known.
+    """Return the memory that an input of this size needs and that there is, in bytes.
 
     Compiles the program, as the first image would.
+
+    Args:
+      height: of the input.
+      width: of the input.
+      outscale: output side over input side; None is the model's scale.
+      label: class, for models that have classes.
+
+    Returns:
+      Bytes that each device needs, and bytes free on the fullest, None if not known.
+
+    Raises:
+      UpscalerError: the model can't take the scale or the label.
     """
     outscale, label = self.check(outscale, label)
-    runs = self._plan.passes(self._canvas(height, width), outscale)
-    guidance = self._guide(label)
+    runs = self._plan.passes(self._expanded_size(height, width), outscale)
+    guidance = self._guidance_of(label)
     return self._runner.memory(runs, guidance), devices.free_memory()
 
   # ------------------------------------------------------------------ doing it
 
   def upscale(
     self,
-    image: Any,
+    image: ImageLike,
     outscale: float | None = None,
     *,
-    mask: Any = None,
+    mask: ImageLike | None = None,
     num_samples: int = 1,
     label: int | None = None,
     number: int = 0,
-    on_steps: Callable[[int], None] = lambda steps: None,
+    on_steps: OnSteps = lambda steps: None,
   ) -> Result:
-    """Restores one image: `upscale_many` of one."""
+    """Restore one image.
+
+    Args:
+      image: as in `upscale_many`.
+      outscale: output side over input side; None is the model's scale.
+      mask: what is missing, as in `upscale_many`.
+      num_samples: how many to sample.
+      label: class, for models that have classes.
+      number: noise is a function of (seed, number, sample).
+      on_steps: as in `upscale_many`.
+
+    Raises:
+      UpscalerError: as `upscale_many`.
+    """
     return self.upscale_many(
       [image],
       outscale,
@@ -271,65 +331,70 @@ class Upscaler:
 
   def upscale_many(
     self,
-    images: Sequence[Any],
+    images: Sequence[ImageLike],
     outscale: float | None = None,
     *,
-    masks: Sequence[Any] | None = None,
+    masks: Sequence[ImageLike | None] | None = None,
     num_samples: int = 1,
     label: int | None = None,
     numbers: Sequence[int] | None = None,
-    on_steps: Callable[[int], None] = lambda steps: None,
+    on_steps: OnSteps = lambda steps: None,
   ) -> list[Result]:
-    """Restores images, small ones several at a time.
+    """Restore images, small ones several at a time.
 
     Args:
-      images: float [h, w, C] in [-1, 1], C the model's or 1 for grey, or uint8 or
-        uint16 arrays (also [h, w]), or PIL images; with alpha only for models that fill
-        in what is missing.
+      images: float [h, w, C] in [-1, 1], where C is the model's or 1 for grey; uint8 or
+        uint16 arrays, also [h, w]; or PIL images, with transparency only for models
+        that fill in missing pixels.
       outscale: output sides over input sides; None is the model's scale. The model runs
-        at its own scale, repeatedly if need be, and what is too large is reduced.
+        at its own scale, repeatedly if need be, and too large outputs are downsampled.
       masks: what is missing in each image, for models that fill in: [h, w], bool, or
-        bright where pixels are missing; None, also in places, for none.
-      num_samples: how many to draw of each image.
+        bright where pixels are missing; None for none, in place of all or of one.
+      num_samples: how many to sample for each image.
       label: class, for models that have classes.
-      numbers: noise is a function of (seed, number, sample); 0 for all if None.
-      on_steps: called with how much was just done; the sum is what `work` says.
+      numbers: noise is a function of (seed, number, sample); None means 0 for all.
+      on_steps: called with how much work was just done; `work` says the sum.
 
     Raises:
-      UpscalerError: an image or a label that the model can't take, or no memory.
+      UpscalerError: the model can't take an image or the label, or memory runs out.
     """
     outscale, label = self.check(outscale, label)
     masks = [None] * len(images) if masks is None else masks
-    inputs = [
-      restoration_inputs.prepare(
-        image, mask, self.loaded, self._expand, self._note_once
-      )
+    prepared = [
+      inputs.prepare(image, mask, self.loaded, self._expand, self._note_once)
       for image, mask in zip(images, masks, strict=True)
     ]
-    numbers = numbers or [0] * len(inputs)
-    whole = lambda image: np.repeat(image, self.model.channels // image.shape[-1], -1)
-    current = [whole(p.observed) for p in inputs for _ in range(num_samples)]
-    sizes = [self._plan.passes(p.observed.shape[:2], outscale) for p in inputs]
+    numbers = numbers or [0] * len(prepared)
+    current = [self._all_channels(p) for p in prepared for _ in range(num_samples)]
+    sizes = [self._plan.passes(p.observed.shape[:2], outscale) for p in prepared]
     for p in range(len(sizes[0]) if sizes else 0):
       items = []
       for k, image in enumerate(current):
         source, sample = divmod(k, num_samples)
         seed = (self._seed, numbers[source], sample, p)
-        small = resizing.resize(image, *sizes[source][p])
-        mask = inputs[source].mask
-        condition = restoration_inputs.assemble(
-          self.model, small, mask, seed=seed, **self._augmentation
+        image = resizing.resize(image, *sizes[source][p])
+        mask = prepared[source].mask
+        condition = inputs.assemble(
+          self.model, image, mask, seed=seed, **self._augmentation
         )
         items.append(Item(condition, seed, label))
-      current = self._runner(items, self._guide(label), on_steps)
+      current = self._runner(items, self._guidance_of(label), on_steps)
     return [
       self._result(p, current[k * num_samples : (k + 1) * num_samples], outscale)
-      for k, p in enumerate(inputs)
+      for k, p in enumerate(prepared)
     ]
 
-  def _result(self, given: Prepared, samples, outscale) -> Result:
+  def _all_channels(self, given: Prepared) -> np.ndarray:
+    """Return an input with the channels of the model: grey is repeated."""
+    image = given.observed
+    return np.repeat(image, self.model.channels // image.shape[-1], -1)
+
+  def _result(
+    self, given: Prepared, outputs: Sequence[np.ndarray], outscale: float
+  ) -> Result:
+    """Return the result for an input from the model's outputs, [H, W, C] each."""
     size = output_size(given.observed.shape[:2], outscale)
-    samples = np.stack([self._finished(sample, given, size) for sample in samples])
+    samples = np.stack([self._finished(output, given, size) for output in outputs])
     bicubic = None
     if self.model.scale > 1:
       bicubic = np.clip(resizing.resize(given.observed, *size), -1, 1)
@@ -338,19 +403,20 @@ class Upscaler:
       settings['tiles_used'] = list(self._plan.sides)
     return Result(samples, given.observed, bicubic, settings)
 
-  def _finished(self, sample, given: Prepared, size):
-    """At the output's size, grey if the input is, consistent if asked for."""
+  def _finished(self, sample: np.ndarray, given: Prepared, size: Size) -> np.ndarray:
+    """Return a sample of the right size, grey if the input is, consistent if asked."""
     image = given.observed
-    if sample.shape[:2] != size:  # else it is in range, and what is known is as given
+    if sample.shape[:2] != size:
       sample = np.clip(resizing.resize(sample, *size), -1, 1)
     if given.channels < sample.shape[-1]:
       sample = sample.mean(-1, keepdims=True)
-    enlarged = all(out >= had for out, had in zip(size, image.shape, strict=False))
-    if self._consistency and enlarged:
+    larger = size[0] >= image.shape[0] and size[1] >= image.shape[1]
+    if self._consistency and larger:
       sample = resizing.make_consistent(sample, image)
     return sample
 
   def _note_once(self, text: str) -> None:
+    """Pass on a line of text, unless it has been."""
     if text not in self._noted:
       self._noted.add(text)
       self._note(text)
@@ -358,17 +424,17 @@ class Upscaler:
   def check(
     self, outscale: float | None, label: int | None, masked: bool = False
   ) -> tuple[float, int]:
-    """Factor and class that images are restored with.
+    """Return the scale and the class that images will be restored with.
 
     Args:
-      outscale: as asked for.
-      label: as asked for.
+      outscale: output side over input side; None is the model's scale.
+      label: class; None for none.
       masked: whether masks will be given.
 
     Raises:
       UpscalerError: the model can't take one of them.
     """
-    kind = f'this model is for {restoration_inputs.describe(self.loaded.config)}'
+    kind = f'this model is for {inputs.describe(self.loaded.config)}'
     if masked and not self.takes_masks:
       raise UpscalerError(f'no masks: {kind}')
     outscale = outscale or self.model.scale
@@ -380,7 +446,8 @@ class Upscaler:
       )
     return outscale, self._checked_label(label)
 
-  def _checked_label(self, label):
+  def _checked_label(self, label: int | None) -> int:
+    """Return the class that the network is given; the number of classes for "none"."""
     classes = self.loaded.config.model.num_classes
     if label is None and self.loaded.config.model.network == 'guided' and classes:
       raise UpscalerError(f'this model wants a class: a label from 0 to {classes - 1}')

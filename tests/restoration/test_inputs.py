@@ -8,7 +8,7 @@ from PIL import Image
 from skimage import color, data
 
 from sr3_jax.core import degradations
-from sr3_jax.restoration import inputs as restoration_inputs
+from sr3_jax.restoration import inputs
 from sr3_jax.restoration.settings import UpscalerError
 from sr3_jax.restoration.upscaler import Upscaler
 from tests.support import models
@@ -45,15 +45,13 @@ def photo(height=6, width=8):
   ],
 )
 def test_expand(value, pixels):
-  assert (
-    restoration_inputs.margins(restoration_inputs.parse_expand(value), 20, 40) == pixels
-  )
+  assert inputs.margins(inputs.parse_expand(value), 20, 40) == pixels
 
 
 @pytest.mark.parametrize('value', ['', '1,2', '-3', '3px', '1.5', '0', '0%,0,0,0', -1])
 def test_expand_that_is_none(value):
   with pytest.raises(UpscalerError, match='expand='):
-    restoration_inputs.parse_expand(value)
+    inputs.parse_expand(value)
 
 
 # ---------------------------------------------------------------------------- masks
@@ -68,34 +66,34 @@ def test_masks_of_all_kinds():
   kinds += [Image.fromarray(light), Image.fromarray(light).convert('1')]
   kinds += [Image.fromarray(np.stack([light] * 3, -1)), np.maximum(light // 2 + 1, 127)]
   for mask in kinds:
-    np.testing.assert_array_equal(restoration_inputs.as_mask(mask, (6, 8)), want)
+    np.testing.assert_array_equal(inputs.as_mask(mask, (6, 8)), want)
   with pytest.raises(UpscalerError, match='the mask has 6 x 8 pixels, the image 8 x 6'):
-    restoration_inputs.as_mask(flat.T, (6, 8))
+    inputs.as_mask(flat.T, (6, 8))
 
 
 def test_transparent_pixels_are_missing():
   pixels = np.dstack([photo(), np.full((6, 8), 255, np.uint8)])
   pixels[2, 3:5, 3] = 0, 200
   for image in (Image.fromarray(pixels), Image.fromarray(pixels).convert('LA')):
-    got = restoration_inputs.prepare(image, None, INPAINTING)
+    got = inputs.prepare(image, None, INPAINTING)
     assert got.mask.sum() == got.mask[2, 3] == 1 and not got.observed[2, 3].any()
   # What a mask says comes first.
-  got = restoration_inputs.prepare(Image.fromarray(pixels), np.eye(6, 8), INPAINTING)
+  got = inputs.prepare(Image.fromarray(pixels), np.eye(6, 8), INPAINTING)
   assert got.mask.sum() == 6 and got.mask[2, 3] == 0
   with pytest.raises(UpscalerError, match='transparency'):
-    restoration_inputs.prepare(Image.fromarray(pixels), None, COLOUR)
+    inputs.prepare(Image.fromarray(pixels), None, COLOUR)
 
 
 def test_something_must_be_missing_where_nothing_else_can_be_done():
   with pytest.raises(UpscalerError, match='give a mask'):
-    restoration_inputs.prepare(photo(), None, INPAINTING)
-  assert restoration_inputs.prepare(photo(), None, MIXED).mask is None
-  grown = restoration_inputs.prepare(photo(), None, INPAINTING, (1, 0, 0, 2))
+    inputs.prepare(photo(), None, INPAINTING)
+  assert inputs.prepare(photo(), None, MIXED).mask is None
+  grown = inputs.prepare(photo(), None, INPAINTING, (1, 0, 0, 2))
   assert grown.observed.shape == (7, 10, 3)
   want = degradations.masks.border(7, 10, 1, 0, 2, 0)[0]
   np.testing.assert_array_equal(grown.mask, want)
   # A mask grows along.
-  grown = restoration_inputs.prepare(photo(), np.eye(6, 8), MIXED, (1, 0, 0, 2))
+  grown = inputs.prepare(photo(), np.eye(6, 8), MIXED, (1, 0, 0, 2))
   np.testing.assert_array_equal(grown.mask[1:, 2:, 0], np.eye(6, 8))
   assert grown.mask.sum() == 6 + want.sum()
 
@@ -105,7 +103,7 @@ def test_something_must_be_missing_where_nothing_else_can_be_done():
 
 def test_colour_is_made_grey_for_colorization_and_that_is_said():
   notes = []
-  got = restoration_inputs.prepare(photo(), None, COLOUR, note=notes.append)
+  got = inputs.prepare(photo(), None, COLOUR, note=notes.append)
   keys = jax.random.split(jax.random.key(0), 1)
   want = COLOUR.model.degrade(keys, jnp.asarray(photo()[None] / 127.5 - 1))[0]
   np.testing.assert_allclose(np.repeat(got.observed, 3, -1), want, atol=1e-6)
@@ -113,13 +111,13 @@ def test_colour_is_made_grey_for_colorization_and_that_is_said():
   grey = color.rgb2gray(photo())
   grey = np.round(grey * 255).astype(np.uint8)
   for image in (grey, np.stack([grey] * 3, -1)):
-    got = restoration_inputs.prepare(image, None, COLOUR, note=notes.append)
+    got = inputs.prepare(image, None, COLOUR, note=notes.append)
     np.testing.assert_allclose(got.observed[..., 0], grey / 127.5 - 1, atol=1e-6)
   assert len(notes) == 1 and got.channels == 3
   # The same where filling in is the only other thing to do.
   both = loaded('mixture', task__mixture=('colorization', 'inpainting'))
-  assert restoration_inputs.prepare(photo(), None, both).observed.shape == (6, 8, 1)
-  assert restoration_inputs.prepare(photo(), np.eye(6, 8), both).observed.shape == (
+  assert inputs.prepare(photo(), None, both).observed.shape == (6, 8, 1)
+  assert inputs.prepare(photo(), np.eye(6, 8), both).observed.shape == (
     6,
     8,
     3,
@@ -135,9 +133,9 @@ def test_grey_stays_grey_where_nobody_gives_it_colour():
     (loaded('denoising', channels=1), 1),
   ):
     mask = np.eye(6, 8) if model is INPAINTING else None
-    assert restoration_inputs.prepare(grey, mask, model).channels == channels
+    assert inputs.prepare(grey, mask, model).channels == channels
   one, notes = loaded('denoising', channels=1), []
-  got = restoration_inputs.prepare(photo(), None, one, note=notes.append)
+  got = inputs.prepare(photo(), None, one, note=notes.append)
   assert got.observed.shape == (6, 8, 1) and 'one channel' in notes[0]
 
 
@@ -145,10 +143,10 @@ def test_ranges_of_the_model():
   ends = {'data__low': (0.0, 100.0), 'data__high': (1000.0, 300.0)}
   model = loaded('denoising', channels=2, **ends)
   stored = np.array([[[0, 100], [500, 200], [2000, 300]]], np.uint16)
-  got = restoration_inputs.prepare(stored, None, model).observed
+  got = inputs.prepare(stored, None, model).observed
   np.testing.assert_allclose(got, [[[-1, -1], [0, 0], [3, 1]]], atol=1e-6)
   with pytest.raises(UpscalerError, match='not an image of 2 channels'):
-    restoration_inputs.prepare(photo(), None, model)
+    inputs.prepare(photo(), None, model)
 
 
 # ------------------------------------------------------------------------ conditions
@@ -157,14 +155,12 @@ def test_ranges_of_the_model():
 def test_conditions_are_those_of_training():
   image = photo().astype(np.float32) / 127.5 - 1
   mask = np.eye(6, 8)
-  got = restoration_inputs.prepare(image, mask, INPAINTING)
-  make = lambda model, p: restoration_inputs.assemble(
-    model.model, p.observed, p.mask, 0, 0, [0]
-  )
+  got = inputs.prepare(image, mask, INPAINTING)
+  make = lambda model, p: inputs.assemble(model.model, p.observed, p.mask, 0, 0, [0])
   want = degradations.with_hole(image[None], mask[None, ..., None])[0]
   np.testing.assert_array_equal(make(INPAINTING, got), want)
   # All is to be made anew, but nothing is hidden: as a mixture has it.
-  whole = make(MIXED, restoration_inputs.prepare(image, None, MIXED))
+  whole = make(MIXED, inputs.prepare(image, None, MIXED))
   np.testing.assert_array_equal(whole[..., :3], image)
   assert (whole[..., 3] == 1).all()
 
@@ -173,15 +169,15 @@ def test_conditions_are_those_of_training():
 def test_stages_of_cascades_are_told_what_was_done(blur):
   model = loaded('cascade').model
   image = photo(16, 20).astype(np.float32) / 127.5 - 1
-  got = restoration_inputs.assemble(model, image, None, blur, 0.0, [0])
+  got = inputs.assemble(model, image, None, blur, 0.0, [0])
   level = jnp.array([blur])
   want = _augment(jax.random.split(jax.random.key(0), 1), image[None], level, 0 * level)
   want = want[0]
   np.testing.assert_allclose(got, want, atol=2e-6)
-  noisy = restoration_inputs.assemble(model, image, None, blur, 0.3, [0])
+  noisy = inputs.assemble(model, image, None, blur, 0.3, [0])
   error = noisy[..., :3] - np.sqrt(1 - 0.09) * got[..., :3]
   assert abs(error.std() - 0.3) < 0.02 and (noisy[..., 4] == np.float32(0.3)).all()
-  other = restoration_inputs.assemble(model, image, None, blur, 0.3, [1])
+  other = inputs.assemble(model, image, None, blur, 0.3, [1])
   assert np.abs(other - noisy).max() > 0.1
 
 
@@ -216,4 +212,4 @@ def test_requests_that_do_not_fit_the_task():
   with pytest.raises(UpscalerError, match='no masks: this model is for jpeg'):
     upscaler.upscale(photo(), mask=np.eye(6, 8))
   several = MIXED.config
-  assert restoration_inputs.describe(several) == 'a mixture of inpainting, jpeg'
+  assert inputs.describe(several) == 'a mixture of inpainting, jpeg'

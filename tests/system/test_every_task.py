@@ -16,8 +16,7 @@ from skimage import data
 from sr3_jax.core.samplers import make_trajectory, trajectory_options
 from sr3_jax.images import image_files, picture_codec, sixteen_bit
 from sr3_jax.images import pixels as images_pixels
-from sr3_jax.restoration import canvas
-from sr3_jax.restoration import inputs as restoration_inputs
+from sr3_jax.restoration import canvas, inputs
 from sr3_jax.restoration.upscaler import Upscaler
 from sr3_jax.upscale import command as upscale_command
 from sr3_jax.weights import hub
@@ -131,7 +130,7 @@ def test_guidance_is_that_of_the_model():
   np.testing.assert_array_equal(of(1.0, 2), with_class)
   settings = Upscaler(loaded, guidance=2.0).settings()
   assert settings['guidance'] == 2 and settings['task'] == 'super resolution'
-  with pytest.raises(restoration_inputs.UpscalerError, match='guidance needs a class'):
+  with pytest.raises(inputs.UpscalerError, match='guidance needs a class'):
     of(2.0, None)
 
 
