@@ -47,7 +47,8 @@ class CheckedSet:
     name: 'training' or 'evaluation'.
     scan: all of its images.
     copies: near copies within the set.
-    plain: numbers of usable images with too little pattern to be compared.
+    plain: numbers of usable images with too little pattern to be compared, such as
+      blank pages.
     min_size: shortest side of a usable image in pixels.
     square: whether only square images are usable.
     downsampled: the least factor by which images are downsampled before they are used.
@@ -66,18 +67,22 @@ class CheckedSet:
   @property
   def too_small(self) -> np.ndarray:
     """Numbers of the images that are too small but not broken."""
-    return np.flatnonzero(self.scan.whole & (self.scan.side < self.min_size))
+    return np.flatnonzero(self.scan.decodable & (self.scan.side < self.min_size))
 
   @property
-  def oblong(self) -> np.ndarray:
+  def not_square(self) -> np.ndarray:
     """Numbers of the images that aren't square where they would have to be."""
-    odd = self.scan.height != self.scan.width
-    return np.flatnonzero(self.scan.whole & odd if self.square else [])
+    unequal = self.scan.height != self.scan.width
+    return np.flatnonzero(self.scan.decodable & unequal if self.square else [])
 
   @property
   def usable(self) -> np.ndarray:
     """Numbers of the images that are trained on or evaluated."""
     return usable(self.scan, self.min_size, self.square)
+
+  def part(self, count: int) -> str:
+    """Return a count as '3 of 200 (1.5 %) images of the training set'."""
+    return f'{_share(count, len(self.scan))} images of the {self.name} set'
 
 
 def usable(scan: Scan, min_size: int, square: bool) -> np.ndarray:
@@ -88,7 +93,7 @@ def usable(scan: Scan, min_size: int, square: bool) -> np.ndarray:
     min_size: shortest side of a usable image in pixels.
     square: whether only square images are usable.
   """
-  fit = scan.whole & (scan.side >= min_size)
+  fit = scan.decodable & (scan.side >= min_size)
   return np.flatnonzero(fit & (scan.height == scan.width) if square else fit)
 
 
@@ -116,13 +121,9 @@ def list_findings(
     found += _quality(checked)
     found += _traits(checked)
   if evaluation and 0 < len(evaluation.usable) < _FEW_HELD_OUT:
-    found.append(
-      Finding(
-        'note',
-        f'The evaluation set has {len(evaluation.usable)} usable images',
-        'Means over so few have wide intervals, and FID says nothing.',
-      )
-    )
+    title = f'The evaluation set has {len(evaluation.usable)} usable images'
+    text = 'Means over so few have wide intervals, and FID says nothing.'
+    found.append(Finding('note', title, text))
   return sorted(found, key=lambda finding: LEVELS.index(finding.level))
 
 
@@ -143,37 +144,34 @@ def _leakage(evaluation: CheckedSet | None, leaks: Matches | None) -> Iterable[F
       'They are the same files or near copies, so figures measured on them are too '
       f'good. Take them out of one of the two sets: {names}. All are in check.json.',
     )
-  elif evaluation.scan.whole.any():
+  elif evaluation.scan.decodable.any():
     yield Finding('note', 'No evaluation image is a near copy of a training image')
 
 
 def _unusable(checked: CheckedSet) -> Iterable[Finding]:
-  scan, name = checked.scan, checked.name
   if not len(checked.usable):
+    title = f'No image of the {checked.name} set can be used'
     text = f'Images of at least {checked.min_size} pixels are needed.'
-    yield Finding('serious', f'No image of the {name} set can be used', text)
-  if scan.broken:
-    number = next(iter(scan.broken))
-    yield Finding(
-      'look',
-      f'{_share(len(scan.broken), len(scan))} images of the {name} set are broken',
-      f'They are left out. The first: {scan.names[number]} ({scan.broken[number]}). '
-      'Fetch them again or delete them.',
-    )
-  if len(checked.too_small):
-    yield Finding(
-      'look',
-      f'{_share(len(checked.too_small), len(scan))} images of the {name} set are too '
-      f'small: a side is below {checked.min_size} pixels',
-      'They are left out. A smaller data.image_size or data.reduce keeps them.',
-    )
-  if len(checked.oblong):
-    yield Finding(
-      'look',
-      f'{_share(len(checked.oblong), len(scan))} images of the {name} set are not '
-      "square, as data.crop='none' needs them",
-      "They are left out. data.crop='center' or 'random' keeps them.",
-    )
+    yield Finding('serious', title, text)
+  broken, first = checked.scan.broken, ''
+  for number in list(broken)[:1]:
+    first = f'The first: {checked.scan.names[number]} ({broken[number]}). '
+  for numbers, what, text in (
+    (broken, 'are broken', f'{first}Fetch them again or delete them.'),
+    (
+      checked.too_small,
+      f'are too small: a side is below {checked.min_size} pixels',
+      'A smaller data.image_size or data.reduce keeps them.',
+    ),
+    (
+      checked.not_square,
+      "are not square, as data.crop='none' needs them",
+      "data.crop='center' or 'random' keeps them.",
+    ),
+  ):
+    if len(numbers):
+      title = f'{checked.part(len(numbers))} {what}'
+      yield Finding('look', title, f'They are left out. {text}')
 
 
 def _labels(
@@ -213,17 +211,12 @@ def _copies(checked: CheckedSet) -> Iterable[Finding]:
       'training': 'They are seen more often and may be memorised. Keep one of each.',
       'evaluation': 'They count several times in means. Keep one of each.',
     }[checked.name]
-    yield Finding(
-      'look',
-      f'{_share(count, len(scan))} images of the {checked.name} set are near copies of '
-      'others in it',
-      f'{meaning} The list is in check.json.',
-    )
+    title = f'{checked.part(count)} are near copies of others in it'
+    yield Finding('look', title, f'{meaning} The list is in check.json.')
   if len(checked.plain):
     yield Finding(
       'note',
-      f'{_share(len(checked.plain), len(scan))} images of the {checked.name} set have '
-      'almost no pattern',
+      f'{checked.part(len(checked.plain))} have almost no pattern',
       'Blank pages and even gradients are alike without being copies, so only '
       f'identical ones count as copies: {some(scan.names[i] for i in checked.plain)}',
     )
@@ -237,8 +230,8 @@ def _quality(checked: CheckedSet) -> Iterable[Finding]:
     if sharp:
       todo = (
         f'Downsampled {min(sharp)} times they are sharp: try a smaller data.image_size'
+        f", or data.crop='random' with data.reduce='({min(sharp)},)'."
       )
-      todo += f", or data.crop='random' with data.reduce='({min(sharp)},)'."
     yield Finding(
       'look',
       f'Images of the {checked.name} set are soft: half of them have less than '
@@ -251,23 +244,21 @@ def _quality(checked: CheckedSet) -> Iterable[Finding]:
     share = poor / len(checked.scan)
     yield Finding(
       'look' if share > 0.1 else 'note',
-      f'{_share(poor, len(checked.scan))} images of the {checked.name} set are JPEG of '
-      f'quality below {_POOR_QUALITY}',
+      f'{checked.part(poor)} are JPEG of quality below {_POOR_QUALITY}',
       'Blocks and rings are learned, too. Take better files, or data.reduce="(2,)".',
     )
 
 
 def _traits(checked: CheckedSet) -> Iterable[Finding]:
   scan = checked.scan
-  parts = [
-    f'{_TRAIT_TEXTS[trait]}: {len(found)}' for trait, found in scan.traits.items()
-  ]
-  cmyk = sum(count for kind, count in scan.kinds.items() if kind.endswith('CMYK'))
-  if cmyk:
+  parts = [f'{_TRAIT_TEXTS[trait]}: {len(of)}' for trait, of in scan.traits.items()]
+  if cmyk := sum(n for kind, n in scan.kinds.items() if kind.endswith('CMYK')):
     parts.append(f'converted from CMYK: {cmyk}')
   if parts:
-    title = f'Some images of the {checked.name} set are converted when they are read'
-    text = '; '.join(parts)
+    title, text = (
+      f'Some images of the {checked.name} set are converted when they are read',
+      '; '.join(parts),
+    )
     yield Finding('note', title, f'{text[0].upper()}{text[1:]}.')
 
 

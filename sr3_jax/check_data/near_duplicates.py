@@ -22,7 +22,6 @@ nearly no pattern (a blank page, an even gradient) are alike without being copie
 signature is zero and they match none.
 """
 
-import dataclasses
 import os
 from collections.abc import Callable
 from concurrent import futures
@@ -49,8 +48,7 @@ _ROWS, _COLUMNS, _TILE = 64, 32768, (8, 4096)
 OnRows = Callable[[int], None]
 
 
-@dataclasses.dataclass(frozen=True)
-class Matches:
+class Matches(NamedTuple):
   """For each of N images, the image that it is a near copy of.
 
   Attributes:
@@ -69,25 +67,12 @@ class Matches:
     found = np.flatnonzero(self.partner >= 0)
     return found[np.argsort(-self.correlation[found], kind='stable')]
 
-  def renumber(self, mine: np.ndarray, theirs: np.ndarray, count: int) -> 'Matches':
-    """Return these matches of a part of a set as matches of the whole set.
-
-    Args:
-      mine: int [N], numbers of these images in the whole set.
-      theirs: numbers that partners have in their own whole set.
-      count: images in the whole set.
-    """
-    whole, found = _no_matches(count), self.partner >= 0
-    whole.partner[mine[found]] = theirs[self.partner[found]]
-    whole.correlation[mine], whole.mirrored[mine] = self.correlation, self.mirrored
-    return whole
-
 
 def find_identical(digests: np.ndarray, others: np.ndarray | None = None) -> Matches:
   """Find images of the same content; the first of them is the partner of the others.
 
   Args:
-    digests: uint64 [N] of content.
+    digests: uint64 [N] of content; images of digest 0 match none.
     others: uint64 [M] of another set, to find partners in; None: the set itself.
   """
   known = digests if others is None else others
@@ -96,7 +81,7 @@ def find_identical(digests: np.ndarray, others: np.ndarray | None = None) -> Mat
   if not len(values):
     return matches
   place = np.minimum(np.searchsorted(values, digests), len(values) - 1)
-  same = values[place] == digests
+  same = (values[place] == digests) & (digests > 0)
   if others is None:
     same &= first[place] != np.arange(len(digests))
   matches.partner[same] = first[place[same]]
@@ -107,11 +92,8 @@ def find_identical(digests: np.ndarray, others: np.ndarray | None = None) -> Mat
 def merge(sure: Matches, likely: Matches) -> Matches:
   """Return the matches of `sure`, and those of `likely` for all other images."""
   found = sure.partner >= 0
-  return Matches(
-    np.where(found, sure.partner, likely.partner),
-    np.where(found, sure.correlation, likely.correlation),
-    np.where(found, sure.mirrored, likely.mirrored),
-  )
+  fields = zip(sure, likely, strict=True)
+  return Matches(*(np.where(found, one, other) for one, other in fields))
 
 
 def make_signatures(thumbnails: np.ndarray) -> np.ndarray:
@@ -160,11 +142,11 @@ def find_within(signatures: np.ndarray, on_rows: OnRows = lambda rows: None) -> 
     while len(rows := done + np.flatnonzero(partner[done:] < 0)[:_ROWS]):
       pairs = _search(pool, whole, rows, whole, first=int(rows[0]) + 1)
       for row in np.unique(pairs.row):
-        if partner[row] >= 0:
-          continue
-        of = (pairs.row == row) & (pairs.column > row) & (partner[pairs.column] < 0)
-        partner[pairs.column[of]] = row
-        _record(matches, numbers[pairs.column[of]], numbers[row], pairs, of)
+        if partner[row] < 0:
+          later = (pairs.row == row) & (pairs.column > row)
+          new = later & (partner[pairs.column] < 0)
+          partner[pairs.column[new]] = row
+          _record(matches, numbers[pairs.column[new]], numbers[row], pairs, new)
       done = int(rows[-1]) + 1
       on_rows(int(numbers[done - 1]) + 1)
   return matches
@@ -211,8 +193,8 @@ class _Pairs(NamedTuple):
 
 
 def _no_matches(count: int) -> Matches:
-  nothing = np.full(count, -1, np.int64)
-  return Matches(nothing, np.zeros(count, np.float32), np.zeros(count, bool))
+  unmatched = np.full(count, -1, np.int64)
+  return Matches(unmatched, np.zeros(count, np.float32), np.zeros(count, bool))
 
 
 def _record(
@@ -242,9 +224,8 @@ def _bits(values: np.ndarray) -> np.ndarray:
 
 def _pool(columns: int) -> futures.ThreadPoolExecutor:
   """Make a pool of threads; NumPy releases the interpreter while it counts bits."""
-  return futures.ThreadPoolExecutor(
-    max(1, min(os.cpu_count() or 1, columns // _COLUMNS))
-  )
+  threads = min(os.cpu_count() or 1, columns // _COLUMNS)
+  return futures.ThreadPoolExecutor(max(1, threads))
 
 
 def _search(

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -39,35 +39,13 @@ _METHOD = {
 Row = tuple[str, Sequence[np.ndarray | None]]
 
 
-class SheetsSection(TypedDict):
-  """A section of the page with rows of pictures, as the template takes it."""
-
-  ident: str
-  name: str
-  text: str
-  sheets: list[dict[str, Any]]
-  wide: int
-
-
-class Panel(TypedDict):
-  """A chart of the page, as the template takes it."""
-
-  title: str
-  svg: Markup
-  table: None
-
-
-class Table(TypedDict):
-  """A table of the page, as the template takes it."""
-
-  caption: str
-  columns: list[str]
-  rows: list[list[str]]
+# A part of the page, as the template takes it.
+View = dict[str, Any]
 
 
 def sheets_section(
   ident: str, name: str, text: str, columns: Sequence[str], rows: Sequence[Row]
-) -> SheetsSection:
+) -> View:
   """Make a section of pictures.
 
   Args:
@@ -77,15 +55,10 @@ def sheets_section(
     columns: names of the pictures of a row.
     rows: label and uint8 pictures [H, W, 3]; None where a picture is missing.
   """
-  views = [
-    reports_views.sheet_view(
-      '',
-      columns,
-      [label],
-      [[None if image is None else _embed(image) for image in images]],
-    )
-    for label, images in rows
-  ]
+  views = []
+  for label, images in rows:
+    pictures = [None if image is None else _embed(image) for image in images]
+    views.append(reports_views.sheet_view('', columns, [label], [pictures]))
   wide = max((view['columns'] * (view['width'] + 8) for view in views), default=0)
   return {'ident': ident, 'name': name, 'text': text, 'sheets': views, 'wide': wide}
 
@@ -93,8 +66,8 @@ def sheets_section(
 def render(
   report: Mapping[str, Any],
   sets: Sequence[CheckedSet],
-  copies: Sequence[SheetsSection],
-  crops: SheetsSection | None,
+  copies: Sequence[View],
+  crops: View | None,
 ) -> str:
   """Make the page: HTML that loads nothing else.
 
@@ -116,6 +89,7 @@ def render(
     ('method', 'Method'),
   ]
   counts = [f'{len(checked.scan)} images for {checked.name}' for checked in sets]
+  settings = [[a['setting'], a['value'], a['why']] for a in report['advice']]
   view = {
     'title': report['title'],
     'overline': 'Check of the data',
@@ -130,11 +104,9 @@ def render(
     'details': _details(sets),
     'broken': _broken(sets),
     'labels': labels,
-    'advice': {
-      'caption': 'Settings for the training set',
-      'columns': ['Setting', 'Value', 'Rule'],
-      'rows': [[a['setting'], a['value'], a['why']] for a in report['advice']],
-    },
+    'advice': _table(
+      'Settings for the training set', ['Setting', 'Value', 'Rule'], settings
+    ),
     'method': list(_METHOD.items()),
     'footer': reports_views.footer(report.get('code'), report.get('time')),
     'sections': sections,
@@ -152,32 +124,27 @@ def _embed(image: np.ndarray) -> Picture:
   return Picture(f'data:image/webp;base64,{text}', *shown.size)
 
 
-def _sizes(sets: Sequence[CheckedSet]) -> Table:
+def _table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> View:
+  """Return a table as the template takes it."""
+  return {'caption': caption, 'columns': columns, 'rows': rows}
+
+
+def _sizes(sets: Sequence[CheckedSet]) -> View:
   rows = []
   for checked in sets:
-    sides = checked.scan.side[checked.scan.whole]
+    sides = checked.scan.side[checked.scan.decodable]
     spread = np.percentile(sides, [0, 5, 50, 95, 100]) if len(sides) else []
     cells = [f'{side:.0f}' for side in spread] or [''] * 5
     counts = [len(checked.scan), len(checked.usable), len(checked.scan.broken)]
-    counts += [len(checked.too_small), len(checked.oblong)]
+    counts += [len(checked.too_small), len(checked.not_square)]
     rows.append([checked.name, *map(str, counts), *cells])
-  return {
-    'caption': 'Images, and their shorter sides in pixels',
-    'columns': [
-      'Set',
-      'Images',
-      'Usable',
-      'Broken',
-      'Too small',
-      'Not square',
-      *('Shortest side', '5 %', 'Median', '95 %', 'Longest'),
-    ],
-    'rows': rows,
-  }
+  columns = 'Set,Images,Usable,Broken,Too small,Not square'
+  columns += ',Shortest side,5 %,Median,95 %,Longest'
+  return _table('Images, and their shorter sides in pixels', columns.split(','), rows)
 
 
-def _charts(sets: Sequence[CheckedSet]) -> list[Panel]:
-  sides = {c.name: c.scan.side[c.scan.whole] for c in sets}
+def _charts(sets: Sequence[CheckedSet]) -> list[View]:
+  sides = {c.name: c.scan.side[c.scan.decodable] for c in sets}
   quality = {c.name: c.scan.quality[c.scan.quality > 0] for c in sets}
   marks = {c.name: (c.min_size, f'at least {c.min_size}') for c in sets}
   panels = [
@@ -192,7 +159,7 @@ def _histogram(
   unit: str,
   columns: Mapping[str, np.ndarray],
   marks: Mapping[str, tuple[int, str]],
-) -> Panel | None:
+) -> View | None:
   """Draw how values are distributed in each set; None if they are all the same."""
   values = np.concatenate([*columns.values()])
   if not len(values) or values.min() == values.max():
@@ -205,66 +172,49 @@ def _histogram(
     counts, _ = np.histogram(np.minimum(column, top), edges)
     mark, note = marks.get(name, (None, ''))
     rows.append(charts.Histogram(name, counts.tolist(), mark, note, i))
-  svg = charts.histograms(
-    edges.tolist(),
-    rows,
-    charts.Names(
-      f'histogram-{title.lower().replace(" ", "-")}', f'{title} of the images', unit
-    ),
-  )
+  ident = f'histogram-{title.lower().replace(" ", "-")}'
+  names = charts.Names(ident, f'{title} of the images', unit)
+  svg = charts.histograms(edges.tolist(), rows, names)
   return {'title': title, 'svg': Markup(svg), 'table': None}
 
 
-def _kinds(sets: Sequence[CheckedSet]) -> Table:
-  names = [dict(c.scan.kinds) for c in sets]
-  traits = [{k: len(v) for k, v in c.scan.traits.items()} for c in sets]
+def _kinds(sets: Sequence[CheckedSet]) -> View:
+  kinds = [c.scan.kinds for c in sets]
+  traits = [{trait: len(of) for trait, of in c.scan.traits.items()} for c in sets]
+  rows = [
+    [key, *(str(found.get(key, 0)) for found in counts)]
+    for counts in (kinds, traits)
+    for key in sorted(set().union(*counts))
+  ]
+  caption = 'Formats and colours; below, how files are converted when they are read'
+  return _table(caption, ['', *(c.name for c in sets)], rows)
+
+
+def _details(sets: Sequence[CheckedSet]) -> View:
   rows = []
-  for counts in (names, traits):
-    for key in sorted(set().union(*counts)):
-      rows.append([key, *(str(found.get(key, 0)) for found in counts)])
-  return {
-    'caption': 'Formats and colours; below, how files are converted when they are read',
-    'columns': ['', *(c.name for c in sets)],
-    'rows': rows,
-  }
+  for factor in sorted(set().union(*(c.details for c in sets))):
+    values = (c.details.get(factor) for c in sets)
+    shown = ('–' if value is None else f'{value:.2f}' for value in values)
+    rows.append([f'{factor} x', *shown])
+  caption = 'Fine detail of images, as they are and downsampled: below 0.2 is soft'
+  return _table(caption, ['Downsampled', *(c.name for c in sets)], rows)
 
 
-def _details(sets: Sequence[CheckedSet]) -> Table:
-  factors = sorted(set().union(*(c.details for c in sets)))
-
-  def show(checked: CheckedSet, factor: int) -> str:
-    known = factor in checked.details
-    return f'{checked.details[factor]:.2f}' if known else '–'
-
-  return {
-    'caption': 'Fine detail of images, as they are and downsampled: below 0.2 is soft',
-    'columns': ['Downsampled', *(c.name for c in sets)],
-    'rows': [[f'{k} x', *(show(c, k) for c in sets)] for k in factors],
-  }
-
-
-def _broken(sets: Sequence[CheckedSet]) -> Table:
+def _broken(sets: Sequence[CheckedSet]) -> View:
   rows = [
     [c.scan.names[i], c.name, why] for c in sets for i, why in c.scan.broken.items()
   ]
   more = f'; the first {_LISTED} of {len(rows)}' if len(rows) > _LISTED else ''
-  return {
-    'caption': f'Broken files{more}',
-    'columns': ['File', 'Set', 'Reason'],
-    'rows': rows[:_LISTED],
-  }
+  return _table(f'Broken files{more}', ['File', 'Set', 'Reason'], rows[:_LISTED])
 
 
-def _labels(sets: Sequence[CheckedSet]) -> Table:
+def _labels(sets: Sequence[CheckedSet]) -> View:
   names = sorted(set().union(*(c.scan.labels for c in sets)))
   # The smallest classes of the training set come first.
   names.sort(key=lambda name: sets[0].scan.labels.get(name, 0))
   more = f'; the {_LISTED} smallest of {len(names)}' if len(names) > _LISTED else ''
-  return {
-    'caption': f'Images of each class, smallest first{more}',
-    'columns': ['Class', *(c.name for c in sets)],
-    'rows': [
-      [name, *(str(c.scan.labels.get(name, 0)) for c in sets)]
-      for name in names[:_LISTED]
-    ],
-  }
+  caption = f'Images of each class, smallest first{more}'
+  rows = [
+    [name, *(str(c.scan.labels.get(name, 0)) for c in sets)] for name in names[:_LISTED]
+  ]
+  return _table(caption, ['Class', *(c.name for c in sets)], rows)

@@ -5,7 +5,7 @@ This is `--mode=check-data`.
 
 import datetime
 from collections.abc import Iterable, Iterator
-from typing import TypedDict
+from typing import Any
 
 import jax
 import ml_collections
@@ -32,16 +32,6 @@ from sr3_jax.runtime.version import __version__
 _DETAILED = 128  # images whose fine detail is measured
 _PAIRS = 12  # near copies that the page shows, of each kind
 _CROPS = 16  # training examples that the page shows
-
-
-class Pair(TypedDict):
-  """A near copy, as check.json has it."""
-
-  image: str
-  of: str
-  identical: bool
-  correlation: float
-  mirrored: bool
 
 
 def check_data_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> None:
@@ -82,8 +72,8 @@ def check_data_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -
     'code': {'sr3_jax': __version__},
     'time': datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%dT%H:%M:%SZ'),
   }
-  copies = list(_copies(sets, checked, leaks))
-  examples = _examples(config, sets['training'], training)
+  copies = list(_show_copies(sets, checked, leaks))
+  examples = _show_examples(config, sets['training'], training)
   page = check_data_page.render(report, [*checked.values()], copies, examples)
   folder.mkdir(parents=True, exist_ok=True)
   atomic_files.write_json(folder / 'check.json', report)
@@ -119,52 +109,39 @@ def _check(config: ml_collections.ConfigDict, name: str, source: Source) -> Chec
   with Progress(len(chosen), unit='measured image') as progress:
     details = median_details(source, chosen, progress.update)
   downsampled = min(cut.factors)
-  if d.crop != 'random' and scan.whole.any():
-    downsampled = max(1, int(np.median(scan.side[scan.whole])) // cut.image_size)
-  copies, plain = _near_copies(scan, usable(scan, cut.min_size, square))
+  if d.crop != 'random' and scan.decodable.any():
+    downsampled = max(1, int(np.median(scan.side[scan.decodable])) // cut.image_size)
+  numbers = usable(scan, cut.min_size, square)
+  signatures, digests = _comparable(scan, numbers)
+  with Progress(len(scan), unit='compared image') as progress:
+    near = near_duplicates.find_within(signatures, progress.update)
+  copies = near_duplicates.merge(near_duplicates.find_identical(digests), near)
+  plain = numbers[~signatures[numbers].any(1)]
   return CheckedSet(
-    name=name,
-    scan=scan,
-    copies=copies,
-    plain=plain,
-    min_size=cut.min_size,
-    square=square,
-    downsampled=downsampled,
-    details=details,
+    name, scan, copies, plain, cut.min_size, square, downsampled, details
   )
 
 
-def _near_copies(scan: Scan, numbers: np.ndarray) -> tuple[Matches, np.ndarray]:
-  """Find near copies among some images of a set.
-
-  Returns:
-    Matches of the whole set, and the numbers of the images with too little pattern.
-  """
-  signatures = near_duplicates.make_signatures(scan.thumbnails[numbers])
-  with Progress(len(numbers), unit='compared image') as progress:
-    near = near_duplicates.find_within(signatures, progress.update)
-  same = near_duplicates.find_identical(scan.digest[numbers])
-  found = near_duplicates.merge(same, near).renumber(numbers, numbers, len(scan))
-  return found, numbers[~signatures.any(1)]
+def _comparable(scan: Scan, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Return signatures and digests of a set, zeros for all images but some."""
+  used = np.isin(np.arange(len(scan)), numbers)
+  thumbnails = scan.thumbnails * used[:, None, None]
+  return near_duplicates.make_signatures(thumbnails), scan.digest * used
 
 
 def _leaks(training: CheckedSet, evaluation: CheckedSet) -> Matches:
   """Find evaluation images that are near copies of training images."""
-  mine, theirs = evaluation.usable, training.usable
-  with Progress(len(mine), unit='compared image') as progress:
-    near = near_duplicates.find_between(
-      near_duplicates.make_signatures(evaluation.scan.thumbnails[mine]),
-      near_duplicates.make_signatures(training.scan.thumbnails[theirs]),
-      progress.update,
-    )
-  same = near_duplicates.find_identical(
-    evaluation.scan.digest[mine], training.scan.digest[theirs]
-  )
-  found = near_duplicates.merge(same, near)
-  return found.renumber(mine, theirs, len(evaluation.scan))
+  signatures, digests = _comparable(evaluation.scan, evaluation.usable)
+  others, other_digests = _comparable(training.scan, training.usable)
+  with Progress(len(signatures), unit='compared image') as progress:
+    near = near_duplicates.find_between(signatures, others, progress.update)
+  same = near_duplicates.find_identical(digests, other_digests)
+  return near_duplicates.merge(same, near)
 
 
-def _pairs(matches: Matches, mine: CheckedSet, theirs: CheckedSet) -> list[Pair]:
+def _pairs(
+  matches: Matches, mine: CheckedSet, theirs: CheckedSet
+) -> list[dict[str, Any]]:
   """List near copies for check.json, by falling correlation."""
   return [
     {
@@ -178,15 +155,15 @@ def _pairs(matches: Matches, mine: CheckedSet, theirs: CheckedSet) -> list[Pair]
   ]
 
 
-def _summary(checked: CheckedSet) -> dict[str, object]:
+def _summary(checked: CheckedSet) -> dict[str, Any]:
   """Summarise a set for check.json."""
   scan = checked.scan
 
   def names(numbers: Iterable[int]) -> list[str]:
     return [scan.names[i] for i in numbers]
 
-  sides = scan.side[scan.whole]
-  spread = np.percentile(sides, [0, 5, 50, 95, 100]).tolist() if len(sides) else []
+  sides, percents = scan.side[scan.decodable], (0, 5, 50, 95, 100)
+  spread = np.percentile(sides, percents).tolist() if len(sides) else []
   quality = scan.quality[scan.quality > 0]
   return {
     'images': len(scan),
@@ -194,8 +171,8 @@ def _summary(checked: CheckedSet) -> dict[str, object]:
     'min_size': checked.min_size,
     'broken': {scan.names[i]: why for i, why in scan.broken.items()},
     'too_small': names(checked.too_small),
-    'not_square': names(checked.oblong),
-    'sides': dict(zip(('0', '5', '50', '95', '100'), spread, strict=False)),
+    'not_square': names(checked.not_square),
+    'sides': dict(zip(map(str, percents), spread, strict=False)),
     'kinds': dict(scan.kinds),
     'traits': {trait: names(numbers) for trait, numbers in scan.traits.items()},
     'jpeg_quality': float(np.median(quality)) if len(quality) else None,
@@ -206,9 +183,9 @@ def _summary(checked: CheckedSet) -> dict[str, object]:
   }
 
 
-def _copies(
+def _show_copies(
   sets: dict[str, Source], checked: dict[str, CheckedSet], leaks: Matches | None
-) -> Iterator[check_data_page.SheetsSection]:
+) -> Iterator[check_data_page.View]:
   """Show near copies side by side: a section for each pair of sets that has some."""
   asked = [(name, name, each.copies) for name, each in checked.items()]
   if leaks is not None:
@@ -225,7 +202,10 @@ def _copies(
       i, pair = int(found[k]), pairs[k]
       how = 'the same content' if pair['identical'] else f'{pair["correlation"]:.2f}'
       how += ', mirrored' if pair['mirrored'] else ''
-      both = [_shown(sets[theirs], matches.partner[i]), _shown(sets[mine], i)]
+      both = [
+        _read_picture(sets[theirs], matches.partner[i]),
+        _read_picture(sets[mine], i),
+      ]
       rows.append((f'{pair["image"]} and {pair["of"]}: {how}', both))
     apart = mine != theirs
     yield check_data_page.sheets_section(
@@ -238,7 +218,7 @@ def _copies(
     )
 
 
-def _shown(source: Source, number: int) -> np.ndarray | None:
+def _read_picture(source: Source, number: int) -> np.ndarray | None:
   """Read an image of a source as a picture, or None if it can't be read."""
   try:
     image = source[int(number)]['image']
@@ -249,13 +229,16 @@ def _shown(source: Source, number: int) -> np.ndarray | None:
   return np.repeat(file_check.to_grey(image)[..., None], 3, axis=-1)
 
 
-class _Chosen:
+class _Subset:
   """Some images of a source, as a source."""
 
   def __init__(self, source: Source, numbers: np.ndarray):
     self._source, self._numbers = source, numbers
-    self.classes, self.channels = source.classes, source.channels
-    self.dtype = source.dtype
+    self.classes, self.channels, self.dtype = (
+      source.classes,
+      source.channels,
+      source.dtype,
+    )
 
   def __len__(self) -> int:
     return len(self._numbers)
@@ -268,16 +251,15 @@ class _Chosen:
     return self._source.name(int(self._numbers[index]))
 
 
-def _examples(
+def _show_examples(
   config: ml_collections.ConfigDict, source: Source, training: CheckedSet
-) -> check_data_page.SheetsSection | None:
+) -> check_data_page.View | None:
   """Show training examples and the inputs that the task makes of them."""
-  usable_images = training.usable
-  if not len(usable_images):
+  if not len(training.usable):
     return None
   cut = input_pipeline.make_cut(config, held_out=False)
-  chosen = _Chosen(source, usable_images)
-  batches = train_batches(chosen, cut, batch_size=_CROPS, seed=config.seed)
+  usable_source = _Subset(source, training.usable)
+  batches = train_batches(usable_source, cut, batch_size=_CROPS, seed=config.seed)
   stored = next(batches)['image']
   batches.close()
   model = SR3.from_config(config)
@@ -291,11 +273,10 @@ def _examples(
   rows = [
     (f'example {i}', [column[i] for column in columns.values()]) for i in range(_CROPS)
   ]
-  return check_data_page.sheets_section(
-    'crops',
-    'Training examples',
+  text = (
     'Examples as training sees them with this configuration, and the inputs that its '
-    'task makes of them.',
-    [*columns],
-    rows,
+    'task makes of them.'
+  )
+  return check_data_page.sheets_section(
+    'crops', 'Training examples', text, [*columns], rows
   )

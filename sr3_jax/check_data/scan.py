@@ -62,11 +62,9 @@ class Scan:
     return np.minimum(self.height, self.width)
 
   @property
-  def whole(self) -> np.ndarray:
+  def decodable(self) -> np.ndarray:
     """Whether an image can be decoded, bool [N]."""
-    whole = np.ones(len(self), bool)
-    whole[list(self.broken)] = False
-    return whole
+    return ~np.isin(np.arange(len(self)), list(self.broken))
 
 
 def scan_source(
@@ -162,7 +160,7 @@ def choose_images(found: Scan, source: Source, count: int) -> list[int]:
   Returns:
     Their numbers.
   """
-  whole = np.flatnonzero(found.whole[: len(source)])
+  whole = np.flatnonzero(found.decodable[: len(source)])
   places = np.linspace(0, len(whole) - 1, min(count, len(whole))).round().astype(int)
   return whole[places].tolist()
 

@@ -130,6 +130,8 @@ def test_copies_within_a_set(planted):
   assert [(c['image'], c['of']) for c in training['copies']] == [
     ('photo_06.jpg', str(pathlib.Path('below') / 'copy.webp'))
   ]
+  # The numbers are those of the whole set, in which unusable images lie between.
+  assert {'empty.jpg', 'small.png'}.isdisjoint(c['of'] for c in training['copies'])
   # Blank images are alike without being copies.
   assert sorted(training['plain']) == ['250.png', '255.png']
   assert planted.report['sets']['evaluation']['copies'] == []
