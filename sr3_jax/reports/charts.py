@@ -9,13 +9,14 @@ element has a class that says what it is, and one of series i has class `s0` to 
 too. Charts are WIDTH units wide, readable at a phone's width. All text is escaped.
 """
 
+import contextlib
 import dataclasses
 import io
 import math
 import re
 import warnings
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 WIDTH = 360
 COLOURS = 6  # classes s0 to s5
@@ -103,6 +104,18 @@ class Difference:
   style: int = 0
 
 
+@contextlib.contextmanager
+def default_settings() -> Iterator[None]:
+  """Keep the settings of a user's matplotlibrc, LaTeX for one, out of charts."""
+  import matplotlib
+
+  # The backend stays: charts are drawn by none that opens windows.
+  defaults = {k: v for k, v in matplotlib.rcParamsDefault.items() if k != 'backend'}
+  with matplotlib.rc_context(defaults):
+    yield
+
+
+@default_settings()
 def scatter(
   points: Sequence[Point], names: Names, better: tuple[int, int] = (0, 0)
 ) -> str:
@@ -131,6 +144,7 @@ def scatter(
   return chart.svg(names, f'Across: {names.x_title}. Up: {names.y_title}. {said}.')
 
 
+@default_settings()
 def histograms(edges: Sequence[float], rows: Sequence[Histogram], names: Names) -> str:
   """Draw one step histogram a row, all on one x axis and one scale of heights.
 
@@ -157,6 +171,7 @@ def histograms(edges: Sequence[float], rows: Sequence[Histogram], names: Names) 
   return chart.svg(names, f'A histogram a row. {said}.')
 
 
+@default_settings()
 def lines(series: Sequence[Line], names: Names, log: bool = False) -> str:
   """Draw curves over steps, named at their ends.
 
@@ -184,6 +199,7 @@ def lines(series: Sequence[Line], names: Names, log: bool = False) -> str:
   return chart.svg(names, f'Over {names.x_title}: {said}.')
 
 
+@default_settings()
 def forest(rows: Sequence[Difference], names: Names) -> str:
   """Draw finite differences with intervals, one a row, against a line at zero."""
   row_height = 40
@@ -336,7 +352,6 @@ class _Chart:
 
     options = {
       'path.simplify': False,
-      'savefig.bbox': 'standard',
       'svg.fonttype': 'none',
       'svg.hashsalt': names.ident,
     }
@@ -349,9 +364,8 @@ class _Chart:
     root.set('class', 'chart')
     root.set('aria-labelledby', f'{names.ident}-title {names.ident}-desc')
     for name, text in (('title', names.title), ('desc', desc)):
-      ET.SubElement(root, name, id=f'{names.ident}-{name}').text = _NO_XML.sub(
-        ' ', text
-      )
+      node = ET.SubElement(root, name, id=f'{names.ident}-{name}')
+      node.text = _NO_XML.sub(' ', text)
     for group in ET.fromstring(buffer.getvalue()).iter():
       if group.tag.endswith('}g') and _class_of(group):
         root.append(_plain(group))

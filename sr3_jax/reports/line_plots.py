@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sr3_jax.reports.charts import STEPS
+from sr3_jax.reports.charts import STEPS, default_settings
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
@@ -39,6 +39,7 @@ class Panel:
   linear: bool = False
 
 
+@default_settings()
 def chart(
   panels: Sequence[Panel],
   styles: Mapping[str, tuple[int, int]],

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -84,6 +85,20 @@ def test_texts_and_names_are_escaped():
   assert [text.text for text in svg_charts.texts(root, 'axis')] == [shown] * 2
   assert list(svg_charts.labels(root)) == [charts.fit(shown, 200)]
   assert root[0].get('id') == 'a"b-title'
+
+
+def test_settings_of_the_user_change_nothing():
+  line = charts.Line('a', [0, 1], [1, 2], 1)
+  expected = charts.lines([line], NAMES)
+  settings = {
+    'text.usetex': True,
+    'axes.autolimit_mode': 'round_numbers',
+    'savefig.bbox': 'tight',
+    'figure.autolayout': True,
+  }
+  with matplotlib.rc_context(settings):
+    assert charts.lines([line], NAMES) == expected
+    assert matplotlib.rcParams['text.usetex']
 
 
 def test_a_chart_has_no_colours_and_no_fonts_of_its_own_and_is_always_the_same():
