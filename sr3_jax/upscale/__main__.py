@@ -1,4 +1,4 @@
-"""Runs `sr3-upscale`: sr3-upscale."""
+"""Runs `sr3-upscale` as `python -m sr3_jax.upscale`."""
 
 import sys
 

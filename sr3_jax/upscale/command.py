@@ -1,8 +1,8 @@
-"""Restores pictures: `sr3-upscale INPUT... --output=DIR`.
+"""The command `sr3-upscale INPUT... --output=DIR`: restores pictures.
 
-The command only: upscale_options.py says what it takes, folders.py finds files, jobs.py
-what is to be done with them, batch.py does it, pipeline.py restores. Nothing heavy is
-imported before the options are read.
+`options` says what it takes, `files` finds the inputs, `jobs` decides what is to be
+done with them, and `run` does it with an `Upscaler`. Nothing heavy is imported before
+the options are read.
 """
 
 import argparse
@@ -10,20 +10,26 @@ import pathlib
 import sys
 import tempfile
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sr3_jax.runtime.cli import Parser
+from sr3_jax.runtime.errors import UserError
 from sr3_jax.upscale.options import check, make_parser
+
+if TYPE_CHECKING:
+  from sr3_jax.restoration.upscaler import Upscaler
+  from sr3_jax.upscale.files import Source
+  from sr3_jax.upscale.jobs import Job, Options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command; returns its exit code.
+  """Run the command and return its exit code.
 
   Args:
     argv: arguments, without the name of the program; None takes the process's.
 
   Raises:
-    SystemExit: --help or a mistake, with the code.
+    SystemExit: --help, with code 0, or a mistake in the command, with code 2.
   """
   parser = make_parser()
   # Options may stand between inputs, as in other commands.
@@ -33,20 +39,24 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     return _run(parser, args, inputs)
   except KeyboardInterrupt:
-    line = 'interrupted; the same command goes on with what is left'
-    # In a terminal the progress line stands here.
-    print('\n' * sys.stderr.isatty() + line, file=sys.stderr)
+    if sys.stderr.isatty():  # leave the progress line on the screen
+      print(file=sys.stderr)
+    print('interrupted; the same command goes on with what is left', file=sys.stderr)
     return 130
 
 
-def load(args: argparse.Namespace) -> Any:
-  """The `pipeline.Upscaler` that the options describe."""
+def load(args: argparse.Namespace) -> 'Upscaler':
+  """Return the upscaler that the options describe.
+
+  Raises:
+    UserError: there is no such model, or an option doesn't fit it.
+  """
   from absl import logging
 
-  from sr3_jax.restoration import upscaler as restoration_upscaler
+  from sr3_jax.restoration.upscaler import Upscaler
   from sr3_jax.weights import hub
 
-  return restoration_upscaler.Upscaler(
+  return Upscaler(
     hub.load(args.model),
     steps=args.steps,
     sampler=args.sampler,
@@ -64,48 +74,35 @@ def load(args: argparse.Namespace) -> Any:
 
 
 def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int:
-  from sr3_jax.images import raster_codec
-  from sr3_jax.upscale import files as upscale_files
-  from sr3_jax.upscale import jobs
-  from sr3_jax.upscale import masks as upscale_masks
-  from sr3_jax.upscale import run as upscale_run
+  """Find the inputs, load the model, do what is to be done; return the exit code."""
+  from sr3_jax.upscale import files
 
-  output = None if args.output == '-' else pathlib.Path(args.output)
+  options = _options(parser, args)
+  sources, missing = _find(parser, inputs, options)
+  stdin = sys.stdin.buffer.read() if files.STDIN in inputs else None
+  if options.output is not None:
+    _check_folder(parser, options.output)
+  _start(args)
+  try:
+    upscaler = load(args)
+    upscaler.check(args.outscale, args.label, options.mask is not None)
+  except (UserError, OSError) as error:
+    parser.error(str(error))
+  sources = _pictures(upscaler, sources, inputs)
+  return _restore(upscaler, options, sources, missing, stdin)
+
+
+def _options(parser: Parser, args: argparse.Namespace) -> 'Options':
+  """Return what is to be written; end with an error if there is no such mask."""
+  from sr3_jax.upscale import jobs, masks
+
   mask = args.mask
-  if mask not in (None, upscale_masks.ALPHA):
+  if mask not in (None, masks.ALPHA):
     mask = pathlib.Path(mask)
     if not mask.exists():
       parser.error(f'--mask={mask}: no such file or folder')
-
-  def is_ours(file: pathlib.Path, root: pathlib.Path) -> bool:
-    if upscale_masks.is_mask(file, root, mask):
-      return True
-    # In a folder inside of the input's all is; elsewhere what carries our settings.
-    if output is None or not file.resolve().is_relative_to(output.resolve()):
-      return False
-    inside = output.resolve() != root.resolve()
-    inside &= output.resolve().is_relative_to(root.resolve())
-    return inside or raster_codec.metadata(file) is not None
-
-  sources, missing = upscale_files.find(inputs, is_ours)
-  if not sources:
-    parser.error('; '.join(f'{name}: {reason}' for name, reason in missing.items()))
-  if output is None and len(sources) > 1:
-    parser.error(f'--output=- takes one picture, not {len(sources)}')
-  stdin = sys.stdin.buffer.read() if upscale_files.STDIN in inputs else None
-  if output is not None:
-    _check_folder(parser, output)
-
-  from absl import flags, logging
-
-  from sr3_jax.runtime import devices as runtime_devices
-  from sr3_jax.runtime import process_log
-
-  flags.FLAGS.mark_as_parsed()  # else absl warns that it doesn't know its own
-  process_log.setup()
-  runtime_devices.cache_programs(args.cache)
-  options = jobs.Options(
-    output=output,
+  return jobs.Options(
+    output=None if args.output == '-' else pathlib.Path(args.output),
     suffix=args.suffix,
     ext=args.ext,
     outscale=args.outscale,
@@ -116,59 +113,131 @@ def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int
     mask=mask,
     overwrite=args.overwrite,
   )
-  try:
-    upscaler = load(args)
-    upscaler.check(args.outscale, args.label, mask is not None)
-  except (ValueError, OSError) as error:  # of hub, checkpoint and pipeline
-    parser.error(str(error))
-  if not raster_codec.needs_rasters(upscaler.channels, upscaler.value_range):
-    # Arrays among pictures are something else; one that is named is meant.
-    named = lambda source: source.path is None or source.name in inputs
-    plain = [s for s in sources if named(s) or s.place.suffix.lower() != '.npy']
-    sources = plain or sources
+
+
+def _find(
+  parser: Parser, inputs: Sequence[str], options: 'Options'
+) -> tuple[list['Source'], dict[str, str]]:
+  """Return the inputs' files, and why other inputs have none; end if there are none."""
+  from sr3_jax.images import raster_codec
+  from sr3_jax.upscale import files, masks
+
+  output = None if options.output is None else options.output.resolve()
+
+  def is_ours(file: pathlib.Path, root: pathlib.Path) -> bool:
+    if masks.is_mask(file, root, options.mask):
+      return True
+    if output is None or not file.resolve().is_relative_to(output):
+      return False
+    # If the output folder lies inside of the input's, all in it are outputs; elsewhere
+    # those files are that carry our settings.
+    root = root.resolve()
+    inside = output != root and output.is_relative_to(root)
+    return inside or raster_codec.metadata(file) is not None
+
+  sources, missing = files.find(inputs, is_ours)
+  if not sources:
+    parser.error('; '.join(f'{name}: {reason}' for name, reason in missing.items()))
+  if output is None and len(sources) > 1:
+    parser.error(f'--output=- takes one picture, not {len(sources)}')
+  return sources, missing
+
+
+def _start(args: argparse.Namespace) -> None:
+  """Set up logs and the cache of compiled programs."""
+  from absl import flags
+
+  from sr3_jax.runtime import devices, process_log
+
+  flags.FLAGS.mark_as_parsed()  # else absl warns that it has not seen the flags
+  process_log.setup()
+  devices.cache_programs(args.cache)
+
+
+def _pictures(
+  upscaler: 'Upscaler', sources: list['Source'], inputs: Sequence[str]
+) -> list['Source']:
+  """Return the sources without arrays that lie among pictures by chance.
+
+  A model of pictures takes arrays (.npy) only if they are named, or if there is nothing
+  else.
+  """
+  from sr3_jax.images import raster_codec
+
+  if raster_codec.needs_rasters(upscaler.channels, upscaler.value_range):
+    return sources
+  plain = [
+    source
+    for source in sources
+    if source.path is None
+    or source.name in inputs
+    or source.place.suffix.lower() != '.npy'
+  ]
+  return plain or sources
+
+
+def _restore(
+  upscaler: 'Upscaler',
+  options: 'Options',
+  sources: Sequence['Source'],
+  missing: dict[str, str],
+  stdin: bytes | None,
+) -> int:
+  """Restore what is left to do and print what came of it; return the exit code."""
+  from absl import logging
+
+  from sr3_jax.upscale import jobs, run
+
   todo, skipped, failed = jobs.plan(upscaler, options, sources, stdin)
   failed.update(missing)
   if todo:
-    upscaler.reserve([job.size for job in todo], args.outscale)
-    logging.info(_announcement(upscaler, args, todo))
-    logging.info(_memory(upscaler, args, todo[0].size))
-    failed.update(upscale_run.run(upscaler, options, todo))
+    upscaler.reserve([job.size for job in todo], options.outscale)
+    logging.info(_announcement(upscaler, options, todo))
+    logging.info(_memory(upscaler, options, todo[0].size))
+    failed.update(run.run(upscaler, options, todo))
   for name, reason in failed.items():
     print(f'failed: {name}: {reason}', file=sys.stderr)
   done = len(sources) + len(missing) - skipped - len(failed)
-  line = f'{done} done, {skipped} skipped, {len(failed)} failed'
-  print(line, file=sys.stderr if output is None else sys.stdout)
+  print(
+    f'{done} done, {skipped} skipped, {len(failed)} failed',
+    file=sys.stderr if options.output is None else sys.stdout,
+  )
   return 1 if failed else 0
 
 
-def _announcement(upscaler: Any, args: argparse.Namespace, todo: Sequence[Any]) -> str:
-  """What is going to be done, with what."""
+def _announcement(
+  upscaler: 'Upscaler', options: 'Options', todo: Sequence['Job']
+) -> str:
+  """Return a line that says what is going to be done, and with what."""
   import jax
 
-  settings, devices = upscaler.settings(args.outscale), jax.local_devices()
+  settings, devices = upscaler.settings(options.outscale), jax.local_devices()
   height, width = todo[0].size
   scale = settings['outscale']
   what = settings['task'] if scale == 1 else f'{scale:g} times larger'
+  pictures = 'picture' if len(todo) == 1 else 'pictures'
   return (
-    f'{len(todo)} picture{"s" * (len(todo) > 1)}, up to {width} x {height} pixels, '
-    f'{what}; {settings["model"]} '
-    f'({settings["weights"]}), {settings["sampler"]}, {upscaler.num_steps} steps; '
-    f'{len(devices)} x {devices[0].device_kind}'
+    f'{len(todo)} {pictures}, up to {width} x {height} pixels, {what}; '
+    f'{settings["model"]} ({settings["weights"]}), {settings["sampler"]}, '
+    f'{upscaler.num_steps} steps; {len(devices)} x {devices[0].device_kind}'
   )
 
 
-def _memory(upscaler: Any, args: argparse.Namespace, size: tuple[int, int]) -> str:
-  """What the largest picture needs."""
-  needed, free = upscaler.memory(*size, args.outscale, args.label)
-  line = f'memory: {needed / 1e9:.2f} GB for the largest'
+def _memory(upscaler: 'Upscaler', options: 'Options', size: tuple[int, int]) -> str:
+  """Return a line that says how much memory the largest picture needs."""
+  needed, free = upscaler.memory(*size, options.outscale, options.label)
+  text = f'memory: {needed / 1e9:.2f} GB for the largest'
   if free is None:
-    return line
-  line += f', {free / 1e9:.2f} GB free'
-  return line if needed <= free else f'{line}: smaller tiles (--tile) need less'
+    return text
+  text += f', {free / 1e9:.2f} GB free'
+  return text if needed <= free else f'{text}: smaller tiles (--tile) need less'
 
 
 def _check_folder(parser: Parser, folder: pathlib.Path) -> None:
-  """Makes a folder and writes into it, so that hours of work have a place."""
+  """Make the output folder and write into it, before any work is done for it.
+
+  Ends the command with an error if that is not possible.
+  """
   try:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):

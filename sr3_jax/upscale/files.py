@@ -1,4 +1,4 @@
-"""Which files a command's inputs mean, and where their outputs go (layer 1: on images).
+"""Finds the files that a command's inputs mean, and names their outputs.
 
 Folders and patterns are mirrored below the output folder; files go directly into it.
 """
@@ -16,12 +16,12 @@ STDIN = '-'
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """An input.
+  """One file of the input, or standard input.
 
   Attributes:
     name: what messages call it.
     path: the file; None is standard input.
-    place: below the output folder, with the input's own name: 'sub/a.png'.
+    place: where it would lie below the output folder, under its own name: 'sub/a.png'.
   """
 
   name: str
@@ -32,53 +32,45 @@ class Source:
 def find(
   inputs: Sequence[str], is_output: Callable[[pathlib.Path, pathlib.Path], bool]
 ) -> tuple[list[Source], dict[str, str]]:
-  """The files that inputs mean, each once, in the order given; folders sorted.
+  """Return the files that inputs mean, each once, in the order given; folders sorted.
 
   Args:
-    inputs: files, folders (searched with all below them for images, by extension;
-      hidden ones are left out), patterns like 'photos/**/*.jpg', or '-'.
-    is_output: says of a file found in a folder, and of that folder, whether the file
-      is something that this program wrote there.
+    inputs: files; folders, in which images are found by extension at any depth, without
+      hidden ones; patterns like 'photos/**/*.jpg'; or '-'.
+    is_output: (file, folder that it was found in) -> whether this program wrote the
+      file there.
 
   Returns:
-    The sources, and for every input that means nothing: why.
+    The sources; and for every input that means none, the reason.
   """
   found: dict[pathlib.Path | None, Source] = {}
   missing: dict[str, str] = {}
   for text in inputs:
     path = pathlib.Path(text)
+    base = pathlib.PurePath()
     if text == STDIN:
       found.setdefault(None, Source('standard input', None, pathlib.PurePath('stdin')))
-    elif path.is_dir():
-      # Of several inputs each folder keeps its name.
+      continue
+    if path.is_dir():
+      root, reason = path, 'no image files in this folder'
+      # Among several inputs each folder keeps its name.
       base = pathlib.PurePath(path.resolve().name if len(inputs) > 1 else '')
       files = [file for file in _below(path, missing) if not is_output(file, path)]
-      for file in files:
-        source = Source(str(file), file, base / file.relative_to(path))
-        found.setdefault(file.resolve(), source)
-      if not files:
-        missing.setdefault(text, 'no image files in this folder')
-    elif path.exists() or not glob.has_magic(text):
-      if path.exists():
-        source = Source(text, path, pathlib.PurePath(path.name))
-        found.setdefault(path.resolve(), source)
-      else:
-        missing[text] = 'no such file or folder'
+    elif path.exists():
+      source = Source(text, path, pathlib.PurePath(path.name))
+      found.setdefault(path.resolve(), source)
+      continue
+    elif not glob.has_magic(text):
+      missing[text] = 'no such file or folder'
+      continue
     else:
-      root = _root(text)
-      matches = [
-        pathlib.Path(match) for match in sorted(glob.glob(text, recursive=True))
-      ]
-      files = [
-        file
-        for file in matches
-        if _is_image(file) and file.is_file() and not is_output(file, root)
-      ]
-      for file in files:
-        source = Source(str(file), file, pathlib.PurePath(file.relative_to(root)))
-        found.setdefault(file.resolve(), source)
-      if not files:
-        missing[text] = 'no image file matches this pattern'
+      root, reason = _root(text), 'no image file matches this pattern'
+      files = [file for file in _matches(text) if not is_output(file, root)]
+    for file in files:
+      source = Source(str(file), file, base / file.relative_to(root))
+      found.setdefault(file.resolve(), source)
+    if not files:
+      missing.setdefault(text, reason)
   return list(found.values()), missing
 
 
@@ -86,29 +78,33 @@ def stems(
   sources: Sequence[Source],
   outputs: Callable[[int, str], Iterable[str]],
 ) -> list[str]:
-  """A stem for the outputs of every input, so that no two share a file.
+  """Return a stem for the outputs of every input, so that no two share a file.
 
-  Usually that of the input. Inputs that would write the same file ('a.png' and 'a.jpg',
-  both to 'a_out.png') carry their extension in it ('a_png', 'a_jpg'); if that isn't
-  enough, a number.
+  It is usually the input's own. Inputs that would write the same file ('a.png' and
+  'a.jpg', both to 'a_out.png') get their extension added ('a_png', 'a_jpg'), and if
+  that isn't enough, a number.
 
   Args:
     sources: the inputs.
-    outputs: what input i writes with a stem.
+    outputs: (number of an input, stem) -> names of the files that it writes.
   """
   places = [source.place for source in sources]
-  paths = lambda i, stem: {
-    str(places[i].parent / name).casefold()  # as Windows and macOS see it
-    for name in outputs(i, stem)
-  }
+
+  def paths(i: int, stem: str) -> set[str]:
+    # Windows and macOS do not tell small letters from capitals.
+    return {str(places[i].parent / name).casefold() for name in outputs(i, stem)}
+
+  def order(i: int) -> tuple[str, str]:
+    path = sources[i].path
+    return str(places[i]), str(path and path.resolve())
+
   owners: dict[str, int] = {}
   plain = [place.stem for place in places]
   for i, stem in enumerate(plain):
     for path in paths(i, stem):
       owners[path] = owners.get(path, 0) + 1
   result, taken = list(plain), set()
-  # By name, so that it doesn't matter in which order inputs are given.
-  order = lambda i: (str(places[i]), str(sources[i].path and sources[i].path.resolve()))
+  # They are sorted, so that stems don't depend on the order of the inputs.
   for i in sorted(range(len(places)), key=order):
     stem = plain[i]
     if any(owners[path] > 1 for path in paths(i, stem)) and places[i].suffix:
@@ -123,21 +119,36 @@ def stems(
 
 
 def _is_image(file: pathlib.Path) -> bool:
+  """Return whether a file is an image by its name, and not hidden."""
   return file.suffix.lower() in rasters.EXTENSIONS and not file.name.startswith('.')
 
 
 def _below(folder: pathlib.Path, missing: dict[str, str]) -> list[pathlib.Path]:
-  """All image files of a folder and of those in it; notes what can't be looked into."""
+  """Return all image files below a folder, and note folders that can't be read.
+
+  Args:
+    folder: where to look.
+    missing: gets the folders that can't be read, and why.
+  """
   files = []
-  note = lambda error: missing.update({error.filename: error.strerror})
+
+  def note(error: OSError) -> None:
+    missing[str(error.filename)] = str(error.strerror)
+
   for parent, folders, names in os.walk(folder, onerror=note):
     folders[:] = sorted(name for name in folders if not name.startswith('.'))
     files += [pathlib.Path(parent, name) for name in sorted(names)]
   return [file for file in files if _is_image(file)]
 
 
+def _matches(pattern: str) -> list[pathlib.Path]:
+  """Return the image files that match a pattern, sorted."""
+  paths = map(pathlib.Path, sorted(glob.glob(pattern, recursive=True)))
+  return [path for path in paths if _is_image(path) and path.is_file()]
+
+
 def _root(pattern: str) -> pathlib.Path:
-  """The folder in front of the first wildcard."""
+  """Return the folder in front of the first wildcard of a pattern."""
   parts = pathlib.Path(pattern).parts
   fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
   return pathlib.Path(*parts[:fixed])

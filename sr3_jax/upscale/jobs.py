@@ -1,7 +1,8 @@
-"""What is to be done: inputs, their outputs and masks, and what is finished already.
+"""Plans jobs: inputs with their outputs and masks, without those that are finished.
 
-An output carries the settings that it was made with. What would be made again the same
-is skipped, so a job that was interrupted goes on when it is started again.
+An output file carries the settings that it was made with. An input is skipped if its
+outputs would be made again the same, so the same command goes on with what an
+interrupted one has left.
 """
 
 import contextlib
@@ -9,30 +10,37 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from sr3_jax.images import image_files, picture_codec, pixels, raster_codec
 from sr3_jax.upscale import files as upscale_files
 from sr3_jax.upscale import masks as upscale_masks
 
+if TYPE_CHECKING:
+  from sr3_jax.restoration.upscaler import Upscaler
+
+
+# What an output depends on, fit for JSON.
+Settings = Mapping[str, object]
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """What is written.
+  """What is to be written.
 
   Attributes:
     output: folder; None is standard output, for one picture.
-    suffix: of names, after '_'; '' for none.
+    suffix: of file names, after '_'; '' for none.
     ext: 'auto', or an extension without its dot.
     outscale: output sides over input sides; None is the model's scale.
-    num_samples: how many pictures of each input.
-    spread: whether to write how they differ, as a picture and as numbers.
+    num_samples: how many samples of each input.
+    spread: whether to write how samples differ, as a picture and as numbers.
     compare: whether to write a comparison sheet.
     label: class, for models that have classes.
-    mask: file, or folder of masks, of what is missing; 'alpha': what is transparent;
-      None: that too, where the model fills in.
-    overwrite: whether to make again, and replace, whatever is there.
+    mask: file or folder of masks that say what is missing; 'alpha' says that
+      transparent pixels are, and so does None for models that fill in.
+    overwrite: whether to replace outputs that are there.
   """
 
   output: pathlib.Path | None
@@ -49,15 +57,15 @@ class Options:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
-  """An input to be done.
+  """An input with the outputs to be made of it.
 
   Attributes:
     source: the input.
     data: its bytes if it is no file.
-    codec: what reads and writes such files.
+    codec: reads and writes such files.
     size: its height and width.
     extension: of its outputs.
-    files: what each output shows -> its path, in the order of writing.
+    files: paths of the outputs by what they show, in the order of writing.
     mask: file that says what is missing.
   """
 
@@ -70,43 +78,47 @@ class Job:
   mask: pathlib.Path | None = None
 
   def read(self) -> bytes:
-    """The bytes of the input."""
+    """Return the bytes of the input.
+
+    Raises:
+      ImageError: it can't be read.
+    """
     with image_files.errors(self.source.name):
       return self.source.path.read_bytes() if self.data is None else self.data
 
 
 class Failures(dict[str, str]):
-  """Name of an input -> what is wrong with it, one line."""
+  """The inputs that can't be done: what is wrong in one line, by name."""
 
   @contextlib.contextmanager
   def of(self, source: upscale_files.Source) -> Iterator[None]:
-    """Notes what goes wrong inside, so that the other inputs are done."""
+    """Note an error that is raised inside, so that the other inputs are done."""
     try:
       yield
-    except Exception as error:  # anything may be wrong with a file
+    except Exception as error:  # a damaged file may raise anything
       line = ' '.join(str(error).split())
-      kind = (
-        '' if isinstance(error, ValueError) and line else type(error).__name__ + ' '
-      )
-      self[source.name] = (kind + line).removeprefix(f'{source.name}: ').strip()
+      if not isinstance(error, ValueError) or not line:
+        line = f'{type(error).__name__} {line}'.strip()
+      self[source.name] = line.removeprefix(f'{source.name}: ')
 
 
 def plan(
-  upscaler: Any,
+  upscaler: 'Upscaler',
   options: Options,
   sources: Sequence[upscale_files.Source],
   stdin: bytes | None = None,
 ) -> tuple[list[Job], int, Failures]:
-  """Looks at headers and at outputs that are there.
+  """Plan the jobs of some inputs; read their headers, and outputs that are there.
 
   Args:
-    upscaler: a `pipeline.Upscaler`.
+    upscaler: that will do them.
     options: what is to be written.
     sources: the inputs.
     stdin: bytes of the source that is no file.
 
   Returns:
-    What is left to do, the largest first; how many are finished; what can't be done.
+    The jobs that are left, the largest first; how many inputs are finished; and those
+    that can't be done.
   """
   failed = Failures()
   jobs = []
@@ -126,8 +138,10 @@ def plan(
       jobs.append(Job(source, data, codec, size, extension, {}, mask))
   if options.output is None:
     return jobs, 0, failed
-  names = lambda i, stem: _names(stem, jobs[i].extension, options).values()
-  stems = upscale_files.stems([job.source for job in jobs], names)
+  stems = upscale_files.stems(
+    [job.source for job in jobs],
+    lambda i, stem: _names(stem, jobs[i].extension, options).values(),
+  )
   inputs = {source.path.resolve() for source in sources if source.path}
   left, finished = [], 0
   for job, stem in zip(jobs, stems, strict=True):
@@ -146,7 +160,7 @@ def plan(
 
 
 def _names(stem: str, extension: str, options: Options) -> dict[str, str]:
-  """What each output shows -> its name."""
+  """Return the names of the outputs of an input by what they show."""
   base = f'{stem}_{options.suffix}' if options.suffix else stem
   if options.num_samples == 1:
     names = {'1': base + extension}
@@ -162,13 +176,17 @@ def _names(stem: str, extension: str, options: Options) -> dict[str, str]:
 
 
 def _extension(
-  upscaler: Any,
+  upscaler: 'Upscaler',
   options: Options,
   codec: raster_codec.Codec,
   format_: str,
   size: tuple[int, int],
 ) -> str:
-  """The extension of outputs; raises ImageError if they'd be too large."""
+  """Return the extension of the outputs of an input.
+
+  Raises:
+    ImageError: they would be larger than a file can be.
+  """
   out = upscaler.output_size(*size, options.outscale)
   if out[0] * out[1] > picture_codec.MAX_OUTPUT:
     raise pixels.ImageError(
@@ -176,9 +194,9 @@ def _extension(
       f'limit of {picture_codec.MAX_OUTPUT / 1e6:.0f} Mpx'
     )
   if options.ext == 'auto':
-    # JPEG would change the pixels that are known.
-    kept = upscaler.takes_masks and format_ == 'JPEG'
-    return codec.extension('PNG' if kept else format_, *out)
+    # JPEG would change the known pixels, which stay as they are.
+    lossy = upscaler.takes_masks and format_ == 'JPEG'
+    return codec.extension('PNG' if lossy else format_, *out)
   codec.check_sides(f'.{options.ext}', *out)
   return f'.{options.ext}'
 
@@ -188,7 +206,11 @@ def _find_mask(
   source: upscale_files.Source,
   size: tuple[int, int],
 ) -> pathlib.Path | None:
-  """The mask file of an input, if there are any; raises ImageError if it isn't good."""
+  """Return the mask file of an input, or None if no masks were given.
+
+  Raises:
+    ImageError: the input has no mask, or one of another size.
+  """
   if not isinstance(options.mask, pathlib.Path):
     return None
   mask = upscale_masks.find(options.mask, source.place)
@@ -199,7 +221,7 @@ def _find_mask(
 def _check_alpha(
   codec: raster_codec.Codec, file: pathlib.Path | bytes, name: str
 ) -> None:
-  """Raises ImageError where nothing can be transparent."""
+  """Raise ImageError if a file can't have transparent pixels."""
   if not codec.is_transparent(file, name):
     raise pixels.ImageError(
       'nothing says what is missing: it has no transparent pixels; give --mask (white '
@@ -207,9 +229,16 @@ def _check_alpha(
     )
 
 
-def request(upscaler: Any, options: Options) -> dict[str, Any]:
-  """What outputs depend on beside the input. Taken before anything is done: running
-  out of memory may change how the upscaler goes on."""
+def request(upscaler: 'Upscaler', options: Options) -> Settings:
+  """Return what outputs depend on beside their input, fit for JSON.
+
+  It must be called before anything is done: later the upscaler may have run out of
+  memory and have other settings.
+
+  Args:
+    upscaler: that will do the jobs.
+    options: what is to be written.
+  """
   return {
     **upscaler.settings(options.outscale),
     'num_samples': options.num_samples,
@@ -217,31 +246,46 @@ def request(upscaler: Any, options: Options) -> dict[str, Any]:
   }
 
 
-def mark(job: Job, data: bytes, requested: dict[str, Any]) -> dict[str, Any]:
-  """How an output tells later what it was made from, and with which settings."""
+def mark(job: Job, data: bytes, requested: Settings) -> Settings:
+  """Return what an output file stores, to tell later what it was made from.
+
+  Args:
+    job: the job.
+    data: the bytes of its input.
+    requested: from `request`.
+
+  Raises:
+    ImageError: the mask can't be read.
+  """
   place = '' if job.source.path is None else str(job.source.path.resolve())
-  digest = lambda data: hashlib.sha256(data).hexdigest()[:32]
-  sha256 = digest(data)
-  # A model folder may be renamed: its weights have a name of their own.
+  sha256 = _digest(data)
+  # The name of the model is left out: a folder may be renamed, and its weights have a
+  # fingerprint.
   made_by = {key: value for key, value in requested.items() if key != 'model'}
   made_of, mask = [sha256, made_by], {}
   if job.mask is not None:
     with image_files.errors(job.mask):
-      mask = {'name': job.mask.name, 'sha256': digest(job.mask.read_bytes())}
+      mask = {'name': job.mask.name, 'sha256': _digest(job.mask.read_bytes())}
     made_of.append(mask['sha256'])
     mask = {'mask': mask}
   return mask | {
     'input': {'name': job.source.place.name, 'sha256': sha256},
-    'path': digest(place.encode()),  # tells files of one name apart, betrays nothing
-    'request': digest(json.dumps(made_of, sort_keys=True).encode()),
+    # It tells files of one name apart without giving their folders away.
+    'path': _digest(place.encode()),
+    'request': _digest(json.dumps(made_of, sort_keys=True).encode()),
   }
 
 
-def _is_finished(job: Job, upscaler: Any, options: Options) -> bool:
-  """Whether all outputs are there and were made with these settings.
+def _digest(data: bytes) -> str:
+  """Return the first 32 hexadecimal digits of a SHA-256."""
+  return hashlib.sha256(data).hexdigest()[:32]
+
+
+def _is_finished(job: Job, upscaler: 'Upscaler', options: Options) -> bool:
+  """Return whether all outputs are there and were made with these settings.
 
   Raises:
-    ImageError: one is there that was made from something else.
+    ImageError: a file is there that was made from something else.
   """
   there = {shown: path for shown, path in job.files.items() if path.exists()}
   if options.overwrite or not there:
@@ -249,7 +293,7 @@ def _is_finished(job: Job, upscaler: Any, options: Options) -> bool:
   made = mark(job, job.read(), request(upscaler, options))
   same = len(there) == len(job.files)
   for shown, path in there.items():
-    if shown == 'numbers':  # the picture of them, written later, tells
+    if shown == 'numbers':  # 'spread', the picture of them, is written after them
       continue
     found = raster_codec.metadata(path) or {}
     if not any(found.get(key) == made[key] for key in ('input', 'path')):

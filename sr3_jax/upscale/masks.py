@@ -1,4 +1,4 @@
-"""Which mask belongs to which picture, and what it says (layer 1: on pictures)."""
+"""Finds the masks of pictures and reads which pixels are missing."""
 
 import pathlib
 
@@ -7,22 +7,22 @@ import numpy as np
 from sr3_jax.images import image_files, picture_codec
 from sr3_jax.images.pixels import ImageError
 
-# Instead of a file: what is transparent is missing.
+# Given instead of a file, this says that transparent pixels are missing.
 ALPHA = 'alpha'
 
 
 def find(where: pathlib.Path, place: pathlib.PurePath) -> pathlib.Path:
-  """The mask of a picture.
+  """Return the file that is the mask of a picture.
 
   Args:
     where: a file, the mask of all pictures; or a folder of masks.
-    place: of the picture, below the folder that it was found in.
+    place: path of the picture relative to the folder that it was found in.
 
   Returns:
     `where`, or the one image file in it with the place and stem of the picture.
 
   Raises:
-    ImageError: there is none, or more than one.
+    ImageError: there is no such file, or more than one.
   """
   if not where.is_dir():
     if not where.exists():
@@ -47,7 +47,13 @@ def find(where: pathlib.Path, place: pathlib.PurePath) -> pathlib.Path:
 def is_mask(
   file: pathlib.Path, root: pathlib.Path, where: pathlib.Path | str | None
 ) -> bool:
-  """Whether a file, found in the folder `root`, is a mask and no picture."""
+  """Return whether a file is a mask and no picture.
+
+  Args:
+    file: the file.
+    root: folder that it was found in.
+    where: the mask or folder of masks that was asked for, ALPHA or None.
+  """
   if not isinstance(where, pathlib.Path):
     return False
   among = root.resolve() in where.resolve().parents
@@ -55,10 +61,15 @@ def is_mask(
 
 
 def check(path: pathlib.Path, height: int, width: int) -> None:
-  """Refuses a mask of another size than its picture's, by its header.
+  """Check by its header that a mask has the size of its picture.
+
+  Args:
+    path: of the mask.
+    height: of the picture.
+    width: of the picture.
 
   Raises:
-    ImageError: the sizes differ, or it can't be read.
+    ImageError: the sizes differ, or the mask can't be read.
   """
   have = picture_codec.header(path)[:2]
   if have != (height, width):
@@ -69,12 +80,13 @@ def check(path: pathlib.Path, height: int, width: int) -> None:
 
 
 def read(path: pathlib.Path) -> np.ndarray:
-  """A mask: bool [h, w], True (what is brighter than half) is missing.
+  """Read a mask: bool [h, w], True where pixels are missing.
 
-  Transparent parts are known, whatever colour is below.
+  Those are the pixels brighter than half. Transparent ones are known, whatever their
+  colour is.
 
   Raises:
-    ImageError: it can't be read.
+    ImageError: the file can't be read.
   """
   picture = picture_codec.read(path)
   light = (picture.pixels.mean(-1) + 1) / 2
@@ -82,17 +94,17 @@ def read(path: pathlib.Path) -> np.ndarray:
 
 
 def of_alpha(alpha: np.ndarray, must: bool) -> np.ndarray | None:
-  """What is missing where transparency [h, w] in [0, 1], 0 transparent, tells: bool.
+  """Return the mask that the transparency of a picture stands for.
 
   Args:
-    alpha: of the picture.
-    must: whether something has to be missing.
+    alpha: float [h, w] from 0, transparent, to 1.
+    must: whether some pixel has to be missing.
 
   Returns:
-    The mask, or None where nothing is missing.
+    bool [h, w], True where pixels are missing; or None if none is.
 
   Raises:
-    ImageError: nothing is that must be.
+    ImageError: no pixel is missing, but one has to be.
   """
   mask = alpha < 0.5
   if must and not mask.any():

@@ -1,4 +1,4 @@
-"""The options of sr3-upscale, read before anything heavy is imported."""
+"""Defines the options of `sr3-upscale`; imports nothing heavy."""
 
 import argparse
 import os
@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from sr3_jax.runtime.cli import CACHE, Parser, number
 
 DESCRIPTION = """\
-Does to pictures what a diffusion model was trained for: enlarges them, fills in what is
-missing, continues them beyond their borders, gives them colour, removes blur, noise and
-JPEG artefacts. JPEG, PNG, WebP and TIFF, of any size, grey or in colour, 8 or 16 bits;
-transparency (enlarged apart, bicubic), colour profile and EXIF are kept. Finished
-outputs are skipped when the same command is given again.
+Restores pictures with a diffusion model, in the way that the model was trained for: it
+upscales them, fills in what is missing, continues them beyond their borders, gives them
+colour, or removes blur, noise and JPEG artefacts. It takes JPEG, PNG, WebP and TIFF
+files of any size, grey or in colour, 8 or 16 bits, and keeps transparency (resized with
+a bicubic kernel), colour profile and EXIF. Finished outputs are skipped when the same
+command is given again.
 """
 EPILOG = """\
 examples:
@@ -24,14 +25,17 @@ examples:
   sr3-upscale photos --model=DIR --output=wide --expand=0,25%,0,25%
   sr3-upscale - --model=DIR --output=- < small.png > large.png
 
-exit codes: 0 all done; 1 some inputs could not be done, they are listed; 2 a mistake in
-the command; 130 interrupted.
+exit codes: 0 all is done; 1 some inputs, which are listed, could not be done; 2 a
+mistake in the command; 130 interrupted.
 """
 _WHOLE = number(int, 0, 2**31 - 1)
 
 
 def make_parser() -> Parser:
-  """All options; names that Real-ESRGAN has mean what they mean there."""
+  """Return the parser of all options.
+
+  Options that Real-ESRGAN also has mean what they mean there.
+  """
   parser = Parser(
     prog='sr3-upscale',
     description=DESCRIPTION,
@@ -40,15 +44,16 @@ def make_parser() -> Parser:
   for add_options in (
     _add_files,
     _add_sampling,
-    _add_enlarging,
+    _add_upscaling,
     _add_filling,
-    _add_rest,
+    _add_memory,
   ):
     add_options(parser)
   return parser
 
 
 def _add_files(parser: Parser) -> None:
+  """Add the options about inputs and outputs."""
   add = parser.add_argument
   add(
     'inputs',
@@ -80,15 +85,16 @@ def _add_files(parser: Parser) -> None:
     default='auto',
     help="format of outputs; default: the input's",
   )
-  add('--overwrite', action='store_true', help='make again what is there')
+  add('--overwrite', action='store_true', help='replace outputs that are there')
   add(
     '--compare',
     action='store_true',
-    help='a sheet: input, bicubic if enlarged, samples, spread',
+    help='write a sheet: input, bicubic if upscaled, samples, spread',
   )
 
 
 def _add_sampling(parser: Parser) -> None:
+  """Add the options about sampling."""
   add = parser.add_argument_group('sampling').add_argument
   add(
     '--steps',
@@ -125,8 +131,9 @@ def _add_sampling(parser: Parser) -> None:
   )
 
 
-def _add_enlarging(parser: Parser) -> None:
-  add = parser.add_argument_group('models that enlarge').add_argument
+def _add_upscaling(parser: Parser) -> None:
+  """Add the options of models that upscale."""
+  add = parser.add_argument_group('models that upscale').add_argument
   add(
     '-s',
     '--outscale',
@@ -136,14 +143,14 @@ def _add_enlarging(parser: Parser) -> None:
   add(
     '--consistency',
     action=argparse.BooleanOptionalAction,
-    help="make outputs that, made small again, are the input; default: the model's",
+    help="make outputs that, downsampled, are the input; default: the model's",
   )
   add(
     '--blur',
     type=number(float, 0),
     default=0.0,
     metavar='SIGMA',
-    help='stages of cascades: blur inputs first, in their pixels; default: 0',
+    help='stages of cascades: blur inputs first, by so many pixels; default: 0',
   )
   add(
     '--noise',
@@ -155,6 +162,7 @@ def _add_enlarging(parser: Parser) -> None:
 
 
 def _add_filling(parser: Parser) -> None:
+  """Add the options of models that fill in."""
   add = parser.add_argument_group('models that fill in').add_argument
   add(
     '--mask',
@@ -169,7 +177,8 @@ def _add_filling(parser: Parser) -> None:
   )
 
 
-def _add_rest(parser: Parser) -> None:
+def _add_memory(parser: Parser) -> None:
+  """Add the options about memory and speed."""
   add = parser.add_argument_group('memory and speed').add_argument
   add(
     '-t',
@@ -187,7 +196,13 @@ def _add_rest(parser: Parser) -> None:
 
 
 def check(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> None:
-  """Mistakes that need no file and no model to be seen."""
+  """End with an error for mistakes that show without files and a model.
+
+  Args:
+    parser: of the options.
+    args: the options.
+    inputs: all inputs.
+  """
   if not inputs:
     parser.error('no INPUT: name files, folders, a pattern in quotes, or -')
   if args.spread and args.num_samples < 2:
@@ -207,4 +222,5 @@ def check(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> No
 
 
 def _steps(text: str) -> int | str:
+  """Return a number of steps, or the name of a preset."""
   return number(int, 1)(text) if text.lstrip('-').isdigit() else text

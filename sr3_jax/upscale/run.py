@@ -1,48 +1,69 @@
-"""Many pictures through one upscaler: reading, restoring and writing them."""
+"""Does jobs: reads pictures, restores them with one upscaler, writes the outputs."""
 
 import contextlib
 import dataclasses
 import io
 import math
+import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from sr3_jax.images import contact_sheets, image_files, picture_codec
 from sr3_jax.images import pixels as images_pixels
+from sr3_jax.restoration.upscaler import Result, Upscaler
 from sr3_jax.runtime import atomic_files
-from sr3_jax.runtime import progress as runtime_progress
+from sr3_jax.runtime.progress import Progress
 from sr3_jax.upscale import jobs
 from sr3_jax.upscale import masks as upscale_masks
-from sr3_jax.upscale.jobs import Failures, Job, Options
+from sr3_jax.upscale.jobs import Failures, Job, Options, Settings
 
-# Output pixels that are made at a time, on each device, of pictures smaller than that:
-# enough to keep it busy, and no more is lost by an interruption. None counts for less
-# than the smallest tile has.
-GROUP, _LEAST = 2**18, 64**2
-# Largest cell of a comparison sheet, and how many samples it shows.
+# Small pictures are done in groups of so many output pixels on each device: enough to
+# keep it busy, and little is lost if the command is interrupted.
+GROUP = 2**18
+# A picture counts as at least the pixels of the smallest tile.
+_LEAST = 64**2
+# Largest cell of a comparison sheet in pixels, and how many samples it shows.
 _CELL, _SHOWN = 1024, 4
 
 
-def run(upscaler: Any, options: Options, todo: Sequence[Job]) -> Failures:
-  """Does jobs, with progress on stderr; returns those that failed."""
+class _Input(NamedTuple):
+  """A job whose input has been read; `mark` is what its outputs store about it."""
+
+  job: Job
+  picture: picture_codec.Picture
+  mask: np.ndarray | None
+  mark: Settings
+
+
+def run(upscaler: Upscaler, options: Options, todo: Sequence[Job]) -> Failures:
+  """Do jobs, with progress on stderr.
+
+  Args:
+    upscaler: does them.
+    options: what is written.
+    todo: the jobs.
+
+  Returns:
+    The inputs that failed.
+  """
   failed = Failures()
   work = {
     job: upscaler.work(*job.size, options.outscale, options.num_samples) for job in todo
   }
   requested = jobs.request(upscaler, options)
   share, before = len(todo) / max(sum(work.values()), 1), 0
-  with runtime_progress.Progress(len(todo), unit='picture') as progress:
+  with Progress(len(todo), unit='picture') as progress:
     for group in _groups(upscaler, options, todo):
       expected = sum(work[job] for job in group)
       counted = 0
 
       def on_steps(count: int, before: int = before, expected: int = expected) -> None:
         nonlocal counted
-        # What is done again, after memory ran out, counts once.
+        # Steps that are repeated because memory ran out count once.
         counted = min(counted + count, expected)
         step = counted * upscaler.num_steps // max(expected, 1)
         progress.update(round((before + counted) * share, 2), sampling_step=step)
@@ -55,16 +76,16 @@ def run(upscaler: Any, options: Options, todo: Sequence[Job]) -> Failures:
 
 
 def _groups(
-  upscaler: Any, options: Options, todo: Iterable[Job]
+  upscaler: Upscaler, options: Options, todo: Iterable[Job]
 ) -> Iterator[list[Job]]:
-  """Jobs to be done at a time: large ones alone."""
-  room = GROUP * jax.local_device_count()
+  """Yield the jobs to be done at a time; large ones are alone."""
+  capacity = GROUP * jax.local_device_count()
   group: list[Job] = []
   filled = 0.0
   for job in todo:
     out = math.prod(upscaler.output_size(*job.size, options.outscale))
     pixels = max(out, _LEAST) * options.num_samples
-    if group and filled + pixels > room:
+    if group and filled + pixels > capacity:
       yield group
       group, filled = [], 0.0
     group.append(job)
@@ -74,45 +95,53 @@ def _groups(
 
 
 def _do(
-  upscaler: Any,
+  upscaler: Upscaler,
   options: Options,
-  requested: dict[str, Any],
+  requested: Settings,
   group: Sequence[Job],
   on_steps: Callable[[int], None],
   failed: Failures,
 ) -> None:
-  """Reads, enlarges and writes some jobs; if that fails, one by one."""
-  read = []
+  """Read, restore and write some jobs at a time; if that fails, one by one."""
+  read: list[_Input] = []
   for job in group:
     with failed.of(job.source):
       data = job.read()
       picture = job.codec.read(data, job.source.name)
       mark = jobs.mark(job, data, requested)
-      read.append((job, picture, _mask(upscaler, options, job, picture), mark))
-  upscale = lambda chosen: upscaler.upscale_many(
-    [picture.pixels for _, picture, _, _ in chosen],
-    options.outscale,
-    masks=[mask for _, _, mask, _ in chosen],
-    num_samples=options.num_samples,
-    label=options.label,
-    on_steps=on_steps,
-  )
+      mask = _mask(upscaler, options, job, picture)
+      read.append(_Input(job, picture, mask, mark))
+
+  def restore(chosen: Sequence[_Input]) -> list[Result]:
+    return upscaler.upscale_many(
+      [one.picture.pixels for one in chosen],
+      options.outscale,
+      masks=[one.mask for one in chosen],
+      num_samples=options.num_samples,
+      label=options.label,
+      on_steps=on_steps,
+    )
+
   results = None
   if len(read) > 1:
     with contextlib.suppress(Exception):
-      results = upscale(read)
+      results = restore(read)
   for i, (job, picture, _, mark) in enumerate(read):
     with failed.of(job.source):
-      result = upscale(read[i : i + 1])[0] if results is None else results[i]
+      result = restore(read[i : i + 1])[0] if results is None else results[i]
       settings = {**requested, **result.settings, **mark}
       alpha = _alpha(upscaler, job, picture, result)
       _write(job, picture, alpha, result, settings, options)
 
 
 def _mask(
-  upscaler: Any, options: Options, job: Job, picture: picture_codec.Picture
+  upscaler: Upscaler, options: Options, job: Job, picture: picture_codec.Picture
 ) -> np.ndarray | None:
-  """What is missing of a picture: bool [h, w], or None."""
+  """Return what is missing of a picture: bool [h, w], or None.
+
+  Raises:
+    ImageError: the mask can't be read, or nothing is missing where something must be.
+  """
   if job.mask is not None:
     return upscale_masks.read(job.mask)
   if not upscaler.takes_masks or picture.alpha is None:
@@ -122,9 +151,12 @@ def _mask(
 
 
 def _alpha(
-  upscaler: Any, job: Job, picture: picture_codec.Picture, result: Any
+  upscaler: Upscaler, job: Job, picture: picture_codec.Picture, result: Result
 ) -> np.ndarray | None:
-  """Transparency of an output, [H, W]: none where it said what is missing."""
+  """Return the transparency of an output, [H, W].
+
+  It is None if the input has none, or if transparent pixels were those to fill in.
+  """
   if picture.alpha is None or (upscaler.takes_masks and job.mask is None):
     return None
   top, right, bottom, left = upscaler.margins(*job.size)
@@ -137,23 +169,30 @@ def _write(
   job: Job,
   picture: picture_codec.Picture,
   alpha: np.ndarray | None,
-  result: Any,
-  settings: dict[str, Any],
+  result: Result,
+  settings: Settings,
   options: Options,
 ) -> None:
-  """Writes all outputs of a job."""
-  enlarged = lambda pixels: dataclasses.replace(picture, pixels=pixels, alpha=alpha)
+  """Write all outputs of a job.
+
+  Raises:
+    ImageError: a file can't be written.
+  """
+
+  def output(pixels: np.ndarray) -> picture_codec.Picture:
+    return dataclasses.replace(picture, pixels=pixels, alpha=alpha)
+
   if options.output is None:
-    data = job.codec.encode(enlarged(result.samples[0]), job.extension, settings)
+    data = job.codec.encode(output(result.samples[0]), job.extension, settings)
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
     return
   for shown, path in job.files.items():
     marked = {**settings, 'shown': shown}
     if shown.isdigit():
-      job.codec.write(path, enlarged(result.samples[int(shown) - 1]), marked)
+      job.codec.write(path, output(result.samples[int(shown) - 1]), marked)
     elif shown == 'mean':
-      job.codec.write(path, enlarged(result.mean), marked)
+      job.codec.write(path, output(result.mean), marked)
     elif shown == 'numbers':
       buffer = io.BytesIO()
       np.save(buffer, result.spread)
@@ -165,18 +204,22 @@ def _write(
       _write_drawing(path, _sheet(result, options), picture.icc, marked)
 
 
-def _write_drawing(path, drawing, icc, settings) -> None:
+def _write_drawing(
+  path: pathlib.Path, drawing: np.ndarray, icc: bytes | None, settings: Settings
+) -> None:
+  """Write a drawing, uint8 [H, W, 3], with a colour profile and settings."""
   picture = picture_codec.Picture(images_pixels.to_float(drawing), icc=icc)
   picture_codec.write(path, picture, settings)
 
 
-def _heat(result: Any) -> np.ndarray:
+def _heat(result: Result) -> np.ndarray:
+  """Draw how much samples differ, in colours with a legend."""
   legend = f'spread of {len(result.samples)} samples, in levels of 255'
   return contact_sheets.heat_map(result.spread * 127.5, legend)
 
 
-def _sheet(result: Any, options: Options) -> np.ndarray:
-  """Input, bicubic if there is one, samples, spread."""
+def _sheet(result: Result, options: Options) -> np.ndarray:
+  """Draw the comparison sheet: input, bicubic if there is one, samples, spread."""
   few = result.samples[:_SHOWN]
   titles, first = ['input'], [result.observed]
   if result.bicubic is not None:
