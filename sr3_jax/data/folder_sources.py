@@ -26,7 +26,6 @@ class Folder:
   Args:
     path: local or gs://.
     min_size: shortest side of a usable image in pixels.
-    max_pixels: larger images are left out.
     channels: 3 reads pictures of 8 bits in sRGB; another number reads `rasters`.
     as_rasters: read rasters if there are 3 channels, too.
     cache_folder: where headers are cached; see `image_headers.find_usable`.
@@ -44,7 +43,6 @@ class Folder:
     path: epath.PathLike,
     *,
     min_size: int = 1,
-    max_pixels: int = image_files.MAX_PIXELS,
     channels: int = 3,
     as_rasters: bool = False,
     cache_folder: epath.Path | None = None,
@@ -52,7 +50,7 @@ class Folder:
   ):
     self._root = epath.Path(path)
     self._place = os.fspath(self._root)
-    self._max_pixels, self._decode_side = max_pixels, decode_side
+    self._decode_side = decode_side
     self.channels = channels
     self._as_rasters = as_rasters or channels != 3
     if not self._root.is_dir():
@@ -62,7 +60,6 @@ class Folder:
       found = find_usable(
         self._root,
         min_size=min_size,
-        max_pixels=max_pixels,
         channels=channels if self._as_rasters else 0,
         cache_folder=cache_folder,
       )
@@ -89,11 +86,8 @@ class Folder:
   def __getitem__(self, index: int) -> Record:
     path = f'{self._place}/{self._names[index]}'
     if not self._as_rasters:
-      image = image_files.read(
-        path, max_pixels=self._max_pixels, decode_side=self._decode_side
-      )
-      return {'image': image}
-    image = rasters.read(path, channels=self.channels, max_pixels=self._max_pixels)
+      return {'image': image_files.read(path, decode_side=self._decode_side)}
+    image = rasters.read(path, channels=self.channels)
     if image.dtype != self.dtype:  # the file changed since its header was read
       raise pixels.ImageError(f'{path}: {image.dtype}, others are {self.dtype}')
     return {'image': image}

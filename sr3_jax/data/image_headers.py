@@ -123,7 +123,6 @@ def find_usable(
   root: epath.Path,
   *,
   min_size: int,
-  max_pixels: int,
   channels: int,
   cache_folder: epath.Path | None = None,
 ) -> UsableFiles:
@@ -138,7 +137,6 @@ def find_usable(
   Args:
     root: the folder.
     min_size: shortest side of a usable image in pixels.
-    max_pixels: larger images are left out.
     channels: 0 for pictures, as `image_files.read` shows them; another number for
       rasters of so many channels, all of the type of the first.
     cache_folder: where the headers of large folders are cached; None caches nothing.
@@ -153,7 +151,7 @@ def find_usable(
   settings: _Settings = {
     'folder': place,
     'channels': channels,
-    'max_pixels': max_pixels,
+    'max_pixels': image_files.MAX_PIXELS,
   }
   path = None
   if cache_folder and len(names) >= WORTH_CACHING:
@@ -165,9 +163,7 @@ def find_usable(
   if new > 20_000:
     hint = '' if path else '; --cache keeps what is found for the next start'
     logging.info('%s: reading the headers of %d images%s', root, new, hint)
-  read = functools.partial(
-    _read_header, place, max_pixels=max_pixels, channels=channels
-  )
+  read = functools.partial(_read_header, place, channels)
   errors, changed = _read_missing(index, place, min_size, read)
   if path and (changed or not (old and old.names.equals(names))):
     save_index(path, index, settings)
@@ -309,15 +305,15 @@ def _stamp(root: str, name: str) -> int:
   return hash((stats[-1].st_size, *times))
 
 
-def _read_header(root: str, name: str, *, max_pixels: int, channels: int) -> _Header:
+def _read_header(root: str, channels: int, name: str) -> _Header:
   path, stamp, kind = os.path.join(root, name), _stamp(root, name), 0
   try:
     if channels:
-      found = rasters.header(path, channels=channels, max_pixels=max_pixels)
+      found = rasters.header(path, channels=channels)
       height, width, _, dtype = found
       kind = rasters.DTYPES.index(dtype)
     else:
-      height, width = image_files.size(path, max_pixels=max_pixels)
+      height, width = image_files.size(path)
   except pixels.ImageError as error:
     return _Header(stamp, error=str(error).removeprefix(f'{path}: '))
   return _Header(stamp, height, width, kind)

@@ -244,7 +244,6 @@ class Tfds:
     split: as TFDS writes it: 'train', 'train[90%:]'.
     data_dir: where it was prepared; None for the place TFDS takes by default.
     channels: 3, or 1 for grey.
-    max_pixels: larger images count as unreadable.
     decode_side: how JPEG images may be decoded; see `image_files.read`.
 
   Raises:
@@ -258,13 +257,12 @@ class Tfds:
     data_dir: epath.PathLike | None = None,
     *,
     channels: int = 3,
-    max_pixels: int = image_files.MAX_PIXELS,
     decode_side: int = 0,
   ):
     import tensorflow_datasets as tfds  # 1 s, and only this source needs it
 
     self._name = f'{name}:{split}'
-    self._max_pixels, self._decode_side = max_pixels, decode_side
+    self._decode_side = decode_side
     _check_picture_channels('tfds', channels)
     self.channels, self.dtype = channels, np.dtype(np.uint8)
     arguments = f"'{name}', file_format='array_record'"
@@ -309,7 +307,6 @@ class Tfds:
       record['image'],
       name,
       channels=self.channels,
-      max_pixels=self._max_pixels,
       decode_side=self._decode_side,
     )
     if self.classes:

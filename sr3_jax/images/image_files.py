@@ -46,12 +46,7 @@ warnings.filterwarnings('ignore', module=r'PIL\.')
 
 
 def read(
-  source: Source,
-  name: str = '',
-  *,
-  channels: int = 3,
-  max_pixels: int = MAX_PIXELS,
-  decode_side: int = 0,
+  source: Source, name: str = '', *, channels: int = 3, decode_side: int = 0
 ) -> np.ndarray:
   """Read a JPEG, PNG, WebP, TIFF or BMP file as it is meant to be looked at.
 
@@ -63,8 +58,6 @@ def read(
     source: the file; its extension doesn't matter.
     name: what errors call it; '' takes the path.
     channels: 3 for RGB, 1 for grey.
-    max_pixels: a larger image is refused from its header, before it is decoded.
-      Pillow refuses more than 179 Mpx whatever this says.
     decode_side: pixels of the shorter side that are enough; 0 decodes all. A JPEG file
       is decoded at 1/2, 1/4 or 1/8 of its size if that leaves so many pixels.
 
@@ -72,20 +65,19 @@ def read(
     uint8 `[H, W, channels]`.
 
   Raises:
-    ImageError: the file can't be read, for whatever reason.
+    ImageError: the file can't be read, for whatever reason, or its header claims more
+      than MAX_PIXELS.
   """
   with errors(source, name):
-    return decode(read_bytes(source), channels, max_pixels, decode_side)
+    return decode(read_bytes(source), channels, decode_side)
 
 
-def decode(
-  data: bytes, channels: int, max_pixels: int = MAX_PIXELS, decode_side: int = 0
-) -> np.ndarray:
+def decode(data: bytes, channels: int, decode_side: int = 0) -> np.ndarray:
   """Decode the bytes of a file as `read` does, but raise whatever damage provokes."""
-  shape = fast_jpeg.plain_shape(data, min(max_pixels, MAX_PIXELS))
+  shape = fast_jpeg.plain_shape(data, MAX_PIXELS)
   if shape and (pixels := _fast(data, shape, channels, decode_side)) is not None:
     return pixels
-  with open_image(io.BytesIO(data), max_pixels) as image:
+  with open_image(io.BytesIO(data)) as image:
     profile = image.info.get('icc_profile')
     # A damaged EXIF block is no reason to lose the picture.
     with contextlib.suppress(SyntaxError, KeyError, TypeError, ValueError):
@@ -117,17 +109,16 @@ def open_source(source: Source) -> BinaryIO:
   return epath.Path(source).open('rb') if '://' in str(source) else open(source, 'rb')
 
 
-def size(path: epath.PathLike, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def size(path: epath.PathLike) -> tuple[int, int]:
   """Return (height, width) of an image as `read` returns it, from the header only.
 
   Raises:
-    ImageError: the header can't be read, or it claims more than `max_pixels`.
+    ImageError: the header can't be read, or it claims more than MAX_PIXELS.
   """
   with errors(path), open_source(path) as file:
-    limit = min(max_pixels, MAX_PIXELS)
-    if shape := fast_jpeg.plain_shape(file.read(fast_jpeg.HEAD_BYTES), limit):
+    if shape := fast_jpeg.plain_shape(file.read(fast_jpeg.HEAD_BYTES), MAX_PIXELS):
       return shape[:2]
-    with open_image(file, max_pixels) as image:
+    with open_image(file) as image:
       return upright_size(image)
 
 
@@ -195,11 +186,12 @@ def errors(source: object, name: str = '') -> Iterator[None]:
     raise ImageError(f'{name}: {reason}') from None
 
 
-def open_image(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(file: BinaryIO, max_pixels: int = 0) -> Image.Image:
   """Open a seekable file with Pillow, reading its header only.
 
   Raises:
-    ImageError: no known format, or the header claims more than `max_pixels`.
+    ImageError: no known format, or the header claims more than `max_pixels`, or than
+      MAX_PIXELS if that is 0.
   """
   file.seek(0, os.SEEK_END)
   if not file.tell():
@@ -217,12 +209,13 @@ def open_image(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
   return image
 
 
-def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
+def check_size(width: int, height: int, max_pixels: int = 0) -> None:
   """Refuse a size that a header claims, before memory is taken for it.
 
   Raises:
-    ImageError: more than `max_pixels`.
+    ImageError: more than `max_pixels`, or than MAX_PIXELS if that is 0.
   """
+  max_pixels = max_pixels or MAX_PIXELS
   if width * height > max_pixels:
     raise ImageError(
       f'{width} x {height} pixels are more than the limit of {max_pixels / 1e6:.0f} Mpx'

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from etils import epath
 
 from sr3_jax.images import image_files, sixteen_bit
-from sr3_jax.images.image_files import MAX_PIXELS, Source
+from sr3_jax.images.image_files import Source
 from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime import atomic_files
 
@@ -51,13 +51,7 @@ class Header(NamedTuple):
   dtype: np.dtype  # one of DTYPES
 
 
-def read(
-  source: Source,
-  name: str = '',
-  *,
-  channels: int | None = None,
-  max_pixels: int = MAX_PIXELS,
-) -> np.ndarray:
+def read(source: Source, name: str = '', *, channels: int | None = None) -> np.ndarray:
   """Read .npy [H, W] or [H, W, C], a TIFF of one image, PNG, or another picture.
 
   Values stay as they are; signed and wider numbers become float32. 8-bit colour
@@ -68,17 +62,16 @@ def read(
     source: a path, local or gs://, or the bytes of a file.
     name: what errors call it.
     channels: how many there must be; None takes any number.
-    max_pixels: larger images are refused from their header. So are images of more than
-      4 * max_pixels values.
 
   Returns:
     uint8, uint16 or float32 [H, W, C].
 
   Raises:
     ImageError: the file can't be read, has another number of channels, or values that
-      aren't finite.
+      aren't finite, or its header claims more than `image_files.MAX_PIXELS` or four
+      times as many values.
   """
-  with _opened(source, name, channels, max_pixels) as (found, load):
+  with _opened(source, name, channels) as (found, load):
     with np.errstate(over='ignore'):  # float64 may become infinite: refused below
       array = np.ascontiguousarray(load(), found.dtype)
     if array.shape != found[:3]:
@@ -89,13 +82,7 @@ def read(
     return array
 
 
-def header(
-  source: Source,
-  name: str = '',
-  *,
-  channels: int | None = None,
-  max_pixels: int = MAX_PIXELS,
-) -> Header:
+def header(source: Source, name: str = '', *, channels: int | None = None) -> Header:
   """Return shape and type of what `read` with the same arguments returns.
 
   Only the header of the file is read.
@@ -103,7 +90,7 @@ def header(
   Raises:
     ImageError: as `read`, as far as the header shows it.
   """
-  with _opened(source, name, channels, max_pixels) as (found, _):
+  with _opened(source, name, channels) as (found, _):
     return found
 
 
@@ -214,7 +201,7 @@ def _range(
 
 @contextlib.contextmanager
 def _opened(
-  source: Source, name: str, channels: int | None, max_pixels: int
+  source: Source, name: str, channels: int | None
 ) -> Iterator[tuple[Header, Load]]:
   """Open a file: its checked header, and a function that loads its pixels.
 
@@ -230,17 +217,17 @@ def _opened(
       tiff = stack.enter_context(sixteen_bit.open_tiff(file))
       found = _tiff(tiff, channels)
     elif start[:8] == b'\x89PNG\r\n\x1a\n' and start[24:25] == b'\x10':
-      found = _png(file, start[25], max_pixels)
+      found = _png(file, start[25])
     else:
       found = None
     if found is None:  # neither of these: it is read as a picture
-      found = _picture(file, channels, max_pixels)
+      found = _picture(file, channels)
     shape = found[0]
-    image_files.check_size(shape.width, shape.height, max_pixels)
-    if math.prod(shape[:3]) > 4 * max_pixels:
+    image_files.check_size(shape.width, shape.height)
+    if math.prod(shape[:3]) > 4 * image_files.MAX_PIXELS:
       raise ImageError(
         f'{shape.width} x {shape.height} pixels of {shape.channels} channels are more '
-        f'than the limit of {4 * max_pixels / 1e6:.0f} million values'
+        f'than the limit of {4 * image_files.MAX_PIXELS / 1e6:.0f} million values'
       )
     if channels not in (None, shape.channels):
       raise ImageError(f'{shape.channels} channel(s), {channels} are needed')
@@ -269,13 +256,13 @@ def _npy(file: BinaryIO) -> tuple[Header, Load]:
   return found, load
 
 
-def _png(file: BinaryIO, colour: int, max_pixels: int) -> tuple[Header, Load]:
+def _png(file: BinaryIO, colour: int) -> tuple[Header, Load]:
   """Return the header of a 16-bit PNG file, and its loader.
 
   Transparency counts as a channel.
   """
   file.seek(0)
-  with image_files.open_image(file, max_pixels) as image:
+  with image_files.open_image(file) as image:
     width, height = image.size
   found = Header(height, width, _PNG_CHANNELS[colour], np.dtype(np.uint16))
 
@@ -317,7 +304,7 @@ def _tiff(
     return None  # a picture is read in colour or in grey, whichever is wanted
   # A tile is decoded as a whole, even if only a part of it lies in the image.
   tile = page.tilewidth * page.tilelength * max(1, page.tiledepth)
-  if page.is_tiled and tile > MAX_PIXELS:
+  if page.is_tiled and tile > image_files.MAX_PIXELS:
     raise ImageError(f'tiles of {page.tilewidth} x {page.tilelength} pixels')
   orientation = sixteen_bit.orientation(page)
   turned = orientation in (5, 6, 7, 8)
@@ -335,22 +322,20 @@ def _tiff(
   return found, load
 
 
-def _picture(
-  file: BinaryIO, channels: int | None, max_pixels: int
-) -> tuple[Header, Load]:
+def _picture(file: BinaryIO, channels: int | None) -> tuple[Header, Load]:
   """Return the header of a picture, and its loader.
 
   A picture has at most 8 bits, and 1 or 3 channels as is asked for.
   """
   file.seek(0)
-  with image_files.open_image(file, max_pixels) as image:
+  with image_files.open_image(file) as image:
     sides = image_files.upright_size(image)
     own = 1 if image.mode in ('1', 'L', 'LA', 'La') else 3
   count = channels if channels in (1, 3) else own
 
   def load() -> np.ndarray:
     file.seek(0)
-    return image_files.decode(file.read(), count, max_pixels)
+    return image_files.decode(file.read(), count)
 
   return Header(*sides, count, np.dtype(np.uint8)), load
 

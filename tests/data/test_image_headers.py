@@ -57,7 +57,6 @@ def find(root, cache_folder=None, min_size=1, channels=0):
   return image_headers.find_usable(
     epath.Path(root),
     min_size=min_size,
-    max_pixels=10**6,
     channels=channels,
     cache_folder=cache_folder,
   )
@@ -232,7 +231,8 @@ def test_columns_that_do_not_fit_are_refused(tree, cache_folder):
   (file,) = cache_folder.iterdir()
   with np.load(file) as stored:
     columns = dict(stored)
-  settings = {'folder': str(tree), 'channels': 0, 'max_pixels': 10**6}
+  limit = image_files.MAX_PIXELS
+  settings = {'folder': str(tree), 'channels': 0, 'max_pixels': limit}
   assert image_headers.load_index(file, settings) is not None
   for change in (
     {'height': columns['height'][1:]},

@@ -331,16 +331,19 @@ def test_places_that_are_no_files(tmp_path):
       function(tmp_path)
 
 
-def test_max_pixels(tmp_path):
+def test_max_pixels(tmp_path, monkeypatch):
   image_files.write(tmp_path / 'a.png', noise(10, 20))
-  assert image_files.read(tmp_path / 'a.png', max_pixels=200).shape == (10, 20, 3)
+  monkeypatch.setattr(image_files, 'MAX_PIXELS', 200)
+  assert image_files.read(tmp_path / 'a.png').shape == (10, 20, 3)
+  monkeypatch.setattr(image_files, 'MAX_PIXELS', 199)
   for function in (image_files.read, image_files.size):
     with pytest.raises(images_pixels.ImageError, match='20 x 10 pixels are more'):
-      function(tmp_path / 'a.png', max_pixels=199)
+      function(tmp_path / 'a.png')
 
 
 @pytest.mark.parametrize('format_', ['JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP'])
-def test_damaged_bytes_raise_nothing_else(format_):
+def test_damaged_bytes_raise_nothing_else(format_, monkeypatch):
+  monkeypatch.setattr(image_files, 'MAX_PIXELS', 10_000)
   whole = _encoded(format_, exif=b'Exif\x00\x00II*\x00\x08\x00\x00\x00\x00\x00')
   rng = np.random.default_rng(0)
   outcomes = set()
@@ -349,7 +352,7 @@ def test_damaged_bytes_raise_nothing_else(format_):
     for place in rng.integers(0, min(len(whole), 300), 4):
       damaged[place] = rng.integers(256)
     try:
-      image = image_files.read(bytes(damaged), 'x', max_pixels=10_000)
+      image = image_files.read(bytes(damaged), 'x')
       outcomes.add(image.dtype)
     except images_pixels.ImageError as error:
       outcomes.add('error')
