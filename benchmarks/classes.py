@@ -1,14 +1,15 @@
-"""How good class-conditional images are, for a classifier trained on real ones.
+r"""Measures class-conditional images with a classifier trained on real ones.
 
   python benchmarks/classes.py --data=FILE.npz --workdir=runs/classes \
     --stages runs/classes_8 runs/classes_8_16 [--guidance 1 2 3]
 
-Draws images of every class from a cascade, once for each guidance of its first stage,
-and judges them by a small network that is trained here first, on the training images of
-the data: how many are taken for what they were to be, and how far the distribution of
-its features is from that of the held-out images. The same for real images stands above.
-Writes WORKDIR/classes.json and WORKDIR/classes.png, a column for each class and a row
-for each guidance; images that are there already are not drawn again.
+It samples images of every class from a cascade, once for each guidance of its first
+stage. Then it measures them with a small network, which it trains first on the training
+images of the data: how many images the network assigns to the class that they were
+sampled for, and how far the distribution of its features is from that of the held-out
+images. The first rows of the table are for real images. It writes WORKDIR/classes.json
+and WORKDIR/classes.png, with a column for each class and a row for each guidance.
+Images that are there already are not sampled again.
 
 `FD` is a Frechet distance as FID is, of 64 features of that network: smaller is better,
 and no number of another network or data set compares with it.
@@ -17,7 +18,6 @@ and no number of another network or data set compares with it.
 import argparse
 import json
 import pathlib
-import re
 
 import flax.linen as nn
 import jax
@@ -38,12 +38,13 @@ FEATURES = 64
 
 
 class Classifier(nn.Module):
-  """Four convolutions and two layers: [B, H, W, C] in [-1, 1] -> logits, features."""
+  """A network of four convolutions and two layers: its logits and its features."""
 
   num_classes: int
 
   @nn.compact
   def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Map images [B, H, W, C] in [-1, 1] to logits [B, classes], features [B, 64]."""
     for channels in (32, 64):
       x = nn.relu(nn.Conv(channels, (3, 3))(x))
       x = nn.relu(nn.GroupNorm(8)(nn.Conv(channels, (3, 3))(x)))
@@ -52,20 +53,20 @@ class Classifier(nn.Module):
     return nn.Dense(self.num_classes)(features), features
 
 
-def everything(source: sources.Source) -> tuple[np.ndarray, np.ndarray]:
-  """Images as float32 in [-1, 1] and their labels."""
+def read_all(source: sources.Source) -> tuple[np.ndarray, np.ndarray]:
+  """Return all images as float32 in [-1, 1], and their labels."""
   records = [source[i] for i in range(len(source))]
-  stack = lambda key: np.stack([record[key] for record in records])
-  return pixels.to_float(stack('image')), stack('label')
+  images = np.stack([record['image'] for record in records])
+  return pixels.to_float(images), np.stack([record['label'] for record in records])
 
 
 def train(
   model: Classifier, x: np.ndarray, y: np.ndarray, *, epochs: int, batch: int = 64
 ):
-  """Parameters after some epochs of Adam, with flips; the rate rises and falls."""
+  """Return parameters after some epochs of Adam on randomly flipped images."""
   params = model.init(jax.random.key(0), x[:1])
   steps = epochs * (len(x) // batch)
-  # Without a slow start all 64 features of larger images may die at once.
+  # Without a slow start all 64 features of larger images may become 0 for ever.
   rate = optax.warmup_cosine_decay_schedule(0.0, 1e-3, steps // 5, steps)
   optimizer = optax.adam(rate)
 
@@ -90,24 +91,30 @@ def train(
   return params
 
 
-class Judge:
-  """A trained classifier: how sure it is, and how far sets are apart."""
+class Evaluator:
+  """A trained classifier that measures sets of images.
+
+  Args:
+    model: the classifier.
+    params: its parameters.
+    truth: held-out images, [N, H, W, C] in [-1, 1].
+  """
 
   def __init__(self, model: Classifier, params, truth: np.ndarray):
     self._apply = jax.jit(lambda x: model.apply(params, x))
     self._truth = fid_kid_is.Moments.of(self(truth)[1])
 
   def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and features, in portions of one shape."""
+    """Return logits and features, computed in portions of one shape."""
     found = []
     for start in range(0, len(x), 250):
       part = x[start : start + 250]
-      room = ((0, 250 - len(part)), (0, 0), (0, 0), (0, 0))
-      found.append([a[: len(part)] for a in self._apply(jnp.pad(part, room))])
+      padding = ((0, 250 - len(part)), (0, 0), (0, 0), (0, 0))
+      found.append([a[: len(part)] for a in self._apply(jnp.pad(part, padding))])
     return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
   def row(self, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Accuracy, with 1.96 standard errors, and FD to the held-out images."""
+    """Return accuracy, its 1.96 standard errors, and FD to the held-out images."""
     logits, features = self(x)
     right = (logits.argmax(-1) == y).mean()
     low, high = fid_kid_is.frechet_interval(features, self._truth)
@@ -121,10 +128,10 @@ class Judge:
     }
 
 
-def drawn(
+def sample(
   args: argparse.Namespace, guidance: float, side: int
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-  """Images of the last stage with their classes, and the names of these."""
+) -> tuple[np.ndarray, np.ndarray]:
+  """Sample with the cascade; return images of the last stage and their classes."""
   c = config.get_config()
   stages = [str(pathlib.Path(stage).resolve()) for stage in args.stages]
   c.cascade.stages = tuple(stages)
@@ -136,18 +143,18 @@ def drawn(
   workdir = args.workdir / f'guidance_{guidance:g}'
   cascade_run.sample_run(c, workdir)
   folders = sorted((workdir / 'samples' / str(side)).iterdir())
-  # Folders begin with the number of their class.
-  label = lambda folder: int(re.match(r'\d+', folder.name).group())
   x, y = [], []
   for folder in folders:
+    # The name of a folder begins with the number of its class: 003_cat.
+    label = int(folder.name.partition('_')[0])
     for path in sorted(folder.glob('*.png'))[: args.images_per_class]:
       x.append(image_files.read(path))
-      y.append(label(folder))
-  return pixels.to_float(np.stack(x)), np.array(y), [f.name for f in folders]
+      y.append(label)
+  return pixels.to_float(np.stack(x)), np.array(y)
 
 
 def sheet(rows: dict[str, tuple[np.ndarray, np.ndarray]], names) -> np.ndarray:
-  """Four images of each class in a cell; a row for each set."""
+  """Return a picture with four images of each class in a cell; a row for each set."""
 
   def cell(x, y, label):
     found = x[y == label][:4]
@@ -171,8 +178,8 @@ def main() -> None:
   parser.add_argument('--images_per_class', type=int, default=50)
   parser.add_argument('--batch_size', type=int, default=50)
   parser.add_argument('--epochs', type=int, default=8)
-  parser.add_argument('--blur', type=float, default=0.0, help='of enlarging stages')
-  parser.add_argument('--noise', type=float, default=0.0, help='of enlarging stages')
+  parser.add_argument('--blur', type=float, default=0.0, help='of later stages')
+  parser.add_argument('--noise', type=float, default=0.0, help='of later stages')
   args = parser.parse_args()
   process_log.setup()
 
@@ -182,30 +189,30 @@ def main() -> None:
   sets = {}
   for split in ('train', 'test'):
     source = sources.make_source('arrays', path=args.data, split=split)
-    x, y = everything(source)
+    x, y = read_all(source)
     factor = x.shape[1] // side
     x = x.reshape(len(x), side, factor, side, factor, -1).mean((2, 4))
     sets[split] = x, y
   model = Classifier(len(source.classes))
-  kept = args.workdir / f'classifier_{side}.msgpack'
-  if kept.exists():
-    params = serialization.msgpack_restore(kept.read_bytes())
+  cached = args.workdir / f'classifier_{side}.msgpack'
+  if cached.exists():
+    params = serialization.msgpack_restore(cached.read_bytes())
   else:
     params = train(model, *sets['train'], epochs=args.epochs)
     atomic_files.write_bytes(
-      kept, serialization.msgpack_serialize(jax.device_get(params))
+      cached, serialization.msgpack_serialize(jax.device_get(params))
     )
-  judge = Judge(model, params, sets['test'][0])
+  evaluator = Evaluator(model, params, sets['test'][0])
 
   # As many real images as generated ones: the distance depends on their number.
   count = args.images_per_class * len(source.classes)
   few = np.random.default_rng(0).permutation(len(sets['train'][0]))[:count]
   real = tuple(part[few] for part in sets['train'])
-  table, shown = {'held-out images': judge.row(*sets['test'])}, {}
-  table['training images'] = judge.row(*real)
+  table, shown = {'held-out images': evaluator.row(*sets['test'])}, {}
+  table['training images'] = evaluator.row(*real)
   for guidance in args.guidance:
-    x, y, _ = drawn(args, guidance, side)
-    table[f'guidance {guidance:g}'] = judge.row(x, y)
+    x, y = sample(args, guidance, side)
+    table[f'guidance {guidance:g}'] = evaluator.row(x, y)
     shown[f'guidance {guidance:g}'] = x, y
     atomic_files.write_json(args.workdir / 'classes.json', table)
   image_files.write(args.workdir / 'classes.png', sheet(shown, source.classes))

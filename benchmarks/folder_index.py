@@ -1,16 +1,16 @@
-"""How long a folder of very many images takes to open: first, again, after a change.
+"""Measures how long a folder of very many images takes to open.
 
   python benchmarks/folder_index.py [--count=1000000] [--folders=1000] [--links]
 
-Makes a tree of small JPEG files in a temporary folder, and deletes it. One of twenty is
-too small to be used. Each start is a process of its own, as a restart is. Seconds are
-those of opening the source when everything is imported, on the clock and of processor
-time: on a busy machine they differ. Memory is the peak of the process; 'before' is what
-it had when everything was imported.
+It makes a tree of small JPEG files in a temporary folder, opens it for the first time,
+again, and after a change, and deletes it. One file of twenty is too small to be used.
+Each start is a process of its own. Seconds are those of opening the source after all
+imports, on the clock and of processor time; on a busy machine they differ. Memory is
+the peak of the process; 'before' is its memory after all imports.
 
-Every file takes an inode and a block of 4 kB. With --links they are hard links to a few
-files, which are made much faster; their names are as many, but what a disk takes to
-find a million inodes is missing from the first start.
+Every file takes an inode and a block of 4 kB. With --links the files are hard links to
+a few others, which is much faster. There are as many names then, but the first start
+lacks the time that a disk needs to find a million inodes.
 """
 
 import argparse
@@ -31,8 +31,8 @@ from sr3_jax.runtime import progress as runtime_progress
 SIDES = (48, *range(64, 83))  # of the pictures, in turn
 BLOCK = 4096
 
-# What one start does. The first reading is of a tree that was just written, so all of
-# it is in memory: a cold disk adds its own time.
+# The program of one start. The tree was just written, so all of it is in memory; a disk
+# that must be read adds its own time.
 START = """
 import json, resource, sys, time
 from etils import epath
@@ -56,14 +56,14 @@ print(json.dumps({
 
 
 def picture(side: int) -> bytes:
-  """A small JPEG file."""
+  """Return the bytes of a small JPEG file."""
   file = io.BytesIO()
   Image.new('RGB', (side, side), (side, 99, 0)).save(file, 'JPEG')
   return file.getvalue()
 
 
 def make(root: pathlib.Path, count: int, folders: int, links: bool) -> None:
-  """The tree, as ImageNet is laid out."""
+  """Make the tree, laid out as ImageNet is."""
   bodies = [picture(side) for side in SIDES]
   with runtime_progress.Progress(count, unit='file') as progress:
     for k in range(folders):
@@ -83,10 +83,19 @@ def make(root: pathlib.Path, count: int, folders: int, links: bool) -> None:
 def start(
   source: str, root: pathlib.Path, cache_folder: pathlib.Path
 ) -> dict[str, float]:
-  """Opens the tree in a new process."""
+  """Open the tree in a new process; return what `START` prints."""
   command = [sys.executable, '-c', START, source, str(root), str(cache_folder)]
   done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
   return json.loads(done.stdout)
+
+
+def show(name: str, r: dict[str, float]) -> None:
+  """Print the line of a start."""
+  print(
+    f'{name:19}{r["images"]:9}{r["left out"]:10}{r["seconds"]:8.1f}{r["cpu"]:8.1f}'
+    f'{r["first batch"]:9.2f}{r["MB"]:6.0f}{r["before"]:8.0f}',
+    flush=True,
+  )
 
 
 def main():
@@ -97,11 +106,11 @@ def main():
   parser.add_argument('--place', help='where to make it; default: the temporary folder')
   args = parser.parse_args()
   place = args.place or tempfile.gettempdir()
-  room, free = os.statvfs(place), shutil.disk_usage(place).free
-  # Some file systems have no fixed number of inodes and say 0.
-  inodes = room.f_favail if room.f_files else args.count
+  system, free = os.statvfs(place), shutil.disk_usage(place).free
+  # File systems without a fixed number of inodes report 0.
+  inodes = system.f_favail if system.f_files else args.count
   if free < 1.2 * args.count * BLOCK or inodes < args.count:
-    sys.exit(f'error: {place} has no room for {args.count} files: see --place')
+    sys.exit(f'error: {place} has no space for {args.count} files: see --place')
   with tempfile.TemporaryDirectory(prefix='folder_index', dir=place) as folder:
     root, cache_folder = pathlib.Path(folder, 'tree'), pathlib.Path(folder, 'cache')
     begun = time.perf_counter()
@@ -109,11 +118,6 @@ def main():
     print(f'{args.count} files made in {time.perf_counter() - begun:.0f} s')
     print(
       'start                 images  left out       s   cpu s  batch s    MB  before'
-    )
-    show = lambda name, r: print(
-      f'{name:19}{r["images"]:9}{r["left out"]:10}{r["seconds"]:8.1f}{r["cpu"]:8.1f}'
-      f'{r["first batch"]:9.2f}{r["MB"]:6.0f}{r["before"]:8.0f}',
-      flush=True,
     )
     show('first', start('folder', root, cache_folder))
     show('again', start('folder', root, cache_folder))

@@ -1,23 +1,24 @@
-"""The tables of docs/scaling.md: plans of the paper's networks on slices of TPUs.
+r"""Makes the tables of docs/scaling.md: plans of the paper's networks on TPU slices.
 
   JAX_PLATFORMS=cpu python benchmarks/plans.py --cache=plans
-  JAX_PLATFORMS=cpu python benchmarks/plans.py --cache=plans --networks=faces_16_128 \\
+  JAX_PLATFORMS=cpu python benchmarks/plans.py --cache=plans --networks=faces_16_128 \
     --slices=v5e:4x4,v5e:8x8 --strategies=fsdp
-  JAX_PLATFORMS=cpu python benchmarks/plans.py --cache=plans \\
+  JAX_PLATFORMS=cpu python benchmarks/plans.py --cache=plans \
     --weak=v5e:2x2,v5e:4x4,v5e:8x8,v5e:16x16 --strategies=fsdp
-  JAX_PLATFORMS=cpu python benchmarks/plans.py \\
+  JAX_PLATFORMS=cpu python benchmarks/plans.py \
     --state=v5e:1x1,v5e:2x2,v5e:4x4,v5e:8x8,v5e:16x16
   JAX_PLATFORMS=cpu python benchmarks/plans.py --cache=plans --samplers
   JAX_PLATFORMS=cpu python benchmarks/plans.py --estimate
 
-Every combination compiles for minutes; results are kept in --cache, so that the command
-goes on where it was interrupted. Prints Markdown. --set=key=value changes every
-configuration, e.g. --set=model.remat=True, or --set=plan.effort=-1 for what fits.
+It prints Markdown. Every combination compiles for minutes; results are cached in
+--cache, so the command continues where it was interrupted. --set=key=value changes
+every configuration: --set=model.remat=True, or --set=plan.effort=-1 to see what fits.
 """
 
 import ast
 import functools
-from typing import Any
+import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,7 @@ from sr3_jax.plan import estimate as plan_estimate
 from sr3_jax.plan import machines
 from sr3_jax.plan import programs as plan_programs
 from sr3_jax.plan import run as plan_run
+from sr3_jax.plan.figures import SamplerPlan, TrainingPlan
 from sr3_jax.training import strategies, train_step
 
 FLAGS = flags.FLAGS
@@ -70,6 +72,9 @@ SAMPLER_HEAD = (
 
 FITS = {True: 'yes', False: 'no', None: '?'}
 
+# Configuration, slice, strategy -> the plan, or None where there is none.
+MakePlan = Callable[[ConfigDict, str, str], TrainingPlan | None]
+
 
 def configuration(name: str) -> ConfigDict:
   """Return the configuration of this name, with what the flags change."""
@@ -85,11 +90,12 @@ def configuration(name: str) -> ConfigDict:
   return config
 
 
-def cells(name: str, made: dict[str, Any]) -> str:
-  """One row."""
+def cells(name: str, made: TrainingPlan) -> str:
+  """Return a row of the table of trainings."""
   memory = made['memory']
   row = [name, made['topology'], made['strategy']]
-  held = f'{memory["total"] / 2**30:.1f} of {memory["available"] / 2**30:.1f}'
+  available = memory['available'] or math.inf
+  held = f'{memory["total"] / 2**30:.1f} of {available / 2**30:.1f}'
   row += [held if memory['temporaries'] is not None else f'> {held}']
   row += [FITS[made['fits']]]
   if 'time' in made:
@@ -102,8 +108,8 @@ def cells(name: str, made: dict[str, Any]) -> str:
   return f'| {" | ".join(row)} |'
 
 
-def sampler_cells(name: str, made: dict[str, Any]) -> str:
-  """One row of the table of samplers."""
+def sampler_cells(name: str, made: SamplerPlan) -> str:
+  """Return a row of the table of samplers."""
   memory, time = made['memory'], made.get('seconds_per_step')
   row = [name, made['topology'], str(made['images']), str(made['steps'])]
   row += [f'{memory / 2**30:.1f}', FITS[made['fits']]]
@@ -130,31 +136,39 @@ def main(argv: list[str]) -> None:
         print(sampler_cells(name, made), flush=True)
       continue
     per_image = plan_estimate.model_flops(config)
-    one = lambda at, topology, strategy, name=name, model=model, flops=per_image: (
-      attempt(at, model, name, topology, strategy, flops, cache)
-    )
+    plan = functools.partial(attempt, name, model, per_image, cache)
     for strategy in FLAGS.strategies:
       if FLAGS.weak:
-        weak(config, name, strategy, one)
-        continue
-      print(HEAD, flush=True)
-      for topology in FLAGS.slices:
-        made = one(config, topology, strategy)
-        if made is None:
-          continue
-        print(cells(name, made), flush=True)
-        for place in made.get('heaviest', [])[:8]:
-          logging.info(
-            '  %.1f%% %s %s', 100 * place['share'], place['bound'], place['source']
-          )
+        table_of_weak_scaling(config, name, strategy, plan)
+      else:
+        table_of_plans(config, name, strategy, plan)
+
+
+def table_of_plans(
+  config: ConfigDict, name: str, strategy: str, plan: MakePlan
+) -> None:
+  """Print the plans of the training on all slices."""
+  print(HEAD, flush=True)
+  for topology in FLAGS.slices:
+    made = plan(config, topology, strategy)
+    if made is None:
+      continue
+    print(cells(name, made), flush=True)
+    for place in made.get('heaviest', [])[:8]:
+      logging.info(
+        '  %.1f%% %s %s', 100 * place['share'], place['bound'], place['source']
+      )
 
 
 def table_of_states() -> None:
-  """Arguments of a compiled program that hands a state on."""
+  """Print the bytes of a state on a chip, from a program that only returns it."""
   print(f'| network | strategy | {" | ".join(FLAGS.state)} |')
   print('|---' * (2 + len(FLAGS.state)) + '|', flush=True)
-  # An argument that is returned as it is would not be one.
-  hand_on = lambda state, _, **spread: (jax.lax.optimization_barrier(state), {})
+
+  def return_state(state, _, **spread):
+    # Without the barrier the compiler would drop an argument that only is returned.
+    return jax.lax.optimization_barrier(state), {}
+
   for name in FLAGS.networks:
     config = configuration(name)
     make = functools.partial(train_step.create_state, config, SR3.from_config(config))
@@ -164,14 +178,23 @@ def table_of_states() -> None:
       for topology in FLAGS.state:
         chips = plan_programs.tpu_devices(machines.parse(topology))
         batch = jax.ShapeDtypeStruct((len(chips),), jnp.float32)
-        lowered = strategies.get_strategy(strategy, chips).lower(hand_on, state, batch)
+        spread = strategies.get_strategy(strategy, chips)
+        lowered = spread.lower(return_state, state, batch)
         held = lowered.compile().memory_analysis().argument_size_in_bytes
         sizes.append(f'{held / 2**30:.3f} GiB')
       print(f'| {name} | {strategy} | {" | ".join(sizes)} |', flush=True)
 
 
-def attempt(config, model, name, topology, strategy, per_image, cache):
-  """A plan, or None for a batch that does not split over the slice."""
+def attempt(
+  name: str,
+  model: SR3,
+  per_image: float,
+  cache: epath.Path,
+  config: ConfigDict,
+  topology: str,
+  strategy: str,
+) -> TrainingPlan | None:
+  """Return a plan, or None where the batch does not split over the slice."""
   machine = machines.parse(topology)
   try:
     plan_run.check_batch(config, machine)
@@ -181,15 +204,17 @@ def attempt(config, model, name, topology, strategy, per_image, cache):
     return None
 
 
-def weak(config: ConfigDict, name: str, strategy: str, one) -> None:
-  """Steps of slices that grow with the batch, each compiled."""
+def table_of_weak_scaling(
+  config: ConfigDict, name: str, strategy: str, plan: MakePlan
+) -> None:
+  """Print steps of slices that grow with the batch, each compiled."""
   print('| network | slice | strategy | batch | step | efficiency |')
   print('|---|---|---|---|---|---|', flush=True)
   first = None
   for topology in FLAGS.weak:
     at = config.copy_and_resolve_references()
     at.train.batch_size = FLAGS.share * machines.parse(topology).count
-    made = one(at, topology, strategy)
+    made = plan(at, topology, strategy)
     if made is None or 'time' not in made:
       continue
     seconds = made['time']['seconds']

@@ -1,13 +1,13 @@
-"""What a save costs a training: how long it is held up, and how long in all.
+"""Measures what saving a checkpoint costs a training.
 
   python benchmarks/saving.py --config=configs/quickstart.py
   python benchmarks/saving.py --config=configs/quickstart.py --config.model.channels=128
   python benchmarks/saving.py --config=configs/quickstart.py --processes=2
 
-Trains for real, in a temporary folder, with a save every few steps. Prints the median
-step without a save, how long the loop stands in a save, and what a save costs in all,
-as the steps after it run while it is being written. Several processes are of this
-machine, on loopback; what is printed is of the first.
+It runs a real training in a temporary folder, with a save every few steps. It prints
+the median step without a save, how long the training loop waits for a save, and what a
+save costs in all, because the steps after it run while it is being written. Several
+processes all run on this machine, and the figures are those of the first.
 """
 
 import pathlib
@@ -38,27 +38,28 @@ flags.mark_flag_as_required('config')
 
 
 def times(config, workdir) -> tuple[dict[int, float], list[float]]:
-  """Step -> when it was given to the devices, and seconds of the saves."""
+  """Train; return when each step was given to the devices, and the seconds of saves."""
   moments, saves = {}, []
   update, save = progress.Progress.update, checkpoint.save
 
-  def noting(self, step, **values):
+  def note_moment(self, step, **values):
     moments[step] = time.monotonic()
     update(self, step, **values)
 
-  def timed(*args):
-    jax.block_until_ready(args[2])  # a step that is still computed is no cost
+  def time_save(*args):
+    # The wait for a step that is still being computed is no cost of the save.
+    jax.block_until_ready(args[2])
     began = time.monotonic()
     save(*args)
     saves.append(time.monotonic() - began)
 
-  progress.Progress.update, checkpoint.save = noting, timed
+  progress.Progress.update, checkpoint.save = note_moment, time_save
   train.train(config, workdir)
   return moments, saves
 
 
 def measure(config, workdir: epath.Path) -> None:
-  """Trains, and prints what it finds."""
+  """Train, and print what saving costs."""
   every = FLAGS.every
   config.train.num_steps = every * FLAGS.saves
   config.checkpoint.every_steps = config.train.log_every = every
@@ -68,8 +69,8 @@ def measure(config, workdir: epath.Path) -> None:
     return
   newest = pathlib.Path(workdir) / 'checkpoints' / str(config.train.num_steps)
   size = sum(p.stat().st_size for p in newest.rglob('*') if p.is_file())
-  # The save of step s lies between the moments of s and s + 1; by the second half of
-  # the way to the next one it is written, mostly.
+  # The save of step s lies between the moments of s and s + 1. Most of the time it is
+  # written before the second half of the way to the next save begins.
   saves = range(2 * every, config.train.num_steps, every)
   calm = [
     moments[s + i + 1] - moments[s + i] for s in saves for i in range(every // 2, every)
@@ -107,6 +108,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _steps(seconds: list[float], step: float) -> str:
+  """Return seconds as text, also as numbers of steps of so many seconds."""
   median = statistics.median(seconds)
   return (
     f'{median:.3f} s, {median / step:.2f} steps (median), '

@@ -1,4 +1,4 @@
-"""What a model does to test images, beside kernels, ridge regression and regression.
+r"""Measures a model on test images, beside kernels, ridge regression and a baseline.
 
   python benchmarks/shipped.py --workdir=runs/shipped --model=photo-x4 \
     --regression=runs/photo_x4/regression --border=4 --patch=128 \
@@ -7,13 +7,14 @@
     --regression=runs/portraits_16_64/regression --ridge=faces/train64 \
     --sets canada64=faces/canada64
 
-True images are cropped to multiples of the model's scale and reduced by the bicubic
-kernel (as Pillow does, to 8 bits). Everything is then done by the commands that users
-have: sr3-upscale makes the outputs, sr3-evaluate measures the files. FID and KID of
-a few photographs mean nothing, so with --patch they are of squares cut from them, side
-by side. --regression and --steps may have flags of sr3-upscale behind them, as in
-best+no-consistency. Writes for every set, below WORKDIR/SET, images, a report and
-sheet.png; and WORKDIR/results.md with all tables. Given again, it goes on where it was.
+True images are cropped to multiples of the model's scale and downsampled with the
+bicubic kernel (as Pillow does, to 8 bits). Everything else is done by the commands that
+users have: sr3-upscale makes the outputs, sr3-evaluate measures the files. FID and KID
+of a few photographs mean nothing, so with --patch they are those of squares cut from
+the photographs. You can add flags of sr3-upscale to --regression and --steps, as in
+best+no-consistency. For every set, images, a report and sheet.png are written to
+WORKDIR/SET, and all tables to WORKDIR/results.md. If the command is interrupted, run it
+again and it continues.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from sr3_jax.runtime import atomic_files
 from sr3_jax.upscale import command as upscale_command
 from sr3_jax.weights import hub
 
-# Of `METRICS`, in this order.
+# The metrics of the tables, in this order.
 COLUMNS = (
   'psnr_y',
   'ssim_y',
@@ -46,25 +47,25 @@ COLUMNS = (
   'spectrum_db',
   'colour_drift',
 )
-# Strength of the ridge, as a share of the mean variance of the inputs.
+# Strengths of the ridge to try, as shares of the mean variance of the inputs.
 RIDGES = tuple(10.0**power for power in range(-5, 1))
 
 
-def reduce(image: np.ndarray, scale: int) -> np.ndarray:
-  """uint8 [H, W, 3] -> [H / scale, W / scale, 3], rounded."""
+def downsample(image: np.ndarray, scale: int) -> np.ndarray:
+  """Downsample uint8 [H, W, 3] to [H / scale, W / scale, 3], rounded."""
   height, width = image.shape[:2]
   small = resizing.resize(pixels.to_float(image), height // scale, width // scale)
   return pixels.to_uint8(np.clip(small, -1, 1))
 
 
 def fresh(made: pathlib.Path, *sources: pathlib.Path) -> bool:
-  """Whether a file is there and not older than what it was made from."""
+  """Return whether a file is there and not older than what it was made from."""
   newest = max(source.stat().st_mtime for source in sources)
   return made.exists() and made.stat().st_mtime >= newest
 
 
 def prepare(source: pathlib.Path, folder: pathlib.Path, scale: int) -> None:
-  """Writes the true images and the inputs made of them, those that aren't there."""
+  """Write the true images and the inputs made of them, if they are not there."""
   for name, path in image_folders.find(source).items():
     truth, small = (folder / kind / f'{name}.png' for kind in ('truth', 'inputs'))
     if fresh(truth, path) and fresh(small, path):
@@ -72,13 +73,22 @@ def prepare(source: pathlib.Path, folder: pathlib.Path, scale: int) -> None:
     image = image_files.read(path)
     height, width = (side // scale * scale for side in image.shape[:2])
     image_files.write(truth, image[:height, :width])
-    image_files.write(small, reduce(image[:height, :width], scale))
+    image_files.write(small, downsample(image[:height, :width], scale))
 
 
 def fit_ridge(source: pathlib.Path, size: tuple[int, int], scale: int) -> np.ndarray:
-  """Ridge regression from all input pixels to all output pixels: [n + 1, m].
+  """Fit a ridge regression from all input pixels to all output pixels.
 
-  The strength is the best of RIDGES on every tenth image; then all are used.
+  The strength is the one of RIDGES that is best on every tenth image; with it, the
+  regression is fitted to all images.
+
+  Args:
+    source: folder of images.
+    size: height and width of the inputs.
+    scale: of the outputs to the inputs.
+
+  Returns:
+    Weights [n + 1, m] for n input values, a constant, and m output values.
   """
   inputs, outputs = [], []
   for path in image_folders.find(source).values():
@@ -86,7 +96,7 @@ def fit_ridge(source: pathlib.Path, size: tuple[int, int], scale: int) -> np.nda
     if image.shape[:2] != tuple(side * scale for side in size):
       raise SystemExit(f'error: {path}: --ridge needs images of the size of the test')
     for flipped in (image, image[:, ::-1]):
-      inputs.append(pixels.to_float(reduce(flipped, scale)).ravel())
+      inputs.append(pixels.to_float(downsample(flipped, scale)).ravel())
       outputs.append(pixels.to_float(flipped).ravel())
   x = np.concatenate([inputs, np.ones((len(inputs), 1))], axis=1).astype(np.float64)
   y = np.asarray(outputs, np.float64)
@@ -94,19 +104,19 @@ def fit_ridge(source: pathlib.Path, size: tuple[int, int], scale: int) -> np.nda
   def solve(rows, strength):
     gram = x[rows].T @ x[rows]
     added = strength * len(rows) * x[:, :-1].var() * np.eye(len(gram))
-    added[-1, -1] = 0  # the constant is free
+    added[-1, -1] = 0  # the constant may be large
     return np.linalg.solve(gram + added, x[rows].T @ y[rows])
 
   place = np.arange(len(x)) // 2  # an image and its mirror image stay together
-  held, kept = np.flatnonzero(place % 10 == 0), np.flatnonzero(place % 10)
-  errors = [np.square(x[held] @ solve(kept, s) - y[held]).mean() for s in RIDGES]
+  held, fitted = np.flatnonzero(place % 10 == 0), np.flatnonzero(place % 10)
+  errors = [np.square(x[held] @ solve(fitted, s) - y[held]).mean() for s in RIDGES]
   return solve(np.arange(len(x)), RIDGES[int(np.argmin(errors))])
 
 
 def apply_ridge(
   source: pathlib.Path, inputs: pathlib.Path, output: pathlib.Path, scale: int
 ) -> None:
-  """Enlarges a folder by ridge regression learned from another."""
+  """Upsample a folder of images by ridge regression learned from another."""
   found, known = image_folders.find(inputs), image_folders.find(source).values()
   if all(fresh(output / f'{name}.png', path, *known) for name, path in found.items()):
     return
@@ -122,7 +132,7 @@ def apply_ridge(
 
 
 def cut(source: pathlib.Path, output: pathlib.Path, side: int) -> None:
-  """Cuts all images of a folder into squares; what is over at the edges is left out."""
+  """Cut all images of a folder into squares, without what is over at the edges."""
   for name, path in image_folders.find(source).items():
     image = image_files.read(path)
     for top in range(0, image.shape[0] - side + 1, side):
@@ -133,17 +143,17 @@ def cut(source: pathlib.Path, output: pathlib.Path, side: int) -> None:
 
 
 def run(command, *arguments) -> None:
-  """One of our commands; its failure is ours."""
+  """Run one of the package's commands; end with its exit status if it fails."""
   if code := command([str(argument) for argument in arguments]):
     raise SystemExit(code)
 
 
 def restore(args: argparse.Namespace, folder: pathlib.Path, scale: int) -> list[str]:
-  """Makes the outputs of all methods; their names."""
+  """Make the outputs of all methods; return the names of the methods."""
   inputs = folder / 'inputs'
   methods = []
 
-  def enlarge(model, name, flags, *options):
+  def upscale(model, name, flags, *options):
     methods.append('_'.join([name, *flags]))
     run(
       *(
@@ -161,10 +171,10 @@ def restore(args: argparse.Namespace, folder: pathlib.Path, scale: int) -> list[
     apply_ridge(args.ridge, inputs, folder / 'ridge', scale)
   for text in args.regression:
     model, *flags = text.split('+')
-    enlarge(model, 'regression', flags)
+    upscale(model, 'regression', flags)
   for text in args.steps:
     steps, *flags = text.split('+')
-    enlarge(args.model, f'sr3_{steps}', flags, f'--steps={steps}')
+    upscale(args.model, f'sr3_{steps}', flags, f'--steps={steps}')
   return methods
 
 
@@ -176,16 +186,15 @@ def measure(
   border: int = 0,
   patch: int = 0,
 ) -> dict:
-  """method -> metric -> value and interval.
+  """Measure methods; return method -> metric -> value and interval.
 
   Args:
     folder: with `truth`, `inputs` and a folder for each method.
-    methods: to be measured, beside the kernels.
+    methods: to measure beside the kernels.
     weights: folder of networks, as sr3-evaluate takes it.
     border: pixels that PSNR and SSIM leave out at each side.
     patch: side of the squares for FID and KID; 0 is whole images.
   """
-  outputs = lambda at: [f'{name}={at / name}' for name in methods]
   networks = ['lpips_alex', 'lpips_vgg']
   if not patch:
     networks.append('inception')
@@ -196,7 +205,7 @@ def measure(
       evaluation_command.main,
       *whole,
       '--outputs',
-      *outputs(folder),
+      *(f'{name}={folder / name}' for name in methods),
       '--networks',
       *networks,
     ),
@@ -206,12 +215,12 @@ def measure(
   if patch:
     patches = folder / 'patches'
     kernels = ('bicubic', 'lanczos')
-    enlarge_by_kernels(folder, kernels)
+    upsample_by_kernels(folder, kernels)
     for name in ('truth', *kernels, *methods):
       cut(folder / name, patches / name, patch)
-    names = [
-      f'{"the " * (n in kernels)}{n}={patches / n}' for n in (*kernels, *methods)
-    ]
+    # sr3-evaluate has methods of the kernels' names, so their files need other ones.
+    names = [f'the {name}={patches / name}' for name in kernels]
+    names += [f'{name}={patches / name}' for name in methods]
     run(
       *(evaluation_command.main, f'--truth={patches / "truth"}', '--outputs', *names),
       *('--networks', 'inception', f'--report={folder / "report_patches"}', *common),
@@ -221,8 +230,8 @@ def measure(
   return rows
 
 
-def enlarge_by_kernels(folder: pathlib.Path, kernels) -> None:
-  """Writes what the kernels make of the inputs."""
+def upsample_by_kernels(folder: pathlib.Path, kernels) -> None:
+  """Write the inputs as the kernels upsample them."""
   for name, path in image_folders.find(folder / 'inputs').items():
     truth = image_files.size(folder / 'truth' / f'{name}.png')
     for kernel in kernels:
@@ -233,38 +242,45 @@ def enlarge_by_kernels(folder: pathlib.Path, kernels) -> None:
 
 
 def table_of(report: pathlib.Path) -> dict:
+  """Return the table of a report: method -> metric -> value and interval."""
   return json.loads((report / 'report.json').read_text())['table']
 
 
 def markdown(name: str, rows: dict, count: int) -> list[str]:
-  """A table with the intervals below the values."""
+  """Return a table in Markdown, with the intervals below the values."""
   columns = [key for key in COLUMNS if any(key in row for row in rows.values())]
   lines = [f'## {name}: {count} images', '']
   lines.append('| | ' + ' | '.join(METRICS[key].title for key in columns) + ' |')
   lines.append('|---' * (len(columns) + 1) + '|')
 
-  def cells(row, show):
-    present = lambda key: row.get(key, {}).get('low') is not None or show is value
-    return ' | '.join(
-      show(row[key], METRICS[key].digits) if key in row and present(key) else ''
-      for key in columns
-    )
-
-  value = lambda cell, digits: f'{cell["value"]:.{digits}f}'
-  interval = lambda cell, digits: (
-    f'{cell["low"]:.{digits}f} to {cell["high"]:.{digits}f}'
-  )
   for method, row in rows.items():
-    lines.append(f'| {method} | {cells(row, value)} |')
-    lines.append(f'| | {cells(row, interval)} |')
+    values, intervals = [], []
+    for key in columns:
+      cell, digits = row.get(key, {}), METRICS[key].digits
+      values.append(f'{cell["value"]:.{digits}f}' if cell else '')
+      known = cell.get('low') is not None
+      intervals.append(
+        f'{cell["low"]:.{digits}f} to {cell["high"]:.{digits}f}' if known else ''
+      )
+    lines.append(f'| {method} | {" | ".join(values)} |')
+    lines.append(f'| | {" | ".join(intervals)} |')
   return [*lines, '']
 
 
-def draw(folder: pathlib.Path, methods: list[str], count: int, side: int) -> None:
-  """A sheet: input, bicubic, all methods, truth; the middle of large images."""
+def write_sheet(
+  folder: pathlib.Path, methods: list[str], count: int, side: int
+) -> None:
+  """Write sheet.png: input, bicubic, all methods and truth of a few images.
+
+  Args:
+    folder: of a set.
+    methods: to show.
+    count: number of images.
+    side: pixels of the true image to show; of larger ones the middle is shown.
+  """
   found = list(image_folders.find(folder / 'truth'))
   names = found[:: max(1, len(found) // count)][:count]
-  enlarge_by_kernels(folder, ('bicubic',))
+  upsample_by_kernels(folder, ('bicubic',))
   kinds = ['inputs', 'bicubic', *methods, 'truth']
   rows = []
   for name in names:
@@ -323,7 +339,7 @@ def main() -> None:
         folder, methods, weights=args.weights, border=args.border, patch=args.patch
       )
       lines += markdown(name, rows, len(image_folders.find(folder / 'truth')))
-      draw(folder, methods, args.shown, args.side)
+      write_sheet(folder, methods, args.shown, args.side)
   except (hub.HubError, image_folders.ImageSetError, pixels.ImageError) as error:
     sys.exit(f'error: {error}')
   atomic_files.write_bytes(args.workdir / 'results.md', '\n'.join(lines).encode())

@@ -1,11 +1,12 @@
-"""Training side by side with the PyTorch original of most SR3 users, from nothing.
+r"""Trains from nothing side by side with the PyTorch original of most SR3 users.
 
   python benchmarks/train_peer.py --peer=PATH --data=TRAIN_FOLDER --test=TEST_FOLDER \
     --workdir=runs/peer --images=20000
 
 PATH is a checkout of Janspiry/Image-Super-Resolution-via-Iterative-Refinement; torch
-must be installed (pip install 'sr3_jax[convert]'). Both learn 16 to 64 pixels from the
-same images with random flips, in batches of as many, on all cores, one after the other:
+must be installed (pip install 'sr3_jax[convert]'). Both learn to upsample 16 to 64
+pixels from the same images with random flips, in batches of the same size, on all
+cores, one after the other:
 
   theirs      their network of 9.9M parameters, their loss, schedule and learning rate
   images      configs/small/portraits_16_64.py, but a network as theirs with 9.2M
@@ -13,13 +14,13 @@ same images with random flips, in batches of as many, on all cores, one after th
               images
   time        the same, for as long as theirs took
 
-and are then measured alike: their own validation loss (mean absolute error of the
-noise, at levels of their schedule; of ours from its prediction of the image, given the
-same ratio of signal to noise), images/s of training, and, with the same sampler and
-steps, everything that sr3-evaluate measures. Times are those of training steps,
-without compilation and start. What is finished is kept in WORKDIR and not done again.
-The validation loss divides a prediction's error by a noise that is hardly there at some
-levels: it is for networks that predict noise or v.
+Then all are measured alike: their own validation loss (mean absolute error of the
+noise, at levels of their schedule; for ours computed from its prediction of the image,
+given the same ratio of signal to noise), images/s of training, and, with the same
+sampler and steps, everything that sr3-evaluate measures. Times are those of training
+steps, without compilation and start. What is finished stays in WORKDIR and is not done
+again. The validation loss divides the error of a prediction by the noise, which is near
+0 at some levels, so it is only for networks that predict noise or v.
 """
 
 import argparse
@@ -39,7 +40,8 @@ from sr3_jax.core import degradations
 from sr3_jax.evaluation import image_folders
 from sr3_jax.images import image_files, pixels
 from sr3_jax.runtime import atomic_files, metrics_log
-from sr3_jax.runtime import progress as runtime_progress
+from sr3_jax.runtime.progress import Progress
+from sr3_jax.upscale import command as upscale_command
 from sr3_jax.weights import hub
 
 SIDE, SCALE, NETWORK = 64, 4, 'small'
@@ -61,34 +63,37 @@ LEVELS = 16  # of the validation loss
 
 
 def load(folder: pathlib.Path) -> np.ndarray:
-  """float32 [N, 64, 64, 3] in [-1, 1]."""
+  """Return the images of a folder, float32 [N, 64, 64, 3] in [-1, 1]."""
   found = [image_files.read(path) for path in image_folders.find(folder).values()]
   if any(image.shape[:2] != (SIDE, SIDE) for image in found):
     raise SystemExit(f'error: {folder}: all images must be {SIDE} x {SIDE} pixels')
   return pixels.to_float(np.stack(found))
 
 
-def enlarged(hr: np.ndarray) -> np.ndarray:
-  """The condition: bicubic down and up."""
+def upsampled(hr: np.ndarray) -> np.ndarray:
+  """Return what the networks are given: images downsampled and upsampled, bicubic."""
   down = degradations.resize(hr, SIDE // SCALE, SIDE // SCALE)
   return np.asarray(degradations.resize(down, SIDE, SIDE))
 
 
 def train_theirs(args: argparse.Namespace, folder: pathlib.Path) -> float:
-  """Trains theirs; seconds. Leaves a model folder."""
+  """Train theirs to a model folder; return the seconds of the training steps."""
   import torch
 
   hr = load(args.data)
-  x = enlarged(hr)
+  x = upsampled(hr)
   model = speed.their_network(str(args.peer), NETWORK).train()
   model.set_loss(torch.device('cpu'))
   model.set_new_noise_schedule(SCHEDULE, torch.device('cpu'))
   adam = torch.optim.Adam(model.parameters(), lr=args.their_rate)
   rng = np.random.default_rng(0)
   seconds, order = 0.0, np.zeros(0, int)
-  tensor = lambda a: torch.from_numpy(np.ascontiguousarray(a.transpose(0, 3, 1, 2)))
+
+  def tensor(a):
+    return torch.from_numpy(np.ascontiguousarray(a.transpose(0, 3, 1, 2)))
+
   steps = args.images // args.batch_size
-  with runtime_progress.Progress(steps, unit='step') as progress:
+  with Progress(steps, unit='step') as progress:
     for step in range(steps):
       if len(order) < args.batch_size:
         order = np.append(order, rng.permutation(len(hr)))
@@ -101,7 +106,7 @@ def train_theirs(args: argparse.Namespace, folder: pathlib.Path) -> float:
       loss = loss.sum() / some[0].size
       loss.backward()
       adam.step()
-      if step:  # the first one prepares
+      if step:  # the first step is slower; the second counts twice instead
         seconds += (time.perf_counter() - began) * (1 + (step == 1))
       progress.update(step + 1)
   weights = folder / 'theirs.pth'
@@ -117,7 +122,7 @@ def train_theirs(args: argparse.Namespace, folder: pathlib.Path) -> float:
 
 
 def train_ours(args: argparse.Namespace, folder: pathlib.Path, steps: int) -> float:
-  """Trains ours; seconds. Leaves a run."""
+  """Train ours to the folder of a run; return the seconds of the training steps."""
   command = [sys.executable, '-m', 'sr3_jax.main', f'--config={args.config}']
   command += [f'--workdir={folder / "model"}', *OURS]
   command += [f'--config.data.path={args.data}', f'--config.data.eval_path={args.test}']
@@ -131,15 +136,16 @@ def train_ours(args: argparse.Namespace, folder: pathlib.Path, steps: int) -> fl
 
 
 def validation_loss(loaded: hub.Loaded, hr: np.ndarray) -> float:
-  """Mean absolute error of the noise at LEVELS levels of their schedule.
+  """Return the mean absolute error of the noise at LEVELS levels of their schedule.
 
-  A model of other variables, y0 = scale (image - x), sees the same signal and noise:
-  noise of standard deviation n in image units is that of gamma = 1 / (1 + scale^2 n^2).
+  A model with other variables, y0 = scale (image - x), is given the same signal and
+  noise: noise of standard deviation n in units of the image has
+  gamma = 1 / (1 + scale^2 n^2).
   """
   model = loaded.model
   betas = np.linspace(1e-6, 1e-2, SCHEDULE['n_timestep'])
   theirs = np.cumprod(1 - betas)[:: len(betas) // LEVELS]
-  x = jnp.asarray(enlarged(hr))
+  x = jnp.asarray(upsampled(hr))
   y0 = model.encode(hr, x)
 
   @jax.jit
@@ -184,7 +190,7 @@ def main() -> None:
   figures: dict[str, dict] = {}
 
   def trained(name: str, train, *options) -> float:
-    """Seconds of a training, done now or before."""
+    """Return the seconds of a training, done now or before; add to `figures`."""
     folder = args.workdir / name
     done = folder / 'seconds.json'
     if not done.exists():
@@ -212,7 +218,7 @@ def main() -> None:
   shipped.prepare(args.test, folder, SCALE)
   for name in figures:
     shipped.run(
-      *(shipped.upscale.main, folder / 'inputs', f'--output={folder / name}'),
+      *(upscale_command.main, folder / 'inputs', f'--output={folder / name}'),
       *(f'--model={args.workdir / name / "model"}', f'--sampler={args.sampler}'),
       *(f'--steps={args.steps}', '--suffix=', '--ext=png'),
     )
@@ -223,7 +229,7 @@ def main() -> None:
     lines.append(f'| {key} | ' + ' | '.join(cells) + ' |')
   lines += ['', *shipped.markdown('test', rows, len(test))]
   atomic_files.write_bytes(args.workdir / 'results.md', '\n'.join(lines).encode())
-  shipped.draw(folder, list(figures), 5, SIDE)
+  shipped.write_sheet(folder, list(figures), 5, SIDE)
   print('\n'.join(lines))
 
 

@@ -1,23 +1,24 @@
-"""Speed of restoring images, side by side with the PyTorch original of most SR3 users.
+"""Times the upscaling of images beside the PyTorch original of most SR3 users.
 
   python benchmarks/upscale.py --peer=PATH [--network=16_128] [--steps=20]
 
 PATH is a checkout of Janspiry/Image-Super-Resolution-via-Iterative-Refinement; torch
-must be installed (pip install 'sr3_jax[convert]'). Both run the same random weights,
-saved by it and converted by sr3-convert, on the same images, as many steps, on
-all cores, in turns; figures are medians, and the ratio is that of the pairs. Without
---peer only ours is timed.
+must be installed (pip install 'sr3_jax[convert]'). Both have the same random weights,
+saved by the original and converted by sr3-convert, and restore the same images in as
+many steps, on all cores, in turns. Figures are medians; the ratio is the median over
+pairs of runs. Without --peer only ours is timed.
 
 What is timed:
-  image     one image, everything compiled and loaded: pixels in, pixels out.
+  image     one image from pixels to pixels, with everything compiled and loaded.
   folder    --images images. Theirs restores one image at a time.
   start     a new process: imports, weights, compilation, one image. Ours twice, with
             an empty and with a filled folder of compiled programs.
-  default   one image as users get it: their 2000 steps against --steps=fast. Theirs is
-            `image` a step, times 2000, unless --full lets it run.
+  default   one image as users get it: their 2000 steps against --steps=fast. The time
+            of theirs is that of a step of `image` times 2000, unless --full runs it.
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import subprocess
@@ -29,11 +30,13 @@ import jax
 import numpy as np
 
 import sr3_jax
+from sr3_jax.config import get_config
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.images import image_files, pixels
 from sr3_jax.weights import convert, model_writer
 
-# U-Net of the original: width, multipliers, blocks, attention sides, groups, image
-# side, scale.
+# The U-Nets of the original: width, multipliers, blocks, sides with attention, groups,
+# side of the images, scale.
 NETWORKS = {
   'small': (32, (1, 2, 4, 8), 1, (16,), 16, 64, 4),
   '16_128': (64, (1, 2, 4, 8, 8), 2, (16,), 32, 128, 8),
@@ -52,7 +55,7 @@ upscale.their_image(network, {steps}, upscale.inputs({network!r}, 1)[0], {networ
 
 
 def inputs(network: str, count: int) -> list[np.ndarray]:
-  """Small pictures of noise, uint8: speed doesn't depend on what they show."""
+  """Return images of noise, uint8 [h, w, 3]; speed does not depend on their content."""
   *_, side, scale = NETWORKS[network]
   rng = np.random.default_rng(0)
   shape = count, side // scale, side // scale, 3
@@ -60,7 +63,7 @@ def inputs(network: str, count: int) -> list[np.ndarray]:
 
 
 def their_network(peer: str, network: str):
-  """Their diffusion model with random weights, seed 0."""
+  """Return their diffusion model with random weights of seed 0."""
   sys.path.insert(0, peer)
   import torch
   from model.sr3_modules import diffusion, unet
@@ -82,7 +85,7 @@ def their_network(peer: str, network: str):
 
 
 def their_image(model, steps: int, image: np.ndarray, network: str) -> np.ndarray:
-  """Their sampling of one image, from 8-bit pixels to 8-bit pixels."""
+  """Restore one image with their model, from 8-bit pixels to 8-bit pixels."""
   import torch
   from PIL import Image
 
@@ -103,13 +106,14 @@ def their_image(model, steps: int, image: np.ndarray, network: str) -> np.ndarra
 
 
 def timed(function, *args) -> float:
+  """Return the seconds of a call."""
   began = time.perf_counter()
   function(*args)
   return time.perf_counter() - began
 
 
 def alternate(ours, theirs, repeats: int) -> dict[str, float]:
-  """Median seconds of both, and of their ratio, taken in turns after one of each."""
+  """Time two functions in turns; return median seconds and the median ratio."""
   ours()
   if theirs is None:
     return {'ours_s': float(np.median([timed(ours) for _ in range(repeats)]))}
@@ -121,15 +125,17 @@ def alternate(ours, theirs, repeats: int) -> dict[str, float]:
 
 
 def starts(args, folder: pathlib.Path) -> dict[str, float]:
-  """Seconds of new processes."""
+  """Return the seconds of new processes that restore one image."""
   picture = folder / 'picture.png'
   image_files.write(picture, inputs(args.network, 1)[0])
   command = [sys.executable, '-m', 'sr3_jax.upscale.command', picture, '--overwrite']
   command += [f'--model={folder / "model"}', f'--output={folder / "out"}']
   command += [f'--steps={args.steps}', f'--cache={folder / "cache"}']
-  run = lambda argv: subprocess.run(
-    [str(a) for a in argv], check=True, capture_output=True
-  )
+
+  def run(command):
+    command = [str(part) for part in command]
+    subprocess.run(command, check=True, capture_output=True)
+
   row = {'ours_s': timed(run, command), 'ours_again_s': timed(run, command)}
   if args.peer:
     code = THEIR_PROCESS.format(
@@ -143,16 +149,16 @@ def starts(args, folder: pathlib.Path) -> dict[str, float]:
 
 
 def make_model(args, folder: pathlib.Path):
-  """Their model, if there is one to compare with, and ours with the same weights."""
+  """Write ours with the weights of theirs; return theirs, None without --peer."""
   width, multipliers, blocks, attention, groups, side, scale = NETWORKS[args.network]
   if not args.peer:
-    config = sr3_jax.config.get_config()
+    config = get_config()
     config.model.network, config.model.groups = 'janspiry', groups
     config.model.channels, config.model.multipliers = width, multipliers
     config.model.num_blocks, config.model.attention_resolutions = blocks, attention
     config.model.dtype = 'float32'
     config.data.image_size, config.task.scale = side, scale
-    params = sr3_jax.core.sr3.SR3.from_config(config).init(jax.random.key(0))
+    params = SR3.from_config(config).init(jax.random.key(0))
     model_writer.save(folder / 'model', params, config, step=0, source='random weights')
     return None
   import torch
@@ -192,20 +198,17 @@ def main() -> None:
     ours = sr3_jax.load(folder / 'model', **sampler)
     fast = sr3_jax.load(folder / 'model', steps='fast')
     pictures = inputs(args.network, args.images)
-    them = lambda steps, pictures: [
-      their_image(theirs, steps, picture, args.network) for picture in pictures
-    ]
-    either = lambda function: function if args.peer else None
+
+    def them(steps: int, pictures: list[np.ndarray]) -> None:
+      for picture in pictures:
+        their_image(theirs, steps, picture, args.network)
+
+    one = functools.partial(them, args.steps, pictures[:1]) if args.peer else None
+    every = functools.partial(them, args.steps, pictures) if args.peer else None
     rows = {
-      'image': alternate(
-        lambda: ours.upscale(pictures[0]),
-        either(lambda: them(args.steps, pictures[:1])),
-        args.repeats,
-      ),
+      'image': alternate(lambda: ours.upscale(pictures[0]), one, args.repeats),
       'folder': alternate(
-        lambda: ours.upscale_many(pictures),
-        either(lambda: them(args.steps, pictures)),
-        max(2, args.repeats // 2),
+        lambda: ours.upscale_many(pictures), every, max(2, args.repeats // 2)
       ),
       'start': starts(args, folder),
       'default': alternate(lambda: fast.upscale(pictures[0]), None, args.repeats),

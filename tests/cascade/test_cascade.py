@@ -25,20 +25,20 @@ from sr3_jax.restoration import restorer
 from sr3_jax.runtime import devices
 from sr3_jax.runtime.errors import UserError
 from sr3_jax.weights import hub
-from tests.support import cascades as kit
+from tests.support import cascades as stage_models
 from tests.support import runs
 
 
 @pytest.fixture(scope='module')
 def base(compile_cache, tmp_path_factory) -> Iterator[pathlib.Path]:
-  """A folder of stages."""
+  """Make a folder of stages."""
   del compile_cache
-  with kit.stages(tmp_path_factory.mktemp('cascade')) as folder:
+  with stage_models.stages(tmp_path_factory.mktemp('cascade')) as folder:
     yield folder
 
 
-def sample(config, workdir) -> dict[str, np.ndarray]:
-  """Draws; every picture of samples/ by its path."""
+def sample_all(config, workdir) -> dict[str, np.ndarray]:
+  """Sample, and return every picture of samples/ by its path."""
   cascade_run.sample_run(config, workdir)
   return pictures(workdir)
 
@@ -57,26 +57,29 @@ def assert_same(one: np.ndarray, other: np.ndarray) -> None:
 
 @pytest.fixture(scope='module')
 def config():
-  return kit.cascade_config(
-    'draw', 'up', **{'cascade.blur': (0.0, 0.5), 'cascade.noise': (0.0, 0.2)}
+  return stage_models.cascade_config(
+    'base', 'up', **{'cascade.blur': (0.0, 0.5), 'cascade.noise': (0.0, 0.2)}
   )
 
 
 @pytest.fixture(scope='module')
-def drawn(base, config) -> dict[str, np.ndarray]:
+def sampled(base, config) -> dict[str, np.ndarray]:
   """Two images of each class. Read only."""
-  return sample(config, base / 'drawn')
+  return sample_all(config, base / 'sampled')
 
 
-# ------------------------------------------------------------------------- drawing
+# ------------------------------------------------------------------------ sampling
 
 
-def test_stages_are_their_models_one_after_the_other(base, config, drawn):
+def test_stages_are_their_models_one_after_the_other(base, config, sampled):
   """Composed here of `SR3.restore` and `augment`, in 8 bits between the two."""
   cascade = cascades.load(config, base / 'x')
   label, number = 1, 1
   index = jnp.array([label * 2**20 + number])
-  keys = lambda sample: restorer.keys(config.seed, index, sample)
+
+  def keys(sample):
+    return restorer.keys(config.seed, index, sample)
+
   image, seen = jnp.zeros((1, 8, 8, 0)), np.zeros(0)
   for place, side in enumerate((8, 16)):
     stage = cascade.stages[place]
@@ -88,38 +91,38 @@ def test_stages_are_their_models_one_after_the_other(base, config, drawn):
     restored = jax.jit(stage.model.restore)(
       params, keys(place), image, label=jnp.array([label])
     )
-    seen = drawn[f'{side}/001/00001.png']
+    seen = sampled[f'{side}/001/00001.png']
     assert_same(pixels.to_uint8(restored[0]), seen)
 
 
-def test_images_differ_by_class_number_and_stage(drawn):
-  assert len(drawn) == 2 * 3 * 2
-  small = [image for name, image in drawn.items() if name.startswith('8/')]
+def test_images_differ_by_class_number_and_stage(sampled):
+  assert len(sampled) == 2 * 3 * 2
+  small = [image for name, image in sampled.items() if name.startswith('8/')]
   assert {image.shape for image in small} == {(8, 8, 3)}
   assert len({image.tobytes() for image in small}) == 6
 
 
-def test_an_image_is_the_same_whatever_else_is_asked_for(base, config, drawn, capsys):
+def test_an_image_is_the_same_whatever_else_is_asked_for(base, config, sampled, capsys):
   other = config.copy_and_resolve_references()
   other.cascade.classes, other.cascade.images_per_class = (2, 0), 5
   other.cascade.batch_size = 16
-  found = sample(other, base / 'other')
+  found = sample_all(other, base / 'other')
   assert len(found) == 2 * 2 * 5
-  common = found.keys() & drawn.keys()
+  common = found.keys() & sampled.keys()
   assert len(common) == 2 * 2 * 2
   for name in common:
-    assert_same(found[name], drawn[name])
-  # More of them later: what is there stays, nothing is drawn again.
+    assert_same(found[name], sampled[name])
+  # More of them later: what is there stays, nothing is sampled again.
   other.cascade.classes, other.cascade.images_per_class = (0, 1, 2), 6
   times = {p: p.stat().st_mtime_ns for p in (base / 'other/samples').glob('*/*/*.png')}
-  assert len(sample(other, base / 'other')) == 2 * 3 * 6
+  assert len(sample_all(other, base / 'other')) == 2 * 3 * 6
   assert all(
     p.stat().st_mtime_ns == t for p, t in times.items() if 'grids' not in p.parts
   )
   assert '8 images on 8 x cpu' in capsys.readouterr().out
 
 
-def test_one_device_draws_what_eight_do(base, config, drawn):
+def test_one_device_samples_what_eight_do(base, config, sampled):
   """In a process of its own."""
   settings = {f'cascade.{k}': v for k, v in config.cascade.to_dict().items()}
   given = str(base / 'one'), settings.pop('cascade.stages'), settings
@@ -134,13 +137,13 @@ def test_one_device_draws_what_eight_do(base, config, drawn):
   assert done.returncode == 0, done.stderr
   assert 'on 1 x cpu' in done.stdout
   found = pictures(base / 'one')
-  assert found.keys() == drawn.keys()
+  assert found.keys() == sampled.keys()
   for name, image in found.items():
-    assert_same(image, drawn[name])
+    assert_same(image, sampled[name])
 
 
-def test_a_killed_run_goes_on_where_it_was(base, config, drawn, monkeypatch):
-  """Killed in the second batch's files: the rest is drawn, and nothing twice."""
+def test_a_killed_run_goes_on_where_it_was(base, config, sampled, monkeypatch):
+  """Killed in the second batch's files: the rest is sampled, and nothing twice."""
   workdir = base / 'killed'
   more = config.copy_and_resolve_references()
   more.cascade.images_per_class = 4  # 12 images are two batches
@@ -165,16 +168,16 @@ def test_a_killed_run_goes_on_where_it_was(base, config, drawn, monkeypatch):
     return sample_batches(cascade, todo, *rest)
 
   monkeypatch.setattr(cascade_run, 'sample_batches', noting)
-  found = sample(more, workdir)
+  found = sample_all(more, workdir)
   assert len(asked) == 12 - len(there)
   assert len(found) == 2 * 12
   assert all(p.stat().st_mtime_ns == t for p, t in there.items())
-  for name, image in drawn.items():
+  for name, image in sampled.items():
     assert_same(image, found[name])
 
 
-def test_every_stage_is_compiled_once(base, config, drawn):
-  del drawn  # what is common to all cascades is compiled by then
+def test_every_stage_is_compiled_once(base, config, sampled):
+  del sampled  # what is common to all cascades is compiled by then
   again = config.copy_and_resolve_references()
   again.seed = 3  # a constant of the programs
   again.cascade.images_per_class = 7  # three batches, the last one not full
@@ -184,8 +187,8 @@ def test_every_stage_is_compiled_once(base, config, drawn):
   assert len(names) == 5
 
 
-def test_files_of_a_cascade(base, drawn):
-  workdir = base / 'drawn'
+def test_files_of_a_cascade(base, sampled):
+  workdir = base / 'sampled'
   grids = sorted(p.name for p in (workdir / 'samples/grids').iterdir())
   assert grids == ['000.png', '001.png', '002.png']
   assert image_files.read(workdir / 'samples/grids/000.png').shape[1] > 2 * 160
@@ -208,11 +211,11 @@ def test_files_of_a_cascade(base, drawn):
   ],
   ids=str,
 )
-def test_images_of_other_settings_are_never_mixed(base, config, drawn, change, words):
+def test_images_of_other_settings_are_never_mixed(base, config, sampled, change, words):
   other = config.copy_and_resolve_references()
   other.update_from_flattened_dict(change)
   with pytest.raises(CascadeError) as error:
-    cascade_run.sample_run(other, base / 'drawn')
+    cascade_run.sample_run(other, base / 'sampled')
   assert all(word in str(error.value) for word in words)
   assert '\n' not in str(error.value)
 
@@ -246,10 +249,12 @@ def test_settings_of_a_stage_reach_it(base, config):
 
 
 def test_models_without_classes_and_levels(base):
-  kit.save(base / 'any', kit.stage_config(8, **{'model.num_classes': 0}), 3)
+  stage_models.save(
+    base / 'any', stage_models.stage_config(8, **{'model.num_classes': 0}), 3
+  )
   plain = {'task.name': 'super_resolution', 'model.num_classes': 0}
-  kit.save(base / 'plain', kit.stage_config(16, **plain), 4)
-  c = kit.cascade_config('any', 'plain', **{'cascade.images_per_class': 3})
+  stage_models.save(base / 'plain', stage_models.stage_config(16, **plain), 4)
+  c = stage_models.cascade_config('any', 'plain', **{'cascade.images_per_class': 3})
   cascade_run.sample_run(c, base / 'unlabelled')
   samples = base / 'unlabelled' / 'samples'
   assert sorted(p.name for p in (samples / '16').iterdir()) == [
@@ -257,13 +262,13 @@ def test_models_without_classes_and_levels(base):
   ]
   assert (base / 'unlabelled' / 'samples.png').exists()
   # A stage without classes is fine after one with them, not the other way around.
-  cascades.load(kit.cascade_config('draw', 'plain'), base / 'x')
+  cascades.load(stage_models.cascade_config('base', 'plain'), base / 'x')
   with pytest.raises(CascadeError, match='up: 3 classes, but any has none'):
-    cascades.load(kit.cascade_config('any', 'up'), base / 'x')
+    cascades.load(stage_models.cascade_config('any', 'up'), base / 'x')
 
 
 def test_folders_have_the_names_of_classes(base):
-  c = kit.cascade_config('draw', 'up')
+  c = stage_models.cascade_config('base', 'up')
   c.data.update({'source': 'arrays', 'path': str(base / 'data.npz')})
   cascade = cascades.load(c, base / 'x')
   assert cascade_run.class_folders(c, cascade) == ['000_cat', '001_dog', '002_old_car']
@@ -276,18 +281,18 @@ def test_folders_have_the_names_of_classes(base):
 def misfits(base) -> pathlib.Path:
   """Stages that don't fit the others."""
   for name, side, changes in (
-    ('up32', 32, kit.UP),
-    ('grey', 16, kit.UP | {'data.channels': 1}),
-    ('four', 16, kit.UP | {'model.num_classes': 4}),
+    ('up32', 32, stage_models.UP),
+    ('grey', 16, stage_models.UP | {'data.channels': 1}),
+    ('four', 16, stage_models.UP | {'model.num_classes': 4}),
     (
       'range',
       16,
-      kit.UP | {'data.low': (0.0, 0.0, 0.0), 'data.high': (99.0, 99.0, 99.0)},
+      stage_models.UP | {'data.low': (0.0, 0.0, 0.0), 'data.high': (99.0, 99.0, 99.0)},
     ),
-    ('unguided', 16, kit.UP | {'model.label_dropout': 0.0}),
+    ('unguided', 16, stage_models.UP | {'model.label_dropout': 0.0}),
     ('sharp', 16, {'task.name': 'deblurring'}),
   ):
-    kit.save(base / name, kit.stage_config(side, **changes))
+    stage_models.save(base / name, stage_models.stage_config(side, **changes))
   return base
 
 
@@ -295,25 +300,25 @@ def misfits(base) -> pathlib.Path:
   ('stages', 'change', 'words'),
   [
     (('up',), {}, ["task 'generation'", "'cascade'"]),
-    (('draw', 'draw'), {}, ['must upsample', "'generation'"]),
-    (('draw', 'sharp'), {}, ['must upsample', "'deblurring'"]),
-    (('draw', 'up32'), {}, ['16 x 16 to 32 x 32', 'draw before it makes 8 x 8']),
-    (('draw', 'grey'), {}, ['channels and range', 'draw']),
-    (('draw', 'range'), {}, ['channels and range', 'draw']),
-    (('draw', 'four'), {}, ['4 classes', 'draw has 3']),
-    (('draw', 'nothing'), {}, ['nothing', 'no such file']),
-    (('draw', 'up'), {'blur': (0.5,)}, ['cascade.blur=(0.5,)', '2 values']),
-    (('draw', 'up'), {'blur': (0.5, 0.0)}, ['draw', 'blur 0.5', '0 to 0']),
-    (('draw', 'up'), {'noise': (0.0, 0.6)}, ['up', 'noise 0.6', '0 to 0.5']),
-    (('draw', 'up'), {'num_steps': (2, 5000)}, ['up', '5000']),
-    (('draw', 'unguided'), {'guidance': (1.0, 2.0)}, ['unguided', 'label_dropout']),
-    (('draw', 'up'), {'classes': (0, 3)}, ['cascade.classes=(0, 3)', '0 to 2']),
-    (('draw', 'up'), {'batch_size': 9}, ['cascade.batch_size', 'multiple of 8']),
+    (('base', 'base'), {}, ['must upsample', "'generation'"]),
+    (('base', 'sharp'), {}, ['must upsample', "'deblurring'"]),
+    (('base', 'up32'), {}, ['16 x 16 to 32 x 32', 'base before it makes 8 x 8']),
+    (('base', 'grey'), {}, ['channels and range', 'base']),
+    (('base', 'range'), {}, ['channels and range', 'base']),
+    (('base', 'four'), {}, ['4 classes', 'base has 3']),
+    (('base', 'nothing'), {}, ['nothing', 'no such file']),
+    (('base', 'up'), {'blur': (0.5,)}, ['cascade.blur=(0.5,)', '2 values']),
+    (('base', 'up'), {'blur': (0.5, 0.0)}, ['base', 'blur 0.5', '0 to 0']),
+    (('base', 'up'), {'noise': (0.0, 0.6)}, ['up', 'noise 0.6', '0 to 0.5']),
+    (('base', 'up'), {'num_steps': (2, 5000)}, ['up', '5000']),
+    (('base', 'unguided'), {'guidance': (1.0, 2.0)}, ['unguided', 'label_dropout']),
+    (('base', 'up'), {'classes': (0, 3)}, ['cascade.classes=(0, 3)', '0 to 2']),
+    (('base', 'up'), {'batch_size': 9}, ['cascade.batch_size', 'multiple of 8']),
   ],
   ids=str,
 )
 def test_what_does_not_fit_is_one_line(misfits, stages, change, words):
-  c = kit.cascade_config(*stages)
+  c = stage_models.cascade_config(*stages)
   c.cascade.update(change)
   with pytest.raises((CascadeError, hub.HubError)) as error:
     cascade_run.sample_run(c, misfits / 'refused')
@@ -324,7 +329,7 @@ def test_what_does_not_fit_is_one_line(misfits, stages, change, words):
 
 
 def test_training_is_refused_with_the_commands_of_the_stages():
-  c = kit.cascade_config('draw', 'up')
+  c = stage_models.cascade_config('base', 'up')
   with pytest.raises(CascadeError, match='not trained as a whole') as error:
     main.run(c, epath.Path('runs/x'), 'train')
   command = 'python -m sr3_jax.main --config=configs/up.py --workdir=runs/up'

@@ -15,7 +15,7 @@ from sr3_jax.evaluation.evaluators import Evaluators
 from sr3_jax.images import image_files
 from sr3_jax.reports import paper
 from sr3_jax.restoration import restorer
-from tests.support import cascades as kit
+from tests.support import cascades as stage_models
 from tests.support import feature_networks
 
 COUNT = 13  # a batch of 8 and one that is not full
@@ -25,7 +25,7 @@ PART = {ALONE: ALONE, SAMPLED: '16 from drawn 8', BASE: '8 drawn'}
 
 
 class FirstClass:
-  """A classifier that takes everything for a cat."""
+  """A classifier for which everything is a cat."""
 
   fingerprint, about = 'first', 'cats'
 
@@ -40,7 +40,7 @@ def base(compile_cache, tmp_path_factory) -> Iterator[pathlib.Path]:
     {'inception': feature_networks.inception()}, [], None, FirstClass()
   )
   with (
-    kit.stages(tmp_path_factory.mktemp('cascade_eval')) as folder,
+    stage_models.stages(tmp_path_factory.mktemp('cascade_eval')) as folder,
     pytest.MonkeyPatch.context() as patch,
   ):
     patch.setattr(cascade_evaluate, 'load_evaluators', lambda config: evaluators)
@@ -49,7 +49,9 @@ def base(compile_cache, tmp_path_factory) -> Iterator[pathlib.Path]:
 
 @pytest.fixture(scope='module')
 def config(base):
-  c = kit.with_data(kit.cascade_config('draw', 'up'), base / 'data.npz')
+  c = stage_models.with_data(
+    stage_models.cascade_config('base', 'up'), base / 'data.npz'
+  )
   c.cascade.noise = (0.0, 0.1)
   c.eval.final_images = COUNT
   c.sample.num_images = COUNT
@@ -122,13 +124,13 @@ def test_what_is_measured_is_what_sampling_makes(base, config, shown):
   cascade_run.sample_run(c, base / 'sampled')
   for number in range(6):
     for side, name in ((8, BASE), (16, SAMPLED)):
-      folder = cascade_run.class_folders(c, kit_cascade(c, base))[number % 3]
+      folder = cascade_run.class_folders(c, load_cascade(c, base))[number % 3]
       path = base / 'sampled/samples' / str(side) / folder / f'{number // 3:05d}.png'
       difference = np.abs(image_files.read(path) / 255 - shown[name][number])
       assert difference.max() < 3.5 / 255
 
 
-def kit_cascade(config, base):
+def load_cascade(config, base):
   from sr3_jax.cascade import cascade
 
   return cascade.load(config, base / 'x')
@@ -149,7 +151,7 @@ def test_the_report(base, table):
   ]
   assert report['paper'] is None
   assert report['protocol']['cascade']['stage 2']['noise'] == 0.1
-  assert report['protocol']['configuration']['cascade']['stages'] == ['draw', 'up']
+  assert report['protocol']['configuration']['cascade']['stages'] == ['base', 'up']
   assert (folder / 'report.html').exists() and (folder / 'samples.png').exists()
   results = json.loads((base / 'run/results.json').read_text())
   assert results['table'] == table

@@ -15,7 +15,7 @@ from sr3_jax.images import image_files, pixels
 from sr3_jax.reports import line_plots
 from sr3_jax.restoration import restorer
 from sr3_jax.runtime import devices
-from tests.support import cascades as kit
+from tests.support import cascades as stage_models
 from tests.support import feature_networks
 
 # Of the second stage and of the third: blur and noise.
@@ -25,15 +25,19 @@ PLANTED = {1: (0.5, 0.4), 2: (0.0, 0.2)}
 @pytest.fixture(scope='module')
 def base(compile_cache, tmp_path_factory) -> Iterator[pathlib.Path]:
   del compile_cache
-  with kit.stages(tmp_path_factory.mktemp('cascade_search')) as folder:
-    kit.save(folder / 'up32', kit.stage_config(32, **kit.UP), 3)
-    kit.save_data(folder / 'data.npz', side=32, same=True)
+  with stage_models.stages(tmp_path_factory.mktemp('cascade_search')) as folder:
+    stage_models.save(
+      folder / 'up32', stage_models.stage_config(32, **stage_models.UP), 3
+    )
+    stage_models.save_data(folder / 'data.npz', side=32, same=True)
     yield folder
 
 
 @pytest.fixture
 def config(base):
-  c = kit.with_data(kit.cascade_config('draw', 'up', 'up32'), base / 'data.npz')
+  c = stage_models.with_data(
+    stage_models.cascade_config('base', 'up', 'up32'), base / 'data.npz'
+  )
   c.cascade.search_blur = (0.0, 0.5, 0.6)
   c.cascade.search_noise = (0.2, 0.4, 0.7)  # trained up to 0.5
   c.sweep.num_images = 13
@@ -42,9 +46,9 @@ def config(base):
 
 @pytest.fixture
 def calls(base, monkeypatch):
-  """Stages that give the truth, fainter the further their levels are from PLANTED.
+  """Replace the stages: they return the truth, fainter the further from PLANTED.
 
-  Gives what they were asked: (place, blur, noise, mean of the given image).
+  Returns what they were asked for: (place, blur, noise, deviation of the given image).
   """
   with np.load(base / 'data.npz') as file:
     whole = pixels.to_float(file['x_test'][:8])
@@ -90,7 +94,7 @@ def test_finds_a_planted_optimum(base, config, calls, score, monkeypatch, capsys
   assert seen[0.0, 0.0] == pytest.approx(
     whole.reshape(8, 16, 2, 16, 2, 3).mean((2, 4)).std(), rel=1e-2
   )
-  # A second time nothing is drawn, and after a loss what it needs.
+  # A second time nothing is sampled, and after a loss only what it needs.
   calls.clear()
   again = search.search_run(config, workdir)
   assert again == rows
@@ -103,21 +107,25 @@ def test_finds_a_planted_optimum(base, config, calls, score, monkeypatch, capsys
 
 def test_stages_without_levels_leave_nothing_to_search(base):
   plain = {'task.name': 'super_resolution'}
-  kit.save(base / 'plain', kit.stage_config(16, **plain), 4)
-  c = kit.with_data(kit.cascade_config('draw', 'plain'), base / 'data.npz')
+  stage_models.save(base / 'plain', stage_models.stage_config(16, **plain), 4)
+  c = stage_models.with_data(
+    stage_models.cascade_config('base', 'plain'), base / 'data.npz'
+  )
   with pytest.raises(CascadeError, match='no stage was trained on several') as error:
     search.search_run(c, base / 'none')
   assert '\n' not in str(error.value)
 
 
 def test_the_best_of_equal_levels_is_the_mildest():
-  row = lambda blur, score: {'blur': blur, 'noise': 0.0, 'spectrum_db': score}
+  def row(blur, score):
+    return {'blur': blur, 'noise': 0.0, 'spectrum_db': score}
+
   assert search.best([row(0.0, 2.0), row(0.3, 1.0), row(0.6, 1.0)]) == (0.3, 0.0)
   assert search.best([row(0.0, math.nan), row(0.3, 5.0)]) == (0.3, 0.0)
   assert search.score_of({'fid': 3.0, 'spectrum_db': 1.0}) == ('fid', 3.0)
 
 
-def test_linear_axes_may_begin_at_nothing():
+def test_linear_axes_may_begin_at_zero():
   lines = {'a': ((0.0, 1.0, 4.0), (0, 1, 2))}
   panel = line_plots.Panel('', lines, (0, 2), linear=True)
   figure = line_plots.figure([panel], {'a': (0, 0)}, x_title='', size=(100, 100))

@@ -88,7 +88,10 @@ def test_flops_of_gradients_are_those_of_xla():
   # Linear in both: no other arithmetic. Images become channels for that of the weights.
   y, pull = jax.eval_shape(functools.partial(jax.vjp, strided), x, w)
   del pull
-  back = lambda x, w, y: jax.vjp(strided, x, w)[1](y)
+
+  def back(x, w, y):
+    return jax.vjp(strided, x, w)[1](y)
+
   lowered = jax.jit(back).lower(x, w, y)
   analysis, counted = lowered.cost_analysis()['flops'], lowered.as_text(dialect='hlo')
   assert flops(counted) == pytest.approx(analysis, rel=0.01)
@@ -127,25 +130,27 @@ ENTRY %main (p: f32[4,8], q: f32[8,4]) -> (f32[4,4], f32[4,4]) {
 
 
 def test_batches_of_products_with_other_axes():
-  product = lambda a, b: jnp.einsum('bij,bkj->ibk', a, b)
+  def product(a, b):
+    return jnp.einsum('bij,bkj->ibk', a, b)
+
   lowered = jax.jit(product).lower(jnp.zeros((5, 4, 7)), jnp.zeros((5, 3, 7)))
   assert flops(lowered.as_text(dialect='hlo')) == 2 * 5 * 4 * 7 * 3
 
 
 def test_bodies_of_loops_count_as_often_as_they_run():
-  def walk(x, w):
+  def loop(x, w):
     return jax.lax.scan(lambda x, _: (x @ w, None), x, None, length=7)[0]
 
-  lowered = jax.jit(walk).lower(jnp.zeros((4, 16)), jnp.zeros((16, 16)))
+  lowered = jax.jit(loop).lower(jnp.zeros((4, 16)), jnp.zeros((16, 16)))
   assert flops(lowered.as_text(dialect='hlo')) == 7 * 2 * 4 * 16 * 16
   assert flops(lowered.compile().as_text()) == 7 * 2 * 4 * 16 * 16
 
 
 def test_a_loop_of_unknown_length_counts_once():
-  def walk(n, x, w):
+  def loop(n, x, w):
     return jax.lax.fori_loop(0, n, lambda _, x: x @ w, x)
 
-  lowered = jax.jit(walk).lower(3, jnp.zeros((4, 16)), jnp.zeros((16, 16)))
+  lowered = jax.jit(loop).lower(3, jnp.zeros((4, 16)), jnp.zeros((16, 16)))
   assert flops(lowered.as_text(dialect='hlo')) == 2 * 4 * 16 * 16
 
 
@@ -253,7 +258,7 @@ ENTRY %main (a: f32[80,128]) -> f32[8,128] {
 """  # noqa: E501
 
 
-def test_of_slices_fetched_early_only_they_are_read():
+def test_only_the_slice_is_read_when_it_is_fetched_early():
   start, _ = costs(PREFETCH)
   assert (start.bytes, start.background) == (4096, True)
 
@@ -284,7 +289,7 @@ ENTRY %main (a: f32[100,128], i: s32[]) -> f32[100,128] {
 """  # noqa: E501
 
 
-def test_of_a_large_array_only_the_slices_are_touched():
+def test_only_the_slices_of_a_large_array_are_touched():
   read, write = costs(SLICES)
   # A slice in and out, and the index.
   assert (read.bytes, write.bytes) == (2 * 512 + 4, 2 * 512 + 4)
@@ -341,7 +346,7 @@ def test_a_collective_spread_over_fusions_is_counted_once():
   assert not both.background
 
 
-def test_of_branches_the_heavier_counts():
+def test_the_heavier_branch_counts():
   def either(flag, x, w):
     return jax.lax.cond(flag, lambda: x @ w @ w, lambda: x + 1)
 
@@ -349,6 +354,6 @@ def test_of_branches_the_heavier_counts():
   assert flops(lowered.as_text(dialect='hlo')) == 2 * 2 * 4 * 16 * 16
 
 
-def test_places_that_meet_an_input():
+def test_padding_does_not_count():
   # SAME with 3 on a side of 5: the two at the ends meet 2 of 3.
   assert hlo_flops.valid_positions(size=5, kernel=3, made=5, before=1) == 13

@@ -121,7 +121,7 @@ def test_the_first_run_does_not_count(monkeypatch):
   assert len(calls) == 1 + plan_measure.STEPS
 
 
-def test_what_would_take_for_ever_is_estimated(config, tmp_path, capsys, monkeypatch):
+def test_a_step_that_takes_too_long_is_estimated(config, tmp_path, capsys, monkeypatch):
   config.plan.search_batch = True
   monkeypatch.setattr(plan_measure, 'LONGEST', 0.0)
   monkeypatch.setattr(plan_measure, 'time_call', None)
@@ -133,7 +133,9 @@ def test_what_would_take_for_ever_is_estimated(config, tmp_path, capsys, monkeyp
   assert not any('largest_batch_per_chip' in one for one in made['plans'])
 
 
-def test_what_memory_does_not_hold_is_not_run(config, tmp_path, capsys, monkeypatch):
+def test_a_program_larger_than_the_free_memory_is_not_run(
+  config, tmp_path, capsys, monkeypatch
+):
   monkeypatch.setattr(devices, 'free_memory', lambda: 1000)
   monkeypatch.setattr(plan_measure, 'time_call', None)
   plan_run.plan_run(config, tmp_path)
@@ -151,14 +153,11 @@ def test_the_largest_batch_is_compiled_for_and_not_run(config, tmp_path, monkeyp
   monkeypatch.setattr(plan_measure, 'matrix_product_flops', lambda dtype: 1e9)
   one = machines.parse('cpu')
   model = SR3.from_config(config)
-  at = lambda size: (
-    config.train.update(batch_size=size)
-    or plan_measure.measure_training(config, model, one, run=False)
-  )
-  memory_of_twelve = at(12).memory
+  config.train.batch_size = 12
+  twelve = plan_measure.measure_training(config, model, one, run=False)
   config.train.batch_size = 8
   assert run == []
-  chip = dataclasses.replace(one.chip, memory=memory_of_twelve)
+  chip = dataclasses.replace(one.chip, memory=twelve.memory)
   monkeypatch.setattr(machines, 'cpu', lambda: chip)
   training = plan_measure.measure_training
 

@@ -92,7 +92,7 @@ def test_a_program_is_the_sum_of_its_operations():
   assert (made.arithmetic, made.memory, made.network) == (31, 16, 0)
 
 
-def test_what_runs_beside_costs_only_what_is_left_over():
+def test_copies_beside_the_rest_cost_only_what_is_left_over():
   front = operation(flops=100.0, bytes=4)  # 10 s; the memory is free for 6 of them
   few, many = (operation(opcode='copy-start', bytes=n, background=True) for n in (5, 9))
   assert roofline.estimate([front, few], machine(1, 1)).seconds == 10
@@ -136,7 +136,7 @@ def test_weak_scaling_pays_for_longer_rings():
   assert [row['efficiency'] for row in rows] == [1, 108 / 112.5]
 
 
-def test_the_heaviest_places_and_what_binds_them():
+def test_the_heaviest_places_and_what_bounds_them():
   program = [
     operation(source='conv', flops=100.0),
     operation(source='norm', bytes=7, times=2),

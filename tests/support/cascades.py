@@ -1,4 +1,4 @@
-"""Model folders of tiny stages with random weights, which tests of cascades share."""
+"""Makes model folders of small stages with random weights, for tests of cascades."""
 
 import contextlib
 import functools
@@ -22,7 +22,7 @@ UP = {'task.name': 'cascade'}
 
 
 class Pointwise(nn.Module):
-  """Compiles at once: knows of each pixel what is there, the level and the class."""
+  """A network that compiles at once: it sees one pixel, the level and the class."""
 
   num_classes: int
   channels: int
@@ -37,13 +37,13 @@ class Pointwise(nn.Module):
 
 
 def make_network(config: ConfigDict, gammas: np.ndarray) -> Pointwise:
-  """Instead of `sr3.make_network`."""
+  """Make the network, in place of `sr3.make_network`."""
   del gammas
   return Pointwise(config.model.num_classes, config.data.channels)
 
 
 def sample_elsewhere(workdir: str, stages: tuple[str, ...], changes: Any) -> None:
-  """--mode=sample of such a cascade, for a process of its own."""
+  """Run --mode=sample of a cascade of such stages, in a process of its own."""
   from sr3_jax.cascade import run as cascade_run
 
   sr3.make_network = make_network
@@ -51,7 +51,7 @@ def sample_elsewhere(workdir: str, stages: tuple[str, ...], changes: Any) -> Non
 
 
 def stage_config(side: int, **changes: Any) -> ConfigDict:
-  """A stage that draws images of a side, or enlarges them twice where told."""
+  """Return a stage that samples images of a side; `changes` can make it upsample."""
   c = runs.get_config()
   c.data.image_size = side
   c.task.name = 'generation'
@@ -67,7 +67,7 @@ def stage_config(side: int, **changes: Any) -> ConfigDict:
 
 
 def save(folder: pathlib.Path, config: ConfigDict, seed: int = 0) -> None:
-  """A model folder with random weights."""
+  """Write a model folder with random weights."""
   rng = np.random.default_rng(seed)
   shapes = jax.eval_shape(SR3.from_config(config).init, jax.random.key(0))
   params = jax.tree.map(
@@ -78,12 +78,12 @@ def save(folder: pathlib.Path, config: ConfigDict, seed: int = 0) -> None:
 
 @contextlib.contextmanager
 def stages(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Stages 'draw' (8 x 8) and 'up' (16 x 16, with levels), and data.npz."""
+  """Write stages 'base' (8 x 8) and 'up' (16 x 16, with levels), and data.npz."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(sr3, 'make_network', make_network)
-    # The same model again has its programs already.
+    # A model that is loaded again keeps its compiled programs.
     patch.setattr(hub, 'load', functools.cache(hub.load))
-    save(folder / 'draw', stage_config(8), 1)
+    save(folder / 'base', stage_config(8), 1)
     save(folder / 'up', stage_config(16, **UP), 2)
     save_data(folder / 'data.npz')
     yield folder
@@ -92,7 +92,7 @@ def stages(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 def save_data(
   path: pathlib.Path, side: int = 16, count: int = 20, *, same: bool = False
 ) -> None:
-  """Labelled images with detail at all sizes, or one of them again and again."""
+  """Write labelled images with detail at all scales, or copies of one if `same`."""
   rng = np.random.default_rng(0)
   blocks = [
     rng.normal(0, 20, (count, side // k, side // k, 3)).repeat(k, 1).repeat(k, 2)
@@ -113,7 +113,7 @@ def save_data(
 
 
 def with_data(config: ConfigDict, path: pathlib.Path) -> ConfigDict:
-  """A cascade that is compared with such a file."""
+  """Set a cascade to be compared with the images of such a file; return it."""
   d = config.data
   d.source, d.path, d.eval_split = 'arrays', str(path), 'test'
   d.crop, d.reduce = 'none', (1,)
@@ -121,7 +121,7 @@ def with_data(config: ConfigDict, path: pathlib.Path) -> ConfigDict:
 
 
 def cascade_config(*stages: str, **changes: Any) -> ConfigDict:
-  """A cascade of such stages."""
+  """Return a cascade of such stages."""
   c = runs.get_config()
   c.cascade.stages = stages
   c.cascade.images_per_class = 2

@@ -1,4 +1,4 @@
-"""Operations and machines of round numbers, for tests of plans."""
+"""Makes operations and machines of round numbers, for tests of plans."""
 
 from sr3_jax.plan import machines
 from sr3_jax.plan.hlo_costs import Operation
@@ -10,7 +10,7 @@ def operation(**values) -> Operation:
 
 
 def chip(**values) -> machines.Chip:
-  """10 FLOP/s, 1 byte/s."""
+  """Return a chip of 10 FLOP/s and 1 byte/s."""
   plain = {'flops': 10.0, 'bandwidth': 1.0, 'memory': 100.0, 'link': 2.0, 'links': 4}
   plain |= {'ring': 4, 'clock': 2.0, 'source': ''}
   return machines.Chip(**plain | values)

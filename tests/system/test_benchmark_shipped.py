@@ -56,7 +56,7 @@ def test_ridge_solves_the_normal_equations(smooth, tmp_path, monkeypatch):
   del smooth['p00']
   weights = shipped.fit_ridge(write(tmp_path / 'from', smooth), (4, 4), 4)
   both = [p for picture in smooth.values() for p in (picture, picture[:, ::-1])]
-  x = np.stack([pixels.to_float(shipped.reduce(p, 4)).ravel() for p in both])
+  x = np.stack([pixels.to_float(shipped.downsample(p, 4)).ravel() for p in both])
   y = np.stack([pixels.to_float(p).ravel() for p in both])
   penalty = np.sqrt(0.01 * len(x) * x.astype(np.float64).var()) * np.eye(48, 49)
   rows = np.concatenate([np.pad(x, ((0, 0), (0, 1)), constant_values=1), penalty])

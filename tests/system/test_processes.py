@@ -38,7 +38,7 @@ from sr3_jax.cascade import run as cascade_run
 from sr3_jax.core import sr3
 from tests.support import cascades
 sr3.make_network = cascades.make_network
-stages = [f'{folder}/{name}' for name in ('draw', 'up')]
+stages = [f'{folder}/{name}' for name in ('base', 'up')]
 config = cascades.cascade_config(*stages, **{'cascade.images_per_class': 3})
 cascades.with_data(config, f'{folder}/data.npz')
 config.eval.final_images, config.eval.batch_size = 7, 4
@@ -104,7 +104,7 @@ def test_two_processes_measure_what_one_does(trained, tmp_path):
   assert files(tmp_path / '1' / 'report') == files(tmp_path / '2' / 'report')
 
 
-def test_two_processes_draw_and_measure_a_cascade_as_one_does(tmp_path):
+def test_two_processes_sample_and_measure_a_cascade_as_one_does(tmp_path):
   with cascades.stages(tmp_path):
     pass
   one, two = tmp_path / '1', tmp_path / '2'
@@ -112,9 +112,9 @@ def test_two_processes_draw_and_measure_a_cascade_as_one_does(tmp_path):
   run(CASCADE, 2, tmp_path, two)
   pictures = sorted(path.relative_to(one) for path in one.rglob('*.png'))
   assert pictures == sorted(path.relative_to(two) for path in two.rglob('*.png'))
-  drawn = [path for path in pictures if path.stem.isdigit()]
-  assert len(drawn) == 2 * 9  # of both stages
-  for path in drawn:
+  sampled = [path for path in pictures if path.stem.isdigit()]
+  assert len(sampled) == 2 * 9  # of both stages
+  for path in sampled:
     # The same programs on the same noise: but for rounding, the same image.
     difference = image_files.read(one / path).astype(int) - image_files.read(two / path)
     assert abs(difference).max() <= 1, path
