@@ -101,10 +101,10 @@ def evaluate(
   """
   beside = baselines(model) if beside is None else beside
   parts = parts_of(methods, beside, num_seeds)
+  scorer, records = scorer or Scorer(), records or Records()
   measurement = _Measurement(
-    model, methods, parts, scorer or Scorer(), records or Records(), seed
+    model, methods, parts, scorer, records, seed, on_steps, on_output
   )
-  measurement.on_steps, measurement.on_output = on_steps, on_output
   seen = 0
   began = time.monotonic()
   for number, host in enumerate(batches):
@@ -115,7 +115,7 @@ def evaluate(
   if all(devices.everywhere([seen == 0])):
     raise sources.DataError('no held-out image could be read: nothing to measure')
   scale = model.scale if model.scale > 1 else None
-  return Evaluation(measurement.records, parts, scale, measurement.first)
+  return Evaluation(records, parts, scale, measurement.first)
 
 
 def parts_of(
@@ -129,6 +129,7 @@ def parts_of(
   return parts
 
 
+@dataclasses.dataclass
 class _Measurement:
   """What the batches of one evaluation share: where outputs come from, and go to.
 
@@ -136,21 +137,15 @@ class _Measurement:
   recorded for them.
   """
 
-  def __init__(
-    self,
-    model: SR3,
-    methods: Mapping[str, Restorer],
-    parts: Mapping[str, list[str]],
-    scorer: Scorer,
-    records: Records,
-    seed: int,
-  ):
-    self.model, self.methods, self.parts = model, methods, parts
-    self.scorer, self.records = scorer, records
-    self.on_steps: OnSteps = lambda steps: None
-    self.on_output: OnOutput | None = None
-    self.first: dict[str, np.ndarray] = {}
-    self._degrade, self._reduce = degrader(model, seed), output_degrader(model, seed)
+  model: SR3
+  methods: Mapping[str, Restorer]
+  parts: Mapping[str, list[str]]
+  scorer: Scorer
+  records: Records
+  seed: int
+  on_steps: OnSteps
+  on_output: OnOutput | None
+  first: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
   def measure(self, number: int, host: dict[str, np.ndarray]) -> None:
     """Record those values of a batch, numbered `number`, that are missing."""
@@ -161,7 +156,7 @@ class _Measurement:
       return
     batch = devices.shard(host)
     stored = stored_as(self.model, host['image'].dtype)
-    hr, condition, upsampled = self._degrade(batch)
+    hr, condition, upsampled = degrader(self.model, self.seed)(batch)
     observed = condition[..., : self.model.channels]
     if TRUTH in missing and self.model.task.conditional:
       self._show(number, 'input', observed, host)
@@ -176,7 +171,8 @@ class _Measurement:
       if sample == 0:
         self._show(number, name, output, host)
       if self.model.task.conditional:
-        low = self._reduce(quantize(output, stored), batch['index'])
+        degrade = output_degrader(self.model, self.seed)
+        low = degrade(quantize(output, stored), batch['index'])
         values = self.scorer(output, hr, low, observed, batch, stored)
       else:
         values = self.scorer.of_set(output, batch, stored)

@@ -172,8 +172,6 @@ def build(
   try:
     names, size = _write_pictures(part, design, pictures, on_picture)
     key = _key(design, plans, seconds, names)
-    for page in PAGES:
-      atomic_files.write_bytes(part / page, _page(page, post))
     plan = {
       'format': FORMAT,
       'study': key['study'],
@@ -186,9 +184,7 @@ def build(
       'contact': contact,
       **_indexed([_rows(task, trials, names) for task, trials in plans]),
     }
-    # A script, because pages that were opened from the disk can't fetch JSON.
-    text = f"'use strict';\nwindow.STUDY = {_compact(plan)};\n"
-    atomic_files.write_bytes(part / 'plan.js', text.encode('ascii'))
+    _write_pages(part, plan, post)
     _hide_dates(part)
     atomic_files.write_bytes(key_path(site), (_compact(key) + '\n').encode('ascii'))
     with image_files.errors(site):
@@ -206,6 +202,17 @@ def _check_free(site: pathlib.Path) -> None:
         f'{path} is there already; results that were collected with it need it, so '
         f'choose another --out or remove it'
       )
+
+
+def _write_pages(
+  folder: pathlib.Path, plan: Mapping[str, object], post: str | None
+) -> None:
+  """Write the pages of a site, and the plan of its trials."""
+  for page in PAGES:
+    atomic_files.write_bytes(folder / page, _page(page, post))
+  # A script, because pages that were opened from the disk can't fetch JSON.
+  text = f"'use strict';\nwindow.STUDY = {_compact(plan)};\n"
+  atomic_files.write_bytes(folder / 'plan.js', text.encode('ascii'))
 
 
 def _write_pictures(
