@@ -162,8 +162,8 @@ def scales(gamma: jax.Array) -> tuple[jax.Array, jax.Array]:
   return jnp.sqrt(gamma), jnp.sqrt(1 - gamma)
 
 
-# What the network's output means. `target` is what the loss compares it with;
-# `predict_y0` turns it into a prediction of y0. v is that of arXiv:2202.00512.
+# The network's output is of one of these kinds. `target` is what the loss compares it
+# with; `predict_y0` turns it into a prediction of y0. v is that of arXiv:2202.00512.
 # All take broadcastable arrays: s = sqrt(gamma), n = sqrt(1 - gamma).
 TARGETS = {
   'eps': lambda y0, eps, s, n: eps,

@@ -32,7 +32,7 @@ from sr3_jax.core import diffusion
 
 
 class Prediction(NamedTuple):
-  """What a denoiser says about a noisy image.
+  """The output of a denoiser for a noisy image.
 
   Attributes:
     y0: [B, H, W, C] prediction of the clean image.

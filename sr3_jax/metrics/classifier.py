@@ -168,7 +168,7 @@ def _session(path: pathlib.Path) -> 'InferenceSession':
 
 
 class _Input(NamedTuple):
-  """What a network takes; see the attributes of `Classifier`."""
+  """The input of a network; see the attributes of `Classifier`."""
 
   channels_first: bool
   side: tuple[int, int]

@@ -218,7 +218,7 @@ def _from_folder(
       for source in missing:
         _fetch(source, place)
     except OSError as error:
-      # Of a connection that failed, the cause is a part of the error's first argument.
+      # If the connection failed, the error's first argument has a shorter reason.
       reason = getattr(next(iter(error.args), error), 'reason', error)
       raise WeightsMissing(
         f'{_by_hand(missing, place)} (trying that failed: {line(reason)})'

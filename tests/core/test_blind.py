@@ -40,7 +40,7 @@ def keys() -> jax.Array:
 
 @pytest.fixture(scope='module')
 def degrade():
-  """Result, and the gradient of its squares in the image."""
+  """Return the result, and the gradient of its squares in the image."""
 
   def squares(hr, key):
     result = blind.second_order(key, hr, scale=SCALE)
@@ -115,7 +115,7 @@ def test_at_its_mildest_it_is_bicubic_downsampling(keys, photo):
 
 
 def test_noise_of_a_round_has_the_spread_asked_for(keys):
-  """20 levels, then resized no more: what is there is what was added."""
+  """Noise of 20 levels, and no resize after it: the output has what was added."""
   grey = dataclasses.replace(MILD, noise=(20, 20), gaussian=1, grey=1)
   flat = jnp.zeros((3, 48, 48, 3))
   one = jax.jit(

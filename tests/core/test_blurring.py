@@ -86,7 +86,7 @@ def test_straight_motion_is_a_line_of_the_length_and_angle(keys):
   _, covariance = moments(np.asarray(motion(keys, jnp.full(4, 0.6), straight))[2])
   largest = np.linalg.eigh(covariance)[1][:, 1]
   np.testing.assert_allclose(largest[1] / largest[0], np.tan(0.6), rtol=0.02)
-  # Of a line of 6: 36 / 12; a bilinear splat adds at most a quarter.
+  # The variance of a line of 6 is 36 / 12; a bilinear splat adds at most a quarter.
   assert 3 <= np.linalg.eigvalsh(covariance)[1] <= 3.3
 
 
@@ -174,7 +174,7 @@ def test_noise_of_an_example_is_a_function_of_its_key(keys):
 
 
 def test_gradients_are_finite_at_every_extreme(keys, image):
-  """Black pixels, no blur, no motion, no noise."""
+  """Gradients at black pixels, no blur, no motion and no noise."""
 
   def total(image, strength):
     blurred = blurring.gaussian_blur(image, strength, 5)

@@ -14,7 +14,7 @@ CLASSES = {'task__name': 'generation', 'model__num_classes': 3}
 
 
 class Watch(SR3):
-  """Remembers what the network is shown, and predicts ones; outside of jit only."""
+  """A model that remembers its network's inputs, and predicts ones; not for jit."""
 
   def predict(self, params, x, y, gamma, label=None, dropout_key=None):
     params.append({'x': x, 'y': y, 'gamma': gamma, 'label': label})
@@ -22,7 +22,7 @@ class Watch(SR3):
 
 
 class Classes(SR3):
-  """Predicts a number that its class tells: params[label]."""
+  """A model that predicts params[label]."""
 
   def predict(self, params, x, y, gamma, label=None, dropout_key=None):
     return jnp.broadcast_to(params[label][:, None, None, None], y.shape)
@@ -126,7 +126,7 @@ def test_the_loss_is_of_the_hole(of_hole):
 
 
 def test_guidance_weighs_the_class():
-  """u + w (c - u) of what the network says, for each image a weight of its own."""
+  """It is u + w (c - u) of the network's outputs; each image has its own weight."""
   config = tiny(
     diffusion__prediction='y0', model__label_dropout=0.1, sampler__clip=False, **CLASSES
   )
@@ -162,7 +162,7 @@ def test_guidance_needs_a_model_that_was_trained_for_it():
 
 
 def test_generation_starts_from_noise_and_class_alone():
-  """From zeros for parameters of the last layer: sampling of a network that says 0."""
+  """The last layer starts at zero, so the network predicts 0."""
   model = SR3.from_config(tiny(diffusion__prediction='y0', **CLASSES))
   params = model.init(jax.random.key(0))
   condition = model.degrade(keys(2), to_float(photos(2)))

@@ -60,7 +60,7 @@ def test_other_kernels_are_pillows(kernel, size, to):
   ('size', 'middle'), [((128, 128), (28, 28)), ((128, 192), (28, 42))]
 )
 def test_downsampling_through_a_still_smaller_image(size, middle):
-  """The paper's classification test: what the middle lost does not come back."""
+  """In the paper's classification test, upsampling restores no lost detail."""
   hr = _photo(*size)
   degrade = partial(degradations.super_resolution, scale=4, through=28)
   small = jax.jit(degrade)(KEY, hr)
@@ -81,7 +81,7 @@ def test_super_resolution_downsamples(scale):
 
 
 def test_flips_commute_with_super_resolution():
-  """So it doesn't matter that crops are flipped before they are downsampled."""
+  """Crops may be flipped before they are downsampled."""
   hr = _photo(64, 96)
   small = degradations.super_resolution(KEY, hr, scale=4)
   for axis in (1, 2):

@@ -64,7 +64,7 @@ def test_other_levels_are_the_nearest_timestep():
 
 
 def test_forward_equals_numpy(small):
-  """Sides that differ, both ends of the schedule, two classes."""
+  """With sides that differ, both ends of the schedule, and two classes."""
   state, model, params = small
   rng = np.random.default_rng(1)
   x = rng.standard_normal((2, 6, 10, 6), np.float32)

@@ -37,7 +37,7 @@ def _apply(model, params, x, gamma):
 
 @pytest.mark.parametrize('affine', [False, True])
 def test_forward_equals_numpy(affine):
-  """Sides that differ, a level with attention, levels of both ends of the schedule."""
+  """With sides that differ, attention, and both ends of the schedule."""
   state = oracles_torch.random_state(
     oracles_torch.janspiry_shapes(**SMALL, affine=affine)
   )
@@ -55,7 +55,7 @@ def test_forward_equals_numpy(affine):
 
 
 def test_sampling_equals_the_formula():
-  """Posterior mean and variance, clipped predictions of y0, the condition first."""
+  """The formula: posterior mean and variance of clipped predictions of y0."""
   state = oracles_torch.random_state(oracles_torch.janspiry_shapes(**SMALL))
   model, params = _converted(state)
   rng = np.random.default_rng(2)

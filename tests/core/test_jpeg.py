@@ -51,7 +51,7 @@ def _batch(images):
 
 
 def _assert_pillows(found, images, qualities, modes):
-  """What `compress` promises, in few pixels: one coefficient changes several."""
+  """Few pixels differ, as `compress` promises: one coefficient changes several."""
   assert found.dtype == jnp.float32
   levels = (np.asarray(found) + 1) * 127.5
   np.testing.assert_allclose(levels, np.round(levels), atol=1e-4)

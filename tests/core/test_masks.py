@@ -43,7 +43,7 @@ def test_masks_are_zeros_and_ones(kind, drawn):
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_an_example_depends_on_its_key_alone(kind, drawn):
-  """Another order, another size of the batch, and without jit."""
+  """Results stay in another order and batch size, and without jit."""
   some = np.array([7, 3, 90])
   np.testing.assert_array_equal(KINDS[kind](KEYS[some], SIDE, SIDE), drawn[kind][some])
 
@@ -57,7 +57,7 @@ def test_rectangles_hide_palettes_share(drawn):
 
 
 def test_rectangles_are_one_to_five(drawn):
-  """Counted by what cannot be covered by fewer: upper left corners, and components."""
+  """Upper left corners and components say how many there are at least."""
   mask = np.pad(drawn['rectangles'][..., 0] > 0, ((0, 0), (1, 0), (1, 0)))
   here, above, left = mask[:, 1:, 1:], mask[:, :-1, 1:], mask[:, 1:, :-1]
   corners = (here & ~above & ~left).sum((1, 2))

@@ -115,7 +115,7 @@ def test_ddim_with_eta_1_is_the_posterior():
 
 
 def test_2m_starts_and_ends_as_ddim():
-  """Of first order; between, it extrapolates in log-SNR from the prediction before."""
+  """Both ends are of first order; between, it extrapolates in log-SNR."""
   gammas = diffusion.respace(GAMMAS, 12)
   multistep, first_order = samplers.dpmpp_2m(gammas), samplers.ddim(gammas)
   np.testing.assert_allclose(multistep[[0, -1]], first_order[[0, -1]], atol=1e-12)
@@ -214,7 +214,7 @@ def mixture(y, gamma):
 
 @pytest.mark.parametrize('name', ALL)
 def test_two_modes(name):
-  """A mean is easily right by luck: modes have shares, places and widths."""
+  """Modes have shares, places and widths; a mean alone is easily right by luck."""
   gammas = diffusion.respace(GAMMAS, 150, 'cosine')
   y = jax.random.normal(jax.random.key(1), (8, 32, 32, 1))
   samples = run(mixture, jax.random.key(2), y, gammas, ALL[name](gammas))

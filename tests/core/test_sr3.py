@@ -84,7 +84,7 @@ def test_the_oracle_has_no_loss(prediction, residual, y0_scale):
   ],
 )
 def test_loss_is_algorithm_1(prediction, power, truth):
-  """What a network that always says 0 pays, known in closed form."""
+  """The loss of a network that always outputs 0 is known in closed form."""
   config = tiny(diffusion__prediction=prediction, diffusion__loss=power)
   model = Constant.from_config(config)
   image = np.tile(photos(), (16, 1, 1, 1))
@@ -162,7 +162,7 @@ def test_noise_is_independent_of_its_level():
 
 
 def test_the_start_is_noise_of_its_own():
-  """Not that of the first step, nor of another example; the same for any batch."""
+  """It is neither that of the first step nor of another example, for any batch."""
   model = SR3.from_config(tiny())
   condition = condition_of(photos())
   x = model.upsample(condition)
@@ -277,7 +277,7 @@ def test_consistent_predictions_are_the_nearest_that_downsample_to_the_condition
 
 
 class Learned(SR3):
-  """As a network that gives the variance, too."""
+  """A model whose network gives the variance, too."""
 
   def predict(self, *args):
     prediction = super().predict(*args)
@@ -286,7 +286,7 @@ class Learned(SR3):
 
 @pytest.mark.parametrize('name', ['dpmpp_2m', 'ddpm_learned'])
 def test_consistent_outputs_downsample_to_the_input(name):
-  """By Pillow, of a network that is anyhow; and not without the correction."""
+  """For a random network, by Pillow; without the correction they don't."""
   learned = name == 'ddpm_learned'
   condition = 0.3 * condition_of(photos())
   errors = []

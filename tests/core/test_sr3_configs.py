@@ -1,4 +1,4 @@
-"""What configurations make of a model: spaces, levels, samplers."""
+"""Models made from configurations: spaces, levels, samplers."""
 
 import jax
 import jax.numpy as jnp

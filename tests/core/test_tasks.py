@@ -1,4 +1,4 @@
-"""What holds for every task."""
+"""Properties of every task, and of single ones."""
 
 import jax
 import jax.numpy as jnp
@@ -120,7 +120,7 @@ def test_colorization_is_given_the_luma_of_pillow(photos):
 
 
 def test_augmentation_says_what_it_did(photos):
-  """At 0 nothing; else noise of that share, and the levels in channels of their own."""
+  """Levels of 0 change nothing; others give that noise, and stand in channels."""
 
   def level(*values):
     return jnp.array(values, jnp.float32)

@@ -18,7 +18,7 @@ TINY = {'channels': 8, 'multipliers': (1, 2), 'num_blocks': 1}
 
 
 def _weights(network, *inputs):
-  """Random weights as if trained: layers that start at zero speak too.
+  """Random weights as if trained: no layer is zero.
 
   Made by NumPy, because compiling the initialisation takes longer than a test should.
   """
@@ -271,7 +271,7 @@ def test_the_start(tiny):
 
 
 def test_an_example_depends_on_its_own_inputs_only(tiny):
-  """Its image, its noise level and its label all reach it, and nobody else."""
+  """Its image, its noise level and its label reach it alone."""
   _, params, apply = tiny
   x, gamma = _inputs()
   label = np.array([0, 3], np.int32)  # 3 is "no class"

@@ -13,7 +13,7 @@ from sr3_jax.metrics.fid_kid_is import Moments
 
 
 def _features(n, d=12, seed=0, shift=0.0, rank=None):
-  """Correlated, skewed, off zero: as features are."""
+  """Return features like real ones: correlated, skewed, not around zero."""
   rng = np.random.default_rng(seed)
   mix = np.random.default_rng(99).standard_normal((rank or d, d))
   x = rng.gamma(1.0, size=(n, rank or d)) @ mix
@@ -21,7 +21,7 @@ def _features(n, d=12, seed=0, shift=0.0, rank=None):
 
 
 def _frechet(x, y):
-  """As SciPy's matrix root has it."""
+  """Return the Frechet distance by SciPy's matrix root."""
   a, b = np.cov(np.float64(x), rowvar=False), np.cov(np.float64(y), rowvar=False)
   step = np.float64(x).mean(0) - np.float64(y).mean(0)
   root = np.real(scipy.linalg.sqrtm(a @ b))

@@ -78,7 +78,7 @@ def test_psnr_of_quantized_images_is_the_one_of_their_png_files():
 
 
 def test_luma_equals_scikit_image():
-  """Also that its PSNR is "PSNR (Y)": of 255 levels, though luma has 219."""
+  """Its PSNR is "PSNR (Y)", too: of 255 levels, though luma has 219."""
   truth = photos(32)
   image = noisy(truth, 0.1)
   y, y_truth = (np.asarray(image_metrics.luma(x)) for x in (image, truth))
@@ -183,7 +183,7 @@ def test_radial_power_equals_a_direct_computation():
 
 
 def test_white_noise_is_flat_at_its_variance():
-  """Also Parseval: a mean over bins of 25 needs the window's power divided out."""
+  """The mean over bins is 25 only if the window's power is divided out."""
   noise = np.random.default_rng(0).normal(scale=5 / 127.5, size=(256, 64, 64, 1))
   power = image_metrics.radial_power(np.float32(noise)).mean(0)
   # Rings 0 and 1 lose power to the removed mean, which the window smears.

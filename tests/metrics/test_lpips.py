@@ -13,7 +13,7 @@ SHAPES = {'alex': (2, 41, 47, 3), 'vgg': (2, 18, 21, 3)}  # pools leave a row ou
 
 @pytest.fixture(scope='module', params=['alex', 'vgg'])
 def net(request):
-  """Which backbone, its PyTorch weights, parameters made of them."""
+  """The kind of backbone, its PyTorch weights, and parameters made of them."""
   kind = request.param
   state = originals.random_state(originals.lpips_shapes(kind))
   return kind, state, lpips.from_torch(kind, state, state)
@@ -64,7 +64,7 @@ def test_smallest_sizes(net):
 
 
 def test_pixels_without_activation_are_equal(net):
-  """Without the epsilon: nan."""
+  """Without the epsilon the distance would be nan."""
   kind, _, params = net
   dead = params | {'backbone': jax.tree.map(np.zeros_like, params['backbone'])}
   image, truth = _pair(SHAPES[kind])

@@ -22,7 +22,7 @@ SHA = hashlib.sha256(BODY).hexdigest()
 
 @pytest.fixture
 def server():
-  """Address of a server on loopback, its answers by path, and what was asked."""
+  """A server on loopback: its address, its answers by path, the paths it was asked."""
 
   class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):

@@ -192,7 +192,7 @@ def test_statistics_of_another_network(tmp_path, features):
 
 
 def test_the_mode_makes_statistics_of_the_training_images(tmp_path, monkeypatch):
-  """Once of all training images, cut as in evaluation; then other weights refuse it."""
+  """It takes all training images, cut as in evaluation; other weights refuse it."""
   net = feature_networks.inception()
   monkeypatch.setattr(evaluation_run.feature_nets, 'load', lambda name, folder: net)
   config = runs.get_config()

@@ -29,7 +29,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """What is done to images, and what a condition holds.
+  """A degradation of images, and what its condition holds.
 
   Attributes:
     degrade: (key [B], hr [B, H, W, C], **options) -> condition [B, h, w, K].

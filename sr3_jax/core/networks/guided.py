@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 
 from sr3_jax.core.networks import blocks
 
-# Of every normalisation.
+# Every normalisation has this many groups.
 _GROUPS = 32
 
 
