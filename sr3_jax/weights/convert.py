@@ -8,14 +8,16 @@ import argparse
 import pathlib
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sr3_jax.runtime.cli import number
 from sr3_jax.runtime.errors import UserError, line
 from sr3_jax.weights.released import RELEASED
 
 if TYPE_CHECKING:
-  import ml_collections
+  from ml_collections import ConfigDict
+
+  from sr3_jax.runtime.types import Params
 
 # Options that state what no tensor of a network shows.
 _GIVEN = ('groups', 'num_heads', 'scale', 'image_size')
@@ -105,9 +107,7 @@ def main(argv: list[str] | None = None) -> None:
   )
 
 
-def _convert(
-  args: argparse.Namespace,
-) -> tuple['ml_collections.ConfigDict', dict[str, Any]]:
+def _convert(args: argparse.Namespace) -> tuple['ConfigDict', 'Params']:
   """Write the model folder; return its configuration and parameters.
 
   Raises:

@@ -6,7 +6,6 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import ml_dtypes
@@ -247,7 +246,7 @@ def _hours(run: epath.Path, config: ConfigDict) -> float:
   return metrics_log.training_seconds(run, config.train.batch_size) / 3600
 
 
-def _results(run: epath.Path, step: int) -> dict[str, Any] | None:
+def _results(run: epath.Path, step: int) -> Results | None:
   """Return results.json of a run, or None if there is none of this step."""
   path = run / 'results.json'
   if not path.exists():

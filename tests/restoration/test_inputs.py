@@ -156,7 +156,10 @@ def test_conditions_are_those_of_training():
   image = photo().astype(np.float32) / 127.5 - 1
   mask = np.eye(6, 8)
   got = inputs.prepare(image, mask, INPAINTING)
-  make = lambda model, p: inputs.assemble(model.model, p.observed, p.mask, 0, 0, [0])
+
+  def make(model, p):
+    return inputs.assemble(model.model, p.observed, p.mask, 0, 0, [0])
+
   want = degradations.with_hole(image[None], mask[None, ..., None])[0]
   np.testing.assert_array_equal(make(INPAINTING, got), want)
   # All is to be made anew, but nothing is hidden: as a mixture has it.

@@ -135,8 +135,11 @@ def test_seams_do_not_show():
   starts, _ = tiling.cover(128, 32, upscaler.settings()['tile_pad'], 2)
   assert len(starts) > 4
   middles = (starts[:-1] + 32 + starts[1:]) // 2
+
   # Against the untiled image, whose content differs at these places by chance, too.
-  shows = lambda image: tiling.seam(image, middles, middles)
+  def shows(image):
+    return tiling.seam(image, middles, middles)
+
   assert shows(image) / shows(whole) < 1.02
   # What the measure says of tiles that know nothing of each other.
   parts = np.reshape(photo(32, 32), (4, 8, 4, 8, 3)).swapaxes(1, 2)
@@ -246,7 +249,10 @@ def test_consistency(local):
 def test_consistency_as_the_model_has_it(pointwise):
   consistent = dataclasses.replace(pointwise.model, consistency=True)
   loaded = dataclasses.replace(pointwise, model=consistent)
-  of = lambda loaded, **o: Upscaler(loaded, steps=2, **o).settings()['consistency']
+
+  def of(loaded, **o):
+    return Upscaler(loaded, steps=2, **o).settings()['consistency']
+
   assert of(loaded) and not of(pointwise)
   assert of(pointwise, consistency=True) and not of(loaded, consistency=False)
 

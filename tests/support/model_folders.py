@@ -65,7 +65,10 @@ def make(run: pathlib.Path, exported: pathlib.Path) -> Models:
 def make_state() -> dict[str, dict]:
   rng = np.random.default_rng(0)
   shapes = jax.eval_shape(SR3.from_config(runs.get_config()).init, jax.random.key(0))
-  draw = lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32)
+
+  def draw(leaf):
+    return rng.normal(0, 0.1, leaf.shape).astype(np.float32)
+
   params, ema = (jax.tree.map(draw, shapes) for _ in range(2))
   return {'params': params, 'ema': ema, 'optimizer': {'count': np.zeros(1)}}
 

@@ -84,7 +84,10 @@ def test_the_sampler_with_a_hole_is_that_of_the_model():
   key = jax.random.key(3)
   for number in (0, 0, 0):  # image, sample, pass
     key = jax.random.fold_in(key, number)
-  strips = lambda i: [canvas.noise_strip(key, i, s, 64, 3) for s in range(2)]
+
+  def strips(i):
+    return [canvas.noise_strip(key, i, s, 64, 3) for s in range(2)]
+
   noises = jnp.stack([jnp.concatenate(strips(i))[None] for i in range(5)])
   given = image.astype(np.float32) / 127.5 - 1
   condition = np.dstack([np.where(mask[..., None], 0, given), mask])[None]
@@ -117,11 +120,14 @@ def test_guidance_is_that_of_the_model():
   """Samples with a class, without, and in between by the formula."""
   loaded = model('classes')
   image = photo(8, 8)
-  of = lambda guidance, label: (
-    Upscaler(loaded, steps=1, sampler='ddpm', guidance=guidance)
-    .upscale(image, label=label)
-    .image
-  )
+
+  def of(guidance, label):
+    return (
+      Upscaler(loaded, steps=1, sampler='ddpm', guidance=guidance)
+      .upscale(image, label=label)
+      .image
+    )
+
   with_class, without, twice = of(None, 2), of(None, None), of(2.0, 2)
   inside = np.abs([with_class, without, twice]).max(0) < 1
   expected = without + 2 * (with_class - without)

@@ -110,7 +110,10 @@ def test_they_restore_what_they_have_not_seen(name, compile_cache):
   error = np.square(low - pixels.to_float(small)).mean()
   assert -10 * math.log10(error / 4) > 34
   assert np.abs((low - pixels.to_float(small)).mean((0, 1))).max() < 2 * 2 / 255
-  sharpness = lambda x: np.abs(np.diff(x, axis=1)).mean()
+
+  def sharpness(x):
+    return np.abs(np.diff(x, axis=1)).mean()
+
   wanted = sharpness(pixels.to_float(truth))
   assert sharpness(bicubic) < sharpness(output) < 1.4 * wanted
 

@@ -77,7 +77,10 @@ def test_stems_of_derived_names(names):
   sources = [
     upscale_files.Source('', pathlib.Path('x', place), place) for place in places
   ]
-  outputs = lambda i, stem: [f'{stem}.png', f'{stem}_1.png']
+
+  def outputs(i, stem):
+    return [f'{stem}.png', f'{stem}_1.png']
+
   stems = upscale_files.stems(sources, outputs)
   files = [
     str(place.parent / name).lower()

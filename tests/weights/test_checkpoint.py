@@ -30,7 +30,10 @@ def test_state_and_data_come_back_together(tmp_path):
     step, state = checkpoint.restore(manager, make_state(0), batches)
   assert step == 5
   assert_equal_trees(state, make_state(5))
-  dtype = lambda leaf: leaf.dtype
+
+  def dtype(leaf):
+    return leaf.dtype
+
   assert jax.tree.map(dtype, state) == jax.tree.map(dtype, make_state(5))
   for _ in range(3):
     assert_equal_trees(next(batches), next(undisturbed))

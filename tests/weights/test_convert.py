@@ -204,7 +204,10 @@ def test_the_same_file_gives_the_same_bytes(source, model, tmp_path, capsys):
 def test_a_model_is_exported_again(model, tmp_path, capsys):
   half = tmp_path / 'half'
   convert.main([str(model), '-o', str(half), '--dtype=bfloat16'])
-  size = lambda folder: (folder / 'model.safetensors').stat().st_size
+
+  def size(folder):
+    return (folder / 'model.safetensors').stat().st_size
+
   assert size(half) < 0.6 * size(model)
   old, new = hub.load(model), hub.load(half)
   assert old.model.network == new.model.network

@@ -76,7 +76,10 @@ def test_half_the_size_and_the_nearest_numbers(loaded, exported, tmp_path, dtype
   )
   assert half.fingerprint != loaded.fingerprint
   assert half.fingerprint in (tmp_path / 'm' / 'README.md').read_text()
-  size = lambda folder: (folder / 'model.safetensors').stat().st_size
+
+  def size(folder):
+    return (folder / 'model.safetensors').stat().st_size
+
   assert size(tmp_path / 'm') < 0.6 * size(exported)
 
 
