@@ -100,7 +100,7 @@ def check_options(
       f'{kind}: it restores nothing; sr3-train --mode=sample samples images'
     )
   if consistency and model.scale == 1:
-    raise UpscalerError(f'no consistency: {kind} and enlarges nothing')
+    raise UpscalerError(f'no consistency: {kind} and upscales nothing')
   if expand is not None and not takes_mask(config):
     raise UpscalerError(f'no expand: {kind} and fills in nothing')
   for name, level in (('blur', blur), ('noise', noise)):

@@ -439,7 +439,7 @@ class Upscaler:
       raise UpscalerError(f'no masks: {kind}')
     outscale = outscale or self.model.scale
     if self.model.scale == 1 and outscale != 1:
-      raise UpscalerError(f'outscale {outscale:g}: {kind} and enlarges nothing')
+      raise UpscalerError(f'outscale {outscale:g}: {kind} and upscales nothing')
     if not 0 < outscale <= MAX_OUTSCALE:
       raise UpscalerError(
         f'outscale must be above 0, at most {MAX_OUTSCALE}: {outscale}'

@@ -1,9 +1,13 @@
-"""Tests of squares and of resizing by area, as training data are prepared."""
+"""Tests of squares, of resizing, and of outputs that downsample to their input."""
 
 import numpy as np
+import pytest
 import skimage.transform
+from PIL import Image
+from skimage import data
 
-from sr3_jax.images import resizing
+from sr3_jax.core import degradations
+from sr3_jax.images import pixels, resizing
 from tests.support.pictures import noise
 
 
@@ -33,3 +37,64 @@ def test_resize_area_by_any_factor():
   truth = np.stack([truth[:, columns == c].mean(1) for c in range(23)], 1)
   resized = resizing.resize_area(image.astype(np.uint8), (17, 23))
   assert np.abs(resized - truth).max() <= 1.0
+
+
+@pytest.mark.parametrize('size', [(20, 30), (80, 120), (33, 7), (1, 1)])
+@pytest.mark.parametrize('kernel', ['bicubic', 'bilinear'])
+def test_resize_equals_the_one_inside_the_model(size, kernel):
+  rng = np.random.default_rng(0)
+  image = rng.uniform(-1, 1, (20, 30, 3)).astype(np.float32)
+  want = degradations.resize(image[None], *size, kernel)[0]
+  np.testing.assert_allclose(resizing.resize(image, *size, kernel), want, atol=2e-6)
+
+
+@pytest.mark.parametrize('length, small', [(16, 4), (40, 10), (37, 12), (9, 9), (4, 1)])
+def test_downsampling_matrices_are_pillows_and_inverted_exactly(length, small):
+  column = np.random.default_rng(0).uniform(-1, 1, (length, 1)).astype(np.float32)
+  down, up = resizing.downsampling_matrices(length, small)
+  want = Image.fromarray(column).resize((1, small), Image.Resampling.BICUBIC)
+  np.testing.assert_allclose(down @ column, np.asarray(want), atol=1e-6)
+  np.testing.assert_allclose(down @ up, np.eye(small), atol=1e-5)
+  # The smallest change: it lies in the span of the rows of `down`.
+  np.testing.assert_allclose(up @ down, np.linalg.pinv(down) @ down, atol=1e-4)
+
+
+def _downsampled(image, height, width):
+  """Round to 8 bits and downsample with Pillow, in float."""
+  rounded = pixels.to_uint8(image).astype(np.float32) / 127.5 - 1
+  return resizing.resize(rounded, height, width)
+
+
+@pytest.mark.parametrize('scale', [2, 4, 3.5])
+def test_make_consistent_on_photographs(scale):
+  """Within an 8-bit level everywhere, and 1e-5 in the paper's measure; in range."""
+  photo = data.astronaut()[:200, 150:350].astype(np.float32) / 127.5 - 1
+  side = round(200 / scale)
+  small = resizing.resize(photo, side, side)
+  small = pixels.to_float(pixels.to_uint8(small))
+  rng = np.random.default_rng(0)
+  start = resizing.resize(small, 200, 200) + 0.2 * rng.standard_normal((200, 200, 3))
+  image = resizing.make_consistent(start, small)
+  assert image.dtype == np.float32 and np.abs(image).max() <= 1
+  error = _downsampled(image, side, side) - small
+  # The paper's unit: 1e-5 of squared error on the [0, 1] scale.
+  assert 1e5 * np.mean((error / 2) ** 2) < 1
+  assert np.abs(error).max() < 1.5 / 127.5
+  np.testing.assert_array_less(np.abs(error.mean((0, 1))), 0.05 / 127.5)
+
+
+def test_make_consistent_keeps_what_is_consistent_already():
+  photo = data.astronaut()[:64, :64].astype(np.float32) / 127.5 - 1
+  small = resizing.resize(photo, 16, 16)
+  np.testing.assert_allclose(resizing.make_consistent(photo, small), photo, atol=1e-3)
+
+
+def test_make_consistent_where_no_image_fits():
+  """A checkerboard of single pixels: as near as possible, never out of range."""
+  small = (np.indices((12, 12)).sum(0) % 2 * 2.0 - 1)[..., None]
+  start = resizing.resize(small.astype(np.float32), 48, 48)
+  before = np.mean((_downsampled(start, 12, 12) - small) ** 2)
+  image = resizing.make_consistent(start, small)
+  after = np.mean((_downsampled(image, 12, 12) - small) ** 2)
+  assert np.abs(image).max() <= 1 and after < 0.75 * before
+  assert np.abs(image.mean()) < 0.01

@@ -18,7 +18,7 @@ WIDTH = 2 * CELL
 
 @functools.cache
 def local():
-  """A model that enlarges four times and sees 3 pixels around each."""
+  """A model that upscales four times and sees 3 pixels around each."""
   return residual(Local())
 
 

@@ -49,7 +49,7 @@ def test_expand(value, pixels):
 
 
 @pytest.mark.parametrize('value', ['', '1,2', '-3', '3px', '1.5', '0', '0%,0,0,0', -1])
-def test_expand_that_is_none(value):
+def test_bad_values_of_expand_are_refused(value):
   with pytest.raises(UpscalerError, match='expand='):
     inputs.parse_expand(value)
 
@@ -124,7 +124,7 @@ def test_colour_is_made_grey_for_colorization_and_that_is_said():
   )
 
 
-def test_grey_stays_grey_where_nobody_gives_it_colour():
+def test_grey_stays_grey_unless_the_model_colours():
   grey = photo()[..., 0]
   for model, channels in (
     (loaded('jpeg'), 1),
@@ -162,14 +162,14 @@ def test_conditions_are_those_of_training():
 
   want = degradations.with_hole(image[None], mask[None, ..., None])[0]
   np.testing.assert_array_equal(make(INPAINTING, got), want)
-  # All is to be made anew, but nothing is hidden: as a mixture has it.
+  # Without a mask all pixels may change and none is hidden, as in a mixture.
   whole = make(MIXED, inputs.prepare(image, None, MIXED))
   np.testing.assert_array_equal(whole[..., :3], image)
   assert (whole[..., 3] == 1).all()
 
 
 @pytest.mark.parametrize('blur', [0.0, 0.6])
-def test_stages_of_cascades_are_told_what_was_done(blur):
+def test_cascade_stages_get_the_levels_of_their_augmentation(blur):
   model = loaded('cascade').model
   image = photo(16, 20).astype(np.float32) / 127.5 - 1
   got = inputs.assemble(model, image, None, blur, 0.0, [0])

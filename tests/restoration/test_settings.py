@@ -31,7 +31,7 @@ def test_presets_are_in_order_and_a_models_own_come_first():
   assert Upscaler(model).num_steps == 50
 
 
-def test_a_preset_is_what_was_measured():
+def test_presets_of_a_model_ignore_its_configuration():
   """What it leaves out is not taken from the configuration."""
   own = {'fast': {'name': 'ddim', 'num_steps': 3, 'spacing': 'time'}}
   model = residual(Pointwise(), sampler__temperature=0.5, sampler__eta=0.3)
@@ -79,7 +79,7 @@ def test_images_that_it_cannot_take(pointwise, image, options, message):
 
 
 def test_regression_takes_one_step():
-  """The baseline network's own estimate, whatever is asked."""
+  """The baseline network's own prediction, whatever is asked."""
   model = residual(Pointwise())
   model = dataclasses.replace(
     model, model=dataclasses.replace(model.model, method='regression')

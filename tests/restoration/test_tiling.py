@@ -1,8 +1,11 @@
+"""Plans of canvases, tiles and their windows; mirrored borders."""
+
 import math
 
 import numpy as np
 import pytest
 
+from sr3_jax.restoration import tiling
 from sr3_jax.restoration.tiling import MAX_WASTE, Planner, output_size
 
 
@@ -93,3 +96,50 @@ def test_halving_stops_at_the_network():
   assert plan.layout((200, 200)).tile == (64, 64)
   assert plan.halve(plan.layout((200, 200))) == 32
   assert plan.halve(plan.layout((200, 200))) == 0
+
+
+# --------------------------------------------------------------------------- tiles
+
+
+@pytest.mark.parametrize('length', [1, 64, 65, 100, 129, 1000])
+@pytest.mark.parametrize('tile, pad, multiple', [(64, 8, 4), (64, 16, 16), (32, 0, 8)])
+def test_tiles_cover_and_their_windows_add_up_to_one(length, tile, pad, multiple):
+  starts, windows = tiling.cover(length, tile, pad, multiple)
+  total = max(tiling.round_up(length, multiple), tile)
+  weight = np.zeros(total)
+  for start, window in zip(starts, windows, strict=True):
+    weight[start : start + tile] += window
+  np.testing.assert_allclose(weight, 1, atol=1e-6)
+  assert starts[0] == 0 and starts[-1] + tile == total
+  assert np.all(starts % multiple == 0) and windows.min() >= 0
+  assert np.all(np.diff(starts) <= max(tile - 2 * pad, multiple))
+
+
+def test_windows_ignore_what_lies_at_the_edge_and_fade_smoothly():
+  """Within pad / 2 of an inner edge a tile counts for nothing; at borders it counts."""
+  starts, windows = tiling.cover(112, tile=64, pad=8, multiple=4)
+  assert list(starts) == [0, 48]  # an overlap of 16 = 2 pad
+  assert np.all(windows[0][60:] == 0) and np.all(windows[1][:4] == 0)
+  assert np.all(windows[0][:52] == 1) and np.all(windows[1][12:] == 1)
+  fade = windows[0][48:64]
+  assert np.all(np.diff(fade) <= 0) and np.abs(np.diff(fade)).max() < 0.25
+  np.testing.assert_allclose(fade, windows[1][:16][::-1], atol=1e-6)
+
+
+def test_seam():
+  """White noise has no borders; a step of 1 at two of them, over a mean of 1.13."""
+  rng = np.random.default_rng(0)
+  image = rng.standard_normal((400, 400, 3))
+  rows = columns = np.array([100, 200, 300])
+  assert abs(tiling.seam(image, rows, columns) - 1) < 0.02
+  image[200:] += 20
+  assert tiling.seam(image, rows, columns) > 1.5
+  assert tiling.seam(image, rows + 20, columns) < 1
+
+
+def test_mirror():
+  image = np.arange(6, dtype=np.float32).reshape(2, 3, 1)
+  wide = tiling.mirror(image, 5, 7)[..., 0]
+  np.testing.assert_array_equal(wide[0], [0, 1, 2, 2, 1, 0, 0])
+  np.testing.assert_array_equal(wide[:, 0], [0, 3, 3, 0, 0])
+  assert tiling.mirror(image[:1, :1], 4, 4).max() == 0  # a single pixel

@@ -228,7 +228,7 @@ def test_samples_and_spread(pointwise):
 
 
 def test_consistency(local):
-  """At every step and at the end: made small again, the output is the input."""
+  """At every step and at the end: the downsampled output is the input."""
   image = resizing.resize(photo(40, 40), 20, 30)
   for outscale in (3, 6):
     free, tied = (
@@ -285,7 +285,7 @@ def test_memory_is_bounded_by_the_canvas(pointwise):
   small, available = upscaler.memory(256, 256)
   large, _ = upscaler.memory(512, 512)
   assert available > 0
-  # x, y, two estimates and a sum, in float32; a part for copies of the compiler's.
+  # x, y, two predictions and a sum, in float32, and some copies that XLA makes.
   pixels = 3 * 4 * 1024**2
   assert 3 * pixels < small < 9 * pixels
   assert large < 4.5 * small

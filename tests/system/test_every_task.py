@@ -32,7 +32,7 @@ MODELS = {
   'mixture': {'task__mixture': ('inpainting', 'colorization', 'jpeg')},
   'cascade': {'task__scale': 2},
   'generation': {},
-  'measured': {
+  'calibrated': {
     'task__name': 'inpainting',
     'data__channels': 5,
     'data__low': (100.0, 0.0, 0.0, 0.0, 0.0),
@@ -141,17 +141,17 @@ def test_guidance_is_that_of_the_model():
 
 
 def test_stages_of_cascades():
-  """Spoiled or not, in one run and in two."""
+  """With and without augmentation, in one run and in two."""
   loaded, image = model('cascade'), photo(9, 12)
   plain = Upscaler(loaded, steps=2)
   result = plain.upscale(image)
   assert result.image.shape == result.bicubic.shape == (18, 24, 3)
   assert plain.upscale(image, 3).image.shape == (27, 36, 3)
-  spoiled = Upscaler(loaded, steps=2, blur=0.5, noise=0.2)
-  other = spoiled.upscale(image, num_samples=2)
+  augmented = Upscaler(loaded, steps=2, blur=0.5, noise=0.2)
+  other = augmented.upscale(image, num_samples=2)
   assert np.abs(other.image - result.image).max() > 0.01
   assert (other.settings['blur'], other.settings['noise']) == (0.5, 0.2)
-  np.testing.assert_array_equal(other.image, spoiled.upscale(image).image)
+  np.testing.assert_array_equal(other.image, augmented.upscale(image).image)
   assert np.abs(other.samples[0] - other.samples[1]).max() > 0.01
 
 
@@ -182,10 +182,8 @@ def test_holes_in_a_folder_of_pictures(command, capsys):
   for name, size in sizes.items():
     save(f'in/{name}.{"jpg" if name == "a" else "png"}', photo(*size), quality=90)
     save(f'in/masks/{name}.png', hole(*size).astype(np.uint8) * 255)
-  deep_pixels = np.asarray(photo(14, 10)).astype(np.uint16) * 257 + 5
-  pathlib.Path('in/d.png').write_bytes(
-    sixteen_bit.encode_png(deep_pixels, {}, None, None)
-  )
+  stored = np.asarray(photo(14, 10)).astype(np.uint16) * 257 + 5
+  pathlib.Path('in/d.png').write_bytes(sixteen_bit.encode_png(stored, {}, None, None))
   save('in/masks/d.png', np.dstack([hole(14, 10).astype(np.uint8) * 140] * 3))
   options = ('in', '--mask=in/masks', '--compare')
   assert command('inpainting', *options) == 0
@@ -199,8 +197,8 @@ def test_holes_in_a_folder_of_pictures(command, capsys):
   mask = hole(14, 10)
   after = sixteen_bit.read_png(pathlib.Path('out/d_out.png').read_bytes())
   assert after.dtype == np.uint16
-  np.testing.assert_array_equal(after[~mask], deep_pixels[~mask])
-  assert (after[mask] != deep_pixels[mask]).mean() > 0.5
+  np.testing.assert_array_equal(after[~mask], stored[~mask])
+  assert (after[mask] != stored[mask]).mean() > 0.5
   found = picture_codec.metadata(pathlib.Path('out/sub/b_out.png'))
   assert found['task'] == 'inpainting' and found['mask']['name'] == 'b.png'
 
@@ -301,7 +299,7 @@ def test_one_model_for_several_tasks(command, caplog):
 
 
 @pytest.mark.parametrize('extension', ['npy', 'tif'])
-def test_measurements_of_many_channels(command, capsys, extension):
+def test_rasters_of_many_channels(command, capsys, extension):
   rng = np.random.default_rng(0)
   stored = rng.integers(0, 5000, (9, 12, 5), dtype=np.uint16)
   path = f'in/a.{extension}'
@@ -312,7 +310,7 @@ def test_measurements_of_many_channels(command, capsys, extension):
     tifffile.imwrite(path, stored, photometric='minisblack', planarconfig='contig')
   save('mask.png', hole(9, 12).astype(np.uint8) * 255)
   options = ('in', '--mask=mask.png', '--compare')
-  assert command('measured', *options) == 0
+  assert command('calibrated', *options) == 0
   out = f'out/a_out.{extension}'
   after = np.load(out) if extension == 'npy' else tifffile.imread(out)
   assert after.dtype == np.uint16
@@ -322,10 +320,10 @@ def test_measurements_of_many_channels(command, capsys, extension):
   made = after[~known]  # within the range, which not all that is known is
   assert made[..., 0].min() >= 100 and made.max() <= 4095
   capsys.readouterr()
-  assert command('measured', *options) == 0
+  assert command('calibrated', *options) == 0
   assert last_line(capsys) == '0 done, 1 skipped, 0 failed'
   with pytest.raises(SystemExit):  # outputs are no inputs
-    command('measured', 'out', '--mask=mask.png')
+    command('calibrated', 'out', '--mask=mask.png')
   assert 'no image files in this folder' in capsys.readouterr().err
 
 

@@ -243,12 +243,12 @@ def test_groups(standin):
     jobs.Job(source, b'', picture_codec, size, '.png', {})
     for size in [(1000, 800), (300, 200), *[(20, 20)] * 600]
   ]
-  room = upscale_run.GROUP * jax.local_device_count()
+  capacity = upscale_run.GROUP * jax.local_device_count()
   groups = list(upscale_run._groups(standin, jobs.Options(None), todo))
   assert [job for group in groups for job in group] == todo
   assert len(groups[0]) == 1
   for group in groups[1:]:
-    assert sum(max(64**2, 4 * job.size[0] * job.size[1]) for job in group) <= room
+    assert sum(max(64**2, 4 * job.size[0] * job.size[1]) for job in group) <= capacity
 
 
 def test_an_output_that_cannot_be_written(command, standin, capsys):

@@ -13,12 +13,12 @@ from sr3_jax.weights import checkpoint
 from tests.support import make_checkpoint
 from tests.support.checkpoints import make_batches, make_state, one_line, save, steps_in
 
-KEPT = sorted(
+ARCHIVES = sorted(
   (pathlib.Path(__file__).parents[1] / 'support' / 'data').glob('checkpoint_*.zip')
 )
 
 
-@pytest.mark.parametrize('archive', KEPT, ids=lambda path: path.stem)
+@pytest.mark.parametrize('archive', ARCHIVES, ids=lambda path: path.stem)
 def test_a_run_of_a_former_release_goes_on(archive, tmp_path, compile_cache):
   """State, average and place in the data: the next step is the one that it would be."""
   with zipfile.ZipFile(archive) as files:
@@ -46,7 +46,7 @@ def test_a_run_of_a_former_release_goes_on(archive, tmp_path, compile_cache):
 
 def test_one_is_kept_of_every_version():
   names = {f'checkpoint_{v}' for v in range(1, checkpoint.VERSION + 1)}
-  assert {path.stem for path in KEPT} == names
+  assert {path.stem for path in ARCHIVES} == names
 
 
 def test_a_checkpoint_of_a_later_release_says_what_to_do_and_stays(tmp_path):

@@ -191,10 +191,10 @@ def test_the_command_writes_a_model(source, model):
 def test_the_same_file_gives_the_same_bytes(source, model, tmp_path, capsys):
   again = tmp_path / model.name
   convert.main([str(source), '-o', str(again), *FLAGS, '--license=apache-2.0'])
-  told = capsys.readouterr().out
+  printed = capsys.readouterr().out
   count = sum(int(np.prod(shape)) for shape in JANSPIRY.values())
-  assert f'{again}: {len(JANSPIRY)} tensors, {count:,} parameters' in told
-  assert told.count('\n') == 1
+  assert f'{again}: {len(JANSPIRY)} tensors, {count:,} parameters' in printed
+  assert printed.count('\n') == 1
   first, second = (
     {f.name: f.read_bytes() for f in o.iterdir()} for o in (model, again)
   )
@@ -251,7 +251,7 @@ def test_mistakes_end_in_one_line(source, tmp_path, capsys):
 @pytest.mark.parametrize(
   'flags', [[], ['--output=o', '--groups=0'], ['--output=o', '--preset=8_64']]
 )
-def test_flags_that_are_none(flags, capsys):
+def test_bad_flags_are_refused(flags, capsys):
   with pytest.raises(SystemExit) as error:
     convert.main(['x.pth', *flags])
   assert error.value.code == 2 and 'error: ' in capsys.readouterr().err

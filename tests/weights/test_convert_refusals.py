@@ -159,7 +159,7 @@ def test_other_schedules_are_refused(betas, words):
     torch_to_flax.convert(tensors, **GIVEN)
 
 
-def test_numbers_that_are_none_are_refused():
+def test_values_that_are_not_finite_are_refused():
   state = oracles_torch.random_state(JANSPIRY)
   state['mid.0.attn.out.bias'][3] = np.inf
   with pytest.raises(WeightsError, match=r'^mid.0.attn.out.bias holds values'):

@@ -80,7 +80,7 @@ def test_a_newer_format_is_refused(model):
   ],
   ids=range(8),
 )
-def test_a_configuration_that_is_none(model, text, word):
+def test_a_file_that_is_no_configuration(model, text, word):
   data = text if isinstance(text, bytes) else text.encode()
   (model / 'config.json').write_bytes(data)
   refused(model, 'config.json', word)

@@ -106,7 +106,7 @@ def test_results_of_other_weights_stay_out(run, tmp_path):
 
 
 def test_a_model_folder_exports_too(exported, tmp_path):
-  """Say, to halve its size; what it was measured as may no longer hold."""
+  """Its results are left out, because rounding may have changed them."""
   loaded = model_writer.export(exported, tmp_path / 'm', dtype='bfloat16')
   again = hub.load(tmp_path / 'm')
   assert again.presets == loaded.presets == PRESETS
