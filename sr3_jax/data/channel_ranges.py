@@ -2,7 +2,6 @@
 
 import contextlib
 import pathlib
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -34,8 +33,18 @@ def sample_pixels(source: Source, count: int) -> np.ndarray:
   Raises:
     DataError: no image can be read.
   """
-  count = min(count, len(source))
-  found = list(_pixels_of_images(source, np.arange(count) * len(source) // count))
+  count, found = min(count, len(source)), []
+  share = _SAMPLE // count  # pixels of an image
+  with Progress(count, unit='image') as progress:
+    for done, i in enumerate((np.arange(count) * len(source) // count).tolist()):
+      with contextlib.suppress(ImageError):
+        image = source[i]['image']
+        pixels = image.reshape(-1, image.shape[-1])
+        if share < len(pixels):
+          # At random, because even steps would take the same columns of all rows.
+          pixels = pixels[np.random.default_rng(i).choice(len(pixels), share)]
+        found.append(pixels)
+        progress.update(done + 1)
   if not found:
     raise DataError(f'not one of {count} images can be read')
   return np.concatenate(found)
@@ -58,28 +67,10 @@ def percentile_range(
   below, above = np.percentile(sample, (low, high), axis=0)
   if np.dtype(dtype).kind == 'u':
     below, above = np.floor(below), np.ceil(above)
-  for c in range(len(below)):
-    if not below[c] < above[c]:
-      raise DataError(
-        f'channel {c + 1} is {below[c]:g} nearly everywhere: leave it out, or choose '
-        'other percentiles'
-      )
+  if len(constant := np.flatnonzero(below >= above)):
+    c = constant[0]
+    raise DataError(
+      f'channel {c + 1} is {below[c]:g} nearly everywhere: leave it out, or choose '
+      'other percentiles'
+    )
   return tuple(below.tolist()), tuple(above.tolist())
-
-
-def _pixels_of_images(source: Source, numbers: np.ndarray) -> Iterator[np.ndarray]:
-  """Yield some pixels [n, C] of every image that can be read."""
-  share = _SAMPLE // len(numbers)
-  with Progress(len(numbers), unit='image') as progress:
-    for done, i in enumerate(numbers):
-      try:
-        image = source[int(i)]['image']
-      except ImageError:
-        continue
-      pixels = image.reshape(-1, image.shape[-1])
-      # Pixels are chosen at random: even steps would take the same columns of all rows.
-      chosen = np.random.default_rng(int(i)).choice(
-        len(pixels), min(share, len(pixels))
-      )
-      yield pixels[chosen] if share < len(pixels) else pixels
-      progress.update(done + 1)

@@ -96,10 +96,9 @@ class HeaderIndex(NamedTuple):
         row, old = next(mine, (-1, None))
       if old == name:
         rows[i] = row
-    found, there = HeaderIndex.empty(names), rows >= 0
-    for new, known in zip(found[1:], self[1:], strict=True):
-      new[there] = known[rows[there]]
-    return found
+    # Unknown files are row -1, for which each column gets a zero at its end.
+    columns = (np.append(known, known.dtype.type(0))[rows] for known in self[1:])
+    return HeaderIndex(names, *columns)
 
   def usable(self, min_size: int) -> tuple[np.ndarray, np.dtype]:
     """Return which files can be used, bool [N], and the type of their pixels.
@@ -148,12 +147,8 @@ def find_usable(
   place = os.fspath(root)
   if '://' not in place:
     place = os.path.abspath(place)
-  settings: _Settings = {
-    'folder': place,
-    'channels': channels,
-    'max_pixels': image_files.MAX_PIXELS,
-  }
-  path = None
+  limit, path = image_files.MAX_PIXELS, None
+  settings: _Settings = {'folder': place, 'channels': channels, 'max_pixels': limit}
   if cache_folder and len(names) >= WORTH_CACHING:
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     path = cache_folder / f'{digest}.npz'
@@ -162,7 +157,7 @@ def find_usable(
   new = len(names) - np.count_nonzero(index.known)
   if new > 20_000:
     hint = '' if path else '; --cache keeps what is found for the next start'
-    logging.info('%s: reading the headers of %d images%s', root, new, hint)
+    logging.info(f'{root}: reading the headers of {new} images{hint}')
   read = functools.partial(_read_header, place, channels)
   errors, changed = _read_missing(index, place, min_size, read)
   if path and (changed or not (old and old.names.equals(names))):
@@ -198,11 +193,11 @@ def load_index(path: epath.Path, settings: _Settings) -> HeaderIndex | None:
 
 def save_index(path: epath.Path, index: HeaderIndex, settings: _Settings) -> None:
   """Save an index; if that fails, warn that the next start will take as long."""
+  columns = index._asdict()
+  names: FileNames = columns.pop('names')
   made_by = np.frombuffer(json.dumps(_MADE_BY | settings).encode(), np.uint8)
-  columns = dict(zip(HeaderIndex._fields[1:], index[1:], strict=True))
   buffer = io.BytesIO()
-  names = {'block': index.names.block, 'ends': index.names.ends}
-  np.savez(buffer, made_by=made_by, **names, **columns)
+  np.savez(buffer, made_by=made_by, block=names.block, ends=names.ends, **columns)
   try:
     atomic_files.write_bytes(path, buffer.getvalue())
   except OSError as error:
@@ -242,7 +237,7 @@ def _read_missing(
   Returns:
     Row -> error of the files that can't be read, and whether any header was read.
   """
-  errors = dict[int, str]()
+  errors: dict[int, str] = {}
   checked = ~index.known
   changed = bool(checked.any())
   with futures.ThreadPoolExecutor(16) as pool:
@@ -306,14 +301,11 @@ def _stamp(root: str, name: str) -> int:
 
 
 def _read_header(root: str, channels: int, name: str) -> _Header:
-  path, stamp, kind = os.path.join(root, name), _stamp(root, name), 0
+  path, stamp = os.path.join(root, name), _stamp(root, name)
   try:
-    if channels:
-      found = rasters.header(path, channels=channels)
-      height, width, _, dtype = found
-      kind = rasters.DTYPES.index(dtype)
-    else:
-      height, width = image_files.size(path)
+    if not channels:
+      return _Header(stamp, *image_files.size(path))
+    found = rasters.header(path, channels=channels)
   except pixels.ImageError as error:
     return _Header(stamp, error=str(error).removeprefix(f'{path}: '))
-  return _Header(stamp, height, width, kind)
+  return _Header(stamp, found.height, found.width, rasters.DTYPES.index(found.dtype))

@@ -28,20 +28,10 @@ LOCAL = ('folder', 'classes', 'arrays')
 # Photographs inside scikit-image's wheel. No scene is in both splits: the two views of
 # the motorcycle stay together.
 PHOTOS = {
-  'train': (
-    'astronaut.png',
-    'brick.png',
-    'camera.png',
-    'grass.png',
-    'gravel.png',
-    'hubble_deep_field.jpg',
-    'ihc.png',
-    'motorcycle_left.png',
-    'motorcycle_right.png',
-    'retina.jpg',
-    'rocket.jpg',
-  ),
-  'eval': ('chelsea.png', 'coffee.png'),
+  'train': 'astronaut.png brick.png camera.png grass.png gravel.png '
+  'hubble_deep_field.jpg ihc.png motorcycle_left.png motorcycle_right.png '
+  'retina.jpg rocket.jpg',
+  'eval': 'chelsea.png coffee.png',
 }
 
 
@@ -75,13 +65,15 @@ def make_source(
     decode_side: how a JPEG picture may be decoded; see `image_files.read`.
 
   Raises:
-    DataError: unknown name, missing path, floating point without a range, or what the
-      source itself raises.
+    DataError: unknown name, missing path, channels that the source can't have, floating
+      point without a range, or what the source itself raises.
   """
   if source not in SOURCES:
     raise DataError(f'no source {source!r}, only {", ".join(SOURCES)}')
   if source != 'photos' and not path:
     raise DataError(f'source {source!r} needs a path')
+  if source in ('photos', 'tfds') and channels not in (1, 3):
+    raise DataError(f'{source} are pictures, of 1 or 3 channels, not {channels}')
   if source == 'photos':
     made: Source = Photos(split, channels)
   elif source == 'arrays':
@@ -108,8 +100,8 @@ def make_source(
 def fingerprint(source: Source) -> str:
   """Return 16 hexadecimal digits that change when a file of a source does.
 
-  They are made of the names, sizes and times of the files. Of a source without files
-  of its own they tell only the number of images.
+  They are made of the names, sizes and times of the files; of a source without files of
+  its own, only of the number of images.
   """
   digest = hashlib.sha256(str(len(source)).encode())
   for state in source.states() if isinstance(source, Folder | Arrays) else ():
@@ -147,19 +139,17 @@ class Photos:
   """
 
   def __init__(self, split: str, channels: int = 3):
-    _check_picture_channels('photos', channels)
     self.classes, self.channels, self.dtype = (), channels, np.dtype(np.uint8)
     if split not in PHOTOS:
       raise DataError(f'photos have no split {split!r}, only {", ".join(PHOTOS)}')
     # The package is not imported, because it would bring SciPy into every worker.
     package = importlib.util.find_spec('skimage')
-    if package is None or not package.submodule_search_locations:
+    if package is None or package.origin is None:
       raise DataError('photos need scikit-image: pip install scikit-image')
-    folder = os.path.join(package.submodule_search_locations[0], 'data')
-    self._paths = [os.path.join(folder, name) for name in PHOTOS[split]]
-    for path in self._paths:
-      if not os.path.exists(path):
-        raise DataError(f'{path}: missing; install scikit-image from its wheel')
+    folder = os.path.join(os.path.dirname(package.origin), 'data')
+    self._paths = [os.path.join(folder, name) for name in PHOTOS[split].split()]
+    if missing := [path for path in self._paths if not os.path.exists(path)]:
+      raise DataError(f'{missing[0]}: missing; install scikit-image from its wheel')
 
   def __len__(self) -> int:
     return len(self._paths)
@@ -173,7 +163,7 @@ class Photos:
 
 
 class Arrays:
-  """An .npz file of images and labels, a usual form of small data sets.
+  """The images and labels of an .npz file, a usual form of small data sets.
 
   Images are 'x_train' and 'x_test', [N, H, W, C] of uint8, uint16 or float32, with
   'y_train' and 'y_test', int [N]; or 'x' and 'y', of which every tenth image is for
@@ -203,19 +193,22 @@ class Arrays:
         names = stored.get('classes', ())
     except (OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
       raise DataError(f'{path}: {first_line(error)}') from None
-    count = len(self._images)
     shape, self.dtype = self._images.shape, self._images.dtype
-    if self.dtype not in rasters.DTYPES or len(shape) != 4 or not count:
-      raise DataError(f'{path}: images must be uint8, uint16 or float32 [N, H, W, C]')
-    if shape[-1] != channels:
-      raise DataError(f'{path}: {shape[-1]} channels, data.channels is {channels}')
-    if not np.isfinite(self._images).all():
-      raise DataError(f'{path}: holds values that are not finite (NaN?)')
-    if labels.shape != (count,) or labels.dtype.kind not in 'iu' or labels.min() < 0:
-      raise DataError(f'{path}: labels must be integers from 0, one for each image')
+    wrong = ''
+    if self.dtype not in rasters.DTYPES or len(shape) != 4 or not shape[0]:
+      wrong = 'images must be uint8, uint16 or float32 [N, H, W, C]'
+    elif shape[-1] != channels:
+      wrong = f'{shape[-1]} channels, data.channels is {channels}'
+    elif not np.isfinite(self._images).all():
+      wrong = 'holds values that are not finite (NaN?)'
+    elif labels.shape != shape[:1] or labels.dtype.kind not in 'iu' or labels.min() < 0:
+      wrong = 'labels must be integers from 0, one for each image'
+    if wrong:
+      raise DataError(f'{path}: {wrong}')
     self._labels = labels.astype(np.int32)
-    most = max(len(names), int(labels.max()) + 1)
-    self.classes = tuple(map(str, names)) or tuple(map(str, range(most)))
+    self.classes = tuple(map(str, names)) or tuple(
+      map(str, range(int(labels.max()) + 1))
+    )
     self.channels = channels
 
   def __len__(self) -> int:
@@ -225,7 +218,7 @@ class Arrays:
     return {'image': self._images[index], 'label': self._labels[index]}
 
   def name(self, index: int) -> str:
-    """Return 'FILE:SPLIT[INDEX]', or the data set in place of the file."""
+    """Return 'FILE:SPLIT[INDEX]'."""
     return f'{self._name}[{index}]'
 
   def states(self) -> list[str]:
@@ -261,9 +254,7 @@ class Tfds:
   ):
     import tensorflow_datasets as tfds  # 1 s, and only this source needs it
 
-    self._name = f'{name}:{split}'
-    self._decode_side = decode_side
-    _check_picture_channels('tfds', channels)
+    self._name, self._decode_side = f'{name}:{split}', decode_side
     self.channels, self.dtype = channels, np.dtype(np.uint8)
     arguments = f"'{name}', file_format='array_record'"
     if data_dir:
@@ -276,16 +267,17 @@ class Tfds:
     except Exception as error:
       raise DataError(f'TFDS {name!r}: {first_line(error)}') from None
     if not splits:
+      command = _preparation(builder, arguments)
       raise DataError(
-        f'TFDS {name!r} is not prepared as ArrayRecord here; once: '
-        + _preparation(builder, arguments)
+        f'TFDS {name!r} is not prepared as ArrayRecord here; once: {command}'
       )
     features = dict(builder.info.features)
     if not isinstance(features.get('image'), tfds.features.Image):
       raise DataError(f"TFDS {name!r} has no 'image', only {', '.join(features)}")
     label = features.get('label')
-    named = isinstance(label, tfds.features.ClassLabel)
-    self.classes = tuple(label.names) if named else ()
+    self.classes = ()
+    if isinstance(label, tfds.features.ClassLabel):
+      self.classes = tuple(label.names)
     try:
       self._records = builder.as_data_source(
         split=split, decoders={'image': tfds.decode.SkipDecoding()}
@@ -303,36 +295,26 @@ class Tfds:
       record = self._records[index]
     except Exception as error:
       raise ImageError(f'{name}: {first_line(error)}') from None
-    pixels = image_files.read(
-      record['image'],
-      name,
-      channels=self.channels,
-      decode_side=self._decode_side,
-    )
+    options = {'channels': self.channels, 'decode_side': self._decode_side}
+    image = image_files.read(record['image'], name, **options)
     if self.classes:
-      return {'image': pixels, 'label': np.int32(record['label'])}
-    return {'image': pixels}
+      return {'image': image, 'label': np.int32(record['label'])}
+    return {'image': image}
 
   def name(self, index: int) -> str:
-    """Return 'FILE:SPLIT[INDEX]', or the data set in place of the file."""
+    """Return 'NAME:SPLIT[INDEX]'."""
     return f'{self._name}[{index}]'
 
 
 def _preparation(builder: 'tfds.core.DatasetBuilder', arguments: str) -> str:
   """Return the command that prepares a dataset, and what must be fetched before."""
-  given, manual = '', builder.MANUAL_DOWNLOAD_INSTRUCTIONS
-  if manual:
+  given = by_hand = ''
+  if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
     given = "download_config=t.download.DownloadConfig(manual_dir='FOLDER')"
-    manual = f'; FOLDER is what TFDS calls manual_dir: {" ".join(manual.split())}'
-  return (
-    'python -c "import tensorflow_datasets as t; '
-    f't.builder({arguments}).download_and_prepare({given})"{manual or ""}'
-  )
-
-
-def _check_picture_channels(source: str, channels: int) -> None:
-  if channels not in (1, 3):
-    raise DataError(f'{source} are pictures, of 1 or 3 channels, not {channels}')
+    text = ' '.join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+    by_hand = f'; FOLDER is what TFDS calls manual_dir: {text}'
+  made = f't.builder({arguments}).download_and_prepare({given})'
+  return f'python -c "import tensorflow_datasets as t; {made}"{by_hand}'
 
 
 @functools.cache
