@@ -1,11 +1,11 @@
-"""Makes pictures of docs/ and prints the figures that stand beside them.
+"""Makes pictures of docs/ and prints the figures that the text beside them gives.
 
   python docs/make_pictures.py samples together consistency
   python docs/make_pictures.py methods --regression=runs/photo_x4/regression
   python docs/make_pictures.py face --model=face-x4
   python docs/make_pictures.py face --model=face-x8
 
-Of photographs that come with scikit-image and that no model of ours has seen.
+It uses photographs from scikit-image that no model of the project has seen in training.
 """
 
 import argparse
@@ -24,8 +24,8 @@ from sr3_jax.weights import hub
 FOLDER = pathlib.Path(__file__).parent
 
 
-def small(name: str, factor: int) -> np.ndarray:
-  """A photograph, made `factor` times smaller, as 8-bit floats in [-1, 1]."""
+def downsampled(name: str, factor: int) -> np.ndarray:
+  """Return a photograph downsampled by `factor`: 8-bit values as floats in [-1, 1]."""
   photo = pixels.to_float(getattr(data, name)())
   height, width = (side // factor for side in photo.shape[:2])
   photo = photo[: height * factor, : width * factor]
@@ -33,34 +33,39 @@ def small(name: str, factor: int) -> np.ndarray:
 
 
 def save(name: str, rows: list[list[np.ndarray]], titles: list[str], cell: int) -> None:
+  """Write a contact sheet of pictures in [-1, 1] into docs/."""
   rows = [[pixels.to_uint8(picture) for picture in row] for row in rows]
   image_files.write(FOLDER / name, contact_sheets.sheet(rows, titles, cell=cell))
   print(FOLDER / name)
 
 
-def heat(spread: np.ndarray) -> np.ndarray:
-  """A spread map as grey: white is 0.25 of the range of values, 64 of 256 levels."""
+def spread_picture(spread: np.ndarray) -> np.ndarray:
+  """Return a spread map as grey levels; white is a spread of 64 of 256 levels."""
   grey = np.clip(spread / 0.5, 0, 1) * 2 - 1
   return np.repeat(grey[..., None], 3, axis=-1)
 
 
 def samples(loaded: hub.Loaded) -> None:
-  """Input, bicubic, two samples, mean, spread."""
+  """Show input, bicubic, two samples, mean and spread."""
   upscaler, rows = Upscaler(loaded), []
   for name, top, left in [('coffee', 8, 28), ('chelsea', 10, 20)]:
-    image = small(name, 4)[top : top + 64, left : left + 64]
+    image = downsampled(name, 4)[top : top + 64, left : left + 64]
     result = upscaler.upscale(image, num_samples=8)
     shown = [result.bicubic, *result.samples[:2], result.mean]
-    rows.append([image, *shown, heat(result.spread)])
+    rows.append([image, *shown, spread_picture(result.spread)])
     error = np.abs(result.mean - result.samples).mean()
-    print(f'{name}: spread {result.spread.mean():.3f}, to the mean {error:.3f}')
+    spread = result.spread.mean()
+    print(f'{name}: spread {spread:.3f}, distance to the mean {error:.3f}')
   titles = ['input', 'bicubic', 'sample 1', 'sample 2', 'mean of 8', 'spread']
   save('upscale.jpg', rows, titles, cell=256)
 
 
 def together(loaded: hub.Loaded) -> None:
-  """Tiles of 16 input pixels: alone and put side by side, denoised together, none."""
-  image = small('coffee', 4)[:96, :144]
+  """Show tiles of 16 input pixels, sampled separately and together, and no tiles.
+
+  Print how strong their seams are, relative to the picture without tiles.
+  """
+  image = downsampled('coffee', 4)[:96, :144]
   height, width = image.shape[:2]
   options = {'on_note': print}
   alone = Upscaler(loaded, **options)
@@ -76,7 +81,7 @@ def together(loaded: hub.Loaded) -> None:
   blended = tiled.upscale(image).image
   whole = Upscaler(loaded, tile=0, **options).upscale(image).image
 
-  def shows(picture, borders):
+  def seam_strength(picture, borders):
     return tiling.seam(picture, *borders) / tiling.seam(whole, *borders)
 
   edges = [np.arange(side, n, side) for n in cut.shape[:2]]
@@ -85,7 +90,8 @@ def together(loaded: hub.Loaded) -> None:
   for length in cut.shape[:2]:
     starts, _ = tiling.cover(length, side, pad, multiple)
     middles.append((starts[:-1] + side + starts[1:]) // 2)
-  print(f'seams: cut {shows(cut, edges):.3f}, together {shows(blended, middles):.3f}')
+  separate, together = seam_strength(cut, edges), seam_strength(blended, middles)
+  print(f'seams: separate tiles {separate:.3f}, denoised together {together:.3f}')
   crop = (slice(60, 252), slice(100, 292))
   row = [picture[crop] for picture in (cut, blended, whole)]
   save(
@@ -94,10 +100,10 @@ def together(loaded: hub.Loaded) -> None:
 
 
 def consistency(loaded: hub.Loaded) -> None:
-  """With and without the correction; figures over both photographs."""
+  """Show pictures without and with the correction, and print their metrics."""
   rows, lines = [], {False: [], True: []}
   for name in ('coffee', 'chelsea'):
-    image = small(name, 4)[:72, :108]
+    image = downsampled(name, 4)[:72, :108]
     truth = pixels.to_float(getattr(data, name)())[:288, :432]
     row = [image]
     for on in (False, True):
@@ -121,7 +127,7 @@ def consistency(loaded: hub.Loaded) -> None:
 
 
 def methods(loaded: hub.Loaded, regression: str = '') -> None:
-  """Kernel, regression if there is one, the presets and the truth, of whole crops."""
+  """Show bicubic, a regression model if one is given, all presets, and the truth."""
   ways = {name: Upscaler(loaded, steps=name) for name in loaded.presets}
   if regression:
     ways = {'regression': Upscaler(hub.load(regression))} | ways
@@ -129,7 +135,7 @@ def methods(loaded: hub.Loaded, regression: str = '') -> None:
   for name, top, left in [('coffee', 20, 60), ('rocket', 30, 60), ('astronaut', 0, 40)]:
     low = (slice(top, top + 64), slice(left, left + 64))
     high = (slice(4 * top, 4 * top + 256), slice(4 * left, 4 * left + 256))
-    image = small(name, 4)[low]
+    image = downsampled(name, 4)[low]
     made = [way.upscale(image) for way in ways.values()]
     truth = pixels.to_float(getattr(data, name)()[high])
     rows.append([made[0].bicubic, *(result.image for result in made), truth])
@@ -137,7 +143,7 @@ def methods(loaded: hub.Loaded, regression: str = '') -> None:
 
 
 def face(loaded: hub.Loaded) -> None:
-  """The astronaut Eileen Collins (NASA, public domain), from 16 pixels."""
+  """Show samples for the astronaut Eileen Collins (NASA, public domain), 16 x 16."""
   side = loaded.config.data.image_size
   truth = resizing.resize_area(data.astronaut()[20:200, 135:315], side)
   image = pixels.to_uint8(resizing.resize(pixels.to_float(truth), 16, 16))
@@ -152,8 +158,12 @@ def main() -> None:
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('pictures', nargs='+', choices=PICTURES)
-  parser.add_argument('--model', default='photo-x4', help='as sr3-upscale takes it')
-  parser.add_argument('--regression', default='', help='a run for `methods`')
+  parser.add_argument(
+    '--model', default='photo-x4', help='a model, as --model of sr3-upscale'
+  )
+  parser.add_argument(
+    '--regression', default='', help='a run of a regression model, for `methods`'
+  )
   args = parser.parse_args()
   loaded = hub.load(args.model)
   print(f'sr3_jax {sr3_jax.__version__}, {loaded.name}, step {loaded.step}')

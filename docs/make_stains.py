@@ -1,13 +1,13 @@
-"""Two stains of a tissue section as 16-bit TIFFs of two channels: data for an example.
+"""Makes example data: two stains of a tissue section as 16-bit TIFFs of two channels.
 
   python docs/make_stains.py stains
 
-scikit-image comes with a photomicrograph of a colon section, 512 x 512
+scikit-image comes with a photomicrograph of a colon section, 512 x 512 pixels
 (skimage.data.immunohistochemistry): cell nuclei in blue (haematoxylin), cells with the
-protein FHL2 in brown (DAB). How much of each stain lies where is what a microscopist
-wants of it, so the colours are separated into optical densities (Ruifrok and Johnston
-2001, as skimage.color.rgb2hed). The upper three quarters are for training, the lowest
-one is held out.
+protein FHL2 in brown (DAB). A microscopist wants to know the amount of each stain at
+each place, so the colours are separated into optical densities (Ruifrok and Johnston
+2001, by skimage.color.rgb2hed). The upper three quarters are for training, the lowest
+quarter is held out.
 """
 
 import pathlib
@@ -19,21 +19,21 @@ import skimage.data
 
 from sr3_jax.images import rasters
 
-# Stored values to scikit-image's unit of density, which is six decades of light.
+# Stored values per unit of density of scikit-image, which is six decades of light.
 UNITS = 200_000
-STAINS = (0, 2)  # of haematoxylin, eosin and DAB; there is no eosin in it
-BORDER = 384  # first row that is held out
+STAINS = (0, 2)  # of haematoxylin, eosin and DAB; the picture has no eosin
+BORDER = 384  # the first held-out row
 SIDES = {'train': (192, 256), 'eval': (128, 128)}
 
 
 def stains() -> np.ndarray:
-  """The picture's two densities, uint16 [512, 512, 2]."""
+  """Return the densities of the two stains: uint16 [512, 512, 2]."""
   density = skimage.color.rgb2hed(skimage.data.immunohistochemistry())[..., STAINS]
   return np.clip(np.round(density * UNITS), 0, 65535).astype(np.uint16)
 
 
 def main(folder: str) -> None:
-  """Writes train/ROW_COLUMN.tif and eval/ROW_COLUMN.tif."""
+  """Write train/ROW_COLUMN.tif and eval/ROW_COLUMN.tif."""
   whole = stains()
   parts = {'train': whole[:BORDER], 'eval': whole[BORDER:]}
   for name, part in parts.items():

@@ -1,11 +1,11 @@
-"""Make the pictures of docs/tasks.md: input, outputs of two models, truth.
+"""Makes the pictures of docs/tasks.md: input, outputs of two models, truth.
 
   python docs/make_tasks.py docs/tasks_photos.jpg runs/photos_clean
   python docs/make_tasks.py docs/tasks_faces.jpg \\
     runs/portraits_fill runs/portraits_colour
 
-Neither model has seen the photographs, which are from scikit-image's wheel: a cat
-(Chelsea, by Stefan van der Walt, CC0) and a cup for the model of
+Neither model has seen the photographs, which come with scikit-image: a cat (Chelsea, by
+Stefan van der Walt, CC0) and a cup of coffee for the model of
 configs/small/photos_clean_32.py, the astronaut Eileen Collins (NASA, public domain) for
 that of configs/small/portraits_fill_32.py.
 """
@@ -23,20 +23,20 @@ from sr3_jax.images import contact_sheets, image_files, pixels, resizing
 from sr3_jax.weights import hub
 
 SAMPLES = 3
-# Top, left and side of parts of pictures.
+# Picture, top, left and side of the square parts that are shown.
 FACE = (skimage.data.astronaut, 20, 138, 180)
 PARTS = [(skimage.data.chelsea, 20, 90, 256), (skimage.data.coffee, 60, 190, 256)]
-OF_FACES = ('inpainting', 'uncropping', 'colorization')
+FACE_TASKS = ('inpainting', 'uncropping', 'colorization')
 
 
 def part(load, top: int, left: int, side: int, size: int) -> np.ndarray:
-  """A square part of a picture, reduced by area: float32 [1, size, size, 3]."""
+  """Return a square part of a picture, downsampled: float32 [1, size, size, 3]."""
   image = load()[top : top + side, left : left + side, :3]
   return pixels.to_float(resizing.resize_area(image, size))[None]
 
 
 def row(run: str, task: str, hr: np.ndarray, seed: int) -> list[np.ndarray]:
-  """Input, regression, samples, truth: uint8 pictures."""
+  """Return input, regression, samples and truth as uint8 pictures."""
   loaded = hub.load(run)
   baseline = hub.load(pathlib.Path(run) / 'regression')
   options = loaded.config.copy_and_resolve_references().task
@@ -52,14 +52,14 @@ def row(run: str, task: str, hr: np.ndarray, seed: int) -> list[np.ndarray]:
 
 
 def main(path: str, *runs: str) -> None:
-  """One sheet, a row for each task of each run."""
+  """Write one sheet with a row for each task of each run."""
   samples = [f'sample {i + 1}' for i in range(SAMPLES)]
   rows, labels = [], []
   for run in runs:
     config = hub.load(run).config
     tasks = config.task.mixture if config.task.name == 'mixture' else [config.task.name]
     for number, task in enumerate(tasks):
-      if task in OF_FACES:
+      if task in FACE_TASKS:
         hr = part(*FACE, config.data.image_size)
       else:
         hr = part(*PARTS[number % len(PARTS)], 128)

@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034  # the scripts that source this read what it sets
-# What every launcher shares: options, checks, commands that are shown before they run,
-# the plan, and the archive of the source. Sourced by the scripts beside it.
+# This file holds what all launchers share: options, checks, commands that are printed
+# before they run, the plan, and the archive of the source. The scripts beside it source
+# it.
 set -euo pipefail
 
 if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404)); then
@@ -12,21 +13,23 @@ fi
 LAUNCH=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(dirname "$LAUNCH")
 SCRIPT=$(basename "$0")
-POLL=${SR3_POLL:-30} # seconds between two looks at a machine
-QUICK=120            # a job that ends before so many seconds did no work
+POLL=${SR3_POLL:-30} # seconds between two questions about the state of a machine
+QUICK=120            # a run that fails within so many seconds has not trained yet
 VERBS='create setup run watch fetch delete all'
 
-# Options and their defaults; 'no' marks a switch. Each script adds its own.
+# Options and their defaults. A default of 'no' marks a switch, which takes no value.
+# Each script adds options of its own.
 declare -A opt=(
   [name]=sr3 [config]='' [workdir]='' [out]='' [cache]='' [restarts]=10
   [python]=python3 [dry-run]=no [no-plan]=no [with-checkpoints]=no [keep]=no
 )
 verb=''
-extra=() # what follows --: flags of sr3_jax.main
-made=''  # what exists, or may exist, and goes on costing money
-ANSWER=''
+extra=()    # the flags after --, for sr3_jax.main
+leftover='' # what may exist and cost money after the script ends, in words
+ANSWER=''   # what the last question was answered with
 
-# What a dry run says of a course that it only supposes is a comment.
+# note WORD...: prints a line. A dry run prints it as a comment, as it only assumes how
+# the commands would go.
 note() {
   dry && printf '# '
   printf '%s\n' "$*"
@@ -39,7 +42,7 @@ die() {
 
 dry() { [[ ${opt[dry-run]} == yes ]]; }
 
-# quote WORD...: the words as a shell reads them.
+# quote WORD...: prints the words with the quotes that a shell needs to read them.
 quote() {
   local word line=''
   for word; do
@@ -51,7 +54,8 @@ quote() {
 
 show() { printf '+ %s\n' "$(quote "$@")"; }
 
-# run COMMAND...: shows it, and runs it unless this is a dry run.
+# run COMMAND...: prints a command, and runs it unless this is a dry run. A failure ends
+# the launch.
 run() {
   show "$@"
   dry && return
@@ -60,36 +64,37 @@ run() {
   ((code == 0)) || die "exit $code of: $(quote "${@:1:6}")$( (($# > 6)) && echo ' ...')"
 }
 
-# ask ANSWER COMMAND...: a command that changes nothing; what it prints goes to ANSWER.
-# A dry run takes the answer given here ('!' for a failure).
+# ask ASSUMED COMMAND...: runs a command that changes nothing, and puts what it prints
+# into ANSWER. A dry run doesn't run it and takes the assumed answer ('!' is a failure).
 ask() {
-  local supposed=$1
+  local assumed=$1
   shift
   show "$@"
   if dry; then
-    ANSWER=$supposed
-    [[ $supposed != '!' ]]
+    ANSWER=$assumed
+    [[ $assumed != '!' ]]
     return
   fi
   ANSWER=$("$@" 2>"$STATE/stderr")
 }
 
-# look ANSWER COMMAND...: the same; ANSWER is empty where there is no such thing. Any
-# other failure ends the launch: a thing that can't be looked up is not a thing gone.
-look() {
+# look_up ASSUMED COMMAND...: asks about one thing; ANSWER is empty if it doesn't exist.
+# Any other failure ends the launch, as the thing may exist all the same.
+look_up() {
   ask "$@" && return
   ANSWER=''
   dry || grep -qiE 'not.?found|\b404\b|matched no objects' "$STATE/stderr" || die "$(complaint)"
 }
 
-# The last line that the last question said on stderr.
+# Prints the last line that the last question wrote to stderr.
 complaint() {
   local line
   line=$(grep -v '^ *$' "$STATE/stderr" | tail -n 1)
   printf '%s' "${line:-no answer}"
 }
 
-usage() { sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p;}' "$0"; }
+# Prints the comment at the top of the script.
+usage() { sed -n '2,/^# shellcheck/{/^# shellcheck/d;s/^# \{0,1\}//p;}' "$0"; }
 
 parse() {
   if [[ $# == 0 || $1 == --help || $1 == -h || $1 == help ]]; then
@@ -128,11 +133,11 @@ parse() {
   done
 }
 
-# Checks that need no network.
+# Checks the options that all scripts have, without the network.
 check_common() {
-  need name '^[a-z]([-a-z0-9]{0,34}[a-z0-9])?$' \
+  require name '^[a-z]([-a-z0-9]{0,34}[a-z0-9])?$' \
     'lower-case letters, digits and -, from a letter, at most 36'
-  need restarts '^[0-9]+$' 'a number'
+  require restarts '^[0-9]+$' 'a number'
   local word
   for word in "${extra[@]}"; do
     [[ $word == --?* ]] || die "$word: after -- come flags such as --config.train.seed=1"
@@ -146,14 +151,15 @@ check_common() {
   cd "$ROOT"
 }
 
-# need OPTION PATTERN WORDS: the option is given and looks as it has to.
-need() {
+# require OPTION PATTERN WORDS: ends the launch unless the option is given and matches
+# the pattern. The words say what is accepted.
+require() {
   [[ -n ${opt[$1]} ]] || die "--$1 is missing: $3"
   [[ ${opt[$1]} =~ $2 ]] || die "--$1=${opt[$1]}: $3"
 }
 
-# The configuration is a file of this repository, given by its path or by its name in
-# configs/, so that the archive holds it.
+# Finds the configuration, which is given by its path or by its name in configs/. It has
+# to be a file of this repository, because the archive of the source carries it.
 check_config() {
   local path=${opt[config]}
   [[ $path ]] || die '--config is missing: an experiment such as configs/faces_16_128.py'
@@ -161,52 +167,54 @@ check_config() {
   [[ -f $path || ! -f $ROOT/$path ]] || path=$ROOT/$path
   [[ -f $path ]] || die "--config=$path: no such file"
   path=$(cd "$(dirname "$path")" && pwd)/$(basename "$path")
-  [[ $path == "$ROOT"/* ]] || die "--config=$path: put it below $ROOT/configs"
+  [[ $path == "$ROOT"/* ]] || die "--config=$path: put the file into $ROOT/configs"
   opt[config]=${path#"$ROOT"/}
   [[ ${opt[config]} =~ ^[A-Za-z0-9_./-]+$ ]] ||
-    die "--config=${opt[config]}: letters, digits, _ . / and - only"
+    die "--config=${opt[config]}: only letters, digits, _ . / and - are possible"
 }
 
 check_bucket() {
-  need workdir '^gs://[a-z0-9][-a-z0-9._]{1,61}[a-z0-9](/[A-Za-z0-9_.=-]+)+/?$' \
+  require workdir '^gs://[a-z0-9][-a-z0-9._]{1,61}[a-z0-9](/[A-Za-z0-9_.=-]+)+/?$' \
     'a folder in a bucket: gs://BUCKET/FOLDER'
   opt[workdir]=${opt[workdir]%/}
   BUCKET=$(cut -d/ -f1-3 <<<"${opt[workdir]}")
 }
 
 check_project() {
-  need project '^([a-z0-9.-]+:)?[a-z][-a-z0-9]{4,28}[a-z0-9]$' \
+  require project '^([a-z0-9.-]+:)?[a-z][-a-z0-9]{4,28}[a-z0-9]$' \
     'the ID of a project (gcloud projects list)'
-  need zone '^[a-z]+-[a-z]+[0-9]+-[a-z]$' 'a zone such as us-west4-a'
+  require zone '^[a-z]+-[a-z]+[0-9]+-[a-z]$' 'a zone such as us-west4-a'
 }
 
-program() {
+# require_program NAME [ADVICE]: ends the launch if a program is not installed.
+require_program() {
   dry || command -v "$1" >/dev/null || die "$1 is not installed${2:+: $2}"
 }
 
-# Checks that ask Google: account, project, interface and bucket.
+# check_google API: asks Google about account, project, interface and bucket.
 check_google() {
   local api=$1
-  program gcloud 'see https://cloud.google.com/sdk/docs/install'
+  require_program gcloud 'see https://cloud.google.com/sdk/docs/install'
   ask someone gcloud auth list --filter=status:ACTIVE '--format=value(account)' ||
     die "$(complaint)"
   [[ $ANSWER ]] || die 'nobody is logged in: gcloud auth login'
-  look "${opt[project]}" gcloud projects describe "${opt[project]}" \
+  look_up "${opt[project]}" gcloud projects describe "${opt[project]}" \
     '--format=value(projectId)'
   [[ $ANSWER ]] || die "--project=${opt[project]}: no such project"
   ask "$api" gcloud services list --enabled "--project=${opt[project]}" \
     "--filter=config.name=$api" '--format=value(config.name)' || die "$(complaint)"
   [[ $ANSWER ]] || die "turn it on: gcloud services enable $api --project=${opt[project]}"
-  look somewhere gcloud storage buckets describe "$BUCKET" '--format=value(location)'
+  look_up somewhere gcloud storage buckets describe "$BUCKET" '--format=value(location)'
   [[ $ANSWER ]] || die "$BUCKET: no such bucket; gcloud storage buckets create $BUCKET \
 --project=${opt[project]} --location=${opt[zone]%-*}"
   local place=${ANSWER,,}
   dry || [[ ${opt[zone]} == "$place"* ]] ||
-    note "note: $BUCKET lies in $place, the machine in ${opt[zone]}: slower, may cost"
+    note "note: $BUCKET is in $place and the machine in ${opt[zone]}: slower, traffic may cost"
 }
 
-# plan TOPOLOGY: what the run needs on such a machine; a refusal ends the launch. The
-# largest batch isn't searched: that is minutes a compilation.
+# plan TOPOLOGY: prints what the run needs on such a machine. If the run doesn't fit,
+# the launch ends. The plan doesn't search for the largest batch, because each batch
+# that it tries would take minutes to compile.
 plan() {
   if [[ ${opt[no-plan]} == yes ]]; then
     note 'plan: skipped'
@@ -222,17 +230,18 @@ plan() {
   local code=0
   "${command[@]}" || code=$?
   ((code == 0)) ||
-    die "the plan ended with exit $code; nothing was created (--no-plan goes without)"
+    die "the plan ended with exit $code; nothing was created (--no-plan skips the plan)"
 }
 
-# The flags of the run, in FLAGS.
+# main_flags [FLAG...]: puts the flags of the run into FLAGS.
 main_flags() {
   FLAGS=("--config=${opt[config]}" "--workdir=${opt[workdir]}")
   [[ ! ${opt[cache]} ]] || FLAGS+=("--cache=${opt[cache]}")
   FLAGS+=("$@" "${extra[@]}")
 }
 
-# Archive of what a run needs, in ARCHIVE; SOURCE_ID changes when any file does.
+# Packs the files that a run needs into the archive ARCHIVE. SOURCE_ID is a checksum of
+# these files.
 pack() {
   local ship=(setup.py pyproject.toml README.md LICENSE sr3_jax configs launch)
   [[ ${opt[config]} == configs/* ]] || ship+=("${opt[config]}")
@@ -242,7 +251,7 @@ pack() {
   run tar -czf "$ARCHIVE" --exclude=__pycache__ "${ship[@]}"
 }
 
-# Copies a workdir in a bucket to the folder of --out.
+# Copies the workdir from its bucket to the folder of --out.
 fetch_bucket() {
   local exclude=(--exclude='.*checkpoints/.*,xla-cache/.*,source/.*')
   [[ ${opt[with-checkpoints]} == no ]] || exclude=(--exclude='xla-cache/.*,source/.*')
@@ -251,8 +260,9 @@ fetch_bucket() {
   note "results: ${opt[out]}"
 }
 
-# again VERB [OPTION...]: the command for another verb, with the options that name it.
-again() {
+# command_for VERB [OPTION...]: prints the command that does another verb with the
+# values that these options have.
+command_for() {
   local key line="launch/$SCRIPT $1"
   shift
   for key; do
@@ -261,23 +271,23 @@ again() {
   printf '%s' "$line"
 }
 
-# However the script ends, it says what is left and how to delete it.
-farewell() {
+# Runs however the script ends, and says what is left and how to delete it.
+report_leftover() {
   local code=$?
   trap - EXIT INT TERM
-  if [[ $made ]] && ! dry; then
-    note "left: $made"
+  if [[ $leftover ]] && ! dry; then
+    note "left: $leftover"
     note "delete it: $(delete_command)"
   fi
   exit "$code"
 }
 
-# main: calls the functions that a script has for its verbs.
+# Runs the verb that was asked for: function do_VERB of the script.
 main() {
-  trap farewell EXIT
+  trap report_leftover EXIT
   trap 'note interrupted; exit 130' INT
   trap 'exit 143' TERM
-  note "dry run: nothing is run; the answers of questions are supposed" | grep '^#' || true
+  note "dry run: no command is run, answers are assumed" | grep '^#' || true
   if [[ $verb != all ]]; then
     "do_$verb"
     return

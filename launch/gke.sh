@@ -1,31 +1,32 @@
 #!/usr/bin/env bash
-# A run on a TPU slice of Google Kubernetes Engine, as an indexed job of a JobSet.
+# Trains on a TPU slice of Google Kubernetes Engine, as an indexed job of a JobSet.
 #
 #   launch/gke.sh VERB --project=P --zone=Z --type=v5litepod-16 \
 #     --config=configs/imagenet_64_256.py --workdir=gs://BUCKET/RUN [OPTION...] [-- FLAG...]
 #
-# Verbs: create, setup, run, watch, fetch, delete; all does them in this order.
-# create makes a cluster (unless there is one of that name), a pool of TPU nodes in it,
-# and installs JobSet. setup puts the source into the bucket; each pod installs it. The
-# cluster starts a job again by itself when a pod fails or a spot node is taken away.
-# delete removes the job and the pool, and the cluster if create made it.
+# The verbs are create, setup, run, watch, fetch and delete; all does them in this
+# order. create makes a cluster (unless there is one of that name) and a pool of TPU
+# nodes in it, and installs JobSet. setup copies the source into the bucket, from where
+# each pod installs it. When a pod fails or a spot node is taken away, the cluster
+# restarts the job by itself. delete removes the job and the pool, and the cluster if
+# create made it.
 #
-#   --name=sr3           name of the job; NAME-tpu is the pool
-#   --cluster=NAME       an existing cluster of this zone; or one called like --name
+#   --name=sr3           name of the job; the pool is called NAME-tpu
+#   --cluster=NAME       a cluster of this zone; default the name of the job
 #   --type=TYPE          v5litepod-N and v6e-N (N chips), v4-N and v5p-N (N / 2 chips)
 #   --spot               cheaper; may be taken away at any time
-#   --image=python:3.12  what pods start from: Python 3.11 or later, bash and pip
-#   --jobset=v0.8.1      release of JobSet that create installs
-#   --restarts=10        how often the job is started again
-#   --cache=FOLDER       compiled programs; WORKDIR/xla-cache
-#   --out=FOLDER         where fetch copies results and logs to; runs/NAME
-#   --with-checkpoints   fetch copies checkpoints too
-#   --python=python3     the Python here that makes the plan
-#   --no-plan            goes without the plan
-#   --keep               all leaves the job, the pool and the cluster
-#   --dry-run            prints every command and runs none
+#   --image=python:3.12  image of the pods; needs Python 3.11 or later, bash and pip
+#   --jobset=v0.8.1      the release of JobSet that create installs
+#   --restarts=10        how often the cluster restarts the job
+#   --cache=FOLDER       where compiled programs are kept; default WORKDIR/xla-cache
+#   --out=FOLDER         where fetch copies results and logs to; default runs/NAME
+#   --with-checkpoints   lets fetch copy checkpoints, too
+#   --python=python3     Python of this machine that makes the plan
+#   --no-plan            skips the plan
+#   --keep               lets all keep the job, the pool and the cluster
+#   --dry-run            prints all commands and runs none
 #
-# Flags after -- go to sr3_jax.main, for the plan and for the run.
+# The flags after -- go to sr3_jax.main (sr3-train), for the plan and for the run.
 # shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 # shellcheck source=topologies.sh
@@ -37,32 +38,33 @@ opt+=([project]='' [zone]='' [type]='' [cluster]='' [spot]=no [image]=python:3.1
 check_gke() {
   check_common
   check_project
-  THERE=("--project=${opt[project]}" "--zone=${opt[zone]}")
+  LOCATION=("--project=${opt[project]}" "--zone=${opt[zone]}")
   [[ ${opt[cluster]} ]] || opt[cluster]=${opt[name]}
-  need cluster '^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$' 'lower-case letters, digits and -'
+  require cluster '^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$' 'lower-case letters, digits and -'
   POOL=${opt[name]}-tpu
-  program gcloud 'see https://cloud.google.com/sdk/docs/install'
-  program kubectl 'gcloud components install kubectl gke-gcloud-auth-plugin'
-  # A file of its own: the reader's kubectl goes on talking to whom it talked before.
+  require_program gcloud 'see https://cloud.google.com/sdk/docs/install'
+  require_program kubectl 'gcloud components install kubectl gke-gcloud-auth-plugin'
+  # A file of its own leaves the cluster that your kubectl talks to as it is.
   export KUBECONFIG=$STATE/kubeconfig
   [[ $verb != delete ]] || return 0
-  need type '^[a-z0-9]+-[0-9]+$' 'a type such as v5litepod-16'
+  require type '^[a-z0-9]+-[0-9]+$' 'a type such as v5litepod-16'
   tpu_facts "${opt[type]}"
   check_bucket
-  need image '^[A-Za-z0-9._:/@-]+$' 'the name of an image'
-  need jobset '^v[0-9]+\.[0-9]+\.[0-9]+$' 'a release such as v0.8.1'
+  require image '^[A-Za-z0-9._:/@-]+$' 'the name of an image'
+  require jobset '^v[0-9]+\.[0-9]+\.[0-9]+$' 'a release such as v0.8.1'
   [[ ${opt[cache]} ]] || opt[cache]=${opt[workdir]}/xla-cache
   SOURCE=${opt[workdir]}/source/source.tar.gz
 }
 
-describe_left() {
-  made="pool $POOL (${opt[type]}) of cluster ${opt[cluster]} in ${opt[zone]}, and the \
+set_leftover() {
+  leftover="pool $POOL (${opt[type]}) of cluster ${opt[cluster]} in ${opt[zone]}, and the \
 cluster: paid by the second"
 }
 
-# cluster_state ANSWER: whose it is, in ANSWER: ours, theirs, or nothing.
+# cluster_state ASSUMED: sets ANSWER to ours if create made the cluster, to theirs if
+# somebody else did, and to nothing if there is none.
 cluster_state() {
-  look "$1" gcloud container clusters describe "${opt[cluster]}" "${THERE[@]}" \
+  look_up "$1" gcloud container clusters describe "${opt[cluster]}" "${LOCATION[@]}" \
     '--format=value(status,resourceLabels.made-by)'
   case $ANSWER in
     '') ;;
@@ -72,23 +74,23 @@ cluster_state() {
 }
 
 pool_state() {
-  look "$1" gcloud container node-pools describe "$POOL" "--cluster=${opt[cluster]}" \
-    "${THERE[@]}" '--format=value(status)'
+  look_up "$1" gcloud container node-pools describe "$POOL" "--cluster=${opt[cluster]}" \
+    "${LOCATION[@]}" '--format=value(status)'
 }
 
 credentials() {
-  run gcloud container clusters get-credentials "${opt[cluster]}" "${THERE[@]}"
+  run gcloud container clusters get-credentials "${opt[cluster]}" "${LOCATION[@]}"
 }
 
 do_create() {
   check_google container.googleapis.com
   plan "$GENERATION:$TOPOLOGY"
   cluster_state ''
-  describe_left
+  set_leftover
   if [[ $ANSWER ]]; then
     note "cluster ${opt[cluster]} exists already"
   else
-    run gcloud container clusters create "${opt[cluster]}" "${THERE[@]}" --num-nodes=1 \
+    run gcloud container clusters create "${opt[cluster]}" "${LOCATION[@]}" --num-nodes=1 \
       --machine-type=e2-standard-4 --labels=made-by=sr3-jax
   fi
   pool_state ''
@@ -99,7 +101,7 @@ do_create() {
     ((HOSTS == 1)) || more+=("--tpu-topology=$TOPOLOGY")
     [[ ${opt[spot]} == no ]] || more+=(--spot)
     run gcloud container node-pools create "$POOL" "--cluster=${opt[cluster]}" \
-      "${THERE[@]}" "--machine-type=$MACHINE" "--num-nodes=$HOSTS" \
+      "${LOCATION[@]}" "--machine-type=$MACHINE" "--num-nodes=$HOSTS" \
       --scopes=cloud-platform "${more[@]}"
   fi
   credentials
@@ -108,9 +110,9 @@ do_create() {
 }
 
 do_setup() {
-  describe_left
+  set_leftover
   pack
-  look none gcloud storage cat "${SOURCE%.tar.gz}.id"
+  look_up none gcloud storage cat "${SOURCE%.tar.gz}.id"
   if [[ $ANSWER == "$SOURCE_ID" ]]; then
     note "set up already, with source $SOURCE_ID"
     return
@@ -120,14 +122,14 @@ do_setup() {
   run gcloud storage cp "$STATE/source.id" "${SOURCE%.tar.gz}.id"
 }
 
-# A word as a string of YAML.
+# yaml WORD: prints a word as a string of YAML.
 yaml() {
   local word=${1//\\/\\\\}
   printf '"%s"' "${word//\"/\\\"}"
 }
 
-# Pods are numbered (Indexed); GKE tells each its number and the names of all, which is
-# what jax.distributed.initialize() reads.
+# Prints the JobSet. Its pods are numbered (Indexed). GKE tells each pod its number and
+# the names of all pods, which jax.distributed.initialize() reads.
 manifest() {
   local multihost=() flag spot=''
   ((HOSTS == 1)) || multihost=(--multihost)
@@ -186,9 +188,10 @@ END
   for flag in "${FLAGS[@]}"; do printf '              - %s\n' "$(yaml "$flag")"; done
 }
 
-# job_state ANSWER: "" where there is no job, else Completed, Failed or running.
+# job_state ASSUMED: sets ANSWER to Completed, Failed, running, or nothing if there is
+# no job, and RESTARTED to the number of restarts.
 job_state() {
-  look "$1" kubectl get jobset "${opt[name]}" -o \
+  look_up "$1" kubectl get jobset "${opt[name]}" -o \
     'jsonpath=job {.status.restarts}{range .status.conditions[?(@.status=="True")]} {.type}{end}'
   local restarts
   restarts=$(cut -d' ' -f2 <<<"$ANSWER")
@@ -202,7 +205,7 @@ job_state() {
 }
 
 do_run() {
-  describe_left
+  set_leftover
   job_state ''
   case $ANSWER in
     running)
@@ -216,7 +219,7 @@ do_run() {
 }
 
 do_watch() {
-  describe_left
+  set_leftover
   local last=''
   while true; do
     job_state 'job 0 Completed'
@@ -236,7 +239,7 @@ do_watch() {
 }
 
 do_fetch() {
-  describe_left
+  set_leftover
   fetch_bucket
   run mkdir -p "${opt[out]}/logs/launch"
   ask '' kubectl get pods "--selector=jobset.sigs.k8s.io/jobset-name=${opt[name]}" \
@@ -250,28 +253,28 @@ do_fetch() {
 }
 
 do_delete() {
-  made="pool $POOL and cluster ${opt[cluster]} in ${opt[zone]}, if they were there"
+  leftover="pool $POOL and cluster ${opt[cluster]} in ${opt[zone]}, if they were there"
   cluster_state 'RUNNING sr3-jax'
   case $ANSWER in
     '') note "cluster ${opt[cluster]} is gone already" ;;
-    ours) run gcloud container clusters delete "${opt[cluster]}" "${THERE[@]}" --quiet ;;
+    ours) run gcloud container clusters delete "${opt[cluster]}" "${LOCATION[@]}" --quiet ;;
     theirs)
       credentials
       run kubectl delete jobset "${opt[name]}" --ignore-not-found
       pool_state RUNNING
       if [[ $ANSWER ]]; then
         run gcloud container node-pools delete "$POOL" "--cluster=${opt[cluster]}" \
-          "${THERE[@]}" --quiet
+          "${LOCATION[@]}" --quiet
       else
         note "pool $POOL is gone already"
       fi
       ;;
   esac
-  made=''
+  leftover=''
   note "deleted: ${opt[name]}; the bucket keeps the results"
 }
 
-delete_command() { again delete project zone name cluster; }
+delete_command() { command_for delete project zone name cluster; }
 
 pause() { dry || sleep "$POLL"; }
 

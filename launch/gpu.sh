@@ -1,28 +1,28 @@
 #!/usr/bin/env bash
-# A run on a machine with NVIDIA GPUs; one process drives all of them.
+# Trains on a machine with NVIDIA GPUs; one process uses all of them.
 #
 #   launch/gpu.sh VERB [--host=USER@MACHINE] --config=configs/faces_16_128.py \
 #     --workdir=/data/RUN [OPTION...] [-- FLAG...]
 #
-# Verbs: create, setup, run, watch, fetch, delete; all does them in this order.
-# create rents nothing: it looks at the machine, which is yours. Without --host it is
-# this one. delete ends the run and removes its source, environment and logs from the
-# home folder of the machine; the workdir stays.
+# The verbs are create, setup, run, watch, fetch and delete; all does them in this
+# order. The machine is yours: create rents nothing and only lists its GPUs. Without
+# --host it is this machine. delete stops the run and removes its source, environment
+# and logs from the home folder of the machine; the workdir stays.
 #
-#   --name=sr3           name of the folder ~/sr3_jax/NAME on the machine
-#   --host=USER@MACHINE  reached by ssh, without a password
-#   --workdir=FOLDER     absolute, on the machine; or gs://BUCKET/RUN
-#   --gpus=0,1           these only; all
-#   --topology=NAME      makes the plan for such a machine, for example h100:8
-#   --restarts=10        how often watch starts again what ended badly
-#   --cache=FOLDER       compiled programs; ~/.cache/sr3_jax/xla of the machine
-#   --out=FOLDER         where fetch copies results to; runs/NAME
-#   --with-checkpoints   fetch copies checkpoints too
-#   --python=python3     the Python here that makes the plan
-#   --keep               all leaves the folder on the machine
-#   --dry-run            prints every command and runs none
+#   --name=sr3           name of the run; its folder on the machine is ~/sr3_jax/NAME
+#   --host=USER@MACHINE  the machine, which ssh has to reach without a password
+#   --workdir=FOLDER     absolute path of a folder on the machine, or gs://BUCKET/RUN
+#   --gpus=0,1           numbers of the GPUs to use; default all
+#   --topology=NAME      makes a plan for such a machine, for example h100:8
+#   --restarts=10        how often watch restarts a run that failed
+#   --cache=FOLDER       where compiled programs are kept; default ~/.cache/sr3_jax/xla
+#   --out=FOLDER         where fetch copies results to; default runs/NAME
+#   --with-checkpoints   lets fetch copy checkpoints, too
+#   --python=python3     Python of this machine that makes the plan
+#   --keep               lets all keep the folder on the machine
+#   --dry-run            prints all commands and runs none
 #
-# Flags after -- go to sr3_jax.main, for the plan and for the run.
+# The flags after -- go to sr3_jax.main (sr3-train), for the plan and for the run.
 # shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 # shellcheck source=machines.sh
@@ -41,10 +41,10 @@ machine_state() {
   STATE_NAME=ready
 }
 
-remake() { die "$PLACE does not answer: $(complaint)"; }
+replace_machine() { die "$PLACE does not answer: $(complaint)"; }
 
-describe_left() {
-  made="folder $(remote) in the home of $PLACE, and the run if it is going; a rented \
+set_leftover() {
+  leftover="folder $(remote) in the home of $PLACE, and the run if it is going; a rented \
 machine goes on costing"
 }
 
@@ -55,7 +55,7 @@ do_create() {
   plan_named
 }
 
-stop_text() { worker stop; }
+stop_command() { worker_script stop; }
 
 parse "$@"
 check_common

@@ -1,20 +1,25 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2153,SC2154  # shared with the scripts that source this
-# Set up, run and watch on machines that are reached by a shell. A script says how:
-#   workers_command TEXT  COMMAND = what runs TEXT on every worker, in the home folder
+# This file sets up, runs and watches a run on machines that have a shell. A script that
+# sources it has these functions:
+#   workers_command TEXT  sets COMMAND: it runs TEXT in the home folder of every worker
 #   to_workers FILE NAME  copies a file to the home folder of every worker
-#   machine_state         ANSWER = ready, waiting, gone (taken away), none (deleted)
-#   remake                deletes what is left of a machine that is gone, makes another
-#   HOSTS, EXTRA, MULTIHOST
+#   machine_state         sets ANSWER: ready, waiting, gone (taken away), none (deleted)
+#   replace_machine       deletes what is left of a machine that is gone, makes another
+# and these variables:
+#   HOSTS      number of workers
+#   EXTRA      extra of the package that they install: tpu or cuda
+#   MULTIHOST  flags for a run of several processes
+#   SETTINGS   environment variables of the run, as NAME=VALUE
 
 remote() { printf 'sr3_jax/%s' "${opt[name]}"; }
-worker() { printf 'bash %s/src/launch/worker.sh %s' "$(remote)" "$(quote "$@")"; }
+worker_script() { printf 'bash %s/src/launch/worker.sh %s' "$(remote)" "$(quote "$@")"; }
 
-# ask_workers ANSWER TEXT: what every worker answers; ANSWER is of one, for a dry run.
+# ask_workers ASSUMED TEXT: asks every worker. A dry run assumes this answer of each.
 ask_workers() {
-  local supposed=$1 command=$2 line='' i
+  local assumed=$1 command=$2 line='' i
   for ((i = 0; i < HOSTS; i++)); do
-    [[ ! $supposed ]] || line+=${line:+$'\n'}"worker host$i $supposed"
+    [[ ! $assumed ]] || line+=${line:+$'\n'}"worker host$i $assumed"
   done
   workers_command "$command"
   ask "$line" "${COMMAND[@]}"
@@ -26,7 +31,7 @@ on_workers() {
 }
 
 do_setup() {
-  describe_left
+  set_leftover
   pack
   # A machine that was made a moment ago may not answer yet.
   local tries=1
@@ -47,16 +52,16 @@ bash src/launch/worker.sh setup $SOURCE_ID $EXTRA"
 }
 
 do_run() {
-  describe_left
+  set_leftover
   main_flags "${MULTIHOST[@]}"
-  on_workers "$(worker start "${SETTINGS[@]}" -- "${FLAGS[@]}")"
+  on_workers "$(worker_script start "${SETTINGS[@]}" -- "${FLAGS[@]}")"
   started=$SECONDS
 }
 
-# Until the run has ended well on every worker. What ends badly is started again, on new
-# machines where the old ones are gone, at most --restarts times.
+# Waits until the run has finished on every worker. A run that fails is restarted, on
+# new machines if the old ones are gone, at most --restarts times.
 do_watch() {
-  describe_left
+  set_leftover
   local last='' silent=0 quick=0 restarts=0 bad
   started=${started:-$SECONDS}
   while true; do
@@ -67,36 +72,36 @@ do_watch() {
         pause
         continue
         ;;
-      none) die "there is no ${opt[name]} any more; launch/$SCRIPT all goes on where it was" ;;
+      none) die "there is no ${opt[name]} any more; launch/$SCRIPT all continues the run" ;;
       *)
-        restart "the machine is $STATE_NAME" again_on_new
+        restart "the machine is $STATE_NAME" restart_on_new_machine
         last=''
         continue
         ;;
     esac
-    if ! ask_workers 'done 0' "$(worker status)"; then
+    if ! ask_workers 'done 0' "$(worker_script status)"; then
       silent=$((silent + 1))
-      ((silent < 5)) || restart "no answer five times: $(complaint)" again_on_new
+      ((silent < 5)) || restart "no answer five times: $(complaint)" restart_on_new_machine
       ((silent < 5)) || silent=0
       pause
       continue
     fi
     silent=0
     if ! grep -q '^worker ' <<<"$ANSWER"; then
-      die "nothing runs on ${opt[name]}: $(again run)"
+      die "nothing runs on ${opt[name]}: $(command_for run)"
     fi
     [[ $ANSWER == "$last" ]] || note "$ANSWER"
     last=$ANSWER
     bad=$(grep -E '^worker .* (done [1-9][0-9]*|lost)$' <<<"$ANSWER" | head -n 1 || true)
     if [[ $bad ]]; then
       if ((SECONDS - started < QUICK)); then quick=$((quick + 1)); else quick=0; fi
-      on_workers "$(worker tail 20)"
+      on_workers "$(worker_script tail 20)"
       ((quick < 2)) ||
         die "$bad: twice within $QUICK s of its start, so it is not started again"
-      restart "$bad" again_here
+      restart "$bad" restart_here
     elif ! grep -q '^worker .* running$' <<<"$ANSWER"; then
       grep -q '^worker .* done 0$' <<<"$ANSWER" ||
-        die "nothing runs on ${opt[name]}: $(again run)"
+        die "nothing runs on ${opt[name]}: $(command_for run)"
       note 'the run is finished'
       return
     else
@@ -105,6 +110,8 @@ do_watch() {
   done
 }
 
+# restart REASON FUNCTION: restarts the run by the function, unless it was restarted as
+# often as --restarts allows.
 restart() {
   restarts=$((restarts + 1))
   ((restarts <= opt[restarts])) ||
@@ -113,13 +120,13 @@ restart() {
   "$2"
 }
 
-again_here() {
-  on_workers "$(worker stop)"
+restart_here() {
+  on_workers "$(worker_script stop)"
   do_run
 }
 
-again_on_new() {
-  remake
+restart_on_new_machine() {
+  replace_machine
   do_setup
   do_run
 }

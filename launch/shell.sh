@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154  # shared with the scripts that source this
-# A machine that is reached by ssh, or this one: what gpu.sh and slurm.sh share. A script
-# says with stop_text what ends its run.
+# This file holds what gpu.sh and slurm.sh share: a machine that ssh reaches, or this
+# one. A script that sources it has a function stop_command, which prints a command that
+# stops the run.
 
 opt+=([host]='')
 
@@ -9,12 +10,12 @@ check_shell() {
   [[ ! ${opt[host]} || ${opt[host]} =~ ^([A-Za-z0-9._-]+@)?[A-Za-z0-9][A-Za-z0-9._-]*$ ]] ||
     die "--host=${opt[host]}: USER@MACHINE as ssh takes it"
   PLACE=${opt[host]:-this machine}
-  [[ ! ${opt[host]} ]] || program ssh
+  [[ ! ${opt[host]} ]] || require_program ssh
   [[ $verb != delete ]] || return 0
   if [[ ${opt[workdir]} == gs://* ]]; then
     check_bucket
   else
-    need workdir '^/[A-Za-z0-9_./-]+$' 'an absolute folder, or gs://BUCKET/RUN'
+    require workdir '^/[A-Za-z0-9_./-]+$' 'an absolute folder, or gs://BUCKET/RUN'
   fi
 }
 
@@ -34,17 +35,17 @@ to_workers() {
   fi
 }
 
-# The plan, where it is said what machines these are.
+# Makes the plan if --topology says what machines these are.
 plan_named() {
   if [[ ${opt[topology]} ]]; then
     plan "${opt[topology]}"
   else
-    note 'plan: skipped, as no --topology is given'
+    note 'plan: skipped, because no --topology is given'
   fi
 }
 
 do_fetch() {
-  describe_left
+  set_leftover
   if [[ ${opt[workdir]} == gs://* ]]; then
     fetch_bucket
   elif [[ ! ${opt[host]} ]]; then
@@ -59,15 +60,15 @@ do_fetch() {
   fi
 }
 
-# Ends the run and removes the launch's folder.
+# Stops the run and removes its folder.
 do_delete() {
-  describe_left
+  set_leftover
   local folder
   folder=$(remote)
-  on_workers "if [ -d $folder ]; then $(stop_text); rm -rf $folder \
+  on_workers "if [ -d $folder ]; then $(stop_command); rm -rf $folder \
 sr3_jax-${opt[name]}.*; else echo gone already; fi"
-  made=''
+  leftover=''
   note "removed $folder from the home of $PLACE; ${opt[workdir]:-the workdir} stays"
 }
 
-delete_command() { again delete host name; }
+delete_command() { command_for delete host name; }

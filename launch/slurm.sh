@@ -1,33 +1,37 @@
 #!/usr/bin/env bash
-# A run on GPU nodes of a SLURM cluster; one process for each GPU, as JAX wants it there.
+# Trains on GPU nodes of a SLURM cluster, with one process for each GPU, as JAX does
+# there.
 #
 #   launch/slurm.sh VERB [--host=USER@LOGIN] --nodes=2 --gpus=8 --time=24:00:00 \
 #     --config=configs/imagenet_64_256.py --workdir=/shared/RUN [OPTION...] [-- FLAG...]
 #
-# Verbs: create, setup, run, watch, fetch, delete; all does them in this order.
-# create looks at the cluster, run submits a job. A job that ends badly, is preempted or
-# reaches its time limit is put into the queue again by itself, at most --restarts times,
-# and goes on from its newest checkpoint. delete cancels the job and removes source,
-# environment and logs; the workdir stays. The home folder has to be shared by the nodes.
+# The verbs are create, setup, run, watch, fetch and delete; all does them in this
+# order. create lists the partitions, and run submits a job. A job that fails, is
+# preempted or reaches its time limit goes back into the queue by itself, at most
+# --restarts times, and continues from its newest checkpoint. delete cancels the job and
+# removes its source, environment and logs; the workdir stays. All nodes have to share
+# the home folder.
 #
-#   --name=sr3           name of the job and of the folder ~/sr3_jax/NAME
-#   --host=USER@LOGIN    login node, reached by ssh without a password; or this machine
-#   --workdir=FOLDER     absolute, shared by the nodes; or gs://BUCKET/RUN
-#   --nodes=1 --gpus=8   nodes, and GPUs of each
-#   --time=24:00:00      limit of one job
-#   --partition=NAME     as sbatch has it
-#   --account=NAME       as sbatch has it
-#   --modules=A,B        what module load is to load
-#   --topology=NAME      makes the plan for such machines, for example h100:16
+#   --name=sr3           name of the job; its folder is ~/sr3_jax/NAME
+#   --host=USER@LOGIN    login node, which ssh has to reach without a password; default
+#                        this machine
+#   --workdir=FOLDER     absolute path of a folder that all nodes share, or
+#                        gs://BUCKET/RUN
+#   --nodes=1 --gpus=8   number of nodes, and of GPUs in each
+#   --time=24:00:00      time limit of one job
+#   --partition=NAME     option of sbatch
+#   --account=NAME       option of sbatch
+#   --modules=A,B        modules that the job loads by module load
+#   --topology=NAME      makes a plan for such machines, for example h100:16
 #   --restarts=10        how often the job goes back into the queue
-#   --cache=FOLDER       compiled programs; ~/.cache/sr3_jax/xla
-#   --out=FOLDER         where fetch copies results to; runs/NAME
-#   --with-checkpoints   fetch copies checkpoints too
-#   --python=python3     the Python here that makes the plan
-#   --keep               all leaves the folder
-#   --dry-run            prints every command and runs none
+#   --cache=FOLDER       where compiled programs are kept; default ~/.cache/sr3_jax/xla
+#   --out=FOLDER         where fetch copies results to; default runs/NAME
+#   --with-checkpoints   lets fetch copy checkpoints, too
+#   --python=python3     Python of this machine that makes the plan
+#   --keep               lets all keep the folder
+#   --dry-run            prints all commands and runs none
 #
-# Flags after -- go to sr3_jax.main, for the plan and for the run.
+# The flags after -- go to sr3_jax.main (sr3-train), for the plan and for the run.
 # shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 # shellcheck source=machines.sh
@@ -41,16 +45,16 @@ HOSTS=1
 EXTRA=cuda
 
 check_slurm() {
-  need nodes '^[1-9][0-9]*$' 'a number'
-  need gpus '^[1-9][0-9]?$' 'the GPUs of one node'
-  need time '^([0-9]+-)?[0-9]{1,2}(:[0-9]{2}){1,2}$' 'hours:minutes:seconds'
-  [[ ! ${opt[partition]} ]] || need partition '^[A-Za-z0-9_.,-]+$' 'a name'
-  [[ ! ${opt[account]} ]] || need account '^[A-Za-z0-9_.-]+$' 'a name'
-  [[ ! ${opt[modules]} ]] || need modules '^[A-Za-z0-9_./,+-]+$' 'names, with commas'
+  require nodes '^[1-9][0-9]*$' 'a number'
+  require gpus '^[1-9][0-9]?$' 'the GPUs of one node'
+  require time '^([0-9]+-)?[0-9]{1,2}(:[0-9]{2}){1,2}$' 'hours:minutes:seconds'
+  [[ ! ${opt[partition]} ]] || require partition '^[A-Za-z0-9_.,-]+$' 'a name'
+  [[ ! ${opt[account]} ]] || require account '^[A-Za-z0-9_.-]+$' 'a name'
+  [[ ! ${opt[modules]} ]] || require modules '^[A-Za-z0-9_./,+-]+$' 'names, with commas'
 }
 
-describe_left() {
-  made="folder $(remote) in the home of $PLACE, and the job ${opt[name]} if it is queued \
+set_leftover() {
+  leftover="folder $(remote) in the home of $PLACE, and the job ${opt[name]} if it is queued \
 or running"
 }
 
@@ -64,8 +68,8 @@ do_create() {
   plan_named
 }
 
-# The job. JAX gives process i of a node its GPU i, so each has to see all of them
-# (--gpu-bind=none); one that dies ends the others (--kill-on-bad-exit).
+# Prints the job. JAX gives GPU i of a node to its process i, so each process has to see
+# all GPUs (--gpu-bind=none). A process that dies ends the others (--kill-on-bad-exit).
 job_text() {
   local multihost=()
   ((opt[nodes] * opt[gpus] == 1)) || multihost=(--multihost)
@@ -91,14 +95,14 @@ srun --kill-on-bad-exit=1 --gpu-bind=none --open-mode=append \\
   ../venv/bin/python -u -m sr3_jax.main $(quote "${FLAGS[@]}") || code=\$?
 again=\${SLURM_RESTART_COUNT:-0}
 if ((code != 0 && again < ${opt[restarts]} && (SECONDS >= $QUICK || again < 2))); then
-  echo "exit \$code: back into the queue"
+  echo "exit \$code: the job goes back into the queue"
   scontrol requeue "\$SLURM_JOB_ID"
 fi
 exit "\$code"
 END
 }
 
-# QUEUED = number and state of the job, or nothing.
+# Sets QUEUED to number and state of the job, or to nothing if it is not in the queue.
 find_job() {
   ask_workers '' "squeue --me --noheader $(quote "--name=${opt[name]}" '--format=%i %T %r')" ||
     die "$PLACE: $(complaint)"
@@ -106,7 +110,7 @@ find_job() {
 }
 
 do_run() {
-  describe_left
+  set_leftover
   find_job
   if [[ $QUEUED ]]; then
     note "the job is there already: $QUEUED"
@@ -119,7 +123,7 @@ sbatch --parsable sr3_jax-${opt[name]}.sbatch >$(remote)/job && cat $(remote)/jo
 }
 
 do_watch() {
-  describe_left
+  set_leftover
   local last=''
   while true; do
     find_job
@@ -135,7 +139,7 @@ do_watch() {
   note 'the run is finished'
 }
 
-stop_text() { printf 'scancel --me --name=%s' "${opt[name]}"; }
+stop_command() { printf 'scancel --me --name=%s' "${opt[name]}"; }
 
 parse "$@"
 check_common

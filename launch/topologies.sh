@@ -1,13 +1,16 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154  # shared with the scripts that source this
-# Cloud TPU slices: what Google calls them, how chips lie, how many virtual machines.
+# This file knows Cloud TPU slices: their names, the arrangement of their chips, and the
+# number of their virtual machines.
 
-# GENERATION:CHIPS TOPOLOGY; Google's pages of v4, v5e, v5p and v6e.
+# Pairs of a number of chips and their topology, from Google's pages of v4, v5e, v5p and
+# v6e: flat for v5e and v6e, cubes for v4 and v5p.
 FLAT='1 1x1 4 2x2 8 2x4 16 4x4 32 4x8 64 8x8 128 8x16 256 16x16'
 CUBES='4 2x2x1 8 2x2x2 16 2x2x4 32 2x4x4 64 4x4x4 128 4x4x8 256 4x8x8 512 8x8x8'
 
-# tpu_facts TYPE: sets GENERATION, CHIPS, TOPOLOGY, HOSTS, RUNTIME, QUOTA and its UNITS,
-# and for GKE ACCELERATOR, MACHINE and CHIPS_PER_HOST.
+# tpu_facts TYPE: sets GENERATION, CHIPS, TOPOLOGY, HOSTS, RUNTIME, QUOTA and UNITS (how
+# much of the quota the slice takes), and for GKE ACCELERATOR, MACHINE and
+# CHIPS_PER_HOST.
 tpu_facts() {
   local type=$1 size=${1##*-} shapes=$FLAT per_chip=1 spot='' serving=''
   [[ ${opt[spot]} == no ]] || spot=Preemptible
@@ -36,7 +39,7 @@ tpu_facts() {
   UNITS=$size
   TOPOLOGY=''
   local chips shape sizes=''
-  # shellcheck disable=SC2086  # words are wanted
+  # shellcheck disable=SC2086  # the variable is split into words on purpose
   set -- $shapes
   while (($#)); do
     chips=$1 shape=$2
@@ -45,7 +48,8 @@ tpu_facts() {
     [[ $size != "$((chips * per_chip))" ]] || CHIPS=$chips TOPOLOGY=$shape
   done
   [[ $TOPOLOGY ]] || die "--type=$type: known are$sizes"
-  # Flat slices of up to 8 chips are one virtual machine, all others have 4 a machine.
+  # Flat slices of up to 8 chips are one virtual machine. All other slices have 4 chips
+  # for each virtual machine.
   CHIPS_PER_HOST=4
   if [[ $shapes == "$FLAT" ]]; then
     ((CHIPS > 8)) || CHIPS_PER_HOST=$CHIPS
@@ -54,7 +58,7 @@ tpu_facts() {
   HOSTS=$((CHIPS / CHIPS_PER_HOST))
 }
 
-# The runtime version given has to be one of this generation.
+# Takes the runtime version that is given, if it is one of this generation.
 check_runtime() {
   local given=${opt[runtime]}
   [[ $given ]] || given=$RUNTIME

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034  # the scripts that source this read what it sets
-# What tpu_vm.sh and tpu_slice.sh share: checks, and the way to the workers.
+# This file holds what tpu_vm.sh and tpu_slice.sh share: checks, and how commands and
+# files get to the workers.
 # shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 # shellcheck source=topologies.sh
@@ -16,37 +17,37 @@ MULTIHOST=()
 check_tpu() {
   check_common
   check_project
-  THERE=("--project=${opt[project]}" "--zone=${opt[zone]}")
+  LOCATION=("--project=${opt[project]}" "--zone=${opt[zone]}")
   if [[ $verb == delete ]]; then
-    program gcloud
+    require_program gcloud
     return
   fi
-  need type '^[a-z0-9]+-[0-9]+$' 'a type such as v5litepod-8'
+  require type '^[a-z0-9]+-[0-9]+$' 'a type such as v5litepod-8'
   tpu_facts "${opt[type]}"
   check_runtime
   check_bucket
-  program gcloud 'see https://cloud.google.com/sdk/docs/install'
+  require_program gcloud 'see https://cloud.google.com/sdk/docs/install'
   [[ ${opt[cache]} ]] || opt[cache]=${opt[workdir]}/xla-cache
   ((HOSTS == 1)) || MULTIHOST=(--multihost)
 }
 
-# Checks that cost a call each; before anything is created.
+# Asks Google whether the zone has this type, before anything is created.
 check_offer() {
   check_google tpu.googleapis.com
-  ask "${opt[type]}" gcloud compute tpus accelerator-types list "${THERE[@]}" \
+  ask "${opt[type]}" gcloud compute tpus accelerator-types list "${LOCATION[@]}" \
     "--filter=type=${opt[type]}" '--format=value(type)' || die "$(complaint)"
   [[ $ANSWER ]] || die "${opt[zone]} has no ${opt[type]}; zones: \
 https://cloud.google.com/tpu/docs/regions-zones"
   [[ ${opt[no-quota]} == yes ]] || check_quota
 }
 
-# The limit of this type in this zone, where Google tells.
+# Compares the quota of this type in this zone with its size, if Google tells the quota.
 check_quota() {
   if ! ask "${opt[zone]},1000000" gcloud beta quotas info list \
     --service=tpu.googleapis.com "--project=${opt[project]}" \
     "--filter=quotaId=$QUOTA" --flatten=dimensionsInfos \
     '--format=csv[no-heading](dimensionsInfos.dimensions.zone,dimensionsInfos.details.value)'; then
-    note "note: the quota could not be asked: $(complaint)"
+    note "note: the quota is unknown: $(complaint)"
     return
   fi
   local zone limit found=''
@@ -63,27 +64,28 @@ https://console.cloud.google.com/iam-admin/quotas?project=${opt[project]}"
 }
 
 workers_command() {
-  COMMAND=(gcloud compute tpus tpu-vm ssh "${opt[name]}" --quiet "${THERE[@]}"
+  COMMAND=(gcloud compute tpus tpu-vm ssh "${opt[name]}" --quiet "${LOCATION[@]}"
     --worker=all "--command=$1")
 }
 
 to_workers() {
-  run gcloud compute tpus tpu-vm scp "$1" "${opt[name]}:$2" "${THERE[@]}" --worker=all \
+  run gcloud compute tpus tpu-vm scp "$1" "${opt[name]}:$2" "${LOCATION[@]}" --worker=all \
     --quiet
 }
 
 do_fetch() {
-  describe_left
+  set_leftover
   fetch_bucket
 }
 
-# A script says what its KIND is, what state it is in when it is UP, and how to find_machine.
+# A script sets KIND, the name of what it creates, and UP, its state when it works, and
+# has find_machine and remove_machine.
 do_delete() {
-  made="$KIND ${opt[name]} in ${opt[zone]}, if it was there: paid by the second"
+  leftover="$KIND ${opt[name]} in ${opt[zone]}, if it was there: paid by the second"
   find_machine "$UP"
   if [[ $ANSWER ]]; then remove_machine; else note "${opt[name]} is gone already"; fi
-  made=''
+  leftover=''
   note "deleted: ${opt[name]}; the bucket keeps the results"
 }
 
-delete_command() { again delete project zone name; }
+delete_command() { command_for delete project zone name; }

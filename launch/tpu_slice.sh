@@ -1,38 +1,40 @@
 #!/usr/bin/env bash
-# A run on a Cloud TPU slice of one or many hosts, asked for as a queued resource.
+# Trains on a Cloud TPU slice of one or many hosts, requested as a queued resource.
 #
 #   launch/tpu_slice.sh VERB --project=P --zone=Z --type=v5litepod-16 \
 #     --config=configs/imagenet_64_256.py --workdir=gs://BUCKET/RUN [OPTION...] [-- FLAG...]
 #
-# Verbs: create, setup, run, watch, fetch, delete; all does them in this order.
-# Each is safe to repeat. create waits in Google's queue until the slice is there. When
-# spot capacity is taken away, watch asks for another slice and the run goes on from its
-# newest checkpoint. delete wants --project, --zone and --name only.
+# The verbs are create, setup, run, watch, fetch and delete; all does them in this
+# order. You can repeat each of them safely. create waits in Google's queue until the
+# slice is there. When spot capacity is taken away, watch requests another slice, and
+# the run continues from its newest checkpoint. delete needs only --project, --zone and
+# --name.
 #
-#   --name=sr3           name of the request, of the slice and of the folder on it
+#   --name=sr3           name of the request, of the slice, and of the folder on it
 #   --type=TYPE          v5litepod-N and v6e-N (N chips), v4-N and v5p-N (N / 2 chips)
-#   --runtime=VERSION    software of the machines; the one for the type
+#   --runtime=VERSION    software version of the machines; default the one for the type
 #   --spot               cheaper; may be taken away at any time
-#   --restarts=10        how often watch starts again what ended badly
-#   --cache=FOLDER       compiled programs; WORKDIR/xla-cache
-#   --out=FOLDER         where fetch copies results to; runs/NAME
-#   --with-checkpoints   fetch copies checkpoints too
-#   --python=python3     the Python here that makes the plan
-#   --no-plan            goes without the plan
-#   --no-quota           does not ask for the quota
-#   --keep               all leaves the slice
-#   --dry-run            prints every command and runs none
+#   --restarts=10        how often watch restarts a run that failed
+#   --cache=FOLDER       where compiled programs are kept; default WORKDIR/xla-cache
+#   --out=FOLDER         where fetch copies results to; default runs/NAME
+#   --with-checkpoints   lets fetch copy checkpoints, too
+#   --python=python3     Python of this machine that makes the plan
+#   --no-plan            skips the plan
+#   --no-quota           skips the check of the quota
+#   --keep               lets all keep the slice
+#   --dry-run            prints all commands and runs none
 #
-# Flags after -- go to sr3_jax.main, for the plan and for the run.
+# The flags after -- go to sr3_jax.main (sr3-train), for the plan and for the run.
 # shellcheck source=tpu.sh
 . "$(dirname "${BASH_SOURCE[0]}")/tpu.sh"
 
 KIND='queued resource'
 UP=ACTIVE
 
-# The request's own state: what was granted is ACTIVE until it is taken away.
+# Asks for the state of the request: ACTIVE from the moment when it is granted until the
+# slice is taken away.
 find_machine() {
-  look "$1" gcloud compute tpus queued-resources describe "${opt[name]}" "${THERE[@]}" \
+  look_up "$1" gcloud compute tpus queued-resources describe "${opt[name]}" "${LOCATION[@]}" \
     '--format=value(state.state)'
   STATE_NAME=${ANSWER:-gone}
 }
@@ -47,24 +49,24 @@ machine_state() {
   esac
 }
 
-describe_left() {
-  made="queued resource ${opt[name]} (${opt[type]}) in ${opt[zone]}: paid by the second \
+set_leftover() {
+  leftover="queued resource ${opt[name]} (${opt[type]}) in ${opt[zone]}: paid by the second \
 once it is active"
 }
 
 make_machine() {
   local spot=()
   [[ ${opt[spot]} == no ]] || spot=(--spot)
-  describe_left
-  run gcloud compute tpus queued-resources create "${opt[name]}" "${THERE[@]}" \
+  set_leftover
+  run gcloud compute tpus queued-resources create "${opt[name]}" "${LOCATION[@]}" \
     "--node-id=${opt[name]}" "--accelerator-type=${opt[type]}" \
     "--runtime-version=$RUNTIME" --labels=made-by=sr3-jax --scopes=cloud-platform \
     "${spot[@]}"
-  await
+  await_grant
 }
 
-# Until Google grants the request.
-await() {
+# Waits until Google grants the request.
+await_grant() {
   local last=''
   while true; do
     machine_state
@@ -74,17 +76,17 @@ await() {
       ready) return ;;
       waiting) pause ;;
       *) die "the request ended as $STATE_NAME before it was granted: \
-gcloud compute tpus queued-resources describe ${opt[name]} $(quote "${THERE[@]}")" ;;
+gcloud compute tpus queued-resources describe ${opt[name]} $(quote "${LOCATION[@]}")" ;;
     esac
   done
 }
 
 remove_machine() {
-  run gcloud compute tpus queued-resources delete "${opt[name]}" "${THERE[@]}" \
+  run gcloud compute tpus queued-resources delete "${opt[name]}" "${LOCATION[@]}" \
     --force --quiet
 }
 
-remake() {
+replace_machine() {
   [[ $STATE_NAME == gone ]] || remove_machine
   make_machine
 }
@@ -96,13 +98,13 @@ do_create() {
   case $ANSWER in
     '') make_machine ;;
     FAILED | SUSPENDING | SUSPENDED | DELETING)
-      note "${opt[name]} is $ANSWER: asking anew"
-      remake
+      note "${opt[name]} is $ANSWER: requesting another"
+      replace_machine
       ;;
     *)
-      describe_left
+      set_leftover
       note "${opt[name]} exists already: $ANSWER"
-      await
+      await_grant
       ;;
   esac
 }

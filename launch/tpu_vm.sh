@@ -1,27 +1,28 @@
 #!/usr/bin/env bash
-# A run on one Cloud TPU virtual machine (one host, up to 8 chips).
+# Trains on one Cloud TPU virtual machine (one host with up to 8 chips).
 #
 #   launch/tpu_vm.sh VERB --project=P --zone=Z --type=v5litepod-8 \
 #     --config=configs/faces_16_128.py --workdir=gs://BUCKET/RUN [OPTION...] [-- FLAG...]
 #
-# Verbs: create, setup, run, watch, fetch, delete; all does them in this order.
-# Each is safe to repeat. Spot machines are tpu_slice.sh's, which waits in the queue for
-# them, also for those of one host. delete wants --project, --zone and --name only.
+# The verbs are create, setup, run, watch, fetch and delete; all does them in this
+# order. You can repeat each of them safely. For spot machines use tpu_slice.sh, which
+# waits in the queue for them, also for those of one host. delete needs only --project,
+# --zone and --name.
 #
-#   --name=sr3           name of the machine and of the folder on it
+#   --name=sr3           name of the machine, and of the folder on it
 #   --type=TYPE          v5litepod-1, -4, -8; v6e-1, -4, -8; v4-8; v5p-8
-#   --runtime=VERSION    software of the machine; the one for the type
-#   --restarts=10        how often watch starts again what ended badly
-#   --cache=FOLDER       compiled programs; WORKDIR/xla-cache
-#   --out=FOLDER         where fetch copies results to; runs/NAME
-#   --with-checkpoints   fetch copies checkpoints too
-#   --python=python3     the Python here that makes the plan
-#   --no-plan            goes without the plan
-#   --no-quota           does not ask for the quota
-#   --keep               all leaves the machine
-#   --dry-run            prints every command and runs none
+#   --runtime=VERSION    software version of the machine; default the one for its type
+#   --restarts=10        how often watch restarts a run that failed
+#   --cache=FOLDER       where compiled programs are kept; default WORKDIR/xla-cache
+#   --out=FOLDER         where fetch copies results to; default runs/NAME
+#   --with-checkpoints   lets fetch copy checkpoints, too
+#   --python=python3     Python of this machine that makes the plan
+#   --no-plan            skips the plan
+#   --no-quota           skips the check of the quota
+#   --keep               lets all keep the machine
+#   --dry-run            prints all commands and runs none
 #
-# Flags after -- go to sr3_jax.main, for the plan and for the run.
+# The flags after -- go to sr3_jax.main (sr3-train), for the plan and for the run.
 # shellcheck source=tpu.sh
 . "$(dirname "${BASH_SOURCE[0]}")/tpu.sh"
 
@@ -29,7 +30,7 @@ KIND='TPU VM'
 UP=READY
 
 find_machine() {
-  look "$1" gcloud compute tpus tpu-vm describe "${opt[name]}" "${THERE[@]}" \
+  look_up "$1" gcloud compute tpus tpu-vm describe "${opt[name]}" "${LOCATION[@]}" \
     '--format=value(state)'
   STATE_NAME=${ANSWER:-gone}
 }
@@ -44,20 +45,22 @@ machine_state() {
   esac
 }
 
-describe_left() { made="TPU VM ${opt[name]} (${opt[type]}) in ${opt[zone]}: paid by the second"; }
+set_leftover() {
+  leftover="TPU VM ${opt[name]} (${opt[type]}) in ${opt[zone]}: paid by the second"
+}
 
 make_machine() {
-  describe_left
-  run gcloud compute tpus tpu-vm create "${opt[name]}" "${THERE[@]}" \
+  set_leftover
+  run gcloud compute tpus tpu-vm create "${opt[name]}" "${LOCATION[@]}" \
     "--accelerator-type=${opt[type]}" "--version=$RUNTIME" --labels=made-by=sr3-jax \
     --scopes=cloud-platform
 }
 
 remove_machine() {
-  run gcloud compute tpus tpu-vm delete "${opt[name]}" "${THERE[@]}" --quiet
+  run gcloud compute tpus tpu-vm delete "${opt[name]}" "${LOCATION[@]}" --quiet
 }
 
-remake() {
+replace_machine() {
   [[ $STATE_NAME == gone ]] || remove_machine
   make_machine
 }
@@ -69,12 +72,12 @@ do_create() {
   case $ANSWER in
     '') make_machine ;;
     READY | CREATING | STARTING | RESTARTING | REPAIRING)
-      describe_left
+      set_leftover
       note "${opt[name]} exists already: $ANSWER"
       ;;
     *)
-      note "${opt[name]} is $ANSWER: making it anew"
-      remake
+      note "${opt[name]} is $ANSWER: making another"
+      replace_machine
       ;;
   esac
 }

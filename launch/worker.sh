@@ -1,20 +1,23 @@
 #!/usr/bin/env bash
-# The part of a launch that runs on the machines themselves; launchers call it.
+# The launchers call this script on the machines that train.
 #
-#   worker.sh setup ID EXTRA      environment with the package and its extra (tpu, cuda)
-#   worker.sh start NAME=VALUE... -- FLAGS...   starts the run unless it runs already
-#   worker.sh status              one line: worker HOST running|done CODE|lost|idle
-#   worker.sh tail LINES          the end of the newest log
-#   worker.sh stop                ends the run: SIGTERM, a minute later SIGKILL
+#   worker.sh setup ID EXTRA      installs the package with its extra (tpu or cuda)
+#   worker.sh start NAME=VALUE... -- FLAGS...   starts the run, unless it is running
+#   worker.sh status              prints: worker HOST running|done CODE|lost|idle
+#   worker.sh tail LINES          prints the last lines of the newest log
+#   worker.sh stop                stops the run by SIGTERM, a minute later by SIGKILL
 #
-# It works in the folder that holds src/, where this script is src/launch/worker.sh.
+# This script is src/launch/worker.sh in the folder of the run, and works in that
+# folder.
 set -euo pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+SCRIPT=$(realpath "${BASH_SOURCE[0]}")
+cd "$(dirname "$SCRIPT")/../.."
 HOST=$(hostname -s 2>/dev/null || hostname)
 
-# A Python of 3.11 or later in venv/. Cloud TPU images come with 3.10: uv fetches one.
-environment() {
+# Makes venv/ with Python 3.11 or later. Cloud TPU images come with 3.10, so uv
+# downloads a newer one.
+make_environment() {
   [[ -x venv/bin/python ]] && return
   rm -rf venv
   local python
@@ -34,7 +37,7 @@ environment() {
 setup() {
   local id=$1 extra=$2
   if [[ $(cat installed 2>/dev/null) != "$id" ]]; then
-    environment
+    make_environment
     venv/bin/python -m pip install --quiet --disable-pip-version-check "./src[$extra]"
     echo "$id" >installed.new
     mv installed.new installed
@@ -49,7 +52,7 @@ running() {
 }
 
 newest_log() {
-  # shellcheck disable=SC2012  # names of logs are plain
+  # shellcheck disable=SC2012  # the names of logs have no special characters
   ls logs 2>/dev/null | tail -n 1
 }
 
@@ -69,8 +72,9 @@ start() {
   echo "worker $HOST started $log"
 }
 
-# Logs go to the workdir now and then: a machine that is taken away takes its disk along.
-keep_logs() {
+# copy_logs WORKDIR: copies the logs to the workdir. The disk of a machine is lost when
+# the machine is taken away.
+copy_logs() {
   if [[ $1 == gs://* ]]; then
     ! command -v gcloud >/dev/null ||
       gcloud storage rsync --recursive logs "$1/logs/launch" >/dev/null 2>&1 || true
@@ -79,8 +83,10 @@ keep_logs() {
   fi
 }
 
+# supervise LOG NAME=VALUE... -- FLAGS...: runs the program, copies its logs every five
+# minutes, and writes its exit code to run.code.
 supervise() {
-  local log=$1 workdir='' code=0 child keeper word
+  local log=$1 workdir='' code=0 child copier word
   shift
   while [[ $1 != -- ]]; do
     export "${1?}"
@@ -99,19 +105,19 @@ supervise() {
       sleep 300 &
       nap=$!
       wait $nap
-      keep_logs "$workdir"
+      copy_logs "$workdir"
     done
   ) &
-  keeper=$!
-  while true; do # a signal ends wait as well
+  copier=$!
+  while true; do # a signal ends wait, too, while the child is still running
     code=0
     wait $child || code=$?
     kill -0 $child 2>/dev/null || break
   done
   echo "$code" >run.code.new
   mv run.code.new run.code
-  kill $keeper 2>/dev/null
-  keep_logs "$workdir"
+  kill $copier 2>/dev/null
+  copy_logs "$workdir"
 }
 
 status() {
@@ -149,5 +155,5 @@ case ${1:-} in
     log=$(newest_log)
     [[ ! $log ]] || tail -n "$2" "logs/$log"
     ;;
-  *) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p;}' "$0" ;;
+  *) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p;}' "$SCRIPT" ;;
 esac

@@ -1,6 +1,7 @@
-"""Strict switches, eight virtual CPU devices, and what several test modules share.
+"""Settings of JAX for all tests, and fixtures that several test modules share.
 
-Must run before JAX starts: pytest imports conftest.py before any test module.
+The tests run on eight virtual CPU devices. These settings must be made before JAX
+starts; pytest imports conftest.py before any test module.
 """
 
 import dataclasses
@@ -9,40 +10,41 @@ import os
 import pathlib
 from typing import Any
 
-# Tests compile much and run little: without LLVM's optimisations a network compiles in
-# a third of the time, and by XLA's older emitters in half of that. XLA's own passes,
-# which decide what is computed, stay on. A busy machine keeps a virtual device waiting
-# for longer than the 40 s of default.
+# Tests spend most of their time on compilation. Without LLVM's optimisations a network
+# compiles in a third of the time, and with XLA's older emitters in half of that. XLA's
+# own passes, which decide what is computed, stay on. On a busy machine a virtual
+# device may wait longer than the default of 40 s.
 os.environ['XLA_FLAGS'] = (
   os.environ.get('XLA_FLAGS', '')
   + ' --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
   + ' --xla_cpu_parallel_codegen_split_count=1'
   + ' --xla_cpu_collective_call_terminate_timeout_seconds=600'
 )
-# JAX 0.12, which needs Python 3.12, has no older emitters; an unknown flag ends it.
+# JAX 0.12, which needs Python 3.12, has no older emitters, and an unknown flag ends the
+# process.
 if importlib.metadata.version('jaxlib').startswith('0.10.'):
   os.environ['XLA_FLAGS'] += ' --xla_cpu_use_fusion_emitters=false'
 
 import jax
 import pytest
 
-# Checks in these fail as readably as in test modules.
+# Failing assertions in these modules are explained as those of test modules are.
 pytest.register_assert_rewrite('tests.support')
 
-# A silent broadcast between ranks is nearly always a bug.
+# Broadcasting between arrays of different ranks is nearly always a bug.
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
 @pytest.fixture(scope='session')
 def compile_cache(tmp_path_factory) -> pathlib.Path:
-  """A folder of compiled programs, for this process and those that tests start."""
+  """Return the folder of compiled programs of this process and of those it starts."""
   folder = tmp_path_factory.getbasetemp()
   if os.environ.get('PYTEST_XDIST_WORKER'):
-    folder = folder.parent  # the workers share it
+    folder = folder.parent  # all workers share this one
   folder = folder / 'xla'
   jax.config.update('jax_compilation_cache_dir', str(folder))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-  # JAX looks at these settings once, and tests before may have compiled something.
+  # JAX reads these settings at the first compilation, which may have been earlier.
   jax.experimental.compilation_cache.compilation_cache.reset_cache()
   return folder
 
@@ -55,7 +57,7 @@ class Run:
     config: of the run.
     workdir: of the run.
     state: as `train` returned it.
-    compiled: name of every program compiled -> the steps done at that moment.
+    compiled: for the name of every compiled program, the steps done at that moment.
   """
 
   config: Any
@@ -66,7 +68,7 @@ class Run:
 
 @pytest.fixture(scope='session')
 def trained(compile_cache, tmp_path_factory) -> Run:
-  """An undisturbed run of tests/support/runs.py on eight devices. Read only."""
+  """Train tests/support/runs.py on eight devices without interruption. Read only."""
   from sr3_jax.runtime import progress
   from sr3_jax.training import train
   from tests.support import runs
@@ -74,29 +76,29 @@ def trained(compile_cache, tmp_path_factory) -> Run:
   steps = [0]
   compiled: dict[str, list[int]] = {}
 
-  def note(before: int, names: list[str]) -> None:
+  def record(steps_done: int, names: list[str]) -> None:
     for name in names:
-      compiled.setdefault(name, []).append(before)
+      compiled.setdefault(name, []).append(steps_done)
     names.clear()
 
   update = progress.Progress.update
 
-  def noting(self, step, **values):
-    note(steps[0], names)
+  def recording_update(self, step, **values):
+    record(steps[0], names)
     steps[0] = step
     update(self, step, **values)
 
   config, workdir = runs.get_config(), tmp_path_factory.mktemp('trained')
   with pytest.MonkeyPatch.context() as patch, runs.compilations() as names:
-    patch.setattr(progress.Progress, 'update', noting)
+    patch.setattr(progress.Progress, 'update', recording_update)
     state = train.train(config, workdir)
-    note(steps[0], names)
+    record(steps[0], names)
   return Run(config, workdir, state, compiled)
 
 
 @pytest.fixture(scope='session')
 def hub_models(tmp_path_factory):
-  """The run and the folder of support/model_folders.py, made once. Read only."""
+  """Make the run and the model folder of support/model_folders.py. Read only."""
   from tests.support import model_folders
 
   make = tmp_path_factory.mktemp

@@ -1,7 +1,7 @@
-"""Every launcher, from the first check to the delete, against stand-ins.
+"""Tests of all launchers, from the first check to the delete, with stand-in programs.
 
-No cloud, cluster or GPU is touched. Commands sent to workers do run here: the archive
-is unpacked and worker.sh works; only Python and pip are stand-ins.
+No cloud, cluster or GPU is touched. Commands for workers run on this machine: they
+unpack the archive and call worker.sh. Only Python and pip are stand-ins.
 """
 
 import json
@@ -17,7 +17,7 @@ from tests.support import launchers
 from tests.support.launchers import LAUNCH, OPTIONS, ROOT, Stage
 
 SCRIPTS = list(OPTIONS)
-LOCAL = ('tar', 'mkdir')  # what is shown and run here, without a stand-in
+LOCAL = ('tar', 'mkdir')  # commands without a stand-in, which run on this machine
 
 
 @pytest.fixture
@@ -34,8 +34,9 @@ def test_shellcheck_finds_nothing():
     ROOT / '.ci' / 'run',
     ROOT / 'tests' / 'support' / 'launch_tools.sh',
   ]
-  # Sourced files are not followed, which takes many times as long; so what a script
-  # gets from them (1091: the file, 2154 and 2153: its names, 2034: ours) is unknown.
+  # Following sourced files takes many times as long. Without them, shellcheck doesn't
+  # know these files (1091), the names that a script gets from them (2154 and 2153), and
+  # the names that they get from it (2034).
   done = subprocess.run(
     [shellcheck, '--exclude=SC1091,SC2034,SC2153,SC2154', *files],
     capture_output=True,
@@ -47,7 +48,7 @@ def test_shellcheck_finds_nothing():
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
-def test_help_tells_every_option(stage, script):
+def test_help_explains_every_option(stage, script):
   run = stage.run(script, '--help', options=[])
   assert run.code == 0 and not run.calls
   for verb in ('create', 'setup', 'run', 'watch', 'fetch', 'delete', 'all'):
@@ -61,14 +62,22 @@ def test_help_tells_every_option(stage, script):
     for option in re.findall(r'\[([a-z-]+)\]=', group)
   }
   if script in ('gpu', 'slurm'):
-    known.discard('no-plan')  # the plan is made where a topology is given
+    known.discard('no-plan')  # these two plan only if a topology is given
   if script == 'tpu_vm':
-    known.discard('spot')  # refused, with advice
+    known.discard('spot')  # it is refused with advice
   assert {x for x in known if f'--{x}' not in run.out} == set()
+  assert 'shellcheck' not in run.out
+
+
+def test_worker_without_a_verb_prints_its_help():
+  done = subprocess.run(
+    ['bash', 'launch/worker.sh'], cwd=ROOT, capture_output=True, text=True, check=True
+  )
+  assert 'worker.sh stop' in done.stdout and not done.stderr
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
-def test_a_dry_run_prints_the_commands_of_the_run(stage, tmp_path, script):
+def test_a_dry_run_prints_the_commands_that_a_real_run_runs(stage, tmp_path, script):
   if script == 'tpu_vm':
     stage.environment['WORKERS'] = '1'
   flags = ['--', '--config.train.seed=7', "--config.data.path=gs://b/it's here"]
@@ -80,54 +89,56 @@ def test_a_dry_run_prints_the_commands_of_the_run(stage, tmp_path, script):
   real = stage.run(script, 'all', *flags)
   assert real.code == 0, real.error
   assert real.errors == []
-  assert dry.shown == [x for x in real.shown if not _of_pods(x)]
+  assert dry.shown == [x for x in real.shown if not _is_log_of_pod(x)]
   outside = [x for x in real.shown if x[0] not in LOCAL]
   assert outside == [x for x in real.calls if x[0] != 'hostname']
   assert stage.state('vm') is stage.state('request') is stage.state('cluster') is None
 
 
-def test_a_configuration_may_be_given_by_its_name(stage):
+def test_a_configuration_is_found_by_its_name(stage):
   dry = stage.run('gpu', 'all', '--dry-run', '--config=small/photo_x4')
   assert dry.code == 0, dry.error
   assert '--config=configs/small/photo_x4.py' in dry.out
 
 
-def _of_pods(command):
-  """The log of each pod: a dry run knows of none."""
+def _is_log_of_pod(command):
+  """Return whether a command reads the log of one pod; a dry run knows no pods."""
   return command[:2] == ['kubectl', 'logs'] and 'pod/' in command[2]
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
-def test_whatever_fails_it_says_so_and_how_to_delete(tmp_path, script):
+def test_any_failing_call_ends_the_launch_with_an_error_and_the_delete_command(
+  tmp_path, script
+):
   stage = Stage(tmp_path, workers=1)
-  kept = tmp_path / 'kept'
+  before = tmp_path / 'before'
   for verb in ('create', 'setup', 'run', 'watch', 'fetch', 'delete'):
-    shutil.copytree(stage.fake, kept, dirs_exist_ok=True)
-    whole = stage.run(script, verb)
-    assert whole.code == 0, whole.error
-    for number, call in enumerate(whole.calls, 1):
+    shutil.copytree(stage.fake, before, dirs_exist_ok=True)
+    undisturbed = stage.run(script, verb)
+    assert undisturbed.code == 0, undisturbed.error
+    for number, call in enumerate(undisturbed.calls, 1):
       line = ' '.join(call)
       if any(x in line for x in launchers.TOLERATED):
         continue
       after = tmp_path / 'after'
       stage.fake.rename(after)
-      shutil.copytree(kept, stage.fake)
+      shutil.copytree(before, stage.fake)
       stage.fail_at(number)
       run = stage.run(script, verb)
       assert run.code != 0, line
       assert len(run.errors) == 1 and len(run.errors[0]) < 400, run.error
-      assert len(run.calls) == number, line  # nothing goes on after it
+      assert len(run.calls) == number, line  # it was the last call
       may_exist = verb != 'create' or any(' create ' in ' '.join(x) for x in run.calls)
       assert ('delete it: launch/' in run.out) == may_exist or script == 'gke', line
       shutil.rmtree(stage.fake)
       after.rename(stage.fake)
-    shutil.rmtree(kept)
+    shutil.rmtree(before)
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
-def test_every_verb_is_safe_to_repeat(tmp_path, script):
+def test_every_verb_can_be_repeated(tmp_path, script):
   stage = Stage(tmp_path, workers=1)
-  stage.lasting()
+  stage.make_endless()
   assert stage.run(script, 'create').code == 0
   again = stage.run(script, 'create')
   assert again.code == 0
@@ -147,19 +158,18 @@ def test_every_verb_is_safe_to_repeat(tmp_path, script):
   assert again.code == 0 and 'already' in again.out
   assert not again.made('sbatch ') and not again.made('kubectl apply')
   assert len(stage.on_workers('sr3_jax.main')) == (script not in ('slurm', 'gke'))
-  if script in ('tpu_vm', 'tpu_slice'):  # these machines are a folder here
+  if script in ('tpu_vm', 'tpu_slice'):  # delete the folder that stands for them
     stage.run('gpu', 'delete', options=['--host=me@box'])
-  assert stage.run(script, 'delete', options=_named(script)).code == 0
-  again = stage.run(script, 'delete', options=_named(script))
+  assert stage.run(script, 'delete', options=_options_of_delete(script)).code == 0
+  again = stage.run(script, 'delete', options=_options_of_delete(script))
   assert again.code == 0 and 'gone already' in again.out
   assert not again.made(' delete ') and 'delete it' not in again.out
 
 
-def _named(script):
-  return [x for x in OPTIONS[script] if x.split('=')[0] in _NAMING]
+def _options_of_delete(script):
+  names = ('--project', '--zone', '--host')
+  return [x for x in OPTIONS[script] if x.split('=')[0] in names]
 
-
-_NAMING = ('--project', '--zone', '--host')
 
 WRONG = [
   ('tpu_vm', ['--project=P'], '--project=P'),
@@ -198,7 +208,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(('script', 'options', 'words'), WRONG)
-def test_a_wrong_input_is_one_line(stage, script, options, words):
+def test_a_wrong_option_is_an_error_of_one_line(stage, script, options, words):
   run = stage.run(script, 'all', *options)
   assert run.code == 1 and not run.calls
   assert run.error.count('\n') == 1 and run.error.startswith('error: ')
@@ -206,7 +216,7 @@ def test_a_wrong_input_is_one_line(stage, script, options, words):
   assert 'delete it' not in run.out
 
 
-def test_an_unknown_verb_is_answered_with_the_known(stage):
+def test_the_error_for_an_unknown_verb_lists_the_known_verbs(stage):
   run = stage.run('tpu_vm', 'start')
   assert run.code == 1 and 'create setup run watch' in run.error
 
@@ -224,7 +234,9 @@ def test_an_unknown_verb_is_answered_with_the_known(stage):
     ('plan', '!it does not fit', 'nothing was created'),
   ],
 )
-def test_what_google_refuses_ends_it_before_anything_is_made(stage, key, line, words):
+def test_a_refusal_by_google_ends_the_launch_before_anything_is_created(
+  stage, key, line, words
+):
   stage.answers(key, line)
   run = stage.run('tpu_slice', 'all')
   assert run.code == 1 and len(run.errors) == 1
@@ -232,19 +244,19 @@ def test_what_google_refuses_ends_it_before_anything_is_made(stage, key, line, w
   assert not run.made(' create ') and 'delete it' not in run.out
 
 
-def test_a_quota_of_another_zone_is_not_this_one(stage):
-  stage.answers('quota', ',0')  # of zones that are not named
+def test_the_quota_of_another_zone_is_ignored(stage):
+  stage.answers('quota', ',0')  # the default of zones that are not listed
   stage.answers('quota', 'us-east1-c,0')
   assert stage.run('tpu_slice', 'create').code == 0
 
 
-def test_the_plan_can_be_left_out(stage):
+def test_no_plan_skips_the_plan(stage):
   run = stage.run('tpu_slice', 'create', '--no-plan')
   assert run.code == 0 and not run.made('--mode=plan')
   assert 'plan: skipped' in run.out
 
 
-def test_what_is_asked_for_at_the_end_is_done(stage):
+def test_keep_with_checkpoints_and_no_quota_do_what_they_say(stage):
   run = stage.run('tpu_slice', 'all')
   assert run.made('--quiet', 'queued-resources delete') and run.made('quotas info')
   assert 'delete it' not in run.out
@@ -260,7 +272,9 @@ def test_what_is_asked_for_at_the_end_is_done(stage):
 
 
 @pytest.mark.parametrize(('name', 'code'), [('INT', 130), ('TERM', 143)])
-def test_an_interrupt_says_what_is_left(stage, name, code):
+def test_a_signal_ends_the_launch_which_says_how_to_delete_what_is_left(
+  stage, name, code
+):
   calls = stage.run('tpu_slice', 'all', '--dry-run').shown
   calls = [x for x in calls if x[0] not in LOCAL]
   number = next(i for i, x in enumerate(calls, 1) if 'create' in x)
@@ -276,7 +290,7 @@ def test_an_interrupt_says_what_is_left(stage, name, code):
 
 @pytest.mark.slow
 def test_gcloud_knows_every_command_and_flag(stage, tmp_path):
-  """Google's own grammar, where its SDK is installed; it needs no account."""
+  """Check commands by Google's SDK, if it is installed; this needs no account."""
   gcloud = shutil.which('gcloud')
   if not gcloud:
     pytest.skip('the Google Cloud SDK is not installed')

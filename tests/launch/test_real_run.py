@@ -1,4 +1,4 @@
-"""A launcher and a real run of two processes, one of which is killed."""
+"""Test of a launcher with a real run of two processes, one of which is killed."""
 
 import os
 import re
@@ -10,13 +10,13 @@ import time
 import pytest
 
 from tests.support import runs
-from tests.support.launchers import LAUNCH, OPTIONS, Stage
+from tests.support.launchers import OPTIONS, Stage
 from tests.system.test_process_training import losses, saved
 from tests.system.test_processes import free_port
 
-# The Python of a worker: installs nothing, has a folder for a bucket, and says what JAX
-# finds out by itself on a TPU.
-PYTHON = """#!{python}
+# The Python of a worker. It installs nothing, replaces the bucket by a folder, and adds
+# the flags of processes, which JAX knows by itself on a TPU.
+WORKER_PYTHON = """#!{python}
 import os, sys
 arguments = [x.replace('gs://bucket', {bucket!r}) for x in sys.argv[1:]]
 if 'pip' in arguments:
@@ -27,35 +27,36 @@ os.execv({python!r}, [{python!r}, *arguments])
 """
 
 
-def worker_python(stage: Stage, rank: int, **values: str) -> None:
+def make_worker_python(stage: Stage, rank: int, **values: str) -> None:
+  """Write the Python of one worker."""
   folder = stage.fake / f'w{rank}' / 'sr3_jax' / 'sr3' / 'venv' / 'bin'
   folder.mkdir(parents=True)
-  (folder / 'python').write_text(PYTHON.format(python=sys.executable, **values))
+  (folder / 'python').write_text(WORKER_PYTHON.format(python=sys.executable, **values))
   (folder / 'python').chmod(0o755)
 
 
 @pytest.mark.slow
-def test_a_job_of_which_a_process_is_killed_is_started_again_and_goes_on(tmp_path):
+def test_a_run_whose_process_is_killed_is_restarted_and_continues(tmp_path):
   stage = Stage(tmp_path, workers=2)
   stage.environment |= {
     'SR3_POLL': '1',
     'JAX_PLATFORMS': 'cpu',
     'XLA_FLAGS': runs.with_devices(2)['XLA_FLAGS'],
   }
-  stage.lasting()
+  stage.make_endless()
   workdir = tmp_path / 'bucket' / 'run'
   options = [*OPTIONS['tpu_slice'], '--config=tests/support/runs.py']
   flags = ['--', '--config.train.num_steps=60', '--config.eval.every_steps=0']
   assert stage.run('tpu_slice', 'create', options=options).code == 0
   port = free_port()
   for rank in range(2):
-    worker_python(stage, rank, bucket=os.fspath(workdir.parent), port=port)
+    make_worker_python(stage, rank, bucket=os.fspath(workdir.parent), port=port)
   try:
     for verb in ('setup', 'run'):
       done = stage.run('tpu_slice', verb, *flags, options=options)
       assert done.code == 0, done.error
     watch = subprocess.Popen(
-      [LAUNCH / 'tpu_slice.sh', 'watch', *options, *flags],
+      [stage.launch / 'tpu_slice.sh', 'watch', *options, *flags],
       env=stage.environment,
       cwd=stage.fake,
       stdout=subprocess.PIPE,
@@ -70,13 +71,13 @@ def test_a_job_of_which_a_process_is_killed_is_started_again_and_goes_on(tmp_pat
     log = workdir / 'logs' / 'process_00001.log'
     victim = re.search(r'\[(\d+)\] started on ', log.read_text())[1]
     os.kill(int(victim), signal.SIGKILL)
-    said, _ = watch.communicate(timeout=500)
+    output, _ = watch.communicate(timeout=500)
   finally:
     for file in stage.fake.glob('w*/sr3_jax/sr3/run.pid'):
       subprocess.run(['kill', '-KILL', '--', f'-{file.read_text().strip()}'])
-  assert watch.returncode == 0, said
-  assert said.count('starting again') == 1 and 'the run is finished' in said
-  assert 'worker w1 done 137' in said
+  assert watch.returncode == 0, output
+  assert output.count('starting again') == 1 and 'the run is finished' in output
+  assert 'worker w1 done 137' in output
   for rank in range(2):
     text = (workdir / 'logs' / f'process_{rank:05d}.log').read_text()
     assert text.count('] started on ') == 2

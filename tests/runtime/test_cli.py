@@ -1,4 +1,4 @@
-"""What all commands share: numbers of options."""
+"""Tests of numbers in command lines."""
 
 import argparse
 
@@ -21,7 +21,7 @@ from sr3_jax.runtime.cli import number
     ),
   ],
 )
-def test_numbers_in_their_range(take, good, bad, what):
+def test_numbers_outside_their_range_are_refused(take, good, bad, what):
   assert take(good) == float(good)
   for text in bad:
     with pytest.raises(argparse.ArgumentTypeError) as error:

@@ -1,24 +1,23 @@
-"""Spreading and gathering on eight virtual devices, and what `pmap` compiles."""
+"""Tests of arrays on eight virtual devices, and of what `pmap` compiles."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sr3_jax.runtime import devices as runtime_devices
+from sr3_jax.runtime import devices
 from tests.support import runs
 
 
 def test_replicate_puts_a_copy_on_every_device_and_unreplicate_takes_one():
   tree = {'a': np.arange(6, dtype=np.float32).reshape(2, 3), 'b': [np.int32(7)]}
-  spread = runtime_devices.replicate(tree)
+  spread = devices.replicate(tree)
   assert spread['a'].shape == (8, 2, 3)
   assert spread['b'][0].shape == (8,)
-  devices = {shard.device for shard in spread['a'].addressable_shards}
-  assert devices == set(jax.devices())
+  assert {s.device for s in spread['a'].addressable_shards} == set(jax.devices())
   for shard in spread['a'].addressable_shards:
     np.testing.assert_array_equal(shard.data[0], tree['a'])
-  one = runtime_devices.unreplicate(spread)
+  one = devices.unreplicate(spread)
   np.testing.assert_array_equal(one['a'], tree['a'])
   assert one['a'].dtype == jnp.float32
   assert one['b'][0] == 7
@@ -31,11 +30,11 @@ def test_shard_and_gather_keep_the_order_of_examples():
     'image': np.random.default_rng(0).integers(0, 256, (24, 5, 4, 3), np.uint8),
     'mask': np.arange(24) < 21,
   }
-  spread = runtime_devices.shard(batch)
+  spread = devices.shard(batch)
   assert spread['image'].shape == (8, 3, 5, 4, 3)
   place = {s.device: s.index[0].start for s in spread['image'].addressable_shards}
   assert [place[device] for device in jax.devices()] == list(range(8))
-  back = runtime_devices.gather(spread)
+  back = devices.gather(spread)
   assert isinstance(back['image'], np.ndarray)
   assert back['image'].dtype == np.uint8
   np.testing.assert_array_equal(back['image'], batch['image'])
@@ -43,35 +42,29 @@ def test_shard_and_gather_keep_the_order_of_examples():
 
 
 def test_a_batch_that_does_not_fit_the_devices_is_refused():
-  assert runtime_devices.per_process(16) == 16
-  assert runtime_devices.per_process(48, parts=2) == 48
+  assert devices.per_process(16) == 16
+  assert devices.per_process(48, parts=2) == 48
   for size, parts, multiple in [(12, 1, 8), (24, 2, 16), (0, 1, 8), (-8, 1, 8)]:
     with pytest.raises(ValueError, match=f'batch of {size} .* multiple of {multiple}'):
-      runtime_devices.per_process(size, parts)
+      devices.per_process(size, parts)
 
 
 def test_pmap_gives_every_device_its_part_and_the_axis_name():
   def function(x):
-    return x + jax.lax.axis_index(runtime_devices.AXIS), jax.lax.psum(
-      x, runtime_devices.AXIS
-    )
+    return x + jax.lax.axis_index(devices.AXIS), jax.lax.psum(x, devices.AXIS)
 
   x = np.arange(16, dtype=np.float32)
-  own, total = runtime_devices.pmap(function)(runtime_devices.shard(x))
-  np.testing.assert_array_equal(
-    runtime_devices.gather(own), x + np.repeat(np.arange(8), 2)
-  )
-  np.testing.assert_array_equal(
-    runtime_devices.unreplicate(total), x.reshape(8, 2).sum(axis=0)
-  )
+  own, total = devices.pmap(function)(devices.shard(x))
+  np.testing.assert_array_equal(devices.gather(own), x + np.repeat(np.arange(8), 2))
+  np.testing.assert_array_equal(devices.unreplicate(total), x.reshape(8, 2).sum(axis=0))
 
 
 def test_pmap_compiles_once_for_each_shape_and_dtype():
-  call = runtime_devices.pmap(lambda x: x * 3)
-  small = [runtime_devices.shard(np.full((8,), i, np.float32)) for i in range(3)]
-  large = runtime_devices.shard(np.zeros((16,), np.float32))
-  other = runtime_devices.shard(np.zeros((8,), np.int32))
-  runtime_devices.compiler_options()  # compiles a probe, once
+  call = devices.pmap(lambda x: x * 3)
+  small = [devices.shard(np.full((8,), i, np.float32)) for i in range(3)]
+  large = devices.shard(np.zeros((16,), np.float32))
+  other = devices.shard(np.zeros((8,), np.int32))
+  devices.compiler_options()  # compiles a small program, once
   with runs.compilations() as names:
     results = [call(x) for x in small]
     assert len(names) == 1
@@ -79,12 +72,12 @@ def test_pmap_compiles_once_for_each_shape_and_dtype():
       call(x)
     assert len(names) == 3
   for i, result in enumerate(results):
-    np.testing.assert_array_equal(runtime_devices.gather(result), 3 * i)
+    np.testing.assert_array_equal(devices.gather(result), 3 * i)
 
 
-def test_pmap_donates_what_it_is_told_to():
-  call = runtime_devices.pmap(lambda x, y: x + y, donate_argnums=(0,))
-  x, y = (runtime_devices.shard(np.zeros((8, 4), np.float32)) for _ in range(2))
+def test_pmap_donates_the_arguments_that_it_is_given():
+  call = devices.pmap(lambda x, y: x + y, donate_argnums=(0,))
+  x, y = (devices.shard(np.zeros((8, 4), np.float32)) for _ in range(2))
   call(x, y)
   assert x.is_deleted()
   assert not y.is_deleted()
@@ -94,23 +87,21 @@ def test_pmap_donates_what_it_is_told_to():
   'options',
   [
     {'xla_cpu_no_such_option': 'x'},
-    {next(iter(runtime_devices._CPU_OPTIONS)): 'NO_SUCH'},
+    {next(iter(devices._CPU_OPTIONS)): 'NO_SUCH'},
   ],
   ids=['option', 'value'],
 )
-def test_a_compiler_without_our_option_is_used_without_it(monkeypatch, options):
-  monkeypatch.setattr(runtime_devices, '_CPU_OPTIONS', options)
-  runtime_devices.compiler_options.cache_clear()
+def test_an_option_that_the_compiler_does_not_know_is_left_out(monkeypatch, options):
+  monkeypatch.setattr(devices, '_CPU_OPTIONS', options)
+  devices.compiler_options.cache_clear()
   try:
-    assert runtime_devices.compiler_options() == {}
-    doubled = runtime_devices.pmap(lambda x: 2 * x)(
-      runtime_devices.shard(np.ones(8, np.float32))
-    )
-    np.testing.assert_array_equal(runtime_devices.gather(doubled), 2)
+    assert devices.compiler_options() == {}
+    doubled = devices.pmap(lambda x: 2 * x)(devices.shard(np.ones(8, np.float32)))
+    np.testing.assert_array_equal(devices.gather(doubled), 2)
   finally:
-    runtime_devices.compiler_options.cache_clear()
+    devices.compiler_options.cache_clear()
 
 
 def test_one_process_agrees_with_itself():
-  assert runtime_devices.agree(True) is True
-  assert runtime_devices.agree(False) is False
+  assert devices.agree(True) is True
+  assert devices.agree(False) is False

@@ -1,3 +1,5 @@
+"""Tests of metrics.jsonl, TensorBoard files and the progress line."""
+
 import contextlib
 import io
 import json
@@ -15,10 +17,11 @@ from absl import logging
 from etils import epath
 
 from sr3_jax.runtime import metrics_log
-from sr3_jax.runtime import progress as runtime_progress
+from sr3_jax.runtime.progress import Progress, Throughput, duration
 
 
 def read(workdir):
+  """Return the records of metrics.jsonl, which has to be strict JSON."""
   text = (epath.Path(workdir) / 'metrics.jsonl').read_text()
   assert not text or text.endswith('\n')
 
@@ -33,6 +36,8 @@ def steps(workdir):
 
 
 class Clock:
+  """A clock that a test sets."""
+
   def __init__(self):
     self.now = 1000.0
 
@@ -41,11 +46,13 @@ class Clock:
 
 
 class Terminal(io.StringIO):
+  """A stream that says it is a terminal."""
+
   def isatty(self):
     return True
 
 
-def test_lines_are_json_and_there_at_once(tmp_path):
+def test_a_line_is_json_and_is_written_at_once(tmp_path):
   writer = metrics_log.MetricsWriter(tmp_path / 'new' / 'run')
   writer.write(3, loss=jnp.float32(0.1), images=12_800_000, **{'psnr/sr3': 23.5})
   (record,) = read(tmp_path / 'new' / 'run')  # not closed, not flushed
@@ -53,21 +60,21 @@ def test_lines_are_json_and_there_at_once(tmp_path):
   assert record == {'step': 3, 'loss': 0.1, 'images': 12_800_000, 'psnr/sr3': 23.5}
 
 
-def test_not_finite_is_null_and_digits_are_few(tmp_path):
+def test_values_that_are_not_finite_become_null_and_others_are_rounded(tmp_path):
   with metrics_log.MetricsWriter(tmp_path) as writer:
     writer.write(1, a=float('nan'), b=np.float32('inf'), c=1 / 3, d=1e-9 / 3)
   (record,) = read(tmp_path)
   assert [record[k] for k in 'abcd'] == [None, None, 0.3333333, 3.333333e-10]
 
 
-def test_a_scalar_cannot_take_the_place_of_step_and_time(tmp_path):
+def test_a_scalar_cannot_replace_step_and_time(tmp_path):
   with metrics_log.MetricsWriter(tmp_path) as writer:
     writer.write(1, step=7, time=7)
   assert read(tmp_path)[0]['step'] == 1
   assert read(tmp_path)[0]['time'] > 1.7e9
 
 
-def test_resume_drops_what_will_be_written_again(tmp_path):
+def test_resume_drops_lines_that_will_be_written_again(tmp_path):
   with metrics_log.MetricsWriter(tmp_path) as writer:
     for step in (10, 20, 30, 40):
       writer.write(step, loss=1)
@@ -98,7 +105,7 @@ def test_every_torn_last_line_is_dropped(tmp_path, resume_step):
     assert steps(tmp_path) == [1, 3]
 
 
-def test_a_kill_leaves_a_file_that_resumes(tmp_path):
+def test_a_file_of_a_killed_process_can_be_continued(tmp_path):
   program = f"""
     from sr3_jax.runtime import metrics_log
     writer = metrics_log.MetricsWriter({os.fspath(tmp_path)!r})
@@ -123,7 +130,7 @@ def test_a_kill_leaves_a_file_that_resumes(tmp_path):
 
 @contextlib.contextmanager
 def object_store(folder, monkeypatch):
-  """gs:// served from a folder, that refuses to append, as Cloud Storage does."""
+  """Serve gs:// from a folder that refuses to append, as Cloud Storage does."""
   from etils.epath import backend, gpath
 
   class Store(backend._OsPathBackend):
@@ -150,7 +157,7 @@ def object_store(folder, monkeypatch):
   yield
 
 
-def test_object_stores_are_written_whole_at_flush(tmp_path, monkeypatch):
+def test_files_on_object_stores_are_written_whole_at_flush(tmp_path, monkeypatch):
   local = tmp_path / 'bucket' / 'run'
   with object_store(tmp_path, monkeypatch):
     writer = metrics_log.MetricsWriter('gs://bucket/run')
@@ -172,7 +179,7 @@ def test_object_stores_are_written_whole_at_flush(tmp_path, monkeypatch):
     ]
 
 
-def test_disabled_writer_touches_nothing(tmp_path):
+def test_a_disabled_writer_writes_nothing(tmp_path):
   with metrics_log.MetricsWriter(
     tmp_path / 'run', enabled=False, tensorboard=True
   ) as writer:
@@ -184,13 +191,14 @@ def test_disabled_writer_touches_nothing(tmp_path):
 
 def test_missing_tensorflow_is_a_warning_that_names_the_extra(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'clu.metric_writers', None)
-  said = []
-  monkeypatch.setattr(logging, 'warning', said.append)
+  warnings = []
+  monkeypatch.setattr(logging, 'warning', warnings.append)
   with metrics_log.MetricsWriter(tmp_path, tensorboard=True) as writer:
     writer.write(1, loss=1)
     writer.write_image(1, 'grid', np.zeros((2, 2, 3), np.uint8))
   assert steps(tmp_path) == [1]
-  assert len(said) == 1 and 'sr3_jax[tensorboard]' in said[0] and '\n' not in said[0]
+  (line,) = warnings
+  assert 'sr3_jax[tensorboard]' in line and '\n' not in line
 
 
 def test_tensorboard_gets_scalars_and_images(tmp_path, monkeypatch):
@@ -220,9 +228,9 @@ def test_tensorboard_gets_scalars_and_images(tmp_path, monkeypatch):
   ]
 
 
-def test_rate_and_time_to_go_leave_out_compilation_and_pauses():
+def test_speed_and_time_left_ignore_compilation_and_pauses():
   clock, out = Clock(), io.StringIO()
-  progress = runtime_progress.Progress(
+  progress = Progress(
     200, start=100, images_per_step=8, stream=out, clock=clock, interval=10
   )
   assert progress.seconds_left is progress.images_per_second is None
@@ -246,9 +254,9 @@ def test_rate_and_time_to_go_leave_out_compilation_and_pauses():
   )
 
 
-def test_rate_forgets_the_distant_past():
+def test_speed_is_that_of_the_last_minute():
   clock = Clock()
-  rate = runtime_progress.Throughput(window=60, clock=clock)
+  rate = Throughput(window=60, clock=clock)
   rate.add(5)
   for seconds, expected in ((1, 1), (10, 0.1)):
     for _ in range(100):
@@ -260,9 +268,9 @@ def test_rate_forgets_the_distant_past():
   assert rate.per_second() == pytest.approx(1 / 1000)
 
 
-def test_pause_ends_when_what_is_inside_fails():
+def test_a_pause_ends_when_its_body_raises():
   clock = Clock()
-  rate = runtime_progress.Throughput(clock=clock)
+  rate = Throughput(clock=clock)
   rate.add(1)
   with pytest.raises(RuntimeError), rate.pause():
     clock.now += 100
@@ -272,9 +280,9 @@ def test_pause_ends_when_what_is_inside_fails():
   assert rate.per_second() == pytest.approx(0.5)
 
 
-def test_plain_lines_come_every_interval_and_at_the_end():
+def test_plain_lines_are_written_every_interval_and_at_the_end():
   clock, out = Clock(), io.StringIO()
-  with runtime_progress.Progress(100, stream=out, clock=clock, interval=10) as progress:
+  with Progress(100, stream=out, clock=clock, interval=10) as progress:
     for step in range(1, 101):
       clock.now += 0.5
       progress.update(step, loss=1 / step)
@@ -288,9 +296,9 @@ def test_plain_lines_come_every_interval_and_at_the_end():
   assert '\r' not in out.getvalue() and '\x1b' not in out.getvalue()
 
 
-def test_plain_lines_show_where_a_pause_begins_and_do_not_repeat():
+def test_a_plain_line_is_written_once_before_a_pause():
   clock, out = Clock(), io.StringIO()
-  with runtime_progress.Progress(10, stream=out, clock=clock) as progress:
+  with Progress(10, stream=out, clock=clock) as progress:
     for step in (1, 2):
       clock.now += 1
       progress.update(step)
@@ -301,10 +309,10 @@ def test_plain_lines_show_where_a_pause_begins_and_do_not_repeat():
   assert [line.split()[1] for line in out.getvalue().splitlines()] == ['1/10', '2/10']
 
 
-def test_terminal_rewrites_one_line_that_fits(monkeypatch):
+def test_a_terminal_gets_one_line_that_is_rewritten_and_fits(monkeypatch):
   monkeypatch.setenv('COLUMNS', '40')
   clock, out = Clock(), Terminal()
-  with runtime_progress.Progress(10, stream=out, clock=clock) as progress:
+  with Progress(10, stream=out, clock=clock) as progress:
     for step in range(1, 11):
       clock.now += 1
       progress.update(step, loss=0.5, psnr=23.0)
@@ -314,7 +322,7 @@ def test_terminal_rewrites_one_line_that_fits(monkeypatch):
   assert all(len(line) < 40 for line in drawn)
 
 
-def test_values_are_read_only_when_a_line_is_due():
+def test_values_are_only_read_when_a_line_is_written():
   class Pending:
     reads = 0
 
@@ -323,16 +331,16 @@ def test_values_are_read_only_when_a_line_is_due():
       return 1.0
 
   clock, out = Clock(), io.StringIO()
-  progress = runtime_progress.Progress(1000, stream=out, clock=clock, interval=10)
+  progress = Progress(1000, stream=out, clock=clock, interval=10)
   for step in range(1, 100):
     clock.now += 0.01
     progress.update(step, loss=Pending())
   assert Pending.reads == 1
 
 
-def test_disabled_progress_is_silent_and_still_measures():
+def test_disabled_progress_writes_nothing_and_still_measures():
   clock, out = Clock(), Terminal()
-  with runtime_progress.Progress(
+  with Progress(
     4, images_per_step=2, stream=out, clock=clock, enabled=False
   ) as progress:
     for step in range(1, 5):
@@ -355,5 +363,5 @@ def test_disabled_progress_is_silent_and_still_measures():
     (187200, '2d04h'),
   ],
 )
-def test_duration(seconds, text):
-  assert runtime_progress.duration(seconds) == text
+def test_duration_as_text(seconds, text):
+  assert duration(seconds) == text

@@ -1,4 +1,4 @@
-"""Messages on the screen and in WORKDIR/logs."""
+"""Tests of messages on the screen and in WORKDIR/logs."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from tests.runtime.test_logs import object_store
 
 
 def run_logging(*flags):
-  """What a program sees on stderr that logs, saves a checkpoint and warns."""
+  """Return stderr of a program that logs, saves a checkpoint and warns."""
   program = """
     import tempfile
     from absl import app, logging
@@ -43,7 +43,7 @@ def run_logging(*flags):
   return result.stderr
 
 
-def test_the_screen_shows_own_lines_and_warnings_only():
+def test_the_screen_shows_only_lines_of_the_package_and_warnings():
   lines = run_logging().splitlines()
   assert [line.split(' ', 1)[1] for line in lines] == [
     'training on 5 images',
@@ -56,25 +56,25 @@ def test_the_verbosity_flag_is_obeyed():
   assert 'training' not in run_logging('--verbosity=-1')
 
 
-def say(message):
-  """As a module of the package does."""
+def log_info(message):
+  """Log a message as a module of the package does."""
   code = compile('logging.info(message)', process_log.__file__, 'exec')
   exec(code, {'logging': logging, 'message': message})
 
 
 @pytest.fixture(autouse=True)
 def verbose():
-  """Others may have switched messages off."""
+  """Switch messages on, which other tests may have switched off."""
   before = logging.get_verbosity()
   logging.set_verbosity(logging.INFO)
   yield
   logging.set_verbosity(before)
 
 
-def test_every_start_adds_what_it_said_and_how_it_ended(tmp_path, monkeypatch):
+def test_the_file_has_the_messages_and_the_end_of_every_start(tmp_path, monkeypatch):
   monkeypatch.setattr(sys, 'argv', ['main.py', '--mode=train'])
   with process_log.in_workdir(tmp_path):
-    say('training on 5 images')
+    log_info('training on 5 images')
     logging.warning('from elsewhere')
     logging.info('of no interest')
   with pytest.raises(SystemExit), process_log.in_workdir(tmp_path):
@@ -86,39 +86,39 @@ def test_every_start_adds_what_it_said_and_how_it_ended(tmp_path, monkeypatch):
       sys.exit(143)
   with pytest.raises(ZeroDivisionError), process_log.in_workdir(tmp_path):
     1 / 0  # noqa: B018
-  say('nobody listens')
+  log_info('after the end')
   lines = (tmp_path / 'logs' / 'process_00000.log').read_text().splitlines()
   mark = f' [{os.getpid()}] '
-  said = [line.split(mark)[-1] for line in lines]
+  messages = [line.split(mark)[-1] for line in lines]
   start = f'started on {os.uname().nodename}, process 0 of 1: main.py --mode=train'
-  assert said[:8] == [
+  assert messages[:8] == [
     *(start, 'training on 5 images', 'warning: from elsewhere', 'ended: finished'),
     *(start, 'ended: error: no such folder'),
     *(start, 'ended: stopped by SIGTERM (exit code 143)'),
   ]
-  assert said[8:10] == [start, 'ended: Traceback (most recent call last):']
-  assert said[-1] == 'ZeroDivisionError: division by zero'
+  assert messages[8:10] == [start, 'ended: Traceback (most recent call last):']
+  assert messages[-1] == 'ZeroDivisionError: division by zero'
   assert all(mark in line and line.startswith('20') for line in lines[:10])
 
 
-def test_a_crash_of_one_of_several_leaves_its_stack(tmp_path):
+def test_a_crash_leaves_its_stack_in_the_file(tmp_path):
   program = f"""
 import faulthandler
 from sr3_jax.runtime import process_log
-def where_it_was():
+def crash():
   with process_log.in_workdir({os.fspath(tmp_path)!r}, make=True):
     faulthandler._sigabrt()
-where_it_was()
+crash()
 """
   done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
   assert done.returncode == -6
   assert 'Fatal' not in done.stderr
   text = (tmp_path / 'logs' / 'process_00000.log').read_text()
   assert 'Fatal Python error: Aborted' in text
-  assert ' in where_it_was' in text and ' ended: ' not in text
+  assert ' in crash' in text and ' ended: ' not in text
 
 
-def test_the_next_start_says_of_which_one_there_is_no_end(tmp_path):
+def test_the_next_start_reports_a_process_that_did_not_end_properly(tmp_path):
   file = tmp_path / 'logs' / 'process_00000.log'
   program = f"""
 import os, signal
@@ -140,42 +140,42 @@ with process_log.in_workdir({os.fspath(tmp_path)!r}):
   )
 
 
-def test_a_file_is_bounded(tmp_path, monkeypatch):
+def test_the_size_of_the_file_is_limited(tmp_path, monkeypatch):
   monkeypatch.setattr(process_log, 'LIMIT', 2000)
   with process_log.in_workdir(tmp_path):
     for i in range(200):
-      say(f'message {i:03d}')
+      log_info(f'message {i:03d}')
   sizes = {p.name: p.stat().st_size for p in (tmp_path / 'logs').iterdir()}
   assert sizes.keys() == {'process_00000.log', 'process_00000.log.old'}
   assert max(sizes.values()) < 2100
   text = ''.join((tmp_path / 'logs' / name).read_text() for name in sorted(sizes)[::-1])
-  kept = [line.split()[-1] for line in text.splitlines() if 'message' in line]
-  assert kept == [f'{i:03d}' for i in range(200 - len(kept), 200)]
-  assert len(kept) > 30
+  left = [line.split()[-1] for line in text.splitlines() if 'message' in line]
+  assert left == [f'{i:03d}' for i in range(200 - len(left), 200)]
+  assert len(left) > 30
 
 
-def test_a_folder_that_is_not_there_is_not_made_for_a_mistake(tmp_path):
+def test_a_workdir_is_not_made_for_an_error_message(tmp_path):
   with pytest.raises(SystemExit), process_log.in_workdir(tmp_path / 'typo'):
     sys.exit('error: no checkpoints here')
   assert not (tmp_path / 'typo').exists()
   with process_log.in_workdir(tmp_path / 'run'):
-    say('early')
+    log_info('early')
     (tmp_path / 'run').mkdir()
-    say('late')
+    log_info('late')
   text = (tmp_path / 'run' / 'logs' / 'process_00000.log').read_text()
   assert text.index('early') < text.index('late')
   with process_log.in_workdir(tmp_path / 'many', make=True):
     assert (tmp_path / 'many' / 'logs').is_dir()
 
 
-def test_what_is_wrong_with_the_file_ends_no_run(tmp_path, caplog):
+def test_a_log_file_that_cannot_be_written_does_not_end_the_run(tmp_path, caplog):
   (tmp_path / 'logs').write_text('a file where a folder should be')
   with process_log.in_workdir(tmp_path):
-    say('all is well')
+    log_info('all is well')
   assert 'all is well' in caplog.text
 
 
-def test_on_object_stores_the_file_is_written_now_and_then_and_whole(
+def test_on_object_stores_the_whole_file_is_written_every_few_seconds(
   tmp_path, monkeypatch
 ):
   local = tmp_path / 'bucket' / 'run' / 'logs' / 'process_00000.log'
@@ -183,20 +183,20 @@ def test_on_object_stores_the_file_is_written_now_and_then_and_whole(
   with object_store(tmp_path, monkeypatch):
     monkeypatch.setattr(process_log, 'UPLOAD', 3600)
     with process_log.in_workdir('gs://bucket/run'):
-      say('first')
+      log_info('first')
       assert not local.exists()
     assert local.read_text().count('\n') == 3
     monkeypatch.setattr(process_log, 'UPLOAD', 0.01)
     monkeypatch.setattr(process_log, 'LIMIT', 2000)
     with process_log.in_workdir('gs://bucket/run'):
-      say('second')
+      log_info('second')
       for _ in range(1000):
         if local.exists() and 'second' in local.read_text():
           break
         time.sleep(0.01)
       assert 'first' in local.read_text() and 'ended: ' in local.read_text()
       for i in range(100):
-        say(f'message {i}')
+        log_info(f'message {i}')
     text = local.read_text()
     assert 500 < len(text) <= 2000
     assert text.startswith('20') and text.endswith('ended: finished\n')

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Stands in for gcloud, kubectl, ssh, sbatch, nvidia-smi, python3 and the like: linked
-# under their names into a folder of the PATH. $FAKE is its memory:
-#   calls.jsonl    every call of the launcher, as {"tool": ..., "args": [...]}
-#   workers.jsonl  every call made on a worker
-#   state/KEY      what there is; a describe prints it
-#   next/KEY       answers to give first, one a line; !WORDS is a failure
-#   fail_at        the number of the call that is to fail
-#   interrupt_at   that of the call in which the launcher gets the signal interrupt_with
-# Workers are the folders $FAKE/w0, w1, ...: commands sent there run, for real.
+# This script stands in for gcloud, kubectl, ssh, sbatch, nvidia-smi, python3 and others.
+# Links with their names lie in a folder of the PATH. The folder $FAKE holds its state:
+#   calls.jsonl     all calls of the launcher, as {"tool": ..., "args": [...]}
+#   workers.jsonl   all calls on workers
+#   state/KEY       state of a thing that exists; a describe prints it
+#   next/KEY        the next answers, one in each line; !WORDS is a failure
+#   fail_at         the number of the call that fails
+#   interrupt_at    the number of the call in which the launcher gets a signal
+#   interrupt_with  the name of that signal
+#   endless         exists if runs are not waited for
+# Workers are the folders $FAKE/w0, w1, ...; commands for a worker run in its folder.
 set -u
 tool=${0##*/}
 [[ -d $FAKE/state ]] || mkdir -p "$FAKE/state" "$FAKE/next"
@@ -29,6 +31,7 @@ fail() {
   exit 1
 }
 
+# answer KEY DEFAULT: prints the next answer of next/KEY, or the default.
 answer() {
   local line=$2 file=$FAKE/next/$1
   if [[ -s $file ]]; then
@@ -39,10 +42,11 @@ answer() {
   printf '%s\n' "$line"
 }
 
+# describe KEY: prints the state of a thing.
 describe() {
-  local there='!NOT_FOUND: it was not found'
-  [[ ! -e $FAKE/state/$1 ]] || there=$(<"$FAKE/state/$1")
-  answer "$1" "$there"
+  local state='!NOT_FOUND: it was not found'
+  [[ ! -e $FAKE/state/$1 ]] || state=$(<"$FAKE/state/$1")
+  answer "$1" "$state"
 }
 
 make() {
@@ -55,12 +59,13 @@ remove() {
   rm "$FAKE/state/$1"
 }
 
-# on_worker NUMBER COMMAND; a run that was started is waited for, unless it is to last.
+# on_worker NUMBER COMMAND: runs a command, and waits for the end of a run that it starts,
+# unless runs are endless.
 on_worker() {
   local home=$FAKE/w$1
   mkdir -p "$home"
   (cd "$home" && HOME=$home WORKER=$1 bash -c "$2") || exit 1
-  if [[ $2 == *'worker.sh start'* && ! -e $FAKE/lasting ]]; then
+  if [[ $2 == *'worker.sh start'* && ! -e $FAKE/endless ]]; then
     local tries=0
     until compgen -G "$home/sr3_jax/*/run.code" >/dev/null || ((tries++ > 500)); do
       sleep 0.02
@@ -81,7 +86,7 @@ python_does() {
       local code
       echo "step 1"
       code=$(answer "exit$WORKER" 0)
-      if [[ $code == last ]]; then
+      if [[ $code == endless ]]; then
         trap 'echo saved; exit 143' TERM
         while true; do sleep 0.05; done
       fi
@@ -91,13 +96,13 @@ python_does() {
   esac
 }
 
-option() { # option NAME ARGUMENTS...: the value of --NAME=
+option() { # option NAME ARGUMENTS...: prints the value of --NAME=
   local name=$1 word
   shift
   for word; do [[ $word != "--$name="* ]] || printf '%s' "${word#--"$name"=}"; done
 }
 
-workers() { # workers ARGUMENTS...: the numbers of those that --worker= names
+workers() { # workers ARGUMENTS...: prints the numbers that --worker= names
   local which
   which=$(option worker "$@")
   if [[ $which == all ]]; then seq 0 $((${WORKERS:-1} - 1)); else echo "${which:-0}"; fi
@@ -131,7 +136,7 @@ case "$tool $*" in
   'gcloud compute tpus queued-resources describe'*) describe request ;;
   'gcloud compute tpus queued-resources create'*)
     make request ACTIVE
-    rm -rf "$FAKE"/w*/ # other machines
+    rm -rf "$FAKE"/w*/ # the new machines are empty
     ;;
   'gcloud compute tpus queued-resources delete'*)
     [[ ! -e $FAKE/state/request || " $* " == *' --force '* ]] ||

@@ -1,10 +1,10 @@
-"""Makes the checkpoint that the tests keep, of a smaller run than that of runs.py.
+"""Makes the checkpoint that is stored with the tests, of a still smaller run.
 
     python tests/support/make_checkpoint.py tests/support/data/checkpoint_1.zip
 
-Only to be run when `checkpoint.VERSION` is raised, under a new name: the files that are
-there are what former releases wrote, and have to be read for ever. The archive holds
-checkpoints/3/ and expected.json: what came out when it was made.
+Run it only when `checkpoint.VERSION` is raised, with a new name: the stored files were
+written by former releases, and every release has to read them. The archive holds
+checkpoints/3/ and expected.json, with the results of the release that made it.
 """
 
 import json
@@ -25,6 +25,7 @@ STEPS = 3
 
 
 def get_config() -> ConfigDict:
+  """Return the configuration of a run of three steps."""
   c = runs.get_config()
   c.model.channels = 2
   c.model.patch = 1
@@ -36,28 +37,30 @@ def get_config() -> ConfigDict:
 
 
 def norm(tree) -> float:
-  """Of all its numbers that are no counts."""
+  """Return the norm of all floating-point numbers of a tree."""
   leaves = [np.float64(a) for a in jax.tree.leaves(tree) if a.dtype.kind == 'f']
   return float(np.sqrt(sum(np.sum(a**2) for a in leaves)))
 
 
 def norms(state) -> dict[str, float]:
-  """Of each part of a state."""
+  """Return the norm of each part of a state."""
   return {name: norm(tree) for name, tree in state.saved().items()}
 
 
 def last_loss(workdir: pathlib.Path) -> float:
+  """Return the loss in the last line of metrics.jsonl."""
   return json.loads((workdir / 'metrics.jsonl').read_text().splitlines()[-1])['loss']
 
 
 def main(target: str) -> None:
+  """Write the archive `target`."""
   with tempfile.TemporaryDirectory() as temporary:
     folder = pathlib.Path(temporary)
     config = get_config()
     expected = {'norms': norms(train.train(config, folder))}
-    kept = [p for p in (folder / 'checkpoints').rglob('*') if p.is_file()]
+    files = [p for p in (folder / 'checkpoints').rglob('*') if p.is_file()]
     with zipfile.ZipFile(target, 'x', zipfile.ZIP_DEFLATED) as archive:
-      for path in kept:
+      for path in files:
         archive.write(path, path.relative_to(folder))
       config.train.num_steps = STEPS + 1
       expected['norms after a step'] = norms(train.train(config, folder))

@@ -1,4 +1,4 @@
-"""A run of random weights and its model folder, for the tests of hub.py."""
+"""A run with random weights and its model folder."""
 
 import dataclasses
 import json
@@ -39,12 +39,12 @@ RESULTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-  """A run and what is made of it. Read only.
+  """A run and its model folder. Read only.
 
   Attributes:
     state: random weights of the smallest network, and others as their average.
-    run: a workdir as of a run that was trained, evaluated and swept.
-    loaded: the run as a model.
+    run: a workdir like that of a run that was trained, evaluated and swept.
+    loaded: the model, loaded from the run.
     exported: the model folder of the run.
   """
 
@@ -55,7 +55,7 @@ class Models:
 
 
 def make(run: pathlib.Path, exported: pathlib.Path) -> Models:
-  """Writes a run and its model folder to these places."""
+  """Write a run and its model folder to these folders."""
   state = make_state()
   make_run(run, state)
   model_writer.export(run, exported, license='Apache-2.0')
@@ -63,17 +63,19 @@ def make(run: pathlib.Path, exported: pathlib.Path) -> Models:
 
 
 def make_state() -> dict[str, dict]:
+  """Return random weights, others as their average, and an optimizer's count."""
   rng = np.random.default_rng(0)
   shapes = jax.eval_shape(SR3.from_config(runs.get_config()).init, jax.random.key(0))
 
-  def draw(leaf):
+  def random_weights(leaf):
     return rng.normal(0, 0.1, leaf.shape).astype(np.float32)
 
-  params, ema = (jax.tree.map(draw, shapes) for _ in range(2))
+  params, ema = (jax.tree.map(random_weights, shapes) for _ in range(2))
   return {'params': params, 'ema': ema, 'optimizer': {'count': np.zeros(1)}}
 
 
 def make_run(folder: pathlib.Path, state) -> None:
+  """Write configuration, checkpoint, results and presets of a run."""
   config = runs.get_config()
   train.write_config(config, hub.epath.Path(folder))
   batches = input_pipeline.training_data(config)
@@ -106,15 +108,17 @@ def exported(hub_models) -> pathlib.Path:
 
 @pytest.fixture
 def model(exported, tmp_path) -> pathlib.Path:
-  """A model folder to break."""
+  """Copy the model folder, for tests that change it."""
   return shutil.copytree(exported, tmp_path / 'model')
 
 
 def flat(params) -> dict[str, np.ndarray]:
+  """Return the arrays of a tree by their paths."""
   return traverse_util.flatten_dict(params, sep='/')
 
 
 def assert_equal(one, other) -> None:
+  """Check that two trees have the same paths and equal arrays."""
   one, other = flat(one), flat(other)
   assert one.keys() == other.keys()
   for name, value in one.items():
@@ -122,7 +126,7 @@ def assert_equal(one, other) -> None:
 
 
 def refused(path, *words: str) -> None:
-  """Loading `path` ends in one line that holds `words`."""
+  """Check that loading `path` raises an error of one line that holds `words`."""
   with pytest.raises(hub.HubError) as error:
     hub.load(path)
   line = str(error.value)
@@ -133,7 +137,7 @@ def refused(path, *words: str) -> None:
 
 
 def rewrite(path: pathlib.Path, change) -> None:
-  """Changes a JSON file in place."""
+  """Change a JSON file in place."""
   value = json.loads(path.read_text())
   change(value)
   path.write_text(json.dumps(value))

@@ -1,6 +1,6 @@
-"""Models that compile at once: networks of a few weights with what surrounds them.
+"""Loaded models whose networks have few weights and compile in milliseconds.
 
-For tests of what is done with a model, whatever it has learnt.
+They are for tests that need a model, but not a trained one.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from tests.support import runs
 
 
 class Local(nn.Module):
-  """Three convolutions: sees 3 pixels around each, and nothing is normalised."""
+  """Three convolutions without normalisation, which see 3 pixels around each pixel."""
 
   channels: int = 3
   multiple = 2
@@ -33,7 +33,7 @@ class Local(nn.Module):
 
 
 class Pointwise(nn.Module):
-  """Knows each pixel only, and the class; half the tests need no more."""
+  """A network whose output for a pixel depends on this pixel and the class only."""
 
   channels: int = 3
   num_classes: int = 0
@@ -51,11 +51,11 @@ class Pointwise(nn.Module):
 
 
 def loaded(network: nn.Module | None, **changes: Any) -> hub.Loaded:
-  """A loaded model with random weights.
+  """Return a loaded model with random weights.
 
   Args:
-    network: instead of the configured one; None keeps that.
-    **changes: of tests/support/runs.py, as group__key.
+    network: the network; None stands for the configured one.
+    **changes: changes of the configuration of tests/support/runs.py, as group__key.
   """
   config = runs.get_config()
   with config.unlocked():
@@ -83,7 +83,7 @@ def loaded(network: nn.Module | None, **changes: Any) -> hub.Loaded:
 
 
 def residual(network, **changes):
-  """A model of the residual, with another network and random weights."""
+  """Return a loaded model of the residual, with this network and random weights."""
   settings = {
     'data__image_size': 64,
     'diffusion__prediction': 'v',

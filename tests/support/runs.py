@@ -1,6 +1,6 @@
-"""The smallest run that does everything; the tests and kill_loop.py share it.
+"""The configuration of the smallest run that uses all parts of training.
 
-`--config=tests/support/runs.py` works: it is a configuration like those in configs/.
+`--config=tests/support/runs.py` works, as for the files in configs/.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
   c = default()
   c.data.source = 'photos'
   c.data.eval_split = 'eval'
-  c.data.image_size = 16  # SSIM wants 11
+  c.data.image_size = 16  # SSIM needs at least 11
   c.data.crop = 'random'
   c.data.reduce = (2, 3)
 
@@ -36,9 +36,9 @@ def get_config() -> ConfigDict:
   c.train.batch_size = 8
   c.train.learning_rate = 1e-2
   c.train.warmup_steps = 3
-  c.train.clip_norm = 0.05  # less than the gradients have
+  c.train.clip_norm = 0.05  # less than the norms of the gradients
   c.train.ema_decay = 0.9
-  c.train.log_every = 4  # does not divide the next two
+  c.train.log_every = 4  # not a divisor of the intervals below
   c.checkpoint.every_steps = 5
   c.eval.every_steps = 5
   c.eval.num_images = 8
@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
 
 
 def with_devices(count: int) -> dict[str, str]:
-  """The environment, for a process with as many virtual devices."""
+  """Return the environment of a process with `count` virtual devices."""
   flags = re.sub(r'(?<=device_count=)\d+', str(count), os.environ['XLA_FLAGS'])
   return os.environ | {'XLA_FLAGS': flags}
 
@@ -61,9 +61,9 @@ _recorders: list[list[str]] = []
 
 @contextlib.contextmanager
 def compilations() -> Iterator[list[str]]:
-  """A list that grows by the name of every program that JAX compiles inside.
+  """Yield a list that gets the name of every program that JAX compiles meanwhile.
 
-  Programs that come out of the persistent cache count: they were traced and asked for.
+  It includes programs from the persistent cache, because JAX asked for them.
   """
   names: list[str] = []
   _recorders.append(names)

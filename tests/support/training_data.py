@@ -1,4 +1,4 @@
-"""What the tests of the training step and of whole runs share."""
+"""Comparisons of states, and the configuration of the smallest run as a fixture."""
 
 import jax
 import numpy as np
@@ -13,9 +13,10 @@ def config():
 
 
 def assert_same_bits(one, other) -> None:
-  """Equal trees of equal arrays."""
+  """Check that two trees have equal arrays."""
   jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 def flat_norm(tree) -> float:
+  """Return the Euclidean norm of all arrays of a tree."""
   return float(np.sqrt(sum(np.sum(np.float64(a) ** 2) for a in jax.tree.leaves(tree))))

@@ -1,11 +1,11 @@
-"""Kills a training run again and again; the end must not tell.
+"""Kills a training run many times and compares its end with an undisturbed run.
 
     python tests/system/kill_loop.py --kills=20 --seed=0
 
-Runs the main program once undisturbed and once with `kill -9` at random moments: while
-it starts, between steps, and while it saves. Then compares the last checkpoints bit for
-bit (parameters, average, optimizer, position in the data) and metrics.jsonl line by
-line. Prints one line and exits with 1 if anything differs.
+It runs the main program once undisturbed and once with `kill -9` at random moments:
+while it starts, between steps, and while it saves. Then it compares the last
+checkpoints bit for bit (parameters, average, optimizer, position in the data) and
+metrics.jsonl line by line. It prints one line and exits with 1 if anything differs.
 """
 
 import argparse
@@ -30,7 +30,7 @@ PARTS = ('params', 'ema', 'optimizer')
 
 
 def start(workdir: pathlib.Path, num_steps: int, log) -> subprocess.Popen:
-  """Starts the main program: the same command every time."""
+  """Start the main program, by the same command every time."""
   command = [sys.executable, '-m', 'sr3_jax.main', '--config=tests/support/runs.py']
   command += [f'--config.train.num_steps={num_steps}', '--config.train.log_every=1']
   command += ['--config.checkpoint.every_steps=3', '--config.eval.every_steps=20']
@@ -39,7 +39,7 @@ def start(workdir: pathlib.Path, num_steps: int, log) -> subprocess.Popen:
 
 
 def last_step(workdir: pathlib.Path) -> int:
-  """Step of the last whole line of metrics.jsonl."""
+  """Return the step of the last whole line of metrics.jsonl; 0 without any."""
   path = workdir / 'metrics.jsonl'
   text = path.read_text() if path.exists() else ''
   lines = [line for line in text.splitlines(keepends=True) if line.endswith('\n')]
@@ -47,49 +47,52 @@ def last_step(workdir: pathlib.Path) -> int:
 
 
 def unfinished(workdir: pathlib.Path) -> set[str]:
-  """Names of checkpoints that are being written, or were when a kill came."""
+  """Return names of checkpoints that are being written, or were when the run died."""
   folder = workdir / 'checkpoints'
   names = os.listdir(folder) if folder.exists() else []
   return {name for name in names if not name.isdigit()}
 
 
 def newest(workdir: pathlib.Path) -> int:
-  """Step of the newest complete checkpoint; 0 without any."""
+  """Return the step of the newest complete checkpoint; 0 without any."""
   folder = workdir / 'checkpoints'
   names = os.listdir(folder) if folder.exists() else []
   return max((int(name) for name in names if name.isdigit()), default=0)
 
 
-def disturb(
+def kill_at(
   process: subprocess.Popen,
   workdir: pathlib.Path,
   when: str,
   startup: float,
   rng: random.Random,
 ) -> float | None:
-  """Kills a run at a moment of the kind `when`.
+  """Kill a run at a random moment of the kind `when`.
 
   Args:
     process: the run, just started.
-    workdir: of the run.
+    workdir: the folder of the run.
     when: 'starting', 'stepping' or 'saving'.
-    startup: seconds that a start takes, about.
-    rng: of the moment.
+    startup: approximate seconds from the start to the first step.
+    rng: chooses the moment.
 
   Returns:
-    Seconds until its first step; None if it was killed before.
+    Seconds until the first step; None if the run was killed before it.
   """
   metrics = workdir / 'metrics.jsonl'
-  written = lambda: metrics.stat().st_mtime_ns if metrics.exists() else 0
+
+  def time_written():
+    return metrics.stat().st_mtime_ns if metrics.exists() else 0
+
   began, first = time.monotonic(), None
-  resumed, torn, stamp = newest(workdir), unfinished(workdir), written()
+  resumed, torn, stamp = newest(workdir), unfinished(workdir), time_written()
   deadline = began + rng.random() * startup
   enough = resumed + rng.randint(1, 12)
   pause = rng.random() * {'starting': 0.0, 'stepping': 0.03, 'saving': 0.1}[when]
   while process.poll() is None:
     step = last_step(workdir)
-    # Lines beyond the checkpoint are dropped at the start, then written again.
-    if first is None and written() != stamp and step > resumed:
+    # The start drops lines beyond the checkpoint, and the run writes them again.
+    if first is None and time_written() != stamp and step > resumed:
       first = time.monotonic() - began
     if (
       (when == 'starting' and (first or time.monotonic() > deadline))
@@ -101,12 +104,12 @@ def disturb(
       break
     time.sleep(0.002)
   if process.wait() != -signal.SIGKILL:
-    sys.exit(f'the run ended by itself with {process.returncode}, before its kill')
+    sys.exit(f'the run ended by itself with {process.returncode}, before it was killed')
   return first
 
 
 def contents(workdir: pathlib.Path) -> tuple[int, dict[str, np.ndarray], object]:
-  """Step, arrays by name and data position of the newest checkpoint."""
+  """Return step, arrays by name, and data position of the newest checkpoint."""
   with ocp.CheckpointManager(workdir / 'checkpoints') as manager:
     step = manager.latest_step()
     args = {name: ocp.args.StandardRestore() for name in PARTS}
@@ -118,13 +121,13 @@ def contents(workdir: pathlib.Path) -> tuple[int, dict[str, np.ndarray], object]
 
 
 def log_lines(workdir: pathlib.Path) -> list[dict[str, object]]:
-  """metrics.jsonl without what a clock said."""
+  """Return the lines of metrics.jsonl without times and speeds."""
   lines = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
   return [{k: v for k, v in line.items() if k not in CLOCKS} for line in lines]
 
 
 def differences(one: pathlib.Path, other: pathlib.Path) -> list[str]:
-  """What differs between the ends of two runs, in words; empty if nothing does."""
+  """Return the names of what differs between the ends of two runs."""
   (step, arrays, position), (step2, arrays2, position2) = map(contents, (one, other))
   found = []
   if step != step2:
@@ -134,18 +137,28 @@ def differences(one: pathlib.Path, other: pathlib.Path) -> list[str]:
   if arrays.keys() != arrays2.keys():
     found.append('names of arrays')
   else:
-    bits = lambda a: (a.shape, a.dtype, a.tobytes())
-    found += [name for name in arrays if bits(arrays[name]) != bits(arrays2[name])]
+    found += [name for name in arrays if not same_bits(arrays[name], arrays2[name])]
   if log_lines(one) != log_lines(other):
     found.append('metrics.jsonl')
   return found
 
 
+def same_bits(one: np.ndarray, other: np.ndarray) -> bool:
+  """Return whether two arrays are equal bit for bit; NaN equals the same NaN."""
+  return (one.shape, one.dtype, one.tobytes()) == (
+    other.shape,
+    other.dtype,
+    other.tobytes(),
+  )
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--kills', type=int, default=20)
-  parser.add_argument('--seed', type=int, default=0, help='of the moments')
-  parser.add_argument('--folder', type=pathlib.Path, help='kept; else a temporary one')
+  parser.add_argument('--seed', type=int, default=0, help='seed of the moments')
+  parser.add_argument(
+    '--folder', type=pathlib.Path, help='where files stay; default a temporary folder'
+  )
   options = parser.parse_args()
   rng = random.Random(options.seed)
   num_steps = 5 * options.kills + 20
@@ -159,18 +172,18 @@ def main() -> None:
         sys.exit(f'the undisturbed run failed, see {folder / "log.txt"}')
       startup, kinds, torn = 20.0, collections.Counter(), 0
       for i in range(options.kills):
-        # One of three, but close to the end there is no time for the slow ones.
+        # Close to the end of the run, only a kill at the start is still possible.
         when = rng.choice(['starting', 'stepping', 'stepping', 'saving'])
         if newest(killed) > num_steps - 15:
           when = 'starting'
         before = unfinished(killed)
-        first = disturb(start(killed, num_steps, log), killed, when, startup, rng)
+        first = kill_at(start(killed, num_steps, log), killed, when, startup, rng)
         startup = first or startup
         kinds['starting' if first is None else when] += 1
         torn += bool(unfinished(killed) - before)
         print(f'kill {i + 1}: {when}, checkpoint of step {newest(killed)}', flush=True)
       if start(killed, num_steps, log).wait():
-        sys.exit(f'the run does not go on, see {folder / "log.txt"}')
+        sys.exit(f'the run does not continue, see {folder / "log.txt"}')
     found = differences(straight, killed)
     seconds = time.monotonic() - began
   summary = (

@@ -1,4 +1,4 @@
-"""The benchmark of shipped models, against Pillow and SciPy, and as a command."""
+"""Tests of the benchmark of shipped models, with Pillow and SciPy as references."""
 
 import json
 import pathlib
@@ -21,7 +21,7 @@ exported = model_folders.exported
 
 @pytest.fixture
 def smooth():
-  """Name -> uint8 [16, 16, 3], smooth with a little noise; the first is 18 x 17."""
+  """Return smooth pictures by name: uint8 [16, 16, 3], the first one [18, 17, 3]."""
   rng = np.random.default_rng(0)
   made = {}
   for number in range(12):
@@ -39,8 +39,8 @@ def write(folder, pictures):
   return folder
 
 
-def test_inputs_are_those_of_pillow(smooth, tmp_path):
-  """Of the middle of the scale, where clipping and rounding agree."""
+def test_inputs_equal_those_of_pillow(smooth, tmp_path):
+  """For values in the middle of the range, where clipping and rounding agree."""
   shipped.prepare(write(tmp_path / 'from', smooth), tmp_path / 'set', 4)
   for name, picture in smooth.items():
     truth = np.asarray(Image.open(tmp_path / 'set' / 'truth' / f'{name}.png'))
@@ -50,8 +50,8 @@ def test_inputs_are_those_of_pillow(smooth, tmp_path):
     assert np.abs(small.astype(int) - np.asarray(pillow)).max() <= 1
 
 
-def test_ridge_solves_the_normal_equations(smooth, tmp_path, monkeypatch):
-  """Least squares of SciPy on rows that stand for the penalty."""
+def test_ridge_regression_equals_least_squares_of_scipy(smooth, tmp_path, monkeypatch):
+  """SciPy gets additional rows that stand for the penalty."""
   monkeypatch.setattr(shipped, 'RIDGES', (0.01,))
   del smooth['p00']
   weights = shipped.fit_ridge(write(tmp_path / 'from', smooth), (4, 4), 4)
@@ -65,7 +65,7 @@ def test_ridge_solves_the_normal_equations(smooth, tmp_path, monkeypatch):
   np.testing.assert_allclose(weights, wanted, atol=1e-5)
 
 
-def test_squares_tile_a_picture(tmp_path):
+def test_cut_tiles_a_picture_with_squares(tmp_path):
   picture = np.arange(9 * 8 * 3, dtype=np.uint8).reshape(9, 8, 3)
   shipped.cut(write(tmp_path / 'from', {'a': picture}), tmp_path / 'cut', 4)
   parts = {path.stem: image_files.read(path) for path in (tmp_path / 'cut').iterdir()}
@@ -73,7 +73,7 @@ def test_squares_tile_a_picture(tmp_path):
   np.testing.assert_array_equal(parts['a_4_0'], picture[4:8, :4])
 
 
-def test_the_table_has_intervals_below():
+def test_the_table_has_intervals_below_the_values():
   row = {
     'psnr': {'value': 25.128, 'low': 24.0, 'high': 26.0},
     'kid': {'value': 3.14, 'low': None, 'high': None},
@@ -88,8 +88,8 @@ def test_the_table_has_intervals_below():
   assert lines[6] == '| ridge |  |  |'
 
 
-def test_the_command(smooth, tmp_path, exported):
-  """Everything on eleven small pictures, without networks to judge by; twice."""
+def test_the_command_measures_all_methods_and_resumes(smooth, tmp_path, exported):
+  """It runs twice on eleven small pictures, without feature networks."""
   del smooth['p00']
   source = write(tmp_path / 'from', smooth)
   command = [sys.executable, ROOT / 'benchmarks' / 'shipped.py', '--steps', 'fast', '2']
@@ -103,14 +103,14 @@ def test_the_command(smooth, tmp_path, exported):
     assert f'\n| {name} | ' in table
   report = json.loads((tmp_path / 'w' / 'few' / 'report' / 'report.json').read_text())
   values = {name: row['psnr']['value'] for name, row in report['table'].items()}
-  assert values['ridge'] > values['bicubic']  # it has seen them
+  assert values['ridge'] > values['bicubic']  # it was fitted to these pictures
   assert image_files.read(tmp_path / 'w' / 'few' / 'sheet.png').ndim == 3
-  # What is there is neither made nor measured again.
+  # The second run neither makes nor measures anything again.
   assert (done.stdout + done.stderr).count('0 done, 11 skipped') == 2
   assert 'anew' not in done.stderr
 
 
-def test_mistakes_are_one_line(tmp_path):
+def test_a_wrong_argument_is_an_error_of_one_line(tmp_path):
   for arguments, words in (
     (['--model=none', '--sets=a=b'], 'none: no model'),
     (['--model=none', '--sets=a'], '--sets a: give NAME=DIR'),

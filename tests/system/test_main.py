@@ -1,4 +1,4 @@
-"""The program through its real entry point, in processes of its own."""
+"""Tests of the program sr3-train, mostly in processes of its own."""
 
 import concurrent.futures
 import json
@@ -21,9 +21,9 @@ from tests.support import runs
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = '--config=tests/support/runs.py'
-FOUND = ROOT / 'configs' / 'quickstart.py'
+QUICKSTART = ROOT / 'configs' / 'quickstart.py'
 
-# Stands in for packages that the program must not import, and tells who did.
+# Stands in for packages that the program must not import, and records who imports them.
 TELLTALE = """
 import os, traceback
 with open(os.environ['TELLTALE'], 'a') as file:
@@ -33,7 +33,7 @@ raise ImportError('a telltale of test_main.py')
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-  """Runs the program on eight devices, as conftest.py sets them."""
+  """Run the program on eight devices, as conftest.py sets them."""
   return subprocess.run(
     [sys.executable, '-m', 'sr3_jax.main', *arguments],
     cwd=ROOT,
@@ -45,7 +45,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 
 # ------------------------------------------------------------------------- errors
 
-# Arguments after --config and --workdir -> what the line must hold.
+# Arguments after --config and --workdir, and the words of the error.
 MISTAKES = {
   'key': (
     ['--config.train.num_stps=5'],
@@ -84,7 +84,9 @@ SPECIAL = {
     ('psnr', 7, r'eval\.every_steps=7 to be a multiple'),
   ],
 )
-def test_the_best_checkpoint_must_be_known(name, every, said):
+def test_keep_best_needs_a_metric_that_is_measured_at_every_checkpoint(
+  name, every, said
+):
   config = runs.get_config()
   config.checkpoint.keep_best, config.eval.every_steps = name, every
   with pytest.raises(ValueError, match=said):
@@ -95,7 +97,7 @@ def test_the_best_checkpoint_must_be_known(name, every, said):
 
 @pytest.fixture(scope='module')
 def mistakes(tmp_path_factory):
-  """Every mistake's outcome; two at a time, for most of it is imports."""
+  """Return the finished process of every mistake; two run at a time."""
   base = tmp_path_factory.mktemp('mistakes')
   broken = base / 'broken.py'
   broken.write_text('def get_config():\n  return 1 / 0\n')
@@ -115,7 +117,7 @@ EXPECTED['broken config'] = ['ZeroDivisionError', 'division by zero']
 
 
 @pytest.mark.parametrize('name', EXPECTED)
-def test_a_mistake_is_one_line(mistakes, name):
+def test_a_wrong_argument_is_an_error_of_one_line(mistakes, name):
   done = mistakes[name]
   assert done.returncode == 1, done.stderr
   (line,) = done.stderr.splitlines()
@@ -140,7 +142,9 @@ def test_a_mistake_is_one_line(mistakes, name):
   ],
   ids=str,
 )
-def test_what_does_not_fit_together_is_refused_at_once(change, words):
+def test_settings_that_do_not_fit_together_are_refused_before_compilation(
+  change, words
+):
   config = runs.get_config()
   training_run.check_training(config)
   config.update_from_flattened_dict(change)
@@ -159,7 +163,7 @@ def test_what_does_not_fit_together_is_refused_at_once(change, words):
     ('model.depth', ['config.model.depth', 'channels, dropout']),
   ],
 )
-def test_an_unknown_key_is_answered_with_the_known_ones(name, words):
+def test_the_error_for_an_unknown_key_lists_the_known_ones(name, words):
   main.check_key('train.num_steps')
   with pytest.raises(SystemExit) as error:
     main.check_key(name)
@@ -173,11 +177,11 @@ def test_an_unknown_key_is_answered_with_the_known_ones(name, words):
 def test_a_configuration_is_found_by_its_name(given, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   found = main.with_paths(['sr3-train', '--workdir=config', *given, '--config.seed=1'])
-  assert '='.join(found[2:-1]) == f'{given[0].partition("=")[0]}={FOUND}'
+  assert '='.join(found[2:-1]) == f'{given[0].partition("=")[0]}={QUICKSTART}'
   assert found[:2] + found[-1:] == ['sr3-train', '--workdir=config', '--config.seed=1']
 
 
-def test_a_name_works_from_any_folder(tmp_path):
+def test_a_configuration_is_found_by_its_name_from_any_folder(tmp_path):
   done = subprocess.run(
     [
       *(sys.executable, '-m', 'sr3_jax.main', '--config=small/photo_x4'),
@@ -192,8 +196,7 @@ def test_a_name_works_from_any_folder(tmp_path):
 
 
 @pytest.mark.parametrize('flag', ['--help', '-h', '--helpfull'])
-def test_help_is_instant(flag):
-  """Neither JAX nor NumPy is imported for it, and it is no error."""
+def test_help_imports_neither_jax_nor_numpy(flag):
   code = (
     'import sys\n'
     'from sr3_jax import main\n'
@@ -210,7 +213,7 @@ def test_help_is_instant(flag):
     assert f'\n--{name}' in done.stdout
 
 
-def test_a_wrong_start_is_refused_before_the_baseline_is_trained(tmp_path):
+def test_a_wrong_init_from_is_refused_before_the_baseline_is_trained(tmp_path):
   config = runs.get_config()
   config.regression_steps, config.train.init_from = 2, str(tmp_path / 'nothing')
   with pytest.raises(hub.HubError, match='nothing: no model'):
@@ -222,41 +225,50 @@ def test_a_wrong_start_is_refused_before_the_baseline_is_trained(tmp_path):
   ('method', 'trained'),
   [('sr3', ['work/regression', 'work']), ('regression', ['work'])],
 )
-def test_a_baseline_has_no_baseline(tmp_path, monkeypatch, method, trained):
-  """`--config.method=regression` of a configuration that trains one first."""
-  config, done = runs.get_config(), []
+def test_a_regression_run_trains_no_baseline(tmp_path, monkeypatch, method, trained):
+  config, workdirs = runs.get_config(), []
   config.method, config.regression_steps = method, 2
-  note = lambda config, workdir: done.append(str(workdir.relative_to(tmp_path)))
-  monkeypatch.setattr(training_run.train, 'train', note)
+
+  def record(config, workdir):
+    workdirs.append(str(workdir.relative_to(tmp_path)))
+
+  monkeypatch.setattr(training_run.train, 'train', record)
   monkeypatch.setattr(training_run, 'evaluate_run', lambda config, workdir: None)
   main.run(config, tmp_path / 'work', 'train')
-  assert done == trained
+  assert workdirs == trained
 
 
 # --------------------------------------------------------------------- a whole run
 
 
 @pytest.fixture(scope='module')
-def story(compile_cache, tmp_path_factory):
-  """Workdir and outcomes of: half a run, the rest of it, and the same once more."""
-  base = tmp_path_factory.mktemp('story')
+def whole_run(compile_cache, tmp_path_factory):
+  """Train half a run, then the rest of it, then call the program once more.
+
+  Returns:
+    The workdir, a function that calls the program again, and the three processes.
+  """
+  base = tmp_path_factory.mktemp('whole_run')
   for package in ('tensorflow', 'torch'):
     (base / 'path' / package).mkdir(parents=True)
     (base / 'path' / package / '__init__.py').write_text(TELLTALE)
-  go = lambda *arguments: run(
-    CONFIG,
-    f'--workdir={base / "work"}',
-    f'--cache={compile_cache}',
-    '--config.regression_steps=2',
-    *arguments,
-    PYTHONPATH=str(base / 'path'),
-    TELLTALE=str(base / 'telltale'),
-  )
-  return base / 'work', go, [go('--config.train.num_steps=10'), go(), go()]
+
+  def call(*arguments):
+    return run(
+      CONFIG,
+      f'--workdir={base / "work"}',
+      f'--cache={compile_cache}',
+      '--config.regression_steps=2',
+      *arguments,
+      PYTHONPATH=str(base / 'path'),
+      TELLTALE=str(base / 'telltale'),
+    )
+
+  return base / 'work', call, [call('--config.train.num_steps=10'), call(), call()]
 
 
-def test_training_runs_and_says_what_it_does(story):
-  workdir, _, (first, second, _) = story
+def test_training_reports_its_start_its_resumption_and_its_results(whole_run):
+  workdir, _, (first, second, _) = whole_run
   assert first.returncode == 0, first.stderr
   assert second.returncode == 0, second.stderr
   assert 'Traceback' not in first.stderr + second.stderr
@@ -271,8 +283,8 @@ def test_training_runs_and_says_what_it_does(story):
   assert str(workdir / 'samples.png') in second.stdout
 
 
-def test_everything_promised_is_there(story):
-  workdir, _, _ = story
+def test_a_run_writes_configuration_metrics_results_and_pictures(whole_run):
+  workdir, _, _ = whole_run
   config = json.loads((workdir / 'config.json').read_text())
   assert config['train']['num_steps'] == 20
   lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').open()]
@@ -293,17 +305,18 @@ def test_everything_promised_is_there(story):
   assert not list(workdir.rglob('*.part'))
 
 
-def test_two_processes_end_where_one_run_ends(story, trained):
-  """Resumed by the same command in a new process: the same averaged weights."""
-  workdir, _, _ = story
+def test_a_run_resumed_in_a_new_process_ends_with_the_weights_of_an_undisturbed_one(
+  whole_run, trained
+):
+  workdir, _, _ = whole_run
   shapes = jax.eval_shape(lambda: trained.state.ema)
   step, ema = checkpoint.load_ema(workdir, shapes)
   assert step == 20
   jax.tree.map(np.testing.assert_array_equal, ema, trained.state.ema)
 
 
-def test_a_finished_run_says_so(story):
-  workdir, _, (_, second, third) = story
+def test_a_finished_run_prints_its_results_again(whole_run):
+  workdir, _, (_, second, third) = whole_run
   assert third.returncode == 0
   assert f'{workdir}: finished, 20 steps' in third.stdout
   assert 'compiling' not in third.stderr
@@ -311,15 +324,15 @@ def test_a_finished_run_says_so(story):
   assert table[0] in third.stdout
 
 
-def test_neither_tensorflow_nor_torch_is_imported(story):
-  workdir, _, _ = story
+def test_neither_tensorflow_nor_torch_is_imported(whole_run):
+  workdir, _, _ = whole_run
   telltale = workdir.parent / 'telltale'
   assert not telltale.exists(), telltale.read_text()
 
 
-def test_the_telltale_tells(story):
-  """Else the test above proves nothing."""
-  base = story[0].parent
+def test_an_import_of_the_stand_in_is_recorded(whole_run):
+  """Without this, the test above would prove nothing."""
+  base = whole_run[0].parent
   environment = {'PYTHONPATH': str(base / 'path'), 'TELLTALE': str(base / 'other')}
   command = [sys.executable, '-c', 'import tensorflow']
   done = subprocess.run(command, env=os.environ | environment, capture_output=True)
@@ -327,26 +340,30 @@ def test_the_telltale_tells(story):
   assert (base / 'other').exists()
 
 
-def test_eval_takes_another_sampler_and_training_notices(story):
-  workdir, go, (_, second, _) = story
+def test_eval_with_another_sampler_replaces_results_and_training_restores_them(
+  whole_run,
+):
+  workdir, call, (_, second, _) = whole_run
   before = json.loads((workdir / 'results.json').read_text())
-  done = go('--mode=eval', '--config.sampler.name=ddim', '--config.sampler.num_steps=2')
+  done = call(
+    '--mode=eval', '--config.sampler.name=ddim', '--config.sampler.num_steps=2'
+  )
   assert done.returncode == 0, done.stderr
   results = json.loads((workdir / 'results.json').read_text())
   assert results['config']['sampler']['num_steps'] == 2
   assert results['table']['bicubic'] == before['table']['bicubic']
   assert results['table']['sr3'] != before['table']['sr3']
-  # Those were not the results of this configuration: it measures again.
-  again = go()
+  # The results are not those of this configuration, so it measures again.
+  again = call()
   assert again.returncode == 0, again.stderr
   assert f'{workdir}: already trained for 20 steps' in again.stderr
   assert json.loads((workdir / 'results.json').read_text()) == before
   assert again.stdout == second.stdout
 
 
-def test_sample_writes_files(story):
-  workdir, go, _ = story
-  done = go('--mode=sample')
+def test_sample_writes_inputs_truths_and_samples(whole_run):
+  workdir, call, _ = whole_run
+  done = call('--mode=sample')
   assert done.returncode == 0, done.stderr
   files = sorted(path.name for path in (workdir / 'samples').iterdir())
   names = ('0', '1', 'input', 'truth')
@@ -354,10 +371,10 @@ def test_sample_writes_files(story):
   assert str(workdir / 'samples') in done.stdout
 
 
-def test_sweep_writes_presets(story):
-  workdir, go, _ = story
-  less = ['--config.sweep.num_images=8', '--config.sweep.search_steps=0']
-  done = go('--mode=sweep', '--config.sweep.num_steps=(1,2)', *less)
+def test_sweep_writes_presets(whole_run):
+  workdir, call, _ = whole_run
+  options = ['--config.sweep.num_images=8', '--config.sweep.search_steps=0']
+  done = call('--mode=sweep', '--config.sweep.num_steps=(1,2)', *options)
   assert done.returncode == 0, done.stderr
   assert 'sampling step' in done.stderr
   assert 'ddpm, 2 steps, time' in done.stdout
@@ -366,10 +383,10 @@ def test_sweep_writes_presets(story):
   assert (workdir / 'sweep.png').exists()
 
 
-def test_a_changed_network_is_refused(story):
-  _, go, _ = story
+def test_a_changed_network_is_refused(whole_run):
+  _, call, _ = whole_run
   for arguments in (['--mode=eval'], ['--config.train.num_steps=30']):
-    done = go('--config.model.channels=12', *arguments)
+    done = call('--config.model.channels=12', *arguments)
     assert done.returncode == 1
     *lines, error = done.stderr.splitlines()
     assert error.startswith('error: ')
@@ -378,7 +395,7 @@ def test_a_changed_network_is_refused(story):
 
 
 @pytest.mark.slow
-def test_kill_loop():
+def test_a_run_that_is_killed_five_times_ends_as_an_undisturbed_one():
   command = [sys.executable, 'tests/system/kill_loop.py', '--kills=5', '--seed=1']
   done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr

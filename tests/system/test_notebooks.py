@@ -1,4 +1,4 @@
-"""The notebooks: stored without outputs, and executed from top to bottom."""
+"""Tests of the notebooks: how they are stored, and that they run from top to bottom."""
 
 import json
 import pathlib
@@ -21,14 +21,14 @@ def read(name: str) -> nbformat.NotebookNode:
 def execute(
   name: str, work: pathlib.Path, cache: pathlib.Path, wanted: str, **environment: str
 ) -> dict:
-  """Runs a notebook with its quick settings in an empty folder.
+  """Run a notebook with its fast settings and return the value of an expression.
 
   Args:
-    name: of the notebook.
-    work: the folder.
-    cache: of compiled programs.
-    wanted: a Python expression for what to return, evaluated after the last cell.
-    **environment: more variables.
+    name: name of the notebook.
+    work: the empty folder in which it runs.
+    cache: folder of compiled programs.
+    wanted: a Python expression that is evaluated after the last cell.
+    **environment: more environment variables.
   """
   notebook = read(name)
   last = nbformat.v4.new_code_cell(f'import json\nprint(json.dumps({wanted}))')
@@ -48,7 +48,7 @@ def execute(
   return json.loads(last.outputs[0].text)
 
 
-# ------------------------------------------------------------------ how they are kept
+# ------------------------------------------------------------------ how they are stored
 
 
 def test_all_notebooks_are_tested():
@@ -57,7 +57,7 @@ def test_all_notebooks_are_tested():
 
 
 @pytest.mark.parametrize('name', [STEPS, EVALUATION])
-def test_nothing_of_a_run_is_stored(name):
+def test_a_notebook_is_stored_without_outputs(name):
   notebook = read(name)
   nbformat.validate(notebook)
   assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
@@ -72,7 +72,7 @@ def test_nothing_of_a_run_is_stored(name):
   names = [cell.id for cell in notebook.cells]
   assert len(set(names)) == len(names)
   for cell in notebook.cells:
-    assert re.fullmatch('[a-z]+(-[a-z]+)*', cell.id), 'cells are named by words'
+    assert re.fullmatch('[a-z]+(-[a-z]+)*', cell.id), 'names of cells are words'
     assert not cell.metadata
     if cell.cell_type == 'code':
       assert not cell.outputs
@@ -80,13 +80,13 @@ def test_nothing_of_a_run_is_stored(name):
 
 
 @pytest.mark.parametrize('name', [STEPS, EVALUATION])
-def test_it_runs_anywhere(name):
+def test_links_exist_and_there_are_no_absolute_paths(name):
   notebook = read(name)
   text = '\n'.join(cell.source for cell in notebook.cells)
   link = f'{COLAB}/github/sr3-jax/sr3_jax/blob/main/notebooks/{name}.ipynb'
   badge = f'[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({link})'
   assert badge in notebook.cells[0].source
-  # What is linked in this repository is there.
+  # Linked files of this repository exist.
   for path in re.findall(r'sr3-jax/sr3_jax/blob/main/([\w./-]+)', text):
     assert (ROOT / path).is_file(), path
   local = re.sub(r'\w+://[^\s)\'"]+', '', text)
@@ -97,7 +97,7 @@ def test_it_runs_anywhere(name):
 # ------------------------------------------------------------------- what they compute
 
 
-def test_step_by_step(compile_cache, tmp_path):
+def test_sr3_step_by_step_computes_what_its_text_says(compile_cache, tmp_path):
   work = tmp_path / 'work'
   work.mkdir()
   found = execute(
@@ -117,33 +117,33 @@ def test_step_by_step(compile_cache, tmp_path):
       'cascade': [list(first.shape[1:]), list(second[0].shape)],
     }""",
   )
-  # Different large pictures, one small one.
+  # The large pictures differ, and their downsampled pictures are equal.
   assert found['largest_difference_of_small'] < 0.5
   assert found['trained'] < 0.95 * found['untrained']
-  # The loop in the notebook is the project's own.
+  # The loop of the notebook gives the same pictures as model.restore.
   assert found['from_restore'] < 1e-4
   with Image.open(work / 'sr3_step_by_step' / 'reverse.gif') as animation:
     assert animation.n_frames == found['steps'] + 1
   one, mean = found['edge']
   assert one == pytest.approx(2 * mean)
-  # Averaging takes error, and detail.
+  # Averaging samples lowers the error and the detail.
   assert found['errors'] == sorted(found['errors'], reverse=True)
   details = found['details']
   assert details['SR3, mean of 8'] < 0.5 * details['SR3, one sample']
-  # One step has decided nothing: both samplers give the first estimate.
+  # After one step both samplers give the first prediction.
   ddpm, dpmpp = found['by_steps'].values()
   assert ddpm[0] == pytest.approx(dpmpp[0], abs=1e-3)
   assert ddpm[0] > ddpm[-1]
   assert found['cascade'] == [[32, 32, 3], [128, 128, 3]]
 
 
-def test_colab_evaluation(compile_cache, tmp_path):
+def test_colab_evaluation_writes_a_report(compile_cache, tmp_path):
   work, home = tmp_path / 'work', tmp_path / 'home'
   work.mkdir()
-  # Commands keep compiled programs below the home folder: give them the tests'.
-  kept = home / '.cache' / 'sr3_jax'
-  kept.mkdir(parents=True)
-  (kept / 'xla').symlink_to(compile_cache, target_is_directory=True)
+  # Commands cache compiled programs below the home folder; this shares them with tests.
+  cache = home / '.cache' / 'sr3_jax'
+  cache.mkdir(parents=True)
+  (cache / 'xla').symlink_to(compile_cache, target_is_directory=True)
   found = execute(
     EVALUATION,
     work,
@@ -161,7 +161,7 @@ def test_colab_evaluation(compile_cache, tmp_path):
   assert found['images'] == 6
   assert {'bicubic', 'sr3'} <= set(found['methods'])
   assert found['rows'] == found['metrics'] > 4
-  # Photographs enlarged; the network, hardly trained, adds noise.
+  # The network, trained for four steps, adds noise to upsampled photographs.
   assert all(10 < value < 45 for value in found['psnr'].values())
   folder = work / 'evaluation'
   with Image.open(folder / 'large' / 'picture_out_compare.png') as sheet:

@@ -1,4 +1,4 @@
-"""The models that come with the package, as people use them."""
+"""Tests of the models that come with the package."""
 
 import math
 import pathlib
@@ -22,14 +22,15 @@ from sr3_jax.weights import hub
 ROOT = pathlib.Path(__file__).parents[2]
 MEGABYTE = 1e6
 NAMES = ('face-x4', 'face-x8', 'photo-x4')
-# Aligned as the faces of training are: top, left and side.
+# Top, left and side of a face, aligned as the faces of the training data are.
 FACE = (10, 128, 190)
 
 
 def example(name: str) -> tuple[np.ndarray, np.ndarray]:
-  """A picture that the model has not seen, reduced by Pillow, and as it was.
+  """Return a picture that the model has not seen, downsampled and at full size.
 
-  The astronaut Eileen Collins (NASA), from 16 pixels; a cup of coffee, from 48.
+  It is the astronaut Eileen Collins (NASA) in 16 x 16 pixels or a cup of coffee in
+  48 x 48, downsampled by Pillow.
   """
   scale = hub.load(name).config.task.scale
   if name.startswith('face'):
@@ -42,12 +43,12 @@ def example(name: str) -> tuple[np.ndarray, np.ndarray]:
   return np.asarray(Image.fromarray(truth).resize(size, Image.BICUBIC)), truth
 
 
-def test_they_are_there():
+def test_three_models_come_with_the_package():
   assert hub.shipped() == list(NAMES)
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_they_are_small_and_say_what_they_are(name):
+def test_a_model_folder_is_small_and_has_a_complete_card(name):
   folder = pathlib.Path(hub.SHIPPED) / name
   files = {path.name: path for path in folder.iterdir()}
   assert set(files) == {'model.safetensors', 'config.json', 'presets.json', 'README.md'}
@@ -72,8 +73,9 @@ def test_they_are_small_and_say_what_they_are(name):
     ('photo-x4', 'photo_x4'),
   ],
 )
-def test_they_are_what_their_commands_make(name, config):
-  """The network, its task and whether it keeps to its input: as in configs/."""
+def test_a_model_has_the_network_task_and_consistency_of_its_configuration(
+  name, config
+):
   wanted = load_config(f'small/{config}')
   found = hub.load(name).config
   for section in ('task', 'model', 'diffusion'):
@@ -82,7 +84,7 @@ def test_they_are_what_their_commands_make(name, config):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_presets(name):
+def test_a_model_has_three_presets(name):
   presets = hub.load(name).presets
   assert set(presets) == {'fast', 'balanced', 'best'}
   assert presets['fast']['num_steps'] <= 20
@@ -92,11 +94,15 @@ def psnr(output: np.ndarray, truth: np.ndarray) -> float:
   return float(image_metrics.psnr(output[None], pixels.to_float(truth)[None])[0])
 
 
-@pytest.mark.parametrize('name', NAMES)
-def test_they_restore_what_they_have_not_seen(name, compile_cache):
-  """Nearer to the truth's sharpness than a kernel, of the input's colours, no grain.
+def sharpness(image: np.ndarray) -> float:
+  return np.abs(np.diff(image, axis=1)).mean()
 
-  Bounds that this seed keeps by far: noise, blur and a colour cast break them.
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_model_restores_an_unseen_picture(name, compile_cache):
+  """The output is sharper than bicubic, agrees with the input and has no grain.
+
+  This seed is far from the bounds. Noise, blur and a colour cast exceed them.
   """
   del compile_cache
   small, truth = example(name)
@@ -110,16 +116,12 @@ def test_they_restore_what_they_have_not_seen(name, compile_cache):
   error = np.square(low - pixels.to_float(small)).mean()
   assert -10 * math.log10(error / 4) > 34
   assert np.abs((low - pixels.to_float(small)).mean((0, 1))).max() < 2 * 2 / 255
-
-  def sharpness(x):
-    return np.abs(np.diff(x, axis=1)).mean()
-
   wanted = sharpness(pixels.to_float(truth))
   assert sharpness(bicubic) < sharpness(output) < 1.4 * wanted
 
 
-def test_the_first_command(tmp_path, compile_cache, monkeypatch):
-  """Of the README: no --model, and a picture that comes along."""
+def test_the_first_command_of_the_readme(tmp_path, compile_cache, monkeypatch):
+  """It has no --model and takes a picture of this repository."""
   del compile_cache
   monkeypatch.chdir(tmp_path)
   example = ROOT / 'docs' / 'example.png'
@@ -133,6 +135,6 @@ def test_the_first_command(tmp_path, compile_cache, monkeypatch):
   assert (tmp_path / 'large' / 'example_out_compare.png').exists()
 
 
-def test_the_default_is_one_of_them():
+def test_the_default_model_is_photo_x4():
   assert upscale_command.make_parser().get_default('model') == 'photo-x4'
   assert sr3_jax.load(steps=2).settings()['model'].startswith('photo-x4')

@@ -1,4 +1,4 @@
-"""Evaluation and cascades by two real processes on loopback against one."""
+"""Tests of evaluation and cascades by two processes, compared with one."""
 
 import json
 import os
@@ -30,8 +30,8 @@ config = runs.get_config()
 config.eval.num_seeds = 2
 evaluation_run.evaluate_run(config, workdir)
 """
-# Those of --mode=sample, eval and sweep of a cascade; neither 9 images nor 7 fill
-# batches.
+# The programs of --mode=sample, eval and sweep of a cascade. Neither 9 nor 7 images
+# divide into whole batches.
 CASCADE = """
 from etils import epath
 from sr3_jax.cascade import run as cascade_run
@@ -56,7 +56,7 @@ def free_port() -> int:
 
 
 def run(program: str, count: int, folder: pathlib.Path, workdir: pathlib.Path) -> None:
-  """Runs a program in so many processes with two devices each."""
+  """Run a program in `count` processes with two devices each."""
   environment = runs.with_devices(2) | {
     'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]),
   }
@@ -82,7 +82,7 @@ def read(path: pathlib.Path):
 
 
 @pytest.mark.slow
-def test_two_processes_measure_what_one_does(trained, tmp_path):
+def test_two_processes_measure_the_same_as_one(trained, tmp_path):
   reports = []
   for count in (1, 2):
     workdir = tmp_path / str(count)
@@ -97,11 +97,14 @@ def test_two_processes_measure_what_one_does(trained, tmp_path):
     for key, entry in row.items():
       other = two['table'][name][key]
       for edge in ('value', 'low', 'high'):
-        # The same programs on the same images: rounding only.
+        # The programs and images are equal, so only rounding differs.
         assert other[edge] == pytest.approx(entry[edge], rel=1e-4), (name, key, edge)
   assert len(one['table']['sr3']['psnr']['seeds']) == 2
-  files = lambda folder: sorted(p.name for p in (folder / 'pictures').iterdir())
-  assert files(tmp_path / '1' / 'report') == files(tmp_path / '2' / 'report')
+  assert pictures_of(tmp_path / '1') == pictures_of(tmp_path / '2')
+
+
+def pictures_of(run: pathlib.Path) -> list[str]:
+  return sorted(path.name for path in (run / 'report' / 'pictures').iterdir())
 
 
 def test_two_processes_sample_and_measure_a_cascade_as_one_does(tmp_path):
@@ -112,20 +115,21 @@ def test_two_processes_sample_and_measure_a_cascade_as_one_does(tmp_path):
   run(CASCADE, 2, tmp_path, two)
   pictures = sorted(path.relative_to(one) for path in one.rglob('*.png'))
   assert pictures == sorted(path.relative_to(two) for path in two.rglob('*.png'))
-  sampled = [path for path in pictures if path.stem.isdigit()]
-  assert len(sampled) == 2 * 9  # of both stages
-  for path in sampled:
-    # The same programs on the same noise: but for rounding, the same image.
+  samples = [path for path in pictures if path.stem.isdigit()]
+  assert len(samples) == 2 * 9  # nine of each stage
+  for path in samples:
+    # The programs and the noise are equal, so images differ only by rounding.
     difference = image_files.read(one / path).astype(int) - image_files.read(two / path)
     assert abs(difference).max() <= 1, path
-  assert read(two / 'results.json') == agrees(read(one / 'results.json'))
-  assert read(two / 'search.json')['rows'] == agrees(read(one / 'search.json')['rows'])
+  assert read(two / 'results.json') == approximately(read(one / 'results.json'))
+  expected = approximately(read(one / 'search.json')['rows'])
+  assert read(two / 'search.json')['rows'] == expected
 
 
-def agrees(tree):
-  """A JSON value, equal to others whose numbers are nearly the same."""
+def approximately(tree):
+  """Return a JSON value that equals others whose numbers are nearly the same."""
   if isinstance(tree, dict):
-    return {key: agrees(value) for key, value in tree.items()}
+    return {key: approximately(value) for key, value in tree.items()}
   if isinstance(tree, list):
-    return [agrees(value) for value in tree]
+    return [approximately(value) for value in tree]
   return pytest.approx(tree, rel=1e-4) if isinstance(tree, float) else tree

@@ -1,4 +1,4 @@
-"""Damaged checkpoints, full disks, SIGTERM: what a run makes of them."""
+"""Tests of runs with damaged checkpoints, failing saves, a full disk, and SIGTERM."""
 
 import json
 import pathlib
@@ -33,7 +33,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def largest(folder):
-  """The file with the numbers."""
+  """Return the largest file, which holds the arrays."""
   return max(
     (p for p in folder.rglob('*') if p.is_file()), key=lambda p: p.stat().st_size
   )
@@ -57,23 +57,25 @@ def without_position(folder):
   (folder / 'data' / 'metadata').write_text('{"exam')
 
 
-def another_sum(folder):
-  """As if other numbers had been read than were written."""
+def another_checksum(folder):
+  """Change a checksum, as if the arrays had changed on the disk."""
   path = folder / 'sums' / 'metadata'
   sums = json.loads(path.read_text())
   path.write_text(json.dumps(sums | {'optimizer': sums['optimizer'] ^ 1}))
 
 
-def without_sums(folder):
+def without_checksums(folder):
   shutil.rmtree(folder / 'sums')
 
 
-DAMAGES = [delete, truncate, half_written, without_position, another_sum]
-DAMAGES += [without_sums]
+DAMAGES = [delete, truncate, half_written, without_position, another_checksum]
+DAMAGES += [without_checksums]
 
 
 @pytest.mark.parametrize('damage', DAMAGES)
-def test_the_checkpoint_before_a_damaged_one_is_taken(tmp_path, damage, caplog):
+def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(
+  tmp_path, damage, caplog
+):
   save(tmp_path, 2, 5)
   damage(tmp_path / 'checkpoints' / '5')
   batches = make_batches()
@@ -82,7 +84,7 @@ def test_the_checkpoint_before_a_damaged_one_is_taken(tmp_path, damage, caplog):
     assert step == 2
     assert_equal_trees(state, make_state(2))
     assert batches.get_state()['examples'] == 2 * 2
-    # The run goes on, and makes a good one of the same step.
+    # The run continues and saves a good checkpoint of the same step.
     checkpoint.save(manager, 5, make_state(5), batches)
   batches.close()
   assert steps_in(tmp_path) == [2, 5]
@@ -96,7 +98,9 @@ def test_the_checkpoint_before_a_damaged_one_is_taken(tmp_path, damage, caplog):
 
 
 @pytest.mark.parametrize('damage', [truncate, half_written])
-def test_a_reader_takes_the_one_before_and_moves_nothing(tmp_path, damage):
+def test_a_reader_takes_the_checkpoint_before_a_damaged_one_and_moves_nothing(
+  tmp_path, damage
+):
   save(tmp_path, 2, 5)
   damage(tmp_path / 'checkpoints' / '5')
   step, ema = checkpoint.load_ema(tmp_path, make_state(0)['params'])
@@ -108,7 +112,7 @@ def test_a_reader_takes_the_one_before_and_moves_nothing(tmp_path, damage):
     checkpoint.load_ema(tmp_path, make_state(0)['params'])
 
 
-def test_nothing_but_damaged_checkpoints_is_one_line(tmp_path):
+def test_only_damaged_checkpoints_are_an_error_of_one_line(tmp_path):
   save(tmp_path, 1, 2)
   for step in '12':
     truncate(tmp_path / 'checkpoints' / step)
@@ -119,13 +123,13 @@ def test_nothing_but_damaged_checkpoints_is_one_line(tmp_path):
   ):
     checkpoint.restore(manager, make_state(0), batches)
   batches.close()
-  # Where they were: a start that finds none begins at step 0.
+  # They are not moved, because a start without any checkpoint begins at step 0.
   assert steps_in(tmp_path) == [1, 2]
   assert not (tmp_path / 'damaged').exists()
 
 
-def test_a_run_of_an_earlier_version_is_read_and_not_continued(tmp_path):
-  """Its iterator had a file of its own, and there were no sums."""
+def test_a_run_of_an_earlier_version_is_read_but_not_continued(tmp_path):
+  """Its checkpoints have another file for the iterator, and no checksums."""
   save(tmp_path, 1)
   folder = tmp_path / 'checkpoints' / '1'
   shutil.rmtree(folder / 'sums')
@@ -143,7 +147,7 @@ def test_a_run_of_an_earlier_version_is_read_and_not_continued(tmp_path):
 
 
 def test_flipped_bits_never_reach_a_run(tmp_path):
-  """Wherever they are in the files: found, or of no consequence."""
+  """At any place in the files, they are found or change nothing."""
   state = make_state(1, width=5000)
   noise = np.random.default_rng(0).standard_normal((3, 5000)).astype(np.float32)
   state['params']['conv']['kernel'] = jnp.asarray(noise)
@@ -169,26 +173,29 @@ def test_flipped_bits_never_reach_a_run(tmp_path):
         found += 1
     path.write_bytes(good)
   batches.close()
-  assert found >= 7  # all that hit numbers
+  assert found >= 7  # all flips in the values of arrays
 
 
-def test_every_changed_bit_changes_the_sums():
+def test_every_changed_bit_changes_the_checksums():
   rng = np.random.default_rng(0)
   values = rng.standard_normal((4, 5)).astype(np.float32)
-  sums = lambda array: checksums.of_state({'params': {'a': array}})['params']
-  good = sums(values)
+
+  def checksum(array):
+    return checksums.of_state({'params': {'a': array}})['params']
+
+  good = checksum(values)
   for bit in range(32):
     for place in ((0, 0), (3, 2)):
       bits = values.view(np.uint32).copy()
       bits[place] ^= np.uint32(1) << np.uint32(bit)
-      assert sums(bits.view(np.float32)) != good
+      assert checksum(bits.view(np.float32)) != good
   swapped = values.copy()
   swapped[0, 1], swapped[2, 3] = values[2, 3], values[0, 1]
-  assert sums(swapped) != good
-  assert sums(values) == good == sums(jnp.asarray(values))
+  assert checksum(swapped) != good
+  assert checksum(values) == good == checksum(jnp.asarray(values))
 
 
-def test_sums_do_not_depend_on_where_the_parts_are():
+def test_checksums_do_not_depend_on_sharding():
   values = np.random.default_rng(0).standard_normal((16, 6)).astype(np.float32)
   mesh = jax.make_mesh((8,), ('x',))
   spec = jax.sharding.PartitionSpec('x')
@@ -197,24 +204,24 @@ def test_sums_do_not_depend_on_where_the_parts_are():
   assert one == other
 
 
-def test_the_next_step_may_take_the_buffers_of_what_is_saved(tmp_path):
-  """Of copies on eight devices, one is written, as it was."""
+def test_the_next_step_may_reuse_the_buffers_of_the_state_that_is_saved(tmp_path):
+  """One of the copies on eight devices is written, with its values before the step."""
   spread = devices.replicate(make_state(1))
-  over = jax.jit(lambda tree: jax.tree.map(jnp.zeros_like, tree), donate_argnums=0)
+  overwrite = jax.jit(lambda tree: jax.tree.map(jnp.zeros_like, tree), donate_argnums=0)
   batches = make_batches()
   with checkpoint.open_manager(tmp_path, keep=1) as manager:
     strategy = strategies.get_strategy('pmap')
     saved = strategy.saved(spread)
     checkpoint.save(manager, 1, saved, batches, None, strategy.stacked)
     del saved
-    jax.block_until_ready(over(spread))
+    jax.block_until_ready(overwrite(spread))
     manager.wait_until_finished()
     _, state = checkpoint.restore(manager, make_state(0), batches)
   batches.close()
   assert_equal_trees(state, make_state(1))
 
 
-def test_training_does_not_stand_still_while_a_save_begins(tmp_path, monkeypatch):
+def test_save_returns_before_writing_begins(tmp_path, monkeypatch):
   begin, saved = threading.Event(), ocp.CheckpointManager.save
 
   def slow(*args, **options):
@@ -246,7 +253,9 @@ def check_until_it_raises(manager, batches):
 
 
 @pytest.mark.parametrize('call', [save_again, check_until_it_raises])
-def test_what_a_save_met_in_the_background_is_told(tmp_path, monkeypatch, call):
+def test_an_error_of_a_save_in_the_background_is_raised_later(
+  tmp_path, monkeypatch, call
+):
   def broken(*args, **options):
     raise OSError(28, 'No space left on device')
 
@@ -264,7 +273,7 @@ def test_what_a_save_met_in_the_background_is_told(tmp_path, monkeypatch, call):
   assert steps_in(tmp_path) == [1]
 
 
-def test_what_is_kept(tmp_path):
+def test_the_newest_every_fifth_and_the_best_checkpoint_are_kept(tmp_path):
   batches = make_batches()
   scores = {2: 30.0, 4: 35.0, 6: 31.0, 8: 32.0}
   with checkpoint.open_manager(tmp_path, keep=1, keep_every=5, best='psnr') as manager:
@@ -272,11 +281,11 @@ def test_what_is_kept(tmp_path):
       metrics = {'psnr': scores[step]} if step in scores else None
       checkpoint.save(manager, step, make_state(step), batches, metrics)
   batches.close()
-  # The newest, multiples of five, and the best.
+  # Step 9 is the newest, 5 a multiple of five, and 4 the best.
   assert steps_in(tmp_path) == [4, 5, 9]
 
 
-def test_the_lowest_may_be_the_best(tmp_path):
+def test_the_best_checkpoint_can_be_that_of_the_lowest_score(tmp_path):
   batches = make_batches()
   options = {'best': 'fid', 'lower_is_better': True}
   with checkpoint.open_manager(tmp_path, keep=1, **options) as manager:
@@ -295,8 +304,8 @@ def program(workdir, cache, *arguments: str) -> list[str]:
   return [*command, f'--workdir={workdir}', f'--cache={cache}']
 
 
-def test_sigterm_saves_and_the_next_start_goes_on(tmp_path, compile_cache):
-  """Asked to go in the middle of a run that saves at its end only."""
+def test_sigterm_saves_and_the_next_start_resumes(tmp_path, compile_cache):
+  """The run would otherwise save only at its end."""
   endless = [
     '--config.train.num_steps=100000',
     '--config.checkpoint.every_steps=100000',
@@ -357,8 +366,10 @@ app.run(main.main, flags_parser=main.parse_flags)
 """
 
 
-def test_a_full_disk_is_one_line_and_the_last_good_state_stays(tmp_path, compile_cache):
-  """No file may grow past 20,000 bytes from the second checkpoint on."""
+def test_a_full_disk_is_an_error_of_one_line_and_the_last_checkpoint_stays(
+  tmp_path, compile_cache
+):
+  """From the second checkpoint on, no file can grow beyond 20,000 bytes."""
   command = program(tmp_path / 'run', compile_cache)
   done = subprocess.run(
     [sys.executable, '-c', FULL_DISK, *command[3:]],

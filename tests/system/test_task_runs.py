@@ -1,4 +1,4 @@
-"""Whole runs of tasks beside super-resolution: train, evaluate, sample."""
+"""Tests of whole runs of other tasks: training, evaluation, sampling."""
 
 import json
 
@@ -13,6 +13,7 @@ from tests.support import runs
 
 
 def config_of(**changes):
+  """Return the configuration of a short run, with changes given as group__key."""
   config = runs.get_config()
   config.update_from_flattened_dict(
     {
@@ -27,7 +28,7 @@ def config_of(**changes):
   return config
 
 
-def test_a_mixture_is_evaluated_task_by_task(tmp_path):
+def test_a_mixture_is_evaluated_for_each_task(tmp_path):
   parts = ('colorization', 'inpainting', 'super_resolution')
   config = config_of(task__name='mixture', task__mixture=parts, task__scale=2)
   config.train.num_steps = 2
@@ -43,16 +44,17 @@ def test_a_mixture_is_evaluated_task_by_task(tmp_path):
     assert report['sheets'][0]['columns'][0] == 'input'
     assert 'degraded' not in report['sheets'][0]['columns']
     assert (tmp_path / f'samples_{part}.png').exists()
-  # The degraded input differs from task to task; colours of grey images are wrong only.
+  # The degraded input differs from task to task.
   psnr = {p: table[f'{p} degraded']['psnr'] for p in parts}
   assert len(set(psnr.values())) == 3
-  # What is consistent: known pixels and nothing else were asked for.
+  # Inpainting keeps known pixels, but nothing keeps the grey values in colorization.
   assert table['inpainting sr3']['consistency'] < 1e-3
   assert table['colorization sr3']['consistency'] > 1
 
 
 @pytest.fixture(scope='module')
-def labelled(tmp_path_factory):
+def labelled_images(tmp_path_factory):
+  """Write 80 images of noise with three classes, as an .npz file."""
   path = tmp_path_factory.mktemp('data') / 'a.npz'
   rng = np.random.default_rng(0)
   x = rng.integers(0, 256, (80, 16, 16, 3), np.uint8)
@@ -60,11 +62,11 @@ def labelled(tmp_path_factory):
   return path
 
 
-def test_generation_is_measured_as_a_set(labelled, tmp_path):
+def test_generation_has_no_metrics_of_single_images(labelled_images, tmp_path):
   config = config_of(
     task__name='generation',
     data__source='arrays',
-    data__path=str(labelled),
+    data__path=str(labelled_images),
     data__eval_split='test',
     data__crop='none',
     data__reduce=(1,),

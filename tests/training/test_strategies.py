@@ -1,4 +1,4 @@
-"""Replicated and sharded states: the same numbers, and where the parts are."""
+"""Tests of replicated and sharded states: equal results, and the sizes of parts."""
 
 import functools
 import json
@@ -19,8 +19,8 @@ STEPS = 10
 
 
 @pytest.fixture(scope='module', autouse=True)
-def everything_is_large():
-  """So that the arrays of the smallest network are split, too."""
+def shard_small_arrays():
+  """Let strategies split the arrays of the smallest network, too."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(strategies, 'SMALL', 64)
     yield
@@ -35,7 +35,7 @@ def make_config():
 
 
 def run(strategy) -> tuple[train_step.TrainState, list[dict[str, float]], object]:
-  """The state after ten steps, whole; losses and norms; the state as it was."""
+  """Return the gathered state after ten steps, the metrics, and the state as it is."""
   config = make_config()
   create = functools.partial(train_step.create_state, config, SR3.from_config(config))
   state, step = strategy.create(create), strategy.compile(train_step.train_step)
@@ -53,32 +53,36 @@ def replicated():
 
 
 def distance(one, other) -> float:
-  """Of all arrays together, as a share of their length.
+  """Return the distance of two trees of arrays, relative to the norm of the other.
 
-  Not one by one: Adam makes whole steps of the rounding errors of a gradient of 0.
+  Single arrays may differ more, because Adam turns rounding errors of a gradient of 0
+  into steps of full size.
   """
   leaves = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
   pairs = [(np.float64(a), np.float64(b)) for a, b in leaves]
-  length = lambda arrays: math.sqrt(sum(float(np.sum(a**2)) for a in arrays))
-  return length([a - b for a, b in pairs]) / length([b for _, b in pairs])
+  return norm([a - b for a, b in pairs]) / norm([b for _, b in pairs])
+
+
+def norm(arrays: list[np.ndarray]) -> float:
+  return math.sqrt(sum(float(np.sum(a**2)) for a in arrays))
 
 
 @pytest.mark.parametrize('devices', [1, 2, 4, 8])
-def test_a_split_state_goes_where_a_copied_one_does(replicated, devices):
-  """On one device, on some and on all that there are."""
-  whole, lines, _ = replicated
-  mine, own, state = run(strategies.Sharded(jax.devices()[:devices]))
-  for a, b in zip(own, lines, strict=True):
+def test_a_sharded_state_trains_as_a_replicated_one(replicated, devices):
+  """On one device, on some of the devices and on all of them."""
+  expected, expected_metrics, _ = replicated
+  gathered, metrics, state = run(strategies.Sharded(jax.devices()[:devices]))
+  for a, b in zip(metrics, expected_metrics, strict=True):
     assert a == pytest.approx(b, rel=1e-5)
-  assert int(mine.step) == STEPS
-  assert distance(mine.params, whole.params) < 1e-5
-  assert distance(mine.ema, whole.ema) < 1e-5
+  assert int(gathered.step) == STEPS
+  assert distance(gathered.params, expected.params) < 1e-5
+  assert distance(gathered.ema, expected.ema) < 1e-5
   if devices > 1:
-    assert_parts(state, devices)
+    assert_shards(state, devices)
 
 
-def assert_parts(state: train_step.TrainState, devices: int) -> None:
-  """Every device has its share, and not more than what can't be split beside it."""
+def assert_shards(state: train_step.TrainState, devices: int) -> None:
+  """Check that most large arrays are split evenly over the devices."""
   leaves = [leaf for leaf in jax.tree.leaves(state) if leaf.size >= strategies.SMALL]
   assert len(leaves) > 20
   split = 0
@@ -89,8 +93,8 @@ def assert_parts(state: train_step.TrainState, devices: int) -> None:
   assert split > 0.9 * len(leaves)
 
 
-def test_a_run_goes_on_in_another_way(trained, tmp_path):
-  """From step 10 with a split state, from step 15 with copies: the same run."""
+def test_a_run_continues_with_another_strategy(trained, tmp_path):
+  """It is sharded from step 10 and replicated from step 15, with the same results."""
   folder = tmp_path / 'checkpoints'
   shutil.copytree(trained.workdir / 'checkpoints' / '10', folder / '10')
   c = trained.config.copy_and_resolve_references()
@@ -99,11 +103,12 @@ def test_a_run_goes_on_in_another_way(trained, tmp_path):
     c.train.num_steps, c.parallel.strategy = steps, strategy
     state = train.train(c, tmp_path)
     assert int(state.step) == steps
-    # What was written is read, and its checksums are right.
+    # Reading the checkpoint also checks its checksums.
     step, ema = checkpoint.load_ema(tmp_path, state.ema)
     assert step == steps
     jax.tree.map(np.testing.assert_array_equal, ema, state.ema)
-  # Rounding alone, of which Adam makes whole steps of up to 1e-2 where a gradient is 0.
+  # They differ by rounding, which Adam turns into steps of up to 1e-2 where a gradient
+  # is 0.
   assert distance(state.ema, trained.state.ema) < 1e-2
   lines = [
     {
@@ -126,7 +131,7 @@ SHAPES = [(3, 3, 128, 128), (3, 3, 3, 64), (1024, 512), (3, 3, 96, 40), (7, 11),
 def test_arrays_are_split_as_far_as_their_sides_divide(shape, factors):
   axes = {f'split{i}': n for i, n in enumerate(factors)}
   spec = strategies.split(shape, axes)
-  # One name stands without a tuple around it.
+  # A single name has no tuple around it.
   spec = [(names,) if isinstance(names, str) else names or () for names in spec]
   used = [name for names in spec for name in names]
   assert len(used) == len(set(used))
@@ -135,7 +140,7 @@ def test_arrays_are_split_as_far_as_their_sides_divide(shape, factors):
     parts = math.prod(axes[name] for name in names)
     assert shape[i] % parts == 0
     left[i] //= parts
-  # What is not used divides nothing of what is left.
+  # An axis that is not used divides none of the sides that are left.
   for name in set(axes) - set(used):
     assert all(side % axes[name] for side in left)
 
@@ -152,6 +157,6 @@ def test_the_longest_side_is_split_and_small_arrays_are_not():
   assert strategies.split((64,), axes) == P(every)
 
 
-def test_an_unknown_strategy_is_answered_with_the_known_ones():
+def test_the_error_for_an_unknown_strategy_lists_the_known_ones():
   with pytest.raises(ValueError, match=r"'zero'.*pmap, fsdp"):
     strategies.get_strategy('zero')

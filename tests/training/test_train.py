@@ -1,4 +1,4 @@
-"""Training runs that are stopped and go on, and their configurations."""
+"""Tests of training runs that are stopped and continued, and of what they write."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sr3_jax.data import batches as data_batches
+from sr3_jax.data.batches import Batches
 from sr3_jax.runtime import progress
 from sr3_jax.training import train
 from sr3_jax.weights import checkpoint, hub, model_writer
@@ -30,13 +30,13 @@ TIMES = ('time', 'images_per_second', 'input_wait_seconds')
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict]:
-  """The lines of metrics.jsonl without clocks."""
+  """Return the lines of metrics.jsonl without times and speeds."""
   lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').open()]
   return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
 
 
 def positions(workdir: pathlib.Path) -> dict[str, dict]:
-  """State of the input pipeline in each checkpoint."""
+  """Return the state of the input pipeline in each checkpoint."""
   return {
     path.parent.parent.name: json.loads(path.read_text())
     for path in (workdir / 'checkpoints').glob('*/data/metadata')
@@ -44,14 +44,14 @@ def positions(workdir: pathlib.Path) -> dict[str, dict]:
 
 
 class Stopped(BaseException):
-  """Stands for whatever ends a run from outside."""
+  """Something that ends a run from outside, such as a signal."""
 
 
-def test_a_run_stopped_at_any_moment_goes_on_as_if_it_was_not(
+def test_a_stopped_run_continues_as_if_it_had_not_been_stopped(
   trained, tmp_path, monkeypatch
 ):
-  """Eight devices: stopped between checkpoints, then in the middle of an evaluation."""
-  update, look = progress.Progress.update, train.during_training
+  """It is stopped between checkpoints, and then in the middle of an evaluation."""
+  update, evaluate = progress.Progress.update, train.during_training
 
   def stop_at_13(self, step, **values):
     update(self, step, **values)
@@ -67,12 +67,12 @@ def test_a_run_stopped_at_any_moment_goes_on_as_if_it_was_not(
   def stop_at_15(*args):
     if args[3] == 15:
       raise Stopped
-    look(*args)
+    evaluate(*args)
 
   monkeypatch.setattr(train, 'during_training', stop_at_15)
   with pytest.raises(Stopped):
     train.train(trained.config, tmp_path)
-  monkeypatch.setattr(train, 'during_training', look)
+  monkeypatch.setattr(train, 'during_training', evaluate)
 
   state = train.train(trained.config, tmp_path)
   assert int(state.step) == 20
@@ -85,7 +85,7 @@ def test_a_run_stopped_at_any_moment_goes_on_as_if_it_was_not(
     assert mine.read_bytes() == other.read_bytes()
 
 
-def test_a_run_writes_what_it_promises(trained):
+def test_a_run_writes_metrics_pictures_configuration_and_checkpoints(trained):
   lines = [json.loads(line) for line in (trained.workdir / 'metrics.jsonl').open()]
   steps = [line['step'] for line in lines]
   assert steps == sorted(steps)
@@ -104,17 +104,17 @@ def test_a_run_writes_what_it_promises(trained):
   assert positions(trained.workdir)['20']['examples'] == 20 * 8
 
 
-def test_a_finished_run_says_so_and_stays_as_it_is(trained, monkeypatch):
-  said = []
-  monkeypatch.setattr(train.logging, 'info', lambda *text: said.append(text))
+def test_a_finished_run_is_reported_and_not_changed(trained, monkeypatch):
+  logged = []
+  monkeypatch.setattr(train.logging, 'info', lambda *text: logged.append(text))
   before = (trained.workdir / 'metrics.jsonl').read_bytes()
   state = train.train(trained.config, trained.workdir)
   assert_same_bits(state.saved(), trained.state.saved())
-  assert ('%s: already trained for %d steps', trained.workdir, 20) in said
+  assert ('%s: already trained for %d steps', trained.workdir, 20) in logged
   assert (trained.workdir / 'metrics.jsonl').read_bytes() == before
 
 
-def test_the_averaged_weights_are_what_evaluation_reads(trained):
+def test_load_ema_returns_the_averaged_weights(trained):
   shapes = jax.eval_shape(lambda: trained.state.params)
   step, ema = checkpoint.load_ema(trained.workdir, shapes)
   assert step == 20
@@ -123,15 +123,15 @@ def test_the_averaged_weights_are_what_evaluation_reads(trained):
 
 
 def test_nothing_is_compiled_twice(trained):
-  """Compilation belongs to the first step, save and evaluation, all done by step 5.
+  """Programs are only compiled for the first step, save and evaluation, and at the end.
 
-  And to the end, which hands the state over.
+  The first save and evaluation are those of step 5.
   """
   late = {n: s for n, s in trained.compiled.items() if set(range(6, 20)) & set(s)}
   assert not late, f'compiled after step 5: {late}'
   early = {n: s for n, s in trained.compiled.items() if {1, 2, 3, 4} & set(s)}
   assert not early, f'compiled after the first step: {early}'
-  # pmap calls every program by this name; before step 1 there is just the step's.
+  # pmap gives all programs this name. Before step 1 only that of the step is compiled.
   assert trained.compiled['jit(_fun)'].count(0) == 1
 
 
@@ -158,8 +158,10 @@ print(json.dumps({'same': all(jax.tree.leaves(same)), 'leaves': len(
 """
 
 
-def test_one_device_resumes_too_and_agrees_with_eight(trained, compile_cache, tmp_path):
-  """In a process of its own: the number of devices is fixed when JAX starts."""
+def test_a_run_on_one_device_resumes_and_agrees_with_eight(
+  trained, compile_cache, tmp_path
+):
+  """It needs a process of its own: the number of devices is fixed when JAX starts."""
   done = subprocess.run(
     [sys.executable, '-c', ON_ONE_DEVICE, ROOT, tmp_path, compile_cache],
     env=runs.with_devices(1),
@@ -174,17 +176,17 @@ def test_one_device_resumes_too_and_agrees_with_eight(trained, compile_cache, tm
   straight, restarted = tmp_path / 'straight', tmp_path / 'restarted'
   assert positions(straight)['20'] == positions(restarted)['20']
   one = [m for m in read_metrics(straight) if 'loss' in m]
-  # The end of the first run, step 10, is a step at which lines are written anyway.
+  # Step 10, at which the first run ends, is one that writes a line in any case.
   assert one == [m for m in read_metrics(restarted) if 'loss' in m]
   eight = [m for m in read_metrics(trained.workdir) if 'loss' in m]
   assert [m['step'] for m in one] == [m['step'] for m in eight]
   for a, b in zip(one, eight, strict=True):
-    # Later on Adam turns rounding errors into steps of full size.
+    # After step 10, Adam has turned rounding errors into steps of full size.
     if a['step'] <= 10:
       np.testing.assert_allclose(a['loss'], b['loss'], rtol=1e-5)
 
 
-def test_a_run_may_start_from_the_weights_of_another(trained, tmp_path):
+def test_a_run_can_start_from_the_weights_of_another(trained, tmp_path):
   c = trained.config.copy_and_resolve_references()
   c.train.init_from = os.fspath(trained.workdir)
   c.train.num_steps, c.eval.every_steps = 0, 0
@@ -193,20 +195,20 @@ def test_a_run_may_start_from_the_weights_of_another(trained, tmp_path):
     assert_same_bits(mine, trained.state.ema)
   c.train.num_steps = 1
   state = train.train(c, tmp_path / 'tuned')
-  # Adam's first step moves nothing by more than the learning rate, 1e-2 / 3.
+  # Adam's first step changes no weight by more than the learning rate, 1e-2 / 3.
   change = jax.tree.map(
     lambda a, b: np.abs(np.subtract(a, b)), state.params, trained.state.ema
   )
   assert 1e-3 < max(np.max(c) for c in jax.tree.leaves(change)) < 0.0034
   assert_same_bits(state.ema, state.params)
-  # The start is not looked at again.
+  # A resumed run doesn't read init_from again.
   c.train.init_from = '/no/such'
   assert_same_bits(train.train(c, tmp_path / 'tuned').saved(), state.saved())
   with pytest.raises(hub.HubError, match='/no/such: no model: no such file'):
     train.train(c, tmp_path / 'other')
 
 
-def test_weights_of_another_network_are_no_start(trained, tmp_path):
+def test_a_run_cannot_start_from_the_weights_of_another_network(trained, tmp_path):
   model_writer.export(trained.workdir, tmp_path / 'model')
   c = trained.config.copy_and_resolve_references()
   c.train.init_from = os.fspath(tmp_path / 'model')
@@ -219,8 +221,8 @@ def test_weights_of_another_network_are_no_start(trained, tmp_path):
     train.train(c, tmp_path / 'tuned')
 
 
-class Fragile:
-  """A model that breaks where an image is white: its loss, or just the gradient."""
+class BreaksOnWhite:
+  """A model whose loss, or only its gradient, is not finite for a white image."""
 
   method = 'sr3'
 
@@ -238,28 +240,28 @@ class Fragile:
     loss = jnp.mean(jnp.square(x - params['w']))
     if self._what == 'loss':
       return loss + jnp.where(white, jnp.nan, 0.0)
-    # At white sqrt(0) is finite and its derivative is not.
+    # For a white image sqrt(0) is finite and its derivative is not.
     root = jnp.sqrt(jnp.where(white, 0.0, 1.0) * (1 + jnp.square(params['w']).sum()))
     return loss + root
 
 
 @pytest.mark.parametrize('what', ['loss', 'gradient'])
 @pytest.mark.parametrize('bad', [2, 13, 15])
-def test_a_loss_that_is_not_finite_stops_the_run(
+def test_a_loss_or_gradient_that_is_not_finite_stops_the_run(
   config, tmp_path, monkeypatch, what, bad
 ):
-  read = data_batches.Batches.__next__
+  read = Batches.__next__
 
-  def spoilt(self):
+  def read_with_a_white_batch(self):
     batch = read(self)
     white = self.get_state()['examples'] == bad * 8
     return batch | ({'image': np.full_like(batch['image'], 255)} if white else {})
 
-  monkeypatch.setattr(train.SR3, 'from_config', lambda config: Fragile(what))
+  monkeypatch.setattr(train.SR3, 'from_config', lambda config: BreaksOnWhite(what))
   c = config.copy_and_resolve_references()
   c.eval.every_steps = 0
   with monkeypatch.context() as patch:
-    patch.setattr(data_batches.Batches, '__next__', spoilt)
+    patch.setattr(Batches, '__next__', read_with_a_white_batch)
     with pytest.raises(
       train.TrainingError, match=f'not finite at step {bad};'
     ) as error:
@@ -271,14 +273,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(
   assert 'learning_rate' in text
   assert set(positions(tmp_path)) == good
   assert None not in [v for line in read_metrics(tmp_path) for v in line.values()]
-  # What was kept is worth keeping: the run goes on from it to the end.
+  # The checkpoints are good: the run continues from the newest one to its end.
   state = train.train(c, tmp_path)
   assert np.isfinite(state.params['w']).all()
   assert positions(tmp_path)['20']['examples'] == 20 * 8
 
 
-def test_a_line_at_the_first_step_has_no_speed_yet(config, tmp_path, monkeypatch):
-  monkeypatch.setattr(train.SR3, 'from_config', lambda config: Fragile('loss'))
+def test_the_line_of_the_first_step_has_no_speed(config, tmp_path, monkeypatch):
+  monkeypatch.setattr(train.SR3, 'from_config', lambda config: BreaksOnWhite('loss'))
   c = config.copy_and_resolve_references()
   c.train.num_steps, c.train.log_every, c.eval.every_steps = 2, 1, 0
   train.train(c, tmp_path)
@@ -289,10 +291,10 @@ def test_a_line_at_the_first_step_has_no_speed_yet(config, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize('parts', [1, 2])
-def test_parts_of_a_batch_on_a_cpu_are_slow_and_it_is_said(
+def test_accumulation_on_a_cpu_is_slow_and_logs_a_warning(
   config, tmp_path, monkeypatch, caplog, parts
 ):
-  monkeypatch.setattr(train.SR3, 'from_config', lambda config: Fragile('loss'))
+  monkeypatch.setattr(train.SR3, 'from_config', lambda config: BreaksOnWhite('loss'))
   c = config.copy_and_resolve_references()
   c.train.num_steps, c.train.batch_size, c.eval.every_steps = 1, 16, 0
   c.train.accumulate = parts
@@ -304,7 +306,7 @@ def test_parts_of_a_batch_on_a_cpu_are_slow_and_it_is_said(
 # ----------------------------------------------------------------- configurations
 
 
-def test_regression_baseline_differs_in_method_and_length_only(config):
+def test_the_regression_baseline_differs_only_in_method_and_length(config):
   c = config.copy_and_resolve_references()
   c.regression_steps, c.train.decay_steps = 6, 10
   c.train.init_from = 'somewhere'
@@ -320,17 +322,21 @@ def test_regression_baseline_differs_in_method_and_length_only(config):
   assert same == c.to_dict()
 
 
-def test_config_is_written_and_changes_are_named(config, tmp_path, monkeypatch):
-  said = []
-  monkeypatch.setattr(train.logging, 'warning', lambda text, *a: said.append(text % a))
+def test_the_configuration_is_written_and_changes_are_logged(
+  config, tmp_path, monkeypatch
+):
+  logged = []
+  monkeypatch.setattr(
+    train.logging, 'warning', lambda text, *a: logged.append(text % a)
+  )
   workdir = train.epath.Path(tmp_path)
   train.write_config(config, workdir)
   train.write_config(config, workdir)
-  assert not said
+  assert not logged
   c = config.copy_and_resolve_references()
   c.train.learning_rate = 0.5
   train.write_config(c, workdir)
-  assert said == ['config.train.learning_rate was 0.01, is now 0.5']
+  assert logged == ['config.train.learning_rate was 0.01, is now 0.5']
   assert (
     json.loads((tmp_path / 'config.json').read_text())['train']['learning_rate'] == 0.5
   )

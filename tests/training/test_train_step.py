@@ -1,4 +1,4 @@
-"""The training step against hand-computed numbers."""
+"""Tests of the training step."""
 
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures('compile_cache')
 
 
 class SmallNetwork(nn.Module):
-  """Two layers in place of the U-Net: compiles in a second."""
+  """Two layers instead of the U-Net, which compile in a second."""
 
   dropout: float = 0.0
 
@@ -35,7 +35,7 @@ class SmallNetwork(nn.Module):
 
 @pytest.fixture(scope='module')
 def small(config) -> train_step.TrainState:
-  """The first state of a model with a small network."""
+  """Return the first state of a model with a small network."""
   model = dataclasses.replace(SR3.from_config(config), network=SmallNetwork())
   return train_step.create_state(config, model)
 
@@ -45,7 +45,7 @@ def make_batch(seed: int = 0, size: int = 8) -> dict[str, np.ndarray]:
   return {'image': np.random.default_rng(seed).integers(0, 256, shape, np.uint8)}
 
 
-def test_step_is_a_pure_function(small):
+def test_the_step_is_a_pure_function(small):
   before = jax.tree.map(np.array, small.saved())
   first = jax.jit(train_step.train_step)(small, make_batch())
   jax.jit(train_step.train_step)(small, make_batch(1))
@@ -57,7 +57,7 @@ def test_step_is_a_pure_function(small):
   assert (first[0].step, small.step) == (1, 0)
 
 
-def test_noise_depends_on_seed_and_step_only(small):
+def test_noise_depends_only_on_seed_and_step(small):
   step = jax.jit(train_step.train_step)
   batch = make_batch()
   loss = float(step(small, batch)[1]['loss'])
@@ -68,16 +68,16 @@ def test_noise_depends_on_seed_and_step_only(small):
 
 
 GOLDEN = """
-One training step no longer gives the numbers that it gave. They are right to update
-only after a change that is meant to change training: the network, its initialisation,
-the noise levels, the loss, the random keys, the optimizer. They must not move with
-refactoring, speed-ups, other devices or another data pipeline; then look for the bug.
+Training steps no longer give the numbers that they gave before. Update the numbers only
+after a change that is meant to change training: the network, its initialisation, the
+noise levels, the loss, the random keys, the optimizer. Refactoring, speed-ups, other
+devices or another data pipeline must not change them; then look for the bug.
 New numbers: {}
 """
 
 
-def test_golden_step(config):
-  """Three steps on eight devices: the first ones don't reach all parameters."""
+def test_training_steps_give_the_numbers_that_they_gave_before(config):
+  """Three steps on eight devices; the first two don't change all parameters."""
   state = devices.replicate(train_step.create_state(config, SR3.from_config(config)))
   step = devices.pmap(
     functools.partial(train_step.train_step, axis_name=devices.AXIS),
@@ -98,12 +98,12 @@ def test_golden_step(config):
 
 
 @pytest.mark.parametrize(('step', 'decay'), [(1, 0.1), (9, 0.5), (81, 0.9), (999, 0.9)])
-def test_the_average_is_of_a_ninth_of_the_training_at_most(small, step, decay):
-  """The configured decay, 0.9, is not reached before step 81."""
+def test_the_decay_of_the_average_grows_with_the_step(small, step, decay):
+  """It reaches the configured 0.9 at step 81."""
   update = jax.jit(train_step.train_step)
   one, _ = update(small, make_batch(0))
   moved = jax.tree.map(lambda a, b: np.any(a != b), one.params, small.params)
-  assert all(jax.tree.leaves(moved))  # else a copy would prove nothing
+  assert all(jax.tree.leaves(moved))  # otherwise the next check would prove nothing
   assert_same_bits(one.ema, one.params)
   late = one.replace(step=jnp.int32(step))
   two, _ = update(late, make_batch(1))
@@ -172,8 +172,8 @@ def test_clipping_can_be_switched_off(config):
   np.testing.assert_allclose(state[1][0].mu['w'], 0.7, rtol=1e-6)
 
 
-def test_accumulation_changes_nothing(small):
-  """Compared before Adam, which makes full steps of rounding errors near zero."""
+def test_accumulation_does_not_change_loss_and_gradient(small):
+  """Compared before Adam, which turns rounding errors near zero into full steps."""
   results = [
     jax.jit(train_step.train_step)(small.replace(accumulate=parts), make_batch())
     for parts in (1, 2)
@@ -188,7 +188,7 @@ def test_accumulation_changes_nothing(small):
 
 
 def test_one_and_eight_devices_agree(small):
-  """The same global batch, with dropout off, at the first five steps."""
+  """For the same global batch, without dropout, at the first five steps."""
   one = small
   eight = devices.replicate(small)
   step_one = jax.jit(train_step.train_step)
@@ -202,7 +202,7 @@ def test_one_and_eight_devices_agree(small):
     eight, metrics_eight = step_eight(eight, devices.shard(batch))
     for name in ('loss', 'grad_norm'):
       values = np.asarray(metrics_eight[name])
-      assert len(set(values)) == 1  # all devices say the same
+      assert len(set(values)) == 1  # all devices have the mean
       np.testing.assert_allclose(values[0], metrics_one[name], rtol=1e-5)
   copies = jax.tree.map(np.asarray, eight.params)
   jax.tree.map(lambda a: np.testing.assert_array_equal(a, a[:1].repeat(8, 0)), copies)
