@@ -197,7 +197,7 @@ check_google() {
   require_program gcloud 'see https://cloud.google.com/sdk/docs/install'
   ask someone gcloud auth list --filter=status:ACTIVE '--format=value(account)' ||
     die "$(complaint)"
-  [[ $ANSWER ]] || die 'nobody is logged in: gcloud auth login'
+  [[ $ANSWER ]] || die 'no account is logged in: gcloud auth login'
   look_up "${opt[project]}" gcloud projects describe "${opt[project]}" \
     '--format=value(projectId)'
   [[ $ANSWER ]] || die "--project=${opt[project]}: no such project"

@@ -18,7 +18,7 @@
 #   --image=python:3.12  image of the pods; needs Python 3.11 or later, bash and pip
 #   --jobset=v0.8.1      the release of JobSet that create installs
 #   --restarts=10        how often the cluster restarts the job
-#   --cache=FOLDER       where compiled programs are kept; default WORKDIR/xla-cache
+#   --cache=FOLDER       folder of compiled programs; default WORKDIR/xla-cache
 #   --out=FOLDER         where fetch copies results and logs to; default runs/NAME
 #   --with-checkpoints   lets fetch copy checkpoints, too
 #   --python=python3     Python of this machine that makes the plan

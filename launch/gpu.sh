@@ -15,7 +15,7 @@
 #   --gpus=0,1           numbers of the GPUs to use; default all
 #   --topology=NAME      makes a plan for such a machine, for example h100:8
 #   --restarts=10        how often watch restarts a run that failed
-#   --cache=FOLDER       where compiled programs are kept; default ~/.cache/sr3_jax/xla
+#   --cache=FOLDER       folder of compiled programs; default ~/.cache/sr3_jax/xla
 #   --out=FOLDER         where fetch copies results to; default runs/NAME
 #   --with-checkpoints   lets fetch copy checkpoints, too
 #   --python=python3     Python of this machine that makes the plan

@@ -24,7 +24,7 @@
 #   --modules=A,B        modules that the job loads by module load
 #   --topology=NAME      makes a plan for such machines, for example h100:16
 #   --restarts=10        how often the job goes back into the queue
-#   --cache=FOLDER       where compiled programs are kept; default ~/.cache/sr3_jax/xla
+#   --cache=FOLDER       folder of compiled programs; default ~/.cache/sr3_jax/xla
 #   --out=FOLDER         where fetch copies results to; default runs/NAME
 #   --with-checkpoints   lets fetch copy checkpoints, too
 #   --python=python3     Python of this machine that makes the plan

@@ -15,7 +15,7 @@
 #   --runtime=VERSION    software version of the machines; default the one for the type
 #   --spot               cheaper; may be taken away at any time
 #   --restarts=10        how often watch restarts a run that failed
-#   --cache=FOLDER       where compiled programs are kept; default WORKDIR/xla-cache
+#   --cache=FOLDER       folder of compiled programs; default WORKDIR/xla-cache
 #   --out=FOLDER         where fetch copies results to; default runs/NAME
 #   --with-checkpoints   lets fetch copy checkpoints, too
 #   --python=python3     Python of this machine that makes the plan

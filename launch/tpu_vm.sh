@@ -13,7 +13,7 @@
 #   --type=TYPE          v5litepod-1, -4, -8; v6e-1, -4, -8; v4-8; v5p-8
 #   --runtime=VERSION    software version of the machine; default the one for its type
 #   --restarts=10        how often watch restarts a run that failed
-#   --cache=FOLDER       where compiled programs are kept; default WORKDIR/xla-cache
+#   --cache=FOLDER       folder of compiled programs; default WORKDIR/xla-cache
 #   --out=FOLDER         where fetch copies results to; default runs/NAME
 #   --with-checkpoints   lets fetch copy checkpoints, too
 #   --python=python3     Python of this machine that makes the plan

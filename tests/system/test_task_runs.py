@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from sr3_jax.evaluation import run as evaluation_run
+from sr3_jax.evaluation.run import evaluate_run
 from sr3_jax.images import image_files
-from sr3_jax.restoration import sample as restoration_sample
+from sr3_jax.restoration.sample import sample_run
 from sr3_jax.training import train
 from tests.support import runs
 
@@ -33,7 +33,7 @@ def test_a_mixture_is_evaluated_for_each_task(tmp_path):
   config = config_of(task__name='mixture', task__mixture=parts, task__scale=2)
   config.train.num_steps = 2
   train.train(config, tmp_path)
-  table = evaluation_run.evaluate_run(config, tmp_path)
+  table = evaluate_run(config, tmp_path)
   assert list(table) == [f'{p} {m}' for p in parts for m in ('degraded', 'sr3')]
   assert all(row['images'] == 8 for row in table.values())
   results = json.loads((tmp_path / 'results.json').read_text())
@@ -75,13 +75,13 @@ def test_generation_has_no_metrics_of_single_images(labelled_images, tmp_path):
     sampler__guidance=2.0,
   )
   train.train(config, tmp_path)
-  table = evaluation_run.evaluate_run(config, tmp_path)
+  table = evaluate_run(config, tmp_path)
   assert list(table) == ['sr3'] and table['sr3']['images'] == 8
   assert 'psnr' not in table['sr3']
   report = json.loads((tmp_path / 'report' / 'report.json').read_text())
   assert report['sheets'][0]['columns'][0] == 'sr3'
   assert 'truth' not in report['sheets'][0]['columns']
-  restoration_sample.sample_run(config, tmp_path)
+  sample_run(config, tmp_path)
   made = sorted(path.name for path in (tmp_path / 'samples').iterdir())
   assert made == [f'{i:05d}_{s}.png' for i in range(2) for s in range(2)]
   first = image_files.read(tmp_path / 'samples' / made[0])
