@@ -50,9 +50,8 @@ _AUGMENTATION = 2**16
 # Options of `config.cascade` that have a value for each stage.
 _STAGE_OPTIONS = ('blur', 'noise', 'guidance', 'num_steps')
 
-Batch = Mapping[
-  str, jax.Array
-]  # 'index' int32 [D, b], and 'label' if there are classes
+# 'index' int32 [D, b], and 'label' int32 [D, b] if there are classes.
+Batch = Mapping[str, jax.Array]
 
 
 class Job(NamedTuple):

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import ml_collections
@@ -124,6 +125,22 @@ def _check_classes(
     )
 
 
+class _Batch(NamedTuple):
+  """A batch of held-out images.
+
+  Attributes:
+    number: of the batch.
+    host: the batch as it was read.
+    sharded: the same over all devices, [D, b, ...] each.
+    truth: side -> true images of that size, [D, b, side, side, C] in [-1, 1].
+  """
+
+  number: int
+  host: Mapping[str, np.ndarray]
+  sharded: dict[str, jax.Array]
+  truth: Mapping[int, jax.Array]
+
+
 @dataclasses.dataclass
 class Measurement:
   """The measurement of held-out images and of as many sampled ones.
@@ -162,76 +179,59 @@ class Measurement:
     Returns:
       How many images it has, without those that fill it up.
     """
-    batch = devices.shard(host)
+    sharded = devices.shard(host)
     sides = tuple(stage.side for stage in self.cascade.stages)
-    truth = truths(self.cascade.stages[0].model, sides)(batch['image'])
-    self._add_truth(number, host, batch, truth)
-    self._add_sampled(number, host, batch, truth)
-    self._add_alone(number, host, batch, truth)
+    truth = truths(self.cascade.stages[0].model, sides)(sharded['image'])
+    batch = _Batch(number, host, sharded, truth)
+    self._add_truth(batch)
+    self._add_sampled(batch)
+    self._add_alone(batch)
     return int(host['mask'].sum())
 
-  def _add_truth(
-    self,
-    number: int,
-    host: Mapping[str, np.ndarray],
-    batch: Mapping[str, jax.Array],
-    truth: Mapping[int, jax.Array],
-  ) -> None:
+  def _add_truth(self, batch: _Batch) -> None:
     """Measure the true images of all sizes."""
-    parts = {truth_part(self.cascade, side): side for side in truth}
-    if has_images(self.records, parts, host):
+    parts = {truth_part(self.cascade, side): side for side in batch.truth}
+    if has_images(self.records, parts, batch.host):
       return
     for part, side in parts.items():
-      values = self.scorers[side].of_set(truth[side], batch)
+      values = self.scorers[side].of_set(batch.truth[side], batch.sharded)
       if part == TRUTH:
-        hashes = [fingerprint(image) for image in host['image'][host['mask']]]
-        values['hash'] = np.array(hashes, np.uint64)
-      self._show(f'true {side}', truth[side], host)
-      self.records.add(part, number, values)
+        images = batch.host['image'][batch.host['mask']]
+        values['hash'] = np.array([fingerprint(image) for image in images], np.uint64)
+      self._show(f'true {side}', batch.truth[side], batch.host)
+      self.records.add(part, batch.number, values)
 
-  def _add_sampled(
-    self,
-    number: int,
-    host: Mapping[str, np.ndarray],
-    batch: Mapping[str, jax.Array],
-    truth: Mapping[int, jax.Array],
-  ) -> None:
+  def _add_sampled(self, batch: _Batch) -> None:
     """Sample as many images as the batch has, and measure what each stage makes."""
     stages = self.cascade.stages
     parts = [sampled_part(self.cascade, stage) for stage in stages]
-    if has_images(self.records, parts, host):
+    if has_images(self.records, parts, batch.host):
       self.on_steps(sum(stage.num_steps for stage in stages))
       return
-    wanted = sampled_batch(self.cascade, self.labels, host)
-    measured = measured_batch(self.cascade, batch, wanted)
+    wanted = sampled_batch(self.cascade, self.labels, batch.host)
+    measured = measured_batch(self.cascade, batch.sharded, wanted)
     image = None
     for stage, part in zip(stages, parts, strict=True):
       image = stage(image, wanted, self.on_steps)
-      self._show(part, image, host)
+      self._show(part, image, batch.host)
       values = self.scorers[stage.side].of_set(image, measured)
-      values |= powers(image, truth[stage.side], host['mask'])
-      self.records.add(part, number, values)
+      values |= powers(image, batch.truth[stage.side], batch.host['mask'])
+      self.records.add(part, batch.number, values)
 
-  def _add_alone(
-    self,
-    number: int,
-    host: Mapping[str, np.ndarray],
-    batch: Mapping[str, jax.Array],
-    truth: Mapping[int, jax.Array],
-  ) -> None:
+  def _add_alone(self, batch: _Batch) -> None:
     """Measure what each stage after the first makes of true images."""
     stages = self.cascade.stages
     for before, stage in itertools.pairwise(stages):
       part = alone_row(self.cascade, stage)
-      if has_images(self.records, [part], host):
+      if has_images(self.records, [part], batch.host):
         self.on_steps(stage.num_steps)
         continue
-      low = truth[before.side]
-      output = stage(low, batch, self.on_steps)
-      self._show(part, output, host)
+      low, truth = batch.truth[before.side], batch.truth[stage.side]
+      output = stage(low, batch.sharded, self.on_steps)
+      self._show(part, output, batch.host)
       made = _downsample(stage.model.scale)(output)
-      values = self.scorers[stage.side](output, truth[stage.side], made, low, batch)
-      self.records.add(part, number, values)
+      values = self.scorers[stage.side](output, truth, made, low, batch.sharded)
+      self.records.add(part, batch.number, values)
 
   def _show(self, name: str, image: jax.Array, host: Mapping[str, np.ndarray]) -> None:
     """Write the pictures of the report that are among this process's images."""

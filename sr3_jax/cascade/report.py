@@ -25,7 +25,7 @@ def sampled_row(cascade: Cascade, stage: Stage) -> str:
 def sampled_part(cascade: Cascade, stage: Stage) -> str:
   """Return the part of the records, and name of the pictures, of `sampled_row`.
 
-  It keeps the word that version 0.1.0 writes, so that its records are found.
+  It has the word that rows had before, so that records written then are found.
   """
   return _row(cascade, stage, 'drawn')
 

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
-from typing import TypedDict
+from typing import Any
 
 import jax
 import ml_collections
@@ -382,34 +382,10 @@ def _write_sheets(
 # ----------------------------------------------------------------------------- time
 
 
-class StageTime(TypedDict):
-  """The time that a stage took."""
-
-  stage: str
-  side: int
-  steps: int
-  guidance: float
-  blur: float
-  noise: float
-  compile_seconds: float
-  seconds: float
-  seconds_per_image: float
-  share: float  # of the seconds of all stages
-
-
-class TimeTable(TypedDict):
-  """All of samples/times.json, of one process."""
-
-  images: int
-  devices: str
-  seconds: float
-  stages: list[StageTime]
-
-
 def time_table(
   cascade: Cascade, times: Sequence[float], compiled: Sequence[float], count: int
-) -> TimeTable:
-  """Return the time that each stage took on this process's devices.
+) -> dict[str, Any]:
+  """Return samples/times.json: the time of each stage on this process's devices.
 
   Args:
     cascade: the models.
@@ -418,7 +394,7 @@ def time_table(
     count: images that were sampled.
   """
   whole = sum(times)
-  rows: list[StageTime] = [
+  rows = [
     {
       'stage': stage.name,
       'side': stage.side,
@@ -437,7 +413,7 @@ def time_table(
   return {'images': count, 'devices': machine, 'seconds': whole, 'stages': rows}
 
 
-def format_times(table: TimeTable) -> str:
+def format_times(table: dict[str, Any]) -> str:
   """Return the time of each stage as aligned text."""
   lines = [('stage', 'size', 'steps', 'guidance', 'compile s', 's/image', 'share')]
   lines += [

@@ -19,18 +19,6 @@ class Memory(TypedDict):
   headroom: int | None
 
 
-class Seconds(TypedDict):
-  """A `roofline.Time`."""
-
-  seconds: float
-  serial: float
-  arithmetic: float
-  memory: float
-  network: float
-  waited: float
-  compiler: float | None
-
-
 class Place(TypedDict):
   """A place in the program, with all operations that come from it."""
 
@@ -71,7 +59,7 @@ class TrainingPlan(TypedDict):
   hardware_flops: NotRequired[float]
   bytes: NotRequired[float]
   sent: NotRequired[float]
-  time: NotRequired[Seconds]
+  time: NotRequired[dict[str, Any]]  # a `roofline.Time`
   step_seconds: NotRequired[float]
   mfu: NotRequired[float]  # model_flops over what the chips' peaks allow
   mfu_serial: NotRequired[float]

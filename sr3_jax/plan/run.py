@@ -20,14 +20,7 @@ from sr3_jax.config import as_json
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.plan import estimate as plan_estimate
 from sr3_jax.plan import hlo_costs, machines, measure, programs, roofline, table
-from sr3_jax.plan.figures import (
-  Cheapest,
-  Memory,
-  Plan,
-  SamplerPlan,
-  Seconds,
-  TrainingPlan,
-)
+from sr3_jax.plan.figures import Cheapest, Memory, Plan, SamplerPlan, TrainingPlan
 from sr3_jax.plan.machines import Machine
 from sr3_jax.plan.programs import PlanError, ProgramCost
 from sr3_jax.runtime import atomic_files
@@ -284,7 +277,7 @@ def training_figures(
     'hardware_flops': hlo_costs.total_flops(cost.operations),
     'bytes': sum(o.times * o.bytes for o in cost.operations),
     'sent': sum(o.times * o.sent for o in cost.operations),
-    'time': Seconds(**dataclasses.asdict(time)),
+    'time': dataclasses.asdict(time),
     'step_seconds': seconds,
     'mfu': plan['model_flops'] / peak / seconds,
     'mfu_serial': plan['model_flops'] / peak / (cost.step_seconds or time.serial),

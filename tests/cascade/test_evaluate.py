@@ -20,7 +20,7 @@ from tests.support import feature_networks
 
 COUNT = 13  # a batch of 8 and one that is not full
 ALONE, SAMPLED, BASE = '16 from true 8', '16 from sampled 8', '8 sampled'
-# The records and pictures of a row, by the names that version 0.1.0 gives them.
+# Records and pictures keep the names from before the rows were renamed.
 PART = {ALONE: ALONE, SAMPLED: '16 from drawn 8', BASE: '8 drawn'}
 
 
