@@ -1,7 +1,8 @@
-"""`sr3-evaluate`: measures folders of images that any method made.
+"""Measures folders of images that any method made: the command `sr3-evaluate`.
 
-The same numbers, report and protocol as --mode=eval of a run, for other people's
-results: outputs are matched to true images by their file names.
+Other people's results get the same numbers, report and protocol as --mode=eval gives a
+run; outputs are matched to true images by their file names. This is the command line
+only: `folder_run` does the work, and takes seconds to import.
 """
 
 import pathlib
@@ -41,7 +42,12 @@ def make_parser() -> Parser:
     metavar='NAME=DIR',
     help="what is measured; without NAME= the folder's name",
   )
-  add('--inputs', type=path, metavar='DIR', help='the small images, if there are any')
+  add(
+    '--inputs',
+    type=path,
+    metavar='DIR',
+    help='the low-resolution inputs, if there are any',
+  )
   add(
     '--report',
     type=path,
@@ -76,7 +82,9 @@ def make_parser() -> Parser:
   add('--labels', type=path, metavar='FILE', help='its classes: lines "NAME CLASS"')
   add('--batch_size', **number, default=8, help='images at a time; default: 8')
   add('--num_images', **number, default=8, help='images shown; default: 8')
-  add('--cache', default=CACHE, metavar='DIR', help='compiled programs, kept here')
+  add(
+    '--cache', default=CACHE, metavar='DIR', help='where compiled programs are cached'
+  )
   return parser
 
 

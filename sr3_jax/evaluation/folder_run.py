@@ -300,7 +300,7 @@ def _protocol(
 ) -> dict[str, object]:
   """Return what somebody needs to measure the same again."""
   count = len(records.scalars(TRUTH)['index'])
-  # Without a partner or with a broken header, and those that broke in the middle.
+  # Some have no partner or a broken header, others broke while they were decoded.
   missing = len(left_out) + len(items) - count
   sizes = {item.size for item in items}
   height, width = items[0].size

@@ -40,8 +40,8 @@ class Records:
 
   def add(self, part: str, batch: int, values: Values) -> None:
     """Store the values of a batch of this process's images."""
-    # Another batch size or number of processes makes other batches of the same number:
-    # these must not replace what was there.
+    # Another batch size or number of processes gives other batches the same number, and
+    # they must not replace the files of these.
     images = hashlib.sha256(values['index'].astype('<i8').tobytes()).hexdigest()[:8]
     name = f'{batch:08d}-{images}.npz'
     self._done(part).update(values['index'].tolist())
@@ -144,8 +144,11 @@ def _prepare(folder: epath.Path, made_by: Mapping[str, object]) -> None:
         return
     except ValueError:
       pass
-    logging.info('%s: of other weights, images or settings: measuring anew', folder)
-    # made_by.json goes last: after a kill in between what is left must not look new.
+    logging.info(
+      '%s was made by other weights, images or settings: measuring anew', folder
+    )
+    # made_by.json is replaced last: a kill in between leaves records that still count
+    # as outdated.
     for old in folder.iterdir():
       if old.is_dir():
         old.rmtree()

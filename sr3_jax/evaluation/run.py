@@ -220,7 +220,8 @@ def _made_by(
   """Return all that a recorded value depends on."""
   whole = as_json(config)
   parts = {key: whole[key] for key in ('seed', 'task', 'data', 'sampler')}
-  # Pictures are written as they are measured: asked for later, it is done again.
+  # Pictures are written while images are measured, so those that are asked for later
+  # have to be measured again.
   keys = ('image_size', 'final_images', 'border', 'save_images')
   return parts | {
     'eval': {key: whole['eval'][key] for key in keys},

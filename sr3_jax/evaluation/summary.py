@@ -49,8 +49,8 @@ class Score(NamedTuple):
 
   Attributes:
     value: of all images.
-    samples: bootstrap values [resamples], of which the interval is made; or
-    interval: the interval itself; or neither.
+    samples: bootstrap values [resamples] from which the interval follows, or None.
+    interval: the interval where it is known without such values, or None.
   """
 
   value: float
@@ -104,7 +104,9 @@ METRICS = {
     'lower',
     'Kernel distance of Inception features, in 1e-3; unbiased for small sets too.',
   ),
-  'is': Metric('IS', 1, 'higher', 'Inception score: sure of each, varied in all.'),
+  'is': Metric(
+    'IS', 1, 'higher', 'Inception score: classes clear in each image, varied over all.'
+  ),
   'top1_error': Metric('top-1 error', 3, 'lower', "The classifier's first guess."),
   'top5_error': Metric('top-5 error', 3, 'lower', "The classifier's first five."),
 }
@@ -237,7 +239,7 @@ def _pixel_scores(
     # Images of other sizes may lack a value (SSIM) or have another number of rings.
     common = [k for k in sums if not total or np.shape(total.get(k)) == sums[k].shape]
     total = {k: total[k] + sums[k] if total else sums[k] for k in common}
-  # A resample of very few images may have none.
+  # A resample of very few images may hold no image.
   with np.errstate(invalid='ignore'):
     found = {key: total[key] / total['weight'] for key in _MEANS if key in total}
     if 'power' in total:

@@ -206,7 +206,7 @@ def _rows_of(path: epath.Path, measured: Mapping[str, object]) -> list[Row]:
     if record['measured'] == measured:
       return record['rows']
   except (ValueError, KeyError, TypeError):
-    logging.warning('%s: not a sweep of ours: measuring anew', path)
+    logging.warning('%s cannot be read as the record of a sweep: measuring anew', path)
     return []
-  logging.warning('%s is of other weights or images: measuring anew', path)
+  logging.warning('%s was made by other weights or images: measuring anew', path)
   return []

@@ -60,7 +60,7 @@ T = TypeVar('T')
 K = TypeVar('K', bound=Hashable)
 
 
-# What is said of a study, a subject or a rate, for JSON; `analyse` names the keys.
+# Figures of a study, a subject or a rate, ready for JSON; `analyse` names the keys.
 Figures = dict[str, Any]
 
 # ------------------------------------------------------------------- who sees what
@@ -188,7 +188,7 @@ def plan(design: Design, subject: int) -> tuple[int, list[Trial]]:
   methods, share = len(design.methods), design.per_subject
   turn, window = divmod(number, design.rounds)
   again = turn // methods
-  # Other companions, and so other methods beside each other, in every cycle.
+  # Later cycles shuffle the images anew, so that other ones share a subject.
   images = _shuffled(design.images, design.seed, 'share', again // 2)
   trials = []
   for j, image in enumerate(images[window * share : (window + 1) * share]):
@@ -198,7 +198,7 @@ def plan(design: Design, subject: int) -> tuple[int, list[Trial]]:
   key = (design.seed, 'subject', subject)
   trials = _shuffled(trials, *key)
   checks = _easy_trials(design.checks, CHECK, *key)
-  # Last first: earlier places stay where they are.
+  # The last check is inserted first, so that earlier places stay where they are.
   for c in reversed(range(len(checks))):
     start, stop = (share * k // len(checks) for k in (c, c + 1))
     place = _shuffled(range(start, stop), *key, 'place', c)[0]
@@ -343,7 +343,7 @@ class _Person:
   """A subject, and each of its answers that counts.
 
   Attributes:
-    subject: what is said of it.
+    subject: its entry of the analysis.
     choices: method, image and whether the output was preferred.
     times: of answers in seconds.
     lefts: whether an answer was the left one.

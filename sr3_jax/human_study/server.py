@@ -22,7 +22,7 @@ TYPES = {
   '.svg': 'image/svg+xml',
   '.png': 'image/png',
 }
-MAX_RESULTS = 10_000  # files; nobody fills the disk by accident
+MAX_RESULTS = 10_000  # files; more would be a mistake or an attack
 
 
 def results_path(site: pathlib.Path) -> pathlib.Path:
@@ -84,7 +84,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
   def do_POST(self) -> None:
     """Store a result, if it is one."""
     length = self.headers.get('Content-Length', '')
-    # What isn't read would be taken for the next request.
+    # A body that is not read would be taken for the next request.
     self.close_connection = True
     if not self._is_own():
       self._answer(403, 'this host only')

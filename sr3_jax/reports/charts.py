@@ -23,7 +23,7 @@ COLOURS = 6  # classes s0 to s5
 CHARACTER = 6.3  # mean width of a character at the style sheet's 12 units
 _LINE = 14  # height of a line of text
 STEPS = (1, 2, 2.5, 5, 10)  # between ticks, times a power of ten
-# What an element is, and its class; matplotlib itself names the ticks.
+# Classes of elements; matplotlib itself names those of ticks.
 _KINDS = re.compile(
   '(area|axis|base|hint|label|line|mark|marker|whisker|zero)( s[0-5])?|[xy]tick'
 )
@@ -233,7 +233,7 @@ class _Chart:
   def __init__(
     self, height: float, box: Box, margins: tuple[float, float], log: bool = False
   ):
-    # It takes half a second, which no command but those that draw should pay.
+    # This import takes half a second, so only commands that draw do it.
     from matplotlib.figure import Figure
 
     self.height, self._box = height, box
@@ -274,7 +274,7 @@ class _Chart:
   def finish(self, names: Names) -> None:
     """Fix the limits of the axes, and draw ticks and titles.
 
-    What has numbers of the axes comes before, labels come after.
+    All data are drawn before this, and all labels after it.
     """
     from matplotlib import ticker
 

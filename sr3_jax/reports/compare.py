@@ -115,7 +115,7 @@ def differences(first: Report, other: Report) -> list[Pair]:
   Raises:
     ReportError: a damaged values.npz.
   """
-  # The truth is in tables for its classification only.
+  # Tables have the truth for its classification only: it is no method.
   ours, theirs = ([n for n in r.methods() if n != 'truth'] for r in (first, other))
   together = [(name, name) for name in theirs if name in ours]
   if ours and theirs and ours[-1] != theirs[-1]:

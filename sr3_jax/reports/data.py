@@ -1,7 +1,7 @@
-"""A report folder: report.json read and checked, its values, its numbers as text.
+"""Reads report folders: report.json, values of images, and numbers as text.
 
-Everything in the folder may come from anywhere: types are checked before anything is
-used, arrays are read without pickle, and whatever is wrong is one line.
+Everything in a folder may come from anywhere: types are checked before anything is
+used, arrays are read without pickle, and whatever is wrong is told in one line.
 """
 
 import dataclasses

@@ -32,7 +32,7 @@ from sr3_jax.reports.inline_images import Picture
 
 _CELL = 128  # pixels on the screen, about
 _MANY = 8  # entries of a protocol that are folded
-# No methods: they can't be the best ones.
+# These are no methods, so they can't be the best ones.
 _REFERENCES = ('truth', 'Reference', 'Original images')
 
 View = dict[str, Any]
