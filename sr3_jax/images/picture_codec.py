@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
-from sr3_jax.images import image_files, rasters, sixteen_bit
+from sr3_jax.images import image_files, rasters, resizing, sixteen_bit
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime import atomic_files
@@ -44,7 +44,7 @@ _EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
 # left out, in the main directory and below: sizes, resolution, orientation, thumbnail,
 # maker notes (they point into the old file) and the offset of a further directory.
 _KEPT_TAGS = (_DESCRIPTION, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
-_LEFT_TAGS = (0xA002, 0xA003, 0xA005, 0x927C)
+_OMITTED_TAGS = (0xA002, 0xA003, 0xA005, 0x927C)
 _COLOUR_SPACE = {1: b'GRAY', 3: b'RGB '}
 
 
@@ -72,29 +72,24 @@ class Picture:
 
 
 def header(source: pathlib.Path | bytes, name: str = '') -> tuple[int, int, str]:
-  """Return (height, width, format) of a picture as `read` returns it.
-
-  Only the header of the file is read.
+  """Return (height, width, format) of what `read` returns, from the header only.
 
   Raises:
-    ImageError: the header can't be read, or it claims more than
-      `image_files.MAX_PIXELS`.
+    ImageError: the header can't be read, or claims more than `image_files.MAX_PIXELS`.
   """
   with image_files.errors(source, name), image_files.open_source(source) as file:
     with sixteen_bit.tiff_page(file) as page:
       if page is not None:
         image_files.check_size(page.imagewidth, page.imagelength)
-        size = page.imagelength, page.imagewidth
-        turned = sixteen_bit.orientation(page) in (5, 6, 7, 8)
-        return (*(size[::-1] if turned else size), 'TIFF')
+        if sixteen_bit.orientation(page) >= 5:  # a quarter turn
+          return page.imagewidth, page.imagelength, 'TIFF'
+        return page.imagelength, page.imagewidth, 'TIFF'
     with image_files.open_image(file) as image:
       return (*image_files.upright_size(image), image.format)
 
 
 def is_transparent(source: pathlib.Path | bytes, name: str = '') -> bool:
-  """Return whether a file has an alpha channel or a transparent colour.
-
-  Only its header is read.
+  """Return whether a file's header tells of an alpha channel or a transparent colour.
 
   Raises:
     ImageError: as `header`.
@@ -153,18 +148,11 @@ def _picture(
 ) -> Picture:
   """Make a picture of uint8 or uint16 [h, w, 1 to 4]: grey or RGB, then alpha."""
   channels = 1 if stored.shape[-1] < 3 else 3
-  pixels, alpha = stored[..., :channels], None
-  bits = 8 * stored.dtype.itemsize
+  pixels, alpha = images_pixels.to_float(stored[..., :channels]), None
   if stored.shape[-1] > channels:
     alpha = stored[..., channels].astype(np.float32) / np.iinfo(stored.dtype).max
-  return Picture(
-    pixels=images_pixels.to_float(pixels),
-    alpha=alpha,
-    bits=bits,
-    icc=_suiting(icc, channels),
-    exif=exif,
-    format=format_,
-  )
+  bits, icc = 8 * stored.dtype.itemsize, _matching(icc, channels)
+  return Picture(pixels, alpha, bits, icc, exif, format_)
 
 
 def extension(format_: str, height: int, width: int) -> str:
@@ -213,7 +201,7 @@ def encode(picture: Picture, extension: str, settings: Settings) -> bytes:
   if picture.alpha is not None:
     alpha = np.clip(np.round(picture.alpha * top), 0, top).astype(stored.dtype)
     stored = np.concatenate([stored, alpha[..., None]], -1)
-  icc = _suiting(picture.icc, picture.pixels.shape[-1])
+  icc = _matching(picture.icc, picture.pixels.shape[-1])
   text = json.dumps(settings)
   if extension == '.tif':
     return sixteen_bit.encode_tiff(stored, _tiff_texts(picture.exif, text), icc)
@@ -262,9 +250,7 @@ def from_text(text: str) -> Settings | None:
 
 def resize_alpha(alpha: np.ndarray, height: int, width: int) -> np.ndarray:
   """Resize transparency [h, w] in [0, 1] to [height, width]: bicubic, clipped."""
-  bicubic = Image.Resampling.BICUBIC
-  resized = Image.fromarray(alpha.astype(np.float32)).resize((width, height), bicubic)
-  return np.clip(np.asarray(resized), 0, 1)
+  return np.clip(resizing.resize(alpha[..., None], height, width)[..., 0], 0, 1)
 
 
 def _read8(image: Image.Image, icc: bytes | None) -> np.ndarray:
@@ -289,19 +275,15 @@ def _read8(image: Image.Image, icc: bytes | None) -> np.ndarray:
 def _kept_exif(exif: Image.Exif) -> bytes | None:
   """Return the tags that still hold for a picture of another size, turned upright."""
   kept = Image.Exif()
-  for tag in _KEPT_TAGS:
-    if tag in exif:
-      kept[tag] = exif[tag]
+  kept.update({tag: exif[tag] for tag in _KEPT_TAGS if tag in exif})
   for directory in (_EXIF_IFD, _GPS_IFD):
-    tags = exif.get_ifd(directory)
-    tags = {tag: value for tag, value in tags.items() if tag not in _LEFT_TAGS}
-    if tags:
+    tags = exif.get_ifd(directory).items()
+    if tags := {tag: value for tag, value in tags if tag not in _OMITTED_TAGS}:
       kept[directory] = tags
-  data = kept.tobytes()
-  return data if len(kept) else None
+  return kept.tobytes() if len(kept) else None
 
 
-def _suiting(icc: bytes | None, channels: int) -> bytes | None:
+def _matching(icc: bytes | None, channels: int) -> bytes | None:
   """Return the profile if it is one for pixels of so many channels, else None."""
   return icc if icc and icc[16:20] == _COLOUR_SPACE[channels] else None
 
@@ -338,9 +320,8 @@ def _encode8(
     # saves 0.4 % of the size.
     options |= {'lossless': True, 'exact': True, 'quality': 20}
   buffer = io.BytesIO()
-  image.save(
-    buffer, {'.png': 'PNG', '.jpg': 'JPEG', '.webp': 'WEBP'}[extension], **options
-  )
+  format_ = {'.png': 'PNG', '.jpg': 'JPEG', '.webp': 'WEBP'}[extension]
+  image.save(buffer, format_, **options)
   return buffer.getvalue()
 
 
@@ -363,10 +344,8 @@ def _commented(exif: bytes | None, text: str) -> bytes:
 def _tiff_texts(exif: bytes | None, text: str) -> dict[int, str]:
   """Return the texts of an EXIF block as ASCII, with ours as the description."""
   known = Image.Exif()
-  if exif:
-    known.load(exif)
+  known.load(exif or b'')
   texts = {tag: str(known[tag]) for tag in _KEPT_TAGS if tag in known}
-  texts |= {_DESCRIPTION: _MARK + text}
-  for tag, text in texts.items():
-    texts[tag] = text.encode('ascii', 'replace').decode().strip('\0 ')
-  return {tag: text for tag, text in texts.items() if text}
+  texts[_DESCRIPTION] = _MARK + text
+  ascii_ = {k: v.encode('ascii', 'replace').decode() for k, v in texts.items()}
+  return {tag: kept for tag, text in ascii_.items() if (kept := text.strip('\0 '))}

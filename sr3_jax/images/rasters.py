@@ -83,9 +83,7 @@ def read(source: Source, name: str = '', *, channels: int | None = None) -> np.n
 
 
 def header(source: Source, name: str = '', *, channels: int | None = None) -> Header:
-  """Return shape and type of what `read` with the same arguments returns.
-
-  Only the header of the file is read.
+  """Return shape and type of what `read` returns, from the header of the file only.
 
   Raises:
     ImageError: as `read`, as far as the header shows it.
@@ -95,12 +93,7 @@ def header(source: Source, name: str = '', *, channels: int | None = None) -> He
 
 
 def write(path: epath.PathLike, array: np.ndarray, description: str = '') -> None:
-  """Write a file as `encode` makes it; it appears when it is complete.
-
-  Args:
-    path: where to, local or gs://; missing folders are made.
-    array: as of `encode`.
-    description: as of `encode`.
+  """Write a file, local or gs://, as `encode` makes it; it appears when it is complete.
 
   Raises:
     ImageError: as `encode`; a place that can't be written.
@@ -165,13 +158,9 @@ def from_float(
   low: Sequence[float] = (),
   high: Sequence[float] = (),
 ) -> np.ndarray:
-  """Invert `to_float`; integers are rounded, and clipped to their type.
+  """Invert `to_float`: convert float [..., C] to one of DTYPES.
 
-  Args:
-    image: float [..., C].
-    dtype: one of DTYPES.
-    low: as in `to_float`.
-    high: as in `to_float`.
+  Integers are rounded, and clipped to their type.
 
   Raises:
     ImageError: as `to_float`.
@@ -203,14 +192,12 @@ def _range(
 def _opened(
   source: Source, name: str, channels: int | None
 ) -> Iterator[tuple[Header, Load]]:
-  """Open a file: its checked header, and a function that loads its pixels.
-
-  Every error, also from inside, becomes an ImageError that names the file.
-  """
+  """Open a file: yield its header, checked, and a function that loads its pixels."""
   with contextlib.ExitStack() as stack:
     stack.enter_context(image_files.errors(source, name))
     file = stack.enter_context(image_files.open_source(source))
     start = file.read(26)
+    found = None
     if start[:6] == b'\x93NUMPY':
       found = _npy(file)
     elif sixteen_bit.is_tiff(file):
@@ -218,11 +205,7 @@ def _opened(
       found = _tiff(tiff, channels)
     elif start[:8] == b'\x89PNG\r\n\x1a\n' and start[24:25] == b'\x10':
       found = _png(file, start[25])
-    else:
-      found = None
-    if found is None:  # neither of these: it is read as a picture
-      found = _picture(file, channels)
-    shape = found[0]
+    shape, _ = found = found or _picture(file, channels)
     image_files.check_size(shape.width, shape.height)
     if math.prod(shape[:3]) > 4 * image_files.MAX_PIXELS:
       raise ImageError(
@@ -257,10 +240,7 @@ def _npy(file: BinaryIO) -> tuple[Header, Load]:
 
 
 def _png(file: BinaryIO, colour: int) -> tuple[Header, Load]:
-  """Return the header of a 16-bit PNG file, and its loader.
-
-  Transparency counts as a channel.
-  """
+  """Return the header of a 16-bit PNG file, alpha included, and its loader."""
   file.seek(0)
   with image_files.open_image(file) as image:
     width, height = image.size
@@ -276,17 +256,9 @@ def _png(file: BinaryIO, colour: int) -> tuple[Header, Load]:
 def _tiff(
   tiff: 'tifffile.TiffFile', channels: int | None
 ) -> tuple[Header, Load] | None:
-  """Return the header of a TIFF's first image, and its loader.
-
-  None means that the file is better read as a picture.
-  """
+  """Return the header of a TIFF's first image, and its loader; None for a picture."""
   page, series = tiff.pages.first, tiff.series[0]
-  plain = page.photometric in (
-    sixteen_bit.WHITE_IS_ZERO,
-    sixteen_bit.BLACK_IS_ZERO,
-    sixteen_bit.RGB,
-  )
-  if not plain or page.bitspersample in range(8):
+  if page.photometric not in sixteen_bit.PLAIN or page.bitspersample in range(8):
     return None  # palettes, YCbCr, fax
   axes, shape = series.axes, series.shape
   others = [i for i, a in enumerate(axes) if a not in 'YX' and shape[i] > 1]
@@ -307,8 +279,7 @@ def _tiff(
   if page.is_tiled and tile > image_files.MAX_PIXELS:
     raise ImageError(f'tiles of {page.tilewidth} x {page.tilelength} pixels')
   orientation = sixteen_bit.orientation(page)
-  turned = orientation in (5, 6, 7, 8)
-  sides = (width, height) if turned else (height, width)
+  sides = (width, height) if orientation >= 5 else (height, width)  # quarter turns
   found = Header(*sides, count, _stored(series.dtype))
 
   def load() -> np.ndarray:
@@ -323,10 +294,7 @@ def _tiff(
 
 
 def _picture(file: BinaryIO, channels: int | None) -> tuple[Header, Load]:
-  """Return the header of a picture, and its loader.
-
-  A picture has at most 8 bits, and 1 or 3 channels as is asked for.
-  """
+  """Return the header of a picture as 8 bits of 1 or 3 channels, and its loader."""
   file.seek(0)
   with image_files.open_image(file) as image:
     sides = image_files.upright_size(image)

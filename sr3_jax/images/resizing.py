@@ -31,20 +31,22 @@ def resize(
   """
   if image.shape[:2] == (height, width):
     return image
+  return _resize_planes(image, (width, height), KERNELS[kernel])
+
+
+def _resize_planes(
+  image: np.ndarray, sides: tuple[int, int], method: Image.Resampling
+) -> np.ndarray:
+  """Resize [H, W, C] to [*sides[::-1], C] of float32, each channel alone."""
   planes = [
-    Image.fromarray(np.ascontiguousarray(image[..., c], np.float32)).resize(
-      (width, height), KERNELS[kernel]
-    )
-    for c in range(image.shape[-1])
+    np.asarray(Image.fromarray(plane.astype(np.float32)).resize(sides, method))
+    for plane in np.moveaxis(image, -1, 0)
   ]
-  return np.stack([np.asarray(plane) for plane in planes], axis=-1)
+  return np.stack(planes, -1)
 
 
 def center_square(image: np.ndarray) -> np.ndarray:
-  """Return the largest central square of `[H, W, C]`.
-
-  An odd remainder is cut from the right or the bottom.
-  """
+  """Return the largest central square of `[H, W, C]`, the upper or left of two."""
   height, width = image.shape[:2]
   side = min(height, width)
   top, left = (height - side) // 2, (width - side) // 2
@@ -72,13 +74,8 @@ def resize_area(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
   if image.dtype == np.uint8 and image.shape[-1] in (1, 3):
     resized = np.array(to_pillow(image).resize(sides, box))
     return resized.reshape(height, width, image.shape[-1])
-  # Pillow takes a second or fourth channel for transparency, and has no 16 bits: each
-  # channel is resized as a plane of floats.
-  planes = [
-    np.asarray(Image.fromarray(plane.astype(np.float32)).resize(sides, box))
-    for plane in np.moveaxis(image, -1, 0)
-  ]
-  resized = np.stack(planes, -1)
+  # Pillow takes a second or fourth channel for transparency, and has no 16 bits.
+  resized = _resize_planes(image, sides, box)
   return np.round(resized).astype(image.dtype) if image.dtype.kind == 'u' else resized
 
 

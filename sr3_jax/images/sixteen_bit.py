@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # imported where a file needs it
   import tifffile
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # TIFF's photometric interpretations
+PLAIN = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB)  # without palettes and other colour spaces
 _PREMULTIPLIED, _ALPHA = 1, 2  # kinds of extra samples
 ALPHAS = {_PREMULTIPLIED, _ALPHA}
 
@@ -79,9 +80,10 @@ def open_tiff(file: BinaryIO) -> 'tifffile.TiffFile':
 
 @contextlib.contextmanager
 def tiff_page(file: BinaryIO) -> 'Iterator[tifffile.TiffPage | None]':
-  """Open the first page of a TIFF of 16-bit grey or RGB pixels; None if it isn't one.
+  """Open the first page of a TIFF, undecoded, if its pixels are 16-bit grey or RGB.
 
-  The page is not decoded yet.
+  Yields:
+    The page; None for any other file, which is left at its start.
   """
   if not is_tiff(file):
     yield None
@@ -90,7 +92,7 @@ def tiff_page(file: BinaryIO) -> 'Iterator[tifffile.TiffPage | None]':
     page = tiff.pages.first
     sixteen = (page.bitspersample, page.sampleformat) == (16, 1)
     plain = page.imagedepth == 1 and page.samplesperpixel <= 8
-    if sixteen and plain and page.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB):
+    if sixteen and plain and page.photometric in PLAIN:
       yield page
       return
   file.seek(0)
