@@ -136,9 +136,9 @@ def test_a_wrong_argument_is_an_error_of_one_line(mistakes, name):
     ({'train.batch_size': 12}, ['batch of 12', 'multiple of 8']),
     ({'train.accumulate': 2}, ['batch of 8', 'multiple of 16']),
     ({'eval.batch_size': 9}, ['batch of 9', 'multiple of 8']),
-    ({'data.image_size': 18}, ['18 x 18', '4x smaller']),
+    ({'data.image_size': 18}, ['18 x 18', 'downsampled 4x']),
     ({'data.image_size': 20, 'model.patch': 8}, ['multiples of 8', '20 x 20']),
-    ({'eval.image_size': 22}, ['22 x 22', '4x smaller']),
+    ({'eval.image_size': 22}, ['22 x 22', 'downsampled 4x']),
   ],
   ids=str,
 )
