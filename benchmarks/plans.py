@@ -27,8 +27,7 @@ from etils import epath
 
 from sr3_jax.config import ConfigDict, load_config
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.plan import estimate as plan_estimate
-from sr3_jax.plan import machines
+from sr3_jax.plan import estimate, machines
 from sr3_jax.plan import programs as plan_programs
 from sr3_jax.plan import run as plan_run
 from sr3_jax.plan.figures import SamplerPlan, TrainingPlan
@@ -135,7 +134,7 @@ def main(argv: list[str]) -> None:
         made = plan_run.plan_sampler(config, model, machines.parse(topology), cache)
         print(sampler_cells(name, made), flush=True)
       continue
-    per_image = plan_estimate.model_flops(config)
+    per_image = estimate.model_flops(config)
     plan = functools.partial(attempt, name, model, per_image, cache)
     for strategy in FLAGS.strategies:
       if FLAGS.weak:

@@ -15,8 +15,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax.cascade import evaluate as cascade_evaluate
-from sr3_jax.cascade import search as cascade_search
+from sr3_jax.cascade import evaluate, search
 from sr3_jax.cascade.cascade import (
   Cascade,
   CascadeError,
@@ -59,9 +58,9 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, mode: str) -> No
   if mode == 'reference':
     evaluation_run.reference_run(config, workdir)
   elif mode == 'eval':
-    cascade_evaluate.evaluate_run(config, workdir)
+    evaluate.evaluate_run(config, workdir)
   elif mode == 'sweep':
-    cascade_search.search_run(config, workdir)
+    search.search_run(config, workdir)
   else:
     sample_run(config, workdir)
 

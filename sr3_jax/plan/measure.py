@@ -17,8 +17,7 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.plan import estimate as plan_estimate
-from sr3_jax.plan import programs, roofline
+from sr3_jax.plan import estimate, programs, roofline
 from sr3_jax.plan.machines import Machine
 from sr3_jax.plan.programs import ProgramCost
 from sr3_jax.runtime import devices, progress
@@ -72,7 +71,7 @@ def measure_training(
   make = functools.partial(train_step.create_state, config, model)
   batch = programs.image_batch(config, config.train.batch_size)
   lowered = programs.lower_training(config, model, 'pmap', None)
-  known = plan_estimate.estimate_training(lowered, 'pmap', 1, jax.eval_shape(make))
+  known = estimate.estimate_training(lowered, 'pmap', 1, jax.eval_shape(make))
 
   def prepare(program: jax.stages.Compiled) -> Call:
     # An optimizer is equal to itself only, so the state must have the very optimizer
@@ -107,7 +106,7 @@ def measure_sampling(
   """
   here = jax.devices()[:1]
   lowered = programs.lower_sampling(config, model, config.eval.batch_size, here)
-  known = plan_estimate.estimate_sampling(lowered)
+  known = estimate.estimate_sampling(lowered)
 
   def prepare(program: jax.stages.Compiled) -> Call:
     mesh = Mesh(np.array(here), (devices.AXIS,))

@@ -18,8 +18,15 @@ from etils import epath
 
 from sr3_jax.config import as_json
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.plan import estimate as plan_estimate
-from sr3_jax.plan import hlo_costs, machines, measure, programs, roofline, table
+from sr3_jax.plan import (
+  estimate,
+  hlo_costs,
+  machines,
+  measure,
+  programs,
+  roofline,
+  table,
+)
 from sr3_jax.plan.figures import Cheapest, Memory, Plan, SamplerPlan, TrainingPlan
 from sr3_jax.plan.machines import Machine
 from sr3_jax.plan.programs import PlanError, ProgramCost
@@ -69,7 +76,7 @@ def make_plan(
   """
   chosen = check(config)
   model = SR3.from_config(config)
-  per_image = plan_estimate.model_flops(config)
+  per_image = estimate.model_flops(config)
   state = jax.eval_shape(functools.partial(train_step.create_state, config, model))
   plans: list[TrainingPlan] = []
   samplers: list[SamplerPlan] = []
@@ -235,7 +242,7 @@ def estimate_step(
   logging.info('%s %s: counting the lowered program', machine.name, strategy)
   lowered = programs.lower_training(part, model, strategy, None)
   state = jax.eval_shape(functools.partial(train_step.create_state, config, model))
-  return plan_estimate.estimate_training(lowered, strategy, machine.count, state)
+  return estimate.estimate_training(lowered, strategy, machine.count, state)
 
 
 def training_figures(
@@ -337,7 +344,7 @@ def plan_sampler(
     cost = programs.compile_for_tpu(lowered, machine, name, cache, config.plan.effort)
   else:
     lowered = programs.lower_sampling(config, model, each, jax.devices()[:1])
-    cost = plan_estimate.estimate_sampling(lowered)
+    cost = estimate.estimate_sampling(lowered)
   plan: SamplerPlan = {
     'topology': machine.name,
     'images': each * machine.count,
