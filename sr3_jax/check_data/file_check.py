@@ -26,35 +26,20 @@ _BLOCK = 32  # side of a block of `fine_detail` in pixels
 
 
 class FileFacts(NamedTuple):
-  """What is known of one image.
+  """The facts that are found about one image."""
 
-  Attributes:
-    height: in pixels, once it is upright; 0 if even the header is broken.
-    width: in pixels, in the same way.
-    kind: format and colours, as 'JPEG, RGB'.
-    traits: how the file is converted when it is read, as 'turned (EXIF)'.
-    quality: of a JPEG file, 1 to 100 on libjpeg's scale; 0 of others.
-    digest: 64 bits of the file's bytes, or of the pixels.
-    thumbnail: uint8 [THUMBNAIL, THUMBNAIL], grey, the whole image; None if broken.
-    error: why it can't be used; '' if it can.
-  """
-
-  height: int = 0
+  height: int = 0  # in pixels, once it is upright; 0 if even the header is broken
   width: int = 0
-  kind: str = 'unknown'
-  traits: tuple[str, ...] = ()
-  quality: int = 0
-  digest: int = 0
-  thumbnail: np.ndarray | None = None
-  error: str = ''
+  kind: str = 'unknown'  # format and colours, as 'JPEG, RGB'
+  traits: tuple[str, ...] = ()  # conversions when it is read, as 'turned (EXIF)'
+  quality: int = 0  # of a JPEG file, 1 to 100 on libjpeg's scale; 0 of others
+  digest: int = 0  # 64 bits of the file's bytes, or of the pixels
+  thumbnail: np.ndarray | None = None  # uint8 [THUMBNAIL, THUMBNAIL], grey
+  error: str = ''  # why the image can't be used; '' if it can
 
 
 def check_file(path: epath.PathLike) -> FileFacts:
-  """Check a JPEG, PNG, WebP, TIFF or BMP file.
-
-  Returns:
-    What is known of it. An error is returned in it, never raised.
-  """
+  """Check a JPEG, PNG, WebP, TIFF or BMP file; return an error rather than raise it."""
   facts = FileFacts()
   try:
     with image_files.errors(path):
@@ -74,12 +59,7 @@ def check_file(path: epath.PathLike) -> FileFacts:
 
 
 def check_pixels(image: np.ndarray, kind: str) -> FileFacts:
-  """Check decoded pixels: [H, W, C] of uint8, uint16 or float32.
-
-  Args:
-    image: the pixels.
-    kind: what they are, for `FileFacts.kind`.
-  """
+  """Check decoded pixels of a kind: [H, W, C] of uint8, uint16 or float32."""
   height, width = image.shape[:2]
   thumbnail = _thumbnail(Image.fromarray(to_grey(image)))
   digest = _digest(np.ascontiguousarray(image).tobytes())
@@ -87,13 +67,9 @@ def check_pixels(image: np.ndarray, kind: str) -> FileFacts:
 
 
 def to_grey(image: np.ndarray) -> np.ndarray:
-  """Convert an image to grey: luma of a picture, else the stretched mean of channels.
+  """Convert uint8, uint16 or float32 [H, W, C] to grey uint8 [H, W].
 
-  Args:
-    image: uint8, uint16 or float32 [H, W, C].
-
-  Returns:
-    uint8 [H, W].
+  A picture gives its luma, a raster the mean of its channels, stretched to 0 to 255.
   """
   if image.dtype == np.uint8 and image.shape[-1] in (1, 3):
     return np.asarray(to_pillow(image).convert('L'))

@@ -26,43 +26,25 @@ _TRAIT_TEXTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-  """One thing that was found in the images.
+  """One thing that was found in the images."""
 
-  Attributes:
-    level: one of LEVELS.
-    title: what it is, in a line.
-    text: what it means and what to do.
-  """
-
-  level: str
-  title: str
-  text: str = ''
+  level: str  # one of LEVELS
+  title: str  # the finding in a line
+  text: str = ''  # its meaning, and what to do
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckedSet:
-  """A set of images after the check.
+  """A set of images after the check."""
 
-  Attributes:
-    name: 'training' or 'evaluation'.
-    scan: all of its images.
-    copies: near copies within the set.
-    plain: numbers of usable images with too little pattern to be compared, such as
-      blank pages.
-    min_size: shortest side of a usable image in pixels.
-    square: whether only square images are usable.
-    downsampled: the least factor by which images are downsampled before they are used.
-    details: factor of downsampling -> median fine detail; see `file_check.fine_detail`.
-  """
-
-  name: str
-  scan: Scan
-  copies: Matches
-  plain: np.ndarray
-  min_size: int
-  square: bool
-  downsampled: int
-  details: Mapping[int, float]
+  name: str  # 'training' or 'evaluation'
+  scan: Scan  # of all images
+  copies: Matches  # near copies within the set
+  plain: np.ndarray  # numbers of usable images with too little pattern to be compared
+  min_size: int  # shortest side of a usable image in pixels
+  square: bool  # whether only square images are usable
+  downsampled: int  # least factor by which images are downsampled before they are used
+  details: Mapping[int, float]  # factor of downsampling -> median `fine_detail`
 
   @property
   def too_small(self) -> np.ndarray:
@@ -86,13 +68,7 @@ class CheckedSet:
 
 
 def usable(scan: Scan, min_size: int, square: bool) -> np.ndarray:
-  """Return the numbers of the images that can be decoded and suit `crops.Cut`.
-
-  Args:
-    scan: all images.
-    min_size: shortest side of a usable image in pixels.
-    square: whether only square images are usable.
-  """
+  """Return the numbers of the images that can be decoded and suit `crops.Cut`."""
   fit = scan.decodable & (scan.side >= min_size)
   return np.flatnonzero(fit & (scan.height == scan.width) if square else fit)
 
@@ -107,7 +83,7 @@ def list_findings(
 
   Args:
     training: the training set.
-    evaluation: the evaluation set; None where it is the training set itself.
+    evaluation: the evaluation set; None if it is the training set itself.
     leaks: evaluation images that are near copies of training images.
     num_classes: of the model; 0 if it takes no labels.
   """

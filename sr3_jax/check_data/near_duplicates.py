@@ -49,17 +49,11 @@ OnRows = Callable[[int], None]
 
 
 class Matches(NamedTuple):
-  """For each of N images, the image that it is a near copy of.
+  """The images that each of N images is a near copy of, one at most."""
 
-  Attributes:
-    partner: int64 [N], the number of the other image, -1 for none.
-    correlation: float32 [N], CORRELATION to 1; 0 for none.
-    mirrored: bool [N], whether one is the other mirrored left to right.
-  """
-
-  partner: np.ndarray
-  correlation: np.ndarray
-  mirrored: np.ndarray
+  partner: np.ndarray  # int64 [N], the number of the other image; -1 for none
+  correlation: np.ndarray  # float32 [N], CORRELATION to 1; 0 for none
+  mirrored: np.ndarray  # bool [N], whether one is the other mirrored left to right
 
   @property
   def found(self) -> np.ndarray:
@@ -97,13 +91,10 @@ def merge(sure: Matches, likely: Matches) -> Matches:
 
 
 def make_signatures(thumbnails: np.ndarray) -> np.ndarray:
-  """Make the signatures of images; zeros where an image has nearly no pattern.
-
-  Args:
-    thumbnails: uint8 [N, SIDE, SIDE], the whole images downsampled, in grey.
+  """Make the signatures of images from grey thumbnails, uint8 [N, SIDE, SIDE].
 
   Returns:
-    float32 [N, 63], of length one or zero.
+    float32 [N, 63] of length one, or zero where an image has nearly no pattern.
   """
   down, across = (axis.ravel()[1:] for axis in np.mgrid[:_FREQUENCIES, :_FREQUENCIES])
   weights = np.hypot(down, across).astype(np.float32)
@@ -130,10 +121,7 @@ def find_within(signatures: np.ndarray, on_rows: OnRows = lambda rows: None) -> 
   Images are taken in turn. Later images that resemble one, and aren't copies of an
   earlier one yet, are its copies; nothing is compared with them any more. So each image
   has at most one partner, an earlier image that has none itself.
-
-  Args:
-    signatures: [N, 63].
-    on_rows: called with the number of images that are done.
+  `on_rows` is called with the number of images that are done.
   """
   matches = _no_matches(len(signatures))
   numbers, whole = _patterned(signatures)
@@ -157,10 +145,8 @@ def find_between(
 ) -> Matches:
   """Find the most similar image of another set, for images with a near copy there.
 
-  Args:
-    signatures: [N, 63].
-    others: [M, 63] of the other set; partners are numbers in it.
-    on_rows: called with the number of images that are done.
+  Partners are numbers in the other set, whose signatures are [M, 63]. `on_rows` is
+  called with the number of images that are done.
   """
   matches = _no_matches(len(signatures))
   (numbers, mine), (theirs, whole) = _patterned(signatures), _patterned(others)

@@ -35,14 +35,10 @@ _CROPS = 16  # training examples that the page shows
 
 
 def check_data_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> None:
-  """Write check/report.html and check/check.json; print the findings, worst first.
+  """Write report.html and check.json into WORKDIR/check; print findings, worst first.
 
   It takes about a minute for 10,000 photographs on two cores. An interrupted check
   starts anew.
-
-  Args:
-    config: the configuration of the training.
-    workdir: where `check` is written.
 
   Raises:
     DataError: there are no images to check.
@@ -234,11 +230,8 @@ class _Subset:
 
   def __init__(self, source: Source, numbers: np.ndarray):
     self._source, self._numbers = source, numbers
-    self.classes, self.channels, self.dtype = (
-      source.classes,
-      source.channels,
-      source.dtype,
-    )
+    self.classes, self.channels = source.classes, source.channels
+    self.dtype = source.dtype
 
   def __len__(self) -> int:
     return len(self._numbers)

@@ -27,31 +27,21 @@ _CENTRE = 512  # side of the part in which `median_details` looks, in pixels
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
-  """A set of N images: those of its source first, then files that it leaves out.
+  """The facts of N images: those of a source first, then files that it leaves out.
 
-  Attributes:
-    names: [N].
-    height: int32 [N] in pixels, 0 where even the header is broken.
-    width: int32 [N], in the same way.
-    quality: uint8 [N], of JPEG files 1 to 100, else 0.
-    digest: uint64 [N], of files' bytes or of pixels.
-    thumbnails: uint8 [N, S, S].
-    kinds: kind, as 'JPEG, RGB' -> how many images.
-    traits: trait, as 'transparent' -> numbers of the images.
-    broken: number of an image -> why it can't be decoded.
-    labels: class -> how many images can be decoded; empty without classes.
+  See `file_check.FileFacts` for the meaning of each.
   """
 
   names: Sequence[str]
-  height: np.ndarray
-  width: np.ndarray
-  quality: np.ndarray
-  digest: np.ndarray
-  thumbnails: np.ndarray
-  kinds: collections.Counter
-  traits: dict[str, list[int]]
-  broken: dict[int, str]
-  labels: dict[str, int]
+  height: np.ndarray  # int32 [N], pixels
+  width: np.ndarray  # int32 [N], pixels
+  quality: np.ndarray  # uint8 [N]
+  digest: np.ndarray  # uint64 [N]
+  thumbnails: np.ndarray  # uint8 [N, THUMBNAIL, THUMBNAIL]
+  kinds: collections.Counter  # kind -> how many images
+  traits: dict[str, list[int]]  # trait -> numbers of the images
+  broken: dict[int, str]  # number of an image -> why it can't be decoded
+  labels: dict[str, int]  # class -> how many images can be decoded
 
   def __len__(self) -> int:
     return len(self.names)
@@ -76,8 +66,8 @@ def scan_source(
 
   Args:
     source: made with min_size 1, so that small images are counted.
-    files: the folder, if the source is a folder of pictures. All its files are checked,
-      also those that the source leaves out. None checks the records of the source.
+    files: the folder of a source of pictures, to check its files; None to check the
+      decoded images of the source.
     on_images: called with the number of images that are done.
   """
   left_out = source.left_out if isinstance(source, Folder) else {}
@@ -121,12 +111,12 @@ def median_details(
 
   Args:
     source: the images.
-    numbers: of the images to look at.
+    numbers: of the images to measure.
     on_images: called with the number of images that are done.
 
   Returns:
-    Factor -> median of `file_check.fine_detail`. A factor is missing if it leaves too
-    few pixels of most images.
+    Factor -> median of `file_check.fine_detail`; without factors that leave too few
+    pixels of most images.
   """
   columns = collections.defaultdict(list)
 
@@ -155,14 +145,10 @@ def median_details(
 
 
 def choose_images(found: Scan, source: Source, count: int) -> list[int]:
-  """Choose up to `count` images of a source that can be read, spread evenly.
-
-  Returns:
-    Their numbers.
-  """
-  whole = np.flatnonzero(found.decodable[: len(source)])
-  places = np.linspace(0, len(whole) - 1, min(count, len(whole))).round().astype(int)
-  return whole[places].tolist()
+  """Return the numbers of up to `count` decodable images of a source, spread evenly."""
+  numbers = np.flatnonzero(found.decodable[: len(source)])
+  places = np.linspace(0, len(numbers) - 1, min(count, len(numbers)))
+  return numbers[places.round().astype(int)].tolist()
 
 
 def _check_record(source: Source, number: int, reason: str) -> tuple[FileFacts, str]:

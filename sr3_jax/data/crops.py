@@ -89,7 +89,10 @@ class Cut:
       raise pixels.ImageError(f"{width} x {height} pixels need crop='center'")
     if self.crop == 'random':
       # To crop first and downsample the crop gives the same, much faster.
-      side = self.image_size * self._factor(min(height, width), rng)
+      shorter = min(height, width)
+      fitting = [f for f in self.factors if shorter >= self.image_size * f]
+      factor = fitting[rng.integers(len(fitting)) if len(fitting) > 1 else 0]
+      side = self.image_size * factor
       top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
       image = image[top : top + side, left : left + side]
     image = resizing.resize_area(resizing.center_square(image), self.image_size)
@@ -104,8 +107,3 @@ class Cut:
       for channel in range(image.shape[-1]):
         out[..., channel] = image[..., channel]
     return out
-
-  def _factor(self, shorter: int, rng: np.random.Generator) -> int:
-    """Choose a factor that leaves an image with this shorter side large enough."""
-    fitting = [f for f in self.factors if shorter >= self.image_size * f]
-    return fitting[rng.integers(len(fitting)) if len(fitting) > 1 else 0]

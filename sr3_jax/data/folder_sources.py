@@ -2,7 +2,6 @@
 
 import bisect
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from concurrent import futures
 
@@ -10,7 +9,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax.data.image_headers import UsableFiles, find_usable
+from sr3_jax.data.image_headers import find_usable
 from sr3_jax.data.records import DataError, Record
 from sr3_jax.images import image_files, pixels, rasters
 
@@ -49,9 +48,7 @@ class Folder:
     decode_side: int = 0,
   ):
     self._root = epath.Path(path)
-    self._place = os.fspath(self._root)
-    self._decode_side = decode_side
-    self.channels = channels
+    self.channels, self._decode_side = channels, decode_side
     self._as_rasters = as_rasters or channels != 3
     if not self._root.is_dir():
       what = 'is a file, not a folder' if self._root.exists() else 'no such folder'
@@ -70,7 +67,12 @@ class Folder:
       kinds = rasters.EXTENSIONS if self._as_rasters else image_files.EXTENSIONS
       raise DataError(f'{path}: no images in this folder ({", ".join(kinds)})')
     if self.left_out:
-      summary = f'{path}: {_summarise_left_out(found)}'
+      # The reasons of the first three: there may be as many as files.
+      first = itertools.islice(self.left_out.items(), 3)
+      shown = ', '.join(f'{name} ({reason})' for name, reason in first)
+      shown += ', ...' if len(self.left_out) > 3 else ''
+      total = len(self._names) + len(self.left_out)
+      summary = f'{path}: {len(self.left_out)} of {total} images left out: {shown}'
       if not self._names:
         needed = f'images of at least {min_size} pixels are needed'
         raise DataError(f'{summary}; {needed}, of {channels} channel(s)')
@@ -84,7 +86,7 @@ class Folder:
     return len(self._names)
 
   def __getitem__(self, index: int) -> Record:
-    path = f'{self._place}/{self._names[index]}'
+    path = f'{self._root}/{self._names[index]}'
     if not self._as_rasters:
       return {'image': image_files.read(path, decode_side=self._decode_side)}
     image = rasters.read(path, channels=self.channels)
@@ -107,15 +109,6 @@ class Folder:
     return file_state(self._root / self._names[index], self._names[index])
 
 
-def _summarise_left_out(found: UsableFiles) -> str:
-  """Return how many files are left out, with the reasons of the first three."""
-  first = itertools.islice(found.left_out.items(), 3)
-  some = ', '.join(f'{name} ({reason})' for name, reason in first)
-  more = ', ...' if len(found.left_out) > 3 else ''
-  total = len(found.names) + len(found.left_out)
-  return f'{len(found.left_out)} of {total} images left out: {some}{more}'
-
-
 def file_state(path: epath.Path, name: str) -> str:
   """Return a text that changes when a file does: its name, size and time."""
   stat = path.stat()
@@ -133,7 +126,7 @@ class ClassFolder(Folder):
     # Classes without a usable image count: labels must not depend on image sizes.
     tops = {*_first_parts(self._names), *_first_parts([*self.left_out])}
     if stray := [name for name, is_folder in tops if not is_folder]:
-      raise DataError(f'{self._place}: {min(stray)} is not in the folder of a class')
+      raise DataError(f'{self._root}: {min(stray)} is not in the folder of a class')
     classes = tuple(sorted(name for name, _ in tops))
     self._labels = {name: np.int32(i) for i, name in enumerate(classes)}
     return classes

@@ -38,40 +38,26 @@ _TICK_NS = 2_000_000_000
 _MADE_BY = {'format': 1, 'sr3_jax': __version__, 'pillow': pillow_version}
 
 _Result = TypeVar('_Result')
-# What an index holds for: the folder, and how its images are read.
+# The settings that an index is valid for: the folder, and how its images are read.
 _Settings = dict[str, str | int]
 
 
 class UsableFiles(NamedTuple):
-  """The result of `find_usable`.
+  """The files of a folder that can be used, and those that can't."""
 
-  Attributes:
-    names: relative to the folder, sorted.
-    left_out: name -> reason of every file that can't be used.
-    dtype: of the pixels of all `names`.
-  """
-
-  names: FileNames
-  left_out: dict[str, str]
-  dtype: np.dtype
+  names: FileNames  # of the usable files relative to the folder, sorted
+  left_out: dict[str, str]  # name -> reason of every file that can't be used
+  dtype: np.dtype  # of the pixels of all usable files
 
 
 class HeaderIndex(NamedTuple):
-  """What is known of the files of a folder, a row for each: a million take 65 MB.
-
-  Attributes:
-    names: of the files.
-    stamp: int64 [N], changes when a file does; 0 if that isn't certain.
-    height: int32 [N] in pixels; 0 if a file is unknown or couldn't be read.
-    width: int32 [N] in pixels, in the same way.
-    kind: uint8 [N], position of the pixels' type in `rasters.DTYPES`.
-  """
+  """A table of the headers of N files of a folder: a million take 65 MB."""
 
   names: FileNames
-  stamp: np.ndarray
-  height: np.ndarray
-  width: np.ndarray
-  kind: np.ndarray
+  stamp: np.ndarray  # int64 [N], changes when a file does; 0 if that isn't certain
+  height: np.ndarray  # int32 [N], pixels; 0 if a file is unknown or couldn't be read
+  width: np.ndarray  # int32 [N], pixels
+  kind: np.ndarray  # uint8 [N], position of the pixels' type in `rasters.DTYPES`
 
   @classmethod
   def empty(cls, names: FileNames) -> 'HeaderIndex':
@@ -129,9 +115,9 @@ def find_usable(
 
   Hidden files and folders (a dot in front) and links to folders aren't followed.
 
-  With `cache_folder` only the headers of new names are read. A known file that would be
-  left out is looked at again: if its size or times changed, or if it could not be read,
-  its header is read anew. A file that is used isn't, because whoever uses it reads it.
+  With `cache_folder` only the headers of new names are read, and those of known files
+  that would be left out but changed in size or time since, or could not be read. Usable
+  files aren't checked for changes, because whoever uses one reads it.
 
   Args:
     root: the folder.
@@ -218,7 +204,7 @@ def _check_columns(index: HeaderIndex) -> None:
 
 
 class _Header(NamedTuple):
-  """What a file's header says; all but the stamp is 0 if `error` says why not."""
+  """The entries of one file for a `HeaderIndex`; `error` says why there are none."""
 
   stamp: int
   height: int = 0

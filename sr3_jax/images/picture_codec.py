@@ -14,6 +14,7 @@ import io
 import json
 import pathlib
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
@@ -50,29 +51,30 @@ _COLOUR_SPACE = {1: b'GRAY', 3: b'RGB '}
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-  """A picture: its pixels, and what else its file holds.
+  """A picture: its pixels, and what else its file holds."""
 
-  Attributes:
-    pixels: float32 [h, w, C] in [-1, 1], C = 1 (grey) or 3, upright, in the colour
-      space of `icc`.
-    alpha: float32 [h, w] in [0, 1], 0 is transparent; None without transparency.
-      Colours aren't premultiplied with it.
-    bits: of a channel in the file, 8 or 16 (32 of rasters).
-    icc: colour profile of the pixels; None is sRGB.
-    exif: block without orientation, sizes, thumbnail and maker notes; None if empty.
-    format: Pillow's name, 'JPEG' say.
-  """
-
+  # float32 [h, w, C] in [-1, 1], C = 1 (grey) or 3, upright, in the colours of `icc`.
   pixels: np.ndarray
+  # float32 [h, w] in [0, 1], 0 is transparent. Colours aren't premultiplied with it.
   alpha: np.ndarray | None = None
-  bits: int = 8
-  icc: bytes | None = None
+  bits: int = 8  # of a channel in the file, 8 or 16 (32 of rasters)
+  icc: bytes | None = None  # colour profile of the pixels; None is sRGB
+  # The block without orientation, sizes, thumbnail and maker notes.
   exif: bytes | None = None
-  format: str = 'PNG'
+  format: str = 'PNG'  # as Pillow names it
 
 
-def header(source: pathlib.Path | bytes, name: str = '') -> tuple[int, int, str]:
-  """Return (height, width, format) of what `read` returns, from the header only.
+class Header(NamedTuple):
+  """The facts about a picture that its header tells, for `read` to return."""
+
+  height: int  # in pixels, upright
+  width: int
+  format: str  # as Pillow names it
+  transparent: bool  # whether it has an alpha channel or a transparent colour
+
+
+def header(source: pathlib.Path | bytes, name: str = '') -> Header:
+  """Read the header of a picture only.
 
   Raises:
     ImageError: the header can't be read, or claims more than `image_files.MAX_PIXELS`.
@@ -81,25 +83,14 @@ def header(source: pathlib.Path | bytes, name: str = '') -> tuple[int, int, str]
     with sixteen_bit.tiff_page(file) as page:
       if page is not None:
         image_files.check_size(page.imagewidth, page.imagelength)
+        sides = page.imagelength, page.imagewidth
         if sixteen_bit.orientation(page) >= 5:  # a quarter turn
-          return page.imagewidth, page.imagelength, 'TIFF'
-        return page.imagelength, page.imagewidth, 'TIFF'
+          sides = sides[::-1]
+        transparent = bool(sixteen_bit.ALPHAS & set(page.extrasamples[:1]))
+        return Header(*sides, 'TIFF', transparent)
     with image_files.open_image(file) as image:
-      return (*image_files.upright_size(image), image.format)
-
-
-def is_transparent(source: pathlib.Path | bytes, name: str = '') -> bool:
-  """Return whether a file's header tells of an alpha channel or a transparent colour.
-
-  Raises:
-    ImageError: as `header`.
-  """
-  with image_files.errors(source, name), image_files.open_source(source) as file:
-    with sixteen_bit.tiff_page(file) as page:
-      if page is not None:
-        return bool(sixteen_bit.ALPHAS & set(page.extrasamples[:1]))
-    with image_files.open_image(file) as image:
-      return image.has_transparency_data
+      sides = image_files.upright_size(image)
+      return Header(*sides, image.format or '', image.has_transparency_data)
 
 
 def read(source: pathlib.Path | bytes, name: str = '') -> Picture:
@@ -110,8 +101,8 @@ def read(source: pathlib.Path | bytes, name: str = '') -> Picture:
   bits. Of several frames the first is taken.
 
   Args:
-    source: a file, or the bytes of one.
-    name: what errors call it.
+    source: a file, or the bytes of one, which errors call `name`.
+    name: '' takes the path.
 
   Raises:
     ImageError: the file can't be read, for whatever reason.
@@ -165,11 +156,7 @@ def extension(format_: str, height: int, width: int) -> str:
 
 
 def check_sides(extension: str, height: int, width: int) -> None:
-  """Refuse sides that are longer than a format can hold.
-
-  Raises:
-    ImageError: a side is too long.
-  """
+  """Raise ImageError if a side is longer than a format can hold."""
   if max(height, width) > MAX_SIDE.get(extension, 2**31):
     raise ImageError(f'{extension} files hold no {width} x {height} pixels: use .png')
 
@@ -184,9 +171,8 @@ def encode(picture: Picture, extension: str, settings: Settings) -> bytes:
   Args:
     picture: values beyond [-1, 1] are clipped.
     extension: one of EXTENSIONS.
-    settings: what made the picture. `metadata` reads them back. Other programs find
-      them as JSON in the PNG text 'sr3_jax', the TIFF image description or the EXIF
-      user comment.
+    settings: what made the picture, for `metadata`. Other programs find them as JSON in
+      the PNG text 'sr3_jax', the TIFF image description or the EXIF user comment.
 
   Raises:
     ImageError: an unknown extension, or sides that the format can't hold.
@@ -195,7 +181,7 @@ def encode(picture: Picture, extension: str, settings: Settings) -> bytes:
     raise ImageError(f'cannot write {extension!r} files, only {", ".join(EXTENSIONS)}')
   check_sides(extension, *picture.pixels.shape[:2])
   if picture.bits == 16 and extension in ('.png', '.tif'):
-    stored, top = _to_uint16(picture.pixels), 65535
+    stored, top = rasters.from_float(picture.pixels, np.uint16), 65535
   else:
     stored, top = images_pixels.to_uint8(picture.pixels), 255
   if picture.alpha is not None:
@@ -286,12 +272,6 @@ def _kept_exif(exif: Image.Exif) -> bytes | None:
 def _matching(icc: bytes | None, channels: int) -> bytes | None:
   """Return the profile if it is one for pixels of so many channels, else None."""
   return icc if icc and icc[16:20] == _COLOUR_SPACE[channels] else None
-
-
-def _to_uint16(pixels: np.ndarray) -> np.ndarray:
-  """Invert `pixels.to_float` of uint16 exactly; clip values beyond [-1, 1]."""
-  levels = np.round((pixels.astype(np.float32) + 1) * 32767.5)
-  return np.clip(levels, 0, 65535).astype(np.uint16)
 
 
 def _encode8(

@@ -14,23 +14,16 @@ from typing import Protocol
 import numpy as np
 
 from sr3_jax.images import image_files, picture_codec, rasters
-from sr3_jax.images.picture_codec import Picture, Settings
+from sr3_jax.images.picture_codec import Header, Picture, Settings
 from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime import atomic_files
 
-_DTYPES = {8: np.uint8, 16: np.uint16, 32: np.float32}
-
 
 class Codec(Protocol):
-  """What reads and writes the files of one kind: `picture_codec`, a `RasterCodec`."""
+  """A reader and writer of files of one kind: `picture_codec` or a `RasterCodec`."""
 
-  def header(
-    self, source: pathlib.Path | bytes, name: str = ''
-  ) -> tuple[int, int, str]:
-    """Return (height, width, format) of what `read` returns, from the header only."""
-
-  def is_transparent(self, source: pathlib.Path | bytes, name: str = '') -> bool:
-    """Return whether a file has an alpha channel or a transparent colour."""
+  def header(self, source: pathlib.Path | bytes, name: str = '') -> Header:
+    """Read the header of a file only."""
 
   def read(self, source: pathlib.Path | bytes, name: str = '') -> Picture:
     """Read a file, or the bytes of one that errors call `name`."""
@@ -50,38 +43,25 @@ class Codec(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class RasterCodec:
-  """Reads and writes the rasters of one model; see `Codec` for the methods.
-
-  Attributes:
-    channels: of an image.
-    low: stored values that mean -1, one for each channel; if it is empty, the least
-      value of the file's type means -1.
-    high: stored values that mean 1, in the same way.
-  """
+  """A `Codec` of the rasters of one model."""
 
   channels: int
+  # The stored values that mean -1 and 1, for each channel. If both are empty, they are
+  # the ends of the file's type.
   low: tuple[float, ...] = ()
   high: tuple[float, ...] = ()
 
-  def header(
-    self, source: pathlib.Path | bytes, name: str = ''
-  ) -> tuple[int, int, str]:
-    """Return (height, width, format) of what `read` returns, from the header only."""
+  def header(self, source: pathlib.Path | bytes, name: str = '') -> Header:
+    """Read the header of a raster only; it is never transparent."""
     found = rasters.header(source, name, channels=self.channels)
-    return found.height, found.width, _format(source)
-
-  def is_transparent(self, source: pathlib.Path | bytes, name: str = '') -> bool:
-    """Return False: rasters have no transparency."""
-    del source, name
-    return False
+    return Header(found.height, found.width, _format(source), False)
 
   def read(self, source: pathlib.Path | bytes, name: str = '') -> Picture:
     """Read a raster; values beyond the range of the model are beyond [-1, 1]."""
     array = rasters.read(source, name, channels=self.channels)
     with image_files.errors(source, name):
       pixels = rasters.to_float(array, self.low, self.high)
-    bits = 8 * array.dtype.itemsize
-    return Picture(pixels, bits=bits, format=_format(source))
+    return Picture(pixels, bits=8 * array.itemsize, format=_format(source))
 
   def extension(self, format_: str, height: int, width: int) -> str:
     """Return .npy for .npy, .png for PNG of one or three channels, else .tif."""
@@ -95,32 +75,28 @@ class RasterCodec:
     del height, width
     known = ['.npy', '.tif', *(['.png'] if self.channels in (1, 3) else [])]
     if extension not in known:
-      raise ImageError(
-        f'{extension} files hold no rasters of {self.channels} channels: '
-        f'use {known[-1]}'
-      )
+      what = f'rasters of {self.channels} channels'
+      raise ImageError(f'{extension} files hold no {what}: use {known[-1]}')
 
   def encode(self, picture: Picture, extension: str, settings: Settings) -> bytes:
     """Return the bytes of a file; TIFF and PNG hold the settings as description."""
-    dtype = _DTYPES[picture.bits]
+    dtype = {8: np.uint8, 16: np.uint16, 32: np.float32}[picture.bits]
     array = rasters.from_float(picture.pixels, dtype, self.low, self.high)
     return rasters.encode(array, extension, picture_codec.as_text(settings))
 
   def write(self, path: pathlib.Path, picture: Picture, settings: Settings) -> None:
     """Write a file; the settings of a .npy file are in a .json file beside it."""
     with image_files.errors(path):
-      data = self.encode(picture, path.suffix, settings)
-    beside = path.with_suffix('.json')
-    if path.suffix == '.npy':
-      # An old .json file describes another array: it must not stand beside this one.
-      with image_files.errors(beside):
+      data, beside = (
+        self.encode(picture, path.suffix, settings),
+        path.with_suffix('.json'),
+      )
+      if path.suffix == '.npy':
+        # An old .json file describes another array: it must not stand beside this one.
         beside.unlink(missing_ok=True)
-    with image_files.errors(path):
       atomic_files.write_bytes(path, data)
-    if path.suffix == '.npy':
-      text = json.dumps({picture_codec.KEY: settings}, indent=2)
-      with image_files.errors(beside):
-        atomic_files.write_bytes(beside, text.encode())
+      if path.suffix == '.npy':
+        atomic_files.write_json(beside, {picture_codec.KEY: settings})
 
 
 def metadata(path: pathlib.Path) -> Settings | None:

@@ -129,12 +129,12 @@ def plan(
       codec = raster_codec.choose_codec(
         upscaler.channels, upscaler.value_range, source.place.suffix
       )
-      height, width, format_ = codec.header(file, source.name)
-      size = height, width
-      extension = _extension(upscaler, options, codec, format_, size)
+      header = codec.header(file, source.name)
+      size = header.height, header.width
+      extension = _extension(upscaler, options, codec, header.format, size)
       mask = _find_mask(options, source, size)
       if mask is None and (options.mask or upscaler.needs_masks):
-        _check_alpha(codec, file, source.name)
+        _check_alpha(header)
       jobs.append(Job(source, data, codec, size, extension, {}, mask))
   if options.output is None:
     return jobs, 0, failed
@@ -218,11 +218,9 @@ def _find_mask(
   return mask
 
 
-def _check_alpha(
-  codec: raster_codec.Codec, file: pathlib.Path | bytes, name: str
-) -> None:
+def _check_alpha(header: picture_codec.Header) -> None:
   """Raise ImageError if a file can't have transparent pixels."""
-  if not codec.is_transparent(file, name):
+  if not header.transparent:
     raise pixels.ImageError(
       'nothing says what is missing: it has no transparent pixels; give --mask (white '
       'is missing) or --expand'

@@ -22,8 +22,10 @@ def test_outputs_come_back_with_their_settings(tmp_path, extension, bits):
   np.testing.assert_array_equal(rasters.read(path), stored)
   assert rasters.read(path).dtype == stored.dtype
   assert raster_codec.metadata(path) == SETTINGS
-  height, width, format_ = codec.header(path)
-  assert (height, width) == (5, 6) and codec.extension(format_, 5, 6) == extension
+  height, width, format_, transparent = codec.header(path)
+  assert (height, width, transparent) == (5, 6, False) and codec.extension(
+    format_, 5, 6
+  ) == extension
   codec.check_sides(extension, 5, 6)
 
 
