@@ -6,7 +6,7 @@ condition.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -17,6 +17,8 @@ from sr3_jax.images import resizing
 from sr3_jax.restoration import tiling
 from sr3_jax.restoration.tiling import CELL, Layout, Planner, Size
 from sr3_jax.runtime import devices as runtime_devices
+
+Tree = TypeVar('Tree')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +130,8 @@ def arguments(
     guidance: how much the class counts; None for no guidance.
   """
   devices = jax.local_device_count()
-  hosts = 1 if layout.shared else devices
-  parts = [items[d::hosts] for d in range(hosts)]
+  groups = 1 if layout.shared else devices
+  parts = [items[d::groups] for d in range(groups)]
   canvases = [
     make_canvases(model, plan, layout, part, consistency, guidance) for part in parts
   ]
@@ -137,16 +139,16 @@ def arguments(
   if layout.shared:
     canvases = canvases * devices
     tiles = [Tiles(*(array[d::devices] for array in tiles[0])) for d in range(devices)]
-  # Enough capacity for the tiles of full canvases, in whole batches.
+  # The capacity is that of full canvases, so that one program serves all images.
   most = plan.count((layout.height, layout.width), layout) * layout.images
-  capacity = tiling.round_up(-(-most // (devices // hosts)), batch)
+  capacity = tiling.round_up(-(-most // (devices // groups)), batch)
   work = [make_work(part, capacity, batch) for part in tiles]
   shape = devices, layout.images, layout.height, layout.width, model.channels
   y = np.zeros(shape, np.float32)
   return runtime_devices.put((_stack(canvases), _stack(work), (y, y)))
 
 
-def _stack(trees):
+def _stack(trees: Sequence[Tree]) -> Tree:
   """Return pytrees of NumPy arrays as one, with a leading axis over devices."""
   return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
