@@ -238,11 +238,7 @@ def restored(
     chosen = (numbers[start : start + size] + [-1] * size)[:size]
     chosen = chosen[jax.process_index() * mine :][:mine]
     host = data_batches.eval_images(
-      held.source,
-      held.cut,
-      chosen,
-      limit=config.eval.final_images,
-      seed=config.seed,
+      held.source, held.cut, chosen, limit=config.eval.final_images, seed=config.seed
     )
     shown = _restored_batch(config, model, methods, host, samples)
     for row, number in enumerate(chosen):

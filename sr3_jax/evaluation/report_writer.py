@@ -83,11 +83,7 @@ def table(
   if 'top1_error' in next(records.stream('truth'), {}):
     methods['truth'] = ['truth']  # the classifier's own errors, the paper's baseline
   return summary.table(
-    records,
-    methods,
-    scale=scale,
-    reference=reference,
-    probabilities=probabilities,
+    records, methods, scale=scale, reference=reference, probabilities=probabilities
   )
 
 

@@ -107,10 +107,7 @@ class Scorer:
     return {n: net for n, net in self.nets.items() if not unsuited(n, channels)}
 
   def _gather(
-    self,
-    values: dict[str, jax.Array],
-    image: jax.Array,
-    batch: Mapping[str, jax.Array],
+    self, values: dict[str, jax.Array], image: jax.Array, batch: Mapping[str, jax.Array]
   ) -> dict[str, np.ndarray]:
     """Add features and error rates; return the values of this process's real images."""
     if 'inception' in self._suited(image):

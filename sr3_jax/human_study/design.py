@@ -11,17 +11,16 @@ import dataclasses
 import hashlib
 import statistics
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from sr3_jax.human_study.results import Answer, Result
+from sr3_jax.human_study.results import SIDES, Answer, Result
 
 QUESTIONS = {
   1: 'Which is the better high-quality version of the image in the middle?',
   2: 'Which image would you guess is from a camera?',
 }
-SIDES = ('left', 'right')
 # In these trials a blurred photograph takes the place of a method's output.
 CHECK, PRACTICE = 'check', 'practice'
 NUM_PRACTICE = 3
@@ -29,80 +28,49 @@ CHECK_EVERY = 10  # trials
 
 # Fool rates of the paper in percent. Task 2 as the authors' site plots them; task 1 is
 # quoted from memory and was not found in a source.
-PAPER = (
-  {
-    'task': 1,
-    'data': 'faces, 16 to 128',
-    'verified': False,
-    'rates': {'FSRGAN': 8.9, 'PULSE': 24.6, 'Regression': 29.3, 'SR3': 54.1},
-  },
-  {
-    'task': 1,
-    'data': 'ImageNet, 64 to 256',
-    'verified': False,
-    'rates': {'Regression': 16.8, 'SR3': 38.8},
-  },
-  {
-    'task': 2,
-    'data': 'faces, 16 to 128',
-    'verified': True,
-    'rates': {'FSRGAN': 8.5, 'PULSE': 33.7, 'Regression': 15.3, 'SR3': 47.4},
-  },
-  {
-    'task': 2,
-    'data': 'ImageNet, 64 to 256',
-    'verified': True,
-    'rates': {'Regression': 13.4, 'SR3': 39.0},
-  },
+_FACES, _IMAGENET = 'faces, 16 to 128', 'ImageNet, 64 to 256'
+_PAPER = (
+  (1, _FACES, {'FSRGAN': 8.9, 'PULSE': 24.6, 'Regression': 29.3, 'SR3': 54.1}),
+  (1, _IMAGENET, {'Regression': 16.8, 'SR3': 38.8}),
+  (2, _FACES, {'FSRGAN': 8.5, 'PULSE': 33.7, 'Regression': 15.3, 'SR3': 47.4}),
+  (2, _IMAGENET, {'Regression': 13.4, 'SR3': 39.0}),
 )
+PAPER = [
+  {'task': task, 'data': data, 'verified': task == 2, 'rates': rates}
+  for task, data, rates in _PAPER
+]
 
 T = TypeVar('T')
 K = TypeVar('K', bound=Hashable)
-
-
-# Figures of a study, a subject or a rate, ready for JSON; `analyse` names the keys.
+# Numbers of a study, a subject or a rate, ready for JSON; `analyse` names the keys.
 Figures = dict[str, Any]
 
 # ------------------------------------------------------------------- who sees what
 
 
-@dataclasses.dataclass(frozen=True)
-class Trial:
-  """One choice that a subject is to make.
+class Trial(NamedTuple):
+  """One choice that a subject is to make."""
 
-  Attributes:
-    image: name of the scene.
-    shown: the method whose output stands beside the photograph, CHECK or PRACTICE.
-    real: side of the photograph, 'left' or 'right'.
-  """
-
-  image: str
-  shown: str
-  real: str
+  image: str  # name of the scene
+  shown: str  # method whose output is beside the photograph, or CHECK or PRACTICE
+  real: str  # side of the photograph, 'left' or 'right'
 
 
 @dataclasses.dataclass(frozen=True)
 class Design:
   """The design of a study, from which all subjects' plans follow.
 
-  Attributes:
-    images: names of the scenes that count, `rounds * per_subject` of them.
-    practice: scenes of the practice trials.
-    checks: scenes of the attention checks; a subject sees no scene twice.
-    methods: names, each compared with the photograph.
-    tasks: (1,), (2,) or (1, 2). A subject has one task only: whoever has seen the
-      photograph beside its input would recognise it later.
-    per_subject: trials of a subject that count.
-    seed: every order and side is drawn from it.
+  A subject sees no scene twice and has one task only: whoever has seen a photograph
+  beside its input would recognise it later.
   """
 
-  images: tuple[str, ...]
-  practice: tuple[str, ...]
-  checks: tuple[str, ...]
-  methods: tuple[str, ...]
-  tasks: tuple[int, ...]
-  per_subject: int
-  seed: int
+  images: tuple[str, ...]  # names of the scenes that count, `rounds * per_subject`
+  practice: tuple[str, ...]  # scenes of the practice trials
+  checks: tuple[str, ...]  # scenes of the attention checks
+  methods: tuple[str, ...]  # names, each compared with the photograph
+  tasks: tuple[int, ...]  # (1,), (2,) or (1, 2)
+  per_subject: int  # trials of a subject that count
+  seed: int  # of every order and side
 
   @property
   def rounds(self) -> int:
@@ -111,7 +79,7 @@ class Design:
 
   @property
   def cycle(self) -> int:
-    """Return after how many subjects all is exactly even.
+    """Return after how many subjects the study is exactly even.
 
     By then every image was shown with every method, with the photograph on either
     side, once in every task.
@@ -169,11 +137,9 @@ def make_design(
 def plan(design: Design, subject: int) -> tuple[int, list[Trial]]:
   """Return the task of a subject and all its trials in order.
 
-  The result is a function of the arguments alone.
-
-  A Latin square: image j of a subject's share is shown with method `j + turn`, and the
-  turn advances when all images were seen. Within a subject the methods' counts, every
-  method's sides and all sides together differ by one at most.
+  Methods follow a Latin square: image j of a subject's share is shown with method
+  `j + turn`, and the turn advances when all images were seen. Within a subject the
+  methods' counts, every method's sides and all sides together differ by one at most.
 
   Args:
     design: of the study.
@@ -181,7 +147,7 @@ def plan(design: Design, subject: int) -> tuple[int, list[Trial]]:
 
   Returns:
     1 or 2, and NUM_PRACTICE trials of practice followed by those that count with an
-    attention check somewhere in every ten.
+    attention check somewhere in every ten; the same for the same arguments.
   """
   task = design.tasks[subject % len(design.tasks)]
   number = subject // len(design.tasks)
@@ -308,12 +274,11 @@ def analyse(
   subjects = [person.subject for person in people]
   counted = [person for person in people if not person.subject['left_out']]
   images = _tally(
-    ((person.subject['task'], method, image), fooled)
+    ((person.subject['task'], trial.shown, trial.image), _is_fooled(trial, answer))
     for person in counted
-    for method, image, fooled in person.choices
+    for trial, answer in person.answers
   )
-  times = [time for person in counted for time in person.times]
-  lefts = [left for person in counted for left in person.lefts]
+  answers = [answer for person in counted for _, answer in person.answers]
   return {
     'subjects': len(counted),
     'left_out': sum(subject['left_out'] for subject in subjects),
@@ -322,37 +287,26 @@ def analyse(
     'keep_all': keep_all,
     'interval': '95 %, cluster bootstrap over subjects',
     'rates': _rates(counted),
-    'attention': {
-      'checks': sum(subject['checks'] for subject in subjects),
-      'failed': sum(subject['failed'] for subject in subjects),
-    },
-    'median_answer_seconds': statistics.median(times) if times else None,
-    'left_answers': statistics.fmean(lefts) if lefts else None,
+    'attention': {key: sum(s[key] for s in subjects) for key in ('checks', 'failed')},
+    'median_answer_seconds': _median_time(answers),
+    'left_answers': (
+      statistics.fmean(a.side == 'left' for a in answers) if answers else None
+    ),
     'spoilt_trials': sum(person.subject['spoilt'] for person in counted),
     'per_subject': subjects,
     'per_image': [
       {'task': task, 'method': method, 'image': image, **_share(*counts)}
       for (task, method, image), counts in sorted(images.items())
     ],
-    'paper': list(PAPER),
+    'paper': PAPER,
   }
 
 
-@dataclasses.dataclass(frozen=True)
-class _Person:
-  """A subject, and each of its answers that counts.
-
-  Attributes:
-    subject: its entry of the analysis.
-    choices: method, image and whether the output was preferred.
-    times: of answers in seconds.
-    lefts: whether an answer was the left one.
-  """
+class _Person(NamedTuple):
+  """A subject's entry of the analysis, and each of its trials that counts."""
 
   subject: Figures
-  choices: list[tuple[str, str, bool]]
-  times: list[float]
-  lefts: list[bool]
+  answers: list[tuple[Trial, Answer]]
 
 
 def _person(
@@ -370,32 +324,40 @@ def _person(
     if trial.shown != PRACTICE
   ]
   good = [(t, a) for t, a in pairs if not is_disturbed(a, seconds)]
-  checks = [a.side != t.real for t, a in good if t.shown == CHECK]
+  checks = [_is_fooled(t, a) for t, a in good if t.shown == CHECK]
   counted = [(t, a) for t, a in good if t.shown != CHECK]
-  choices = [(t.shown, t.image, a.side != t.real) for t, a in counted]
-  times = [a.time for _, a in counted]
   failed = sum(checks)
   inattentive = bool(checks) and failed > max_failed * len(checks)
   subject = {
     'number': result.number,
     'id': result.id,
     'task': task,
-    **_share(sum(fooled for *_, fooled in choices), len(choices)),
+    **_share(sum(_is_fooled(t, a) for t, a in counted), len(counted)),
     'checks': len(checks),
     'failed': failed,
     'inattentive': inattentive,
-    'median_answer_seconds': statistics.median(times) if times else None,
+    'median_answer_seconds': _median_time([a for _, a in counted]),
     'spoilt': len(pairs) - len(good),
     'reduced': result.reduced,
     'left_out': inattentive and not keep_all,
   }
-  return _Person(subject, choices, times, [a.side == 'left' for _, a in counted])
+  return _Person(subject, counted)
+
+
+def _is_fooled(trial: Trial, answer: Answer) -> bool:
+  """Return whether what is no photograph was preferred to it."""
+  return answer.side != trial.real
+
+
+def _median_time(answers: Sequence[Answer]) -> float | None:
+  """Return the median of the seconds to an answer; None without answers."""
+  return statistics.median(a.time for a in answers) if answers else None
 
 
 def _rates(people: Sequence[_Person]) -> list[Figures]:
   """Return fool rate and intervals for every task and method that was shown."""
   counts = [
-    _tally(((p.subject['task'], method), fooled) for method, _, fooled in p.choices)
+    _tally(((p.subject['task'], t.shown), _is_fooled(t, a)) for t, a in p.answers)
     for p in people
   ]
   rates = []
@@ -403,17 +365,9 @@ def _rates(people: Sequence[_Person]) -> list[Figures]:
     own = [person[task, method] for person in counts if (task, method) in person]
     fooled, trials = zip(*own, strict=True)
     low, high = bootstrap(fooled, trials) or (None, None)
-    rates.append(
-      {
-        'task': task,
-        'method': method,
-        **_share(sum(fooled), sum(trials)),
-        'low': low,
-        'high': high,
-        'wilson': list(wilson(sum(fooled), sum(trials))),
-        'subjects': len(own),
-      }
-    )
+    totals = sum(fooled), sum(trials)
+    rate = {'task': task, 'method': method, **_share(*totals), 'low': low, 'high': high}
+    rates.append(rate | {'wilson': list(wilson(*totals)), 'subjects': len(own)})
   return rates
 
 

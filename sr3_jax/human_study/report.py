@@ -19,11 +19,7 @@ def report(found: Figures) -> str:
   """Return an analysis as text; it has `seconds` and `skipped` files, too."""
   lines = [_people(found)]
   for task in sorted({rate['task'] for rate in found['rates']}):
-    lines += [
-      '',
-      f'Task {task}: {QUESTIONS[task]}',
-      *_table(found, task),
-    ]
+    lines += ['', f'Task {task}: {QUESTIONS[task]}', *_table(found, task)]
     lines += ['', *_images(found, task)]
   lines += ['', *_subjects(found['per_subject'])]
   lines += ['', *NOTES]

@@ -4,12 +4,11 @@ The file may come from anybody who has the link. It is bounded in size, every va
 of one type and in one range, and what isn't known is dropped.
 """
 
-import dataclasses
 import datetime
 import json
 import re
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 from sr3_jax.runtime.errors import UserError
 
@@ -19,52 +18,33 @@ MAX_TRIALS = 6000
 MAX_MS = 24 * 3600 * 1000
 SIDES = ('left', 'right')
 DEVICES = ('keyboard', 'mouse', 'touch', 'pen')
+Record = Mapping[str, Any]  # a JSON object
 
 
 class ResultError(UserError):
   """One line: what is wrong with a result."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Answer:
-  """One choice of a subject.
+class Answer(NamedTuple):
+  """One choice of a subject."""
 
-  Attributes:
-    side: 'left' or 'right'.
-    shown: seconds for which the pictures stood there.
-    time: seconds from their end to the answer.
-    views: times they were shown; more than one after a reload.
-    interrupted: the page was hidden meanwhile.
-    device: 'keyboard', 'mouse', 'touch' or 'pen'.
-  """
-
-  side: str
-  shown: float
-  time: float
-  views: int
-  interrupted: bool
-  device: str
+  side: str  # 'left' or 'right'
+  shown: float  # seconds for which the pictures were on the screen
+  time: float  # seconds from their disappearance to the answer
+  views: int  # times they were shown; more than one after a reload
+  interrupted: bool  # the page was hidden meanwhile
+  device: str  # one of DEVICES
 
 
-@dataclasses.dataclass(frozen=True)
-class Result:
-  """A whole session.
+class Result(NamedTuple):
+  """A whole session of a subject."""
 
-  Attributes:
-    study: which study it belongs to.
-    id: drawn by the browser, one a session.
-    number: of the subject, from 1 on.
-    answers: one a trial, in order.
-    reduced: some picture was shown on fewer pixels than it has.
-    finished: when, ISO 8601.
-  """
-
-  study: str
-  id: str
-  number: int
-  answers: tuple[Answer, ...]
-  reduced: bool
-  finished: str
+  study: str  # id of the study
+  id: str  # drawn by the browser, one a session
+  number: int  # of the subject, from 1 on
+  answers: tuple[Answer, ...]  # one a trial, in order
+  reduced: bool  # some picture was shown on fewer pixels than it has
+  finished: str  # when, ISO 8601
 
 
 def parse(data: bytes) -> Result:
@@ -75,13 +55,13 @@ def parse(data: bytes) -> Result:
   """
   if len(data) > MAX_BYTES:
     raise ResultError(f'more than {MAX_BYTES} bytes')
-  value = load_json(data)
-  record = _record(value, 'the file')
+  record = load_json(data)
+  if not isinstance(record, dict):
+    raise ResultError('the file is not a JSON object')
   if _integer(record, 'format', 1, 10**6) != FORMAT:
     raise ResultError(f'format {record["format"]} is not known, only {FORMAT}')
-  answers = record.get('answers')
-  if not isinstance(answers, list) or not 0 < len(answers) <= MAX_TRIALS:
-    raise ResultError(f'"answers" must be a list of 1 to {MAX_TRIALS}')
+  limit = f'be a list of 1 to {MAX_TRIALS}'
+  answers = _field(record, 'answers', list, limit, lambda a: 0 < len(a) <= MAX_TRIALS)
   return Result(
     study=_matching(record, 'study', r'[0-9a-f]{16}'),
     id=_matching(record, 'id', r'[0-9a-f]{32}'),
@@ -93,7 +73,7 @@ def parse(data: bytes) -> Result:
 
 
 def match(result: Result, study: str, lengths: Sequence[int]) -> None:
-  """Check that a result answers this study's questions, all of them.
+  """Check that a result answers all questions of the study with this id.
 
   Args:
     result: to be checked.
@@ -130,80 +110,70 @@ def load_json(data: bytes) -> object:
     raise ResultError('not JSON') from None
 
 
-def _answer(value: object, index: int) -> Answer:
+def _answer(value: Any, index: int) -> Answer:
   """Read the answer to a trial."""
   try:
-    record = _record(value, 'it')
+    if not isinstance(value, dict):
+      raise ResultError('it is not a JSON object')
     # The order is the plan's; the number says that none is missing or doubled.
-    if _integer(record, 'trial', 0, MAX_TRIALS) != index:
+    if _integer(value, 'trial', 0, MAX_TRIALS) != index:
       raise ResultError('its number is wrong')
     return Answer(
-      side=_one_of(record, 'answer', SIDES),
-      shown=_milliseconds(record, 'shown_ms'),
-      time=_milliseconds(record, 'answer_ms'),
-      views=_integer(record, 'views', 1, 10**6),
-      interrupted=_boolean(record, 'interrupted'),
-      device=_one_of(record, 'device', DEVICES),
+      side=_one_of(value, 'answer', SIDES),
+      shown=_milliseconds(value, 'shown_ms'),
+      time=_milliseconds(value, 'answer_ms'),
+      views=_integer(value, 'views', 1, 10**6),
+      interrupted=_boolean(value, 'interrupted'),
+      device=_one_of(value, 'device', DEVICES),
     )
   except ResultError as error:
     raise ResultError(f'answer {index}: {error}') from None
 
 
-def _record(value: object, what: str) -> dict[str, object]:
-  """Return a JSON object."""
-  if not isinstance(value, dict):
-    raise ResultError(f'{what} is not a JSON object')
+def _field(
+  record: Record, name: str, kind: type, wanted: str, fits: Callable[[Any], object]
+) -> Any:
+  """Return a value of a record that is of a kind and fits what is wanted."""
+  value = record.get(name)
+  is_kind = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+  if not is_kind or not fits(value):
+    raise ResultError(f'"{name}" must {wanted}')
   return value
 
 
-def _integer(record: dict[str, object], name: str, low: int, high: int) -> int:
-  """Return an integer in a range."""
-  value = record.get(name)
-  # True is an int, too.
-  if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-    raise ResultError(f'"{name}" must be an integer from {low} to {high}')
-  return value
+def _integer(record: Record, name: str, low: int, high: int) -> int:
+  """Return an integer from `low` to `high`."""
+  wanted = f'be an integer from {low} to {high}'
+  return _field(record, name, int, wanted, lambda value: low <= value <= high)
 
 
-def _milliseconds(record: dict[str, object], name: str) -> float:
-  """Return a time of a record that has it in milliseconds, in seconds."""
-  value = record.get(name)
-  number = isinstance(value, int | float) and not isinstance(value, bool)
-  if not number or not 0 <= value <= MAX_MS:
-    raise ResultError(f'"{name}" must be a number from 0 to {MAX_MS}')
-  return value / 1000
+def _milliseconds(record: Record, name: str) -> float:
+  """Return a time that is given in milliseconds in seconds."""
+  wanted = f'be a number from 0 to {MAX_MS}'
+  kind = float if isinstance(record.get(name), float) else int
+  return _field(record, name, kind, wanted, lambda value: 0 <= value <= MAX_MS) / 1000
 
 
-def _boolean(record: dict[str, object], name: str) -> bool:
+def _boolean(record: Record, name: str) -> bool:
   """Return a boolean."""
-  value = record.get(name)
-  if not isinstance(value, bool):
-    raise ResultError(f'"{name}" must be true or false')
-  return value
+  return _field(record, name, bool, 'be true or false', lambda _: True)
 
 
-def _one_of(record: dict[str, object], name: str, known: Sequence[str]) -> str:
+def _one_of(record: Record, name: str, known: Sequence[str]) -> str:
   """Return one of some texts."""
-  value = record.get(name)
-  if not isinstance(value, str) or value not in known:
-    raise ResultError(f'"{name}" must be one of {", ".join(known)}')
-  return value
+  return _field(record, name, str, f'be one of {", ".join(known)}', known.__contains__)
 
 
-def _matching(record: dict[str, object], name: str, pattern: str) -> str:
+def _matching(record: Record, name: str, pattern: str) -> str:
   """Return a text that matches a pattern."""
-  value = record.get(name)
-  if not isinstance(value, str) or not re.fullmatch(pattern, value):
-    raise ResultError(f'"{name}" must match {pattern}')
-  return value
+  return _field(record, name, str, f'match {pattern}', re.compile(pattern).fullmatch)
 
 
-def _time(record: dict[str, object], name: str) -> str:
+def _time(record: Record, name: str) -> str:
   """Return a time as ISO 8601."""
-  value = record.get(name)
+  wanted = 'be a time like 2026-01-31T12:00:00Z'
+  text = _field(record, name, str, wanted, lambda text: len(text) <= 40)
   try:
-    if not isinstance(value, str) or len(value) > 40:
-      raise ValueError
-    return datetime.datetime.fromisoformat(value).isoformat()
+    return datetime.datetime.fromisoformat(text).isoformat()
   except ValueError:
-    raise ResultError(f'"{name}" must be a time like 2026-01-31T12:00:00Z') from None
+    raise ResultError(f'"{name}" must {wanted}') from None

@@ -129,11 +129,7 @@ def analyse(args: argparse.Namespace) -> None:
     'study': key.study,
     'seconds': key.seconds,
     **design.analyse(
-      whole,
-      key.plans,
-      key.seconds,
-      max_failed=args.max_failed,
-      keep_all=args.keep_all,
+      whole, key.plans, key.seconds, max_failed=args.max_failed, keep_all=args.keep_all
     ),
     'skipped': skipped,
   }

@@ -9,14 +9,7 @@ from etils import epath
 from markupsafe import Markup
 
 from sr3_jax.reports import charts, views
-from sr3_jax.reports.data import (
-  Curves,
-  Metric,
-  ReportData,
-  Table,
-  checked,
-  number,
-)
+from sr3_jax.reports.data import Curves, Metric, ReportData, Table, checked, number
 from sr3_jax.reports.views import View
 
 _MAX_POINTS = 300  # of a curve

@@ -71,11 +71,7 @@ def _environment() -> jinja2.Environment:
 
 
 def results(
-  metrics: Sequence[Metric],
-  groups: Iterable[Group],
-  caption: str,
-  *,
-  mark: bool = True,
+  metrics: Sequence[Metric], groups: Iterable[Group], caption: str, *, mark: bool = True
 ) -> View:
   """Return a table of methods and metrics, as the templates take it.
 
@@ -141,9 +137,7 @@ def _entry(entry: Entry | None, metric: Metric, is_best: bool) -> View:
 
 
 def plane(
-  groups: Iterable[Group],
-  metrics: Sequence[Metric],
-  perceptual: str | None,
+  groups: Iterable[Group], metrics: Sequence[Metric], perceptual: str | None
 ) -> Markup | None:
   """Draw PSNR against a perceptual distance, if there are two methods that have both.
 
