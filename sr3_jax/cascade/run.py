@@ -31,7 +31,7 @@ from sr3_jax.data import sources
 from sr3_jax.evaluation import run as evaluation_run
 from sr3_jax.images import contact_sheets, image_files, pixels
 from sr3_jax.restoration.restorer import OnSteps
-from sr3_jax.runtime import atomic_files, devices
+from sr3_jax.runtime import atomic_files, devices, text
 from sr3_jax.runtime.progress import Progress
 
 REQUEST = 'made_by.json'
@@ -427,10 +427,5 @@ def format_times(table: dict[str, Any]) -> str:
     )
     for row in table['stages']
   ]
-  widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-  text = []
-  for name, *cells in lines:
-    rest = [c.rjust(w) for c, w in zip(cells, widths[1:], strict=True)]
-    text.append('  '.join([name.ljust(widths[0]), *rest]))
-  text.append(f'{table["images"]} images on {table["devices"]}')
-  return '\n'.join(text)
+  total = f'{table["images"]} images on {table["devices"]}'
+  return '\n'.join([*text.align(lines), total])

@@ -20,6 +20,7 @@ from sr3_jax.metrics import image_metrics
 from sr3_jax.metrics.reference_statistics import MOST_KID, Reference, choose, moments_of
 from sr3_jax.reports.data import Entry
 from sr3_jax.reports.data import Metric as ShownMetric
+from sr3_jax.runtime import text
 
 Row = dict[str, Entry]  # metric -> value with its interval and seeds
 Probabilities = Callable[[np.ndarray], np.ndarray]  # features -> of classes
@@ -310,10 +311,4 @@ def format_table(rows: Mapping[str, Mapping[str, float]]) -> str:
       for key, metric in zip(keys, columns, strict=True)
     ]
     lines.append([name, *cells])
-  widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-  aligned = []
-  for line in lines:
-    cells = [line[0].ljust(widths[0])]
-    cells += [c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)]
-    aligned.append('  '.join(cells))
-  return '\n'.join(aligned)
+  return '\n'.join(text.align(lines))

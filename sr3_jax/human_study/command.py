@@ -28,8 +28,6 @@ docs/human_study.md is the guide.
 """
 TASKS = ('1', '2', 'both')
 _COUNT = number(int, 1, 5000)
-
-
 Add = Callable[..., argparse.Action]
 
 
@@ -66,12 +64,8 @@ def _build_options(add: Add) -> None:
     'task 1; default: both with --inputs, else 2',
   )
   add('--out', required=True, type=pathlib.Path, metavar='SITE', help='folder to make')
-  add(
-    '--seconds',
-    type=number(float, 0.01, 600),
-    default=3.0,
-    help='of viewing; default: 3',
-  )
+  seconds = number(float, 0.01, 600)
+  add('--seconds', type=seconds, default=3.0, help='of viewing; default: 3')
   add('--images-per-subject', type=_COUNT, default=50, metavar='N', help='default: 50')
   add('--num-images', type=_COUNT, default=100, metavar='N', help='default: 100')
   add(
@@ -88,12 +82,8 @@ def _build_options(add: Add) -> None:
 def _serve_options(add: Add) -> None:
   """Add the options of `sr3-study serve`."""
   add('site', type=pathlib.Path, metavar='SITE')
-  add(
-    '--port',
-    type=number(int, 0, 65535),
-    default=8000,
-    help='default: %(default)s; 0: a free one',
-  )
+  port = number(int, 0, 65535)
+  add('--port', type=port, default=8000, help='default: %(default)s; 0: a free one')
 
 
 def _analyse_options(add: Add) -> None:
@@ -112,17 +102,13 @@ def _analyse_options(add: Add) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Run the command; return its exit code.
-
-  Args:
-    argv: arguments, without the name of the program; None takes the process's.
+  """Run the command with `argv`, or the process's arguments; return its exit code.
 
   Raises:
     SystemExit: --help or a mistake, with the code.
   """
   parser = make_parser()
   args = parser.parse_args(argv)
-
   from sr3_jax.human_study import run
 
   actions = {'build': run.build, 'serve': run.serve, 'analyse': run.analyse}
@@ -134,7 +120,3 @@ def main(argv: Sequence[str] | None = None) -> int:
   except KeyboardInterrupt:
     print('', file=sys.stderr)
     return 130
-
-
-if __name__ == '__main__':
-  sys.exit(main())

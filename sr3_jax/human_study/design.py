@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from sr3_jax.human_study.results import SIDES, Answer, Result
+from sr3_jax.runtime.errors import UserError
 
 QUESTIONS = {
   1: 'Which is the better high-quality version of the image in the middle?',
@@ -44,8 +45,6 @@ T = TypeVar('T')
 K = TypeVar('K', bound=Hashable)
 # Numbers of a study, a subject or a rate, ready for JSON; `analyse` names the keys.
 Figures = dict[str, Any]
-
-# ------------------------------------------------------------------- who sees what
 
 
 class Trial(NamedTuple):
@@ -110,12 +109,12 @@ def make_design(
     seed: of the random numbers.
 
   Raises:
-    ValueError: too few scenes.
+    UserError: too few scenes.
   """
   checks = max(1, min(images_per_subject, len(names)) // CHECK_EVERY)
   extra = NUM_PRACTICE + checks
   if len(names) <= extra:
-    raise ValueError(
+    raise UserError(
       f'{len(names)} images are too few: {NUM_PRACTICE} for practice and {checks} for '
       f'attention checks are needed beside those that count'
     )
@@ -186,9 +185,6 @@ def _shuffled(items: Iterable[T], *key: object) -> list[T]:
     return hashlib.blake2b(repr((*key, item)).encode()).digest()
 
   return sorted(items, key=digest)
-
-
-# --------------------------------------------------------------- what answers say
 
 
 def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from sr3_jax.human_study.design import QUESTIONS, Figures
+from sr3_jax.runtime import text
 
 EXTREMES = 3  # images listed with the lowest and the highest fool rate
 NOTES = (
@@ -16,14 +17,12 @@ NOTES = (
 
 
 def report(found: Figures) -> str:
-  """Return an analysis as text; it has `seconds` and `skipped` files, too."""
+  """Return the text of what `sr3-study analyse` writes as JSON."""
   lines = [_people(found)]
   for task in sorted({rate['task'] for rate in found['rates']}):
     lines += ['', f'Task {task}: {QUESTIONS[task]}', *_table(found, task)]
     lines += ['', *_images(found, task)]
-  lines += ['', *_subjects(found['per_subject'])]
-  lines += ['', *NOTES]
-  return '\n'.join(lines)
+  return '\n'.join([*lines, '', *_subjects(found['per_subject']), '', *NOTES])
 
 
 def _people(found: Figures) -> str:
@@ -32,25 +31,25 @@ def _people(found: Figures) -> str:
   out = f'{found["left_out"]} left out'
   if found['keep_all']:
     out = f'{found["inattentive"]} would be left out but for --keep-all'
-  text = (
+  said = (
     f'{found["subjects"]} subjects, {out} (more than {_percent(found["max_failed"])} '
     f'of the attention checks failed), {skipped} files skipped\n'
     f'attention checks: {checks["failed"]} of {checks["checks"]} failed'
   )
   if found['median_answer_seconds'] is not None:
-    text += (
+    said += (
       f'; median answer after {found["median_answer_seconds"]:.2f} s; "left" in '
       f'{_percent(found["left_answers"])} of the answers'
     )
   if found['spoilt_trials']:
-    text += (
+    said += (
       f"\n{found['spoilt_trials']} trials don't count: seen twice, interrupted, or not "
       f'shown for {found["seconds"]:g} s'
     )
   reduced = sum(person['reduced'] for person in found['per_subject'])
   if reduced:
-    text += f'\n{reduced} subjects saw pictures on fewer pixels than these have'
-  return text
+    said += f'\n{reduced} subjects saw pictures on fewer pixels than these have'
+  return said
 
 
 def _table(found: Figures, task: int) -> list[str]:
@@ -58,45 +57,29 @@ def _table(found: Figures, task: int) -> list[str]:
   rows = [('', 'fool rate', '95 % over subjects', '95 % Wilson', 'trials', 'subjects')]
   for rate in found['rates']:
     if rate['task'] == task:
-      rows.append(
-        (
-          rate['method'],
-          _percent(rate['rate']),
-          _range(rate['low'], rate['high']),
-          _range(*rate['wilson']),
-          str(rate['trials']),
-          str(rate['subjects']),
-        )
-      )
+      ranges = _range(rate['low'], rate['high']), _range(*rate['wilson'])
+      counts = str(rate['trials']), str(rate['subjects'])
+      rows.append((rate['method'], _percent(rate['rate']), *ranges, *counts))
   for entry in found['paper']:
     if entry['task'] == task:
-      rows.append((f'the paper, {entry["data"]}', '', '', '', '', ''))
+      rows.append((f'the paper, {entry["data"]}', *[''] * 5))
       mark = '' if entry['verified'] else ' *'
       for method, percent in entry['rates'].items():
-        rows.append((f'  {method}', f'{percent:.1f} %{mark}', '', '', '', ''))
+        rows.append((f'  {method}', f'{percent:.1f} %{mark}', *[''] * 4))
   return _aligned(rows)
 
 
 def _images(found: Figures, task: int) -> list[str]:
   """Return for every method the images that fooled least and most."""
   rows = [('', 'lowest by image', 'highest by image')]
-  for rate in found['rates']:
-    if rate['task'] != task:
-      continue
-    own = [
-      entry
-      for entry in found['per_image']
-      if (entry['task'], entry['method']) == (task, rate['method'])
-    ]
+  for method in [r['method'] for r in found['rates'] if r['task'] == task]:
+    key = task, method
+    own = [e for e in found['per_image'] if (e['task'], e['method']) == key]
     own.sort(key=lambda entry: (entry['rate'], entry['image']))
-    lowest, highest = own[:EXTREMES], own[: -EXTREMES - 1 : -1]
-    rows.append((rate['method'], _listed(lowest), _listed(highest)))
+    said = [f'{text.shorten(e["image"], 24)} {e["fooled"]}/{e["trials"]}' for e in own]
+    lowest, highest = said[:EXTREMES], said[: -EXTREMES - 1 : -1]
+    rows.append((method, ', '.join(lowest), ', '.join(highest)))
   return _aligned(rows)
-
-
-def _listed(entries: Sequence[Figures]) -> str:
-  """Return names of images with how often they fooled."""
-  return ', '.join(f'{_short(e["image"])} {e["fooled"]}/{e["trials"]}' for e in entries)
 
 
 def _subjects(people: Sequence[Figures]) -> list[str]:
@@ -106,11 +89,8 @@ def _subjects(people: Sequence[Figures]) -> list[str]:
     seconds = person['median_answer_seconds']
     rows.append(
       (
-        str(person['number']),
-        str(person['task']),
-        _percent(person['rate']),
-        str(person['trials']),
-        f'{person["failed"]} of {person["checks"]}',
+        *(str(person['number']), str(person['task']), _percent(person['rate'])),
+        *(str(person['trials']), f'{person["failed"]} of {person["checks"]}'),
         '-' if seconds is None else f'{seconds:.2f}',
         'left out' if person['left_out'] else '',
       )
@@ -119,13 +99,8 @@ def _subjects(people: Sequence[Figures]) -> list[str]:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-  """Return rows as lines with aligned columns."""
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  lines = []
-  for row in rows:
-    cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-    lines.append(f'  {"  ".join(cells)}'.rstrip())
-  return lines
+  """Return rows as indented lines, every column flush left."""
+  return ['  ' + line for line in text.align(rows, range(len(rows[0])))]
 
 
 def _percent(value: float | None) -> str:
@@ -135,11 +110,4 @@ def _percent(value: float | None) -> str:
 
 def _range(low: float | None, high: float | None) -> str:
   """Return an interval in percent; a dash for none."""
-  return (
-    '-' if low is None or high is None else f'{100 * low:.1f} to {100 * high:.1f} %'
-  )
-
-
-def _short(name: str) -> str:
-  """Return a name of at most 24 characters."""
-  return name if len(name) <= 24 else name[:23] + '…'
+  return f'{100 * low:.1f} to {_percent(high)}' if None not in (low, high) else '-'

@@ -22,7 +22,8 @@ def build(args: argparse.Namespace) -> None:
   """Make the site and its key; print what they are.
 
   Raises:
-    StudyError: folders that do not fit together, or a place that is taken.
+    UserError: folders that do not fit together, too few images, or a place that is
+      taken.
   """
   task = args.task or ('2' if args.inputs is None else 'both')
   if task != '2' and args.inputs is None:
@@ -32,17 +33,14 @@ def build(args: argparse.Namespace) -> None:
   inputs = site_builder.find(args.inputs) if task != '2' else None
   folders = {'truth': truth, **outputs, **({'inputs': inputs} if inputs else {})}
   names, notes = site_builder.common(folders)
-  try:
-    study = design.make_design(
-      names,
-      list(outputs),
-      TASKS[task],
-      num_images=args.num_images,
-      images_per_subject=args.images_per_subject,
-      seed=args.seed,
-    )
-  except ValueError as error:
-    raise StudyError(str(error)) from None
+  study = design.make_design(
+    names,
+    list(outputs),
+    TASKS[task],
+    num_images=args.num_images,
+    images_per_subject=args.images_per_subject,
+    seed=args.seed,
+  )
   wanted = PAPER_SUBJECTS * len(study.tasks)
   subjects = args.subjects or -(-wanted // study.cycle) * study.cycle
   with Progress(site_builder.count(study, inputs), unit='picture') as progress:

@@ -17,6 +17,7 @@ import shutil
 import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -34,44 +35,30 @@ FIXATION = 0.8  # seconds
 MAX_KEY_BYTES = 1 << 26
 PAGES = ('index.html', 'study.css', 'study.js', 'icon.svg')
 NAME = r'[A-Za-z0-9_.-][A-Za-z0-9_. -]{0,39}'
-Folder = Mapping[str, pathlib.Path]
+Folder = Mapping[str, pathlib.Path]  # name of a scene -> file
 Plan = tuple[int, list[Trial]]  # a subject's task and trials
 Rows = tuple[int, list[list[str]]]  # a subject's task, and names of each trial
 Names = dict[tuple[str, str], str]  # scene and role -> name of the picture
 
 
-@dataclasses.dataclass(frozen=True)
-class Pictures:
-  """The folders that a study shows.
+class Pictures(NamedTuple):
+  """The folders that a study shows."""
 
-  Attributes:
-    truth: photographs by name.
-    outputs: of every method, by name.
-    inputs: low-resolution inputs by name, for task 1; None without it.
-  """
-
-  truth: Folder
-  outputs: Mapping[str, Folder]
-  inputs: Folder | None = None
+  truth: Folder  # photographs
+  outputs: Mapping[str, Folder]  # of every method
+  inputs: Folder | None = None  # low-resolution inputs for task 1; None without it
 
 
 class StudyError(UserError):
   """One line: what is wrong, where, what to do."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Key:
-  """A key file: what is real, kept out of the subjects' reach.
+class Key(NamedTuple):
+  """A key file: what is real, kept out of the subjects' reach."""
 
-  Attributes:
-    study: id of the study.
-    seconds: for which pictures are shown.
-    plans: task and trials of every subject.
-  """
-
-  study: str
-  seconds: float
-  plans: list[Plan]
+  study: str  # id of the study
+  seconds: float  # for which pictures are shown
+  plans: list[Plan]  # of every subject
 
 
 def key_path(site: pathlib.Path) -> pathlib.Path:
@@ -93,10 +80,8 @@ def find(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     raise StudyError(f'{folder}: no such folder')
   found: dict[str, pathlib.Path] = {}
   for path in sorted(folder.iterdir()):
-    hidden = path.name.startswith('.')
-    if (
-      hidden or path.suffix.lower() not in image_files.EXTENSIONS or not path.is_file()
-    ):
+    is_image = path.suffix.lower() in image_files.EXTENSIONS and path.is_file()
+    if path.name.startswith('.') or not is_image:
       continue
     if path.stem in found:
       names = f'{found[path.stem].name} and {path.name}'
@@ -163,10 +148,13 @@ def build(
       that isn't one.
     ImageError: a file that can't be read or written.
   """
-  if post:
-    _origin(post)
-  site = site.resolve()
-  _check_free(site)
+  origin, site = _origin(post), site.resolve()
+  for path in (site, key_path(site)):
+    if path.exists():
+      raise StudyError(
+        f'{path} is there already; results that were collected with it need it, so '
+        f'choose another --out or remove it'
+      )
   plans = [study_design.plan(design, subject) for subject in range(subjects)]
   part = site.with_name(f'.{site.name}-{uuid.uuid4().hex}.tmp')
   try:
@@ -184,8 +172,7 @@ def build(
       'contact': contact,
       **_indexed([_rows(task, trials, names) for task, trials in plans]),
     }
-    _write_pages(part, plan, post)
-    _hide_dates(part)
+    _write_pages(part, plan, origin)
     atomic_files.write_bytes(key_path(site), (_compact(key) + '\n').encode('ascii'))
     with image_files.errors(site):
       part.rename(site)
@@ -194,22 +181,16 @@ def build(
   return Key(str(key['study']), seconds, plans)
 
 
-def _check_free(site: pathlib.Path) -> None:
-  """Raise StudyError if there is a site or a key already."""
-  for path in (site, key_path(site)):
-    if path.exists():
-      raise StudyError(
-        f'{path} is there already; results that were collected with it need it, so '
-        f'choose another --out or remove it'
-      )
-
-
-def _write_pages(
-  folder: pathlib.Path, plan: Mapping[str, object], post: str | None
-) -> None:
-  """Write the pages of a site, and the plan of its trials."""
-  for page in PAGES:
-    atomic_files.write_bytes(folder / page, _page(page, post))
+def _write_pages(folder: pathlib.Path, plan: Mapping[str, object], origin: str) -> None:
+  """Write the pages of a site, which may talk to `origin` too, and their plan."""
+  for name in PAGES:
+    file = importlib.resources.files('sr3_jax.human_study') / 'site' / name
+    data = file.read_bytes()
+    if name == 'index.html' and origin:
+      policy = b"connect-src 'self'"
+      assert policy in data
+      data = data.replace(policy, policy + f' {origin}'.encode('ascii'))
+    atomic_files.write_bytes(folder / name, data)
   # A script, because pages that were opened from the disk can't fetch JSON.
   text = f"'use strict';\nwindow.STUDY = {_compact(plan)};\n"
   atomic_files.write_bytes(folder / 'plan.js', text.encode('ascii'))
@@ -221,15 +202,26 @@ def _write_pictures(
   pictures: Pictures,
   on_picture: Callable[[int], None] | None,
 ) -> tuple[Names, list[int]]:
-  """Write the pictures of a site; return their names, and their largest sides."""
+  """Write the pictures of a site; return their names, and their largest sides.
+
+  A name is always the same and says nothing about the picture.
+  """
   with image_files.errors(folder):
     (folder / 'pictures').mkdir(parents=True)
   names: Names = {}
   size = [1, 1]
   for done, (image, role, pixels) in enumerate(_shown(design, pictures), 1):
-    name = _name(design.seed, image, role, pixels)
     # An image in two roles may have the same pixels, never the same name.
-    atomic_files.write_bytes(folder / 'pictures' / f'{name}.png', _png(pixels))
+    seed = repr((design.seed, image, role)).encode()
+    name = hashlib.blake2b(seed + pixels.tobytes(), digest_size=10).hexdigest()
+    path = folder / 'pictures' / f'{name}.png'
+    # All files have the same settings, and no name, date or profile inside.
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, 'PNG')
+    atomic_files.write_bytes(path, buffer.getvalue())
+    # Each photograph is written first, which dates of files would tell.
+    with contextlib.suppress(OSError):
+      os.utime(path, (0, 0))
     names[image, role] = name
     size = [max(s, n) for s, n in zip(size, pixels.shape[1::-1], strict=True)]
     if on_picture:
@@ -246,9 +238,7 @@ def read_key(path: pathlib.Path) -> Key:
   try:
     if path.stat().st_size > MAX_KEY_BYTES:
       raise StudyError(f'{path}: too large for the key of a study')
-    value = load_json(path.read_bytes())
-    if not isinstance(value, dict):
-      raise ValueError
+    value: Any = load_json(path.read_bytes())
     if value['format'] != FORMAT:
       raise StudyError(
         f'{path}: format {value["format"]!r} is not known, only {FORMAT}'
@@ -269,9 +259,6 @@ def read_key(path: pathlib.Path) -> Key:
     raise StudyError(f'{path}: not the key of a study (SITE-key.json)') from None
 
 
-# ------------------------------------------------------------------- pictures
-
-
 def _shown(design: Design, pictures: Pictures) -> Iterator[tuple[str, str, np.ndarray]]:
   """Yield name of the scene, role and uint8 [H, W, 3].
 
@@ -286,7 +273,14 @@ def _shown(design: Design, pictures: Pictures) -> Iterator[tuple[str, str, np.nd
       yield image, CHECK, _resized(small, height, width)
     else:
       for method in design.methods:
-        yield image, method, _read_output(pictures.outputs[method][image], real)
+        path = pictures.outputs[method][image]
+        output = image_files.read(path)
+        if output.shape != real.shape:
+          raise StudyError(
+            f'{path} is {output.shape[1]} x {output.shape[0]}, its truth {width} x '
+            f'{height}: only pictures of one size can be compared'
+          )
+        yield image, method, output
     if pictures.inputs is not None:
       low = image_files.read(pictures.inputs[image])
       # Within a pixel of the same shape.
@@ -298,45 +292,10 @@ def _shown(design: Design, pictures: Pictures) -> Iterator[tuple[str, str, np.nd
       yield image, 'input', _resized(low, height, width)
 
 
-def _read_output(path: pathlib.Path, real: np.ndarray) -> np.ndarray:
-  """Read an output, uint8 [H, W, 3], which must have its photograph's size."""
-  output = image_files.read(path)
-  if output.shape != real.shape:
-    raise StudyError(
-      f'{path} is {output.shape[1]} x {output.shape[0]}, its truth {real.shape[1]} x '
-      f'{real.shape[0]}: only pictures of one size can be compared'
-    )
-  return output
-
-
 def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
   """Resize uint8 [H, W, 3] by the bicubic kernel, as the paper upsamples its inputs."""
   picture = Image.fromarray(image)
   return np.array(picture.resize((width, height), Image.Resampling.BICUBIC))
-
-
-def _png(pixels: np.ndarray) -> bytes:
-  """Return a PNG file with the same settings for all, and no name, date or profile."""
-  buffer = io.BytesIO()
-  Image.fromarray(pixels).save(buffer, 'PNG')
-  return buffer.getvalue()
-
-
-def _name(seed: int, image: str, role: str, pixels: np.ndarray) -> str:
-  """Return a name that says nothing about a picture, and is always the same."""
-  digest = hashlib.blake2b(repr((seed, image, role)).encode(), digest_size=10)
-  digest.update(pixels.tobytes())
-  return digest.hexdigest()
-
-
-def _hide_dates(folder: pathlib.Path) -> None:
-  """Give all pictures one date: each photograph is written first, which would tell."""
-  with contextlib.suppress(OSError):
-    for path in (folder / 'pictures').iterdir():
-      os.utime(path, (0, 0))
-
-
-# ----------------------------------------------------------------- plan and pages
 
 
 def _rows(task: int, trials: Sequence[Trial], names: Names) -> Rows:
@@ -382,25 +341,14 @@ def _key(
   return {'study': digest, **value}
 
 
-def _page(name: str, post: str | None) -> bytes:
-  """Return a file of the site, which may send results to `post` and nowhere else."""
-  data = (importlib.resources.files('sr3_jax.human_study') / 'site' / name).read_bytes()
-  origin = _origin(post) if post else ''
-  if name == 'index.html' and origin:
-    # The only other place that the page may talk to.
-    policy = b"connect-src 'self'"
-    assert policy in data
-    data = data.replace(policy, policy + f' {origin}'.encode('ascii'))
-  return data
-
-
-def _origin(post: str) -> str:
-  """Return scheme, host and port of a URL; '' for a path on the site's own host.
+def _origin(post: str | None) -> str:
+  """Return scheme, host and port of a URL; '' for none or a path on the site's host.
 
   Raises:
     StudyError: it is neither.
   """
-  if re.fullmatch(r'/[A-Za-z0-9_./?&=%-]*', post) and not post.startswith('//'):
+  own = r'/[A-Za-z0-9_./?&=%-]*'
+  if not post or (re.fullmatch(own, post) and not post.startswith('//')):
     return ''
   parts = urllib.parse.urlsplit(post)
   # What stands in the page's policy must be a host and nothing else.

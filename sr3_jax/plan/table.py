@@ -1,7 +1,7 @@
 """Writes a plan as text."""
 
 from sr3_jax.plan.figures import Plan, SamplerPlan, TrainingPlan
-from sr3_jax.runtime import progress
+from sr3_jax.runtime import progress, text
 
 GIB = 2**30
 
@@ -13,7 +13,7 @@ def format_plan(made: Plan) -> str:
     f'{made["parameters"]:,} parameters, batch {made["batch_size"]}, '
     f'{made["num_steps"]:,} steps; {flops:.3g} FLOP a step without recomputation',
     '',
-    *align([HEAD, *(row(plan, made['price']) for plan in made['plans'])]),
+    *text.align([HEAD, *(row(p, made['price']) for p in made['plans'])], left=(0, 1)),
     '',
   ]
   for plan in made['plans']:
@@ -83,18 +83,6 @@ def row(plan: TrainingPlan, price: float) -> tuple[str, ...]:
 def _or_dash(number: int | None) -> str:
   """Return a number as text; '-' for none."""
   return '-' if number is None else str(number)
-
-
-def align(rows: list[tuple[str, ...]]) -> list[str]:
-  """Return rows as lines with columns of equal width; the first two to the left."""
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  return [
-    '  '.join(
-      cell.ljust(width) if i < 2 else cell.rjust(width)
-      for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ).rstrip()
-    for row in rows
-  ]
 
 
 def details(plan: TrainingPlan) -> list[str]:

@@ -160,14 +160,7 @@ def test_a_study_from_the_first_page_to_the_analysed_result(
   own = [i for i, (_, shown, _) in enumerate(trials) if shown == 'sharp']
   lost2 = {*own[:2], next(i for i, t in enumerate(trials) if t[1] == 'bicubic')}
   server = subprocess.Popen(
-    [
-      sys.executable,
-      '-m',
-      'sr3_jax.human_study.command',
-      'serve',
-      str(site),
-      '--port=0',
-    ],
+    [sys.executable, '-m', 'sr3_jax.human_study', 'serve', str(site), '--port=0'],
     stdout=subprocess.PIPE,
     text=True,
     cwd=ROOT,

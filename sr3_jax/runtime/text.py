@@ -1,0 +1,25 @@
+"""Lays out plain text: aligned columns, and names that are cut to a width."""
+
+from collections.abc import Collection, Sequence
+
+
+def align(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
+  """Return rows of cells as lines with aligned columns.
+
+  Args:
+    rows: cells of each line, as many in all.
+    left: numbers of the columns that are flush left; the others are flush right.
+  """
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  return [
+    '  '.join(
+      cell.ljust(width) if i in left else cell.rjust(width)
+      for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ).rstrip()
+    for row in rows
+  ]
+
+
+def shorten(text: str, most: int) -> str:
+  """Return at most `most` characters of a text; an ellipsis stands for the rest."""
+  return text if len(text) <= most else text[: most - 1] + '…'
