@@ -16,7 +16,6 @@ and no number of another network or data set compares with it.
 """
 
 import argparse
-import json
 import pathlib
 
 import flax.linen as nn
@@ -32,7 +31,8 @@ from sr3_jax.data import sources
 from sr3_jax.images import contact_sheets, image_files, pixels
 from sr3_jax.metrics import fid_kid_is
 from sr3_jax.runtime import atomic_files, process_log
-from sr3_jax.runtime import progress as runtime_progress
+from sr3_jax.runtime.progress import Progress
+from sr3_jax.weights import hub
 
 FEATURES = 64
 
@@ -81,7 +81,7 @@ def train(
     return optax.apply_updates(params, updates), state, value
 
   state, rng = optimizer.init(params), np.random.default_rng(0)
-  with runtime_progress.Progress(steps) as progress:
+  with Progress(steps) as progress:
     for number in range(steps):
       rows = rng.integers(len(x), size=batch)
       flip = rng.integers(2, size=batch)[:, None, None, None]
@@ -183,9 +183,7 @@ def main() -> None:
   args = parser.parse_args()
   process_log.setup()
 
-  side = json.loads((pathlib.Path(args.stages[-1]) / 'config.json').read_text())[
-    'data'
-  ]['image_size']
+  side = hub.load(args.stages[-1]).model.image_size
   sets = {}
   for split in ('train', 'test'):
     source = sources.make_source('arrays', path=args.data, split=split)

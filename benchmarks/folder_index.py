@@ -124,7 +124,7 @@ def main():
     show('again, with classes', start('classes', root, cache_folder))
     (root / 'n00000000' / 'new.jpg').write_bytes(picture(80))
     show('one picture more', start('folder', root, cache_folder))
-    size = sum(file.stat().st_size for file in cache_folder.iterdir())
+    size = sum(file.stat().st_size for file in cache_folder.glob('*'))
     print(f'cache: {size / 1e6:.0f} MB')
     print('deleting the files ...', flush=True)
 
