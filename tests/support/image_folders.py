@@ -39,10 +39,11 @@ def folders(tmp_path_factory) -> pathlib.Path:
   """
   root = tmp_path_factory.mktemp('folders')
   noise = np.random.default_rng(0)
-  save = lambda image, name: (
-    (root / name).parent.mkdir(parents=True, exist_ok=True),
-    image.save(root / name),
-  )
+
+  def save(image: PIL.Image.Image, name: str) -> None:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    image.save(root / name)
+
   for place, (name, size) in enumerate(zip(NAMES, SIZES, strict=True)):
     truth = crop(place, *size)
     low = truth.resize((size[1] // 4, size[0] // 4), PIL.Image.Resampling.BICUBIC)

@@ -173,13 +173,15 @@ def _report(arrays, count: int, title: str, rng) -> dict[str, Any]:
   for key, metric, *_ in METRICS[:2]:
     array = arrays[f'sr3/{key}']
     order = np.argsort(-array)
-    ranks = dict(
-      zip(order[[0, count // 2, -1]], ('best', 'median', 'worst'), strict=True)
-    )
-    label = lambda i, a=array, r=ranks: f'{r[i]}: {a[i]:.2f}, image {i}'
+    labels = {
+      i: f'{rank}: {array[i]:.2f}, image {i}'
+      for i, rank in zip(
+        order[[0, count // 2, -1]], ('best', 'median', 'worst'), strict=True
+      )
+    }
     some = ['input', 'bicubic', 'sr3', 'truth']
     sheets.append(
-      _sheet(f'{metric} of sr3: best, median, worst', some, some, ranks, label)
+      _sheet(f'{metric} of sr3: best, median, worst', some, some, labels, labels.get)
     )
   return {
     'format': 1,

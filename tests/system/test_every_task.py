@@ -19,7 +19,7 @@ from sr3_jax.images.pixels import to_uint8
 from sr3_jax.restoration import canvas
 from sr3_jax.restoration.inputs import UpscalerError
 from sr3_jax.restoration.upscaler import Upscaler
-from sr3_jax.upscale import command as upscale_command
+from sr3_jax.upscale.command import main as upscale
 from sr3_jax.weights import hub
 from tests.support import models
 
@@ -163,7 +163,7 @@ def command(tmp_path, monkeypatch, compile_cache):
   monkeypatch.chdir(tmp_path)
   monkeypatch.setattr(hub, 'load', model)
   options = ['--output=out', '--steps=2', f'--cache={compile_cache}']
-  return lambda name, *args: upscale_command.main([f'--model={name}', *options, *args])
+  return lambda name, *args: upscale([f'--model={name}', *options, *args])
 
 
 def save(path, pixels, **options):

@@ -16,7 +16,8 @@ import sr3_jax
 from sr3_jax.config import load_config
 from sr3_jax.images import image_files, pixels, resizing
 from sr3_jax.metrics import image_metrics
-from sr3_jax.upscale import command as upscale_command
+from sr3_jax.upscale.command import main as upscale
+from sr3_jax.upscale.options import make_parser
 from sr3_jax.weights import hub
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -125,10 +126,7 @@ def test_the_first_command_of_the_readme(tmp_path, compile_cache, monkeypatch):
   del compile_cache
   monkeypatch.chdir(tmp_path)
   example = ROOT / 'docs' / 'example.png'
-  assert (
-    upscale_command.main([str(example), '--output=large', '--compare', '--steps=2'])
-    == 0
-  )
+  assert upscale([str(example), '--output=large', '--compare', '--steps=2']) == 0
   height, width = image_files.size(example)
   made = image_files.read(tmp_path / 'large' / 'example_out.png')
   assert made.shape == (4 * height, 4 * width, 3)
@@ -136,5 +134,5 @@ def test_the_first_command_of_the_readme(tmp_path, compile_cache, monkeypatch):
 
 
 def test_the_default_model_is_photo_x4():
-  assert upscale_command.make_parser().get_default('model') == 'photo-x4'
+  assert make_parser().get_default('model') == 'photo-x4'
   assert sr3_jax.load(steps=2).settings()['model'].startswith('photo-x4')

@@ -25,16 +25,16 @@ if int(count) > 1:
 # The program of --mode=eval.
 EVALUATE = """
 from tests.support import runs
-from sr3_jax.evaluation import run as evaluation_run
+from sr3_jax.evaluation.run import evaluate_run
 config = runs.get_config()
 config.eval.num_seeds = 2
-evaluation_run.evaluate_run(config, workdir)
+evaluate_run(config, workdir)
 """
 # The programs of --mode=sample, eval and sweep of a cascade. Neither 9 nor 7 images
 # divide into whole batches.
 CASCADE = """
 from etils import epath
-from sr3_jax.cascade import run as cascade_run
+from sr3_jax.cascade.run import run
 from sr3_jax.core import sr3
 from tests.support import cascades
 sr3.make_network = cascades.make_network
@@ -45,7 +45,7 @@ config.eval.final_images, config.eval.batch_size = 7, 4
 config.sweep.num_images = 7
 config.cascade.search_noise = (0.0, 0.4)
 for mode in ('sample', 'eval', 'sweep'):
-  cascade_run.run(config, epath.Path(workdir), mode)
+  run(config, epath.Path(workdir), mode)
 """
 
 
