@@ -51,9 +51,9 @@ def sheets_section(
   Args:
     ident: name of the section in links.
     name: title of the section.
-    text: what stands above the pictures.
+    text: the sentence above the pictures.
     columns: names of the pictures of a row.
-    rows: label and uint8 pictures [H, W, 3]; None where a picture is missing.
+    rows: label and uint8 pictures [H, W, 3]; None if a picture is missing.
   """
   views = []
   for label, images in rows:

@@ -2,13 +2,14 @@
 
 Every batch is a function of its position. The stream of training examples is fixed by
 (source, seed), and batch k holds examples k * B to (k + 1) * B - 1 of it, whatever the
-number of threads, worker processes or hosts is. Host p of P takes the batches p, p + P,
-... of size B, so that all hosts together see the batches that one host with P * B would
+number of threads, workers or processes is. Process p of P takes the batches p, p + P,
+... of size B, so that all processes see together what one with batches of P * B would
 see. The state of an iterator is therefore one number.
 
 Start with `train_batches` and `eval_batches`.
 """
 
+import dataclasses
 import functools
 import os
 import sys
@@ -33,6 +34,93 @@ Batch = dict[str, np.ndarray]
 _Example = dict[str, np.ndarray | np.generic]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+  """A reader of cropped images of a source, for which `seed` fixes what is random."""
+
+  source: Source
+  cut: Cut
+  seed: int
+
+  def read(
+    self, index: int, rng: np.random.Generator, out: np.ndarray | None = None
+  ) -> Record:
+    """Read a record and crop its image, into `out` if that is given."""
+    record = self.source[index]
+    try:
+      return {**record, 'image': self.cut(record['image'], rng, out)}
+    except ImageError as error:
+      raise ImageError(f'{self.source.name(index)}: {error}') from None
+
+  def train_batch(self, batch_size: int, number: int) -> Batch:
+    """Return batch `number` of the stream.
+
+    All examples are made here, with one generator. Grain would take 0.1 ms to map and
+    batch each example, and a new generator 0.07 ms, beside 1.4 ms for a photograph.
+    """
+    shape = (batch_size, self.cut.image_size, self.cut.image_size, self.source.channels)
+    pixels, examples = np.empty(shape, self.source.dtype), []
+    bits = np.random.Philox(key=self.seed)
+    state, rng = bits.state, np.random.Generator(bits)
+    for row in range(batch_size):
+      # The counter depends on the example, not on its batch. 2^64 blocks of random bits
+      # lie between one example and the next.
+      position = number * batch_size + row
+      state['state']['counter'][1] = position
+      bits.state = state
+      examples.append(self._train_example(position, rng, pixels[row]))
+    rest = {key: np.stack([row[key] for row in examples]) for key in examples[0]}
+    return rest | {'image': pixels}
+
+  def _train_example(
+    self, position: int, rng: np.random.Generator, out: np.ndarray
+  ) -> _Example:
+    """Read an example of the stream, its pixels into `out` [S, S, C]."""
+    count = len(self.source)
+    epoch, place = divmod(position, count)
+    index = int(_epoch_order(self.seed, epoch, count)[place])
+    skipped, candidate, reason = -1, index, ''
+    for _ in range(_TRIES):
+      try:
+        record = self.read(candidate, rng, out)
+      except ImageError as error:
+        skipped, reason = index, str(error)
+        candidate = int(rng.integers(count))
+      else:
+        label = {'label': record['label']} if 'label' in record else {}
+        return {**label, 'skipped': np.int32(skipped)}
+    raise DataError(f'{_TRIES} images in a row cannot be used, the last one: {reason}')
+
+  def eval_total(self, limit: int | None) -> int:
+    """Return the number of images in an evaluation set; see `eval_batches`."""
+    if not len(self.source):
+      raise DataError('the source has no images')
+    total = len(self.source) if limit is None else limit
+    return total if self.cut.crop == 'random' else min(total, len(self.source))
+
+  def eval_example(self, total: int, index: int) -> _Example:
+    """Read image number `index` of an evaluation set of `total`, or make padding."""
+    size, count = self.cut.image_size, len(self.source)
+    pixels = np.zeros((size, size, self.source.channels), self.source.dtype)
+    record: Record = {'image': pixels}
+    if self.source.classes:
+      record['label'] = np.int32(0)
+    skipped, usable = -1, False
+    if index < total:
+      number = index * count // total if total <= count else index % count
+      try:
+        record = self.read(number, np.random.default_rng((self.seed, int(index))))
+        usable = True
+      except ImageError:
+        skipped = number
+    return {
+      **record,
+      'mask': np.bool_(usable),
+      'index': np.int32(index if index < total else -1),
+      'skipped': np.int32(skipped),
+    }
+
+
 class Batches(grain.DatasetIterator[Batch]):
   """Iterator over batches; its state is how many examples all processes have had.
 
@@ -46,14 +134,13 @@ class Batches(grain.DatasetIterator[Batch]):
   def __init__(
     self,
     batches: grain.MapDataset,
-    source: Source,
-    cut: Cut,
+    reader: _Reader,
     *,
     batch_size: int,
     workers: int = 0,
   ):
     super().__init__()
-    self._batches, self._source, self._cut = batches, source, cut
+    self._batches, self._reader = batches, reader
     self._batch_size = batch_size  # of all processes together
     self._workers = workers
     self._position = 0
@@ -91,14 +178,14 @@ class Batches(grain.DatasetIterator[Batch]):
   def get_state(self) -> dict[str, int]:
     """Return how many examples there were, and of how many records."""
     examples = self._position * self._batch_size
-    return {'examples': examples, 'records': len(self._source)}
+    return {'examples': examples, 'records': len(self._reader.source)}
 
   def set_state(self, state: dict[str, int]) -> None:
     """Go to a state of `get_state`; warn if the data or the batch size changed."""
-    if state['records'] != len(self._source):
+    if state['records'] != (records := len(self._reader.source)):
       logging.warning(
         'The data changed since the checkpoint: '
-        f'{state["records"]} records, now {len(self._source)}. '
+        f'{state["records"]} records, now {records}. '
         'Batches go on in a new order.'
       )
     self._stop()
@@ -143,11 +230,11 @@ class Batches(grain.DatasetIterator[Batch]):
 
   def _report_skipped(self, index: int) -> None:
     """Log once why a record was skipped; read it again, as workers tell no reason."""
-    name = self._source.name(index)
+    name = self._reader.source.name(index)
     if name in self.skipped:
       return
     try:
-      _read_example(self._source, self._cut, index, np.random.default_rng(0))
+      self._reader.read(index, np.random.default_rng(0))
       reason = f'{name}: could not be read at first'
     except ImageError as error:
       reason = str(error)
@@ -178,8 +265,8 @@ def train_batches(
     seed: fixes the order and the crops.
     workers: processes that read ahead; 0 reads by threads of this process. The batches
       are the same. Workers pay where Python is the limit, as with many small records.
-    process_index: this host among `process_count`.
-    process_count: hosts that read the same source.
+    process_index: number of this process.
+    process_count: processes that read the same source.
 
   Returns:
     Iterator over `{'image': [B, S, S, C]}`, of the source's type and channels, with
@@ -191,13 +278,11 @@ def train_batches(
   """
   if not len(source):
     raise DataError('the source has no images')
-  read = functools.partial(
-    _train_batch, batch_size=batch_size, source=source, cut=cut, seed=seed
-  )
+  reader = _Reader(source, cut, seed)
+  read = functools.partial(reader.train_batch, batch_size)
   batches = grain.MapDataset.range(sys.maxsize // batch_size).map(read)
   mine = batches[process_index::process_count]
-  global_size = batch_size * process_count
-  return Batches(mine, source, cut, batch_size=global_size, workers=workers)
+  return Batches(mine, reader, batch_size=batch_size * process_count, workers=workers)
 
 
 def eval_batches(
@@ -223,8 +308,8 @@ def eval_batches(
       If there are more and crops are random, the records are cropped again in turn.
       None takes every record once.
     seed: fixes random crops.
-    process_index: this host among `process_count`.
-    process_count: hosts that share the set.
+    process_index: number of this process.
+    process_count: processes that share the set.
 
   Returns:
     Iterator over `{'image': [B, S, S, C], 'mask': bool [B], 'index': int32 [B]}`, of
@@ -234,14 +319,12 @@ def eval_batches(
   Raises:
     DataError: the source is empty.
   """
-  total = _eval_total(source, cut, limit)
-  step = batch_size * process_count
-  read = functools.partial(
-    _eval_example, source=source, cut=cut, total=total, seed=seed
-  )
+  reader = _Reader(source, cut, seed)
+  total, step = reader.eval_total(limit), batch_size * process_count
+  read = functools.partial(reader.eval_example, total)
   padded = grain.MapDataset.range(-(-total // step) * step).map(read)
   mine = padded.batch(batch_size)[process_index::process_count]
-  return Batches(mine, source, cut, batch_size=step)
+  return Batches(mine, reader, batch_size=step)
 
 
 def eval_images(
@@ -254,29 +337,13 @@ def eval_images(
 ) -> Batch:
   """Read some images of an evaluation set, as a batch like those of `eval_batches`.
 
-  The other arguments are those that `eval_batches` made the set with.
-
-  Args:
-    source: the images.
-    cut: crops the images.
-    numbers: 'index' of each image in the set; -1 gives padding.
-    limit: size of the set.
-    seed: fixes random crops.
+  `numbers` are the 'index' of each image in the set, where -1 gives padding. The other
+  arguments are those that `eval_batches` had.
   """
-  total = _eval_total(source, cut, limit)
-  read = functools.partial(
-    _eval_example, source=source, cut=cut, total=total, seed=seed
-  )
-  rows = [read(i if i >= 0 else total) for i in numbers]
+  reader = _Reader(source, cut, seed)
+  total = reader.eval_total(limit)
+  rows = [reader.eval_example(total, i if i >= 0 else total) for i in numbers]
   return {k: np.stack([row[k] for row in rows]) for k in rows[0] if k != 'skipped'}
-
-
-def _eval_total(source: Source, cut: Cut, limit: int | None) -> int:
-  """Return the number of images in an evaluation set."""
-  if not len(source):
-    raise DataError('the source has no images')
-  total = len(source) if limit is None else limit
-  return total if cut.crop == 'random' else min(total, len(source))
 
 
 @functools.lru_cache(maxsize=2)
@@ -294,92 +361,3 @@ def _cores() -> int:
   if hasattr(os, 'sched_getaffinity'):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
-
-
-def _train_batch(
-  number: int, *, batch_size: int, source: Source, cut: Cut, seed: int
-) -> Batch:
-  """Return batch `number` of the stream.
-
-  All examples are made here, with one generator. Grain would take 0.1 ms to map and
-  batch each example, and a new generator 0.07 ms, beside 1.4 ms for a photograph.
-  """
-  shape = (batch_size, cut.image_size, cut.image_size, source.channels)
-  pixels, examples = np.empty(shape, source.dtype), []
-  bits = np.random.Philox(key=seed)
-  state, rng = bits.state, np.random.Generator(bits)
-  for row, position in enumerate(range(number * batch_size, (number + 1) * batch_size)):
-    # The counter depends on the example, not on its batch. 2^64 blocks of random bits
-    # lie between one example and the next.
-    state['state']['counter'][1] = position
-    bits.state = state
-    examples.append(
-      _train_example(position, rng, pixels[row], source=source, cut=cut, seed=seed)
-    )
-  rest = {key: np.stack([row[key] for row in examples]) for key in examples[0]}
-  return rest | {'image': pixels}
-
-
-def _train_example(
-  position: int,
-  rng: np.random.Generator,
-  out: np.ndarray,
-  *,
-  source: Source,
-  cut: Cut,
-  seed: int,
-) -> _Example:
-  """Read an example of the stream: its pixels into `out` [S, S, C], return the rest."""
-  epoch, place = divmod(position, len(source))
-  index = int(_epoch_order(seed, epoch, len(source))[place])
-  skipped, candidate, reason = -1, index, ''
-  for _ in range(_TRIES):
-    try:
-      record = _read_example(source, cut, candidate, rng, out)
-    except ImageError as error:
-      skipped, reason = index, str(error)
-      candidate = int(rng.integers(len(source)))
-    else:
-      label = {'label': record['label']} if 'label' in record else {}
-      return {**label, 'skipped': np.int32(skipped)}
-  raise DataError(f'{_TRIES} images in a row cannot be used, the last one: {reason}')
-
-
-def _eval_example(
-  index: int, *, source: Source, cut: Cut, total: int, seed: int
-) -> _Example:
-  """Read image number `index` of an evaluation set of `total`, or make padding."""
-  size, count = cut.image_size, len(source)
-  record: Record = {'image': np.zeros((size, size, source.channels), source.dtype)}
-  if source.classes:
-    record['label'] = np.int32(0)
-  skipped, usable = -1, False
-  if index < total:
-    number = index * count // total if total <= count else index % count
-    try:
-      rng = np.random.default_rng((seed, int(index)))
-      record = _read_example(source, cut, number, rng)
-      usable = True
-    except ImageError:
-      skipped = number
-  return {
-    **record,
-    'mask': np.bool_(usable),
-    'index': np.int32(index if index < total else -1),
-    'skipped': np.int32(skipped),
-  }
-
-
-def _read_example(
-  source: Source,
-  cut: Cut,
-  index: int,
-  rng: np.random.Generator,
-  out: np.ndarray | None = None,
-) -> Record:
-  """Read a record and crop its image, into `out` if that is given."""
-  record = source[index]
-  try:
-    return {**record, 'image': cut(record['image'], rng, out)}
-  except ImageError as error:
-    raise ImageError(f'{source.name(index)}: {error}') from None

@@ -1,4 +1,4 @@
-"""Finds for every channel of a source the stored values that shall mean -1 and 1."""
+"""Finds for every channel of a source the stored values that mean -1 and 1."""
 
 import contextlib
 import pathlib
@@ -58,8 +58,8 @@ def percentile_range(
   Args:
     sample: pixels [n, C].
     dtype: of the images; values of integers become whole numbers, outwards.
-    low: percentile that is to mean -1, 0 to 100.
-    high: percentile that is to mean 1, above `low`.
+    low: percentile that means -1, 0 to 100.
+    high: percentile that means 1, above `low`.
 
   Raises:
     DataError: a channel has one value only.

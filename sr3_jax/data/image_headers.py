@@ -227,7 +227,15 @@ def _read_missing(
   checked = ~index.known
   changed = bool(checked.any())
   with futures.ThreadPoolExecutor(16) as pool:
-    _read_into(index, np.flatnonzero(checked), errors, pool, read)
+
+    def read_rows(rows: np.ndarray) -> None:
+      headers = _map_rows(pool, read, index.names, rows)
+      for i, header in zip(rows.tolist(), headers, strict=True):
+        index.stamp[i], index.height[i], index.width[i], index.kind[i], error = header
+        if error:
+          errors[i] = error
+
+    read_rows(np.flatnonzero(checked))
     while True:  # a header that is read anew may change which type is used
       usable, _ = index.usable(min_size)
       doubtful = np.flatnonzero(~usable & ~checked)
@@ -236,24 +244,9 @@ def _read_missing(
       stamp = functools.partial(_stamp, place)
       stamps = np.fromiter(_map_rows(pool, stamp, index.names, doubtful), np.int64)
       anew = doubtful[(stamps != index.stamp[doubtful]) | (stamps == 0)]
-      _read_into(index, anew, errors, pool, read)
+      read_rows(anew)
       checked[doubtful] = True
       changed = changed or len(anew) > 0
-
-
-def _read_into(
-  index: HeaderIndex,
-  rows: np.ndarray,
-  errors: dict[int, str],
-  pool: futures.Executor,
-  read: Callable[[str], _Header],
-) -> None:
-  """Read the headers of some files into the index, or into `errors`."""
-  headers = _map_rows(pool, read, index.names, rows)
-  for i, header in zip(rows.tolist(), headers, strict=True):
-    index.stamp[i], index.height[i], index.width[i], index.kind[i], error = header
-    if error:
-      errors[i] = error
 
 
 def _map_rows(

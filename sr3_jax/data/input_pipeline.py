@@ -32,15 +32,8 @@ def make_source(
 ) -> Source:
   """Make the source of the training images or of the held-out images.
 
-  Args:
-    config: the configuration.
-    held_out: which of the two. Without data.eval_path, held-out images have the path of
-      the training images.
-    min_size: as of `sources.make_source`.
-    decode_side: as of `sources.make_source`.
-
-  Raises:
-    DataError: as of `sources.make_source`.
+  Without data.eval_path, held-out images have the path of the training images. The
+  arguments and errors are those of `sources.make_source`.
   """
   d = config.data
   return sources.make_source(
@@ -92,7 +85,7 @@ def evaluation_data(
   Args:
     config: the configuration.
     limit: images of the set; see `eval_batches`.
-    held: of `held_out`; None opens the images anew.
+    held: the result of `held_out`; None opens the images anew.
 
   Raises:
     DataError: as of `held_out`.

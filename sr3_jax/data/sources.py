@@ -56,12 +56,10 @@ def make_source(
       folder is taken whole: hold images out by keeping them in another folder.
     data_dir: where TFDS datasets were prepared.
     min_size: shortest side that is of use; a folder leaves smaller images out.
-    channels: of the images. Images with other than 3 channels keep the values of their
-      files.
-    calibrated: whether the model says which stored values mean -1 and 1, so that every
-      image keeps the values of its file.
-    cache_folder: where a large folder's headers are cached for the next start; None
-      caches nothing.
+    channels: of the images; with other than 3 they keep the values of their files.
+    calibrated: whether the model says which stored values mean -1 and 1, so that images
+      of 3 channels keep the values of their files, too.
+    cache_folder: where the headers of a large folder are cached; None caches nothing.
     decode_side: how a JPEG picture may be decoded; see `image_files.read`.
 
   Raises:
@@ -110,11 +108,7 @@ def fingerprint(source: Source) -> str:
 
 
 def check_classes(source: Source, num_classes: int) -> None:
-  """Refuse a source whose labels don't suit a model.
-
-  Args:
-    source: of training or evaluation images.
-    num_classes: of the model; 0 if it takes no labels.
+  """Refuse a source whose labels don't suit a model of `num_classes`, 0 for none.
 
   Raises:
     DataError: the model needs labels and the source has none, or has more classes.

@@ -165,12 +165,9 @@ def write(path: epath.PathLike, image: npt.ArrayLike) -> None:
 def errors(source: object, name: str = '') -> Iterator[None]:
   """Turn every error that a file can provoke into one line that names the file.
 
-  Args:
-    source: the path of the file, or its bytes.
-    name: what the line calls the file; '' takes the path.
-
   Raises:
-    ImageError: in place of any exception from inside.
+    ImageError: in place of any exception from inside; it begins with `name`, or the
+      path if that is ''.
   """
   name = name or ('data' if isinstance(source, bytes) else str(source))
   try:

@@ -118,17 +118,12 @@ def choose_codec(
   Args:
     channels: of the model.
     value_range: stored values that mean -1 and 1 to the model; None for pictures.
-    suffix: of the file.
-
-  Returns:
-    `picture_codec`, or a `RasterCodec` if the model needs rasters or the file is .npy.
+    suffix: of the file; models of pictures read .npy files, too.
   """
   if not needs_rasters(channels, value_range) and suffix.lower() != '.npy':
     return picture_codec
-  low, high = value_range or ((), ())
-  return RasterCodec(
-    channels, tuple(np.ravel(low).tolist()), tuple(np.ravel(high).tolist())
-  )
+  ends = (tuple(np.ravel(end).tolist()) for end in value_range or ())
+  return RasterCodec(channels, *ends)
 
 
 def needs_rasters(

@@ -20,14 +20,8 @@ def resize(
 ) -> np.ndarray:
   """Resize float32 [h, w, C] to [height, width, C] as Pillow does; don't clip.
 
-  It is anti-aliased, and equals `core.degradations.resize` without a program to compile
-  for each size.
-
-  Args:
-    image: float32 [h, w, C].
-    height: of the result in pixels.
-    width: of the result in pixels.
-    kernel: one of KERNELS.
+  It is anti-aliased by one of KERNELS, and equals `core.degradations.resize` without a
+  program to compile for each size.
   """
   if image.shape[:2] == (height, width):
     return image

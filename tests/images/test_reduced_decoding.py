@@ -120,7 +120,7 @@ def test_training_examples_are_nearly_those_of_whole_files(
   def example(reduced, shorter):
     config.data.reduced_decoding = reduced
     batches = input_pipeline.training_data(config)
-    assert min(batches._source[0]['image'].shape[:2]) == shorter
+    assert min(batches._reader.source[0]['image'].shape[:2]) == shorter
     image = next(batches)['image']
     batches.close()
     return image.astype(float)
