@@ -130,11 +130,9 @@ def _read_header(facts: FileFacts, image: Image.Image, data: bytes) -> FileFacts
   if getattr(image, 'n_frames', 1) > 1:
     traits.append('several frames')
   tables = getattr(image, 'quantization', None)
-  return facts._replace(
-    kind=f'{image.format}, {colours}',
-    traits=tuple(traits),
-    quality=jpeg_quality(tables[0]) if tables else 0,
-  )
+  quality = jpeg_quality(tables[0]) if tables else 0
+  kind = f'{image.format}, {colours}'
+  return facts._replace(kind=kind, traits=tuple(traits), quality=quality)
 
 
 def jpeg_quality(table: list[int]) -> int:

@@ -129,11 +129,10 @@ def _unusable(checked: CheckedSet) -> Iterable[Finding]:
     title = f'No image of the {checked.name} set can be used'
     text = f'Images of at least {checked.min_size} pixels are needed.'
     yield Finding('serious', title, text)
-  broken, first = checked.scan.broken, ''
-  for number in list(broken)[:1]:
-    first = f'The first: {checked.scan.names[number]} ({broken[number]}). '
+  broken = checked.scan.broken
+  first = ', '.join(f'{checked.scan.names[i]} ({broken[i]})' for i in list(broken)[:1])
   for numbers, what, text in (
-    (broken, 'are broken', f'{first}Fetch them again or delete them.'),
+    (broken, 'are broken', f'The first: {first}. Fetch them again or delete them.'),
     (
       checked.too_small,
       f'are too small: a side is below {checked.min_size} pixels',
@@ -154,15 +153,13 @@ def _labels(
   training: CheckedSet, evaluation: CheckedSet | None, num_classes: int
 ) -> Iterable[Finding]:
   labels = training.scan.labels
-  count = len(labels) or 'no'
   if num_classes and not 0 < len(labels) <= num_classes:
-    yield Finding(
-      'serious',
-      f'model.num_classes={num_classes}, and the data has {count} classes',
-      f'Training would refuse the data. Set model.num_classes={count}.'
-      if labels
-      else "Choose a data.source with labels, as 'classes'.",
-    )
+    count = len(labels) or 'no'
+    title = f'model.num_classes={num_classes}, and the data has {count} classes'
+    text = f'Training would refuse the data. Set model.num_classes={count}.'
+    if not labels:
+      text = "Choose a data.source with labels, as 'classes'."
+    yield Finding('serious', title, text)
   if evaluation and labels and list(labels) != list(evaluation.scan.labels):
     apart = some(labels.keys() ^ evaluation.scan.labels.keys())
     yield Finding(
@@ -231,10 +228,8 @@ def _traits(checked: CheckedSet) -> Iterable[Finding]:
   if cmyk := sum(n for kind, n in scan.kinds.items() if kind.endswith('CMYK')):
     parts.append(f'converted from CMYK: {cmyk}')
   if parts:
-    title, text = (
-      f'Some images of the {checked.name} set are converted when they are read',
-      '; '.join(parts),
-    )
+    title = f'Some images of the {checked.name} set are converted when they are read'
+    text = '; '.join(parts)
     yield Finding('note', title, f'{text[0].upper()}{text[1:]}.')
 
 

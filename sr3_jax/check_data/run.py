@@ -22,7 +22,6 @@ from sr3_jax.config import as_json
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
 from sr3_jax.data.batches import train_batches
-from sr3_jax.data.folder_sources import Folder
 from sr3_jax.data.records import Record, Source
 from sr3_jax.images import pixels
 from sr3_jax.runtime import atomic_files
@@ -98,12 +97,8 @@ def _check(config: ml_collections.ConfigDict, name: str, source: Source) -> Chec
   cut = input_pipeline.make_cut(config, held_out=name == 'evaluation')
   square = d.crop == 'none'
   pictures = d.source in ('folder', 'classes') and d.channels == 3 and not len(d.low)
-  count = len(source) + len(source.left_out if isinstance(source, Folder) else ())
-  with Progress(count, unit=f'{name} image') as progress:
-    scan = scan_source(source, epath.Path(path) if pictures else None, progress.update)
-  chosen = choose_images(scan, source, _DETAILED)
-  with Progress(len(chosen), unit='measured image') as progress:
-    details = median_details(source, chosen, progress.update)
+  scan = scan_source(source, name, epath.Path(path) if pictures else None)
+  details = median_details(source, choose_images(scan, source, _DETAILED))
   downsampled = min(cut.factors)
   if d.crop != 'random' and scan.decodable.any():
     downsampled = max(1, int(np.median(scan.side[scan.decodable])) // cut.image_size)
@@ -198,10 +193,7 @@ def _show_copies(
       i, pair = int(found[k]), pairs[k]
       how = 'the same content' if pair['identical'] else f'{pair["correlation"]:.2f}'
       how += ', mirrored' if pair['mirrored'] else ''
-      both = [
-        _read_picture(sets[theirs], matches.partner[i]),
-        _read_picture(sets[mine], i),
-      ]
+      both = [_picture(sets[theirs], matches.partner[i]), _picture(sets[mine], i)]
       rows.append((f'{pair["image"]} and {pair["of"]}: {how}', both))
     apart = mine != theirs
     yield check_data_page.sheets_section(
@@ -214,7 +206,7 @@ def _show_copies(
     )
 
 
-def _read_picture(source: Source, number: int) -> np.ndarray | None:
+def _picture(source: Source, number: int) -> np.ndarray | None:
   """Read an image of a source as a picture, or None if it can't be read."""
   try:
     image = source[int(number)]['image']
@@ -266,10 +258,6 @@ def _show_examples(
   rows = [
     (f'example {i}', [column[i] for column in columns.values()]) for i in range(_CROPS)
   ]
-  text = (
-    'Examples as training sees them with this configuration, and the inputs that its '
-    'task makes of them.'
-  )
-  return check_data_page.sheets_section(
-    'crops', 'Training examples', text, [*columns], rows
-  )
+  title, text = 'Training examples', 'Examples as training sees them with this '
+  text += 'configuration, and the inputs that its task makes of them.'
+  return check_data_page.sheets_section('crops', title, text, [*columns], rows)

@@ -7,8 +7,7 @@ interpreter meanwhile. About 300 bytes are stored for each image.
 import collections
 import dataclasses
 import os
-import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent import futures
 
 import numpy as np
@@ -19,6 +18,7 @@ from sr3_jax.check_data.file_check import THUMBNAIL, FileFacts
 from sr3_jax.data.folder_sources import Folder
 from sr3_jax.data.records import Source
 from sr3_jax.images import pixels, resizing
+from sr3_jax.runtime.progress import Progress
 
 FACTORS = (1, 2, 3, 4)  # by which images are downsampled to find their detail
 _PORTION = 512  # images that are handed to the threads at a time
@@ -57,18 +57,14 @@ class Scan:
     return ~np.isin(np.arange(len(self)), list(self.broken))
 
 
-def scan_source(
-  source: Source,
-  files: epath.Path | None,
-  on_images: Callable[[int], None] = lambda count: None,
-) -> Scan:
-  """Check all images of a source.
+def scan_source(source: Source, name: str, files: epath.Path | None) -> Scan:
+  """Check all images of a source, and show the progress.
 
   Args:
     source: made with min_size 1, so that small images are counted.
+    name: of the source, for the progress line.
     files: the folder of a source of pictures, to check its files; None to check the
       decoded images of the source.
-    on_images: called with the number of images that are done.
   """
   left_out = source.left_out if isinstance(source, Folder) else {}
   names = [*map(source.name, range(len(source))), *left_out]
@@ -86,33 +82,28 @@ def scan_source(
     labels=dict.fromkeys(source.classes, 0),
   )
 
-  def look(number: int) -> tuple[FileFacts, str]:
+  def check(number: int) -> tuple[FileFacts, str]:
     if files is not None:
-      name = names[number]
-      label = pathlib.PurePath(name).parts[0] if source.classes else ''
-      return file_check.check_file(files / name), label
+      label = names[number].partition('/')[0] if source.classes else ''
+      return file_check.check_file(files / names[number]), label
     return _check_record(source, number, left_out.get(names[number], ''))
 
-  with futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+  progress = Progress(count, unit=f'{name} image')
+  with progress, futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
     for start in range(0, count, _PORTION):
       numbers = range(start, min(start + _PORTION, count))
-      for number, (seen, label) in zip(numbers, pool.map(look, numbers), strict=True):
-        _store(found, number, seen, label)
-        on_images(number + 1)
+      for number, (facts, label) in zip(numbers, pool.map(check, numbers), strict=True):
+        _store(found, number, facts, label)
+        progress.update(number + 1)
   return found
 
 
-def median_details(
-  source: Source,
-  numbers: Sequence[int],
-  on_images: Callable[[int], None] = lambda count: None,
-) -> dict[int, float]:
+def median_details(source: Source, numbers: Sequence[int]) -> dict[int, float]:
   """Find how much fine detail images have, downsampled by each of FACTORS.
 
   Args:
     source: the images.
     numbers: of the images to measure.
-    on_images: called with the number of images that are done.
 
   Returns:
     Factor -> median of `file_check.fine_detail`; without factors that leave too few
@@ -129,12 +120,13 @@ def median_details(
     plane = plane[top : top + _CENTRE, left : left + _CENTRE, None]
     return [_downsampled_detail(plane, factor) for factor in FACTORS]
 
-  with futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+  progress = Progress(len(numbers), unit='measured image')
+  with progress, futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
     for done, values in enumerate(pool.map(measure, numbers), 1):
       for factor, value in zip(FACTORS, values, strict=False):
         if np.isfinite(value):
           columns[factor].append(value)
-      on_images(done)
+      progress.update(done)
   # If only a few large images allow a factor, it says nothing about the others.
   enough = max((len(values) for values in columns.values()), default=0) / 2
   return {
@@ -165,16 +157,16 @@ def _check_record(source: Source, number: int, reason: str) -> tuple[FileFacts, 
   return file_check.check_pixels(image, kind), label
 
 
-def _store(found: Scan, number: int, seen: FileFacts, label: str) -> None:
-  found.height[number], found.width[number] = seen.height, seen.width
-  found.quality[number], found.digest[number] = seen.quality, seen.digest
-  found.kinds[seen.kind] += 1
-  for trait in seen.traits:
+def _store(found: Scan, number: int, facts: FileFacts, label: str) -> None:
+  for name in ('height', 'width', 'quality', 'digest'):
+    getattr(found, name)[number] = getattr(facts, name)
+  found.kinds[facts.kind] += 1
+  for trait in facts.traits:
     found.traits[trait].append(number)
-  if seen.thumbnail is None:
-    found.broken[number] = seen.error
+  if facts.thumbnail is None:
+    found.broken[number] = facts.error
   else:
-    found.thumbnails[number] = seen.thumbnail
+    found.thumbnails[number] = facts.thumbnail
     if label:
       found.labels[label] = found.labels.get(label, 0) + 1
 

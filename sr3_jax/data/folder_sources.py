@@ -53,13 +53,9 @@ class Folder:
     if not self._root.is_dir():
       what = 'is a file, not a folder' if self._root.exists() else 'no such folder'
       raise DataError(f'{path}: {what}')
+    raster_channels = channels if self._as_rasters else 0
     try:
-      found = find_usable(
-        self._root,
-        min_size=min_size,
-        channels=channels if self._as_rasters else 0,
-        cache_folder=cache_folder,
-      )
+      found = find_usable(self._root, min_size, raster_channels, cache_folder)
     except OSError as error:
       raise DataError(f'{error.filename}: {error.strerror}') from None
     self._names, self.left_out, self.dtype = found

@@ -105,11 +105,7 @@ class HeaderIndex(NamedTuple):
 
 
 def find_usable(
-  root: epath.Path,
-  *,
-  min_size: int,
-  channels: int,
-  cache_folder: epath.Path | None = None,
+  root: epath.Path, min_size: int, channels: int, cache_folder: epath.Path | None = None
 ) -> UsableFiles:
   """Find all images below a folder that can be used, and why the others can't.
 

@@ -200,9 +200,8 @@ class Arrays:
     if wrong:
       raise DataError(f'{path}: {wrong}')
     self._labels = labels.astype(np.int32)
-    self.classes = tuple(map(str, names)) or tuple(
-      map(str, range(int(labels.max()) + 1))
-    )
+    numbers = range(int(labels.max()) + 1)
+    self.classes = tuple(map(str, names if len(names) else numbers))
     self.channels = channels
 
   def __len__(self) -> int:
@@ -253,17 +252,16 @@ class Tfds:
     arguments = f"'{name}', file_format='array_record'"
     if data_dir:
       arguments += f", data_dir='{data_dir}'"
+    file_format = tfds.core.FileFormat.ARRAY_RECORD
     try:
-      builder = tfds.builder(
-        name, data_dir=data_dir, file_format=tfds.core.FileFormat.ARRAY_RECORD
-      )
+      builder = tfds.builder(name, data_dir=data_dir, file_format=file_format)
       splits = builder.info.splits
     except Exception as error:
       raise DataError(f'TFDS {name!r}: {first_line(error)}') from None
     if not splits:
-      command = _preparation(builder, arguments)
+      once = _preparation(builder, arguments)
       raise DataError(
-        f'TFDS {name!r} is not prepared as ArrayRecord here; once: {command}'
+        f'TFDS {name!r} is not prepared as ArrayRecord here; once: {once}'
       )
     features = dict(builder.info.features)
     if not isinstance(features.get('image'), tfds.features.Image):
@@ -272,10 +270,9 @@ class Tfds:
     self.classes = ()
     if isinstance(label, tfds.features.ClassLabel):
       self.classes = tuple(label.names)
+    decoders = {'image': tfds.decode.SkipDecoding()}  # they are decoded here
     try:
-      self._records = builder.as_data_source(
-        split=split, decoders={'image': tfds.decode.SkipDecoding()}
-      )
+      self._records = builder.as_data_source(split=split, decoders=decoders)
       self._length = len(self._records)
     except Exception as error:
       raise DataError(f'TFDS {name!r}: {first_line(error)}') from None

@@ -59,10 +59,7 @@ def sheet(
   if labels:
     left = 2 * margin + max(int(label_font.getlength(label)) + 1 for label in labels)
   lefts = [left + i * (cell + gutter) for i in range(max(map(len, rows)) + 1)]
-  fitted = [
-    [image if image is None else _fit_cell(image, cell) for image in row]
-    for row in rows
-  ]
+  fitted = [[_fit_cell(image, cell) for image in row] for row in rows]
   heights = [max((one.height for one in row if one), default=cell) for row in fitted]
   tops = np.cumsum([top, *(height + gutter for height in heights)]).tolist()
 
@@ -115,8 +112,10 @@ def heat_colours(values: np.ndarray) -> np.ndarray:
   return np.round(np.stack(channels, -1)).astype(np.uint8)
 
 
-def _fit_cell(image: np.ndarray, cell: int) -> Image.Image:
-  """Resize a picture so that it fills a square cell."""
+def _fit_cell(image: np.ndarray | None, cell: int) -> Image.Image | None:
+  """Resize a picture so that it fills a square cell; leave an empty cell empty."""
+  if image is None:
+    return None
   largest = max(image.shape[:2])
   height, width = (max(1, round(cell * side / largest)) for side in image.shape[:2])
   method = Image.Resampling.NEAREST if cell >= largest else Image.Resampling.BOX

@@ -214,9 +214,8 @@ def check_size(width: int, height: int, max_pixels: int = 0) -> None:
   """
   max_pixels = max_pixels or MAX_PIXELS
   if width * height > max_pixels:
-    raise ImageError(
-      f'{width} x {height} pixels are more than the limit of {max_pixels / 1e6:.0f} Mpx'
-    )
+    limit = f'the limit of {max_pixels / 1e6:.0f} Mpx'
+    raise ImageError(f'{width} x {height} pixels are more than {limit}')
 
 
 def _upright_jpeg(

@@ -112,10 +112,8 @@ def read(source: pathlib.Path | bytes, name: str = '') -> Picture:
     with sixteen_bit.tiff_page(io.BytesIO(data)) as page:
       if page is not None:
         image_files.check_size(page.imagewidth, page.imagelength)
-        stored = sixteen_bit.upright(
-          sixteen_bit.read_tiff(page), sixteen_bit.orientation(page)
-        )
-        icc, exif = page.iccprofile, None
+        stored, turned = sixteen_bit.read_tiff(page), sixteen_bit.orientation(page)
+        stored, icc, exif = sixteen_bit.upright(stored, turned), page.iccprofile, None
         with contextlib.suppress(Exception), Image.open(io.BytesIO(data)) as image:
           exif = _kept_exif(image.getexif())
         return _picture(stored, icc, exif, 'TIFF')

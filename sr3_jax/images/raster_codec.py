@@ -87,10 +87,8 @@ class RasterCodec:
   def write(self, path: pathlib.Path, picture: Picture, settings: Settings) -> None:
     """Write a file; the settings of a .npy file are in a .json file beside it."""
     with image_files.errors(path):
-      data, beside = (
-        self.encode(picture, path.suffix, settings),
-        path.with_suffix('.json'),
-      )
+      data = self.encode(picture, path.suffix, settings)
+      beside = path.with_suffix('.json')
       if path.suffix == '.npy':
         # An old .json file describes another array: it must not stand beside this one.
         beside.unlink(missing_ok=True)

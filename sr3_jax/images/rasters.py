@@ -39,6 +39,7 @@ _PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type; palettes have no 16 
 # has no name. Depth and time are never channels.
 _CHANNEL_AXES = 'CSIQ'
 
+Values = Sequence[float]  # one for each channel, or none
 Load = Callable[[], np.ndarray]
 
 
@@ -134,9 +135,7 @@ def encode(array: np.ndarray, extension: str, description: str = '') -> bytes:
   )
 
 
-def to_float(
-  array: np.ndarray, low: Sequence[float] = (), high: Sequence[float] = ()
-) -> np.ndarray:
+def to_float(array: np.ndarray, low: Values = (), high: Values = ()) -> np.ndarray:
   """Convert stored values to float32, `low` to -1 and `high` to 1; clip nothing.
 
   Args:
@@ -153,10 +152,7 @@ def to_float(
 
 
 def from_float(
-  image: np.ndarray,
-  dtype: npt.DTypeLike,
-  low: Sequence[float] = (),
-  high: Sequence[float] = (),
+  image: np.ndarray, dtype: npt.DTypeLike, low: Values = (), high: Values = ()
 ) -> np.ndarray:
   """Invert `to_float`: convert float [..., C] to one of DTYPES.
 
@@ -174,9 +170,7 @@ def from_float(
   return array.astype(dtype)
 
 
-def _range(
-  dtype: np.dtype, low: Sequence[float], high: Sequence[float]
-) -> tuple[np.ndarray, np.ndarray]:
+def _range(dtype: np.dtype, low: Values, high: Values) -> tuple[np.ndarray, np.ndarray]:
   """Return the stored values that mean -1 and 1, float32 [C] or one for all."""
   if not len(low) and not len(high):
     if dtype.kind != 'u':
@@ -220,8 +214,7 @@ def _opened(
 def _npy(file: BinaryIO) -> tuple[Header, Load]:
   """Return the header of a NumPy file [H, W] or [H, W, C], and its loader."""
   file.seek(0)
-  version = np.lib.format.read_magic(file)
-  if version == (1, 0):
+  if np.lib.format.read_magic(file) == (1, 0):
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
   else:
     shape, _, dtype = np.lib.format.read_array_header_2_0(file)
