@@ -43,16 +43,15 @@ def check_file(path: epath.PathLike) -> FileFacts:
   facts = FileFacts()
   try:
     with image_files.errors(path):
-      data = epath.Path(path).read_bytes()
-    facts = facts._replace(digest=_digest(data))
-    with image_files.errors(path), image_files.open_image(io.BytesIO(data)) as image:
-      height, width = image_files.upright_size(image)
-      facts = facts._replace(height=height, width=width)
-      facts = _read_header(facts, image, data)
-      grey = _decode_small(image)
-    if grey is None:
-      pixels = image_files.read(data, str(path), channels=1)[..., 0]
-      grey = Image.fromarray(pixels)
+      data = image_files.read_bytes(path)
+      facts = facts._replace(digest=_digest(data))
+      with image_files.open_image(io.BytesIO(data)) as image:
+        height, width = image_files.upright_size(image)
+        facts = facts._replace(height=height, width=width)
+        facts = _read_header(facts, image, data)
+        grey = _decode_small(image)
+      if grey is None:
+        grey = Image.fromarray(image_files.decode(data, channels=1)[..., 0])
   except ImageError as error:
     return facts._replace(error=str(error).removeprefix(f'{path}: '))
   return facts._replace(thumbnail=_thumbnail(grey))
@@ -115,14 +114,12 @@ def fine_detail(plane: np.ndarray) -> float:
 def _read_header(facts: FileFacts, image: Image.Image, data: bytes) -> FileFacts:
   """Add kind, traits and quality of an opened file."""
   mode, traits = image.mode, []
-  sixteen_bit = mode.startswith('I') or (image.format == 'PNG' and data[24] == 16)
   colours = _COLOURS.get(mode, 'grey' if mode[0] in 'LIF' else 'RGB')
-  with contextlib.suppress(Exception):  # a damaged EXIF block does no harm
-    if image.getexif().get(0x0112, 1) in range(2, 9):
-      traits.append('turned (EXIF)')
+  if image_files.orientation(image) in range(2, 9):
+    traits.append('turned (EXIF)')
   if image.has_transparency_data:
     traits.append('transparent')
-  if sixteen_bit:
+  if mode.startswith('I') or (image.format == 'PNG' and data[24] == 16):
     traits.append('16 bits')
   profile = image.info.get('icc_profile')
   if profile and image_files.icc_transform(profile, mode.removesuffix('A')):

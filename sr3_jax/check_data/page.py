@@ -35,12 +35,9 @@ _METHOD = {
   'that was saved twice, the tables show the second time only.',
 }
 
-# A label, and pictures of which some may be missing.
-Row = tuple[str, Sequence[np.ndarray | None]]
+Row = tuple[str, Sequence[np.ndarray | None]]  # a label, and pictures or gaps
 
-
-# A part of the page, as the template takes it.
-View = dict[str, Any]
+View = dict[str, Any]  # a part of the page, as the template takes it
 
 
 def sheets_section(

@@ -13,24 +13,21 @@ CROPS = ('random', 'center', 'none')
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
-  """A way to make a square of `image_size` pixels from an image.
+  """A way to make a square from an image.
 
-  Attributes:
-    image_size: side of the result in pixels.
-    crop: 'random' takes a square anywhere. 'center' downsamples the largest central
-      square by area. 'none' takes the whole image, which must be square, and
-      downsamples it by area if it is larger.
-    flip: mirror an image left to right with probability 1/2.
-    rotate: turn by a random multiple of 90 degrees; for textures.
-    reduce: with 'random', the image is first downsampled by this integer factor, by
-      area, because photographs are often soft at full size. Of several factors one is
-      chosen at random among those that leave the image large enough.
+  Raises:
+    DataError: the settings have no meaning, alone or together.
   """
 
-  image_size: int
+  image_size: int  # S, side of the square in pixels
+  # 'random' takes a square anywhere. 'center' downsamples the largest central square by
+  # area. 'none' does so with the whole image, which must be square.
   crop: str
-  flip: bool = False
-  rotate: bool = False
+  flip: bool = False  # mirror left to right with probability 1/2
+  rotate: bool = False  # turn by a random multiple of 90 degrees; for textures
+  # With 'random', the image is first downsampled by area by this integer factor, because
+  # photographs are often soft at full size. If there are several, one is chosen at random
+  # among those that leave the image large enough.
   reduce: int | tuple[int, ...] = 1
 
   def __post_init__(self):
@@ -70,15 +67,12 @@ class Cut:
   def __call__(
     self, image: np.ndarray, rng: np.random.Generator, out: np.ndarray | None = None
   ) -> np.ndarray:
-    """Crop `[H, W, C]` to `[S, S, C]` of the same type.
+    """Crop `[H, W, C]` to `[S, S, C]` of the same type, into `out` if that is given.
 
-    Args:
-      image: any type.
-      rng: chooses the square, the factor, and how it is turned.
-      out: array for the result; None makes a new one.
+    `rng` chooses the square, the factor, and how it is turned.
 
     Raises:
-      ImageError: the image is too small.
+      ImageError: the image is too small, or not square although it must be.
     """
     height, width = image.shape[:2]
     if min(height, width) < self.min_size:

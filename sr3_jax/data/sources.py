@@ -122,11 +122,7 @@ def check_classes(source: Source, num_classes: int) -> None:
 
 
 class Photos:
-  """The photographs that come with scikit-image: no download.
-
-  Args:
-    split: 'train' or 'eval'.
-    channels: 3, or 1 for grey.
+  """The photographs that come with scikit-image, in colour or of one channel.
 
   Raises:
     DataError: unknown split, or a scikit-image without its pictures.
@@ -162,11 +158,6 @@ class Arrays:
   Images are 'x_train' and 'x_test', [N, H, W, C] of uint8, uint16 or float32, with
   'y_train' and 'y_test', int [N]; or 'x' and 'y', of which every tenth image is for
   tests. 'classes' may name the labels.
-
-  Args:
-    path: the file.
-    split: 'train' or 'test'.
-    channels: C.
 
   Raises:
     DataError: no such file or split, or arrays of other types and shapes.

@@ -71,9 +71,8 @@ def decode(
   Args:
     data: the file.
     shape: height, width, and 1 (grey) or 3 channels, from its header.
-    decode_side: pixels of the shorter side that are enough; 0 decodes all. At 1/2, 1/4
-      or 1/8 of the size there is less to compute, and pixels are nearly means of
-      blocks.
+    decode_side: pixels of the shorter side that are enough; 0 decodes all. A part of
+      the size costs less, and its pixels are nearly means of blocks.
 
   Returns:
     uint8 array of this shape, or with sides divided by `scale_divisor` and rounded up.

@@ -127,11 +127,17 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
   width, height = image.size
   # Pillow reports a TIFF already turned. A PNG without EXIF in front of its pixels
   # would be decoded to look behind them.
-  if image.format != 'TIFF' and (image.format != 'PNG' or 'exif' in image.info):
-    with contextlib.suppress(Exception):
-      if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):
-        width, height = height, width
+  oriented = image.format != 'TIFF' and (image.format != 'PNG' or 'exif' in image.info)
+  if oriented and orientation(image) in range(5, 9):
+    return width, height
   return height, width
+
+
+def orientation(image: Image.Image) -> int:
+  """Return the EXIF orientation of an opened image, 1 to 8; 1 if EXIF is damaged."""
+  with contextlib.suppress(Exception):
+    return image.getexif().get(0x0112, 1)
+  return 1
 
 
 def write(path: epath.PathLike, image: npt.ArrayLike) -> None:

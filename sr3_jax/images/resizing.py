@@ -82,10 +82,10 @@ def downsampling_matrices(length: int, small: int) -> tuple[np.ndarray, np.ndarr
     small: pixels after downsampling.
 
   Returns:
-    down: float32 [small, length]; `down @ column` downsamples as Pillow's bicubic does.
-    up: float32 [length, small], the pseudoinverse: down @ up = 1. Adding
-      up @ (wanted - down @ column) makes `column` downsample to `wanted` exactly, and
-      no smaller change does.
+    `down`, float32 [small, length], so that `down @ column` downsamples as Pillow does;
+    and `up`, float32 [length, small], its pseudoinverse: down @ up = 1. Adding
+    up @ (wanted - down @ column) makes `column` downsample to `wanted` exactly, and no
+    smaller change does.
   """
   identity = np.eye(length, dtype=np.float32)[..., None]
   down = resize(identity, small, length)[..., 0].astype(np.float64)
