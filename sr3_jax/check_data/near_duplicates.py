@@ -124,17 +124,17 @@ def find_within(signatures: np.ndarray, on_rows: OnRows = lambda rows: None) -> 
   `on_rows` is called with the number of images that are done.
   """
   matches = _no_matches(len(signatures))
-  numbers, whole = _patterned(signatures)
+  numbers, images = _hash_patterned(signatures)
   partner, done = np.full(len(numbers), -1), 0
   with _pool(len(numbers)) as pool:
     while len(rows := done + np.flatnonzero(partner[done:] < 0)[:_ROWS]):
-      pairs = _search(pool, whole, rows, whole, first=int(rows[0]) + 1)
+      pairs = _search(pool, images, rows, images, first=int(rows[0]) + 1)
       for row in np.unique(pairs.row):
         if partner[row] < 0:
           later = (pairs.row == row) & (pairs.column > row)
-          new = later & (partner[pairs.column] < 0)
-          partner[pairs.column[new]] = row
-          _record(matches, numbers[pairs.column[new]], numbers[row], pairs, new)
+          new = pairs.choose(later & (partner[pairs.column] < 0))
+          partner[new.column] = row
+          _record(matches, numbers[new.column], numbers[row], new)
       done = int(rows[-1]) + 1
       on_rows(int(numbers[done - 1]) + 1)
   return matches
@@ -149,19 +149,20 @@ def find_between(
   called with the number of images that are done.
   """
   matches = _no_matches(len(signatures))
-  (numbers, mine), (theirs, whole) = _patterned(signatures), _patterned(others)
-  with _pool(len(theirs)) as pool:
+  numbers, images = _hash_patterned(signatures)
+  other_numbers, other_images = _hash_patterned(others)
+  with _pool(len(other_numbers)) as pool:
     for start in range(0, len(numbers), _ROWS):
       rows = np.arange(start, min(start + _ROWS, len(numbers)))
-      pairs = _search(pool, mine, rows, whole, first=0)
-      best = np.argsort(pairs.correlation, kind='stable')  # the last one stays
-      images, partners = numbers[pairs.row[best]], theirs[pairs.column[best]]
-      _record(matches, images, partners, pairs, best)
+      pairs = _search(pool, images, rows, other_images, first=0)
+      # Of several partners of an image, the last one that is recorded stays.
+      pairs = pairs.choose(np.argsort(pairs.correlation, kind='stable'))
+      _record(matches, numbers[pairs.row], other_numbers[pairs.column], pairs)
       on_rows(int(numbers[rows[-1]]) + 1)
   return matches
 
 
-class _Signed(NamedTuple):
+class _Hashed(NamedTuple):
   """Signatures [N, 63] and their hashes, uint32 [N], of even and odd frequencies."""
 
   signatures: np.ndarray
@@ -177,6 +178,10 @@ class _Pairs(NamedTuple):
   correlation: np.ndarray
   mirrored: np.ndarray
 
+  def choose(self, chosen: np.ndarray) -> '_Pairs':
+    """Return some of the pairs, by numbers or by a mask."""
+    return _Pairs(*(column[chosen] for column in self))
+
 
 def _no_matches(count: int) -> Matches:
   unmatched = np.full(count, -1, np.int64)
@@ -184,23 +189,19 @@ def _no_matches(count: int) -> Matches:
 
 
 def _record(
-  matches: Matches,
-  images: np.ndarray,
-  partners: np.ndarray,
-  pairs: _Pairs,
-  chosen: np.ndarray,
+  matches: Matches, images: np.ndarray, partners: np.ndarray, pairs: _Pairs
 ) -> None:
-  """Write the partners of some images, with what the chosen pairs say, to matches."""
+  """Write the partners of some images, one for each pair, to matches."""
   matches.partner[images] = partners
-  matches.correlation[images] = np.minimum(pairs.correlation[chosen], 1)
-  matches.mirrored[images] = pairs.mirrored[chosen]
+  matches.correlation[images] = np.minimum(pairs.correlation, 1)
+  matches.mirrored[images] = pairs.mirrored
 
 
-def _patterned(signatures: np.ndarray) -> tuple[np.ndarray, _Signed]:
+def _hash_patterned(signatures: np.ndarray) -> tuple[np.ndarray, _Hashed]:
   """Return the numbers of the images with a pattern, and their signatures."""
   numbers = np.flatnonzero(signatures.any(1))
   found = signatures[numbers]
-  return numbers, _Signed(found, _bits(found[:, :_EVEN]), _bits(found[:, _EVEN:]))
+  return numbers, _Hashed(found, _bits(found[:, :_EVEN]), _bits(found[:, _EVEN:]))
 
 
 def _bits(values: np.ndarray) -> np.ndarray:
@@ -215,40 +216,40 @@ def _pool(columns: int) -> futures.ThreadPoolExecutor:
 
 
 def _search(
-  pool: futures.Executor, mine: _Signed, rows: np.ndarray, whole: _Signed, first: int
+  pool: futures.Executor, images: _Hashed, rows: np.ndarray, others: _Hashed, first: int
 ) -> _Pairs:
-  """Find near copies of some of `mine` among `whole[first:]`."""
-  asked = _Signed(*(part[rows] for part in mine))
-  starts = range(first, len(whole.even), _COLUMNS)
-  stripes = pool.map(lambda start: _stripe(asked, whole, start), starts)
+  """Find near copies of some images among `others[first:]`."""
+  queries = _Hashed(*(part[rows] for part in images))
+  starts = range(first, len(others.even), _COLUMNS)
+  stripes = pool.map(lambda start: _stripe(queries, others, start), starts)
   found = [pairs for stripe in stripes for pairs in stripe]
   found.append(_Pairs(*(np.zeros(0, kind) for kind in (int, int, np.float32, bool))))
   pairs = _Pairs(*map(np.concatenate, zip(*found, strict=True)))
   return pairs._replace(row=rows[pairs.row])
 
 
-def _stripe(asked: _Signed, whole: _Signed, start: int) -> list[_Pairs]:
+def _stripe(queries: _Hashed, others: _Hashed, start: int) -> list[_Pairs]:
   """Find near copies in a stripe of columns, by tiles that fit into a cache."""
-  stop, found = min(start + _COLUMNS, len(whole.even)), []
+  stop, found = min(start + _COLUMNS, len(others.even)), []
   height, width = _TILE
   for left in range(start, stop, width):
     columns = slice(left, min(left + width, stop))
-    for top in range(0, len(asked.even), height):
+    for top in range(0, len(queries.even), height):
       rows = slice(top, top + height)
-      even = np.bitwise_count(asked.even[rows, None] ^ whole.even[columns])
-      odd = np.bitwise_count(asked.odd[rows, None] ^ whole.odd[columns])
+      even = np.bitwise_count(queries.even[rows, None] ^ others.even[columns])
+      odd = np.bitwise_count(queries.odd[rows, None] ^ others.odd[columns])
       bits = even + np.minimum(odd, 32 - odd)
       if bits.min() <= BITS:
         row, column = np.nonzero(bits <= BITS)
-        found.append(_compare(asked, whole, row + top, column + left))
+        found.append(_compare(queries, others, row + top, column + left))
   return found
 
 
 def _compare(
-  asked: _Signed, whole: _Signed, row: np.ndarray, column: np.ndarray
+  queries: _Hashed, others: _Hashed, row: np.ndarray, column: np.ndarray
 ) -> _Pairs:
   """Return the candidates that are near copies."""
-  product = asked.signatures[row] * whole.signatures[column]
+  product = queries.signatures[row] * others.signatures[column]
   even, odd = product[:, :_EVEN].sum(1), product[:, _EVEN:].sum(1)
   correlation = even + np.abs(odd)
   near = correlation >= CORRELATION

@@ -77,8 +77,8 @@ class _Reader:
   ) -> _Example:
     """Read an example of the stream, its pixels into `out` [S, S, C]."""
     count = len(self.source)
-    epoch, place = divmod(position, count)
-    index = int(_epoch_order(self.seed, epoch, count)[place])
+    epoch, in_epoch = divmod(position, count)
+    index = int(_epoch_order(self.seed, epoch, count)[in_epoch])
     skipped, candidate, reason = -1, index, ''
     for _ in range(_TRIES):
       try:

@@ -25,9 +25,9 @@ class Cut:
   crop: str
   flip: bool = False  # mirror left to right with probability 1/2
   rotate: bool = False  # turn by a random multiple of 90 degrees; for textures
-  # With 'random', the image is first downsampled by area by this integer factor, because
-  # photographs are often soft at full size. If there are several, one is chosen at random
-  # among those that leave the image large enough.
+  # With 'random', the image is first downsampled by area by this factor, because
+  # photographs are often soft at full size. If there are several, one is chosen at
+  # random among those that leave the image large enough.
   reduce: int | tuple[int, ...] = 1
 
   def __post_init__(self):

@@ -126,11 +126,11 @@ def find_usable(
     OSError: a folder can't be read.
   """
   names = list_files(root, rasters.EXTENSIONS if channels else image_files.EXTENSIONS)
-  place = os.fspath(root)
-  if '://' not in place:
-    place = os.path.abspath(place)
+  folder = os.fspath(root)
+  if '://' not in folder:
+    folder = os.path.abspath(folder)
   limit, path = image_files.MAX_PIXELS, None
-  settings: _Settings = {'folder': place, 'channels': channels, 'max_pixels': limit}
+  settings: _Settings = {'folder': folder, 'channels': channels, 'max_pixels': limit}
   if cache_folder and len(names) >= WORTH_CACHING:
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     path = cache_folder / f'{digest}.npz'
@@ -140,8 +140,8 @@ def find_usable(
   if new > 20_000:
     hint = '' if path else '; --cache keeps what is found for the next start'
     logging.info(f'{root}: reading the headers of {new} images{hint}')
-  read = functools.partial(_read_header, place, channels)
-  errors, changed = _read_missing(index, place, min_size, read)
+  read = functools.partial(_read_header, folder, channels)
+  errors, changed = _read_missing(index, folder, min_size, read)
   if path and (changed or not (old and old.names.equals(names))):
     save_index(path, index, settings)
   usable, dtype = index.usable(min_size)
@@ -210,7 +210,7 @@ class _Header(NamedTuple):
 
 
 def _read_missing(
-  index: HeaderIndex, place: str, min_size: int, read: Callable[[str], _Header]
+  index: HeaderIndex, folder: str, min_size: int, read: Callable[[str], _Header]
 ) -> tuple[dict[int, str], bool]:
   """Complete an index: read the headers of unknown files, and of changed ones.
 
@@ -237,7 +237,7 @@ def _read_missing(
       doubtful = np.flatnonzero(~usable & ~checked)
       if not len(doubtful):
         return errors, changed
-      stamp = functools.partial(_stamp, place)
+      stamp = functools.partial(_stamp, folder)
       stamps = np.fromiter(_map_rows(pool, stamp, index.names, doubtful), np.int64)
       anew = doubtful[(stamps != index.stamp[doubtful]) | (stamps == 0)]
       read_rows(anew)
