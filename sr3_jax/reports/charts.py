@@ -17,6 +17,9 @@ import re
 import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from sr3_jax.runtime import text
 
 WIDTH = 360
 COLOURS = 6  # classes s0 to s5
@@ -36,44 +39,26 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 @dataclasses.dataclass(frozen=True)
 class Names:
-  """What a chart is called.
+  """What a chart is called."""
 
-  Attributes:
-    ident: begins the ids of the chart; unique on the page.
-    title: what it shows, for those who don't see it.
-    x_title: below the x axis, with the unit.
-    y_title: above the y axis; not of charts with a row for each series.
-  """
-
-  ident: str
-  title: str
-  x_title: str
-  y_title: str = ''
+  ident: str  # begins the ids of the chart's elements; unique on the page
+  title: str  # what it shows, for those who don't see it
+  x_title: str  # below the x axis, with the unit
+  y_title: str = ''  # above the y axis; '' for charts with a row for each series
 
 
-@dataclasses.dataclass(frozen=True)
-class Point:
-  """A method in the plane, with intervals where they are known.
-
-  Attributes:
-    label: beside it.
-    x: coordinate.
-    y: coordinate.
-    x_range: lowest and highest x of its interval, or None.
-    y_range: the same of y.
-    style: number of the series.
-  """
+class Point(NamedTuple):
+  """A method in the plane, with intervals (lowest, highest) where they are known."""
 
   label: str
   x: float
   y: float
   x_range: Range | None = None
   y_range: Range | None = None
-  style: int = 0
+  style: int = 0  # number of the series
 
 
-@dataclasses.dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
   """A series over steps; xs and ys are of one length."""
 
   label: str
@@ -82,8 +67,7 @@ class Line:
   style: int = 0
 
 
-@dataclasses.dataclass(frozen=True)
-class Histogram:
+class Histogram(NamedTuple):
   """Counts of a method, with a mark at a value and a note on it."""
 
   label: str
@@ -93,8 +77,7 @@ class Histogram:
   style: int = 0
 
 
-@dataclasses.dataclass(frozen=True)
-class Difference:
+class Difference(NamedTuple):
   """A value with its interval (or None), and the text that says both."""
 
   label: str
@@ -251,7 +234,8 @@ class _Chart:
     self, kind: str, xs: Sequence[float], ys: Sequence[float], style: int | None = None
   ) -> None:
     """Draw a line through points, of a kind and maybe of a series."""
-    self.axes.plot(xs, ys, 'k-', gid=_class(kind, style), clip_on=False)
+    gid = kind if style is None else _of_series(kind, style)
+    self.axes.plot(xs, ys, 'k-', gid=gid, clip_on=False)
     if kind == 'line':
       self._obstacles += [((x,), (y,), 2) for x, y in zip(xs, ys, strict=True)]
     else:
@@ -261,14 +245,14 @@ class _Chart:
     self, edges: Sequence[float], tops: Sequence[float], base: float, style: int
   ) -> None:
     """Draw steps between edges, filled down to a base."""
-    gid = _class('area', style)
-    self.axes.stairs(tops, edges, baseline=base, fill=True, gid=gid, clip_on=False)
+    look = {'fill': True, 'clip_on': False, 'gid': _of_series('area', style)}
+    self.axes.stairs(tops, edges, baseline=base, **look)
 
   def marker(self, x: float, y: float, style: int) -> None:
     """Draw a shape that goes with the number of the series, over all lines."""
     shape, size = (('o', 10), ('s', 9), ('D', 9), ('^', 11), ('v', 11))[style % 5]
     look = {'ms': size, 'ls': 'none', 'zorder': 3, 'clip_on': False}
-    self.axes.plot(x, y, f'k{shape}', gid=_class('marker', style), **look)
+    self.axes.plot(x, y, f'k{shape}', gid=_of_series('marker', style), **look)
     self._obstacles.append(((x,), (y,), 6))
 
   def finish(self, names: Names) -> None:
@@ -300,22 +284,22 @@ class _Chart:
     self.text(right, self.height - 6, names.x_title, 'axis', 'right')
 
   def text(
-    self, x: float, y: float, text: str, kind: str, anchor: str = 'left'
+    self, x: float, y: float, words: str, kind: str, anchor: str = 'left'
   ) -> None:
     """Write a line of text; y is its baseline, anchor 'left', 'center' or 'right'."""
     place = x / WIDTH, 1 - y / self.height
-    text = _NO_XML.sub(' ', text)
-    self._figure.text(*place, text, gid=kind, ha=anchor, size=11, parse_math=False)
-    self._texts.append(_text_box(x, y, text, anchor))
+    words = _NO_XML.sub(' ', words)
+    self._figure.text(*place, words, gid=kind, ha=anchor, size=11, parse_math=False)
+    self._texts.append(_text_box(x, y, words, anchor))
 
-  def label(self, x: float, y: float, text: str) -> None:
+  def label(self, x: float, y: float, words: str) -> None:
     """Write the name of a point beside it, where it hides least."""
     hidden = self._boxes()
-    candidates = _beside(*self._place(x, y))
     x, y, anchor = min(
-      candidates, key=lambda c: _cost(_text_box(*c[:2], text, c[2]), hidden, self._box)
+      _beside(*self._place(x, y)),
+      key=lambda c: _cost(_text_box(*c[:2], words, c[2]), hidden, self._box),
     )
-    self.text(x, y, text, 'label', anchor)
+    self.text(x, y, words, 'label', anchor)
 
   def hint(self, x_sign: int, y_sign: int) -> None:
     """Say in a corner that values there are better, if that hides nothing."""
@@ -323,10 +307,10 @@ class _Chart:
     x, anchor = (left + 8, 'left') if x_sign < 0 else (right - 8, 'right')
     y = top + 16 if y_sign > 0 else bottom - 8
     arrow = {(-1, 1): '↖', (1, 1): '↗', (-1, -1): '↙', (1, -1): '↘'}[x_sign, y_sign]
-    text = f'{arrow} better' if x_sign < 0 else f'better {arrow}'
-    box = _text_box(x, y, text, anchor)
+    words = f'{arrow} better' if x_sign < 0 else f'better {arrow}'
+    box = _text_box(x, y, words, anchor)
     if not any(_overlap(box, other) for other in self._boxes()):
-      self.text(x, y, text, 'hint', anchor)
+      self.text(x, y, words, 'hint', anchor)
 
   def _boxes(self) -> list[Box]:
     """Return where there is something already."""
@@ -350,11 +334,8 @@ class _Chart:
     """
     import matplotlib
 
-    options = {
-      'path.simplify': False,
-      'svg.fonttype': 'none',
-      'svg.hashsalt': names.ident,
-    }
+    options = {'path.simplify': False, 'svg.fonttype': 'none'}
+    options['svg.hashsalt'] = names.ident
     buffer = io.BytesIO()
     with matplotlib.rc_context(options), warnings.catch_warnings():
       # The browser has other fonts.
@@ -363,9 +344,9 @@ class _Chart:
     root = ET.Element('svg', viewBox=f'0 0 {WIDTH} {self.height}', role='img')
     root.set('class', 'chart')
     root.set('aria-labelledby', f'{names.ident}-title {names.ident}-desc')
-    for name, text in (('title', names.title), ('desc', desc)):
+    for name, words in (('title', names.title), ('desc', desc)):
       node = ET.SubElement(root, name, id=f'{names.ident}-{name}')
-      node.text = _NO_XML.sub(' ', text)
+      node.text = _NO_XML.sub(' ', words)
     for group in ET.fromstring(buffer.getvalue()).iter():
       if group.tag.endswith('}g') and _class_of(group):
         root.append(_plain(group))
@@ -389,6 +370,10 @@ def _plain(node: ET.Element) -> ET.Element:
 
 def _attributes(node: ET.Element) -> dict[str, str]:
   """Return the attributes that place an element, and its class."""
+
+  def rounded(number: re.Match[str]) -> str:  # no eye sees more than one digit
+    return f'{float(number[0]):.1f}'.removesuffix('.0')
+
   found = {}
   if kind := _class_of(node):
     found['class'] = kind
@@ -396,7 +381,7 @@ def _attributes(node: ET.Element) -> dict[str, str]:
     found['id'] = node.attrib['id']  # of a marker, which is used by its id
   for name, value in node.attrib.items():
     if name in ('d', 'x', 'y'):
-      found[name] = re.sub(r'-?\d+\.\d+', _rounded, ' '.join(value.split()))
+      found[name] = re.sub(r'-?\d+\.\d+', rounded, ' '.join(value.split()))
     elif name.endswith('href'):
       found['href'] = value
     elif anchor := re.search('text-anchor: (middle|end)', value):
@@ -410,25 +395,14 @@ def _class_of(node: ET.Element) -> str:
   return name if _KINDS.fullmatch(name) else ''
 
 
-def _class(kind: str, style: int | None) -> str:
-  """Return the class of an element of a kind and maybe of a series."""
-  return kind if style is None else f'{kind} s{style % COLOURS}'
-
-
-def _rounded(number: re.Match[str]) -> str:
-  """Return a coordinate with one digit, as no eye sees the next."""
-  return f'{float(number[0]):.1f}'.removesuffix('.0')
-
-
-def fit(text: str, width: float) -> str:
+def fit(label: str, width: float) -> str:
   """Return a text cut to about a width in units."""
-  most = max(3, int(width / CHARACTER))
-  return text if len(text) <= most else text[: most - 1] + '…'
+  return text.shorten(label, max(3, int(width / CHARACTER)))
 
 
 def _finite(*values: float) -> bool:
   """Return whether all are finite."""
-  return all(math.isfinite(v) for v in values)
+  return all(map(math.isfinite, values))
 
 
 def _ends(interval: Range | None) -> Range | tuple[()]:
@@ -438,15 +412,15 @@ def _ends(interval: Range | None) -> Range | tuple[()]:
 
 def _beside(x: float, y: float) -> list[tuple[float, float, str]]:
   """Return where a point's name may stand: x, y (baseline) and anchor, best first."""
+  sides = ((x + 9, 'left'), (x - 9, 'right'))
   return [
-    (x + 9, y - 5, 'left'),
-    (x - 9, y - 5, 'right'),
-    (x + 9, y + 14, 'left'),
-    (x - 9, y + 14, 'right'),
-    (x, y - 12, 'center'),
-    (x, y + 21, 'center'),
-    *((x + 9, y - 5 + k * _LINE, 'left') for k in (-1, 2, -2, 3)),
-    *((x - 9, y - 5 + k * _LINE, 'right') for k in (-1, 2, -2, 3)),
+    *((side, y + dy, anchor) for dy in (-5, 14) for side, anchor in sides),
+    *((x, y - 12, 'center'), (x, y + 21, 'center')),
+    *(
+      (side, y - 5 + k * _LINE, anchor)
+      for side, anchor in sides
+      for k in (-1, 2, -2, 3)
+    ),
   ]
 
 
@@ -464,8 +438,13 @@ def _overlap(a: Box, b: Box) -> float:
   return max(0.0, width) * max(0.0, height)
 
 
-def _text_box(x: float, y: float, text: str, anchor: str) -> Box:
+def _of_series(kind: str, style: int) -> str:
+  """Return the class of an element of a kind and of a series."""
+  return f'{kind} s{style % COLOURS}'
+
+
+def _text_box(x: float, y: float, words: str, anchor: str) -> Box:
   """Return about where a text lies."""
-  width = CHARACTER * len(text)
+  width = CHARACTER * len(words)
   left = x - width * {'left': 0, 'center': 0.5, 'right': 1}[anchor]
   return left, y - 10, left + width, y + 3

@@ -8,14 +8,9 @@ computes differences and `compare_text` prints them. Their imports take a second
 import os
 import pathlib
 import shutil
-import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from sr3_jax.runtime.cli import Parser
-
-if TYPE_CHECKING:
-  from sr3_jax.reports.data import Report
 
 DESCRIPTION = """\
 One report: makes its page, report.html, again from report.json and the pictures.
@@ -55,10 +50,7 @@ def make_parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Run the command; return its exit code.
-
-  Args:
-    argv: arguments, without the name of the program; None takes the process's.
+  """Run the command with `argv`, or the process's arguments; return its exit code.
 
   Raises:
     SystemExit: --help or a mistake, with the code.
@@ -71,7 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
       f'--names: {len(args.reports)} different names, one for each report, not '
       f'{", ".join(map(repr, names))}'
     )
-
   from sr3_jax.runtime import errors
 
   try:
@@ -96,22 +87,16 @@ def _write(places: Sequence[str], names: Sequence[str], out: str | None) -> None
     file = folder / 'report.html'
     html = page.render(reports[0].data, reports[0].folder)
   else:
+    from sr3_jax.reports import compare, compare_page, compare_text
+
+    pairs = [p for r in reports[1:] for p in compare.differences(reports[0], r)]
     file = folder / 'compare.html'
-    html = _compare(reports)
+    html = compare_page.render(reports, pairs)
+    width = shutil.get_terminal_size().columns
+    for line in compare_text.lines(reports, pairs, width):
+      print(compare_text.printable(line))
   atomic_files.write_bytes(file, html.encode())
   print(f'page: {file}')
-
-
-def _compare(reports: Sequence['Report']) -> str:
-  """Print how reports differ; return the page of it."""
-  from sr3_jax.reports import compare, compare_page, compare_text
-
-  pairs = [p for r in reports[1:] for p in compare.differences(reports[0], r)]
-  html = compare_page.render(reports, pairs)
-  width = shutil.get_terminal_size().columns
-  for line in compare_text.lines(reports, pairs, width):
-    print(compare_text.printable(line))
-  return html
 
 
 def names_of(places: Sequence[str]) -> list[str]:
@@ -122,18 +107,13 @@ def names_of(places: Sequence[str]) -> list[str]:
   """
   paths = []
   for place in places:
-    parts = list(pathlib.Path(os.path.abspath(place)).parts)
+    parts = pathlib.Path(os.path.abspath(place)).parts
     for usual in ('report.json', 'report'):
       if len(parts) > 2 and parts[-1] == usual:
-        parts.pop()
+        parts = parts[:-1]
     paths.append(parts)
-  names: list[str] = []
   for length in range(1, max(map(len, paths)) + 1):
     names = ['/'.join(parts[-length:]) for parts in paths]
     if len(set(names)) == len(names):
       return names
   return [f'{i}: {name}' for i, name in enumerate(names, 1)]  # a report twice
-
-
-if __name__ == '__main__':
-  sys.exit(main())

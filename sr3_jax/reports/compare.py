@@ -10,30 +10,24 @@ for the same images that is wider than it need be.
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from sr3_jax.metrics import fid_kid_is
-from sr3_jax.reports.data import Entry, Metric, Report, flat, plain, values
+from sr3_jax.reports.data import Entry, Metric, Report, flat, values
 
 RESAMPLES = 2000
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-  """A difference of one metric: other minus first.
+  """A difference of one metric: other minus first."""
 
-  Attributes:
-    value: of the means.
-    interval: 95 %, or None where none is known.
-    images: number of pairs; 0 if unpaired.
-    better: +1 or -1 if the other is better or worse and the interval excludes 0,
-      else 0.
-  """
-
-  value: float
-  interval: tuple[float, float] | None
-  images: int = 0
+  value: float  # of the means
+  interval: tuple[float, float] | None  # 95 %, or None where none is known
+  images: int = 0  # number of pairs; 0 if unpaired
+  # +1 or -1 if the other is better or worse and the interval excludes 0, else 0.
   better: int = 0
 
   @property
@@ -47,8 +41,7 @@ class Difference:
     return self.value == 0 and self.interval in (None, (0.0, 0.0))
 
 
-@dataclasses.dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
   """A method of the first report, one of another, and how they differ."""
 
   run: str
@@ -74,12 +67,11 @@ def metrics_of(reports: Sequence[Report]) -> list[Metric]:
 
 def protocol_differences(reports: Sequence[Report]) -> list[tuple[str, list[str]]]:
   """Return keys of protocol, images and code that differ, with the values of each."""
-  flats = [
-    dict(flat(r.data['protocol']))
-    | {'number of images': plain(r.data['images'])}
-    | dict(flat({'code': r.data.get('code') or {}}))
-    for r in reports
-  ]
+  flats = []
+  for report in reports:
+    data = report.data
+    parts = {'number of images': data['images'], 'code': data.get('code') or {}}
+    flats.append(dict(flat({**data['protocol'], **parts})))
   keys = dict.fromkeys(key for found in flats for key in found)
   rows = [(key, [found.get(key, 'not stated') for found in flats]) for key in keys]
   return [(key, texts) for key, texts in rows if len(set(texts)) > 1]
@@ -130,13 +122,11 @@ def differences(first: Report, other: Report) -> list[Pair]:
     differences = {}
     for metric in metrics:
       key = metric['key']
-      if key not in rows[0] or key not in rows[1]:
-        continue
-      difference = paired_ones.get(key) or unpaired_difference(
-        rows[0][key], rows[1][key]
-      )
-      if difference is not None:
-        differences[key] = _with_verdict(difference, metric['better'])
+      if key in rows[0] and key in rows[1]:
+        entries = rows[0][key], rows[1][key]
+        difference = paired_ones.get(key) or unpaired_difference(*entries)
+        if difference is not None:
+          differences[key] = _with_verdict(difference, metric['better'])
     found.append(Pair(other.name, b, first.name, a, differences))
   return found
 
@@ -193,12 +183,7 @@ def paired_differences(changes: Mapping[str, np.ndarray]) -> dict[str, Differenc
 def unpaired_difference(first: Entry, other: Entry) -> Difference | None:
   """Return other - first of two entries of tables, as if they were independent.
 
-  Args:
-    first: 'value' and, maybe, 'low' and 'high'.
-    other: the same.
-
-  Returns:
-    None if a value isn't finite.
+  It is None if a value isn't finite, and has no interval unless both entries have one.
   """
   a, b = first['value'], other['value']
   if not math.isfinite(a) or not math.isfinite(b):

@@ -30,52 +30,43 @@ def render(reports: Sequence[Report], pairs: Sequence[compare.Pair]) -> str:
   comparable = not any(compare.other_images(reports[0], r) for r in reports[1:])
   samples, note = _samples(reports) if comparable else (None, '')
   metrics = compare.metrics_of(reports)
+  differing = compare.protocol_differences(reports)
+  plane = _plane(reports, metrics)
+  sections = {
+    'what': ('Protocols', True),
+    'results': ('Results', True),
+    'differences': ('Differences', pairs),
+    'plane': ('PSNR and perception', plane),
+    'samples': ('Samples', samples),
+  }
   view: View = {
     'title': ', '.join(report.name for report in reports),
     'overline': 'Comparison of reports',
     'summary': f'{len(reports)} reports; differences are to {reports[0].name}.',
     'notes': [*remarks(reports), *([note] if note else [])],
-    'runs': _runs(reports),
-    'protocol': _protocol(reports),
+    'runs': {
+      'caption': 'What is compared',
+      'columns': ['Name', 'Report', 'Images', 'Time'],
+      'rows': [
+        [r.name, r.data['title'], str(r.data['images']), r.data.get('time') or '']
+        for r in reports
+      ],
+    },
+    'protocol': {
+      'caption': 'What differs in protocols and code',
+      'columns': ['', *(report.name for report in reports)],
+      'rows': [[key, *texts] for key, texts in differing],
+    },
     'table': _results(reports, metrics, comparable),
     'charts': _forests(metrics, pairs),
     'differences': _difference_table(metrics, pairs),
     'marks': chance(pairs),
-    'plane': _plane(reports, metrics),
+    'plane': plane,
     'samples': samples,
     'footer': views.footer(reports[0].data.get('code')),
+    'sections': views.sections(sections),
   }
-  sections = [('what', 'Protocols'), ('results', 'Results')]
-  if pairs:
-    sections.append(('differences', 'Differences'))
-  if view['plane']:
-    sections.append(('plane', 'PSNR and perception'))
-  if samples:
-    sections.append(('samples', 'Samples'))
-  view['sections'] = sections
   return views.fill('compare.html', view)
-
-
-def _runs(reports: Sequence[Report]) -> View:
-  """Return the table of what is compared."""
-  return {
-    'caption': 'What is compared',
-    'columns': ['Name', 'Report', 'Images', 'Time'],
-    'rows': [
-      [r.name, r.data['title'], str(r.data['images']), r.data.get('time') or '']
-      for r in reports
-    ],
-  }
-
-
-def _protocol(reports: Sequence[Report]) -> View:
-  """Return the table of what differs in protocols."""
-  differing = compare.protocol_differences(reports)
-  return {
-    'caption': 'What differs in protocols and code',
-    'columns': ['', *(report.name for report in reports)],
-    'rows': [[key, *texts] for key, texts in differing],
-  }
 
 
 def _results(
@@ -109,19 +100,16 @@ def _plane(reports: Sequence[Report], metrics: Sequence[Metric]) -> Markup | Non
   perceptual = reports[0].data.get('perceptual') or ''
   points: dict[str, Row] = {}
   for method in dict.fromkeys(m for r in reports for m in r.methods()):
-    rows = {
-      f'{r.name}: {method}': r.data['table'][method]
-      for r in reports
-      if method in r.data['table']
-    }
-    places = [
+    tables = [(r.name, r.data['table']) for r in reports]
+    rows = {f'{n}: {method}': table[method] for n, table in tables if method in table}
+    places = {
       tuple(row.get(key, {}).get('value') for key in (perceptual, 'psnr'))
       for row in rows.values()
-    ]
-    if len(places) > 1 and len(set(places)) == 1:
+    }
+    if len(rows) > 1 and len(places) == 1:
       rows = {method: next(iter(rows.values()))}
     points |= rows
-  return views.plane([('', points, list(points))], metrics, perceptual)
+  return views.plane(points, list(points), metrics, perceptual)
 
 
 def remarks(reports: Sequence[Report]) -> list[str]:
@@ -160,11 +148,11 @@ def said(difference: compare.Difference, digits: int) -> str:
 
 def verdict(difference: compare.Difference) -> str:
   """Return what the interval says, in a word or two."""
-  if difference.interval is None:
-    return '' if not difference.same else '='
-  if not difference.differs:
-    return '=' if difference.same else 'includes 0'
-  return {1: 'better', -1: 'worse', 0: 'differs'}[difference.better]
+  if difference.differs:
+    return {1: 'better', -1: 'worse', 0: 'differs'}[difference.better]
+  if difference.same:
+    return '='
+  return '' if difference.interval is None else 'includes 0'
 
 
 def _difference_table(metrics: Sequence[Metric], pairs: Sequence[compare.Pair]) -> View:
@@ -174,12 +162,8 @@ def _difference_table(metrics: Sequence[Metric], pairs: Sequence[compare.Pair]) 
   for pair in pairs:
     entries = [_difference_entry(pair.metrics.get(m['key']), m) for m in used]
     rows.append({'name': pair.title, 'entries': entries})
-  return {
-    'caption': 'Framed words: the 95 % interval excludes 0. "=": no difference at all.',
-    'corner': 'Difference',
-    'columns': views.columns(used),
-    'groups': [{'title': '', 'rows': rows}],
-  }
+  caption = 'Framed words: the 95 % interval excludes 0. "=": no difference at all.'
+  return views.table(caption, 'Difference', used, [{'title': '', 'rows': rows}])
 
 
 def _difference_entry(difference: compare.Difference | None, metric: Metric) -> View:
@@ -189,11 +173,9 @@ def _difference_entry(difference: compare.Difference | None, metric: Metric) -> 
   value, _, interval = said(difference, metric['digits']).partition(' ')
   word = verdict(difference)
   lines = [interval.strip('()')] if interval else []
-  if difference.differs:
-    return {'text': value, 'lines': lines, 'mark': word}
-  if word not in ('', '='):
+  if not difference.differs and word not in ('', '='):
     lines.append(word)
-  return {'text': value, 'lines': lines, 'mark': ''}
+  return {'text': value, 'lines': lines, 'mark': word if difference.differs else ''}
 
 
 def _forests(metrics: Sequence[Metric], pairs: Sequence[compare.Pair]) -> list[View]:
@@ -208,18 +190,17 @@ def _forests(metrics: Sequence[Metric], pairs: Sequence[compare.Pair]) -> list[V
         if pair.method != pair.first_method:
           label += f' − {pair.first_method}'
         note = said(difference, metric['digits'])
-        rows.append(
-          charts.Difference(label, difference.value, difference.interval, note, i)
-        )
+        interval = difference.interval
+        rows.append(charts.Difference(label, difference.value, interval, note, i))
     if rows:
-      better = views.better(metric, ', ')
+      title = metric['title']
       names = charts.Names(
         f'difference-{len(panels)}',
-        f'Differences of {metric["title"]}',
-        f'difference of {metric["title"]}{better}',
+        f'Differences of {title}',
+        f'difference of {views.axis_title(metric)}',
       )
       chart = charts.forest(rows, names)
-      panels.append({'title': metric['title'], 'svg': Markup(chart), 'table': None})
+      panels.append({'title': title, 'svg': Markup(chart), 'table': None})
   return panels
 
 
@@ -228,11 +209,11 @@ def _samples(reports: Sequence[Report]) -> tuple[View | None, str]:
   found = [_by_image(report) for report in reports]
   shared = [i for i in found[0] if all(i in shown for shown in found)][:_MOST_ROWS]
   # More samples of a method and their spread are on the pages of the reports.
-  kept = {'input', 'truth', *(m for report in reports for m in report.methods())}
+  usual = {'input', 'truth', *(m for report in reports for m in report.methods())}
   seen = dict.fromkeys(t for shown in found for i in shared for t in shown[i])
-  titles = [title for title in seen if title in kept]
   columns = {}
-  for title in sorted(titles, key=lambda t: t == 'truth'):  # the truth comes last
+  titles = [title for title in seen if title in usual]
+  for title in sorted(titles, key=lambda title: title == 'truth'):  # the truth is last
     files = {
       report.name: [shown[i].get(title) for i in shared]
       for report, shown in zip(reports, found, strict=True)

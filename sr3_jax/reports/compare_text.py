@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from sr3_jax.reports import compare, compare_page
-from sr3_jax.reports.data import Entry, Metric, Report, number
+from sr3_jax.reports.data import Metric, Report, number
+from sr3_jax.runtime import text
 
 # Not every terminal has these.
 _PLAIN = str.maketrans({'−': '-', '–': '-', '∞': 'inf', '…': '...'})
@@ -24,15 +25,15 @@ def lines(
   if protocol:
     yield 'Protocols differ in:'
     for key, texts in protocol:
-      yield f'  {key}: ' + ' | '.join(_cut(text, 40) for text in texts)
+      yield f'  {key}: ' + ' | '.join(text.shorten(value, 40) for value in texts)
     yield ''
   table = compare_page.merged(reports)
   used = [m for m in metrics if any(m['key'] in row for row in table.values())]
-  rows = [
-    [name, *(_value(row.get(m['key']), m['digits']) for m in used)]
-    for name, row in table.items()
-  ]
-  yield from _aligned([['', *(m['title'] for m in used)], *rows], width)
+  rows = [['', *(m['title'] for m in used)]]
+  for name, row in table.items():
+    entries = [(row.get(m['key']), m['digits']) for m in used]
+    rows.append([name, *(number(e['value'], d) if e else '–' for e, d in entries)])
+  yield from _folded(rows, width)
   for remark in compare_page.remarks(reports):
     yield f'Note: {remark}'
   for pair in pairs:
@@ -57,46 +58,29 @@ def _pair_lines(
   for metric in metrics:
     difference = pair.metrics.get(metric['key'])
     if difference is not None:
-      text = compare_page.said(difference, metric['digits'])
+      said = compare_page.said(difference, metric['digits'])
       word = compare_page.verdict(difference)
       star = '*' if difference.differs else ''
-      rows.append(['  ' + metric['title'], text, star, '' if word == '=' else word])
-  yield from _aligned(rows, width, left=(0, 3))
+      rows.append(['  ' + metric['title'], said, star, '' if word == '=' else word])
+  yield from _folded(rows, width, left=(0, 3))
 
 
-def _value(entry: Entry | None, digits: int) -> str:
-  """Return the text of a value; a dash for none."""
-  return number(entry['value'], digits) if entry else '–'
-
-
-def _aligned(
+def _folded(
   rows: Sequence[Sequence[str]], width: int, left: Sequence[int] = (0,)
 ) -> Iterator[str]:
   """Yield rows as columns; those too many for the width follow below the others."""
-  if not rows:
-    return
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  columns = list(range(1, len(widths)))
-  while columns:
-    taken = [columns.pop(0)]
-    while columns and sum(widths[c] + 2 for c in [0, *taken, columns[0]]) - 2 <= width:
-      taken.append(columns.pop(0))
-    for row in rows:
-      cells = [
-        row[c].ljust(widths[c]) if c in left else row[c].rjust(widths[c])
-        for c in [0, *taken]
-      ]
-      yield '  '.join(cells).rstrip()
-    if columns:
+  rest = list(range(1, len(widths)))
+  while rest:
+    taken = [0, rest.pop(0)]
+    while rest and sum(widths[c] + 2 for c in [*taken, rest[0]]) - 2 <= width:
+      taken.append(rest.pop(0))
+    cells = [[row[c] for c in taken] for row in rows]
+    yield from text.align(cells, [i for i, c in enumerate(taken) if c in left])
+    if rest:
       yield ''
 
 
-def _cut(text: str, most: int) -> str:
-  """Return at most `most` characters of a text."""
-  return text if len(text) <= most else text[: most - 1] + '…'
-
-
-def printable(text: str) -> str:
+def printable(line: str) -> str:
   """Return a stranger's text in plain signs, without what would steer the terminal."""
-  text = text.translate(_PLAIN)
-  return ''.join(c if c.isprintable() else '?' for c in text)
+  return ''.join(c if c.isprintable() else '?' for c in line.translate(_PLAIN))

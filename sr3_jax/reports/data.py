@@ -164,29 +164,29 @@ def load(place: epath.PathLike, name: str = '') -> Report:
     ReportError: it isn't one, is damaged, or is of another format.
   """
   place = epath.Path(place)
-  candidates = [place / NAME, place / 'report' / NAME]
+  files = [place / NAME, place / 'report' / NAME]
+  if place.suffix == '.json':
+    files = [place]
   try:
-    if place.suffix == '.json':
-      candidates = [place]
-    elif not place.exists():
+    if place not in files and not place.exists():
       raise ReportError(f'{place}: no such file or folder')
-    file = next((c for c in candidates if c.is_file()), None)
-    if file is None:
-      raise ReportError(
-        f'{place}: no {NAME} in it; give a folder that --mode=eval or '
-        'sr3-evaluate wrote, or a workdir with report/ inside'
-      )
-    text = file.read_text(encoding='utf-8')
-  except UnicodeDecodeError:
-    raise ReportError(f'{place}: not a report: no UTF-8 text') from None
+    file = next((file for file in files if file.is_file()), None)
+    data = file.read_bytes() if file else None
   except OSError as error:
     raise ReportError(f'{place}: {error.strerror or error}') from None
+  if data is None:
+    raise ReportError(
+      f'{place}: no {NAME} in it; give a folder that --mode=eval or sr3-evaluate '
+      'wrote, or a workdir with report/ inside'
+    )
   try:
-    data = json.loads(text)
+    value = json.loads(data.decode())
+  except UnicodeDecodeError:
+    raise ReportError(f'{file}: not a report: no UTF-8 text') from None
   except (ValueError, RecursionError) as error:
     raise ReportError(f'{file}: damaged JSON: {error}') from None
   try:
-    return Report(file.parent, checked(data), name)
+    return Report(file.parent, checked(value), name)
   except ReportError as error:
     raise ReportError(f'{file}: {error}') from None
 
@@ -217,10 +217,8 @@ def _check_values(data: ReportData) -> None:
     ReportError: they don't.
   """
   keys = [metric['key'] for metric in data['metrics']]
-  for part, names in (
-    ('metrics', keys),
-    ('methods', [m['name'] for m in data['methods']]),
-  ):
+  methods = [method['name'] for method in data['methods']]
+  for part, names in (('metrics', keys), ('methods', methods)):
     if len(set(names)) < len(names):
       raise ReportError(f'{part}: a name is there twice')
   for metric in data['metrics']:
@@ -243,43 +241,42 @@ def _check_values(data: ReportData) -> None:
 
 def _check(value: object, kind: Any, where: str) -> None:
   """Check that a value is of a kind of ReportData, and what is inside of it."""
+  wanted = None
   origin, inner = get_origin(kind), get_args(kind)
   if origin is types.UnionType:  # of something and None
     if value is not None:
       _check(value, inner[0], where)
   elif origin is list:
     if not isinstance(value, list):
-      raise _unexpected(where, 'a list')
-    for i, entry in enumerate(value):
-      _check(entry, inner[0], f'{where}[{i}]')
+      wanted = 'a list'
+    else:
+      for i, entry in enumerate(value):
+        _check(entry, inner[0], f'{where}[{i}]')
   elif kind in _SCALARS:
     accepted, name = _SCALARS[kind]
     fits = isinstance(value, accepted) and not isinstance(value, bool)
     if isinstance(value, int | float):
       fits &= not _LARGEST < abs(value) < math.inf  # axes have to be computed
-    if not fits:
-      raise _unexpected(where, name)
+    wanted = None if fits else name
   elif kind is not object:
     if not isinstance(value, dict):
-      raise _unexpected(where, 'an object')
-    kinds = _keys(kind) if is_typeddict(kind) else dict.fromkeys(value, inner[1])
-    for key, inside in kinds.items():
-      place = f'{where}.{key}'.removeprefix('.')
-      if key in value:
-        _check(value[key], inside, place)
-      elif key in kind.__required_keys__:
-        raise _unexpected(place, 'a value')
+      wanted = 'an object'
+    else:
+      kinds = _keys(kind) if is_typeddict(kind) else dict.fromkeys(value, inner[1])
+      for key, inside in kinds.items():
+        place = f'{where}.{key}'.removeprefix('.')
+        if key in value:
+          _check(value[key], inside, place)
+        elif key in kind.__required_keys__:
+          raise ReportError(f'not a report: {place} is not a value')
+  if wanted:
+    raise ReportError(f'not a report: {where or "the whole"} is not {wanted}')
 
 
 @functools.cache
 def _keys(kind: Any) -> dict[str, Any]:
   """Return the kinds of a TypedDict's keys."""
   return get_type_hints(kind)
-
-
-def _unexpected(where: str, what: str) -> ReportError:
-  """Return the error that something isn't what it should be."""
-  return ReportError(f'not a report: {where or "the whole"} is not {what}')
 
 
 def values(report: Report) -> dict[str, np.ndarray]:
@@ -320,15 +317,12 @@ def flat(protocol: Protocol, above: str = '') -> Iterator[tuple[str, str]]:
 
 def plain(value: object) -> str:
   """Return a value of a protocol as text: lists in one line, yes and no, no quotes."""
-  if value is None:
-    return 'none'
-  if isinstance(value, bool):
-    return 'yes' if value else 'no'
   if isinstance(value, list | tuple):
-    return ', '.join(plain(v) for v in value)
+    return ', '.join(map(plain, value))
   if isinstance(value, float):
     return f'{value:.10g}'
-  return str(value)
+  words = {None: 'none', True: 'yes', False: 'no'}
+  return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def number(value: float | None, digits: int, *, sign: bool = False) -> str:
@@ -353,18 +347,14 @@ def best(entries: Row, metric: Metric) -> set[str]:
   Returns:
     Empty for less than two values, or where nothing is said to be better.
   """
-  goal = metric['better']
-  value = {
-    name: round(entry['value'], metric['digits'])
-    for name, entry in entries.items()
-    if not math.isnan(entry['value'])
+  distances = {
+    'higher': lambda v: -v,
+    'lower': float,
+    '1 is right': lambda v: abs(v - 1),
   }
-  if goal not in ('higher', 'lower', '1 is right') or len(value) < 2:
+  distance = distances.get(metric['better'])
+  values = {n: e['value'] for n, e in entries.items() if not math.isnan(e['value'])}
+  if distance is None or len(values) < 2:
     return set()
-  if goal == 'higher':
-    score = {name: -v for name, v in value.items()}
-  elif goal == 'lower':
-    score = value
-  else:
-    score = {name: abs(v - 1) for name, v in value.items()}
-  return {name for name, s in score.items() if s == min(score.values())}
+  found = {n: distance(round(v, metric['digits'])) for n, v in values.items()}
+  return {name for name, d in found.items() if d == min(found.values())}

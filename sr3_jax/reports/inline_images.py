@@ -1,12 +1,12 @@
 """Embeds pictures of report folders as data URIs, within a limit on a page's size."""
 
 import base64
-import dataclasses
 import io
 import itertools
 import os
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from etils import epath
 from PIL import Image
@@ -20,8 +20,7 @@ _TYPES = {'.png': 'PNG', '.jpg': 'JPEG', '.jpeg': 'JPEG', '.webp': 'WEBP'}
 _PLAIN = re.compile(r'[^\\:\0]+')
 
 
-@dataclasses.dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
   """A picture inside of a page; width and height in pixels."""
 
   uri: str
@@ -77,22 +76,26 @@ def embed(
   files = dict.fromkeys(f for rows in sheets for row in rows for f in row if f)
   raw = {file: _read(file) for file in files}
   found, note = {f: _picture(*entry) for f, entry in raw.items()}, ''
-  if sum(_row_size(row, found) for rows in sheets for row in rows) > limit:
+
+  def size(row: Sequence[epath.Path | None]) -> int:
+    return sum(len(found[file].uri) for file in row if file)
+
+  if sum(size(row) for rows in sheets for row in rows) > limit:
     found = {f: _smaller(*entry) for f, entry in raw.items()}
     note = (
       f'To keep this page small, its pictures are WebP of quality {_QUALITY}; the '
       'originals are in the report folder.'
     )
   shown: list[list[list[Picture | None]]] = [[] for _ in sheets]
-  left_out, free, full = 0, limit, False
+  left_out, free = 0, limit
   # Row by row through all sheets, so that each keeps its first ones.
   for rank in itertools.zip_longest(*sheets):
     for s, row in enumerate(rank):
       if row is None:
         continue
-      free -= _row_size(row, found)
-      full = full or free < 0
-      if full:
+      free -= size(row)
+      # All rows after the first that does not fit are left out.
+      if free < 0:
         left_out += 1
       else:
         shown[s].append([found[file] if file else None for file in row])
@@ -111,13 +114,6 @@ def read_bytes(file: epath.Path) -> bytes:
     return file.read_bytes()
   except OSError as error:
     raise ReportError(f'{file}: {error.strerror or error}') from None
-
-
-def _row_size(
-  row: Sequence[epath.Path | None], found: dict[epath.Path, Picture]
-) -> int:
-  """Return how many characters of a page a row takes."""
-  return sum(len(found[file].uri) for file in row if file)
 
 
 def _read(file: epath.Path) -> tuple[bytes, Image.Image]:

@@ -1,8 +1,7 @@
 """Draws line plots as pictures: numbers in, uint8 pixels out."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,24 +18,15 @@ DASHES = ('-', (0, (4.5, 2.5)), (0, (1, 2)), (0, (4.5, 2, 1, 2)))
 _INK, _GREY, _GRID = '#202020', '#707070', '#e4e4e4'
 
 
-@dataclasses.dataclass(frozen=True)
-class Panel:
-  """One set of axes.
+class Panel(NamedTuple):
+  """One set of axes."""
 
-  Attributes:
-    title: above it.
-    lines: label -> (x, y), of one length. Labels tell styles apart, in all panels
-      alike.
-    y_range: lowest and highest y shown; lines leave the panel where they exceed it.
-    mark: a value of y to compare with, and its name.
-    linear: whether x is linear and may be 0; otherwise it is logarithmic.
-  """
-
-  title: str
+  title: str  # above it
+  # Label -> (x, y), of one length. Labels tell styles apart, in all panels alike.
   lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
-  y_range: tuple[float, float]
-  mark: tuple[float, str] | None = None
-  linear: bool = False
+  y_range: tuple[float, float]  # lines leave the panel where they exceed it
+  mark: tuple[float, str] | None = None  # a value of y to compare with, and its name
+  linear: bool = False  # x may be 0 then; otherwise it is logarithmic
 
 
 @default_settings()
@@ -100,18 +90,14 @@ def figure(
   )
   for axes, panel in zip(all_axes, panels, strict=True):
     _draw(axes, panel, styles, x_title)
-  made.legend(
-    [Line2D([], [], **_look(style)) for style in styles.values()],
-    list(styles),
-    loc='upper center',
-    bbox_to_anchor=(0.5, (foot - below + 10) / whole_height),
-    ncols=columns,
-    fontsize=13,
-    labelcolor=_INK,
-    frameon=False,
-    handlelength=3.4,
-    labelspacing=0.4,
-  )
+  handles = [Line2D([], [], **_look(style)) for style in styles.values()]
+  place = {
+    'loc': 'upper center',
+    'bbox_to_anchor': (0.5, (foot - below + 10) / whole_height),
+  }
+  look = {'fontsize': 13, 'labelcolor': _INK, 'frameon': False}
+  space = {'ncols': columns, 'handlelength': 3.4, 'labelspacing': 0.4}
+  made.legend(handles, list(styles), **place, **look, **space)
   return made
 
 
@@ -128,17 +114,10 @@ def _draw(
   if panel.mark:
     value, name = panel.mark
     axes.axhline(value, color=_GREY, lw=2, zorder=1.5)
-    axes.annotate(
-      name,
-      (1, value),
-      (-5, 3),
-      xycoords=('axes fraction', 'data'),
-      textcoords='offset points',
-      ha='right',
-      size=13,
-      color=_GREY,
-      bbox={'facecolor': 'white', 'linewidth': 0, 'pad': 0},
-    )
+    box = {'facecolor': 'white', 'linewidth': 0, 'pad': 0}
+    look = {'ha': 'right', 'size': 13, 'color': _GREY, 'bbox': box}
+    units = {'xycoords': ('axes fraction', 'data'), 'textcoords': 'offset points'}
+    axes.annotate(name, (1, value), (-5, 3), **units, **look)
   axes.minorticks_off()
   x_ticks = sorted({x for xs, _ in panel.lines.values() for x in xs})
   axes.set_xticks(x_ticks, [f'{x:g}' for x in x_ticks])

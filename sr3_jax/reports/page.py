@@ -37,28 +37,38 @@ def render(report: object, folder: epath.PathLike) -> str:
   data = checked(report)
   styles = {method['name']: i for i, method in enumerate(data['methods'])}
   view = _head(data, styles) | _pictures(data, folder) | _charts(data, styles)
-  view['sections'] = _sections(view)
+  sections = {
+    'results': ('Results', True),
+    'paper': ('The paper', view['paper']),
+    'samples': ('Samples', view['samples']),
+    'plane': ('PSNR and perception', view['plane']),
+    'distributions': ('Distributions', view['distributions']),
+    'extremes': ('Best and worst', view['extremes']),
+    'training': ('Training', view['curves']),
+    'left-out': ('Left out', view['left_out']),
+    'protocol': ('Protocol', view['protocol']),
+    'code': ('Code', view['code']),
+    'reproduce': ('Reproduce', True),
+  }
+  view['sections'] = views.sections(sections)
   return views.fill('report.html', view)
 
 
 def _head(data: ReportData, styles: Mapping[str, int]) -> View:
   """Return what is text and tables."""
   over = f'Over {_count(data["images"], "image")}. {_CAPTION}'
+  left_out = data.get('left_out') or []
   return {
     'title': data['title'],
     'overline': 'Evaluation report',
     'summary': _summary(data),
     'table': views.results(data['metrics'], [('', data['table'], list(styles))], over),
     'metric_terms': [
-      (f'{m["title"]}{views.better(m, ", ")}', m.get('about') or '')
-      for m in data['metrics']
+      (views.axis_title(m), m.get('about') or '') for m in data['metrics']
     ],
     'method_terms': [(m['name'], m.get('about') or '') for m in data['methods']],
     'paper': _paper(data),
-    'left_out': [
-      (', '.join(entry['metrics']), entry['why'])
-      for entry in data.get('left_out') or []
-    ],
+    'left_out': [(', '.join(entry['metrics']), entry['why']) for entry in left_out],
     'protocol': views.nested(data['protocol']),
     'code': views.nested(data.get('code') or {}),
     'command': data.get('command') or '',
@@ -80,31 +90,13 @@ def _pictures(data: ReportData, folder: epath.PathLike) -> View:
 def _charts(data: ReportData, styles: Mapping[str, int]) -> View:
   """Return the charts."""
   curves, thinned = _curves(data.get('curves') or {}, styles)
-  groups = [('', data['table'], list(styles))]
+  metrics, distance = data['metrics'], data.get('perceptual')
   return {
-    'plane': views.plane(groups, data['metrics'], data.get('perceptual')),
+    'plane': views.plane(data['table'], list(styles), metrics, distance),
     'distributions': _distributions(data, styles),
     'curves': curves,
     'thinned': thinned,
   }
-
-
-def _sections(view: View) -> list[tuple[str, str]]:
-  """Return id and name of those sections that the page has."""
-  sections = {
-    'results': ('Results', True),
-    'paper': ('The paper', view['paper']),
-    'samples': ('Samples', view['samples']),
-    'plane': ('PSNR and perception', view['plane']),
-    'distributions': ('Distributions', view['distributions']),
-    'extremes': ('Best and worst', view['extremes']),
-    'training': ('Training', view['curves']),
-    'left-out': ('Left out', view['left_out']),
-    'protocol': ('Protocol', view['protocol']),
-    'code': ('Code', view['code']),
-    'reproduce': ('Reproduce', True),
-  }
-  return [(ident, name) for ident, (name, there) in sections.items() if there]
 
 
 def _paper(data: ReportData) -> View | None:
@@ -126,10 +118,8 @@ def _paper(data: ReportData) -> View | None:
   names = [m['name'] for m in data['methods'] if shown & ours.get(m['name'], {}).keys()]
   groups = [(paper['title'], theirs, list(theirs)), ('This report', ours, names)]
   caption = 'The best of a column is marked in each group for itself.'
-  return {
-    'note': paper.get('note') or '',
-    'table': views.results(metrics, groups, caption),
-  }
+  table = views.results(metrics, groups, caption)
+  return {'note': paper.get('note') or '', 'table': table}
 
 
 def _unknown(key: str, digits: int = 2) -> Metric:
@@ -147,27 +137,21 @@ def _distributions(data: ReportData, styles: Mapping[str, int]) -> list[View]:
       entry = data['table'].get(name, {}).get(key)
       value = entry['value'] if entry else None
       note = number(value, metric['digits']) if entry else ''
-      rows.append(
-        charts.Histogram(name, found['counts'][name], value, note, styles[name])
-      )
+      counts = found['counts'][name]
+      rows.append(charts.Histogram(name, counts, value, note, styles[name]))
     if not rows:
       continue
-    names = charts.Names(
-      f'distribution-{len(panels)}',
-      f'Distribution of {metric["title"]}',
-      f'{metric["title"]}{views.better(metric, ", ")}',
-    )
+    title = metric['title']
+    ident = f'distribution-{len(panels)}'
+    names = charts.Names(ident, f'Distribution of {title}', views.axis_title(metric))
     chart = charts.histograms(found['edges'], rows, names)
     bins = [
       [f'{_short(a)} to {_short(b)}', *(_short(row.counts[i]) for row in rows)]
       for i, (a, b) in enumerate(itertools.pairwise(found['edges']))
     ]
-    table = {
-      'caption': 'Number of images',
-      'columns': [metric['title'], *(row.label for row in rows)],
-      'rows': bins,
-    }
-    panels.append({'title': metric['title'], 'svg': Markup(chart), 'table': table})
+    columns = [title, *(row.label for row in rows)]
+    table = {'caption': 'Number of images', 'columns': columns, 'rows': bins}
+    panels.append({'title': title, 'svg': Markup(chart), 'table': table})
   return panels
 
 
@@ -192,11 +176,8 @@ def _curves(curves: Curves, styles: Mapping[str, int]) -> tuple[list[View], bool
     names = charts.Names(f'curve-{len(panels)}', f'{key} during training', 'step', key)
     log = min(ys) > 0 and max(ys) > 20 * min(ys)
     chart = charts.lines(series, names, log)
-    table = {
-      'caption': 'Of all records',
-      'columns': ['Series', 'Records', 'First', 'Lowest', 'Highest', 'Last'],
-      'rows': rows,
-    }
+    columns = ['Series', 'Records', 'First', 'Lowest', 'Highest', 'Last']
+    table = {'caption': 'Of all records', 'columns': columns, 'rows': rows}
     panels.append({'title': key, 'svg': Markup(chart), 'table': table})
   return panels, thinned
 

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import importlib.resources
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -44,17 +44,13 @@ def fill(template: str, view: View) -> str:
 
   The page has the template's only script, and allows it by its hash.
   """
-  environment = _environment()
   script = source('viewer.js')
   digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-  return environment.get_template(template).render(
-    view, script=Markup(script), script_hash=f'sha256-{digest}'
+  return (
+    _environment()
+    .get_template(template)
+    .render(view, script=Markup(script), script_hash=f'sha256-{digest}')
   )
-
-
-def source(name: str) -> str:
-  """Return the text of a file in templates/."""
-  return (importlib.resources.files('sr3_jax.reports') / 'templates' / name).read_text()
 
 
 @functools.cache
@@ -70,51 +66,54 @@ def _environment() -> jinja2.Environment:
   )
 
 
+def source(name: str) -> str:
+  """Return the text of a file in templates/."""
+  return (importlib.resources.files('sr3_jax.reports') / 'templates' / name).read_text()
+
+
 def results(
-  metrics: Sequence[Metric], groups: Iterable[Group], caption: str, *, mark: bool = True
+  metrics: Sequence[Metric],
+  groups: Sequence[Group],
+  caption: str,
+  *,
+  mark: bool = True,
 ) -> View:
   """Return a table of methods and metrics, as the templates take it.
 
   Args:
-    metrics: the columns.
+    metrics: the columns; those that no method has are left out.
     groups: title, method -> metric -> entry, and methods in order.
     caption: what the numbers are.
     mark: whether the best of a column is marked in each group.
   """
-  groups = list(groups)
-  used = [
-    m
-    for m in metrics
-    if any(m['key'] in table.get(n, {}) for _, table, names in groups for n in names)
-  ]
+  rows = [table.get(name, {}) for _, table, names in groups for name in names]
+  used = [m for m in metrics if any(m['key'] in row for row in rows)]
   view = []
-  for title, table, names in groups:
-    winners = {m['key']: _best(table, names, m) if mark else set() for m in used}
-    rows = [
-      {
-        'name': name,
-        'entries': [
-          _entry(table.get(name, {}).get(m['key']), m, name in winners[m['key']])
-          for m in used
-        ],
-      }
-      for name in names
+  for title, methods, names in groups:
+    columns = {m['key']: _column(methods, names, m, mark) for m in used}
+    shown = [
+      {'name': n, 'entries': [columns[m['key']][n] for m in used]} for n in names
     ]
-    view.append({'title': title, 'rows': rows})
-  head = columns(used)
-  return {'caption': caption, 'corner': 'Method', 'columns': head, 'groups': view}
+    view.append({'title': title, 'rows': shown})
+  return table(caption, 'Method', used, view)
 
 
-def _best(table: Table, names: Sequence[str], metric: Metric) -> set[str]:
-  """Return the names of the best methods; the truth and the like can't be the best."""
-  key = metric['key']
-  rows = {n: table[n] for n in names if n in table and not n.endswith(_REFERENCES)}
-  return best({n: row[key] for n, row in rows.items() if key in row}, metric)
+def table(
+  caption: str, corner: str, metrics: Sequence[Metric], groups: Sequence[View]
+) -> View:
+  """Return a table with a column for each metric, as the templates take it."""
+  columns = [{'title': m['title'], 'better': better(m)} for m in metrics]
+  return {'caption': caption, 'corner': corner, 'columns': columns, 'groups': groups}
 
 
-def columns(metrics: Sequence[Metric]) -> list[dict[str, str]]:
-  """Return the head of a table of metrics, as the templates take it."""
-  return [{'title': m['title'], 'better': better(m)} for m in metrics]
+def _column(
+  methods: Table, names: Sequence[str], metric: Metric, mark: bool
+) -> dict[str, View]:
+  """Return the cells of a metric by method, the best ones maybe marked."""
+  entries = {n: methods.get(n, {}).get(metric['key']) for n in names}
+  rivals = {n: e for n, e in entries.items() if e and not n.endswith(_REFERENCES)}
+  winners = best(rivals, metric) if mark else ()
+  return {n: _entry(e, metric, n in winners) for n, e in entries.items()}
 
 
 def _entry(entry: Entry | None, metric: Metric, is_best: bool) -> View:
@@ -123,26 +122,26 @@ def _entry(entry: Entry | None, metric: Metric, is_best: bool) -> View:
     return {'text': '', 'lines': [], 'mark': ''}
   show = functools.partial(number, digits=metric['digits'])
   lines = []
-  if entry.get('low') is not None and entry.get('high') is not None:
-    lines.append(f'{show(entry["low"])} to {show(entry["high"])}')
+  if ends := interval(entry):
+    lines.append(f'{show(ends[0])} to {show(ends[1])}')
   seeds = entry.get('seeds') or []
   if len(seeds) > 1:
-    span = f'{show(min(seeds))} to {show(max(seeds))}'
-    lines.append(f'{len(seeds)} seeds: {span}')
-  return {
-    'text': show(entry['value']),
-    'lines': lines,
-    'mark': 'best' if is_best else '',
-  }
+    lines.append(f'{len(seeds)} seeds: {show(min(seeds))} to {show(max(seeds))}')
+  mark = 'best' if is_best else ''
+  return {'text': show(entry['value']), 'lines': lines, 'mark': mark}
 
 
 def plane(
-  groups: Iterable[Group], metrics: Sequence[Metric], perceptual: str | None
+  table: Table,
+  names: Sequence[str],
+  metrics: Sequence[Metric],
+  perceptual: str | None,
 ) -> Markup | None:
   """Draw PSNR against a perceptual distance, if there are two methods that have both.
 
   Args:
-    groups: as in `results`; a title stands before its methods' names.
+    table: method -> metric -> entry.
+    names: of the methods; a method's place is the number of its style.
     metrics: descriptions.
     perceptual: key of the distance, or None.
   """
@@ -150,29 +149,22 @@ def plane(
   if perceptual not in known or 'psnr' not in known:
     return None
   points = []
-  for title, table, names in groups:
-    for i, name in enumerate(names):
-      x, y = (table.get(name, {}).get(key) for key in (perceptual, 'psnr'))
-      if x and y and math.isfinite(x['value']) and math.isfinite(y['value']):
-        style = len(points) if title else i
-        label = f'{title}: {name}' if title else name
-        point = (label, x['value'], y['value'], _interval(x), _interval(y), style)
-        points.append(charts.Point(*point))
+  for i, name in enumerate(names):
+    x, y = (table.get(name, {}).get(key) for key in (perceptual, 'psnr'))
+    if x and y and math.isfinite(x['value']) and math.isfinite(y['value']):
+      values = x['value'], y['value'], interval(x), interval(y)
+      points.append(charts.Point(name, *values, i))
   if len(points) < 2:
     return None
   x, y = known[perceptual], known['psnr']
+  title = f'{y["title"]} against {x["title"]}'
+  titles = charts.Names('plane-chart', title, axis_title(x), axis_title(y))
   signs = {'higher': 1, 'lower': -1}
-  chart_names = charts.Names(
-    'plane-chart',
-    f'{y["title"]} against {x["title"]}',
-    f'{x["title"]}{better(x, ", ")}',
-    f'{y["title"]}{better(y, ", ")}',
-  )
   directions = signs.get(x['better'], 0), signs.get(y['better'], 0)
-  return Markup(charts.scatter(points, chart_names, directions))
+  return Markup(charts.scatter(points, titles, directions))
 
 
-def _interval(entry: Entry) -> tuple[float, float] | None:
+def interval(entry: Entry) -> tuple[float, float] | None:
   """Return the interval of an entry, if it has one."""
   low, high = entry.get('low'), entry.get('high')
   return None if low is None or high is None else (low, high)
@@ -180,14 +172,12 @@ def _interval(entry: Entry) -> tuple[float, float] | None:
 
 def pictures(sheets: Sequence[Sheet], folder: epath.PathLike) -> tuple[list[View], str]:
   """Return sheets with their pictures, as templates take them, and a note on these."""
-  files = [
+  found, note = inline_images.embed(
     [
-      [cell and inline_images.locate(folder, cell) for cell in row['cells']]
-      for row in s['rows']
+      [[c and inline_images.locate(folder, c) for c in r['cells']] for r in s['rows']]
+      for s in sheets
     ]
-    for s in sheets
-  ]
-  found, note = inline_images.embed(files)
+  )
   made = []
   for sheet, rows in zip(sheets, found, strict=True):
     labels = [row['label'] for row in sheet['rows']]
@@ -214,10 +204,9 @@ def sheet_view(
   width = width * max(1, round(_CELL / width)) if width <= 1.5 * _CELL else _CELL * 1.5
   rows: list[View] = []
   for label, cells in zip(labels, found, strict=False):
-    named = zip(names, cells, strict=True)
     view = [
-      {'name': n, 'picture': p, 'pixelated': p is not None and p.width < width}
-      for n, p in named
+      {'name': name, 'picture': p, 'pixelated': p is not None and p.width < width}
+      for name, p in zip(names, cells, strict=True)
     ]
     rows.append({'label': label, 'cells': view})
   return {'title': title, 'width': round(width), 'columns': len(names), 'rows': rows}
@@ -228,21 +217,31 @@ def nested(protocol: Protocol) -> list[View]:
   entries: list[View] = []
   for key, value in protocol.items():
     inner = nested(value) if isinstance(value, Mapping) else []
-    text = '' if inner else 'none' if isinstance(value, Mapping) else plain(value)
+    text = '' if inner else plain(None if isinstance(value, Mapping) else value)
     size = sum(entry['size'] for entry in inner) or 1
-    folded = size > _MANY
-    entries.append(
-      {'name': key, 'text': text, 'inner': inner, 'size': size, 'folded': folded}
-    )
+    view = {'name': key, 'text': text, 'inner': inner, 'size': size}
+    entries.append(view | {'folded': size > _MANY})
   return entries
 
 
-def better(metric: Metric, before: str = '') -> str:
-  """Return 'higher is better' and the like after a text; '' where nothing is."""
+def better(metric: Metric) -> str:
+  """Return 'higher is better' and the like; '' where nothing is."""
   goal = metric['better']
-  if not goal:
-    return ''
-  return before + (f'{goal} is better' if goal in ('higher', 'lower') else goal)
+  return f'{goal} is better' if goal in ('higher', 'lower') else goal
+
+
+def axis_title(metric: Metric) -> str:
+  """Return the title of a metric, and what is better."""
+  return ', '.join(filter(None, (metric['title'], better(metric))))
+
+
+def sections(named: Mapping[str, tuple[str, object]]) -> list[tuple[str, str]]:
+  """Return id and name of those sections that a page has.
+
+  Args:
+    named: id -> name, and what is empty or None if the page hasn't the section.
+  """
+  return [(ident, name) for ident, (name, there) in named.items() if there]
 
 
 def footer(code: Protocol | None, time: str | None = None) -> str:
