@@ -155,7 +155,7 @@ def find_between(
     for start in range(0, len(numbers), _ROWS):
       rows = np.arange(start, min(start + _ROWS, len(numbers)))
       pairs = _search(pool, images, rows, other_images, first=0)
-      # Of several partners of an image, the last one that is recorded stays.
+      # The most similar of several partners is recorded last, so it stays.
       pairs = pairs.choose(np.argsort(pairs.correlation, kind='stable'))
       _record(matches, numbers[pairs.row], other_numbers[pairs.column], pairs)
       on_rows(int(numbers[rows[-1]]) + 1)

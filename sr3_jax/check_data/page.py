@@ -31,8 +31,8 @@ _METHOD = {
   'median over up to 128 images. Sharp photographs have 0.3 to 1. Photographs '
   'upsampled 1.5 times have 0.10 to 0.17, two times 0.05 to 0.08. Below 0.2 they are '
   'called soft. Noise counts as detail.',
-  'JPEG quality': 'From the tables in the file, on the scale of libjpeg. Of an image '
-  'that was saved twice, the tables show the second time only.',
+  'JPEG quality': 'From the tables in the file, on the scale of libjpeg. An image '
+  'that was saved twice shows the quality of the second time only.',
 }
 
 Row = tuple[str, Sequence[np.ndarray | None]]  # a label, and pictures or gaps

@@ -29,7 +29,7 @@ MAX_OUTPUT = 2**27
 # The longest side that a format can hold; that of JPEG is libjpeg's.
 MAX_SIDE = {'.jpg': 65500, '.webp': 16383}
 EXTENSIONS = ('.png', '.jpg', '.webp', '.tif')
-# What made a picture: names and values that JSON can hold.
+# The facts of how a picture was made: names and values that JSON can hold.
 Settings = Mapping[str, object]
 # The name under which a file holds its settings.
 KEY = 'sr3_jax'
@@ -98,7 +98,7 @@ def read(source: pathlib.Path | bytes, name: str = '') -> Picture:
 
   EXIF orientation is applied. Grey stays grey; palettes become RGB; CMYK becomes sRGB,
   through its profile if it has one. 16-bit PNG and TIFF, grey or RGB, keep all their
-  bits. Of several frames the first is taken.
+  bits. The first of several frames is taken.
 
   Args:
     source: a file, or the bytes of one, which errors call `name`.

@@ -32,8 +32,8 @@ def to_uint8(image: npt.ArrayLike) -> np.ndarray:
 def to_picture(image: npt.ArrayLike) -> np.ndarray:
   """Convert images of any number of channels to pictures that people can look at.
 
-  One channel becomes grey. Two become magenta and green, which give white together. Of
-  three or more, the first three become red, green and blue.
+  One channel becomes grey. Two become magenta and green, which give white together. The
+  first three of three or more become red, green and blue.
 
   Args:
     image: float `[..., H, W, C]` in [-1, 1].

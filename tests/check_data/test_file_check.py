@@ -93,7 +93,7 @@ def test_jpeg_quality_is_read_back(photo, look, quality, mode):
 def test_kinds_and_traits(photo, look):
   exif = Image.Exif()
   exif[0x0112] = 6
-  deep = np.asarray(photo).astype(np.uint16) * 257
+  sixteen = np.asarray(photo).astype(np.uint16) * 257
   srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
   # This profile exchanges red and blue.
   swapped = srgb.replace(b'rXYZ', b'----').replace(b'bXYZ', b'rXYZ')
@@ -108,8 +108,8 @@ def test_kinds_and_traits(photo, look):
     (_bytes(photo.convert('RGBA'), 'PNG'), 'PNG, RGB', ('transparent',)),
     (_bytes(photo.quantize(16), 'PNG'), 'PNG, palette', ()),
     (_bytes(photo.convert('1'), 'PNG'), 'PNG, black and white', ()),
-    (imagecodecs.png_encode(deep), 'PNG, RGB', ('16 bits',)),
-    (imagecodecs.png_encode(deep[..., 0].copy()), 'PNG, grey', ('16 bits',)),
+    (imagecodecs.png_encode(sixteen), 'PNG, RGB', ('16 bits',)),
+    (imagecodecs.png_encode(sixteen[..., 0].copy()), 'PNG, grey', ('16 bits',)),
     (_bytes(photo, 'TIFF', **frames), 'TIFF, RGB', ('several frames',)),
   ]
   for data, kind, traits in cases:

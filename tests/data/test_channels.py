@@ -186,8 +186,8 @@ def test_resize_area_is_the_mean_of_blocks(count, dtype):
 def test_resize_area_by_any_factor_has_the_same_blocks():
   image = noise(60, 50, 3, np.uint8)
   pictures = resizing.resize_area(image, (17, 23)).astype(float)
-  deep = resizing.resize_area(image.astype(np.uint16) * 257, (17, 23)) / 257
-  assert np.abs(deep - pictures).max() <= 1
+  sixteen = resizing.resize_area(image.astype(np.uint16) * 257, (17, 23)) / 257
+  assert np.abs(sixteen - pictures).max() <= 1
 
 
 def test_any_channels_as_pictures():

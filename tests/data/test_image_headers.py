@@ -145,14 +145,14 @@ def _repaired(tree):
   picture(tree / 'z' / 'torn.png', 20)
 
 
-def _enlarged(tree):
+def _upsampled(tree):
   """Write over a file: neither the list of names nor the time of the folder changes."""
   before = os.stat(tree / 'a').st_mtime_ns
   picture(tree / 'a' / '1.png', 64, OLD + 5)
   assert os.stat(tree / 'a').st_mtime_ns == before
 
 
-def _enlarged_at_the_same_time(tree):
+def _upsampled_at_the_same_time(tree):
   """Change a file but not its time, as `cp -p` may; only the time of change tells."""
   before = os.stat(tree / 'a' / '1.png')
   picture(tree / 'a' / '1.png', 64)
@@ -172,8 +172,8 @@ def _emptied(tree):
     _removed,
     _renamed,
     _repaired,
-    _enlarged,
-    _enlarged_at_the_same_time,
+    _upsampled,
+    _upsampled_at_the_same_time,
     _emptied,
   ],
 )

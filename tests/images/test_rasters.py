@@ -21,11 +21,11 @@ H, W = 5, 7
 
 def noise(channels: int, dtype) -> np.ndarray:
   """Return [H, W, C] with values of the whole range of a type and both ends."""
-  draw = np.random.default_rng(channels)
+  rng = np.random.default_rng(channels)
   if np.dtype(dtype).kind == 'f':
-    return draw.normal(0, 1e4, (H, W, channels)).astype(dtype)
+    return rng.normal(0, 1e4, (H, W, channels)).astype(dtype)
   info = np.iinfo(dtype)
-  array = draw.integers(info.min, info.max, (H, W, channels), dtype, endpoint=True)
+  array = rng.integers(info.min, info.max, (H, W, channels), dtype, endpoint=True)
   array[0, 0], array[-1, -1] = info.min, info.max
   return array
 
@@ -292,18 +292,18 @@ def test_limits_hold_before_anything_is_decoded(tmp_path, monkeypatch):
 
 
 def test_hostile_bytes_raise_nothing_else():
-  draw = np.random.default_rng(0)
+  rng = np.random.default_rng(0)
   whole = [rasters.encode(noise(2, np.uint16), e) for e in ('.npy', '.tif')]
   whole += [picture(noise(1, np.uint16)[..., 0]), tiff(noise(4, np.uint8), ome=False)]
   outcomes = set()
   for data in whole:
     for _ in range(30):
-      spoiled = np.frombuffer(data, np.uint8).copy()
-      at = draw.integers(0, min(len(data), 400), draw.integers(1, 6))
-      spoiled[at] = draw.integers(0, 256, len(at))
-      spoiled = spoiled[: draw.integers(len(data) // 2, len(data) + 1)].tobytes()
+      damaged = np.frombuffer(data, np.uint8).copy()
+      at = rng.integers(0, min(len(data), 400), rng.integers(1, 6))
+      damaged[at] = rng.integers(0, 256, len(at))
+      damaged = damaged[: rng.integers(len(data) // 2, len(data) + 1)].tobytes()
       try:
-        outcomes.add(str(rasters.read(spoiled, 'x').dtype))
+        outcomes.add(str(rasters.read(damaged, 'x').dtype))
       except ImageError as error:
         assert str(error).startswith('x: ') and '\n' not in str(error)
         outcomes.add('error')
