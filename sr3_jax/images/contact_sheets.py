@@ -25,9 +25,9 @@ def sheet(
 ) -> np.ndarray:
   """Draw a comparison sheet: pictures in rows, with a title above each column.
 
-  Every picture is fitted into a square cell. Smaller pictures are upsampled by nearest
-  neighbour, so that their pixels can be seen; larger ones are downsampled by area. A
-  row is as high as its highest picture.
+  Every picture is fitted into a square cell. A smaller one is upsampled by nearest
+  neighbour, so that its pixels can be seen; a larger one is downsampled by area. A row
+  is as high as its highest picture.
 
   Args:
     rows: uint8 images `[H, W, 3]` or `[H, W, 1]` of any sizes; None is an empty cell.
@@ -43,11 +43,10 @@ def sheet(
   Raises:
     ValueError: there is no picture at all.
   """
-  pictures = [image for row in rows for image in row if image is not None]
-  if not pictures:
+  sides = [max(image.shape[:2]) for row in rows for image in row if image is not None]
+  if not sides:
     raise ValueError('a sheet needs at least one picture')
-  titles, labels = titles or (), row_labels or ()
-  largest = max(max(image.shape[:2]) for image in pictures)
+  titles, labels, largest = titles or (), row_labels or (), max(sides)
   cell = cell or largest * -(-160 // largest)
   font_size = max(11, min(cell // 9, 40))
   margin = font_size // 2
@@ -74,8 +73,7 @@ def sheet(
   for y, height, row in zip(tops, heights, fitted, strict=False):
     for x, one in zip(lefts, row, strict=False):
       if one:
-        at = (x + (cell - one.width) // 2, y + (height - one.height) // 2)
-        canvas.paste(one, at)
+        canvas.paste(one, (x + (cell - one.width) // 2, y + (height - one.height) // 2))
   return np.array(canvas)
 
 
