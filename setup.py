@@ -114,13 +114,13 @@ setuptools.setup(
     'classify': ['onnxruntime'],
     # Compiles for TPUs that aren't there; the version that jax[tpu] names.
     'tpu-plan': ['libtpu==0.0.42.*'],
-    'notebooks': ['ipykernel', 'matplotlib', 'nbclient'],
+    'notebooks': ['ipykernel', 'nbclient'],
     'test': [
       'ipykernel',
-      'matplotlib',
       'nbclient',
       'onnx',
       'onnxruntime',
+      'pyrefly>=1.0',
       'pytest',
       'pytest-xdist',
       'ruff',

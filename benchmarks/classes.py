@@ -168,6 +168,7 @@ def sheet(rows: dict[str, tuple[np.ndarray, np.ndarray]], names) -> np.ndarray:
 
 
 def main() -> None:
+  """Run the command."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

@@ -99,6 +99,7 @@ def show(name: str, r: dict[str, float]) -> None:
 
 
 def main():
+  """Run the command."""
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--count', type=int, default=1_000_000)
   parser.add_argument('--folders', type=int, default=1000)

@@ -185,6 +185,7 @@ def time_configuration(name: str, seconds: float) -> float:
 
 
 def main():
+  """Run the command."""
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   chosen = parser.add_mutually_exclusive_group(required=True)
   chosen.add_argument('--path', help='folder of photographs')

@@ -119,6 +119,7 @@ def sampler_cells(name: str, made: SamplerPlan) -> str:
 
 
 def main(argv: list[str]) -> None:
+  """Run the command."""
   del argv
   logging.set_verbosity(logging.INFO)
   cache = epath.Path(FLAGS.cache)

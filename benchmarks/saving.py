@@ -85,6 +85,7 @@ def measure(config, workdir: epath.Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
+  """Run the command."""
   del arguments
   with tempfile.TemporaryDirectory() as folder:
     if FLAGS.processes > 1 and not FLAGS.one_of:

@@ -300,6 +300,7 @@ def write_sheet(
 
 
 def main() -> None:
+  """Run the command."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

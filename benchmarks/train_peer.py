@@ -165,6 +165,7 @@ def validation_loss(loaded: hub.Loaded, hr: np.ndarray) -> float:
 
 
 def main() -> None:
+  """Run the command."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

@@ -178,6 +178,7 @@ def make_model(args, folder: pathlib.Path):
 
 
 def main() -> None:
+  """Run the command."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

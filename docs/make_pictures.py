@@ -154,6 +154,7 @@ def face(loaded: hub.Loaded) -> None:
 
 
 def main() -> None:
+  """Run the command."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

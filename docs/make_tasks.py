@@ -1,7 +1,7 @@
-"""Makes the pictures of docs/tasks.md: input, outputs of two models, truth.
+r"""Makes the pictures of docs/tasks.md: input, outputs of two models, truth.
 
   python docs/make_tasks.py docs/tasks_photos.jpg runs/photos_clean
-  python docs/make_tasks.py docs/tasks_faces.jpg \\
+  python docs/make_tasks.py docs/tasks_faces.jpg \
     runs/portraits_fill runs/portraits_colour
 
 Neither model has seen the photographs, which come with scikit-image: a cat (Chelsea, by
