@@ -32,43 +32,30 @@ from sr3_jax.core import diffusion
 
 
 class Prediction(NamedTuple):
-  """The output of a denoiser for a noisy image.
+  """The output of a denoiser for a noisy image."""
 
-  Attributes:
-    y0: [B, H, W, C] prediction of the clean image.
-    variance: [B, H, W, C] of networks that also give the variance of a step: 0 means
-      the posterior's, 1 that of `ddpm`, and logarithms are interpolated; else None.
-  """
-
-  y0: jax.Array
+  y0: jax.Array  # [B, H, W, C] prediction of the clean image
+  # [B, H, W, C] of networks that also give the variance of a step: 0 means the
+  # posterior's, 1 that of `ddpm`, and logarithms are interpolated; else None.
   variance: jax.Array | None = None
 
 
 class Trajectory(NamedTuple):
-  """A sampler's coefficients and the levels that they were computed from.
+  """A sampler's coefficients and the levels that they were computed from."""
 
-  Attributes:
-    gammas: float64 [steps + 1], falling from 1.
-    coefficients: float64 [steps, 4 to 6], in the order of sampling: noisiest first.
-  """
-
-  gammas: np.ndarray
+  gammas: np.ndarray  # float64 [steps + 1], falling from 1
+  # Float64 [steps, 4 to 6], in the order of sampling: noisiest first.
   coefficients: np.ndarray
 
 
 class Steps(NamedTuple):
-  """Sampling steps as the compiled programs take them, in the order of sampling.
+  """Sampling steps as the compiled programs take them, in the order of sampling."""
 
-  Attributes:
-    coefficients: float32 [steps, 6], rows (a, b, c, d, e, input scale): see
-      `ddpm_learned` for e and `scale_temperature` for the input scale.
-    gamma: float32 [steps], the level that each starts from.
-    number: int32 [steps], 1, 2, ...; each number has noise of its own.
-  """
-
+  # Float32 [steps, 6], rows (a, b, c, d, e, input scale): see `ddpm_learned` for e and
+  # `scale_temperature` for the input scale.
   coefficients: np.ndarray
-  gamma: np.ndarray
-  number: np.ndarray
+  gamma: np.ndarray  # float32 [steps], the level that each starts from
+  number: np.ndarray  # int32 [steps], 1, 2, ...; each number has noise of its own
 
 
 Denoise = Callable[[jax.Array, jax.Array], Prediction]

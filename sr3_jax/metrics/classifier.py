@@ -35,29 +35,17 @@ class ClassifierError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-  """A classifier, ready to be called.
+  """A classifier, ready to be called."""
 
-  Attributes:
-    name: of the file.
-    session: onnxruntime's.
-    channels_first: whether it takes [B, 3, H, W] and not [B, H, W, 3].
-    side: (height, width) that images are resized to.
-    batch: images it takes at once; 0 for any number.
-    dtype: of its input.
-    mean: subtracted from images in [0, 1], per channel.
-    std: images are then divided by it, per channel.
-    fingerprint: 16 hexadecimal digits of the file.
-  """
-
-  name: str
-  session: 'InferenceSession'
-  channels_first: bool
-  side: tuple[int, int]
-  batch: int
-  dtype: DTypeLike
-  mean: tuple[float, ...]
-  std: tuple[float, ...]
-  fingerprint: str
+  name: str  # of the file
+  session: 'InferenceSession'  # onnxruntime's
+  channels_first: bool  # whether it takes [B, 3, H, W] and not [B, H, W, 3]
+  side: tuple[int, int]  # (height, width) that images are resized to
+  batch: int  # images it takes at once; 0 for any number
+  dtype: DTypeLike  # of its input
+  mean: tuple[float, ...]  # subtracted from images in [0, 1], per channel
+  std: tuple[float, ...]  # images are then divided by it, per channel
+  fingerprint: str  # 16 hexadecimal digits of the file
 
   @property
   def about(self) -> str:

@@ -17,25 +17,18 @@ NAMES = tuple(net_weights.WEIGHTS)
 
 @dataclasses.dataclass(frozen=True)
 class FeatureNet:
-  """A network with its weights; `apply` can be jitted and has no other state.
+  """A network with its weights; `apply` can be jitted and has no other state."""
 
-  Attributes:
-    name: of `NAMES`.
-    params: tree of float32 NumPy arrays.
-    apply: inception: (params, image) -> features [B, 2048]; LPIPS: (params, image,
-      truth) -> distance [B]. Images are float32 [B, H, W, 3] in [-1, 1].
-    probabilities: inception: features [n, 2048] -> probabilities [n, 1008], in NumPy;
-      None for LPIPS and where the weights come without the last layer.
-    fingerprint: 16 hexadecimal digits of the files that the weights come from.
-    about: one line for a protocol: network, files, what happens to the images.
-  """
-
-  name: str
-  params: 'Params | lpips.Parameters'
+  name: str  # of `NAMES`
+  params: 'Params | lpips.Parameters'  # tree of float32 NumPy arrays
+  # Inception: (params, image) -> features [B, 2048]; LPIPS: (params, image, truth) ->
+  # distance [B]. Images are float32 [B, H, W, 3] in [-1, 1].
   apply: Callable[..., jax.Array]
+  # Inception: features [n, 2048] -> probabilities [n, 1008], in NumPy; None for LPIPS
+  # and where the weights come without the last layer.
   probabilities: Callable[[np.ndarray], np.ndarray] | None
-  fingerprint: str
-  about: str
+  fingerprint: str  # 16 hexadecimal digits of the files that the weights come from
+  about: str  # one line for a protocol: network, files, what happens to the images
 
 
 def load(name: str, path: str = '') -> FeatureNet:

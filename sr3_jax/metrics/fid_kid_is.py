@@ -31,16 +31,11 @@ class Moments:
   """Mean and scatter of a set of features: all that FID needs to know of it.
 
   Sets of any size are summed up in constant memory: `Moments.of` each batch, `merge`.
-
-  Attributes:
-    count: number of rows n.
-    mean: float64 [d].
-    scatter: float64 [d, d], the sum over rows of (x - mean)(x - mean)^T.
   """
 
-  count: int
-  mean: np.ndarray
-  scatter: np.ndarray
+  count: int  # number of rows n
+  mean: np.ndarray  # float64 [d]
+  scatter: np.ndarray  # float64 [d, d], the sum over rows of (x - mean)(x - mean)^T
 
   @classmethod
   def of(cls, features: np.ndarray) -> 'Moments':
@@ -298,11 +293,7 @@ def inception_score(
 
 
 def score_interval(
-  probabilities: np.ndarray,
-  estimate: float,
-  *,
-  resamples: int = 200,
-  seed: int = 0,
+  probabilities: np.ndarray, estimate: float, *, resamples: int = 200, seed: int = 0
 ) -> tuple[float, float]:
   """Return the 95 % interval of the inception score, by bootstrap.
 

@@ -59,13 +59,9 @@ class InceptionV3(nn.Module):
 
 
 class BlockA(nn.Module):
-  """Block of 35 x 35: 1 x 1, 5 x 5, and two 3 x 3 convolutions, and a pool.
+  """Block of 35 x 35: 1 x 1, 5 x 5, and two 3 x 3 convolutions, and a pool."""
 
-  Attributes:
-    pool_features: channels of the last branch.
-  """
-
-  pool_features: int
+  pool_features: int  # channels of the last branch
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
@@ -94,13 +90,9 @@ class BlockB(nn.Module):
 
 
 class BlockC(nn.Module):
-  """Block of 17 x 17: 7 x 7 convolutions as pairs of 1 x 7 and 7 x 1.
+  """Block of 17 x 17: 7 x 7 convolutions as pairs of 1 x 7 and 7 x 1."""
 
-  Attributes:
-    width: channels within the branches.
-  """
-
-  width: int
+  width: int  # channels within the branches
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
@@ -134,12 +126,9 @@ class BlockD(nn.Module):
 
 
 class BlockE(nn.Module):
-  """Block of 8 x 8: 3 x 3 convolutions as 1 x 3 beside 3 x 1.
+  """Block of 8 x 8: 3 x 3 convolutions as 1 x 3 beside 3 x 1."""
 
-  Attributes:
-    max_pool: instead of an average; the released graph has it in its last block.
-  """
-
+  # Instead of an average; the released graph has it in its last block.
   max_pool: bool = False
 
   @nn.compact

@@ -74,13 +74,9 @@ class Parameters(TypedDict):
 
 
 class Backbone(nn.Module):
-  """The network whose activations LPIPS compares.
+  """The network whose activations LPIPS compares."""
 
-  Attributes:
-    kind: 'alex' or 'vgg'.
-  """
-
-  kind: str
+  kind: str  # 'alex' or 'vgg'
 
   @nn.compact
   def __call__(self, image: Array) -> list[Array]:

@@ -37,21 +37,13 @@ class WeightsMissing(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """A file that another project offers.
+  """A file that another project offers."""
 
-  Attributes:
-    file: its name in the folder.
-    url: its address.
-    sha256: of the whole file.
-    size: in bytes.
-    prefixes: of the names of the tensors that are needed.
-  """
-
-  file: str
-  url: str
-  sha256: str
-  size: int
-  prefixes: tuple[str, ...]
+  file: str  # its name in the folder
+  url: str  # its address
+  sha256: str  # of the whole file
+  size: int  # in bytes
+  prefixes: tuple[str, ...]  # of the names of the tensors that are needed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,17 +120,11 @@ WEIGHTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-  """Weights that were read.
+  """Weights that were read."""
 
-  Attributes:
-    tensors: by their PyTorch names.
-    origin: SHA-256 of the files they were first read from, by name.
-    standard: whether those are the files that `WEIGHTS` names.
-  """
-
-  tensors: Tensors
-  origin: dict[str, str]
-  standard: bool
+  tensors: Tensors  # by their PyTorch names
+  origin: dict[str, str]  # SHA-256 of the files they were first read from, by name
+  standard: bool  # whether those are the files that `WEIGHTS` names
 
   @property
   def fingerprint(self) -> str:

@@ -32,17 +32,12 @@ class StatisticsError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-  """The features of a set of images, as FID and KID need them.
+  """The features of a set of images, as FID and KID need them."""
 
-  Attributes:
-    moments: of the features of all images.
-    features: float32 [k, 2048] of some of them, chosen at random; None if unknown.
-    about: what the set is, by key; shown in every protocol.
-  """
-
-  moments: Moments
+  moments: Moments  # of the features of all images
+  # Float32 [k, 2048] of some of them, chosen at random; None if unknown.
   features: np.ndarray | None
-  about: Mapping[str, object]
+  about: Mapping[str, object]  # what the set is, by key; shown in every protocol
 
 
 def choose(count: int, most: int, seed: int = 0) -> np.ndarray:

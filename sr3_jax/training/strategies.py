@@ -28,12 +28,9 @@ Tree = TypeVar('Tree')  # a nest of arrays
 
 
 class Strategy(Protocol):
-  """A way to spread a training step over devices.
+  """A way to spread a training step over devices."""
 
-  Attributes:
-    stacked: whether arrays of `saved` have an axis of length 1, one device's, in front.
-  """
-
+  # Whether arrays of `saved` have an axis of length 1, one device's, in front.
   stacked: bool
 
   def create(self, make: Callable[[], TrainState]) -> TrainState:

@@ -27,37 +27,28 @@ CUTOFF = (math.pi / 3, math.pi)
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-  """One round of blur, resize, noise and JPEG. Pairs are the ends of uniform ranges.
+  """One round of blur, resize, noise and JPEG. Pairs are the ends of uniform ranges."""
 
-  Attributes:
-    blurred: share of images that are blurred.
-    sigma: of the blur, pixels.
-    sinc: share of blurs that are a low-pass filter with a sharp edge, which rings.
-    factor: of the resize; relative to the target size in the last round, else to the
-      size of the original.
-    up_down: shares of images that are upsampled and downsampled; the others keep that
-      size.
-    kernels: of the resize, each as often as the others: names of `_KERNELS`.
-    noise: standard deviation of the Gaussian noise, in 8-bit levels.
-    shots: scale of the Poisson noise, see `blurring.poisson_noise`.
-    gaussian: share of images with Gaussian noise; the others get Poisson noise.
-    grey: share of images with the same noise in all channels.
-    quality: of JPEG, 1 to 100.
-    halved: share of images whose chroma JPEG stores at half the size.
-  """
-
-  blurred: float = 1.0
-  sigma: tuple[float, float] = (0.2, 3.0)
+  blurred: float = 1.0  # share of images that are blurred
+  sigma: tuple[float, float] = (0.2, 3.0)  # of the blur, pixels
+  # Share of blurs that are a low-pass filter with a sharp edge, which rings.
   sinc: float = 0.1
+  # Of the resize; relative to the target size in the last round, else to the size of
+  # the original.
   factor: tuple[float, float] = (0.15, 1.5)
+  # Shares of images that are upsampled and downsampled; the others keep that size.
   up_down: tuple[float, float] = (0.2, 0.7)
+  # Of the resize, each as often as the others: names of `_KERNELS`.
   kernels: tuple[str, ...] = ('area', 'bilinear', 'bicubic')
+  # Standard deviation of the Gaussian noise, in 8-bit levels.
   noise: tuple[float, float] = (1.0, 30.0)
+  # Scale of the Poisson noise, see `blurring.poisson_noise`.
   shots: tuple[float, float] = (0.05, 3.0)
+  # Share of images with Gaussian noise; the others get Poisson noise.
   gaussian: float = 0.5
-  grey: float = 0.4
-  quality: tuple[float, float] = (30.0, 95.0)
-  halved: float = 1.0
+  grey: float = 0.4  # share of images with the same noise in all channels
+  quality: tuple[float, float] = (30.0, 95.0)  # of JPEG, 1 to 100
+  halved: float = 1.0  # share of images whose chroma JPEG stores at half the size
 
 
 FIRST = Order()
@@ -175,10 +166,7 @@ def blur_kernels(key: jax.Array, order: Order) -> jax.Array:
   shape, turned = kind // 2, kind % 2 == 1
   along, across = _between(along, order.sigma), _between(across, order.sigma)
   distance = blurring.squared_radius(
-    along,
-    jnp.where(turned, across, along),
-    _between(angle, (-math.pi, math.pi)),
-    size,
+    along, jnp.where(turned, across, along), _between(angle, (-math.pi, math.pi)), size
   )
   generalised = _between(generalised, GENERALISED)[:, None, None]
   plateau = _between(plateau, PLATEAU)[:, None, None]

@@ -29,25 +29,18 @@ LUMA = (0.299, 0.587, 0.114)
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """A degradation of images, and what its condition holds.
+  """A degradation of images, and what its condition holds."""
 
-  Attributes:
-    degrade: (key [B], hr [B, H, W, C], **options) -> condition [B, h, w, K].
-    about: what is done to images, for reports.
-    extras: channels after those of the image: 'mask' (1 is missing, 0 known; what is
-      known stays exactly known), 'blur' and 'noise' (conditioning levels, constant).
-    conditional: False: nothing is observed, K = 0.
-    scale: output side over condition side.
-    colour: it is about colour: images must have 3 channels.
-    options: those that `degrade` was given, for reports.
-  """
-
+  # (key [B], hr [B, H, W, C], **options) -> condition [B, h, w, K].
   degrade: Callable[..., jax.Array]
-  about: str
+  about: str  # what is done to images, for reports
+  # Channels after those of the image: 'mask' (1 is missing, 0 known; what is known
+  # stays exactly known), 'blur' and 'noise' (conditioning levels, constant).
   extras: tuple[str, ...] = ()
-  conditional: bool = True
-  scale: int = 1
-  colour: bool = False
+  conditional: bool = True  # False: nothing is observed, K = 0
+  scale: int = 1  # output side over condition side
+  colour: bool = False  # it is about colour: images must have 3 channels
+  # Those that `degrade` was given, for reports.
   options: Options = dataclasses.field(default_factory=dict)
 
   def num_channels(self, channels: int) -> int:

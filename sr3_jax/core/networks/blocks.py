@@ -15,23 +15,16 @@ from jax.typing import DTypeLike
 
 
 class Network(nn.Module):
-  """A U-Net, as the rest of the program knows it.
+  """A U-Net, as the rest of the program knows it."""
 
-  Attributes:
-    channels: width of the first level.
-    multipliers: width of each level over `channels`; each level halves the image.
-    num_blocks: residual blocks a level on the way down; one more on the way up.
-    attention_levels: levels (0 is full size) with attention after every block.
-    dropout: rate inside residual blocks.
-    dtype: of the computation. Parameters are float32.
-  """
-
-  channels: int = 128
+  channels: int = 128  # width of the first level
+  # Width of each level over `channels`; each level halves the image.
   multipliers: Sequence[int] = (1, 2, 4, 8, 8)
-  num_blocks: int = 3
+  num_blocks: int = 3  # residual blocks a level on the way down; one more on the way up
+  # Levels (0 is full size) with attention after every block.
   attention_levels: Sequence[int] = (3,)
-  dropout: float = 0.0
-  dtype: DTypeLike = jnp.float32
+  dropout: float = 0.0  # rate inside residual blocks
+  dtype: DTypeLike = jnp.float32  # of the computation. Parameters are float32
 
   @property
   def multiple(self) -> int:
@@ -99,21 +92,13 @@ def group_norm(groups: int, dtype: DTypeLike, name: str) -> nn.GroupNorm:
 
 
 class Attention(nn.Module):
-  """Self-attention over all positions; each head's q, k and v lie together.
+  """Self-attention over all positions; each head's q, k and v lie together."""
 
-  Attributes:
-    groups: of the normalisation.
-    num_heads: how many heads share the channels.
-    bias: whether q, k and v have one.
-    output: name of the last layer.
-    dtype: of the computation.
-  """
-
-  groups: int
-  num_heads: int = 1
-  bias: bool = True
-  output: str = 'out'
-  dtype: DTypeLike = jnp.float32
+  groups: int  # of the normalisation
+  num_heads: int = 1  # how many heads share the channels
+  bias: bool = True  # whether q, k and v have one
+  output: str = 'out'  # name of the last layer
+  dtype: DTypeLike = jnp.float32  # of the computation
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:

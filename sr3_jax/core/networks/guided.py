@@ -58,19 +58,12 @@ def timestep_embedding(t: jax.Array, width: int) -> jax.Array:
 
 
 class ResBlock(nn.Module):
-  """Residual block, which resamples inside, in both branches.
+  """Residual block, which resamples inside, in both branches."""
 
-  Attributes:
-    channels: of the result.
-    resample: '', 'down' (means of 2 x 2) or 'up' (nearest).
-    dropout: rate.
-    dtype: of the computation.
-  """
-
-  channels: int
-  resample: str = ''
-  dropout: float = 0.0
-  dtype: DTypeLike = jnp.float32
+  channels: int  # of the result
+  resample: str = ''  # '', 'down' (means of 2 x 2) or 'up' (nearest)
+  dropout: float = 0.0  # rate
+  dtype: DTypeLike = jnp.float32  # of the computation
 
   @nn.compact
   def __call__(self, x: jax.Array, emb: jax.Array, deterministic: bool) -> jax.Array:
@@ -94,24 +87,17 @@ class GuidedUNet(blocks.Network):
   """Predicts noise and its variance from a noisy image and its upsampled condition.
 
   The embedding has four times `channels`; the middle always has attention.
-
-  It has the attributes of `Network` and these:
-
-  Attributes:
-    gammas: [T + 1] trained levels: the network knows the timesteps, not the levels.
-    num_heads: of every attention; the weights do not tell it.
-    out_channels: 6 with a learned variance, else 3.
-    num_classes: 0 for none.
   """
 
   channels: int = 192
   multipliers: Sequence[int] = (1, 1, 2, 2, 4, 4)
   num_blocks: int = 2
   attention_levels: Sequence[int] = (3, 4, 5)
+  # [T + 1] trained levels: the network knows the timesteps, not the levels.
   gammas: Sequence[float] = ()
-  num_heads: int = 4
-  out_channels: int = 6
-  num_classes: int = 1000
+  num_heads: int = 4  # of every attention; the weights do not tell it
+  out_channels: int = 6  # 6 with a learned variance, else 3
+  num_classes: int = 1000  # 0 for none
 
   @nn.compact
   def __call__(

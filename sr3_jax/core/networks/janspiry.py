@@ -21,21 +21,13 @@ from sr3_jax.core.networks import blocks
 
 
 class ResBlock(nn.Module):
-  """Two normalised convolutions around the noise level, and a shortcut.
+  """Two normalised convolutions around the noise level, and a shortcut."""
 
-  Attributes:
-    channels: of the result.
-    groups: of the normalisations.
-    affine: the noise level scales and shifts; else it is added.
-    dropout: rate.
-    dtype: of the computation.
-  """
-
-  channels: int
-  groups: int
-  affine: bool = False
-  dropout: float = 0.0
-  dtype: DTypeLike = jnp.float32
+  channels: int  # of the result
+  groups: int  # of the normalisations
+  affine: bool = False  # the noise level scales and shifts; else it is added
+  dropout: float = 0.0  # rate
+  dtype: DTypeLike = jnp.float32  # of the computation
 
   @nn.compact
   def __call__(self, x: jax.Array, emb: jax.Array, deterministic: bool) -> jax.Array:
@@ -61,18 +53,12 @@ class JanspiryUNet(blocks.Network):
   """Predicts the noise in an image from the image and its upsampled condition.
 
   The first of the two middle blocks always has attention.
-
-  It has the attributes of `Network` and these:
-
-  Attributes:
-    groups: of the group normalisation; the weights do not tell it.
-    affine: the noise level scales and shifts; else it is added.
   """
 
   channels: int = 64
   num_blocks: int = 2
-  groups: int = 32
-  affine: bool = False
+  groups: int = 32  # of the group normalisation; the weights do not tell it
+  affine: bool = False  # the noise level scales and shifts; else it is added
 
   @nn.compact
   def __call__(

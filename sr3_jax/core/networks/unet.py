@@ -37,12 +37,9 @@ class GroupNorm(nn.Module):
   Where that many groups don't divide the channels, the next lower number that does.
   Per-channel sums, then groups of channels, then one multiply-add: the image is read
   twice and written once, which is what makes it cheap on a CPU.
-
-  Attributes:
-    dtype: of the result.
   """
 
-  dtype: DTypeLike = jnp.float32
+  dtype: DTypeLike = jnp.float32  # of the result
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -69,19 +66,12 @@ class GroupNorm(nn.Module):
 
 
 class ResBlock(nn.Module):
-  """BigGAN residual block, which resamples inside, in both branches.
+  """BigGAN residual block, which resamples inside, in both branches."""
 
-  Attributes:
-    channels: of the result.
-    resample: '', 'down' (means of 2 x 2) or 'up' (nearest).
-    dropout: rate.
-    dtype: of the computation.
-  """
-
-  channels: int
-  resample: str = ''
-  dropout: float = 0.0
-  dtype: DTypeLike = jnp.float32
+  channels: int  # of the result
+  resample: str = ''  # '', 'down' (means of 2 x 2) or 'up' (nearest)
+  dropout: float = 0.0  # rate
+  dtype: DTypeLike = jnp.float32  # of the computation
 
   @nn.compact
   def __call__(self, x: jax.Array, emb: jax.Array, deterministic: bool) -> jax.Array:
@@ -102,13 +92,9 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-  """Self-attention over all positions; heads of 64 channels, or the next divisor.
+  """Self-attention over all positions; heads of 64 channels, or the next divisor."""
 
-  Attributes:
-    dtype: of the computation.
-  """
-
-  dtype: DTypeLike = jnp.float32
+  dtype: DTypeLike = jnp.float32  # of the computation
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -125,24 +111,17 @@ class Attention(nn.Module):
 
 
 class UNet(blocks.Network):
-  """Predicts noise, v or y0 from a noisy image and its condition.
+  """Predicts noise, v or y0 from a noisy image and its condition."""
 
-  It has the attributes of `Network` and these:
-
-  Attributes:
-    middle_attention: attention between the two middle blocks. Without any attention
-      the network sees a neighbourhood only and runs on images of any size.
-    out_channels: of the output.
-    num_classes: 0 for none; label `num_classes` means "no class".
-    patch: p > 1 folds p x p pixels into channels, so the first level works at 1 / p of
-      the size: much faster per parameter. The paper has 1.
-    remat: recompute blocks in the backward pass: less memory, a third more time.
-  """
-
+  # Attention between the two middle blocks. Without any attention the network sees a
+  # neighbourhood only and runs on images of any size.
   middle_attention: bool = True
-  out_channels: int = 3
-  num_classes: int = 0
+  out_channels: int = 3  # of the output
+  num_classes: int = 0  # 0 for none; label `num_classes` means "no class"
+  # P > 1 folds p x p pixels into channels, so the first level works at 1 / p of the
+  # size: much faster per parameter. The paper has 1.
   patch: int = 1
+  # Recompute blocks in the backward pass: less memory, a third more time.
   remat: bool = False
 
   @property
