@@ -2,14 +2,17 @@
 
 Everything is NumPy in float64 on the host: covariances of 2048 features and their roots
 lose their last digits in float32. Features are [n, d] arrays of one image a row, of
-any floating type, from any network.
+any floating type, from any network; ValueError is raised if there are no rows, if a
+value is not finite, or if two sets have features of different sizes.
 
 FID and KID compare two sets, the inception score measures one. The bootstrap says how
 far a value can be trusted: what if other images of the same kind had been sampled?
 A mean is resampled as it is. FID and the inception score are biased: a resample holds
 only 63 % of the different images and looks further away (or less varied) than the whole
 set does, so percentiles of its values would lie beside the estimate. Only the spread of
-the resamples is used, as a standard error around the estimate.
+the resamples is used: an interval is the estimate plus and minus 1.96 standard errors.
+
+Functions of intervals draw `resamples` resamples with `seed`, and return low and high.
 """
 
 import dataclasses
@@ -19,6 +22,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import scipy.linalg
+import scipy.special
 
 # Half the width of a 95 % interval in standard errors.
 _WIDTH = 1.96
@@ -39,11 +43,7 @@ class Moments:
 
   @classmethod
   def of(cls, features: np.ndarray) -> 'Moments':
-    """Return the moments of features [n, d] with n >= 1.
-
-    Raises:
-      ValueError: no rows, another shape, or values that aren't finite.
-    """
+    """Return the moments of features [n, d] with n >= 1."""
     x = np.float64(_rows(features))
     mean = x.mean(axis=0)
     x = x - mean
@@ -51,11 +51,7 @@ class Moments:
 
   @property
   def covariance(self) -> np.ndarray:
-    """The unbiased covariance (n - 1), as FID takes it: [d, d].
-
-    Raises:
-      ValueError: there are fewer than two rows.
-    """
+    """The unbiased covariance (n - 1), as FID takes it: [d, d]; ValueError if n < 2."""
     if self.count < 2:
       raise ValueError(f'a covariance needs at least 2 images, got {self.count}')
     return self.scatter / (self.count - 1)
@@ -71,15 +67,8 @@ class Moments:
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-  """Return the moments of both sets together, exact (Chan, Golub, LeVeque 1979).
-
-  Raises:
-    ValueError: they are of different numbers of features.
-  """
-  if a.mean.shape != b.mean.shape:
-    raise ValueError(
-      f'moments of {a.mean.size} and of {b.mean.size} features do not merge'
-    )
+  """Return the moments of both sets together, exact (Chan, Golub, LeVeque 1979)."""
+  _check_same_size(a.mean.size, b.mean.size)
   count = a.count + b.count
   step = b.mean - a.mean
   return Moments(
@@ -95,14 +84,8 @@ def frechet_distance(a: Moments, b: Moments) -> float:
   |mean_a - mean_b|^2 + trace(A + B - 2 (A B)^(1/2)) of covariances A and B (Heusel et
   al., arXiv:1706.08500). With A = F F^T and B = G G^T the trace of the root is the sum
   of the singular values of F^T G: real, and exact for singular covariances too.
-
-  Raises:
-    ValueError: they are of different numbers of features.
   """
-  if a.mean.shape != b.mean.shape:
-    raise ValueError(
-      f'features of {a.mean.size} and of {b.mean.size} numbers do not compare'
-    )
+  _check_same_size(a.mean.size, b.mean.size)
   root = np.linalg.svd(a.factor.T @ b.factor, compute_uv=False).sum()
   step = a.mean - b.mean
   trace = np.trace(a.covariance) + np.trace(b.covariance)
@@ -112,21 +95,12 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 def frechet_interval(
   x: np.ndarray, b: Moments, *, resamples: int = 20, seed: int = 0
 ) -> tuple[float, float]:
-  """Return the 95 % interval of the Frechet distance, by bootstrap.
+  """Return the 95 % interval of the Frechet distance, at least 0, by bootstrap.
 
-  It is the estimate plus and minus 1.96 standard errors (the top of the file says why
-  no percentiles). It is the error of sampling these images and not others; it does not
+  It is the error of sampling these images, of features `x`, and not others; it does not
   contain the bias of FID, which falls as 1 / n and is the same for all methods on the
-  same images. The standard error of 20 resamples is itself right to a sixth.
-
-  Args:
-    x: features of the evaluated images, [n, d] with n >= 2.
-    b: moments of the truth, taken as they are.
-    resamples: how many.
-    seed: of the resamples.
-
-  Returns:
-    low and high, low >= 0.
+  same images. The truth `b` is taken as it is. The standard error of 20 resamples is
+  itself right to a sixth.
   """
   x = _rows(x)
   if len(x) <= x.shape[1]:
@@ -194,7 +168,7 @@ def kid(
     The mean, and the value of each subset, [subsets].
 
   Raises:
-    ValueError: fewer than two images, or features that don't fit together.
+    ValueError: fewer than two images.
   """
   x, y = _pair(x, y)
   size = min(size, len(x), len(y))
@@ -202,18 +176,18 @@ def kid(
   if size == len(x) == len(y):
     value = _mmd(_kernel(x, x), _kernel(x, y), _kernel(y, y))
     return value, np.full(subsets, value)
-  if max(len(x), len(y)) <= _AT_ONCE:
-    xx, xy, yy = _kernel(x, x), _kernel(x, y), _kernel(y, y)
-  else:
-    xx = xy = yy = None
+  # Kernels of all images are computed once where they fit into memory.
+  whole = max(len(x), len(y)) <= _AT_ONCE
+  kernels = (_kernel(x, x), _kernel(x, y), _kernel(y, y)) if whole else ()
   values = np.empty(subsets)
   for i in range(subsets):
     a = rng.choice(len(x), size, replace=False)
     b = rng.choice(len(y), size, replace=False)
-    if xx is None:
-      parts = _kernel(x[a], x[a]), _kernel(x[a], y[b]), _kernel(y[b], y[b])
-    else:
+    if kernels:
+      xx, xy, yy = kernels
       parts = xx[np.ix_(a, a)], xy[np.ix_(a, b)], yy[np.ix_(b, b)]
+    else:
+      parts = _kernel(x[a], x[a]), _kernel(x[a], y[b]), _kernel(y[b], y[b])
     values[i] = _mmd(*parts)
   return float(values.mean()), values
 
@@ -227,19 +201,11 @@ def kid_interval(
   most: int = 2000,
   seed: int = 0,
 ) -> tuple[float, float]:
-  """Return the 95 % interval of KID, by bootstrap.
+  """Return the 95 % interval of KID around the `estimate` of `kid`, by bootstrap.
 
-  It is plus and minus 1.96 standard errors around `estimate`. In a resample an image
-  may come twice; pairs of one image with itself are left out, as in `kid`.
-
-  Args:
-    x: features of the evaluated images, [n, d].
-    y: features of the truth, taken as they are, [m, d].
-    estimate: the value from `kid`.
-    resamples: how many.
-    most: random images of each set that are used, for time and memory; the error is
-      then scaled by (most / n)^(1/2).
-    seed: of the resamples.
+  In a resample an image may come twice; pairs of one image with itself are left out, as
+  in `kid`. The truth `y` is taken as it is. For time and memory, at most `most` random
+  images of each set are used; the error is then scaled by (most / n)^(1/2).
   """
   x, y = _pair(x, y)
   rng = np.random.default_rng(seed)
@@ -270,7 +236,7 @@ def inception_score(
   a part: compare only scores of equally many images.
 
   Args:
-    probabilities: [n, classes], rows sum to 1, n >= splits.
+    probabilities: [n, classes], rows sum to 1.
     splits: how many parts.
 
   Returns:
@@ -285,9 +251,9 @@ def inception_score(
       f'an inception score of {splits} parts needs at least {splits} images, got '
       f'{len(p)}'
     )
-  parts = np.array_split(p, splits)
   scores = [
-    np.exp(_entropy(part.mean(axis=0)) - _entropy(part).mean()) for part in parts
+    np.exp(_entropy(part.mean(axis=0)) - _entropy(part).mean())
+    for part in np.array_split(p, splits)
   ]
   return float(np.mean(scores)), float(np.std(scores))
 
@@ -295,15 +261,9 @@ def inception_score(
 def score_interval(
   probabilities: np.ndarray, estimate: float, *, resamples: int = 200, seed: int = 0
 ) -> tuple[float, float]:
-  """Return the 95 % interval of the inception score, by bootstrap.
+  """Return the 95 % interval of the inception score around `estimate`, by bootstrap.
 
-  It is plus and minus 1.96 standard errors of the score of all images as one part.
-
-  Args:
-    probabilities: [n, classes], rows sum to 1.
-    estimate: the value from `inception_score`.
-    resamples: how many.
-    seed: of the resamples.
+  The standard error is that of the score of all images as one part.
   """
   p = np.float64(_rows(probabilities))
   entropy = _entropy(p)
@@ -330,9 +290,6 @@ def bootstrap_means(
 
   Returns:
     low and high, float64 [m]; nan for a column with a value that isn't finite.
-
-  Raises:
-    ValueError: no rows.
   """
   values = np.asarray(values, np.float64)
   if values.ndim != 2 or not len(values):
@@ -377,20 +334,23 @@ def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _entropy(p: np.ndarray) -> np.ndarray:
-  """Return the entropy of each row in nats; 0 log 0 is 0."""
-  return -np.sum(p * np.log(np.where(p > 0, p, 1)), axis=-1)
+  """Return the entropy of each row in nats."""
+  return scipy.special.entr(p).sum(axis=-1)
 
 
 def _pair(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Return features that can be compared, or raise ValueError."""
+  """Return features that KID can compare, or raise ValueError."""
   x, y = _rows(x), _rows(y)
-  if x.shape[1] != y.shape[1]:
-    raise ValueError(
-      f'features of {x.shape[1]} and of {y.shape[1]} numbers do not compare'
-    )
+  _check_same_size(x.shape[1], y.shape[1])
   if min(len(x), len(y)) < 2:
     raise ValueError(f'KID needs at least 2 images, got {min(len(x), len(y))}')
   return x, y
+
+
+def _check_same_size(one: int, other: int) -> None:
+  """Refuse to compare features of different sizes with a ValueError."""
+  if one != other:
+    raise ValueError(f'features of {one} and of {other} numbers do not compare')
 
 
 def _rows(features: np.ndarray) -> np.ndarray:

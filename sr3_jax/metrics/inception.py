@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 
 from sr3_jax.runtime.types import Params
 
@@ -158,18 +159,17 @@ def _conv(
   padding: str = '',
 ) -> Array:
   """Apply convolution, folded normalisation and ReLU; strided ones have no padding."""
-  return nn.relu(
-    nn.Conv(
-      features,
-      (size, size) if isinstance(size, int) else size,
-      strides=stride,
-      padding=padding or ('SAME' if stride == 1 else 'VALID'),
-      precision=jax.lax.Precision.HIGHEST,
-      # Weights always come from a file; tracing random ones would take seconds.
-      kernel_init=nn.initializers.zeros,
-      name=name,
-    )(x)
+  conv = nn.Conv(
+    features,
+    (size, size) if isinstance(size, int) else size,
+    strides=stride,
+    padding=padding or ('SAME' if stride == 1 else 'VALID'),
+    precision=jax.lax.Precision.HIGHEST,
+    # Weights always come from a file; tracing random ones would take seconds.
+    kernel_init=nn.initializers.zeros,
+    name=name,
   )
+  return nn.relu(conv(x))
 
 
 def _shrink(x: Array) -> Array:
@@ -211,9 +211,6 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> Params:
   Args:
     tensors: arrays of the state dict, by name; `fc` and counters are not used.
 
-  Returns:
-    A tree of float32 arrays.
-
   Raises:
     ValueError: a tensor is missing or of another shape; one line.
   """
@@ -235,9 +232,6 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> Params:
 
 def class_weights(tensors: Mapping[str, np.ndarray]) -> np.ndarray | None:
   """Return the weights [2048, 1008] from features to classes; None if there are none.
-
-  Args:
-    tensors: arrays of the state dict, by name.
 
   Raises:
     ValueError: they have another shape.
@@ -266,10 +260,7 @@ def probabilities(weights: np.ndarray, features: np.ndarray) -> np.ndarray:
   Returns:
     float64 [n, 1008]; rows sum to 1.
   """
-  logits = np.float64(features @ weights)
-  logits -= logits.max(axis=1, keepdims=True)
-  exp = np.exp(logits)
-  return exp / exp.sum(axis=1, keepdims=True)
+  return scipy.special.softmax(np.float64(features @ weights), axis=1)
 
 
 def _fold(tensors: Mapping[str, np.ndarray], module: str) -> dict[str, np.ndarray]:

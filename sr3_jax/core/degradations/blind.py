@@ -6,14 +6,12 @@ decide.
 """
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from sr3_jax.core.degradations import blurring, jpeg
+from sr3_jax.core.degradations import blurring, jpeg, resizing
 
 # Sides of blur kernels are odd and between these; arrays have the largest.
 SIZES = (7, 21)
@@ -107,21 +105,18 @@ def second_order(
   Raises:
     ValueError: a side that scale does not divide.
   """
-  height, width = hr.shape[1:3]
-  if height % scale or width % scale:
-    raise ValueError(f'images of {height} x {width} cannot be downsampled {scale}x')
-  target = (height // scale, width // scale)
-  image, extent = hr, _full((height, width), hr)
+  target = resizing.downsampled_size(hr, scale)
+  image, extent = hr, _full(hr.shape[1:3], hr)
   for index, order in enumerate(orders):
     last = index == len(orders) - 1
-    image, extent, jpeg_lots = _round(
-      _fold(key, index), image, extent, target if last else (height, width), order
-    )
+    base = target if last else hr.shape[1:3]
+    one = blurring.fold_in(key, index)
+    image, extent, jpeg_lots = _round(one, image, extent, base, order)
     if not last:
       image = _compressed(jpeg_lots, image, order)
 
-  early, kernel, cutoff, ringing = _lots(_fold(key, len(orders)), 4)
-  early = _per_example(early < 0.5)
+  early, kernel, cutoff, ringing = _lots(blurring.fold_in(key, len(orders)), 4)
+  early = blurring.per_example(early < 0.5)
   image = jnp.where(early, _compressed(jpeg_lots, image, order), image)
   image = _resample(kernel, image, extent, _full(target, hr), target, order)
   size = SIZES[1]
@@ -141,26 +136,21 @@ def sinc_kernels(cutoff: jax.Array, size: int) -> jax.Array:
   Returns:
     [B, size, size], each sums to 1.
   """
-  offset = jnp.arange(size, dtype=jnp.float32) - size // 2
+  offset = blurring.offsets(size)
   radius = jnp.hypot(offset[:, None], offset[None])
   x = cutoff[:, None, None] * jnp.maximum(radius, 1e-3)[None]
   # Bessel's integral over a period; with 96 nodes as exact as float32 up to x = 60.
   node = 2 * jnp.pi * jnp.arange(96)[None, None, None] / 96
   sine = jnp.sin(node)
-  kernels = jnp.mean(sine * jnp.sin(x[..., None] * sine), -1) / x
-  return kernels / jnp.sum(kernels, (1, 2), keepdims=True)
+  return blurring.unit_sum(jnp.mean(sine * jnp.sin(x[..., None] * sine), -1) / x)
 
 
 def blur_kernels(key: jax.Array, order: Order) -> jax.Array:
-  """Draw kernels [B, 21, 21] of one round; the unit impulse stands for no blur.
-
-  Args:
-    key: [B] keys.
-    order: the round.
-  """
+  """Draw kernels [B, 21, 21] of one round; the unit impulse stands for no blur."""
   size = SIZES[1]
+  lots = _lots(key, 10)
   kind, along, across, angle, generalised, plateau, side, cutoff, ringing, blurred = (
-    _lots(key, 10)
+    lots
   )
   kind = _chosen(kind, sum(SHAPE_SHARES, ()))
   shape, turned = kind // 2, kind % 2 == 1
@@ -181,8 +171,7 @@ def blur_kernels(key: jax.Array, order: Order) -> jax.Array:
   filters = sinc_kernels(_between(cutoff, (lowest, CUTOFF[1])), size)
   kernels = _either(ringing < order.sinc, filters, kernels)
   inside = jnp.abs(jnp.arange(size) - size // 2)[None] <= half[:, None]
-  kernels = kernels * (inside[:, :, None] & inside[:, None, :])
-  kernels = kernels / jnp.sum(kernels, (1, 2), keepdims=True)
+  kernels = blurring.unit_sum(kernels * (inside[:, :, None] & inside[:, None, :]))
   return _either(blurred < order.blurred, kernels, _impulse(size))
 
 
@@ -200,16 +189,15 @@ def _round(
     image: [B, h, w, C], a canvas.
     extent: [B, 2], height and width of the part of it that is the image.
     base: height and width at the factor 1.
-    order: what is done.
+    order: this round.
 
   Returns:
     A canvas that holds `base` times the largest factor, the extent [B, 2] of the image
     in it, and the random numbers of the JPEG that follows.
   """
-  direction, factor, kernel, grey, strength, gaussian, *jpeg_lots = _lots(
-    _fold(key, 0), 8
-  )
-  image = blurring.convolve(image, blur_kernels(_fold(key, 1), order))
+  lots = _lots(blurring.fold_in(key, 0), 8)
+  direction, factor, kernel, grey, strength, gaussian, *jpeg_lots = lots
+  image = blurring.convolve(image, blur_kernels(blurring.fold_in(key, 1), order))
   (low, high), (up, down) = order.factor, order.up_down
   factor = jnp.select(
     [direction < up, direction < up + down],
@@ -221,10 +209,10 @@ def _round(
   image = _resample(kernel, image, extent, resized, canvas, order)
 
   grey = grey < order.grey
-  even = _per_example(_between(strength, order.noise) / 127.5)
+  even = blurring.per_example(_between(strength, order.noise) / 127.5)
   shots = blurring.shot_deviation(image, _between(strength, order.shots), grey)
-  deviation = jnp.where(_per_example(gaussian < order.gaussian), even, shots)
-  image = image + blurring.normal(_fold(key, 2), image, grey) * deviation
+  deviation = jnp.where(blurring.per_example(gaussian < order.gaussian), even, shots)
+  image = image + blurring.normal(blurring.fold_in(key, 2), image, grey) * deviation
   return jnp.clip(image, -1, 1), resized, jpeg_lots
 
 
@@ -246,13 +234,14 @@ def _resample(
   count = len(order.kernels)
   choice = _chosen(lot, (1 / count,) * count)
   for axis, side in enumerate(canvas):
-    weights = [
-      _KERNELS[name](before[:, axis], after[:, axis], image.shape[1 + axis], side)
-      for name in order.kernels
-    ]
-    weights = jnp.select(
-      [choice[:, None, None] == index for index in range(count)], weights
+    out, pixel, ratio = _grids(
+      before[:, axis], after[:, axis], image.shape[1 + axis], side
     )
+    weights = jnp.select(
+      [choice[:, None, None] == index for index in range(count)],
+      [_KERNELS[name](out, pixel, ratio) for name in order.kernels],
+    )
+    weights = weights * (pixel < before[:, axis, None, None])
     weights = weights / jnp.sum(weights, 2, keepdims=True)
     equation = ('bih,bhwc->biwc', 'bjw,bhwc->bhjc')[axis]
     image = jnp.einsum(equation, weights, image, precision='highest')
@@ -261,52 +250,40 @@ def _resample(
 
 def _grids(
   before: jax.Array, after: jax.Array, inputs: int, outputs: int
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-  """Return coordinates of pixels for a resize of one axis.
-
-  Returns:
-    The new pixels [B, outputs, 1], the old ones [1, 1, inputs], which of those belong
-    to the image, and old size over new size.
-  """
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Return new pixels [B, outputs, 1], old ones [1, 1, inputs], old size / new size."""
   before, after = before[:, None, None], after[:, None, None]
   # Beyond its end the new image goes on mirrored.
   out = jnp.mod(jnp.arange(outputs, dtype=jnp.float32)[None, :, None], 2 * after)
   out = jnp.minimum(out, 2 * after - 1 - out)
   pixel = jnp.arange(inputs, dtype=jnp.float32)[None, None]
-  return out, pixel, pixel < before, before / after
+  return out, pixel, before / after
 
 
-def _area(before: jax.Array, after: jax.Array, inputs: int, outputs: int) -> jax.Array:
+def _area(out: jax.Array, pixel: jax.Array, ratio: jax.Array) -> jax.Array:
   """Return the share of each old pixel in the area of each new one."""
-  out, pixel, there, ratio = _grids(before, after, inputs, outputs)
   end = jnp.minimum((out + 1) * ratio, pixel + 1)
-  return jnp.maximum(end - jnp.maximum(out * ratio, pixel), 0) * there
+  return jnp.maximum(end - jnp.maximum(out * ratio, pixel), 0)
 
 
-def _kernel(
-  profile: Callable[[jax.Array], jax.Array],
-  before: jax.Array,
-  after: jax.Array,
-  inputs: int,
-  outputs: int,
-) -> jax.Array:
-  """Sample a kernel whose unit is a pixel of the coarser of both grids."""
-  out, pixel, there, ratio = _grids(before, after, inputs, outputs)
-  distance = (out + 0.5) * ratio - 0.5 - pixel
-  return profile(jnp.abs(distance) / jnp.maximum(ratio, 1)) * there
+def _distance(out: jax.Array, pixel: jax.Array, ratio: jax.Array) -> jax.Array:
+  """Return distances between pixels; the unit is a pixel of the coarser grid."""
+  return jnp.abs((out + 0.5) * ratio - 0.5 - pixel) / jnp.maximum(ratio, 1)
 
 
-def _cubic(x: jax.Array) -> jax.Array:
+def _linear(out: jax.Array, pixel: jax.Array, ratio: jax.Array) -> jax.Array:
+  """Evaluate a triangle, 2 pixels wide."""
+  return jnp.maximum(1 - _distance(out, pixel, ratio), 0)
+
+
+def _cubic(out: jax.Array, pixel: jax.Array, ratio: jax.Array) -> jax.Array:
   """Evaluate Keys' cubic with a = -1/2, as Pillow's and JAX's."""
+  x = _distance(out, pixel, ratio)
   near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
   return jnp.where(x < 1, near, jnp.where(x < 2, far, 0))
 
 
-_KERNELS = {
-  'area': _area,
-  'bilinear': functools.partial(_kernel, lambda x: jnp.maximum(1 - x, 0)),
-  'bicubic': functools.partial(_kernel, _cubic),
-}
+_KERNELS = {'area': _area, 'bilinear': _linear, 'bicubic': _cubic}
 
 
 def _full(size: tuple[int, int], image: jax.Array) -> jax.Array:
@@ -322,16 +299,6 @@ def _impulse(size: int) -> jax.Array:
 def _either(choice: jax.Array, kernels: jax.Array, others: jax.Array) -> jax.Array:
   """Return `kernels` where `choice` [B] is true, else `others`."""
   return jnp.where(choice[:, None, None], kernels, others)
-
-
-def _per_example(choice: jax.Array) -> jax.Array:
-  """Return [B] as [B, 1, 1, 1]."""
-  return choice[:, None, None, None]
-
-
-def _fold(key: jax.Array, part: int) -> jax.Array:
-  """Return keys [B] for one of the random choices, independent of the others."""
-  return jax.vmap(lambda one: jax.random.fold_in(one, part))(key)
 
 
 def _lots(key: jax.Array, count: int) -> list[jax.Array]:

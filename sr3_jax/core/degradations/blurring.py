@@ -1,8 +1,10 @@
 """Blurs images, each with a kernel of its own, and adds the noise of sensors.
 
-Images are float32 [B, H, W, C] in [-1, 1], lengths are pixels, `key` is [B] keys:
-what is random in example b is a function of key[b] alone. All of it is differentiable
-with finite gradients, and a strength of 0 gives the image back exactly.
+Images are float32 [B, H, W, C] in [-1, 1], lengths are pixels, `size` is the odd side
+of kernels, `key` is [B] keys: what is random in example b is a function of key[b]
+alone. All of it is differentiable with finite gradients, and a strength of 0 gives the
+image back exactly. Noise is not clipped; where `grey`, a truth value or [B], is true,
+all channels get the same.
 """
 
 import jax
@@ -22,12 +24,12 @@ def gaussian_kernels(
       sigma_y is 0 too gives the unit impulse.
     sigma_y: [B], along its second axis.
     angle: [B], radians, from the image's x axis to the first axis, towards +y (down).
-    size: odd side of the kernel.
+    size: of the kernel.
 
   Returns:
     [B, size, size], each sums to 1.
   """
-  return _unit_sum(jnp.exp(-squared_radius(sigma_x, sigma_y, angle, size) / 2))
+  return unit_sum(jnp.exp(-squared_radius(sigma_x, sigma_y, angle, size) / 2))
 
 
 def squared_radius(
@@ -37,7 +39,7 @@ def squared_radius(
 
   The arguments are those of `gaussian_kernels`.
   """
-  x, y = _offsets(size)[None, None, :], _offsets(size)[None, :, None]
+  x, y = offsets(size)[None, None, :], offsets(size)[None, :, None]
   cos, sin = jnp.cos(angle)[:, None, None], jnp.sin(angle)[:, None, None]
   # At this least sigma every other pixel's weight is 0 in float32.
   sigma_x, sigma_y = (
@@ -63,7 +65,7 @@ def motion_kernels(
     key: [B] keys.
     length: [B], of the path, in pixels, from 0 (the unit impulse) to size - 1; longer
       paths are shortened to that.
-    size: odd side of the kernel.
+    size: of the kernel.
     angle: [B], radians, from the image's x axis towards +y (down), at the middle of a
       straight path; None draws it uniformly.
     shake: standard deviation of the direction along the path, radians, a number or
@@ -98,31 +100,22 @@ def motion_kernels(
     path = jnp.cumsum(step * velocity, 1)
     # No point is further from their mean than half the length: the kernel holds all.
     path = path - jnp.mean(path, 1, keepdims=True)
-    return jnp.maximum(
-      1 - jnp.abs(path[:, :, None] - _offsets(size)[None, None]), 0
-    )  # [B, points, size], bilinear
+    distance = jnp.abs(path[:, :, None] - offsets(size)[None, None])
+    return jnp.maximum(1 - distance, 0)  # [B, points, size], bilinear
 
   rows, columns = splat(jnp.sin(heading)), splat(jnp.cos(heading))
-  return _unit_sum(jnp.einsum('bpi,bpj->bij', rows, columns, precision='highest'))
+  return unit_sum(jnp.einsum('bpi,bpj->bij', rows, columns, precision='highest'))
 
 
 def convolve(image: jax.Array, kernels: jax.Array) -> jax.Array:
-  """Convolve each example with its own kernel, which is flipped.
+  """Convolve each example with its own kernel of [B, size, size], which is flipped.
 
   The image is mirrored at its borders without repeating the last pixel ('reflect' of
   NumPy, 'mirror' of SciPy).
-
-  Args:
-    image: [B, H, W, C].
-    kernels: [B, size, size], size odd; the same for all channels.
-
-  Returns:
-    [B, H, W, C].
   """
   size = kernels.shape[1]
   batch, height, width, channels = image.shape
-  padded = _mirrored(image, 1, size)
-  padded = _mirrored(padded, 2, size)
+  padded = _mirrored(_mirrored(image, 1, size), 2, size)
   # Channels are folded into rows: a shift by a pixel is one by so many numbers, and
   # what is summed is contiguous. Grouped convolutions are far slower on a CPU, and
   # Fourier transforms are gathered to one device when the batch is sharded.
@@ -144,17 +137,10 @@ def convolve(image: jax.Array, kernels: jax.Array) -> jax.Array:
 def gaussian_blur(image: jax.Array, sigma: jax.Array, size: int) -> jax.Array:
   """Blur by isotropic Gaussians, separably; borders are those of `convolve`.
 
-  Equals `scipy.ndimage.gaussian_filter(mode='mirror', radius=size // 2)`.
-
-  Args:
-    image: [B, H, W, C].
-    sigma: [B], standard deviation in pixels.
-    size: odd side of the kernel; 6 sigma + 1 cuts off 0.3 %.
-
-  Returns:
-    [B, H, W, C]; where sigma is 0, the image bit by bit.
+  Equals `scipy.ndimage.gaussian_filter(mode='mirror', radius=size // 2)`. `sigma` is
+  [B]; a kernel of 6 sigma + 1 pixels cuts off 0.3 %.
   """
-  across = jnp.square(_offsets(size)[None] / jnp.maximum(sigma, 1e-3)[:, None])
+  across = jnp.square(offsets(size)[None] / jnp.maximum(sigma, 1e-3)[:, None])
   weights = jnp.exp(-across / 2)
   weights = weights / jnp.sum(weights, 1, keepdims=True)
   for axis in (1, 2):
@@ -170,17 +156,7 @@ def gaussian_blur(image: jax.Array, sigma: jax.Array, size: int) -> jax.Array:
 def gaussian_noise(
   key: jax.Array, image: jax.Array, sigma: jax.Array, grey: jax.Array | bool = False
 ) -> jax.Array:
-  """Add Gaussian noise, by default independent in every channel.
-
-  Args:
-    key: [B] keys.
-    image: [B, H, W, C] in [-1, 1].
-    sigma: [B], standard deviation in units of that range: 8-bit levels / 127.5.
-    grey: a truth value or [B]: where true, all channels get the same noise.
-
-  Returns:
-    [B, H, W, C], not clipped.
-  """
+  """Add Gaussian noise of a standard deviation `sigma` [B]: 8-bit levels / 127.5."""
   return image + normal(key, image, grey) * sigma[:, None, None, None]
 
 
@@ -189,7 +165,7 @@ def normal(
 ) -> jax.Array:
   """Draw standard normal noise of an image's shape, one for all channels if `grey`."""
   noise = jax.vmap(lambda one: jax.random.normal(one, image.shape[1:]))(key)
-  return jnp.where(_per_example(grey), noise[..., :1], noise)
+  return jnp.where(per_example(grey), noise[..., :1], noise)
 
 
 def poisson_noise(
@@ -199,17 +175,8 @@ def poisson_noise(
 
   For light u in [0, 1], Poisson(256 u) / 256 - u has the variance u / 256, and is
   multiplied by `scale` (as in arXiv:2107.10833). It is drawn as a Gaussian of that
-  variance, which from a few photons on looks the same and has a gradient.
-
-  Args:
-    key: [B] keys.
-    image: [B, H, W, C] in [-1, 1].
-    scale: [B], factor of the noise; 1 is 256 photons in a white pixel.
-    grey: a truth value or [B]: where true, all channels get the same noise, that of
-      their mean.
-
-  Returns:
-    [B, H, W, C], not clipped.
+  variance, which from a few photons on looks the same and has a gradient. `scale` is
+  [B]; grey noise is that of the mean of the channels.
   """
   return image + normal(key, image, grey) * shot_deviation(image, scale, grey)
 
@@ -220,19 +187,19 @@ def shot_deviation(
   """Return the standard deviation of `poisson_noise` in each pixel: [B, H, W, C]."""
   light = jnp.clip((image + 1) / 2, 0, 1)
   mean = jnp.mean(light, 3, keepdims=True)
-  light = jnp.where(_per_example(grey), mean, light)
+  light = jnp.where(per_example(grey), mean, light)
   # The root's slope is infinite in the dark: there neither noise nor gradient.
   lit = light > 1e-4
   deviation = jnp.where(lit, jnp.sqrt(jnp.where(lit, light, 1) / PHOTONS), 0)
   return 2 * scale[:, None, None, None] * deviation  # 2: the range of [-1, 1]
 
 
-def _offsets(size: int) -> jax.Array:
+def offsets(size: int) -> jax.Array:
   """Return [size] offsets of kernel pixels: -(size // 2) ... size // 2."""
   return jnp.arange(size, dtype=jnp.float32) - size // 2
 
 
-def _unit_sum(kernels: jax.Array) -> jax.Array:
+def unit_sum(kernels: jax.Array) -> jax.Array:
   """Return kernels scaled so that each sums to 1."""
   return kernels / jnp.sum(kernels, (1, 2), keepdims=True)
 
@@ -244,6 +211,11 @@ def _mirrored(image: jax.Array, axis: int, size: int) -> jax.Array:
   return jnp.pad(image, margin, mode='reflect')
 
 
-def _per_example(choice: jax.Array | bool) -> jax.Array:
+def fold_in(key: jax.Array, number: int) -> jax.Array:
+  """Return keys [B] for one of the random choices, independent of the others."""
+  return jax.vmap(jax.random.fold_in, (0, None))(key, number)
+
+
+def per_example(choice: jax.Array | bool) -> jax.Array:
   """Return a truth value or [B] with axes for [B, H, W, C]."""
   return jnp.asarray(choice).reshape(-1, 1, 1, 1)

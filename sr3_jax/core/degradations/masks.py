@@ -1,8 +1,9 @@
 """Draws masks of missing pixels: float32 [B, H, W, 1], 1 = missing, 0 = known.
 
 `key` is a vector of B random keys; the mask of example b is a function of key[b] alone.
-Sizes follow the side of the image: a mask of 64 x 64 looks like one of 256 x 256.
-Everything has a fixed shape and runs inside the compiled step.
+`height` and `width` are those of the image, in pixels. Sizes follow the side of the
+image: a mask of 64 x 64 looks like one of 256 x 256. Everything has a fixed shape and
+runs inside the compiled step.
 """
 
 import itertools
@@ -49,14 +50,6 @@ def rectangles(key: jax.Array, height: int, width: int) -> jax.Array:
   the image). Then all are scaled by one factor, found by bisection, until their union
   hides that share. They may overlap. Edges lie between pixels, so on very small images
   the share is met roughly; it never exceeds 40 %.
-
-  Args:
-    key: [B] keys.
-    height: of the image, pixels.
-    width: of the image, pixels.
-
-  Returns:
-    float32 [B, height, width, 1], 1 = missing.
   """
   return _each(lambda k: _rectangles(k, height, width), key)
 
@@ -121,8 +114,8 @@ def brush(
       upper left corner is (0.5, 0.5).
     stop: [N, 2] their other ends.
     radius: [N] of the brush, pixels; 0 draws nothing.
-    height: of the image, pixels.
-    width: of the image, pixels.
+    height: of the image.
+    width: of the image.
 
   Returns:
     bool [height, width]: the pixel's centre is nearer than the radius to a segment.
@@ -157,14 +150,7 @@ def free_form(key: jax.Array, height: int, width: int) -> jax.Array:
   segment); at the image's border it is reflected, where theirs runs along the border;
   and there are up to 5 strokes instead of 3, so that masks hide about 5 to 50 % of the
   image (measured: 7 % at the 5th percentile, 24 % in the median, 46 % at the 95th).
-
-  Args:
-    key: [B] keys.
-    height: of the image, pixels.
-    width: of the image, pixels; lengths are relative to sqrt(height * width).
-
-  Returns:
-    float32 [B, height, width, 1], 1 = missing.
+  Lengths are relative to sqrt(height * width).
   """
   return _each(lambda k: _free_form(k, height, width), key)
 
@@ -214,17 +200,7 @@ def _free_form(key: jax.Array, height: int, width: int) -> jax.Array:
 def inpainting(
   key: jax.Array, height: int, width: int, free_form_share: float = 0.6
 ) -> jax.Array:
-  """Draw Palette's mix for inpainting: 60 % free-form masks, 40 % rectangles.
-
-  Args:
-    key: [B] keys.
-    height: of the image, pixels.
-    width: of the image, pixels.
-    free_form_share: probability of a free-form mask, 0 to 1.
-
-  Returns:
-    float32 [B, height, width, 1], 1 = missing.
-  """
+  """Draw Palette's mix for inpainting: 60 % free-form masks, 40 % rectangles."""
 
   def draw(key):
     chosen, drawn = jax.random.split(key)
@@ -244,16 +220,8 @@ def uncropping(
 
   One side: left, right, top or bottom with the same probability; of an odd number of
   rows or columns the middle one is known. All sides: the window's sides are sqrt(1/2)
-  of the image's, with margins of whole pixels, the same on opposite sides.
-
-  Args:
-    key: [B] keys.
-    height: of the image, pixels.
-    width: of the image, pixels.
-    sides: 'one', 'all', or 'mix': either with probability 1/2, as Palette trains.
-
-  Returns:
-    float32 [B, height, width, 1], 1 = missing.
+  of the image's, with margins of whole pixels, the same on opposite sides. `sides` is
+  'one', 'all', or 'mix': either with probability 1/2, as Palette trains.
 
   Raises:
     ValueError: unknown `sides`.
@@ -269,9 +237,8 @@ def uncropping(
   def draw(key):
     kind, side = jax.random.split(key)
     around = jax.random.bernoulli(kind, share)
-    return jnp.asarray(options)[
-      jnp.where(around, 4, jax.random.randint(side, (), 0, 4))
-    ]
+    one = jax.random.randint(side, (), 0, 4)
+    return jnp.asarray(options)[jnp.where(around, 4, one)]
 
   return _each(draw, key)
 
@@ -279,18 +246,9 @@ def uncropping(
 def border(
   height: int, width: int, top: int, bottom: int, left: int, right: int
 ) -> np.ndarray:
-  """Return the mask of an image that was extended by some pixels on each side.
+  """Return the mask of an image that was extended by rows and columns of pixels.
 
-  Args:
-    height: of the extended image, pixels.
-    width: of the extended image, pixels.
-    top: rows added above, 0 for none.
-    bottom: rows added below.
-    left: columns added on the left.
-    right: columns added on the right.
-
-  Returns:
-    float32 [1, height, width, 1], 1 = missing: what was added.
+  It is float32 [1, height, width, 1], of the height and width after that.
 
   Raises:
     ValueError: a negative number of pixels, or one that leaves nothing known.

@@ -57,8 +57,19 @@ def area(image: jax.Array, factor: int) -> jax.Array:
   Raises:
     ValueError: a side that factor does not divide.
   """
-  batch, height, width, channels = image.shape
+  batch, _, _, channels = image.shape
+  height, width = downsampled_size(image, factor)
+  blocks = image.reshape(batch, height, factor, width, factor, channels)
+  return blocks.mean((2, 4))
+
+
+def downsampled_size(image: jax.Array, factor: int) -> tuple[int, int]:
+  """Return the height and width of images [B, H, W, C], downsampled `factor` times.
+
+  Raises:
+    ValueError: a side that factor does not divide.
+  """
+  height, width = image.shape[1:3]
   if height % factor or width % factor:
     raise ValueError(f'images of {height} x {width} cannot be downsampled {factor}x')
-  blocks = image.reshape(batch, height // factor, factor, width // factor, factor, -1)
-  return blocks.mean((2, 4)).reshape(batch, height // factor, -1, channels)
+  return height // factor, width // factor

@@ -3,7 +3,8 @@
 `hr` is float32 [B, H, W, C] in [-1, 1]; `key` holds one key for each example, and all
 that is random in example b is a function of key[b] alone. A condition is an image of C
 channels (a bicubic kernel may overshoot slightly), of the same size or `scale` times
-smaller, followed by the channels that `Task.extras` names. The same function makes
+smaller, followed by the channels that `Task.extras` names; options that are a pair are
+the ends of a uniform range, and `scale` is the magnification. The same function makes
 training pairs, evaluation inputs and the consistency metric, inside the compiled step,
 so they cannot drift apart.
 """
@@ -17,8 +18,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sr3_jax.config import check_name, pick
 from sr3_jax.core.degradations import blind, blurring, jpeg, masks
-from sr3_jax.core.degradations.resizing import area, resize
+from sr3_jax.core.degradations.resizing import area, downsampled_size, resize
 
 # Options of a task by name, as `config.task` has them.
 Options = Mapping[str, Any]
@@ -53,27 +55,19 @@ def super_resolution(
 ) -> jax.Array:
   """Downsample images `scale` times: bicubic, anti-aliased (paper, section 4).
 
-  Args:
-    key: not used: nothing is random.
-    hr: [B, H, W, C].
-    scale: magnification.
-    through: if not 0, the image is first downsampled to this side and then upsampled
-      to H // scale, as the paper does for its classification test (56, then 64).
-
-  Returns:
-    [B, H // scale, W // scale, C].
+  With `through` an image is first downsampled to this side and then upsampled to
+  H // scale, as the paper does for its classification test (56, then 64).
 
   Raises:
     ValueError: a side that scale does not divide.
   """
-  del key  # nothing random
-  height, width = hr.shape[1:3]
-  if height % scale or width % scale:
-    raise ValueError(f'images of {height} x {width} cannot be downsampled {scale}x')
+  del key  # nothing is random
+  size = downsampled_size(hr, scale)
   if through:
+    height, width = hr.shape[1:3]
     shorter = min(height, width)
     hr = resize(hr, through * height // shorter, through * width // shorter)
-  return resize(hr, height // scale, width // scale)
+  return resize(hr, *size)
 
 
 def cascade(
@@ -89,20 +83,11 @@ def cascade(
   Conditioning augmentation (arXiv:2106.15282, section 3): a stage learns not to trust
   its input to the last detail, and the conditioning levels tell it how far it can.
   Images are downsampled by area, as the training images of the stage before are.
-
-  Args:
-    key: [B].
-    hr: [B, H, W, C].
-    scale: magnification.
-    augment_blur: range of sigma in pixels of the downsampled image; half of the images
-      are not blurred, unless the range is a single value.
-    augment_noise: range of the amplitude's share that is noise, see `augment`.
-
-  Returns:
-    [B, H // scale, W // scale, C + 2].
+  `augment_blur` and `augment_noise` are the ranges of what `augment` takes; half of the
+  images are not blurred, unless the range is a single value.
   """
   low = area(hr, scale)
-  part = functools.partial(_fold, key)
+  part = functools.partial(blurring.fold_in, key)
   sigma = _uniform(part(0), augment_blur)
   if augment_blur[0] < augment_blur[1]:
     sigma = jnp.where(_coin(part(1)), sigma, 0.0)
@@ -144,30 +129,17 @@ def generation(key: jax.Array, hr: jax.Array) -> jax.Array:
 def inpainting(key: jax.Array, hr: jax.Array, *, masks: str) -> jax.Array:
   """Make holes: grey (0) where pixels are missing, and the mask. [B, H, W, C + 1].
 
-  Args:
-    key: [B].
-    hr: [B, H, W, C].
-    masks: 'mix' (Palette's: 60 % free-form, 40 % rectangles), 'free_form' or
-      'rectangles'.
-
   Raises:
-    ValueError: other `masks`.
+    ValueError: `masks` is no key of `MASKS`.
   """
-  if masks not in MASKS:
-    raise ValueError(f'unknown masks {masks!r}; known: {", ".join(MASKS)}')
-  return with_hole(hr, MASKS[masks](key, *hr.shape[1:3]))
+  return with_hole(hr, pick('masks', MASKS, masks)(key, *hr.shape[1:3]))
 
 
 def uncropping(key: jax.Array, hr: jax.Array, *, sides: str) -> jax.Array:
-  """Hide half of the image beyond a border: one side or all. [B, H, W, C + 1].
-
-  Args:
-    key: [B].
-    hr: [B, H, W, C].
-    sides: 'mix' (Palette's), 'one' or 'all'.
+  """Hide half of the image beyond a border. [B, H, W, C + 1].
 
   Raises:
-    ValueError: other `sides`.
+    ValueError: `sides` is neither 'mix' (Palette's), 'one' nor 'all'.
   """
   return with_hole(hr, masks.uncropping(key, *hr.shape[1:3], sides=sides))
 
@@ -189,30 +161,21 @@ def jpeg_artefacts(
 ) -> jax.Array:
   """Compress images as JPEG, at a low quality Q in proportion to exp(-Q / 10).
 
-  This is Palette's distribution (arXiv:2111.05826). Half of the images have chroma at
-  half the size, as most files. [B, H, W, C].
-
-  Args:
-    key: [B].
-    hr: [B, H, W, 3 or 1].
-    quality: the lowest and the highest.
+  This is Palette's distribution (arXiv:2111.05826), from the lowest `quality` to the
+  highest. Half of the images have chroma at half the size, as most files.
   """
-  chosen = jpeg.sample_quality(_fold(key, 0), *quality)
-  return jpeg.compress(hr, chosen, _coin(_fold(key, 1)))
+  chosen = jpeg.sample_quality(blurring.fold_in(key, 0), *quality)
+  return jpeg.compress(hr, chosen, _coin(blurring.fold_in(key, 1)))
 
 
 def deblurring(
   key: jax.Array, hr: jax.Array, *, blur: Sequence[float], motion: Sequence[float]
 ) -> jax.Array:
-  """Blur images by defocus (a Gaussian) or motion, equally often. [B, H, W, C].
+  """Blur images by defocus (a Gaussian) or motion, equally often.
 
-  Args:
-    key: [B].
-    hr: [B, H, W, C].
-    blur: range of sigma, pixels.
-    motion: range of the length of the movement, pixels.
+  `blur` is the range of sigma, `motion` that of the movement's length, in pixels.
   """
-  part = functools.partial(_fold, key)
+  part = functools.partial(blurring.fold_in, key)
   size = 2 * int(max(3 * blur[1], motion[1] / 2) + 0.999) + 1
   sigma, length = _uniform(part(0), blur), _uniform(part(1), motion)
   focus = blurring.gaussian_kernels(sigma, sigma, jnp.zeros_like(sigma), size)
@@ -222,29 +185,26 @@ def deblurring(
 
 
 def denoising(key: jax.Array, hr: jax.Array, *, noise: Sequence[float]) -> jax.Array:
-  """Add Gaussian noise of a standard deviation in the range `noise`. [B, H, W, C]."""
-  sigma = _uniform(_fold(key, 0), noise)
-  return blurring.gaussian_noise(_fold(key, 1), hr, sigma)
+  """Add Gaussian noise of a standard deviation in the range `noise`."""
+  sigma = _uniform(blurring.fold_in(key, 0), noise)
+  return blurring.gaussian_noise(blurring.fold_in(key, 1), hr, sigma)
 
 
 def blind_super_resolution(key: jax.Array, hr: jax.Array, *, scale: int) -> jax.Array:
-  """Downsample, blur, add noise and compress, twice over, as found images are.
-
-  After Real-ESRGAN (arXiv:2107.10833). [B, H // scale, W // scale, C].
-  """
+  """Blur, downsample, add noise and compress, twice over (see `blind`)."""
   return blind.second_order(key, hr, scale=scale)
 
 
 def photo_super_resolution(key: jax.Array, hr: jax.Array, *, scale: int) -> jax.Array:
   """Downsample images as cameras and web pages do: a little soft, noisy, compressed.
 
-  Half of them are only downsampled, bicubic. [B, H // scale, W // scale, C].
+  Half of them are only downsampled, bicubic.
   """
   clean = super_resolution(key, hr, scale=scale)
   used = blind.second_order(
-    _fold(key, 0), hr, scale=scale, orders=(blind.MILD,), final_sinc=0.0
+    blurring.fold_in(key, 0), hr, scale=scale, orders=(blind.MILD,), final_sinc=0.0
   )
-  return jnp.where(_coin(_fold(key, 1))[:, None, None, None], clean, used)
+  return jnp.where(_coin(blurring.fold_in(key, 1))[:, None, None, None], clean, used)
 
 
 MASKS = {
@@ -296,10 +256,6 @@ def make(name: str, options: Options) -> Task:
   lists, chosen at random. All are at the size of the output and have a mask, which says
   that all is missing where a task makes no holes.
 
-  Args:
-    name: a key of `TASKS`, or 'mixture'.
-    options: `config.task` or a dict like it.
-
   Raises:
     ValueError: an unknown name, answered with the known ones, or a task that doesn't
       go with others.
@@ -316,10 +272,7 @@ def make(name: str, options: Options) -> Task:
     names = {MIXTURE: tuple(options[MIXTURE])}
     colour = any(part.colour for part in parts)
     return Task(degrade, about, ('mask',), colour=colour, options=names)
-  if name not in TASKS:
-    known = ', '.join((*TASKS, MIXTURE))
-    raise ValueError(f'unknown task {name!r}; known: {known}')
-  task = TASKS[name]
+  task = TASKS[check_name('task', (*TASKS, MIXTURE), name)]
   parameters = inspect.signature(task.degrade).parameters.values()
   taken = {p.name: options[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY}
   return dataclasses.replace(
@@ -353,11 +306,6 @@ def _mixed(key: jax.Array, hr: jax.Array, *, parts: Sequence[Task]) -> jax.Array
 
   chosen = jax.vmap(choose)(key)[:, None, None, None]
   return jnp.select([chosen == i for i in range(len(parts))], [*map(whole, parts)])
-
-
-def _fold(key: jax.Array, number: int) -> jax.Array:
-  """Return keys [B] for one of the random choices, independent of the others."""
-  return jax.vmap(jax.random.fold_in, (0, None))(key, number)
 
 
 def _uniform(key: jax.Array, limits: Sequence[float]) -> jax.Array:

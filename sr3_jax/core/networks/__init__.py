@@ -17,9 +17,7 @@ DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 def make_network(config: ml_collections.ConfigDict, gammas: np.ndarray) -> Network:
   """Return the network that `config.model` describes.
 
-  Args:
-    config: of the model.
-    gammas: [T + 1] trained levels, which 'guided' needs to know.
+  Only 'guided' needs to know the trained levels, `gammas` [T + 1].
 
   Raises:
     ValueError: an unknown name.
@@ -32,9 +30,7 @@ def make_network(config: ml_collections.ConfigDict, gammas: np.ndarray) -> Netwo
     'multipliers': tuple(m.multipliers),
     'num_blocks': m.num_blocks,
     'attention_levels': tuple(
-      level
-      for level in range(len(m.multipliers))
-      if first / 2**level in m.attention_resolutions
+      i for i in range(len(m.multipliers)) if first / 2**i in m.attention_resolutions
     ),
     'dropout': m.dropout,
     'dtype': pick('dtype', DTYPES, m.dtype),

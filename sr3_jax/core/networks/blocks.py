@@ -15,7 +15,14 @@ from jax.typing import DTypeLike
 
 
 class Network(nn.Module):
-  """A U-Net, as the rest of the program knows it."""
+  """A U-Net, as the rest of the program knows it.
+
+  All are called with inputs [B, H, W, any channels] (the condition, then the noisy
+  image), noise levels gamma [B] in [0, 1], and, for models with classes, labels int32
+  [B]. `deterministic=False` switches dropout on, with the random stream 'dropout'. The
+  result is float32 [B, H, W, output channels]. ValueError is raised if H or W is not a
+  multiple of `multiple`.
+  """
 
   channels: int = 128  # width of the first level
   # Width of each level over `channels`; each level halves the image.
@@ -24,7 +31,7 @@ class Network(nn.Module):
   # Levels (0 is full size) with attention after every block.
   attention_levels: Sequence[int] = (3,)
   dropout: float = 0.0  # rate inside residual blocks
-  dtype: DTypeLike = jnp.float32  # of the computation. Parameters are float32
+  dtype: DTypeLike = jnp.float32  # of the computation; parameters are float32
 
   @property
   def multiple(self) -> int:
@@ -37,11 +44,7 @@ class Network(nn.Module):
     return True
 
   def check_sides(self, inputs: jax.Array) -> None:
-    """Check that inputs [B, H, W, C] can be halved often enough.
-
-    Raises:
-      ValueError: H or W is not a multiple of `multiple`.
-    """
+    """Raise ValueError if inputs [B, H, W, C] can't be halved often enough."""
     height, width = inputs.shape[1:3]
     if height % self.multiple or width % self.multiple:
       raise ValueError(
@@ -50,21 +53,16 @@ class Network(nn.Module):
       )
 
 
-def halve(x: jax.Array) -> jax.Array:
-  """Return the means of 2 x 2 pixels."""
-  b, h, w, c = x.shape
-  return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
-
-
 def double(x: jax.Array) -> jax.Array:
   """Return every pixel as 2 x 2 pixels: nearest-neighbour upsampling."""
   return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
 def resample(x: jax.Array, direction: str) -> jax.Array:
-  """Return x at half ('down') or twice ('up') the size, or as it is ('')."""
+  """Return x as means of 2 x 2 pixels ('down'), twice as large ('up'), or as it is."""
   if direction == 'down':
-    return halve(x)
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
   return double(x) if direction == 'up' else x
 
 

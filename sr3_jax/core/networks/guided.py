@@ -5,9 +5,10 @@ that resample inside, the timestep as a scale and a shift after the second
 normalisation, several attention heads, classes, and a learned variance.
 
 Modules are numbered as in the original, so that names translate one by one
-(`flax_name`). Activations are [B, H, W, C]; parameters and statistics are float32.
+(`flax_name`, whose argument is PyTorch's name).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -24,16 +25,13 @@ _GROUPS = 32
 
 
 def timestep(gamma: jax.Array, gammas: Sequence[float]) -> jax.Array:
-  """Return the 0-based timesteps whose levels are nearest in log-SNR.
+  """Return the timesteps whose levels are nearest in log-SNR: float32 [B], 0..T-1.
 
   Trained levels rounded to float32 give their own timestep exactly.
 
   Args:
     gamma: float32 [B] levels.
     gammas: [T + 1] trained levels, falling from gammas[0] = 1.
-
-  Returns:
-    float32 [B], whole numbers 0..T-1.
   """
   # The middle of two levels in log-SNR is their geometric mean in SNR.
   level = np.asarray(gammas[1:], np.float64)
@@ -44,10 +42,7 @@ def timestep(gamma: jax.Array, gammas: Sequence[float]) -> jax.Array:
 
 
 def timestep_embedding(t: jax.Array, width: int) -> jax.Array:
-  """Return cosines, then sines, of t at `width / 2` frequencies: [B, width].
-
-  The frequencies fall geometrically from 1 to 1e-4, that one excluded.
-  """
+  """Return `blocks.sinusoids` of t, but cosines first: [B, width]."""
   half = width // 2
   # In float32 like the original: phases reach 1000, so the rounding can be seen.
   frequencies = np.exp(
@@ -108,21 +103,16 @@ class GuidedUNet(blocks.Network):
     *,
     deterministic: bool = True,
   ) -> jax.Array:
-    """Run the network.
+    """Predict; arguments are those of `Network`, inputs [B, H, W, 6].
 
-    Args:
-      inputs: [B, H, W, 6]: condition, then noisy image (the original has them the
-        other way round).
-      gamma: float32 [B] noise levels in [0, 1]; the nearest trained one counts.
-      label: int32 [B] in 0..num_classes-1, for models with classes.
-      deterministic: False switches dropout on (rng 'dropout').
+    Of gamma, the nearest trained level counts.
 
     Returns:
       float32 [B, H, W, out_channels]: noise; then, with a learned variance, the raw v
       (-1 is the posterior's log-variance, 1 the larger one's).
 
     Raises:
-      ValueError: H or W is not a multiple of 2^(levels - 1), or a label is missing.
+      ValueError: as `Network`, or a label is missing.
     """
     self.check_sides(inputs)
     if self.num_classes and label is None:
@@ -148,7 +138,7 @@ class GuidedUNet(blocks.Network):
       blocks.Attention, _GROUPS, self.num_heads, output='proj_out', dtype=self.dtype
     )
     sizes = [self.channels * m for m in self.multipliers]
-    x, y = jnp.split(inputs, 2, axis=-1)
+    x, y = jnp.split(inputs, 2, axis=-1)  # the original has them the other way round
     h = conv(sizes[0], name='input_0_0')(jnp.concatenate([y, x], axis=-1))
     skips = [h]
     for level, size in enumerate(sizes):
@@ -168,15 +158,14 @@ class GuidedUNet(blocks.Network):
 
     number = 0
     for level, size in reversed(list(enumerate(sizes))):
+      attends = level in self.attention_levels
       for i in range(self.num_blocks + 1):
-        part = 1
         h = jnp.concatenate([h, skips.pop()], axis=-1)
         h = block(h, size, f'output_{number}_0')
-        if level in self.attention_levels:
+        if attends:
           h = attention(name=f'output_{number}_1')(h)
-          part = 2
         if level and i == self.num_blocks:
-          h = block(h, size, f'output_{number}_{part}', 'up')
+          h = block(h, size, f'output_{number}_{1 + attends}', 'up')
         number += 1
 
     h = nn.swish(blocks.group_norm(_GROUPS, self.dtype, 'norm_out')(h))
@@ -206,18 +195,14 @@ _NAMES = (  # of modules; a pattern of the original -> ours
   (r'\.skip_connection$', '/skip'),
   (r'\.(norm|qkv|proj_out)$', r'/\1'),
 )
-
-
-def flax_name(module: str) -> str:
-  """Return our name, joined by '/', of a module of the original; unknown ones stay."""
-  return blocks.rename(module, _NAMES)
+# The original's name of a module -> ours, joined by '/'; unknown ones stay.
+flax_name = partial(blocks.rename, patterns=_NAMES)
 
 
 def architecture(shapes: Mapping[str, tuple[int, ...]]) -> blocks.Attributes:
   """Return the attributes of the network that has tensors of these names and shapes.
 
-  Names are those of PyTorch. The attributes are all but `num_heads`, `gammas` and
-  `dropout`, which no tensor shows.
+  No tensor shows `num_heads`, `gammas` and `dropout`.
 
   Raises:
     ValueError: these are not the tensors of this network.
@@ -242,16 +227,12 @@ def architecture(shapes: Mapping[str, tuple[int, ...]]) -> blocks.Attributes:
     )
   # A block that halves the image has the same tensors as one that does not; but on the
   # way up the last block of each level is followed by one that doubles it.
-  ups = [
-    number
-    for number in range(sum(name.startswith('output_blocks.') for name in shapes))
-    for part in (1, 2)
-    if f'output_blocks.{number}.{part}.in_layers.2.weight' in shapes
-  ]
+  doubling = r'output_blocks\.(\d+)\.[12]\.in_layers\.2\.weight'
+  ups = sorted(int(found[1]) for name in shapes if (found := re.match(doubling, name)))
   if not ups:
     raise ValueError('it has only one level; the upsamplers have several')
-  blocks = ups[0]
-  starts = [1 + level * (blocks + 1) for level in range(len(ups) + 1)]
+  num_blocks = ups[0]
+  starts = [1 + level * (num_blocks + 1) for level in range(len(ups) + 1)]
   kernels = [
     shapes.get(f'input_blocks.{start}.0.in_layers.2.weight', (1,)) for start in starts
   ]
@@ -260,7 +241,7 @@ def architecture(shapes: Mapping[str, tuple[int, ...]]) -> blocks.Attributes:
   return {
     'channels': channels,
     'multipliers': tuple(kernel[0] // channels for kernel in kernels),
-    'num_blocks': blocks,
+    'num_blocks': num_blocks,
     'attention_levels': tuple(
       level
       for level, start in enumerate(starts)

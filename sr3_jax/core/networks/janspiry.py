@@ -6,7 +6,7 @@ BigGAN, sums not divided by sqrt(2), the noise level added to each block
 (or, in an older form, a scale and a shift), resampling by convolutions between blocks.
 
 Modules are numbered as in the original, so that names translate one by one
-(`flax_name`). Activations are [B, H, W, C]; parameters and statistics are float32.
+(`flax_name`, whose argument is PyTorch's name).
 """
 
 from collections.abc import Mapping
@@ -69,21 +69,8 @@ class JanspiryUNet(blocks.Network):
     *,
     deterministic: bool = True,
   ) -> jax.Array:
-    """Run the network.
-
-    Args:
-      inputs: [B, H, W, 6]: condition, then noisy image.
-      gamma: float32 [B] noise levels in [0, 1].
-      label: ignored; there are no classes.
-      deterministic: False switches dropout on (rng 'dropout').
-
-    Returns:
-      float32 [B, H, W, 3].
-
-    Raises:
-      ValueError: H or W is not a multiple of 2^(levels - 1).
-    """
-    del label
+    """Predict [B, H, W, 3]; arguments are those of `Network`, inputs [B, H, W, 6]."""
+    del label  # there are no classes
     self.check_sides(inputs)
     conv = partial(nn.Conv, kernel_size=(3, 3), padding=1, dtype=self.dtype)
     dense = partial(nn.Dense, dtype=self.dtype)
@@ -165,18 +152,14 @@ _NAMES = (  # of modules; a pattern of the original -> ours
   (r'\.attn\.(norm|qkv|out)$', r'_attention/\1'),
   (r'^((?:downs|ups)_\d+)\.conv$', r'\1'),
 )
-
-
-def flax_name(module: str) -> str:
-  """Return our name, joined by '/', of a module of the original; unknown ones stay."""
-  return blocks.rename(module, _NAMES)
+# The original's name of a module -> ours, joined by '/'; unknown ones stay.
+flax_name = partial(blocks.rename, patterns=_NAMES)
 
 
 def architecture(shapes: Mapping[str, tuple[int, ...]]) -> blocks.Attributes:
   """Return the attributes of the network that has tensors of these names and shapes.
 
-  Names are those of PyTorch. The attributes are all but `groups` and `dropout`, which
-  no tensor shows.
+  No tensor shows `groups` and `dropout`.
 
   Raises:
     ValueError: these are not the tensors of this network.
@@ -188,7 +171,7 @@ def architecture(shapes: Mapping[str, tuple[int, ...]]) -> blocks.Attributes:
       f'its first convolution takes {inputs} channels, not 6 (condition and noisy '
       f'image){generator if inputs == 3 else ""}'
     )
-  widths, blocks, attention = [[]], 0, set()
+  widths, num_blocks, attention = [[]], 0, set()
   for number in range(1, sum(name.startswith('downs.') for name in shapes)):
     if f'downs.{number}.conv.weight' in shapes:
       widths.append([])
@@ -196,17 +179,17 @@ def architecture(shapes: Mapping[str, tuple[int, ...]]) -> blocks.Attributes:
       widths[-1].append(shape[0])
     if f'downs.{number}.attn.qkv.weight' in shapes:
       attention.add(len(widths) - 1)
-  blocks = len(widths[0])
-  if not all(len(w) == blocks > 0 and w[0] % channels == 0 for w in widths):
+  num_blocks = len(widths[0])
+  if not all(len(w) == num_blocks > 0 and w[0] % channels == 0 for w in widths):
     raise ValueError(
-      f'residual blocks of widths {widths} from level to level: every level should '
+      f'residual num_blocks of widths {widths} from level to level: every level should '
       f'have equally many, of a multiple of {channels} channels'
     )
   level = shapes.get('downs.1.res_block.noise_func.noise_func.0.weight', (0,))
   return {
     'channels': channels,
     'multipliers': tuple(w[0] // channels for w in widths),
-    'num_blocks': blocks,
+    'num_blocks': num_blocks,
     'attention_levels': tuple(sorted(attention)),
     'affine': level[0] == 2 * widths[0][0],
   }

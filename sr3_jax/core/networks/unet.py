@@ -118,7 +118,7 @@ class UNet(blocks.Network):
   middle_attention: bool = True
   out_channels: int = 3  # of the output
   num_classes: int = 0  # 0 for none; label `num_classes` means "no class"
-  # P > 1 folds p x p pixels into channels, so the first level works at 1 / p of the
+  # p > 1 folds p x p pixels into channels, so the first level works at 1 / p of the
   # size: much faster per parameter. The paper has 1.
   patch: int = 1
   # Recompute blocks in the backward pass: less memory, a third more time.
@@ -143,21 +143,7 @@ class UNet(blocks.Network):
     *,
     deterministic: bool = True,
   ) -> jax.Array:
-    """Run the network.
-
-    Args:
-      inputs: [B, H, W, any channels]: condition, noisy image and whatever else belongs
-        to each pixel, concatenated.
-      gamma: [B] noise levels in [0, 1].
-      label: int32 [B], for models with classes.
-      deterministic: False switches dropout on (rng 'dropout').
-
-    Returns:
-      float32 [B, H, W, out_channels].
-
-    Raises:
-      ValueError: H or W is not a multiple of patch * 2^(levels - 1).
-    """
+    """Predict; arguments and result are those of `Network`."""
     self.check_sides(inputs)
     dense = partial(nn.Dense, 4 * self.channels, kernel_init=_fan_avg, dtype=self.dtype)
     conv = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
