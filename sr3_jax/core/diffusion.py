@@ -14,21 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sr3_jax.config import pick
+
 # ---------------------------------------------------------------- schedules
 
 
 def linear_gammas(num_steps: int, start: float = 1e-6, end: float = 1e-2) -> np.ndarray:
   """Return the levels of a linear beta schedule: gamma_t = prod_{i<=t} (1 - beta_i).
 
-  The defaults with 2000 steps are Palette's, which says that it follows SR3.
-
-  Args:
-    num_steps: T.
-    start: beta_1.
-    end: beta_T.
-
-  Returns:
-    float64 [T + 1], falling from 1.
+  The T = `num_steps` betas go from `start` to `end`. The defaults with 2000 steps are
+  Palette's, which says that it follows SR3.
   """
   return _from_betas(np.linspace(start, end, num_steps, dtype=np.float64))
 
@@ -36,12 +31,7 @@ def linear_gammas(num_steps: int, start: float = 1e-6, end: float = 1e-2) -> np.
 def cosine_gammas(num_steps: int, offset: float = 0.008) -> np.ndarray:
   """Return the cosine schedule of Improved DDPM (arXiv:2102.09672, eq. 17).
 
-  Args:
-    num_steps: T.
-    offset: s of the paper: keeps the first betas from being tiny.
-
-  Returns:
-    float64 [T + 1], falling from 1.
+  `offset`, the paper's s, keeps the first betas from being tiny.
   """
   t = np.linspace(0, 1, num_steps + 1, dtype=np.float64)
   level = np.cos((t + offset) / (1 + offset) * np.pi / 2) ** 2
@@ -105,10 +95,8 @@ def respace(gammas: np.ndarray, num_steps: int, spacing: str = 'time') -> np.nda
     raise ValueError(
       f'{num_steps} sampling steps asked for; the model has {last} levels'
     )
-  if spacing not in SPACINGS:
-    raise ValueError(f'unknown spacing {spacing!r}; known: {", ".join(SPACINGS)}')
   # The clean image is infinitely far in log-SNR, so it stands apart from the others.
-  coordinate = SPACINGS[spacing](gammas)
+  coordinate = pick('spacing', SPACINGS, spacing)(gammas)
   first = 0 if np.isfinite(coordinate[0]) else 1
   wanted = np.linspace(coordinate[first], coordinate[-1], num_steps + 1 - first)
   index = np.interp(wanted, coordinate[first:], np.arange(first, last + 1)).round()
@@ -127,15 +115,8 @@ def respace(gammas: np.ndarray, num_steps: int, spacing: str = 'time') -> np.nda
 def sample_gamma(key: jax.Array, gammas: np.ndarray, batch: int) -> jax.Array:
   """Draw noise levels for training: t ~ U{1..T}, then gamma ~ U(gamma_t, gamma_{t-1}).
 
-  Section 2.4 of the paper. Every example has its own independent level.
-
-  Args:
-    key: random key.
-    gammas: [T + 1].
-    batch: number of levels.
-
-  Returns:
-    float32 [batch] in (gammas[-1], 1].
+  Section 2.4 of the paper. Every example has its own independent level: float32 [batch]
+  in (gammas[-1], 1].
   """
   key_t, key_u = jax.random.split(key)
   t = jax.random.randint(key_t, (batch,), 1, len(gammas))
@@ -145,13 +126,7 @@ def sample_gamma(key: jax.Array, gammas: np.ndarray, batch: int) -> jax.Array:
 
 
 def q_sample(y0: jax.Array, gamma: jax.Array, eps: jax.Array) -> jax.Array:
-  """Return the noisy image sqrt(gamma) y0 + sqrt(1 - gamma) eps.
-
-  Args:
-    y0: [B, H, W, C].
-    gamma: [B].
-    eps: [B, H, W, C] standard normal noise.
-  """
+  """Return the noisy image sqrt(gamma) y0 + sqrt(1 - gamma) eps; gamma is [B]."""
   signal, noise = scales(gamma)
   return signal * y0 + noise * eps
 

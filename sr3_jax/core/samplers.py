@@ -6,8 +6,8 @@ gammas[n] -> ... -> gammas[0] = 1. Every step of it is
     y_next = a y + b y0 + c y0_previous + d noise
 
 where y0 is the prediction of the clean image at the current level t, and s is the next,
-cleaner one. A sampler is a function from `gammas` to one row (a, b, c, d) for each
-step, computed in float64. With alpha = gamma_t / gamma_s:
+cleaner one. A sampler is a function from `gammas`, [steps + 1], to one row (a, b, c, d)
+for each step, [steps, 4], computed in float64. With alpha = gamma_t / gamma_s:
 
   ddpm            posterior mean, variance 1 - alpha       Algorithm 2 of the paper
   ddpm_posterior  posterior mean, posterior variance       DDPM's smaller variance
@@ -20,7 +20,6 @@ Clipping and anything else that corrects the prediction happens inside `denoise`
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -44,31 +43,27 @@ class Trajectory(NamedTuple):
   """A sampler's coefficients and the levels that they were computed from."""
 
   gammas: np.ndarray  # float64 [steps + 1], falling from 1
-  # Float64 [steps, 4 to 6], in the order of sampling: noisiest first.
+  # float64 [steps, 4 to 6], in the order of sampling: noisiest first.
   coefficients: np.ndarray
 
 
 class Steps(NamedTuple):
   """Sampling steps as the compiled programs take them, in the order of sampling."""
 
-  # Float32 [steps, 6], rows (a, b, c, d, e, input scale): see `ddpm_learned` for e and
+  # float32 [steps, 6], rows (a, b, c, d, e, input scale): see `ddpm_learned` for e and
   # `scale_temperature` for the input scale.
   coefficients: np.ndarray
   gamma: np.ndarray  # float32 [steps], the level that each starts from
   number: np.ndarray  # int32 [steps], 1, 2, ...; each number has noise of its own
 
 
-Denoise = Callable[[jax.Array, jax.Array], Prediction]
-Noise = Callable[[int | jax.Array], jax.Array]
+Denoise = Callable[[jax.Array, jax.Array], Prediction]  # of y and its levels
+Noise = Callable[[int | jax.Array], jax.Array]  # of the number of a step
 Carry = tuple[jax.Array, jax.Array]  # y and the previous prediction of y0
 
 
 def _levels(gammas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Return gamma_t and gamma_s of every step, in the order of sampling.
-
-  Raises:
-    ValueError: gammas that don't fall from 1, or reach 0.
-  """
+  """Return gamma_t and gamma_s of every step; gammas must fall from 1, and not to 0."""
   gammas = np.asarray(gammas, np.float64)
   if gammas[0] != 1 or np.any(np.diff(gammas) >= 0) or gammas[-1] <= 0:
     raise ValueError('gammas must fall from 1 and stay above 0')
@@ -88,31 +83,21 @@ def _ancestral(gammas: np.ndarray, posterior_variance: bool) -> np.ndarray:
 
 
 def ddpm(gammas: np.ndarray) -> np.ndarray:
-  """Return the coefficients of the paper's sampler, [steps, 4].
-
-  The variance is 1 - alpha, DDPM's "fixed large".
-  """
+  """Return the coefficients of the paper's sampler, DDPM's "fixed large"."""
   return _ancestral(gammas, posterior_variance=False)
 
 
 def ddpm_posterior(gammas: np.ndarray) -> np.ndarray:
-  """Return the coefficients of sampling with posterior variance, [steps, 4].
-
-  It is DDPM's "fixed small".
-  """
+  """Return the coefficients of sampling with posterior variance, "fixed small"."""
   return _ancestral(gammas, posterior_variance=True)
 
 
 def ddim(gammas: np.ndarray, eta: float = 0.0) -> np.ndarray:
-  """Return the coefficients of DDIM, [steps, 4].
+  """Return the coefficients of DDIM; eta = 0 is deterministic.
 
   y_s = sqrt(g_s) y0 + sqrt(1 - g_s - d^2) eps + d z (arXiv:2010.02502). eps is the
   noise that y0 implies, (y - sqrt(g_t) y0) / sqrt(1 - g_t), so that a clipped y0 stays
   consistent.
-
-  Args:
-    gammas: [steps + 1] levels.
-    eta: 0 is deterministic, 1 equals `ddpm_posterior`.
   """
   g_t, g_s = _levels(gammas)
   d = eta * np.sqrt((1 - g_s) / (1 - g_t) * (1 - g_t / g_s))
@@ -122,7 +107,7 @@ def ddim(gammas: np.ndarray, eta: float = 0.0) -> np.ndarray:
 
 
 def dpmpp_2m(gammas: np.ndarray) -> np.ndarray:
-  """Return the coefficients of DPM-Solver++(2M), [steps, 4].
+  """Return the coefficients of DPM-Solver++(2M).
 
   It is a second-order multistep method on predictions of y0 (arXiv:2211.01095). With
   lambda = log(g / (1 - g)) / 2, h = lambda_s - lambda_t and r = h_previous / h:
@@ -136,12 +121,10 @@ def dpmpp_2m(gammas: np.ndarray) -> np.ndarray:
     h = 0.5 * (np.log(g_s) - np.log1p(-g_s) - np.log(g_t) + np.log1p(-g_t))
   a = np.sqrt((1 - g_s) / (1 - g_t))
   whole = -np.sqrt(g_s) * np.expm1(-h)
-  previous = np.zeros_like(h)
-  previous[1:] = h[1:] / (2 * h[:-1])  # 1 / (2 r)
-  previous[-1] = 0
-  return np.stack(
-    [a, whole * (1 + previous), -whole * previous, np.zeros_like(a)], axis=1
-  )
+  share = np.zeros_like(h)  # 1 / (2 r)
+  share[1:] = h[1:] / (2 * h[:-1])
+  share[-1] = 0
+  return np.stack([a, whole * (1 + share), -whole * share, np.zeros_like(a)], axis=1)
 
 
 def ddpm_learned(gammas: np.ndarray) -> np.ndarray:
@@ -163,15 +146,11 @@ def scale_temperature(coefficients: np.ndarray, temperature: float) -> np.ndarra
   sixth column, the input scale, scales y where the network sees it, and a has the
   same factor at the first step.
 
-  Args:
-    coefficients: [steps, 4 or 5].
-    temperature: above 0, at most 1.
-
   Returns:
-    [steps, 6]. Samplers without a column e get a copy of d.
+    [steps, 6] from [steps, 4 or 5]; samplers without a column e get a copy of d.
 
   Raises:
-    ValueError: a temperature out of its range.
+    ValueError: a temperature that is not above 0 and at most 1.
   """
   if not 0 < temperature <= 1:
     raise ValueError(f'temperature {temperature:g} is not above 0 and at most 1')
@@ -192,10 +171,7 @@ SAMPLERS: dict[str, Callable[..., np.ndarray]] = {
 
 
 def example_keys(key: jax.Array, batch: int) -> jax.Array:
-  """Return one key for each example: `key` folded with 0 to batch - 1.
-
-  [B] keys stay as they are.
-  """
+  """Return [B] keys as they are, one key folded with the number of each example."""
   if key.ndim:
     return key
   return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
@@ -307,32 +283,6 @@ def advance(denoise: Denoise, noise: Noise | None, carry: Carry, steps: Steps) -
 def is_stochastic(coefficients: np.ndarray) -> bool:
   """Return whether a sampler adds noise on the way."""
   return bool(np.any(coefficients[:, 3:5]))
-
-
-def sample(
-  denoise: Denoise,
-  key: jax.Array,
-  y: jax.Array,
-  gammas: np.ndarray,
-  coefficients: np.ndarray,
-) -> jax.Array:
-  """Sample images: run a whole trajectory from noise.
-
-  Args:
-    denoise: (y [B, H, W, C], gamma [B]) -> `Prediction`.
-    key: a key, or [B] keys: example b's noise depends on its own key only.
-    y: [B, H, W, C] standard normal noise to start from.
-    gammas: [steps + 1] levels, falling from 1.
-    coefficients: as `steps` takes them, made from the same gammas.
-
-  Returns:
-    [B, H, W, C].
-  """
-  key = example_keys(key, y.shape[0])
-  noise = partial(normal, key, shape=y.shape[1:])
-  source = noise if is_stochastic(coefficients) else None
-  carry = y, jnp.zeros_like(y)
-  return advance(denoise, source, carry, steps(gammas, coefficients))[0]
 
 
 # The options of `config.sampler` that are the model's, whatever the trajectory.

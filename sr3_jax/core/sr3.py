@@ -101,12 +101,7 @@ class SR3:
     )
 
   def init(self, key: jax.Array, side: int | None = None) -> Params:
-    """Initialise the parameters of the network, float32.
-
-    Args:
-      key: a key.
-      side: of images, which changes no parameter; None takes that of training.
-    """
+    """Initialise the network's float32 parameters; they are the same for any `side`."""
     side = side or self.image_size
     condition = self.task.num_channels(self.channels)
     inputs = jnp.zeros((1, side, side, condition + self.channels))
@@ -119,10 +114,7 @@ class SR3:
     return self.task.scale
 
   def degrade(self, key: jax.Array, hr: jax.Array) -> jax.Array:
-    """Return the condition of images [B, H, W, C], with one key for each.
-
-    Its random choices are independent of all else that is drawn with these keys.
-    """
+    """Return the condition of images [B, H, W, C], with one key for each."""
     own = jax.vmap(jax.random.fold_in, (0, None))(key, _DEGRADATION)
     return self.task.degrade(own, hr)
 
@@ -349,21 +341,11 @@ class SR3:
     guidance: jax.Array | None = None,
     condition: jax.Array | None = None,
   ) -> Carry:
-    """Take sampling steps.
+    """Take the steps of a stretch of a trajectory; return the carry after the last.
 
-    Args:
-      params: of the network.
-      noise: from `noise`; None for samplers that add none.
-      x: [B, H, W, K].
-      carry: from `begin` or the last call.
-      steps: a stretch of a trajectory. Regression needs one step, of any content.
-      label: int32 [B], for models with classes.
-      guidance: float32 [B], see `denoise`.
-      condition: [B, h, w, K], needed by models with `consistency`: every prediction of
-        y0 is moved to the nearest one that downsamples to it.
-
-    Returns:
-      The carry after the last step.
+    Regression needs one step, of any content. `noise` is None for samplers that add
+    none. Models with `consistency` need the condition: every prediction of y0 is moved
+    to the nearest one that downsamples to it.
     """
     if self.method == 'regression':
       y0 = self.denoise(params, x, *carry, label).y0
@@ -391,11 +373,7 @@ class SR3:
 
 
 def _check(config: ml_collections.ConfigDict, task: degradations.Task) -> None:
-  """Check that the options of a model fit together.
-
-  Raises:
-    ValueError: they don't.
-  """
+  """Raise ValueError if the options of a model don't fit together."""
   d, sampler, name = config.diffusion, config.sampler, config.task.name
   if sampler.guidance != 1 and not config.model.label_dropout:
     raise ValueError('sampler.guidance needs a model with model.label_dropout')

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -57,13 +57,9 @@ class Classifier:
     )
 
   def logits(self, images: jax.Array | np.ndarray) -> np.ndarray:
-    """Return the scores of the classes.
+    """Return the scores of images [B, H, W, 3] in [-1, 1], of any size.
 
-    Args:
-      images: float32 [B, H, W, 3] in [-1, 1], of any size.
-
-    Returns:
-      float32 [B, classes]; only their order matters, so probabilities do as well.
+    They are float32 [B, classes]; only their order matters: probabilities do as well.
 
     Raises:
       ClassifierError: the network failed, or doesn't give a score per class.
@@ -109,12 +105,7 @@ def load(
   """Read an ONNX file.
 
   Layout, size, batch and type of its input are taken from the file; where it leaves the
-  size open, images are given at 224 x 224.
-
-  Args:
-    path: the file.
-    mean: subtracted from images in [0, 1], per channel.
-    std: images are then divided by it, per channel.
+  size open, images are given at 224 x 224. `mean` and `std` are those of `Classifier`.
 
   Raises:
     ClassifierError: no such file, no onnxruntime, or not a classifier of RGB images.
@@ -124,19 +115,12 @@ def load(
     raise ClassifierError(f'{path}: no such file')
   session = _session(path)
   given = _input(path, session)
-  with path.open('rb') as file:
-    digest = hashlib.file_digest(file, 'sha256').hexdigest()
-  return Classifier(
-    path.name, session, *given, tuple(mean), tuple(std), fingerprint=digest[:16]
-  )
+  digest = hashlib.sha256(path.read_bytes()).hexdigest()
+  return Classifier(path.name, session, *given, tuple(mean), tuple(std), digest[:16])
 
 
 def _session(path: pathlib.Path) -> 'InferenceSession':
-  """Return a file's network, ready to run.
-
-  Raises:
-    ClassifierError: onnxruntime is not installed, or cannot read the file.
-  """
+  """Return a file's network, ready to run, or raise ClassifierError."""
   try:
     import onnxruntime
   except ImportError:
@@ -155,20 +139,13 @@ def _session(path: pathlib.Path) -> 'InferenceSession':
     ) from None
 
 
-class _Input(NamedTuple):
-  """The input of a network; see the attributes of `Classifier`."""
-
-  channels_first: bool
-  side: tuple[int, int]
-  batch: int
-  dtype: DTypeLike
-
-
-def _input(path: pathlib.Path, session: 'InferenceSession') -> _Input:
-  """Return what a network takes.
+def _input(
+  path: pathlib.Path, session: 'InferenceSession'
+) -> tuple[bool, tuple[int, int], int, DTypeLike]:
+  """Return channels_first, side, batch and dtype of a `Classifier`.
 
   Raises:
-    ClassifierError: something else than RGB images.
+    ClassifierError: it takes something else than RGB images.
   """
   inputs = session.get_inputs()
   if len(inputs) != 1:
@@ -190,20 +167,19 @@ def _input(path: pathlib.Path, session: 'InferenceSession') -> _Input:
   channels_first = sizes[1] == 3 or sizes[3] != 3
   height, width = sizes[2:] if channels_first else sizes[1:3]
   side = height or SIDE, width or SIDE
-  return _Input(channels_first, side, max(0, sizes[0]), _TYPES[given.type])
+  return channels_first, side, max(0, sizes[0]), _TYPES[given.type]
 
 
 def top_k_hits(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
-  """Return whether the true class is among the k with the highest scores.
+  """Return whether the true class is among the k with the highest scores: bool [B].
+
+  Ties count for the label only if at most k classes score as high: a network that says
+  the same of all classes hits nothing.
 
   Args:
     logits: [B, classes].
     labels: int [B], numbers of the classifier's outputs, from 0.
     k: from 1.
-
-  Returns:
-    bool [B]. Ties count for the label only if fewer than k classes score as high: a
-    network that says the same of all classes hits nothing.
 
   Raises:
     ClassifierError: a label that the classifier doesn't have.

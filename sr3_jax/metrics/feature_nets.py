@@ -21,10 +21,10 @@ class FeatureNet:
 
   name: str  # of `NAMES`
   params: 'Params | lpips.Parameters'  # tree of float32 NumPy arrays
-  # Inception: (params, image) -> features [B, 2048]; LPIPS: (params, image, truth) ->
+  # inception: (params, image) -> features [B, 2048]; LPIPS: (params, image, truth) ->
   # distance [B]. Images are float32 [B, H, W, 3] in [-1, 1].
   apply: Callable[..., jax.Array]
-  # Inception: features [n, 2048] -> probabilities [n, 1008], in NumPy; None for LPIPS
+  # inception: features [n, 2048] -> probabilities [n, 1008], in NumPy; None for LPIPS
   # and where the weights come without the last layer.
   probabilities: Callable[[np.ndarray], np.ndarray] | None
   fingerprint: str  # 16 hexadecimal digits of the files that the weights come from
@@ -32,15 +32,14 @@ class FeatureNet:
 
 
 def load(name: str, path: str = '') -> FeatureNet:
-  """Load a network by its name.
+  """Load the network 'inception', 'lpips_alex' or 'lpips_vgg'.
 
   Args:
-    name: 'inception', 'lpips_alex' or 'lpips_vgg'.
+    name: of the network.
     path: a file or folder of weights, instead of those that are cached or fetched.
 
   Raises:
-    WeightsMissing: there are no weights, or those of another network; one line.
-    KeyError: no such network.
+    WeightsMissing: there are no weights, or those of another network.
   """
   loaded = net_weights.load(name, path)
   probabilities = None
@@ -58,14 +57,8 @@ def load(name: str, path: str = '') -> FeatureNet:
   except ValueError as error:
     raise net_weights.WeightsMissing(f'{name}: {loaded.source}: {error}') from None
   about = net_weights.WEIGHTS[name].about.split(',')[0]
-  return FeatureNet(
-    name,
-    params,
-    apply,
-    probabilities,
-    loaded.fingerprint,
-    f'{about}, weights {loaded.source}; images {sizes}',
-  )
+  about += f', weights {loaded.source}; images {sizes}'
+  return FeatureNet(name, params, apply, probabilities, loaded.fingerprint, about)
 
 
 class LeftOut(TypedDict):
@@ -96,20 +89,19 @@ def load_nets(
   nets: dict[str, FeatureNet] = {}
   left_out: list[LeftOut] = []
   for name in names:
-    if why := unsuited(name, channels):
-      left_out.append({'metrics': _METRICS.get(name, [name]), 'why': why})
-      continue
+    metrics = _METRICS.get(name, [name])
     least = lpips.SMALLEST.get(name.removeprefix('lpips_'), 0)
-    if side < least:
+    why = unsuited(name, channels)
+    if not why and side < least:
       why = f'It needs images of at least {least} x {least} pixels.'
-      left_out.append({'metrics': [name], 'why': why})
-      continue
-    try:
-      nets[name] = load(name, folder)
-    except net_weights.WeightsMissing as error:
-      keys = _METRICS.get(name, [name])
-      left_out.append({'metrics': keys, 'why': str(error)})
-      logging.warning('left out: %s: %s', ', '.join(keys), error)
+    if not why:
+      try:
+        nets[name] = load(name, folder)
+      except net_weights.WeightsMissing as error:
+        why = str(error)
+        logging.warning('left out: %s: %s', ', '.join(metrics), error)
+    if why:
+      left_out.append({'metrics': metrics, 'why': why})
   if 'inception' in nets and nets['inception'].probabilities is None:
     why = 'The weights of Inception come without its last layer, of the classes.'
     left_out.append({'metrics': ['is'], 'why': why})

@@ -6,6 +6,10 @@ raised; and one float32 value per image, [B], is returned. Nothing is clipped or
 here: call `quantize` first to measure what a PNG file would hold, as papers do. All can
 be jitted and vmapped. Sums over pixels and windows are written as sums, not as
 convolutions or matrix products, so TPUs don't round them to bfloat16.
+
+`output_low` is an output that the caller degraded as the task degrades its inputs,
+`condition` the input it was made from. A `power` [..., R] is from `radial_power`,
+summed or averaged over a set of outputs; `power_truth` is the same for the truth.
 """
 
 import jax
@@ -28,10 +32,7 @@ _VIDEO_LUMA = (65.481, 128.553, 24.966)
 def quantize(image: Array, low: Limit = 0.0, high: Limit = 255.0) -> Array:
   """Clip to [-1, 1] and round to what a file of integers can hold; same shape.
 
-  Args:
-    image: [..., C].
-    low: the stored value that means -1, a number or [1, 1, 1, C].
-    high: the stored value that means 1.
+  `low` and `high` are the stored values that mean -1 and 1: numbers or [1, 1, 1, C].
   """
   half = (high - low) / 2.0
   levels = jnp.round((jnp.clip(image, -1.0, 1.0) + 1.0) * half + low)
@@ -55,12 +56,7 @@ def luma(image: Array) -> Array:
 
   "PSNR (Y)" in the super-resolution literature is the PSNR of this. It equals the Y of
   MATLAB's and scikit-image's rgb2ycbcr, not rounded. Grey images count as R = G = B.
-
-  Args:
-    image: [B, H, W, 3] or [B, H, W, 1] in [-1, 1].
-
-  Returns:
-    [B, H, W, 1] on the scale of the images: 127.5 levels are 1.
+  The result is [B, H, W, 1] on the scale of the images: 127.5 levels are 1.
   """
   if image.shape[-1] == 1:
     image = jnp.broadcast_to(image, (*image.shape[:-1], 3))
@@ -117,10 +113,6 @@ def consistency(output_low: Array, condition: Array) -> Array:
 
   It is the mean squared error in units of 1e-5 on the [0, 1] scale (SR3, table 2; 0 is
   best).
-
-  Args:
-    output_low: the output, degraded by the caller as the task degrades its inputs.
-    condition: the low-resolution input, of the same shape.
   """
   _check_same_shape(output_low, condition)
   error = (output_low - condition) / 2.0
@@ -132,10 +124,6 @@ def colour_drift(output_low: Array, condition: Array) -> Array:
 
   It is the mean over channels of |mean over pixels of output_low - condition|. Detail
   averages out of it, a shift of the whole image doesn't.
-
-  Args:
-    output_low: the output, degraded by the caller as the task degrades its inputs.
-    condition: the low-resolution input, of the same shape.
   """
   _check_same_shape(output_low, condition)
   shift = jnp.mean(output_low - condition, axis=(1, 2))  # [B, C]
@@ -193,16 +181,8 @@ def detail(power: Array, power_truth: Array, scale: float) -> Array:
   what the detail shows (the blocks of nearest-neighbour upsampling give about 0.6), so
   read it beside PSNR and look at samples.
 
-  Args:
-    power: [..., R] from `radial_power`, summed or averaged over the set of outputs.
-    power_truth: the same for the truth.
-    scale: magnification, more than 1; a Python number.
-
-  Returns:
-    [...].
-
   Raises:
-    ValueError: a scale that leaves no frequency above.
+    ValueError: `scale`, the magnification, is not above 1.
   """
   _check_same_shape(power, power_truth)
   size = 2 * (power.shape[-1] - 1)
@@ -221,13 +201,6 @@ def spectrum_distance(power: Array, power_truth: Array) -> Array:
 
   Counts missing detail and invented noise alike, and each frequency the same.
   A spectrum that is zero in a ring gives inf or nan.
-
-  Args:
-    power: [..., R] from `radial_power`, summed or averaged over the set of outputs.
-    power_truth: the same for the truth, over as many images.
-
-  Returns:
-    [...].
   """
   _check_same_shape(power, power_truth)
   decibels = 10.0 * jnp.log10(power[..., 1:] / power_truth[..., 1:])
@@ -235,11 +208,7 @@ def spectrum_distance(power: Array, power_truth: Array) -> Array:
 
 
 def _check_same_shape(a: Array, b: Array) -> None:
-  """Check that two arrays have one shape.
-
-  Raises:
-    ValueError: they don't.
-  """
+  """Raise ValueError if two arrays are of different shapes."""
   if a.shape != b.shape:
     raise ValueError(f'metrics compare arrays of one shape, got {a.shape}, {b.shape}')
 

@@ -88,31 +88,24 @@ class Backbone(nn.Module):
         x = nn.max_pool(x, (layer, layer), strides=(2, 2), padding='VALID')
         continue
       place, channels, side, stride, padding, compared = layer
-      x = nn.relu(
-        nn.Conv(
-          channels,
-          (side, side),
-          strides=stride,
-          padding=padding,
-          precision=jax.lax.Precision.HIGHEST,
-          name=f'features_{place}',
-        )(x)
+      conv = nn.Conv(
+        channels,
+        (side, side),
+        strides=stride,
+        padding=padding,
+        precision=jax.lax.Precision.HIGHEST,
+        name=f'features_{place}',
       )
+      x = nn.relu(conv(x))
       if compared:
         seen.append(x)
     return seen
 
 
 def distance(params: Parameters, image: Array, truth: Array) -> Array:
-  """Return the LPIPS of pairs of images.
+  """Return the LPIPS of pairs of images [B, H, W, 3] in [-1, 1].
 
-  Args:
-    params: from `from_torch`.
-    image: float32 [B, H, W, 3] in [-1, 1].
-    truth: the same shape.
-
-  Returns:
-    float32 [B]; 0 for identical images, about 0.7 for unrelated ones.
+  It is float32 [B]; 0 for identical images, about 0.7 for unrelated ones.
 
   Raises:
     ValueError: different shapes, or smaller than `SMALLEST`.
@@ -121,7 +114,7 @@ def distance(params: Parameters, image: Array, truth: Array) -> Array:
     raise ValueError(
       f'lpips compares images of one shape, got {image.shape}, {truth.shape}'
     )
-  kind = _kind(params['backbone'])
+  kind = 'alex' if len(params['backbone']) == 5 else 'vgg'
   if min(image.shape[1:3]) < SMALLEST[kind]:
     raise ValueError(
       f'lpips with {kind} needs images of at least {SMALLEST[kind]} x {SMALLEST[kind]} '
@@ -149,9 +142,6 @@ def from_torch(
     backbone: torchvision's state dict; only `features` is used.
     weights: of the `lpips` package, `lin0.model.1.weight` to `lin4.model.1.weight`.
 
-  Returns:
-    Float32 arrays.
-
   Raises:
     ValueError: a tensor is missing or of another shape; one line.
   """
@@ -169,23 +159,17 @@ def from_torch(
     before = after
     if compared:
       channels.append(after)
-  return {
-    'backbone': convs,
-    'weights': [
-      _take(weights, f'lin{i}.model.1.weight', (1, n, 1, 1)).reshape(n)
-      for i, n in enumerate(channels)
-    ],
-  }
+  scales = [
+    _take(weights, f'lin{i}.model.1.weight', (1, n, 1, 1)).reshape(n)
+    for i, n in enumerate(channels)
+  ]
+  return {'backbone': convs, 'weights': scales}
 
 
 def _take(
   tensors: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]
 ) -> np.ndarray:
-  """Return a tensor as float32.
-
-  Raises:
-    ValueError: it is missing or of another shape.
-  """
+  """Return a tensor as float32, or raise ValueError if it isn't there like this."""
   if name not in tensors:
     raise ValueError(f'not the weights of LPIPS: no {name}')
   if tensors[name].shape != shape:
@@ -193,8 +177,3 @@ def _take(
       f'not the weights of LPIPS: {name} is {tensors[name].shape}, not {shape}'
     )
   return np.asarray(tensors[name], np.float32)
-
-
-def _kind(backbone: Params) -> str:
-  """Return which backbone has these parameters."""
-  return 'alex' if len(backbone) == 5 else 'vgg'

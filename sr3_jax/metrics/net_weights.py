@@ -39,16 +39,20 @@ class WeightsMissing(UserError):
 class Source:
   """A file that another project offers."""
 
-  file: str  # its name in the folder
-  url: str  # its address
+  url: str
   sha256: str  # of the whole file
   size: int  # in bytes
   prefixes: tuple[str, ...]  # of the names of the tensors that are needed
 
+  @property
+  def file(self) -> str:
+    """Its name in the folder."""
+    return self.url.rpartition('/')[2]
+
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-  """The weights of one network: a text about them, their licence, their files."""
+  """The weights of one network."""
 
   about: str
   licence: str
@@ -66,7 +70,6 @@ WEIGHTS = {
     'Apache-2.0 (Google; converted for pytorch-fid)',
     (
       Source(
-        'pt_inception-2015-12-05-6726825d.pth',
         'https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/'
         'pt_inception-2015-12-05-6726825d.pth',
         '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2',
@@ -80,14 +83,12 @@ WEIGHTS = {
     'BSD-3-Clause (torchvision), BSD-2-Clause (lpips)',
     (
       Source(
-        'alexnet-owt-7be5be79.pth',
         _TORCHVISION + 'alexnet-owt-7be5be79.pth',
         '7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02',
         244_408_911,
         ('features.',),
       ),
       Source(
-        'alex.pth',
         _LPIPS + 'alex.pth',
         'df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0',
         6_009,
@@ -100,14 +101,12 @@ WEIGHTS = {
     'BSD-3-Clause (torchvision), BSD-2-Clause (lpips)',
     (
       Source(
-        'vgg16-397923af.pth',
         _TORCHVISION + 'vgg16-397923af.pth',
         '397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0',
         553_433_881,
         ('features.',),
       ),
       Source(
-        'vgg.pth',
         _LPIPS + 'vgg.pth',
         'a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868',
         7_289,
@@ -164,15 +163,15 @@ def load(name: str, path: str = '', *, place: pathlib.Path | None = None) -> Loa
   place = given or place or folder()
   try:
     if given and not given.is_dir():
-      return _read_file(given, weights)
+      return _read(given, weights)
     return _from_folder(name, weights, place, fetch=not given)
   except WeightsMissing as error:
-    raise WeightsMissing(f'{name}: {error}') from None
-  except WeightsError as error:  # does not name the file
-    raise WeightsMissing(f'{name}: {place}: {error}') from None
+    reason = str(error)
+  except WeightsError as error:
+    reason = f'{place}: {error}'
   except OSError as error:
-    where, why = error.filename or place, error.strerror or error
-    raise WeightsMissing(f'{name}: {where}: {why}') from None
+    reason = f'{error.filename or place}: {error.strerror or error}'
+  raise WeightsMissing(f'{name}: {reason}')
 
 
 def _from_folder(
@@ -180,24 +179,18 @@ def _from_folder(
 ) -> Loaded:
   """Return weights from a folder: the cached file, or else made from the sources.
 
-  Args:
-    name: a key of `WEIGHTS`.
-    weights: its value.
-    place: the folder.
-    fetch: whether missing sources may be downloaded.
-
-  Raises:
-    WeightsMissing: something is missing or wrong; says what to do.
+  With `fetch`, missing sources are downloaded. WeightsMissing says what to do.
   """
   cached = place / f'{name}.safetensors'
   if cached.exists():
     try:
-      return _read_cached(cached, weights)
+      return _read(cached, weights)
     except WeightsError as error:
-      raise WeightsMissing(
-        f'{cached}: {error}; delete it to have it made again'
-      ) from None
+      again = 'delete it to have it made again'
+      raise WeightsMissing(f'{cached}: {error}; {again}') from None
   missing = [s for s in weights.sources if not (place / s.file).exists()]
+  files = ' and '.join(f'{s.url} (SHA-256 {s.sha256})' for s in missing)
+  by_hand = f'download {files} into {_shown(place)}'
   convertible = importlib.util.find_spec('torch') is not None
   if missing and fetch and convertible:
     try:
@@ -206,11 +199,10 @@ def _from_folder(
     except OSError as error:
       # If the connection failed, the error's first argument has a shorter reason.
       reason = getattr(next(iter(error.args), error), 'reason', error)
-      raise WeightsMissing(
-        f'{_by_hand(missing, place)} (trying that failed: {line(reason)})'
-      ) from None
+      failed = f'(trying that failed: {line(reason)})'
+      raise WeightsMissing(f'{by_hand} {failed}') from None
   elif missing or not convertible:
-    steps = [_by_hand(missing, place)] if missing else []
+    steps = [by_hand] if missing else []
     if not convertible:
       steps.append(
         "pip install 'sr3_jax[convert]', whose PyTorch reads them once; or copy "
@@ -226,12 +218,6 @@ def _from_folder(
   return _loaded(tensors, origin, weights)
 
 
-def _by_hand(missing: list[Source], place: pathlib.Path) -> str:
-  """Return what to download to where."""
-  files = [f'{source.url} (SHA-256 {source.sha256})' for source in missing]
-  return f'download {" and ".join(files)} into {_shown(place)}'
-
-
 def _shown(path: pathlib.Path) -> str:
   """Return a path for messages, without the user's name: they end up in reports."""
   home = pathlib.Path.home()
@@ -239,11 +225,7 @@ def _shown(path: pathlib.Path) -> str:
 
 
 def _read_source(source: Source, path: pathlib.Path) -> Tensors:
-  """Return the tensors of a file that are needed.
-
-  Raises:
-    WeightsMissing: it is another file, or cannot be read.
-  """
+  """Return the tensors of a file that are needed, or raise WeightsMissing."""
   if (digest := _sha256(path)) != source.sha256:
     raise WeightsMissing(
       f'{path} is not the file it should be (its SHA-256 is {digest}, not '
@@ -253,9 +235,7 @@ def _read_source(source: Source, path: pathlib.Path) -> Tensors:
     tensors = torch_files.read(path)
   except WeightsError as error:
     raise WeightsMissing(f'{path}: {error}') from None
-  return {
-    key: value for key, value in tensors.items() if key.startswith(source.prefixes)
-  }
+  return {name: x for name, x in tensors.items() if name.startswith(source.prefixes)}
 
 
 def _fetch(source: Source, place: pathlib.Path) -> None:
@@ -290,11 +270,11 @@ def _fetch(source: Source, place: pathlib.Path) -> None:
 
 
 def save(path: pathlib.Path, tensors: Tensors, origin: dict[str, str]) -> None:
-  """Write a file of tensors that `load` reads.
+  """Write tensors by their PyTorch names, and where they are from, for `load`.
 
   Args:
     path: of the file, .safetensors.
-    tensors: by their PyTorch names.
+    tensors: by name.
     origin: SHA-256 of the files they were read from, by name.
 
   Raises:
@@ -305,22 +285,12 @@ def save(path: pathlib.Path, tensors: Tensors, origin: dict[str, str]) -> None:
   atomic_files.write_bytes(path, safetensors.numpy.save(tensors, metadata))
 
 
-def _read_file(path: pathlib.Path, weights: Weights) -> Loaded:
-  """Return the weights in a file that the user names, of any origin."""
+def _read(path: pathlib.Path, weights: Weights) -> Loaded:
+  """Return the weights in a file of any origin, or raise WeightsError."""
+  tensors, metadata = torch_files.read(path), {}
   if path.suffix == '.safetensors':
-    return _read_cached(path, weights)
-  return _loaded(torch_files.read(path), {path.name: _sha256(path)}, weights)
-
-
-def _read_cached(path: pathlib.Path, weights: Weights) -> Loaded:
-  """Return the weights in a .safetensors file.
-
-  Raises:
-    WeightsError: it is damaged.
-  """
-  tensors = torch_files.read(path)
-  with safetensors.safe_open(path, framework='numpy') as file:
-    metadata = file.metadata() or {}
+    with safetensors.safe_open(path, framework='numpy') as file:
+      metadata = file.metadata() or {}
   if 'tensors_sha256' not in metadata:  # not written by `save`
     return _loaded(tensors, {path.name: _sha256(path)}, weights)
   if metadata['tensors_sha256'] != _digest(tensors):

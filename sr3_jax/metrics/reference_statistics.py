@@ -35,7 +35,7 @@ class Reference:
   """The features of a set of images, as FID and KID need them."""
 
   moments: Moments  # of the features of all images
-  # Float32 [k, 2048] of some of them, chosen at random; None if unknown.
+  # float32 [k, 2048] of some of them, chosen at random; None if unknown.
   features: np.ndarray | None
   about: Mapping[str, object]  # what the set is, by key; shown in every protocol
 
@@ -46,12 +46,7 @@ def choose(count: int, most: int, seed: int = 0) -> np.ndarray:
 
 
 def of_features(features: np.ndarray, about: Mapping[str, object]) -> Reference:
-  """Return statistics of the features of all images, [n, 2048].
-
-  Args:
-    features: in memory or mapped from a file.
-    about: what the set is.
-  """
+  """Return statistics of the features of all images, [n, 2048]."""
   chosen = features[choose(len(features), MOST_KID)]
   return Reference(moments_of(features), chosen, about)
 
@@ -73,7 +68,7 @@ def of_batches(
   Args:
     net: Inception.
     batches: of 'image', 'mask' and 'index', as evaluation reads them.
-    about: what the set is.
+    about: see `Reference`.
     on_images: called with the number of images just done.
 
   Raises:
@@ -126,27 +121,22 @@ def check(reference: Reference, net: FeatureNet) -> None:
   Raises:
     StatisticsError: they are of other weights, or of another number of features.
   """
+  of = f'{reference.about.get("file", "the reference set")}: statistics of'
   made_with = reference.about.get('fingerprint', net.fingerprint)
   if made_with != net.fingerprint:
     raise StatisticsError(
-      f'{reference.about.get("file", "the reference set")}: statistics of other '
-      f'weights of {net.name} ({made_with}, here {net.fingerprint}): make them again'
+      f'{of} other weights of {net.name} ({made_with}, here {net.fingerprint}): make '
+      'them again'
     )
   image = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
   wanted = jax.eval_shape(net.apply, net.params, image).shape[1]
   if reference.moments.mean.size != wanted:
-    raise StatisticsError(
-      f'{reference.about.get("file", "the reference set")}: statistics of '
-      f'{reference.moments.mean.size} features, {net.name} has {wanted}'
-    )
+    size = reference.moments.mean.size
+    raise StatisticsError(f'{of} {size} features, {net.name} has {wanted}')
 
 
 def save(path: epath.PathLike, reference: Reference) -> None:
-  """Write a file that `load` reads, whole or not at all.
-
-  Args:
-    path: of the file, .npz.
-    reference: the statistics.
+  """Write a file, .npz, that `load` reads, whole or not at all.
 
   Raises:
     OSError: it cannot be written.
@@ -181,7 +171,7 @@ def load(path: epath.PathLike) -> Reference:
       raise ValueError(f'mu {mean.shape} and sigma {covariance.shape} do not fit')
     if features is not None and (features.shape[1:] != (size,) or len(features) < 2):
       raise ValueError(f'mu {mean.shape} and features {features.shape} do not fit')
-    known = [mean, covariance] + ([] if features is None else [features])
+    known = [mean, covariance, 0 if features is None else features]
     if not all(np.isfinite(array).all() for array in known):
       raise ValueError('numbers that are not finite')
     count = int(stored.get('count', 50_000))  # only scales what is divided by it

@@ -31,6 +31,16 @@ def even_log_snr(num_steps):
   return np.r_[1, 1 / (1 + np.exp(-np.linspace(first, last, num_steps + 1)))]
 
 
+def sample(denoise, key, y, gammas, coefficients):
+  """Run a whole trajectory from noise y; `key` is one key, or one for each example."""
+  noise = partial(
+    samplers.normal, samplers.example_keys(key, len(y)), shape=y.shape[1:]
+  )
+  noise = noise if samplers.is_stochastic(coefficients) else None
+  steps = samplers.steps(gammas, coefficients)
+  return samplers.advance(denoise, noise, (y, jnp.zeros_like(y)), steps)[0]
+
+
 @partial(jax.jit, static_argnums=(0, 4))
 def _advance(denoise, key, carry, steps, stochastic):
   def noise(i):
@@ -40,7 +50,7 @@ def _advance(denoise, key, carry, steps, stochastic):
 
 
 def run(denoise, key, y, gammas, coefficients):
-  """`samplers.sample`, but samplers with as many steps share a compilation."""
+  """`sample`, but samplers with as many steps share a compilation."""
   key = samplers.example_keys(key, len(y))
   stochastic = samplers.is_stochastic(coefficients)
   steps = samplers.steps(gammas, coefficients)
@@ -238,7 +248,7 @@ def test_sampling_meets_every_level_once(name):
 
   y = jnp.zeros((2, 2, 2, 1))
   with jax.disable_jit():
-    end = samplers.sample(denoise, jax.random.key(0), y, gammas, ALL[name](gammas))
+    end = sample(denoise, jax.random.key(0), y, gammas, ALL[name](gammas))
   np.testing.assert_allclose(met, gammas[:0:-1], rtol=1e-6)
   np.testing.assert_allclose(end, 0.5, atol=1e-6)
 
@@ -285,13 +295,9 @@ def test_a_lower_temperature_narrows_outputs_in_proportion(name):
     denoise = partial(gaussian, mean=0.0)
   key = jax.random.key(1)
   y = samplers.normal(samplers.example_keys(key, 2), 0, (8, 8, 1))
-  warm = samplers.sample(denoise, key, y, gammas, coefficients)
-  same = samplers.sample(
-    denoise, key, y, gammas, samplers.scale_temperature(coefficients, 1.0)
-  )
-  cold = samplers.sample(
-    denoise, key, y, gammas, samplers.scale_temperature(coefficients, 0.3)
-  )
+  warm = sample(denoise, key, y, gammas, coefficients)
+  same = sample(denoise, key, y, gammas, samplers.scale_temperature(coefficients, 1.0))
+  cold = sample(denoise, key, y, gammas, samplers.scale_temperature(coefficients, 0.3))
   np.testing.assert_array_equal(same, warm)
   np.testing.assert_allclose(cold, 0.3 * warm, atol=1e-6)
 
@@ -313,7 +319,7 @@ def test_sampling_can_be_cut_anywhere(name):
   coefficients = ALL[name](gammas)
   key = samplers.example_keys(jax.random.key(0), 3)
   y = jax.random.normal(jax.random.key(1), (3, 4, 4, 1))
-  whole = samplers.sample(gaussian, key, y, gammas, coefficients)
+  whole = sample(gaussian, key, y, gammas, coefficients)
   steps = samplers.steps(gammas, coefficients)
   carry = (y, jnp.zeros_like(y))
   for start in (0, 2, 4):  # of one length, to share a compilation
@@ -330,8 +336,8 @@ def test_learned_variance_lies_between_two_fixed_ones(variance, same):
   y = jax.random.normal(jax.random.key(1), (3, 4, 4, 1))
   learned = partial(gaussian, variance=variance)
   coefficients = samplers.ddpm_learned(gammas)
-  got = samplers.sample(learned, key, y, gammas, coefficients)
-  want = samplers.sample(gaussian, key, y, gammas, samplers.SAMPLERS[same](gammas))
+  got = sample(learned, key, y, gammas, coefficients)
+  want = sample(gaussian, key, y, gammas, samplers.SAMPLERS[same](gammas))
   np.testing.assert_allclose(got, want, atol=1e-5)
   one = jnp.ones((1, 1, 1, 1))
   row = jnp.asarray(coefficients[1], jnp.float32)

@@ -52,7 +52,7 @@ def net(server, tmp_path, monkeypatch):
   """A network of two files in the table; the folder its weights go to."""
   address = server[0]
   sources = tuple(
-    Source(f'{name}.pth', f'{address}/{name}.pth', SHA, len(BODY), (keep,))
+    Source(f'{address}/{name}.pth', SHA, len(BODY), (keep,))
     for name, keep in (('a', 'features.'), ('b', 'lin'))
   )
   monkeypatch.setattr(

@@ -40,7 +40,7 @@ class Order:
   kernels: tuple[str, ...] = ('area', 'bilinear', 'bicubic')
   # Standard deviation of the Gaussian noise, in 8-bit levels.
   noise: tuple[float, float] = (1.0, 30.0)
-  # Scale of the Poisson noise, see `blurring.poisson_noise`.
+  # Scale of the Poisson noise, see `blurring.shot_deviation`.
   shots: tuple[float, float] = (0.05, 3.0)
   # Share of images with Gaussian noise; the others get Poisson noise.
   gaussian: float = 0.5

@@ -10,7 +10,7 @@ all channels get the same.
 import jax
 import jax.numpy as jnp
 
-# Photons that a white pixel counts at scale 1 of `poisson_noise`.
+# Photons that a white pixel counts at scale 1 of `shot_deviation`.
 PHOTONS = 256
 
 
@@ -153,13 +153,6 @@ def gaussian_blur(image: jax.Array, sigma: jax.Array, size: int) -> jax.Array:
   return image
 
 
-def gaussian_noise(
-  key: jax.Array, image: jax.Array, sigma: jax.Array, grey: jax.Array | bool = False
-) -> jax.Array:
-  """Add Gaussian noise of a standard deviation `sigma` [B]: 8-bit levels / 127.5."""
-  return image + normal(key, image, grey) * sigma[:, None, None, None]
-
-
 def normal(
   key: jax.Array, image: jax.Array, grey: jax.Array | bool = False
 ) -> jax.Array:
@@ -168,23 +161,16 @@ def normal(
   return jnp.where(per_example(grey), noise[..., :1], noise)
 
 
-def poisson_noise(
-  key: jax.Array, image: jax.Array, scale: jax.Array, grey: jax.Array | bool = False
-) -> jax.Array:
-  """Add shot noise: the variance grows in proportion to the light.
-
-  For light u in [0, 1], Poisson(256 u) / 256 - u has the variance u / 256, and is
-  multiplied by `scale` (as in arXiv:2107.10833). It is drawn as a Gaussian of that
-  variance, which from a few photons on looks the same and has a gradient. `scale` is
-  [B]; grey noise is that of the mean of the channels.
-  """
-  return image + normal(key, image, grey) * shot_deviation(image, scale, grey)
-
-
 def shot_deviation(
   image: jax.Array, scale: jax.Array, grey: jax.Array | bool = False
 ) -> jax.Array:
-  """Return the standard deviation of `poisson_noise` in each pixel: [B, H, W, C]."""
+  """Return the standard deviation of shot noise in each pixel: [B, H, W, C].
+
+  The variance grows in proportion to the light. For light u in [0, 1],
+  Poisson(256 u) / 256 - u has the variance u / 256, and is multiplied by `scale` [B]
+  (as in arXiv:2107.10833). A Gaussian of that variance looks the same from a few
+  photons on, and has a gradient. Grey noise is that of the mean of the channels.
+  """
   light = jnp.clip((image + 1) / 2, 0, 1)
   mean = jnp.mean(light, 3, keepdims=True)
   light = jnp.where(per_example(grey), mean, light)

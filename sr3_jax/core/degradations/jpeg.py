@@ -69,21 +69,19 @@ def _levels(x: jax.Array) -> jax.Array:
 def tables(quality: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Return the quantisation of luma and chroma by libjpeg's quality formula.
 
-  Args:
-    quality: [B], rounded to integers and clipped to 1..100.
-
-  Returns:
-    Two float32 [B, 8, 8] of integers in 1..255.
+  They are float32 [B, 8, 8] of integers in 1..255. `quality` [B] is rounded, and
+  clipped to 1..100.
   """
   # In integers: a float division that is off by one bit would move a floor.
   quality = jnp.clip(jnp.round(quality), 1, 100).astype(jnp.int32)
   percent = jnp.where(quality < 50, 5000 // quality, 200 - 2 * quality)
   percent = percent[:, None, None]
-  luma, chroma = (
-    jnp.clip((jnp.asarray(base, jnp.int32)[None] * percent + 50) // 100, 1, 255)
-    for base in (LUMA, CHROMA)
-  )
-  return luma.astype(jnp.float32), chroma.astype(jnp.float32)
+
+  def scaled(base):
+    table = (jnp.asarray(base, jnp.int32)[None] * percent + 50) // 100
+    return jnp.clip(table, 1, 255).astype(jnp.float32)
+
+  return scaled(LUMA), scaled(CHROMA)
 
 
 def _to_ycc(rgb: jax.Array) -> jax.Array:
@@ -146,14 +144,9 @@ def _transform(spec: str, blocks: jax.Array, bits: int) -> jax.Array:
 
 
 def _code(planes: jax.Array, table: jax.Array) -> jax.Array:
-  """Return planes as they come out of the decoder, before any upsampling.
+  """Return planes [B, C, H, W] as they come out of the decoder, before any upsampling.
 
-  Args:
-    planes: [B, C, H, W] in levels.
-    table: [B, 8, 8] divisors of the coefficients.
-
-  Returns:
-    [B, C, H, W] in levels.
+  `table` [B, 8, 8] has the divisors of the coefficients.
   """
   height, width = planes.shape[2:]
   padded = _pad(planes, 8, 8)
@@ -191,10 +184,7 @@ def compress(image: jax.Array, quality: jax.Array, subsample: jax.Array) -> jax.
       channel is luma.
     quality: [B], 1 to 100 as in libjpeg; rounded to integers.
     subsample: bool [B]: chroma at half the resolution (4:2:0) or at the full one
-      (4:4:4). It has no effect on one channel.
-
-  Returns:
-    float32, as `image`: multiples of 1 / 127.5 in [-1, 1].
+      (4:4:4).
 
   Raises:
     ValueError: another number of channels.
@@ -223,18 +213,10 @@ def compress(image: jax.Array, quality: jax.Array, subsample: jax.Array) -> jax.
 def sample_quality(
   key: jax.Array, low: int, high: int, temperature: float = 10.0
 ) -> jax.Array:
-  """Draw qualities, low ones more often: p(Q) ~ exp(-Q / temperature).
+  """Draw whole qualities from `low` to `high`, one for each key: float32 [B].
 
-  Palette (arXiv:2111.05826) trains on 5 to 30 with a temperature of 10.
-
-  Args:
-    key: [B] random keys, one for each quality.
-    low: lowest quality.
-    high: highest quality, included.
-    temperature: in units of quality.
-
-  Returns:
-    float32 [B], integers.
+  Low ones are more frequent: p(Q) ~ exp(-Q / temperature). Palette (arXiv:2111.05826)
+  trains on 5 to 30 with a temperature of 10.
 
   Raises:
     ValueError: a range that is empty or leaves 1..100.

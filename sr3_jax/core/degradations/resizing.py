@@ -16,14 +16,8 @@ def resize(
 ) -> jax.Array:
   """Resize images with anti-aliasing; equals Pillow's kernel on float images.
 
-  Args:
-    image: [B, H, W, C].
-    height: of the result.
-    width: of the result.
-    kernel: a key of `RESIZE`.
-
-  Returns:
-    [B, height, width, C]; kernels other than 'bilinear' may overshoot the range.
+  `kernel` is a key of `RESIZE`; others than 'bilinear' may overshoot the range.
+  [B, H, W, C] becomes [B, height, width, C].
   """
   shape = (image.shape[0], height, width, image.shape[3])
   return jax.image.resize(image, shape, method=RESIZE[kernel], antialias=True)
@@ -33,14 +27,7 @@ def nearest_consistent(image: jax.Array, small: jax.Array) -> jax.Array:
   """Return the image nearest to `image` whose bicubic downsampling is `small`.
 
   It is image + P (small - R image), for the downsampling R and its pseudoinverse P, as
-  DDNM (arXiv:2212.00490) corrects predictions of y0.
-
-  Args:
-    image: [B, H, W, C].
-    small: [B, h, w, C].
-
-  Returns:
-    [B, H, W, C], not clipped.
+  DDNM (arXiv:2212.00490) corrects predictions of y0. Nothing is clipped.
   """
   down_rows, up_rows = resizing.downsampling_matrices(image.shape[1], small.shape[1])
   down_columns, up_columns = resizing.downsampling_matrices(

@@ -186,8 +186,8 @@ def deblurring(
 
 def denoising(key: jax.Array, hr: jax.Array, *, noise: Sequence[float]) -> jax.Array:
   """Add Gaussian noise of a standard deviation in the range `noise`."""
-  sigma = _uniform(blurring.fold_in(key, 0), noise)
-  return blurring.gaussian_noise(blurring.fold_in(key, 1), hr, sigma)
+  sigma = blurring.per_example(_uniform(blurring.fold_in(key, 0), noise))
+  return hr + blurring.normal(blurring.fold_in(key, 1), hr) * sigma
 
 
 def blind_super_resolution(key: jax.Array, hr: jax.Array, *, scale: int) -> jax.Array:

@@ -171,7 +171,7 @@ def architecture(shapes: Mapping[str, tuple[int, ...]]) -> blocks.Attributes:
       f'its first convolution takes {inputs} channels, not 6 (condition and noisy '
       f'image){generator if inputs == 3 else ""}'
     )
-  widths, num_blocks, attention = [[]], 0, set()
+  widths, attention = [[]], set()
   for number in range(1, sum(name.startswith('downs.') for name in shapes)):
     if f'downs.{number}.conv.weight' in shapes:
       widths.append([])
@@ -182,7 +182,7 @@ def architecture(shapes: Mapping[str, tuple[int, ...]]) -> blocks.Attributes:
   num_blocks = len(widths[0])
   if not all(len(w) == num_blocks > 0 and w[0] % channels == 0 for w in widths):
     raise ValueError(
-      f'residual num_blocks of widths {widths} from level to level: every level should '
+      f'residual blocks of widths {widths} from level to level: every level should '
       f'have equally many, of a multiple of {channels} channels'
     )
   level = shapes.get('downs.1.res_block.noise_func.noise_func.0.weight', (0,))
