@@ -6,7 +6,6 @@ and called, and a mistake of the user goes out as one line.
 
 import importlib
 import importlib.util
-import os
 import signal
 import sys
 import textwrap
@@ -17,6 +16,7 @@ from ml_collections import config_flags
 
 from sr3_jax.config import ConfigDict, config_names, find_config, get_config
 from sr3_jax.runtime import errors
+from sr3_jax.runtime.cli import CACHE
 
 if TYPE_CHECKING:
   from etils import epath
@@ -34,15 +34,8 @@ MODES = {
 }
 HELP = ('-h', '-help', '--help', '--helpshort', '--helpfull')
 OURS = (
-  'config',
-  'workdir',
-  'mode',
-  'cache',
-  'multihost',
-  'coordinator',
-  'num_processes',
-  'process_id',
-  'process_timeout',
+  *('config', 'workdir', 'mode', 'cache'),
+  *('multihost', 'coordinator', 'num_processes', 'process_id', 'process_timeout'),
 )
 
 flags.DEFINE_string('workdir', None, 'Folder of the run: local or gs://.')
@@ -58,7 +51,7 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_string(
   'cache',
-  os.path.join(os.path.expanduser('~'), '.cache', 'sr3_jax', 'xla'),
+  CACHE,
   "Folder of compiled programs, which makes the next start fast; '' for none.",
 )
 config_flags.DEFINE_config_file(
@@ -116,11 +109,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def with_paths(argv: list[str]) -> list[str]:
-  """Return the arguments with the path of the configuration in place of its name.
-
-  Raises:
-    ValueError: there is no such configuration.
-  """
+  """Return the arguments with the path of the configuration in place of its name."""
   argv = list(argv)
   for i, argument in enumerate(argv):
     flag, equals, name = argument.partition('=')
@@ -242,13 +231,7 @@ def join() -> None:
 
 
 def run(config: ConfigDict, workdir: 'epath.Path', mode: str) -> None:
-  """Import the room of a mode and call it.
-
-  Args:
-    config: the configuration.
-    workdir: folder of the run.
-    mode: a key of `MODES`.
-  """
+  """Import the room of a mode, a key of `MODES`, and call its function."""
   if config.cascade.stages:
     from sr3_jax.cascade import run as cascade
 

@@ -15,9 +15,6 @@ def check_config(config: ml_collections.ConfigDict) -> None:
 
   Nothing is compiled or computed.
 
-  Args:
-    config: the configuration of a run.
-
   Raises:
     UserError: options that don't describe a model, sizes that the degradation or the
       network can't take, or a batch that doesn't split over devices.

@@ -193,6 +193,9 @@ def steps(
 ) -> Steps:
   """Return the steps of a trajectory as compiled programs take them.
 
+  Where the variance is fixed, e equals d; where the temperature is 1, so is the input
+  scale.
+
   Args:
     gammas: [steps + 1] levels.
     coefficients: [steps, 4], [steps, 5] or, from `scale_temperature`, [steps, 6]; made
@@ -200,19 +203,14 @@ def steps(
     capacity: the arrays are padded to this many steps, so that trajectories of any
       length can be arguments of one compiled program; None adds none.
 
-  Returns:
-    Steps of `capacity` rows. Where the variance is fixed, e equals d; where the
-    temperature is 1, so is the input scale.
-
   Raises:
     ValueError: coefficients of another number of steps, or more steps than `capacity`.
   """
   g_t, _ = _levels(gammas)
   count = len(coefficients)
   if count != len(g_t) or coefficients.shape[1:] not in ((4,), (5,), (6,)):
-    raise ValueError(
-      f'{len(g_t)} steps need coefficients [{len(g_t)}, 4]: {coefficients.shape}'
-    )
+    need = f'{len(g_t)} steps need coefficients [{len(g_t)}, 4]'
+    raise ValueError(f'{need}: {coefficients.shape}')
   if coefficients.shape[1] < 6:
     coefficients = scale_temperature(coefficients, 1.0)
   padding = (capacity or count) - count
@@ -233,18 +231,15 @@ def next_y(
   noise: jax.Array | None = None,
   variance: jax.Array | None = None,
 ) -> jax.Array:
-  """Take one step of any sampler.
+  """Take one step of any sampler: return y at the next level. All are [B, H, W, C].
 
   Args:
     row: [6], one of `Steps.coefficients`.
-    y: [B, H, W, C] noisy images.
-    y0: [B, H, W, C] predictions for them.
-    y0_previous: [B, H, W, C] predictions of the step before.
-    noise: [B, H, W, C] standard normal; None stands for d = 0.
+    y: noisy images.
+    y0: predictions for them.
+    y0_previous: predictions of the step before.
+    noise: standard normal; None stands for d = 0.
     variance: `Prediction.variance`; None stands for e = d.
-
-  Returns:
-    [B, H, W, C], at the next level.
   """
   a, b, c, d, e = (row[i] for i in range(5))  # `advance` applies the sixth, to y
   y = a * y + b * y0 + c * y0_previous

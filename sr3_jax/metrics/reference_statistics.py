@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 import jax
 import numpy as np
 from etils import epath
+from jax.experimental import multihost_utils
 
 from sr3_jax.images import pixels
 from sr3_jax.metrics.feature_nets import FeatureNet
@@ -100,8 +101,6 @@ def of_batches(
 
 def _over_processes(moments: Moments, chosen: np.ndarray) -> tuple[Moments, np.ndarray]:
   """Merge the parts of all processes; each must have had at least one image."""
-  from jax.experimental import multihost_utils
-
   share = -(-_STORED // jax.process_count())
   filled = np.full((share, chosen.shape[1]), np.nan, np.float32)
   filled[: len(chosen[:share])] = chosen[:share]

@@ -34,7 +34,7 @@ def number(
 
   Args:
     kind: int or float.
-    low: the least number allowed; with `above`, the bound that it must exceed.
+    low: the least number allowed.
     high: the greatest number allowed.
     above: whether `low` itself is refused.
   """

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from absl import logging
 from etils import epath
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sr3_jax.runtime import errors
@@ -36,13 +37,9 @@ _CPU_OPTIONS = {
 
 @functools.cache
 def compiler_options(platform: str | None = None) -> dict[str, str]:
-  """Return the XLA options that pay on a platform.
+  """Return the XLA options that pay on 'cpu', 'gpu' or 'tpu'; None: on this platform.
 
-  Args:
-    platform: 'cpu', 'gpu' or 'tpu'; None for that of this process.
-
-  Returns:
-    Name -> value; empty where the compiler lacks the options.
+  They are empty where the compiler lacks them.
   """
   if (platform or jax.default_backend()) != 'cpu':
     return {}
@@ -75,12 +72,7 @@ def cache_folder(name: str) -> epath.Path | None:
 
 
 class Mapped:
-  """A function of `[D, ...]` arrays over all devices, compiled once per shapes.
-
-  Args:
-    mapped: what `jax.pmap` returned.
-    platform: platform to compile for; None for that of this process.
-  """
+  """A function of `[D, ...]` arrays over all devices, compiled once per shapes."""
 
   def __init__(self, mapped: Callable[..., Any], platform: str | None = None):
     self._mapped, self._platform = mapped, platform
@@ -147,9 +139,7 @@ def free_memory() -> int | None:
 def per_process(batch_size: int, parts: int = 1) -> int:
   """Return this process's share of a global batch.
 
-  Args:
-    batch_size: number of examples over all devices.
-    parts: number of equal parts that each device's share is cut into.
+  Each device's share must be divisible into equal `parts`.
 
   Raises:
     ValueError: the batch can't be split evenly.
@@ -169,13 +159,10 @@ def round_up(batch_size: int) -> int:
   return -(-batch_size // count) * count
 
 
-def _sharding() -> NamedSharding:
-  return NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec(AXIS))
-
-
 def put(tree: Tree) -> Tree:
   """Put host arrays [local D, ...] on the devices, as arrays [D, ...]."""
-  put = functools.partial(jax.make_array_from_process_local_data, _sharding())
+  sharding = NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec(AXIS))
+  put = functools.partial(jax.make_array_from_process_local_data, sharding)
   return jax.tree.map(put, tree)
 
 
@@ -229,23 +216,11 @@ def gather(tree: Tree) -> Tree:
 
 def agree(value: bool) -> bool:
   """Return process 0's value, for decisions that depend on a clock."""
-  if jax.process_count() == 1:
-    return value
-  from jax.experimental import multihost_utils
-
   return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
 def everywhere(values: Sequence[bool]) -> list[bool]:
-  """Return, for each value, whether it is true in every process.
-
-  Args:
-    values: as many in every process.
-  """
-  if jax.process_count() == 1:
-    return list(values)
-  from jax.experimental import multihost_utils
-
+  """Return, for each value, whether it is true in every process."""
   return multihost_utils.process_allgather(np.asarray(values)).all(0).tolist()
 
 
@@ -274,11 +249,8 @@ def _give_up(code: int, seconds: float = 10.0) -> NoReturn:
   """End this process of several after an error.
 
   Python's own way would wait five minutes for the others, who wait for this one. When
-  it is gone they end too: JAX tells them. Those that fail alike get the time to say so.
-
-  Args:
-    code: the exit code of the process.
-    seconds: how long this process waits for others to fail as well.
+  it is gone they end too: JAX tells them. Those that fail alike get some seconds to say
+  so.
   """
   sys.stdout.flush()
   sys.stderr.flush()
@@ -289,12 +261,6 @@ def _give_up(code: int, seconds: float = 10.0) -> NoReturn:
 
 
 def barrier(name: str) -> None:
-  """Wait until every process has come here.
-
-  Args:
-    name: the same in every process.
-  """
+  """Wait until every process has come here, with the same `name`."""
   if jax.process_count() > 1:
-    from jax.experimental import multihost_utils
-
     multihost_utils.sync_global_devices(name)

@@ -35,8 +35,7 @@ class MetricsWriter:
     resume_step: the step that a run resumes from. Lines of later steps are dropped, as
       they will be written again; None keeps them all. A line that a kill cut off is
       dropped in any case.
-    tensorboard: whether to write events to WORKDIR/tensorboard too. Without TensorFlow
-      a warning says what to install.
+    tensorboard: whether to write events to WORKDIR/tensorboard too.
     enabled: False writes nothing, for processes other than 0.
   """
 
@@ -68,10 +67,9 @@ class MetricsWriter:
     if not self._enabled:
       return
     numbers = {name: _number(value) for name, value in scalars.items()}
-    # The stamp goes last so that no scalar can take its place.
-    record = {'step': int(step)} | numbers
-    record |= {'step': int(step), 'time': round(time.time(), 3)}
-    line = json.dumps(record, allow_nan=False) + '\n'
+    # The stamp goes last, too, so that no scalar can take its place.
+    stamp = {'step': int(step), 'time': round(time.time(), 3)}
+    line = json.dumps({'step': 0} | numbers | stamp, allow_nan=False) + '\n'
     if self._file:
       self._file.write(line)
       self._file.flush()
@@ -125,12 +123,7 @@ def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
 def training_seconds(workdir: epath.PathLike, batch_size: int) -> float:
   """Return the seconds that a run's steps took, each once, without compilation.
 
-  Args:
-    workdir: folder of the run.
-    batch_size: images per step.
-
-  Returns:
-    Seconds; 0 if no line has a rate.
+  They are 0 if no line has a rate.
   """
   seconds, done = 0.0, 0
   for row in read_metrics(workdir):

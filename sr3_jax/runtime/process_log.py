@@ -14,7 +14,6 @@ import re
 import socket
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from logging.handlers import RotatingFileHandler
@@ -46,7 +45,7 @@ def setup() -> None:
   if flags.FLAGS['verbosity'].using_default_value:  # in a notebook absl has no app
     logging.set_verbosity(logging.INFO)
   handler = logging.get_absl_handler()
-  handler.setFormatter(_ScreenFormatter('%H:%M:%S'))
+  handler.setFormatter(_ScreenFormatter(datefmt='%H:%M:%S'))
   for old in [f for f in handler.filters if isinstance(f, _OwnRecords)]:
     handler.removeFilter(old)
   handler.addFilter(_OwnRecords())
@@ -75,19 +74,11 @@ class _OwnRecords(python_logging.Filter):
 
 
 class _LineFormatter(python_logging.Formatter):
-  """A formatter of lines `STAMP message`; warnings and errors name their level.
-
-  Args:
-    stamp: format of the time, as `time.strftime` takes it.
-  """
-
-  def __init__(self, stamp: str):
-    super().__init__()
-    self._stamp = stamp
+  """A formatter of lines `STAMP message`; warnings and errors name their level."""
 
   def format(self, record: python_logging.LogRecord) -> str:
     """Return the line of a record."""
-    stamp = time.strftime(self._stamp, time.localtime(record.created))
+    stamp = self.formatTime(record, self.datefmt)
     level = record.levelname.lower() + ': ' if record.levelno >= 30 else ''
     line = f'{stamp} {level}{record.getMessage()}'
     # Tracebacks of other packages are left out: what matters is raised as well.
@@ -108,16 +99,14 @@ class _ScreenFormatter(_LineFormatter):
 def in_workdir(workdir: epath.PathLike, make: bool = False) -> Iterator[None]:
   """Log this process's messages to its file, and at the end how it ended.
 
-  Args:
-    workdir: folder of the run; before it exists, messages wait.
-    make: makes the folder at once.
+  Messages wait until the folder of the run exists; `make` makes it at once.
   """
   index, pid = jax.process_index(), os.getpid()
   workdir = epath.Path(workdir)
   path = workdir / 'logs' / f'process_{index:05d}.log'
   remote = '://' in os.fspath(workdir)
   file = (_BucketFile if remote else _DiskFile)(path, lambda: make or workdir.exists())
-  file.setFormatter(_LineFormatter(f'%Y-%m-%d %H:%M:%S [{pid}]'))
+  file.setFormatter(_LineFormatter(datefmt=f'%Y-%m-%d %H:%M:%S [{pid}]'))
   file.addFilter(_OwnRecords())
   lost = _unfinished(_text(path))
   _say(
@@ -186,11 +175,9 @@ def _crashes(path: epath.Path) -> Iterator[None]:
 
 
 class _DiskFile(RotatingFileHandler):
-  """A log of bounded size. Trouble with it ends no run.
+  """A log that becomes NAME.old when it is full. Trouble with it ends no run.
 
-  Args:
-    path: the file; when it is full it becomes NAME.old.
-    ready: returns whether the file may be made by now.
+  `ready` returns whether the file may be made by now.
   """
 
   def __init__(self, path: epath.Path, ready: Callable[[], bool]):
@@ -218,9 +205,7 @@ class _DiskFile(RotatingFileHandler):
 class _BucketFile(python_logging.Handler):
   """A log on gs://, where a file can't grow: it is written anew every 10 seconds.
 
-  Args:
-    path: the file; when it is full its older half is dropped.
-    ready: returns whether the file may be made by now.
+  When it is full its older half is dropped. `ready` is that of `_DiskFile`.
   """
 
   def __init__(self, path: epath.Path, ready: Callable[[], bool]):

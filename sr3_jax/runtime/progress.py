@@ -10,17 +10,15 @@ from collections.abc import Callable, Iterator
 from typing import SupportsFloat, TextIO
 
 _ERASE_LINE = '\r\x1b[K'
+# Seconds and name of a unit of time, and of the next smaller one.
+_UNITS = (86400, 'd', 3600, 'h'), (3600, 'h', 60, 'm'), (60, 'm', 1, 's')
 
 
 class Throughput:
-  """A rate: units a second over the recent past, without pauses.
+  """A rate: units a second over the last `window` seconds, without pauses.
 
   The clock starts with the first `add`, whose units don't count: it is where the
   compilation ends.
-
-  Args:
-    window: seconds that count as recent.
-    clock: returns monotonic seconds.
   """
 
   def __init__(self, window: float = 60.0, clock: Callable[[], float] = time.monotonic):
@@ -69,7 +67,7 @@ class Progress:
     images_per_step: if given, the line shows images/s, else units/s.
     enabled: False writes nothing, for processes other than 0.
     interval: seconds between plain lines.
-    stream: where the line goes; stderr by default.
+    stream: where the line goes.
     clock: returns monotonic seconds.
   """
 
@@ -173,11 +171,7 @@ class Progress:
 def duration(seconds: float) -> str:
   """Return seconds as people write them: 45s, 12m05s, 3h20m, 2d04h."""
   seconds = round(seconds)
-  for size, name, small, small_name in (
-    (86400, 'd', 3600, 'h'),
-    (3600, 'h', 60, 'm'),
-    (60, 'm', 1, 's'),
-  ):
+  for size, name, small, small_name in _UNITS:
     if seconds >= size:
       return f'{seconds // size}{name}{seconds % size // small:02d}{small_name}'
   return f'{seconds}s'

@@ -4,11 +4,9 @@ from collections.abc import Collection, Sequence
 
 
 def align(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
-  """Return rows of cells as lines with aligned columns.
+  """Return rows of equally many cells as lines with aligned columns.
 
-  Args:
-    rows: cells of each line, as many in all.
-    left: numbers of the columns that are flush left; the others are flush right.
+  The columns of the numbers `left` are flush left, the others flush right.
   """
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   return [

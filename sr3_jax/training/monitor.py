@@ -7,6 +7,7 @@
 Every process writes its own files, so that a slow one among many can be found.
 """
 
+import collections
 import contextlib
 import math
 import os
@@ -30,12 +31,11 @@ class Histogram:
 
   def __init__(self):
     self.count, self.total, self.longest = 0, 0.0, 0.0
-    self._bins: dict[int, int] = {}
+    self._bins: collections.Counter[int] = collections.Counter()
 
   def add(self, seconds: float) -> None:
     """Count one duration."""
-    place = math.ceil(_BINS_AN_OCTAVE * math.log2(max(seconds, 1e-6)))
-    self._bins[place] = self._bins.get(place, 0) + 1
+    self._bins[math.ceil(_BINS_AN_OCTAVE * math.log2(max(seconds, 1e-6)))] += 1
     self.count += 1
     self.total += seconds
     self.longest = max(self.longest, seconds)
@@ -65,12 +65,7 @@ class Histogram:
 
 
 class Monitor:
-  """A monitor of a training loop.
-
-  Args:
-    workdir: folder of the run.
-    profile: first and last step of a trace; empty for no trace.
-  """
+  """A monitor of a training loop, and of its steps `profile[0]` to `profile[1]`."""
 
   def __init__(self, workdir: epath.Path, profile: Sequence[int] = ()):
     name = f'process_{jax.process_index():05d}.json'
@@ -79,7 +74,7 @@ class Monitor:
     self._trace = workdir / 'profile'
     self._profile = tuple(profile) if jax.process_index() == 0 else ()
     self._tracing = False
-    self._seconds: dict[str, Histogram] = {}
+    self._seconds = collections.defaultdict(Histogram)  # by what was done
     self._last_beat = self._last_write = -math.inf
     self._waited = 0.0  # seconds for data, since `waited` was called
     self._inside = 0.0  # seconds since the step began that were not part of it
@@ -95,7 +90,7 @@ class Monitor:
       yield
     finally:
       took = time.monotonic() - began
-      self._seconds.setdefault(what, Histogram()).add(took)
+      self._seconds[what].add(took)
       self._inside += took
       if what == 'input':
         self._waited += took
@@ -109,23 +104,18 @@ class Monitor:
     """Count a step that was started; the first includes compilation."""
     now = time.monotonic()
     kind = 'step' if 'first step' in self._seconds else 'first step'
-    self._seconds.setdefault(kind, Histogram()).add(now - self._began - self._inside)
+    self._seconds[kind].add(now - self._began - self._inside)
     self._began, self._inside = now, 0.0
-    if self._profile:
-      self._follow(step)
-    if now - self._last_beat > HEARTBEAT:
-      self._beat(step, 'training')
-    if now - self._last_write > TIMING:
-      self.write()
-
-  def _follow(self, step: int) -> None:
-    """Start or stop the trace."""
-    first, last = self._profile
+    first, last = self._profile or (math.inf, math.inf)
     if not self._tracing and first - 1 <= step < last:
       jax.profiler.start_trace(os.fspath(self._trace))
       self._tracing = True
     elif self._tracing and step >= last:
       self._stop()
+    if now - self._last_beat > HEARTBEAT:
+      self._beat(step, 'training')
+    if now - self._last_write > TIMING:
+      self.write()
 
   def _stop(self) -> None:
     jax.profiler.stop_trace()
@@ -134,25 +124,15 @@ class Monitor:
 
   def _beat(self, step: int | None, doing: str) -> None:
     self._last_beat = time.monotonic()
-    self._heartbeat.parent.mkdir(parents=True, exist_ok=True)
-    atomic_files.write_json(
-      self._heartbeat,
-      {
-        'time': time.time(),
-        'step': step,
-        'doing': doing,
-        'host': socket.gethostname(),
-        'pid': os.getpid(),
-      },
-    )
+    beat = {'time': time.time(), 'step': step, 'doing': doing}
+    beat |= {'host': socket.gethostname(), 'pid': os.getpid()}
+    atomic_files.write_json(self._heartbeat, beat)
 
   def write(self) -> None:
     """Write the durations since this start of the run."""
     self._last_write = time.monotonic()
-    self._timing.parent.mkdir(parents=True, exist_ok=True)
-    atomic_files.write_json(
-      self._timing, {name: h.as_json() for name, h in self._seconds.items()}
-    )
+    seconds = {name: h.as_json() for name, h in self._seconds.items()}
+    atomic_files.write_json(self._timing, seconds)
 
   def close(self, step: int) -> None:
     """Stop the trace, and write what there is."""
@@ -166,11 +146,9 @@ class Monitor:
   def summary(self) -> str:
     """Return where the time went, in a line."""
     total = sum(h.total for h in self._seconds.values()) or 1.0
-    shares = ', '.join(
-      f'{name} {h.total / total:.1%}' for name, h in self._seconds.items()
-    )
-    step = self._seconds.get('step', Histogram())
+    shares = [f'{name} {h.total / total:.1%}' for name, h in self._seconds.items()]
+    median, p99 = (self._seconds['step'].quantile(share) for share in (0.5, 0.99))
     return (
-      f'time: {shares}; a step took {step.quantile(0.5):.3g} s (median), '
-      f'{step.quantile(0.99):.3g} s (99 %)'
+      f'time: {", ".join(shares)}; a step took {median:.3g} s (median), {p99:.3g} s '
+      '(99 %)'
     )

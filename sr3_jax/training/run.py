@@ -24,10 +24,6 @@ def train_run(config: ConfigDict, workdir: epath.PathLike) -> None:
   With `regression_steps` the regression baseline is trained first, in
   WORKDIR/regression. A run that is finished prints its table and does nothing else.
 
-  Args:
-    config: the configuration.
-    workdir: folder of the run, made if it is missing; local or gs://.
-
   Raises:
     UserError: the configuration, the data or a checkpoint can't be used.
     errors.Preempted: SIGTERM came; everything is saved.

@@ -5,17 +5,22 @@ Both split the batch. `pmap` has a copy of the whole state on every device; `fsd
 of the optimizer's moments on each. A step gathers whole weights for its arithmetic,
 sums and scatters gradients, and every device updates its part. The same seed and
 batches give the same numbers with both, up to rounding.
+
+`devices` are those to compile for, not to run on; None stands for all there are.
+Strategies whose attribute `stacked` is true have an axis of length 1, one device's, in
+front of the arrays of `saved`.
 """
 
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from sr3_jax.config import pick
 from sr3_jax.runtime import devices as runtime_devices
 from sr3_jax.training.train_step import Gradients, TrainState
 
@@ -27,55 +32,8 @@ Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 Tree = TypeVar('Tree')  # a nest of arrays
 
 
-class Strategy(Protocol):
-  """A way to spread a training step over devices."""
-
-  # Whether arrays of `saved` have an axis of length 1, one device's, in front.
-  stacked: bool
-
-  def create(self, make: Callable[[], TrainState]) -> TrainState:
-    """Make a state by a function without arguments, on all devices."""
-    ...
-
-  def abstract(self, state: Tree) -> Tree:
-    """Return the shapes that a checkpoint of a state is restored to."""
-    ...
-
-  def place(self, state: Tree) -> Tree:
-    """Put a state, whole or restored as `abstract` says, on all devices."""
-    ...
-
-  def shard(self, batch: Tree) -> Tree:
-    """Put this process's part of a batch, [B, ...], on its devices."""
-    ...
-
-  def fetch(self, tree: Tree) -> Tree:
-    """Return whole arrays of a state, on one device; every process must call it."""
-    ...
-
-  def metrics(self, tree: Tree) -> Tree:
-    """Return the metrics of a step, which are the same on all devices, from one."""
-    ...
-
-  def saved(self, state: Tree) -> Tree:
-    """Return what this process writes of a checkpoint of a state."""
-    ...
-
-  def compile(self, step: Step) -> Step:
-    """Compile `train_step` over all devices; it takes over the state's buffers."""
-    ...
-
-  def lower(self, step: Step, state: TrainState, batch: Tree) -> jax.stages.Lowered:
-    """Lower a step for the shapes of a state and of a whole batch."""
-    ...
-
-
 class Replicated:
-  """The strategy `pmap`: every device has the whole state and a part of the batch.
-
-  Args:
-    devices: devices to compile for, not to run on; None for all there are.
-  """
+  """The strategy `pmap`: every device has the whole state and a part of the batch."""
 
   stacked = True
 
@@ -110,11 +68,8 @@ class Replicated:
     """Return what a checkpoint is written of: one device's copy, [1, ...]."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
 
-  def compile(self, step: Step) -> Step:
+  def compile(self, step: Step) -> runtime_devices.Mapped:
     """Compile `train_step` over all devices; it takes over the state's buffers."""
-    return self._mapped(step)
-
-  def _mapped(self, step: Step) -> runtime_devices.Mapped:
     step = functools.partial(step, axis_name=runtime_devices.AXIS)
     return runtime_devices.pmap(step, donate_argnums=(0,), devices=self._devices)
 
@@ -130,15 +85,11 @@ class Replicated:
       return jax.ShapeDtypeStruct(shape, leaf.dtype)
 
     states, batches = jax.tree.map(copies, state), jax.tree.map(parts, batch)
-    return self._mapped(step).lower(states, batches)
+    return self.compile(step).lower(states, batches)
 
 
 class Sharded:
-  """The strategy `fsdp`: every device has a part of the state and of the batch.
-
-  Args:
-    devices: devices to compile for, not to run on; None for all there are.
-  """
+  """The strategy `fsdp`: every device has a part of the state and of the batch."""
 
   stacked = False
 
@@ -150,15 +101,13 @@ class Sharded:
     self._axes = tuple(f'split{i}' for i in range(len(factors)))
     self._mesh = Mesh(np.array(devices).reshape(factors), self._axes)
 
-  def spec(self, shape: Sequence[int]) -> PartitionSpec:
-    """Return how an array of a state is split."""
-    return split(shape, dict(self._mesh.shape))
-
   def _specs(self, tree: Tree) -> Tree:
-    return jax.tree.map(lambda leaf: self.spec(leaf.shape), tree)
+    """Return how the arrays of a state are split."""
+    axes = dict(self._mesh.shape)
+    return jax.tree.map(lambda leaf: split(leaf.shape, axes), tree)
 
   def _shardings(self, tree: Tree) -> Tree:
-    return jax.tree.map(lambda leaf: self._sharding(self.spec(leaf.shape)), tree)
+    return jax.tree.map(self._sharding, self._specs(tree))
 
   def _sharding(self, spec: PartitionSpec) -> NamedSharding:
     return NamedSharding(self._mesh, spec)
@@ -170,11 +119,7 @@ class Sharded:
 
   def abstract(self, state: Tree) -> Tree:
     """Return what a checkpoint of a state is restored to: a part on every device."""
-
-    def shape(leaf, sharding):
-      return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-    return jax.tree.map(shape, state, self._shardings(state))
+    return jax.tree.map(_placed, state, self._shardings(state))
 
   def place(self, state: Tree) -> Tree:
     """Put a state, whole or as `abstract` says, on all devices: a part on each."""
@@ -209,21 +154,15 @@ class Sharded:
 
   def compile(self, step: Step) -> Step:
     """Compile `train_step` over all devices; it takes over the state's buffers."""
-    return jax.jit(
-      functools.partial(step, spread=self._spread),
-      donate_argnums=(0,),
-      compiler_options=runtime_devices.compiler_options(
-        self._mesh.devices.flat[0].platform
-      ),
-    )
+    step = functools.partial(step, spread=self._spread)
+    platform = self._mesh.devices.flat[0].platform
+    options = runtime_devices.compiler_options(platform)
+    return jax.jit(step, donate_argnums=(0,), compiler_options=options)
 
   def lower(self, step: Step, state: TrainState, batch: Tree) -> jax.stages.Lowered:
     """Lower a step for the shapes of a state and of a whole batch."""
     over_all = self._sharding(PartitionSpec(self._axes))
-    parts = jax.tree.map(
-      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=over_all),
-      batch,
-    )
+    parts = jax.tree.map(functools.partial(_placed, sharding=over_all), batch)
     return self.compile(step).lower(self.abstract(state), parts)
 
   def _spread(self, gradients: Gradients) -> Gradients:
@@ -256,27 +195,22 @@ class Sharded:
 STRATEGIES = {'pmap': Replicated, 'fsdp': Sharded}
 
 
-def get_strategy(name: str, devices: Sequence[jax.Device] | None = None) -> Strategy:
+def get_strategy(
+  name: str, devices: Sequence[jax.Device] | None = None
+) -> Replicated | Sharded:
   """Return a strategy by its name in `config.parallel.strategy`.
 
   Raises:
     ValueError: an unknown name.
   """
-  if name not in STRATEGIES:
-    known = ', '.join(STRATEGIES)
-    raise ValueError(f'unknown parallel.strategy {name!r}; known: {known}')
-  return STRATEGIES[name](devices)
+  return pick('parallel.strategy', STRATEGIES, name)(devices)
 
 
 def split(shape: Sequence[int], axes: Mapping[str, int]) -> PartitionSpec:
-  """Return which axes of a mesh split which axes of an array.
+  """Return which axes of a mesh, given by name and size, split an array's.
 
   The longest axis that all devices divide is split by all of them. Where there is none,
   each axis of the mesh splits the longest axis that it divides. Small arrays are whole.
-
-  Args:
-    shape: shape of the array.
-    axes: names and sizes of the axes of the mesh.
   """
   if math.prod(shape) < SMALL:
     return PartitionSpec()
@@ -290,6 +224,11 @@ def split(shape: Sequence[int], axes: Mapping[str, int]) -> PartitionSpec:
       taken[place] += names
       left[place] //= size
   return PartitionSpec(*(names or None for names in taken))
+
+
+def _placed(leaf: jax.Array, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+  """Return the shape and type of an array, with its place."""
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def _gather(leaf: jax.Array, spec: PartitionSpec) -> jax.Array:

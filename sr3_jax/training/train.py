@@ -3,6 +3,7 @@
 import functools
 import json
 
+import flax.traverse_util
 import jax
 import ml_collections
 import numpy as np
@@ -18,7 +19,7 @@ from sr3_jax.evaluation import summary
 from sr3_jax.images import contact_sheets, image_files
 from sr3_jax.restoration.restorer import Restorer
 from sr3_jax.runtime import atomic_files, errors, metrics_log
-from sr3_jax.runtime import progress as runtime_progress
+from sr3_jax.runtime.progress import Progress
 from sr3_jax.runtime.types import Params
 from sr3_jax.training import monitor, preemption, strategies
 from sr3_jax.training.train_step import TrainState, create_state, train_step
@@ -43,9 +44,8 @@ def regression_config(config: ml_collections.ConfigDict) -> ml_collections.Confi
   baseline = config.copy_and_resolve_references()
   baseline.method = 'regression'
   baseline.train.num_steps = config.regression_steps
-  baseline.train.decay_steps = min(
-    config.train.decay_steps, config.regression_steps // 2
-  )
+  longest = config.regression_steps // 2
+  baseline.train.decay_steps = min(config.train.decay_steps, longest)
   baseline.train.init_from = ''  # weights of another task
   baseline.eval.every_steps = 0
   baseline.checkpoint.keep_best = ''  # there are no evaluations
@@ -59,10 +59,6 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
   config.json, checkpoints/, metrics.jsonl and, at evaluations, pictures. A run that was
   stopped at any moment and started again gives the same parameters, bit for bit, as one
   that was not.
-
-  Args:
-    config: the configuration.
-    workdir: folder of the run; local or gs://.
 
   Returns:
     The final state, unreplicated.
@@ -87,12 +83,8 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
     if manager.latest_step() is not None:
       wanted = strategy.abstract(shapes.saved())
       step, saved = checkpoint.restore(manager, wanted, batches)
-      state = shapes.replace(
-        step=np.int32(step),
-        params=saved['params'],
-        ema=saved['ema'],
-        opt_state=saved['optimizer'],
-      )
+      state = shapes.replace(params=saved['params'], ema=saved['ema'])
+      state = state.replace(step=np.int32(step), opt_state=saved['optimizer'])
       if step >= c.num_steps:
         batches.close()
         logging.info('%s: already trained for %d steps', workdir, step)
@@ -125,11 +117,8 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
       metrics_log.MetricsWriter(
         workdir, resume_step=step, tensorboard=c.tensorboard, enabled=main_process
       ) as writer,
-      runtime_progress.Progress(
-        c.num_steps,
-        start=step,
-        images_per_step=c.batch_size,
-        enabled=main_process,
+      Progress(
+        c.num_steps, start=step, images_per_step=c.batch_size, enabled=main_process
       ) as progress,
       preemption.notices() as asked_to_go,
     ):
@@ -192,26 +181,17 @@ def during_training(
   workdir: epath.Path,
   writer: metrics_log.MetricsWriter,
 ) -> dict[str, float]:
-  """Measure the averaged weights on a few fixed held-out images.
+  """Measure the averaged weights, `ema`, on a few fixed held-out images.
 
-  Args:
-    config: the configuration.
-    model: the model.
-    ema: its averaged weights, on one device.
-    step: number of updates done.
-    workdir: folder of the run; a sheet of samples goes to progress/.
-    writer: takes the scores.
+  A sheet of samples goes to WORKDIR/progress.
 
   Returns:
     Score -> mean over the images.
   """
   batches = input_pipeline.evaluation_data(config, config.eval.num_images)
+  methods = {model.method: Restorer(model, ema, config.seed)}
   result = evaluation_measure.evaluate(
-    model,
-    {model.method: Restorer(model, ema, config.seed)},
-    batches,
-    seed=config.seed,
-    max_seconds=config.eval.max_seconds,
+    model, methods, batches, seed=config.seed, max_seconds=config.eval.max_seconds
   )
   batches.close()
   table = result.table()
@@ -232,13 +212,8 @@ def _manager(
   """Open the run's checkpoints with the retention that the configuration asks for."""
   c = config.checkpoint
   lower = bool(c.keep_best) and summary.METRICS[c.keep_best].better == 'lower'
-  return checkpoint.open_manager(
-    workdir,
-    keep=c.keep,
-    keep_every=c.keep_every,
-    best=c.keep_best,
-    lower_is_better=lower,
-  )
+  options = {'keep': c.keep, 'keep_every': c.keep_every, 'best': c.keep_best}
+  return checkpoint.open_manager(workdir, **options, lower_is_better=lower)
 
 
 def _fetch(window: list[dict[str, jax.Array]]) -> tuple[np.ndarray, np.ndarray]:
@@ -254,19 +229,14 @@ def _check_finite(
   last_saved: int,
   manager: checkpoint.Manager,
 ) -> None:
-  """Refuse to go on with a loss or gradient that is not finite: it would stay so.
-
-  Raises:
-    TrainingError: at which step, which checkpoint is good, and likely causes.
-  """
+  """Raise TrainingError if a loss or gradient is not finite: it would stay so."""
   bad = ~(np.isfinite(losses) & np.isfinite(norms))
   if not bad.any():
     return
   manager.wait_until_finished()
   at = step - len(losses) + 1 + int(np.argmax(bad))
-  saved = (
-    f'the checkpoint of step {last_saved} is good' if last_saved else 'nothing saved'
-  )
+  good = f'the checkpoint of step {last_saved} is good'
+  saved = good if last_saved else 'nothing saved'
   raise TrainingError(
     f'loss or gradient is not finite at step {at}; {saved}. Likely causes: a learning '
     'rate too high or a warm-up too short (train.learning_rate, train.warmup_steps), '
@@ -281,22 +251,11 @@ def write_config(config: ml_collections.ConfigDict, workdir: epath.Path) -> None
   path = workdir / 'config.json'
   new = as_json(config)
   if path.exists():
-    old, now = _flatten(json.loads(path.read_text())), _flatten(new)
+    written = json.loads(path.read_text())
+    old, now = (flax.traverse_util.flatten_dict(c, sep='.') for c in (written, new))
     for name in sorted(old.keys() | now.keys()):
-      if old.get(name) != now.get(name):
-        logging.warning(
-          'config.%s was %s, is now %s', name, old.get(name), now.get(name)
-        )
+      before, after = old.get(name), now.get(name)
+      if before != after:
+        logging.warning('config.%s was %s, is now %s', name, before, after)
   workdir.mkdir(parents=True, exist_ok=True)
   atomic_files.write_json(path, new)
-
-
-def _flatten(tree: dict[str, object], prefix: str = '') -> dict[str, object]:
-  """Return nested keys as one level, joined by dots."""
-  flat = {}
-  for name, value in tree.items():
-    if isinstance(value, dict):
-      flat |= _flatten(value, f'{prefix}{name}.')
-    else:
-      flat[prefix + name] = value
-  return flat

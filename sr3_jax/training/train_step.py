@@ -38,10 +38,9 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def make_optimizer(c: ml_collections.ConfigDict) -> optax.GradientTransformation:
-  """Make Adam with a warm-up, then a constant rate (arXiv:2104.07636, section 2.4).
+  """Make the Adam of `config.train`: a warm-up, then a constant rate (section 2.4).
 
-  Args:
-    c: config.train; `clip_norm` adds clipping, `decay_steps` a cosine decay at the end.
+  `clip_norm` adds clipping, `decay_steps` a cosine decay at the end.
   """
   warmup = max(c.warmup_steps, 1)  # the first step already moves
   rate = optax.linear_schedule(c.learning_rate / warmup, c.learning_rate, warmup - 1)
@@ -79,7 +78,7 @@ def train_step(
   """Update the parameters, their average and the optimizer once.
 
   Args:
-    state: the state before the step.
+    state: before the step.
     batch: this device's part: 'image' [B, H, W, C] as stored, and 'label' [B] if any.
     axis_name: mapped axis of the devices over which gradients are averaged; None for
       one device.
@@ -121,17 +120,11 @@ def gradients(
   axis_name: str | Sequence[str] | None = None,
   gather: Callable[[Params], Params] = lambda params: params,
 ) -> tuple[jax.Array, Params]:
-  """Return the loss of a part of a batch, and its gradient.
+  """Return the loss of this device's part of a batch, and its gradient.
 
-  Args:
-    model: the model.
-    seed: fixes all noise, with the step and the place in the batch.
-    accumulate: number of parts that are done one after the other, to save memory.
-    params: the parameters, as the device has them.
-    step: number of updates done.
-    batch: as in `train_step`.
-    axis_name: axes of the devices, which give the place of this part in the batch.
-    gather: makes whole parameters of those that the device has.
+  All noise is a function of `seed`, `step` and the place in the batch, which the axes
+  of the devices, `axis_name`, give. To save memory, `accumulate` parts are done one
+  after the other. `gather` makes whole parameters of those that the device has.
   """
   size = batch['image'].shape[0]
   first = jax.lax.axis_index(axis_name) * size if axis_name else 0

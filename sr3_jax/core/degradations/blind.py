@@ -129,12 +129,11 @@ def second_order(
 def sinc_kernels(cutoff: jax.Array, size: int) -> jax.Array:
   """Return ideal low-pass filters, circular: cutoff * J1(cutoff * r) / (2 pi r).
 
+  They are [B, size, size], and each sums to 1.
+
   Args:
     cutoff: [B], radians a pixel, up to pi.
     size: odd side, at most 21.
-
-  Returns:
-    [B, size, size], each sums to 1.
   """
   offset = blurring.offsets(size)
   radius = jnp.hypot(offset[:, None], offset[None])
