@@ -280,13 +280,10 @@ def is_stochastic(coefficients: np.ndarray) -> bool:
   return bool(np.any(coefficients[:, 3:5]))
 
 
-# The options of `config.sampler` that are the model's, whatever the trajectory.
-_OF_THE_MODEL = ('clip', 'consistency', 'guidance')
-
-
 def trajectory_options(sampler: Mapping[str, Any]) -> dict[str, Any]:
   """Return the options of `config.sampler` that `make_trajectory` takes."""
-  return {k: v for k, v in sampler.items() if k not in _OF_THE_MODEL}
+  of_the_model = ('clip', 'consistency', 'guidance')  # whatever the trajectory
+  return {k: v for k, v in sampler.items() if k not in of_the_model}
 
 
 def make_trajectory(
@@ -300,19 +297,11 @@ def make_trajectory(
   start: float = 0.0,
   end: float = 0.0,
 ) -> Trajectory:
-  """Return the trajectory that a sampler setting describes.
+  """Return the trajectory over trained levels that options of a sampler describe.
 
-  Args:
-    gammas: [T + 1] trained levels.
-    name: a key of `samplers.SAMPLERS`.
-    num_steps: 1 to T.
-    spacing: a key of `diffusion.SPACINGS`, for a subset of the trained levels; or
-      'linear' for those of num_steps betas from `start` to `end`, as the paper searches
-      them, as far as the trained levels reach.
-    eta: of 'ddim'.
-    temperature: standard deviation of all noise, see `scale_temperature`.
-    start: first beta of 'linear'.
-    end: last beta of 'linear'.
+  They mean what they mean in `config.sampler`. `spacing` may also be 'linear': the
+  levels are those of num_steps betas from `start` to `end`, as the paper searches them,
+  as far as the trained levels reach.
 
   Raises:
     ValueError: a name or number that is not possible.

@@ -24,10 +24,10 @@ from sr3_jax.runtime.types import Params
 Array = jax.Array
 
 SIDE = 299
-FEATURES, CLASSES = 2048, 1008
 RESIZE = (
   f'to {SIDE} x {SIDE}, bilinear between pixel centres, no antialiasing, as pytorch-fid'
 )
+_OTHER = 'not the Inception-v3 of FID'
 # Epsilon of the batch normalisations; PyTorch's default is smaller.
 _EPSILON = 1e-3
 
@@ -193,15 +193,7 @@ def resize(image: Array) -> Array:
 
 
 def features(params: Params, image: Array) -> Array:
-  """Return the features that FID and KID compare.
-
-  Args:
-    params: from `from_torch`.
-    image: float32 [B, H, W, 3] in [-1, 1], of any size.
-
-  Returns:
-    float32 [B, 2048].
-  """
+  """Return the features [B, 2048] of images [B, H, W, 3] in [-1, 1], of any size."""
   return InceptionV3().apply({'params': params}, resize(image))
 
 
@@ -221,10 +213,8 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> Params:
     *modules, leaf = (part.key for part in path)
     array = _fold(tensors, '.'.join(modules))[leaf]
     if array.shape != shape.shape:
-      raise ValueError(
-        f'not the Inception-v3 of FID: {".".join(modules)} gives a {leaf} of '
-        f'{array.shape}, it has {shape.shape}'
-      )
+      given = f'{".".join(modules)} gives a {leaf} of {array.shape}'
+      raise ValueError(f'{_OTHER}: {given}, it has {shape.shape}')
     return array
 
   return jax.tree_util.tree_map_with_path(convert, shapes)
@@ -239,26 +229,16 @@ def class_weights(tensors: Mapping[str, np.ndarray]) -> np.ndarray | None:
   weight = tensors.get('fc.weight')
   if weight is None:
     return None
-  if weight.shape != (CLASSES, FEATURES):
-    raise ValueError(
-      f'not the Inception-v3 of FID: fc.weight is {weight.shape}, not '
-      f'{(CLASSES, FEATURES)}'
-    )
+  if weight.shape != (1008, 2048):
+    raise ValueError(f'{_OTHER}: fc.weight is {weight.shape}, not (1008, 2048)')
   return np.ascontiguousarray(weight.T, np.float32)
 
 
 def probabilities(weights: np.ndarray, features: np.ndarray) -> np.ndarray:
-  """Return the probabilities of the 1008 classes for the inception score.
+  """Return the probabilities of the classes for the inception score: float64 [n, 1008].
 
   The bias of the last layer is left out. Salimans et al. (arXiv:1606.03498) read the
   matrix product of the graph, before it is added, so every published score has none.
-
-  Args:
-    weights: [2048, 1008] from `class_weights`.
-    features: [n, 2048].
-
-  Returns:
-    float64 [n, 1008]; rows sum to 1.
   """
   return scipy.special.softmax(np.float64(features @ weights), axis=1)
 
@@ -267,7 +247,7 @@ def _fold(tensors: Mapping[str, np.ndarray], module: str) -> dict[str, np.ndarra
   """Fold a convolution and its normalisation into one convolution with a bias."""
   names = ('conv.weight', 'bn.weight', 'bn.bias', 'bn.running_mean', 'bn.running_var')
   if missing := [name for name in names if f'{module}.{name}' not in tensors]:
-    raise ValueError(f'not the Inception-v3 of FID: no {module}.{missing[0]}')
+    raise ValueError(f'{_OTHER}: no {module}.{missing[0]}')
   # float64, so that folding rounds once.
   kernel, scale, shift, mean, variance = (
     np.float64(tensors[f'{module}.{name}']) for name in names

@@ -111,15 +111,14 @@ def distance(params: Parameters, image: Array, truth: Array) -> Array:
     ValueError: different shapes, or smaller than `SMALLEST`.
   """
   if image.shape != truth.shape:
-    raise ValueError(
-      f'lpips compares images of one shape, got {image.shape}, {truth.shape}'
-    )
+    shapes = f'{image.shape}, {truth.shape}'
+    raise ValueError(f'lpips compares images of one shape, got {shapes}')
   kind = 'alex' if len(params['backbone']) == 5 else 'vgg'
   if min(image.shape[1:3]) < SMALLEST[kind]:
+    least = f'{SMALLEST[kind]} x {SMALLEST[kind]}'
     raise ValueError(
-      f'lpips with {kind} needs images of at least {SMALLEST[kind]} x {SMALLEST[kind]} '
-      f'pixels, got {image.shape[1]} x {image.shape[2]}: leave it out for such small '
-      'images'
+      f'lpips with {kind} needs images of at least {least} pixels, got '
+      f'{image.shape[1]} x {image.shape[2]}: leave it out for such small images'
     )
   both = jnp.concatenate([image, truth])
   seen = Backbone(kind).apply({'params': params['backbone']}, both)
@@ -173,7 +172,6 @@ def _take(
   if name not in tensors:
     raise ValueError(f'not the weights of LPIPS: no {name}')
   if tensors[name].shape != shape:
-    raise ValueError(
-      f'not the weights of LPIPS: {name} is {tensors[name].shape}, not {shape}'
-    )
+    given = tensors[name].shape
+    raise ValueError(f'not the weights of LPIPS: {name} is {given}, not {shape}')
   return np.asarray(tensors[name], np.float32)

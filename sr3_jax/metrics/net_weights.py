@@ -156,7 +156,6 @@ def load(name: str, path: str = '', *, place: pathlib.Path | None = None) -> Loa
 
   Raises:
     WeightsMissing: there are none; says what to do.
-    KeyError: no such network.
   """
   weights = WEIGHTS[name]
   given = pathlib.Path(path).expanduser().absolute() if path else None
@@ -241,9 +240,7 @@ def _read_source(source: Source, path: pathlib.Path) -> Tensors:
 def _fetch(source: Source, place: pathlib.Path) -> None:
   """Download a file; it gets its name once it is whole and its checksum is right.
 
-  Raises:
-    WeightsMissing: the server sent something else.
-    OSError: the server cannot be reached, or the file cannot be written.
+  WeightsMissing is raised if the server sent something else, OSError for the rest.
   """
   import pooch  # both take a while, and are seldom needed
   from tqdm import tqdm
@@ -263,18 +260,17 @@ def _fetch(source: Source, place: pathlib.Path) -> None:
       source.url, source.sha256, source.file, place, downloader=downloader
     )
   except ValueError as error:
-    raise WeightsMissing(
-      f'{source.url} sent something else, try again later: {line(error)}'
-    ) from None
+    trouble = f'{source.url} sent something else, try again later: {line(error)}'
+    raise WeightsMissing(trouble) from None
   os.chmod(path, 0o644)  # pooch lets only its owner read it
 
 
 def save(path: pathlib.Path, tensors: Tensors, origin: dict[str, str]) -> None:
-  """Write tensors by their PyTorch names, and where they are from, for `load`.
+  """Write tensors to a .safetensors file that `load` reads.
 
   Args:
-    path: of the file, .safetensors.
-    tensors: by name.
+    path: of the file.
+    tensors: by their PyTorch names.
     origin: SHA-256 of the files they were read from, by name.
 
   Raises:
@@ -320,8 +316,8 @@ def _sha256(path: pathlib.Path) -> str:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def _parser() -> argparse.ArgumentParser:
-  """Return the parser of the command's arguments."""
+def main(argv: list[str] | None = None) -> None:
+  """Run the command; status 1 if something could not be fetched or read."""
   parser = argparse.ArgumentParser(
     prog='python -m sr3_jax.metrics.net_weights',
     description='Shows which weights of the networks behind FID, KID, the inception '
@@ -339,12 +335,7 @@ def _parser() -> argparse.ArgumentParser:
     type=pathlib.Path,
     help=f'where the weights are, instead of ${VARIABLE} or ~/.cache/sr3_jax/weights',
   )
-  return parser
-
-
-def main(argv: list[str] | None = None) -> None:
-  """Run the command; status 1 if something could not be fetched or read."""
-  args = _parser().parse_args(argv)
+  args = parser.parse_args(argv)
   place = (args.folder or folder()).expanduser().absolute()
   print(f'folder: {place}')
   failed = False
