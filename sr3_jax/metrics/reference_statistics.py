@@ -41,10 +41,15 @@ class Reference:
   about: Mapping[str, object]  # what the set is, by key; shown in every protocol
 
 
+def choose(count: int, most: int, seed: int = 0) -> np.ndarray:
+  """Return at most `most` of the numbers 0 to count - 1, at random, sorted."""
+  return np.sort(np.random.default_rng(seed).permutation(count)[:most])
+
+
 def of_features(features: np.ndarray, about: Mapping[str, object]) -> Reference:
   """Return statistics of the features of all images, [n, 2048]."""
-  chosen = np.sort(np.random.default_rng(0).permutation(len(features))[:MOST_KID])
-  return Reference(moments_of(features), features[chosen], about)
+  chosen = features[choose(len(features), MOST_KID)]
+  return Reference(moments_of(features), chosen, about)
 
 
 def moments_of(features: np.ndarray) -> Moments:
