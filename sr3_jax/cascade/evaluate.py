@@ -36,7 +36,7 @@ from sr3_jax.data import sources
 from sr3_jax.data.input_pipeline import HeldOut, evaluation_data, held_out
 from sr3_jax.evaluation import summary
 from sr3_jax.evaluation.evaluators import Evaluators, load_evaluators
-from sr3_jax.evaluation.measure import fingerprint
+from sr3_jax.evaluation.measure import hashes
 from sr3_jax.evaluation.records import Records, Values, open_records
 from sr3_jax.evaluation.scoring import Scorer
 from sr3_jax.images import image_files, pixels
@@ -197,7 +197,7 @@ class Measurement:
       values = self.scorers[side].of_set(batch.truth[side], batch.sharded)
       if part == TRUTH:
         images = batch.host['image'][batch.host['mask']]
-        values['hash'] = np.array([fingerprint(image) for image in images], np.uint64)
+        values |= hashes(images)
       self._show(f'true {side}', batch.truth[side], batch.host)
       self.records.add(part, batch.number, values)
 

@@ -33,35 +33,17 @@ TAKEN = ('truth', 'input', 'bicubic', 'lanczos', 'mask', 'index', 'label')
 def make_parser() -> Parser:
   """Return the parser of all options."""
   parser = Parser(prog='sr3-evaluate', description=DESCRIPTION, epilog=EPILOG)
-  add, path = parser.add_argument, pathlib.Path
-  add('--truth', type=path, required=True, metavar='DIR', help='the true images')
-  add(
-    '--outputs',
-    nargs='+',
-    required=True,
-    metavar='NAME=DIR',
-    help="what is measured; without NAME= the folder's name",
-  )
-  add(
-    '--inputs',
-    type=path,
-    metavar='DIR',
-    help='the low-resolution inputs, if there are any',
-  )
-  add(
-    '--report',
-    type=path,
-    default=path('report'),
-    metavar='DIR',
-    help='folder of the report; default: report',
-  )
+  add = parser.add_argument
+  folder = {'type': pathlib.Path, 'metavar': 'DIR'}
   number = {'type': int, 'metavar': 'N'}
-  add(
-    '--border',
-    **number,
-    default=0,
-    help='pixels at every side that PSNR and SSIM leave out; default: 0',
-  )
+  add('--truth', **folder, required=True, help='the true images')
+  about = "what is measured; without NAME= the folder's name"
+  add('--outputs', nargs='+', required=True, metavar='NAME=DIR', help=about)
+  add('--inputs', **folder, help='the low-resolution inputs, if there are any')
+  about = 'folder of the report; default: report'
+  add('--report', **folder, default=pathlib.Path('report'), help=about)
+  about = 'pixels at every side that PSNR and SSIM leave out; default: 0'
+  add('--border', **number, default=0, help=about)
   add(
     '--networks',
     nargs='*',
@@ -72,27 +54,20 @@ def make_parser() -> Parser:
     'three; without names: none',
   )
   add('--weights', default='', metavar='DIR', help='of the networks; default: ~/.cache')
-  add(
-    '--reference',
-    type=path,
-    metavar='FILE',
-    help='for FID and KID: statistics (.npz) or a folder; default: the true images',
-  )
+  about = 'for FID and KID: statistics (.npz) or a folder; default: the true images'
+  add('--reference', type=pathlib.Path, metavar='FILE', help=about)
   add('--classifier', default='', metavar='FILE', help='ONNX, for error rates')
-  add('--labels', type=path, metavar='FILE', help='its classes: lines "NAME CLASS"')
+  about = 'its classes: lines "NAME CLASS"'
+  add('--labels', type=pathlib.Path, metavar='FILE', help=about)
   add('--batch_size', **number, default=8, help='images at a time; default: 8')
   add('--num_images', **number, default=8, help='images shown; default: 8')
-  add(
-    '--cache', default=CACHE, metavar='DIR', help='where compiled programs are cached'
-  )
+  about = 'where compiled programs are cached'
+  add('--cache', default=CACHE, metavar='DIR', help=about)
   return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Run the command; return its exit code.
-
-  Args:
-    argv: arguments, without the name of the program; None takes the process's.
+  """Run the command with `argv`, or the process's arguments; return its exit code.
 
   Raises:
     SystemExit: --help or a mistake, with the code.
@@ -101,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser = make_parser()
   args = parser.parse_args(argv)
   outputs = _outputs(parser, args.outputs)
-  for name in ('border', 'batch_size', 'num_images'):
-    if getattr(args, name) < (name != 'border'):
+  for name, least in (('border', 0), ('batch_size', 1), ('num_images', 1)):
+    if getattr(args, name) < least:
       parser.error(f'--{name}={getattr(args, name)} is too small')
   if bool(args.classifier) != bool(args.labels):
     parser.error('--classifier and --labels belong together')
@@ -137,15 +112,10 @@ def _outputs(parser: Parser, texts: Sequence[str]) -> dict[str, pathlib.Path]:
   for text in texts:
     name, equals, folder = text.partition('=')
     path = pathlib.Path(folder if equals else text)
-    name = name if equals else ''
-    name = name or path.resolve().name
+    name = (equals and name) or path.resolve().name
     if not re.fullmatch(r'[A-Za-z0-9_. -]{1,60}', name) or name.startswith('.'):
       parser.error(f'--outputs {text}: {name!r} is no name; give NAME=DIR')
     if name in (*TAKEN, *found):
       parser.error(f'--outputs {text}: the name {name!r} is taken; give NAME=DIR')
     found[name] = path
   return found
-
-
-if __name__ == '__main__':
-  sys.exit(main())

@@ -13,19 +13,14 @@ from sr3_jax.metrics.feature_nets import LeftOut
 
 @dataclasses.dataclass(frozen=True)
 class Evaluators:
-  """The networks and the reference statistics of one evaluation.
+  """The networks and the reference statistics of one evaluation."""
 
-  Attributes:
-    nets: feature networks by name: 'inception', 'lpips_alex', 'lpips_vgg'.
-    left_out: metrics that are missing and why, as reports list them.
-    reference: statistics for FID and KID; None compares with the true images.
-    classifier: of ImageNet's classes, for error rates; None measures none.
-  """
-
+  # Feature networks by name: 'inception', 'lpips_alex', 'lpips_vgg'.
   nets: Mapping[str, feature_nets.FeatureNet]
-  left_out: Sequence[LeftOut] = ()
+  left_out: Sequence[LeftOut] = ()  # metrics that are missing and why, as in reports
+  # Statistics for FID and KID; None compares with the true images.
   reference: reference_statistics.Reference | None = None
-  classifier: Classifier | None = None
+  classifier: Classifier | None = None  # of ImageNet's classes, for error rates
 
   def scorer(self, border: int) -> Scorer:
     """Return what measures images, with a border left out by PSNR and SSIM."""
@@ -46,9 +41,8 @@ class Evaluators:
         name: f'{net.about} ({net.fingerprint})' for name, net in self.nets.items()
       }
     if 'inception' in self.nets:
-      found['reference set'] = (
-        self.reference.about if self.reference else 'the true images'
-      )
+      about = self.reference.about if self.reference else 'the true images'
+      found['reference set'] = about
     if self.classifier is not None:
       found['classifier'] = self.classifier.about
     return found

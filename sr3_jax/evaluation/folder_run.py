@@ -7,7 +7,8 @@ is written. A run that was killed goes on with the batches that are not recorded
 import argparse
 import hashlib
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ from etils import epath
 from sr3_jax.evaluation import image_folders, report_writer, scoring, summary
 from sr3_jax.evaluation.evaluators import Evaluators
 from sr3_jax.evaluation.image_folders import INPUT, TRUTH, Item
-from sr3_jax.evaluation.measure import fingerprint
+from sr3_jax.evaluation.measure import hashes
 from sr3_jax.evaluation.records import Records, open_records
 from sr3_jax.evaluation.scoring import Scorer
 from sr3_jax.images import image_files, pixels, resizing
@@ -32,6 +33,22 @@ REFERENCES = pathlib.Path('~/.cache/sr3_jax/reference')
 _REDUCTION = (
   'bicubic with antialiasing (equals Pillow BICUBIC) to the size of the input'
 )
+
+
+class _Comparison(NamedTuple):
+  """Folders that are compared, and what measures them."""
+
+  args: argparse.Namespace  # options of `sr3-evaluate`
+  outputs: Mapping[str, pathlib.Path]  # method -> folder
+  items: Sequence[Item]
+  left_out: Mapping[str, str]  # name of an image -> reason
+  evaluators: Evaluators
+  records: Records
+
+  @property
+  def methods(self) -> list[str]:
+    """Return the names of all that is measured: baselines, then outputs."""
+    return [*(restorer.BASELINES if self.args.inputs else ()), *self.outputs]
 
 
 def run(
@@ -49,7 +66,11 @@ def run(
     UserError: networks, statistics or labels that cannot be used.
   """
   items, left_out = image_folders.match(args.truth, outputs, args.inputs)
-  _log_left_out(left_out, len(items))
+  for name, reason in list(left_out.items())[:5]:
+    logging.warning('left out: %s: %s', name, reason)
+  if left_out:
+    count = len(left_out)
+    logging.warning('%d of %d images left out', count, count + len(items))
   evaluators = _load_evaluators(args, _shortest_side(items, args.border))
   labels = None
   if evaluators.classifier:
@@ -63,32 +84,22 @@ def run(
   }
   folder = epath.Path(args.report)
   records = open_records(folder / 'records', made_by)
+  job = _Comparison(args, outputs, items, left_out, evaluators, records)
   scorer = evaluators.scorer(args.border)
-  methods = [*(restorer.BASELINES if args.inputs else ()), *outputs]
+  batches = image_folders.batches(items, devices.round_up(args.batch_size))
   with Progress(len(items), unit='image') as progress:
     done = 0
-    for number, batch in image_folders.batches(
-      items, devices.round_up(args.batch_size)
-    ):
+    for number, batch in batches:
       if labels is not None:
         batch['label'] = labels[batch['index']]
-      measure_batch(scorer, records, number, batch, methods)
+      measure_batch(scorer, records, number, batch, job.methods)
       done += int(batch['mask'].sum())
       progress.update(done)
   if not len(records.scalars(TRUTH).get('index', ())):
     raise image_folders.ImageSetError(f'{args.truth}: not one image could be read')
-  rows = _report(args, outputs, command, items, left_out, records, evaluators)
-  print(summary.format_table(summary.values(rows)))
+  print(summary.format_table(summary.values(_report(job, command))))
   count = len(records.scalars(next(iter(outputs)))['index'])
   print(f'report: {folder / "report.html"} ({count} images)')
-
-
-def _log_left_out(left_out: Mapping[str, str], matched: int) -> None:
-  """Log the first five images that were left out, and how many there are."""
-  for name, reason in list(left_out.items())[:5]:
-    logging.warning('left out: %s: %s', name, reason)
-  if left_out:
-    logging.warning('%d of %d images left out', len(left_out), len(left_out) + matched)
 
 
 def _shortest_side(items: Sequence[Item], border: int) -> int:
@@ -110,13 +121,11 @@ def _load_evaluators(args: argparse.Namespace, side: int) -> Evaluators:
   nets, left_out = feature_nets.load_nets(args.networks, args.weights, side)
   network = classifier.load(args.classifier) if args.classifier else None
   if not args.inputs:
-    keys = ['consistency', 'colour_drift', 'detail']
     why = 'They need the small images: --inputs=DIR.'
-    left_out.append({'metrics': keys, 'why': why})
+    left_out.append({'metrics': ['consistency', 'colour_drift', 'detail'], 'why': why})
   if network is None:
-    keys = ['top1_error', 'top5_error']
     why = 'They need a classifier and labels: --classifier=FILE.onnx --labels=FILE.'
-    left_out.append({'metrics': keys, 'why': why})
+    left_out.append({'metrics': ['top1_error', 'top5_error'], 'why': why})
   return Evaluators(nets, left_out, _reference(args, nets), network)
 
 
@@ -137,36 +146,33 @@ def measure_batch(
     methods: names of folders in the batch, and of the baselines, which are resized
       from its inputs.
   """
+
+  def image(name: str) -> jax.Array:
+    """Return images on all devices, [D, b, H, W, 3] in [-1, 1]."""
+    return devices.shard(pixels.to_float(batch[name]))
+
   index = batch['index'][batch['mask']]
   missing = [m for m in (TRUTH, *methods) if not records.has(m, index)]
   if not missing or not len(index):
     return
-  plain = devices.shard(
-    {key: batch[key] for key in ('index', 'mask', 'label') if key in batch}
-  )
-  truth = _shard_image(batch[TRUTH])
-  condition = _shard_image(batch[INPUT]) if INPUT in batch else None
+  keys = [key for key in ('index', 'mask', 'label') if key in batch]
+  plain = devices.shard({key: batch[key] for key in keys})
+  truth = image(TRUTH)
+  condition = image(INPUT) if INPUT in batch else None
   for name in missing:
     if name == TRUTH:
-      values = scorer.of_set(truth, plain)
-      images = batch[TRUTH][batch['mask']]
-      values['hash'] = np.array([fingerprint(image) for image in images], np.uint64)
+      values = scorer.of_set(truth, plain) | hashes(batch[TRUTH][batch['mask']])
     else:
       if name in batch:
-        output = _shard_image(batch[name])
+        output = image(name)
       else:
-        output = scoring.resized(name, *batch[TRUTH].shape[1:3])(condition)
+        output = scoring.resized(name, *truth.shape[2:4])(condition)
       low = None
       if condition is not None:
         shrink = scoring.resized('bicubic', *condition.shape[2:4])
         low = shrink(scoring.quantize(output))
       values = scorer(output, truth, low, condition, plain)
     records.add(name, number, values)
-
-
-def _shard_image(image: np.ndarray) -> jax.Array:
-  """Put uint8 images [B, H, W, 3] on all devices, [D, b, H, W, 3] in [-1, 1]."""
-  return devices.shard(pixels.to_float(image))
 
 
 def _reference(
@@ -183,19 +189,19 @@ def _reference(
     given = reference_statistics.load(args.reference)
     reference_statistics.check(given, net)
     return given
+  folder = args.reference.resolve()
   items = _readable(args.reference)
-  key = (
-    f'{image_folders.fingerprint(items)} {net.fingerprint} {args.reference.resolve()}'
-  )
+  key = f'{image_folders.fingerprint(items)} {net.fingerprint} {folder}'
   name = hashlib.sha256(key.encode()).hexdigest()[:16]
   path = REFERENCES.expanduser() / f'{name}.npz'
   if path.exists():
     logging.info('statistics of %s: %s', args.reference, path)
     return reference_statistics.load(path)
   logging.info('statistics of %s: %d images', args.reference, len(items))
-  about = {'folder': args.reference.resolve().name, 'network': net.about, 'hash': name}
-  batches = _batches_with_images(items, devices.round_up(args.batch_size))
-  reference_statistics.save(path, reference_statistics.of_batches(net, batches, about))
+  about = {'folder': folder.name, 'network': net.about, 'hash': name}
+  numbered = image_folders.batches(items, devices.round_up(args.batch_size))
+  readable = (batch for _, batch in numbered if batch['mask'].any())
+  reference_statistics.save(path, reference_statistics.of_batches(net, readable, about))
   return reference_statistics.load(path)  # rounded to float32, as at every later call
 
 
@@ -210,54 +216,37 @@ def _readable(folder: pathlib.Path) -> list[Item]:
   return items
 
 
-def _batches_with_images(
-  items: Sequence[Item], size: int
-) -> Iterator[dict[str, np.ndarray]]:
-  """Yield those batches in which at least one image could be read."""
-  for _, batch in image_folders.batches(items, size):
-    if batch['mask'].any():
-      yield batch
-
-
-def _report(
-  args: argparse.Namespace,
-  outputs: Mapping[str, pathlib.Path],
-  command: str,
-  items: Sequence[Item],
-  left_out: Mapping[str, str],
-  records: Records,
-  evaluators: Evaluators,
-) -> dict[str, summary.Row]:
+def _report(job: _Comparison, command: str) -> dict[str, summary.Row]:
   """Write the report with its pictures; return the table."""
+  args, records = job.args, job.records
   folder = epath.Path(args.report)
-  methods = [*(restorer.BASELINES if args.inputs else ()), *outputs]
-  parts = {name: [name] for name in methods}
-  scale = _scale(items)
-  rows = report_writer.table(records, parts, scale, evaluators)
-  main_method = next(iter(outputs))
+  parts = {name: [name] for name in job.methods}
+  # The magnification, if it is the same for all images.
+  scales = {i.size[0] / i.input_size[0] for i in job.items if i.input_size}
+  scale = scales.pop() if len(scales) == 1 else None
+  rows = report_writer.table(records, parts, scale, job.evaluators)
+  main_method = next(iter(job.outputs))
   values = records.scalars(main_method)
   first = values['index'][: args.num_images].tolist()
   ranked = report_writer.ranked(values)
   shown = {i for picks in ranked.values() for i in picks.values()} | set(first)
-  _write_pictures(items, sorted(shown), methods, folder / 'pictures')
+  _write_pictures(job.items, sorted(shown), job.methods, folder / 'pictures')
   sheets = report_writer.sheets(
-    first, ranked, methods, main_method, 1, values, inputs=bool(args.inputs)
+    first, ranked, job.methods, main_method, 1, values, inputs=bool(args.inputs)
   )
+  names = {name: path.resolve().name for name, path in job.outputs.items()}
   report_writer.write(
     folder,
-    title=', '.join(outputs),
+    title=', '.join(job.outputs),
     records=records,
     methods=parts,
     scale=scale,
     image_size=None,
     rows=rows,
     sheets=sheets,
-    left_out=evaluators.left_out,
-    protocol=_protocol(args, outputs, items, left_out, records, evaluators),
-    abouts={
-      name: f'Images of the folder {path.resolve().name}.'
-      for name, path in outputs.items()
-    },
+    left_out=job.evaluators.left_out,
+    protocol=_protocol(job, names),
+    abouts={name: f'Images of the folder {text}.' for name, text in names.items()},
     curves={},
     command=command,
   )
@@ -276,32 +265,18 @@ def _write_pictures(
     shown = {key: image_files.read(path) for key, path in item.files.items()}
     for name in methods:
       if name not in shown:
-        small = pixels.to_float(shown[INPUT])
-        shown[name] = pixels.to_uint8(
-          np.clip(resizing.resize(small, *item.size, name), -1, 1)
-        )
+        large = resizing.resize(pixels.to_float(shown[INPUT]), *item.size, name)
+        shown[name] = pixels.to_uint8(np.clip(large, -1, 1))
     for name, image in shown.items():
       image_files.write(folder / f'{place:05d}_{name}.png', image)
 
 
-def _scale(items: Sequence[Item]) -> float | None:
-  """Return the magnification if it is the same for all images, else None."""
-  scales = {i.size[0] / i.input_size[0] for i in items if i.input_size}
-  return scales.pop() if len(scales) == 1 else None
-
-
-def _protocol(
-  args: argparse.Namespace,
-  outputs: Mapping[str, pathlib.Path],
-  items: Sequence[Item],
-  left_out: Mapping[str, str],
-  records: Records,
-  evaluators: Evaluators,
-) -> dict[str, object]:
+def _protocol(job: _Comparison, names: Mapping[str, str]) -> dict[str, object]:
   """Return what somebody needs to measure the same again."""
-  count = len(records.scalars(TRUTH)['index'])
+  args, items = job.args, job.items
+  count = len(job.records.scalars(TRUTH)['index'])
   # Some have no partner or a broken header, others broke while they were decoded.
-  missing = len(left_out) + len(items) - count
+  missing = len(job.left_out) + len(items) - count
   sizes = {item.size for item in items}
   height, width = items[0].size
   size = f'{width} x {height}' if len(sizes) == 1 else f'{len(sizes)} sizes'
@@ -314,10 +289,10 @@ def _protocol(
   if missing:
     protocol['left out'] = f'{missing} images without partner or broken'
   return protocol | {
-    'image list': report_writer.list_hash(records),
+    'image list': report_writer.list_hash(job.records),
     **report_writer.CONVENTIONS,
     'border': f'{args.border} pixels left out by PSNR and SSIM',
-    'outputs': {name: path.resolve().name for name, path in outputs.items()},
-    **evaluators.protocol(),
+    'outputs': dict(names),
+    **job.evaluators.protocol(),
     'machine': report_writer.machine(),
   }

@@ -1,42 +1,33 @@
 """Matches images of several folders by name, and batches them by size."""
 
-import dataclasses
 import hashlib
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 
 from sr3_jax.images import image_files
-from sr3_jax.images import pixels as images_pixels
+from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime.errors import UserError
 
 TRUTH, INPUT = 'truth', 'input'
 Size = tuple[int, int]
-Batch: TypeAlias = dict[str, np.ndarray]
+Batch = dict[str, np.ndarray]
 
 
 class ImageSetError(UserError):
   """One line: which folder, what is wrong with it, what to do."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Item:
-  """An image in all its versions.
+class Item(NamedTuple):
+  """An image in all its versions."""
 
-  Attributes:
-    name: path below the folders, without extension.
-    files: of the truth, the input if there are inputs, and each method, by name.
-    size: height and width of the truth and the outputs.
-    input_size: of the input, or None.
-  """
-
-  name: str
-  files: Mapping[str, pathlib.Path]
-  size: Size
+  name: str  # path below the folders, without extension
+  files: Mapping[str, pathlib.Path]  # of TRUTH, INPUT if there is one, each method
+  size: Size  # height and width of the truth and the outputs
   input_size: Size | None
 
 
@@ -57,9 +48,8 @@ def find(folder: pathlib.Path) -> dict[str, pathlib.Path]:
       continue
     name = below.with_suffix('').as_posix()
     if name in found:
-      raise ImageSetError(
-        f'{path}: {found[name].name} is the same image: keep one of the two'
-      )
+      other = found[name].name
+      raise ImageSetError(f'{path}: {other} is the same image: keep one of the two')
     found[name] = path
   if not found:
     raise ImageSetError(f'{folder}: no image files in this folder')
@@ -95,7 +85,7 @@ def match(
     files = {key: found[key][name] for key in found}
     try:
       sizes = {key: image_files.size(path) for key, path in files.items()}
-    except images_pixels.ImageError as error:
+    except ImageError as error:
       left_out[name] = str(error)
       continue
     small = sizes.pop(INPUT, None)
@@ -142,13 +132,10 @@ def _batch(items: Sequence[Item], places: Sequence[int], batch_size: int) -> Bat
     try:
       pixels = {key: image_files.read(path) for key, path in item.files.items()}
       for key, image in pixels.items():
-        wanted = item.input_size if key == INPUT else item.size
         # A header may promise another size, EXIF behind the pixels turn the image.
-        if image.shape[:2] != wanted:
-          raise images_pixels.ImageError(
-            f'{item.files[key]}: not the size its header says'
-          )
-    except images_pixels.ImageError as error:
+        if image.shape[:2] != (item.input_size if key == INPUT else item.size):
+          raise ImageError(f'{item.files[key]}: not the size its header says')
+    except ImageError as error:
       logging.warning('left out: %s', error)
       continue
     batch['index'][row], batch['mask'][row] = place, True

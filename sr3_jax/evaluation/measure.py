@@ -37,19 +37,13 @@ OnOutput = Callable[[str, np.ndarray, np.ndarray], None]
 
 @dataclasses.dataclass
 class Evaluation:
-  """What was measured on a held-out set.
+  """What was measured on a held-out set."""
 
-  Attributes:
-    records: per-image values; part 'truth' holds what belongs to the true images.
-    methods: name -> its parts, one for each seed.
-    scale: magnification; None where outputs are as large as inputs.
-    first: the first batch's real images, uint8 [n, H, W, 3] by name: 'input', methods,
-      'truth'; empty if they had been measured before.
-  """
-
-  records: Records
-  methods: dict[str, list[str]]
-  scale: int | None
+  records: Records  # per-image values; part 'truth' has what belongs to true images
+  methods: dict[str, list[str]]  # name -> its parts, one for each seed
+  scale: int | None  # magnification; None where outputs are as large as inputs
+  # The first batch's real images, uint8 [n, H, W, 3] by name: 'input', methods,
+  # 'truth'; empty if they had been measured before.
   first: dict[str, np.ndarray]
 
   def table(self) -> dict[str, dict[str, float]]:
@@ -149,9 +143,14 @@ class _Measurement:
 
   def measure(self, number: int, host: dict[str, np.ndarray]) -> None:
     """Record those values of a batch, numbered `number`, that are missing."""
-    missing = self._missing(host['index'][host['mask']])
+    outputs = [(n, i, part) for n, p in self.parts.items() for i, part in enumerate(p)]
+    parts = [TRUTH, *(part for *_, part in outputs)]
+    index = host['index'][host['mask']]
+    # What some process has yet to measure is measured by all.
+    there = devices.everywhere([self.records.has(part, index) for part in parts])
+    missing = {part for part, done in zip(parts, there, strict=True) if not done}
     if not missing:
-      for name, _, _ in self._outputs():
+      for name, *_ in outputs:
         self._pass_over(name)
       return
     batch = devices.shard(host)
@@ -160,7 +159,7 @@ class _Measurement:
     observed = condition[..., : self.model.channels]
     if TRUTH in missing and self.model.task.conditional:
       self._show(number, 'input', observed, host)
-    for name, sample, part in self._outputs():
+    for name, sample, part in outputs:
       if part not in missing:
         self._pass_over(name)
         continue
@@ -180,20 +179,7 @@ class _Measurement:
     if TRUTH in missing:
       self._show(number, TRUTH, hr, host)
       values = self.scorer.of_set(hr, batch, stored)
-      hashes = [fingerprint(image) for image in host['image'][host['mask']]]
-      self.records.add(TRUTH, number, values | {'hash': np.array(hashes, np.uint64)})
-
-  def _outputs(self) -> Iterator[tuple[str, int, str]]:
-    """Yield name, number of the sample and part of every output."""
-    for name, parts in self.parts.items():
-      for sample, part in enumerate(parts):
-        yield name, sample, part
-
-  def _missing(self, index: np.ndarray) -> set[str]:
-    """Return the parts that some process has yet to measure."""
-    every = [TRUTH, *(part for _, _, part in self._outputs())]
-    there = devices.everywhere([self.records.has(part, index) for part in every])
-    return {part for part, done in zip(every, there, strict=True) if not done}
+      self.records.add(TRUTH, number, values | hashes(host['image'][host['mask']]))
 
   def _pass_over(self, name: str) -> None:
     """Count the steps of an output that was measured before."""
@@ -212,9 +198,10 @@ class _Measurement:
       self.on_output(name, shown, host['index'][host['mask']])
 
 
-def fingerprint(image: np.ndarray) -> int:
-  """Return 64 bits of the content of an image."""
-  return int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest())
+def hashes(images: np.ndarray) -> dict[str, np.ndarray]:
+  """Return 'hash': 64 bits of the content of each image [n, ...], uint64 [n]."""
+  digests = [hashlib.blake2b(i.tobytes(), digest_size=8).digest() for i in images]
+  return {'hash': np.array([int.from_bytes(d) for d in digests], np.uint64)}
 
 
 def restored(
@@ -227,27 +214,26 @@ def restored(
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
   """Restore single held-out images again; yield (number, pictures by name).
 
-  Each process yields its own images.
-
-  Names are 'input', the baselines, the methods ('sr3' is sample 0, 'sr3 2' and so on
-  the others) and 'truth'; pictures uint8 [H, W, 3].
+  Each process yields its own images. Names are 'input', the baselines, the methods
+  ('sr3' is sample 0, 'sr3 2' and so on the others) and 'truth'; pictures uint8
+  [H, W, 3].
   """
-  size = config.eval.batch_size
+  size, seed = config.eval.batch_size, config.seed
   mine = devices.per_process(size)
   for start in range(0, len(numbers), size):
     chosen = (numbers[start : start + size] + [-1] * size)[:size]
     chosen = chosen[jax.process_index() * mine :][:mine]
     host = data_batches.eval_images(
-      held.source, held.cut, chosen, limit=config.eval.final_images, seed=config.seed
+      held.source, held.cut, chosen, limit=config.eval.final_images, seed=seed
     )
-    shown = _restored_batch(config, model, methods, host, samples)
+    shown = _restored_batch(seed, model, methods, host, samples)
     for row, number in enumerate(chosen):
       if number >= 0 and host['mask'][row]:
         yield number, {name: pixels[row] for name, pixels in shown.items()}
 
 
 def _restored_batch(
-  config: ml_collections.ConfigDict,
+  seed: int,
   model: SR3,
   methods: dict[str, Restorer],
   host: dict[str, np.ndarray],
@@ -255,10 +241,10 @@ def _restored_batch(
 ) -> dict[str, np.ndarray]:
   """Return name -> uint8 [n, H, W, 3] of a batch of this process."""
   batch = devices.shard(host)
-  hr, condition, upsampled = degrader(model, config.seed)(batch)
-  outputs = {'input': condition[..., : model.channels]} | upsampled
-  if not model.task.conditional:
-    outputs = dict(upsampled)
+  hr, condition, upsampled = degrader(model, seed)(batch)
+  outputs = dict(upsampled)
+  if model.task.conditional:
+    outputs = {'input': condition[..., : model.channels], **upsampled}
   for name, method in methods.items():
     for i in range(samples if method.is_random else 1):
       outputs[f'{name} {i + 1}' if i else name] = method(condition, batch, i)

@@ -76,28 +76,23 @@ class Records:
     read once.
     """
     if part not in self._scalars:
-      self._scalars[part] = self._read_scalars(part)
+      columns: dict[str, list[np.ndarray]] = {}
+      for values in self.stream(part):
+        for key, value in values.items():
+          if value.ndim == 1:
+            columns.setdefault(key, []).append(value)
+      whole = {key: np.concatenate(column) for key, column in columns.items()}
+      order = np.argsort(whole['index']) if whole else []
+      self._scalars[part] = {
+        key: value[order] for key, value in whole.items() if len(value) == len(order)
+      }
     return self._scalars[part]
-
-  def _read_scalars(self, part: str) -> Values:
-    """Read what `scalars` returns."""
-    collected: dict[str, list[np.ndarray]] = {}
-    for values in self.stream(part):
-      for key, value in values.items():
-        if value.ndim == 1:
-          collected.setdefault(key, []).append(value)
-    whole = {key: np.concatenate(value) for key, value in collected.items()}
-    order = np.argsort(whole['index']) if whole else []
-    return {k: value[order] for k, value in whole.items() if len(value) == len(order)}
 
   def _done(self, part: str) -> set[int]:
     """Return the images of a part that are there; files are read once."""
     if part not in self._index:
-      self._index[part] = set()
-      for name in self._names(part) if self.folder is not None else ():
-        values = self._read(part, name)
-        if values is not None:
-          self._index[part].update(values['index'].tolist())
+      read = (self._read(part, name) for name in self._names(part))
+      self._index[part] = {i for v in read if v for i in v['index'].tolist()}
     return self._index[part]
 
   def _names(self, part: str) -> list[str]:

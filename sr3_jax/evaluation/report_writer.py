@@ -6,6 +6,7 @@ import io
 import platform
 from collections.abc import Mapping, Sequence
 
+import flax
 import jax
 import numpy as np
 from etils import epath
@@ -40,6 +41,14 @@ CONVENTIONS = {
   'intervals': '95 %: bootstrap over images (1,000 Poisson resamples); FID, KID and IS '
   '1.96 bootstrap standard errors',
 }
+_ABOUT = {
+  'bicubic': 'The input upsampled by the bicubic kernel.',
+  'lanczos': 'The input upsampled by the Lanczos kernel of 3 lobes.',
+  'degraded': 'The input as it is.',
+}
+_PERCEPTUAL = ('lpips_alex', 'lpips_vgg', 'fid', 'spectrum_db')  # best first
+_RANKED = ('psnr', 'lpips_alex', 'lpips_vgg', 'consistency')
+_BINS = 24
 
 
 def conventions(channels: int, *, raw: bool) -> dict[str, str]:
@@ -51,16 +60,6 @@ def conventions(channels: int, *, raw: bool) -> dict[str, str]:
     'value range': "outputs rounded to what the true images' files can hold; the peak "
     'is data.high - data.low, or the range of that type',
   }
-
-
-_ABOUT = {
-  'bicubic': 'The input upsampled by the bicubic kernel.',
-  'lanczos': 'The input upsampled by the Lanczos kernel of 3 lobes.',
-  'degraded': 'The input as it is.',
-}
-_PERCEPTUAL = ('lpips_alex', 'lpips_vgg', 'fid', 'spectrum_db')  # best first
-_RANKED = ('psnr', 'lpips_alex', 'lpips_vgg', 'consistency')
-_BINS = 24
 
 
 def table(
@@ -79,9 +78,9 @@ def table(
     if reference is None:
       features = summary.gather_features(records, 'truth')
       reference = of_features(features, {'images': 'the true images themselves'})
-  methods = dict(methods)
   if 'top1_error' in next(records.stream('truth'), {}):
-    methods['truth'] = ['truth']  # the classifier's own errors, the paper's baseline
+    # The classifier's own errors, the paper's baseline.
+    methods = methods | {'truth': ['truth']}
   return summary.table(
     records, methods, scale=scale, reference=reference, probabilities=probabilities
   )
@@ -122,14 +121,15 @@ def write(
   """
   scalars = {name: over_seeds(records, parts) for name, parts in methods.items()}
   keys = [key for key in METRICS if any(key in row for row in rows.values())]
-  perceptual = [k for k in _PERCEPTUAL if k in keys]
   _write_values(folder / 'values.npz', scalars)
+  packages = {'python': platform.python_version()}
+  packages |= {m.__name__: m.__version__ for m in (jax, flax, np)}
   report: ReportData = {
     'format': FORMAT,
     'title': title,
     'protocol': protocol,
     'metrics': [summary.described(key) for key in keys],
-    'perceptual': perceptual[0] if perceptual else None,
+    'perceptual': next((key for key in _PERCEPTUAL if key in keys), None),
     'methods': [{'name': n, 'about': (_ABOUT | abouts).get(n, '')} for n in rows],
     'table': rows,
     'left_out': list(left_out),
@@ -138,7 +138,7 @@ def write(
     'distributions': _distributions(scalars, keys),
     'curves': curves,
     'sheets': list(sheets),
-    'code': _code(),
+    'code': {'sr3_jax': __version__, **packages},
     'time': datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%dT%H:%M:%SZ'),
     'command': command,
   }
@@ -160,7 +160,7 @@ def over_seeds(records: Records, parts: Sequence[str]) -> dict[str, np.ndarray]:
 def list_hash(records: Records) -> str:
   """Return a hash of the true images in their order.
 
-  Reports with the same can be compared image by image.
+  Reports with the same hash can be compared image by image.
   """
   hashes = records.scalars('truth')['hash']
   return hashlib.sha256(hashes.astype('<u8').tobytes()).hexdigest()[:16]
@@ -220,13 +220,13 @@ def sheets(
     inputs: whether there are pictures of the inputs.
     truth: whether there are of the true images.
   """
-  before = ['input'] if inputs else []
-  several = [f'{main} {i + 1}' for i in range(1, samples)]
-  spread = ['spread'] if samples > 1 else []
-  after = ['truth'] if truth else []
   # The degraded input is the input.
   methods = [m for m in methods if not (inputs and m == 'degraded')]
-  columns = [*before, *methods, *several, *spread, *after]
+  before, after = ['input'] if inputs else [], ['truth'] if truth else []
+  several = [f'{main} {i + 1}' for i in range(1, samples)]
+  if several:
+    several.append('spread')
+  columns = [*before, *methods, *several, *after]
   made = [_sheet('Samples', columns, [(f'image {i}', i) for i in first])]
   place = {int(i): row for row, i in enumerate(scalars['index'])}
   for key, picks in ranked.items():
@@ -246,8 +246,8 @@ def _sheet(
   """Return a sheet of rows (label, number of the image)."""
   made: Sheet = {'title': title, 'columns': list(columns), 'rows': []}
   for text, i in rows:
-    cells: list[str | None] = [f'pictures/{i:05d}_{column}.png' for column in columns]
-    made['rows'].append({'label': text, 'cells': cells, 'index': i})
+    cells = [f'pictures/{i:05d}_{column}.png' for column in columns]
+    made['rows'].append({'label': text, 'cells': [*cells], 'index': i})
   return made
 
 
@@ -303,14 +303,6 @@ def _distributions(
     counts = {n: np.histogram(c, edges)[0].tolist() for n, c in columns.items()}
     found[key] = {'edges': edges.tolist(), 'counts': counts}
   return found
-
-
-def _code() -> dict[str, str]:
-  """Return versions of what the numbers depend on."""
-  versions = {'sr3_jax': __version__, 'python': platform.python_version()}
-  for module in ('jax', 'flax', 'numpy'):
-    versions[module] = __import__(module).__version__
-  return versions
 
 
 _MISSING = object()

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import ml_collections
@@ -29,23 +29,15 @@ from sr3_jax.runtime.version import __version__
 from sr3_jax.weights import hub
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-  """A run that is measured.
-
-  Attributes:
-    workdir: its folder.
-    step: of its weights.
-    methods: name -> restorer: the run's model, and its regression baseline if any.
-    hashes: name -> hash of the weights.
-    held: the held-out images.
-  """
+class Run(NamedTuple):
+  """A run that is measured."""
 
   workdir: epath.Path
-  step: int
-  methods: dict[str, Restorer]
-  hashes: dict[str, str]
-  held: HeldOut
+  step: int  # of its weights
+  methods: dict[str, Restorer]  # the run's model, its regression baseline if any
+  hashes: dict[str, str]  # of the weights of each method
+  held: HeldOut  # the held-out images
+  evaluators: Evaluators
 
 
 def evaluate_run(
@@ -61,40 +53,38 @@ def evaluate_run(
   """
   check_config(config)
   workdir = epath.Path(workdir)
-  step, methods, hashes = load_methods(config, workdir)
+  loaded = load_methods(config, workdir)
   evaluators = load_evaluators(config)
-  run = Run(workdir, step, methods, hashes, held_out(config))
+  run = Run(workdir, *loaded, held_out(config), evaluators)
   if config.task.name != degradations.MIXTURE:
-    table = _evaluate(config, run, evaluators, workdir / 'report')
+    table = _evaluate(config, run, workdir / 'report')
   else:
     table = {}
     for task in dict.fromkeys(config.task.mixture):
       single = config.copy_and_resolve_references()
       single.task.mixture = (task,)
-      rows = _evaluate(single, run, evaluators, workdir / 'report' / task)
+      rows = _evaluate(single, run, workdir / 'report' / task)
       table |= {f'{task} {name}': row for name, row in rows.items()}
     if jax.process_index() == 0:
       print(summary.format_table(table))
   if jax.process_index() == 0:
-    results = {'step': step, 'table': table, 'config': as_json(config)}
+    results = {'step': run.step, 'table': table, 'config': as_json(config)}
     atomic_files.write_json(workdir / 'results.json', results)
   return table
 
 
 def _evaluate(
-  config: ml_collections.ConfigDict,
-  run: Run,
-  evaluators: Evaluators,
-  folder: epath.Path,
+  config: ml_collections.ConfigDict, run: Run, folder: epath.Path
 ) -> dict[str, dict[str, float]]:
   """Evaluate one task: write `folder` and a sheet of samples; return the table."""
   # The programs are those of the run's model, whatever the task is.
   task = degradations.make(config.task.name, config.task)
   model = dataclasses.replace(run.methods[config.method].model, task=task)
-  made_by = _made_by(config, run, evaluators)
-  result = _measure(config, model, run, evaluators, folder, made_by)
+  result = _measure(config, model, run, folder)
   devices.barrier('measured')
-  rows = report_writer.table(result.records, result.methods, result.scale, evaluators)
+  rows = report_writer.table(
+    result.records, result.methods, result.scale, run.evaluators
+  )
   name = _task_name(config)
   several = config.task.name == degradations.MIXTURE
   sheet = run.workdir / (f'samples_{name}.png' if several else 'samples.png')
@@ -111,8 +101,8 @@ def _evaluate(
       scale=result.scale,
       rows=rows,
       sheets=sheets,
-      left_out=evaluators.left_out,
-      protocol=_protocol(config, model, result, run.methods, made_by, evaluators),
+      left_out=run.evaluators.left_out,
+      protocol=_protocol(config, model, result, run),
       abouts={n: _about(n, m, config) for n, m in run.methods.items()},
       curves=report_writer.curves(run.workdir),
       image_size=config.eval.image_size or config.data.image_size,
@@ -133,31 +123,26 @@ def _measure(
   config: ml_collections.ConfigDict,
   model: SR3,
   run: Run,
-  evaluators: Evaluators,
   folder: epath.Path,
-  made_by: Mapping[str, object],
 ) -> Evaluation:
   """Measure all held-out images, or what earlier starts have left of them."""
   e, methods = config.eval, run.methods
-  records = open_records(folder / 'records', made_by)
-  on_output = None
-  if e.save_images:
-    on_output = functools.partial(save_images, folder / 'images')
   batches = evaluation_data(config, e.final_images, run.held)
   steps = sum(
     m.num_steps * (e.num_seeds if m.is_random else 1) for m in methods.values()
   )
+  save = functools.partial(save_images, folder / 'images')
   with progress(batches.num_batches * steps) as on_steps:
     result = evaluate(
       model,
       methods,
       batches,
       seed=config.seed,
-      scorer=evaluators.scorer(e.border),
-      records=records,
+      scorer=run.evaluators.scorer(e.border),
+      records=open_records(folder / 'records', _made_by(config, run)),
       num_seeds=e.num_seeds,
       on_steps=on_steps,
-      on_output=on_output,
+      on_output=save if e.save_images else None,
     )
   batches.close()
   return result
@@ -187,36 +172,28 @@ def _sheets(
   sheet: epath.Path,
 ) -> list[Sheet]:
   """Restore and write the pictures of the report, and the first as one `sheet`."""
-  whole = result.records.scalars(f'{config.method}/0')
+  main, methods = config.method, run.methods
+  whole = result.records.scalars(f'{main}/0')
   first = whole['index'][: config.sample.num_images].tolist()
-  samples = config.sample.num_samples if run.methods[config.method].is_random else 1
+  samples = config.sample.num_samples if methods[main].is_random else 1
   ranked = report_writer.ranked(whole)
   others = sorted({i for picks in ranked.values() for i in picks.values()} - set(first))
   for numbers, count in ((first, samples), (others, 1)):
-    for number, named in restored(config, model, run.methods, run.held, numbers, count):
+    for number, named in restored(config, model, methods, run.held, numbers, count):
       if count > 1:
-        named = report_writer.with_spread(named, config.method)
+        named = report_writer.with_spread(named, main)
       for name, image in named.items():
         image_files.write(folder / 'pictures' / f'{number:05d}_{name}.png', image)
   devices.barrier('restored')
-  sheets = report_writer.sheets(
-    first,
-    ranked,
-    list(result.methods),
-    config.method,
-    samples,
-    whole,
-    inputs=model.task.conditional,
-    truth=model.task.conditional,
-  )
+  names, conditional = list(result.methods), model.task.conditional
+  there = {'inputs': conditional, 'truth': conditional}
+  sheets = report_writer.sheets(first, ranked, names, main, samples, whole, **there)
   if jax.process_index() == 0:
     image_files.write(sheet, report_writer.contact_sheet(folder, sheets[0]))
   return sheets
 
 
-def _made_by(
-  config: ml_collections.ConfigDict, run: Run, evaluators: Evaluators
-) -> dict[str, object]:
+def _made_by(config: ml_collections.ConfigDict, run: Run) -> dict[str, object]:
   """Return all that a recorded value depends on."""
   whole = as_json(config)
   parts = {key: whole[key] for key in ('seed', 'task', 'data', 'sampler')}
@@ -225,9 +202,9 @@ def _made_by(
   keys = ('image_size', 'final_images', 'border', 'save_images')
   return parts | {
     'eval': {key: whole['eval'][key] for key in keys},
-    'images': sources.fingerprint(run.held[0]),
+    'images': sources.fingerprint(run.held.source),
     'weights': run.hashes,
-    **evaluators.fingerprints(),
+    **run.evaluators.fingerprints(),
     'sr3_jax': __version__,
   }
 
@@ -236,9 +213,7 @@ def _protocol(
   config: ml_collections.ConfigDict,
   model: SR3,
   result: Evaluation,
-  methods: dict[str, Restorer],
-  made_by: dict[str, object],
-  evaluators: Evaluators,
+  run: Run,
 ) -> dict[str, object]:
   """Return what somebody needs to measure the same again."""
   d = config.data
@@ -246,7 +221,7 @@ def _protocol(
   local = d.source in sources.LOCAL
   name = epath.Path(d.eval_path or d.path).name if local else d.source
   settings = as_json(config.sampler)
-  sampled = {n: m for n, m in methods.items() if m.is_random}
+  sampled = {n: m for n, m in run.methods.items() if m.is_random}
   samples = ', '.join(map(str, range(config.eval.num_seeds)))
   task = _task_name(config)
   return {
@@ -256,10 +231,10 @@ def _protocol(
     'image list': report_writer.list_hash(result.records),
     **report_writer.conventions(d.channels, raw=d.channels != 3 or bool(d.low)),
     'border': f'{config.eval.border} pixels left out by PSNR and SSIM',
-    'weights': made_by['weights'],
+    'weights': run.hashes,
     'sampler': {n: settings | {'num_steps': m.num_steps} for n, m in sampled.items()},
     'seeds': f'{config.seed}, samples {samples}',
-    **evaluators.protocol(),
+    **run.evaluators.protocol(),
     'machine': report_writer.machine(),
     'configuration': as_json(hub.publishable(config)),
   }

@@ -156,11 +156,10 @@ def _rounding(stored: Stored) -> Callable[[jax.Array], jax.Array]:
 @functools.cache
 def resized(kernel: str, height: int, width: int) -> Callable[[jax.Array], jax.Array]:
   """Compile the resizing of images [D, b, h, w, C], clipped to [-1, 1]."""
-
-  def resize(image):
-    return jnp.clip(degradations.resize(image, height, width, kernel), -1, 1)
-
-  return devices.pmap(resize)
+  resize = functools.partial(
+    degradations.resize, height=height, width=width, kernel=kernel
+  )
+  return devices.pmap(lambda image: jnp.clip(resize(image), -1, 1))
 
 
 @functools.cache
@@ -168,23 +167,20 @@ def _formulas(border: int) -> Callable[[jax.Array, jax.Array], Values]:
   """Compile what compares outputs with truths, [D, b, H, W, C] each."""
 
   def formulas(output, truth):
-    square = output.shape[1] == output.shape[2] and output.shape[1] % 2 == 0
-    powers = {}
-    if square:
-      powers = {
-        'power': image_metrics.radial_power(output),
-        'power_truth': image_metrics.radial_power(truth),
-      }
+    values = {}
+    height, width = output.shape[1:3]
+    if height == width and height % 2 == 0:
+      values['power'] = image_metrics.radial_power(output)
+      values['power_truth'] = image_metrics.radial_power(truth)
     output, truth = (image_metrics.crop_border(a, border) for a in (output, truth))
     pairs = {'': (output, truth)}
     if output.shape[-1] == 3:  # of others there is no luma
       pairs['_y'] = image_metrics.luma(output), image_metrics.luma(truth)
-    values = {}
     for suffix, pair in pairs.items():
       values[f'psnr{suffix}'] = jnp.minimum(image_metrics.psnr(*pair), _MOST_PSNR)
       if min(output.shape[1:3]) >= image_metrics.SSIM_WINDOW:
         values[f'ssim{suffix}'] = image_metrics.ssim(*pair)
-    return values | powers
+    return values
 
   return devices.pmap(formulas)
 
@@ -192,11 +188,9 @@ def _formulas(border: int) -> Callable[[jax.Array, jax.Array], Values]:
 @functools.cache
 def _low_formulas() -> Callable[[jax.Array, jax.Array], Values]:
   """Compile what compares downsampled outputs with inputs, [D, b, h, w, C] each."""
-
-  def formulas(low, condition):
-    return {
+  return devices.pmap(
+    lambda low, condition: {
       'consistency': image_metrics.consistency(low, condition),
       'colour_drift': image_metrics.colour_drift(low, condition),
     }
-
-  return devices.pmap(formulas)
+  )

@@ -6,10 +6,9 @@ are a function of (seed, image), so methods that saw the same images can be comp
 pairs. Intervals of feature distributions are those of `metrics.fid_kid_is`.
 """
 
-import dataclasses
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -28,35 +27,21 @@ Probabilities = Callable[[np.ndarray], np.ndarray]  # features -> of classes
 RESAMPLES, IS_SPLITS = 1000, 10
 
 
-@dataclasses.dataclass(frozen=True)
-class Metric:
-  """How a number is shown.
+class Metric(NamedTuple):
+  """How a number is shown."""
 
-  Attributes:
-    title: with its unit.
-    digits: after the point.
-    better: 'higher', 'lower' or '1 is right'.
-    about: one sentence.
-  """
-
-  title: str
-  digits: int
-  better: str
-  about: str
+  title: str  # with its unit
+  digits: int  # after the point
+  better: str  # 'higher', 'lower' or '1 is right'
+  about: str  # one sentence
 
 
 class Score(NamedTuple):
-  """One seed's value of a metric.
-
-  Attributes:
-    value: of all images.
-    samples: bootstrap values [resamples] from which the interval follows, or None.
-    interval: the interval where it is known without such values, or None.
-  """
+  """One seed's value of a metric over all images."""
 
   value: float
-  samples: np.ndarray | None = None
-  interval: tuple[float, float] | None = None
+  samples: np.ndarray | None = None  # bootstrap values [resamples], if there are any
+  interval: tuple[float, float] | None = None  # where it is known without samples
 
 
 METRICS = {
@@ -111,21 +96,8 @@ METRICS = {
   'top1_error': Metric('top-1 error', 3, 'lower', "The classifier's first guess."),
   'top5_error': Metric('top-5 error', 3, 'lower', "The classifier's first five."),
 }
-# What is printed; a report has everything.
-_PRINTED = (
-  'psnr',
-  'ssim',
-  'consistency',
-  'detail',
-  'spectrum_db',
-  'colour_drift',
-  'lpips_alex',
-  'fid',
-  'kid',
-  'is',
-  'top1_error',
-  'top5_error',
-)
+# What is printed. A report has everything.
+_PRINTED = [key for key in METRICS if key not in ('psnr_y', 'ssim_y', 'lpips_vgg')]
 _MEANS = [m for m in METRICS if m not in ('detail', 'spectrum_db', 'fid', 'kid', 'is')]
 
 
@@ -148,29 +120,24 @@ def table(
     probabilities: of classes, from Inception's features [n, 2048] -> [n, classes].
     intervals: False for values only.
   """
+
+  def scores(part: str) -> dict[str, Score]:
+    found = _pixel_scores(records, part, scale, RESAMPLES if intervals else 0)
+    features = gather_features(records, part)
+    if features is not None:
+      found |= _set_scores(features, reference, probabilities, intervals)
+    return found
+
   rows = {}
   for name, parts in methods.items():
-    seeds = []
-    for part in parts:
-      row = _pixel_scores(records, part, scale, RESAMPLES if intervals else 0)
-      features = gather_features(records, part)
-      if features is not None:
-        row |= _set_scores(features, reference, probabilities, intervals)
-      seeds.append(row)
-    rows[name] = {key: _over_seeds([row[key] for row in seeds]) for key in seeds[0]}
+    seeds = [scores(part) for part in parts]
+    rows[name] = {key: _over_seeds([seed[key] for seed in seeds]) for key in seeds[0]}
   return rows
 
 
 def described(key: str) -> ShownMetric:
   """Return how a metric is shown, as report.json has it."""
-  m = METRICS[key]
-  return {
-    'key': key,
-    'title': m.title,
-    'digits': m.digits,
-    'better': m.better,
-    'about': m.about,
-  }
+  return cast(ShownMetric, {'key': key, **METRICS[key]._asdict()})
 
 
 def values(rows: dict[str, Row]) -> dict[str, dict[str, float]]:
@@ -192,9 +159,8 @@ def image_weights(index: np.ndarray, resamples: int, seed: int = 0) -> np.ndarra
   Returns:
     float32 [n, resamples], Poisson with mean 1.
   """
-  counts = [
-    np.random.default_rng((seed, int(i))).poisson(1.0, resamples) for i in index
-  ]
+  generators = [np.random.default_rng((seed, i)) for i in index.tolist()]
+  counts = [generator.poisson(1.0, resamples) for generator in generators]
   return np.stack(counts).astype(np.float32)
 
 
@@ -260,25 +226,25 @@ def _set_scores(
   probabilities: Probabilities | None,
   intervals: bool,
 ) -> dict[str, Score]:
-  """Return FID, KID and IS of [n, 2048] features."""
+  """Return FID, KID and IS of [n, 2048] features; single images have IS only."""
   found: dict[str, Score] = {}
   several = len(features) > 1
+  intervals &= several
   if reference is not None and several:
     value = d.frechet_distance(moments_of(features), reference.moments)
     edges = d.frechet_interval(features, reference.moments) if intervals else None
     found['fid'] = Score(value, interval=edges)
-  if reference is not None and several and reference.features is not None:
-    pair = features[choose(len(features), MOST_KID)], reference.features
-    value = d.kid(*pair)[0]
-    edges = None
-    if intervals:
-      low, high = d.kid_interval(*pair, value)
-      edges = 1e3 * low, 1e3 * high
-    found['kid'] = Score(1e3 * value, interval=edges)
+    if reference.features is not None:
+      pair = features[choose(len(features), MOST_KID)], reference.features
+      value, edges = d.kid(*pair)[0], None
+      if intervals:
+        low, high = d.kid_interval(*pair, value)
+        edges = 1e3 * low, 1e3 * high
+      found['kid'] = Score(1e3 * value, interval=edges)
   if probabilities is not None:
     classes = probabilities(features)
     value = d.inception_score(classes, splits=min(IS_SPLITS, len(features)))[0]
-    edges = d.score_interval(classes, value) if intervals and several else None
+    edges = d.score_interval(classes, value) if intervals else None
     found['is'] = Score(value, interval=edges)
   return found
 
@@ -301,14 +267,12 @@ def _over_seeds(scores: Sequence[Score]) -> Entry:
 
 def format_table(rows: Mapping[str, Mapping[str, float]]) -> str:
   """Return values (method -> metric -> value) as aligned text, a method a line."""
-  keys = [key for key in _PRINTED if any(key in row for row in rows.values())]
-  columns = [METRICS[key] for key in keys]
-  head = ['', *(m.title for m in columns)]
-  lines = [head, ['', *(f'({m.better})' for m in columns)]]
+  columns = {
+    key: METRICS[key] for key in _PRINTED if any(key in row for row in rows.values())
+  }
+  lines = [['', *(m.title for m in columns.values())]]
+  lines.append(['', *(f'({m.better})' for m in columns.values())])
   for name, row in rows.items():
-    cells = [
-      f'{row[key]:.{metric.digits}f}' if key in row else '-'
-      for key, metric in zip(keys, columns, strict=True)
-    ]
+    cells = [f'{row[k]:.{m.digits}f}' if k in row else '-' for k, m in columns.items()]
     lines.append([name, *cells])
   return '\n'.join(text.align(lines))

@@ -14,7 +14,7 @@ sampler, alone with the most steps; `sweep_choice` says what is as good as it.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import NotRequired, TypedDict
+from typing import Any
 
 import jax
 import ml_collections
@@ -50,14 +50,9 @@ from sr3_jax.weights import hub
 FILE = 'sweep.json'
 
 
-class Record(TypedDict):
-  """What sweep.json holds; the presets are there when all is measured."""
-
-  measured: dict[str, object]
-  step: int
-  yardstick: Setting
-  rows: list[Row]
-  presets: NotRequired[dict[str, Setting]]
+# What sweep.json holds: 'measured', 'step', 'yardstick', 'rows', and 'presets' when all
+# is measured.
+Record = dict[str, Any]
 
 
 def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> list[Row]:
@@ -79,18 +74,17 @@ def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> lis
   check_config(config)
   if config.method == 'regression':
     raise SweepError('a regression model takes one step: there is nothing to sweep')
-  nets = _nets(config)
+  c, nets = config.sweep, _nets(config)
   workdir = epath.Path(workdir)
   model = SR3.from_config(config)
+  learned = model.learned_variance
   settings = all_settings(
-    model.gammas,
-    config.sweep.num_steps,
-    config.sweep.search_steps,
-    model.learned_variance,
-    config.sweep.temperatures,
+    model.gammas, c.num_steps, c.search_steps, learned, c.temperatures
   )
   step, params = hub.load_weights(workdir, model)
-  batches = evaluation_batches(config)
+  reader = input_pipeline.evaluation_data(config, c.num_images)
+  batches = list(reader)
+  reader.close()
   measured = _measured(config, hub.fingerprint(params), nets)
   rows = _rows_of(workdir / FILE, measured)
   record: Record = {
@@ -101,12 +95,11 @@ def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> lis
   }
   longest = max(setting['num_steps'] for setting in settings)
   restorer = Restorer(model, params, config.seed, capacity=longest)
-  scorer = Scorer(nets=nets)
-  _measure(record, settings, restorer, batches, scorer, config.seed, workdir / FILE)
+  _measure(record, settings, restorer, batches, nets, config.seed, workdir / FILE)
   record['rows'].sort(key=lambda row: settings.index(row['setting']))
-  record['presets'] = choose(record['rows'], config.sweep.judge)
+  record['presets'] = choose(record['rows'], c.judge)
   if jax.process_index() == 0:
-    _write(record, config.sweep.judge, workdir)
+    _write(record, c.judge, workdir)
   return record['rows']
 
 
@@ -115,7 +108,7 @@ def _measure(
   settings: Sequence[Setting],
   restorer: Restorer,
   batches: Sequence[dict[str, np.ndarray]],
-  scorer: Scorer,
+  nets: dict[str, FeatureNet],
   seed: int,
   path: epath.Path,
 ) -> None:
@@ -124,6 +117,7 @@ def _measure(
   missing = [s for s in settings if devices.agree(s not in done)]
   logging.info('%d settings, %d of them to measure', len(settings), len(missing))
   total = sum(setting['num_steps'] for setting in missing) * len(batches)
+  scorer = Scorer(nets=nets)
   with progress(total) as on_steps:
     for setting in missing:
       restorer.choose(*make_trajectory(restorer.model.gammas, **setting))
@@ -171,16 +165,6 @@ def _nets(config: ml_collections.ConfigDict) -> dict[str, FeatureNet]:
   return nets
 
 
-def evaluation_batches(
-  config: ml_collections.ConfigDict,
-) -> list[dict[str, np.ndarray]]:
-  """Read the held-out images once for all settings."""
-  reader = input_pipeline.evaluation_data(config, config.sweep.num_images)
-  batches = list(reader)
-  reader.close()
-  return batches
-
-
 def _measured(
   config: ml_collections.ConfigDict, weights: str, nets: dict[str, FeatureNet]
 ) -> dict[str, object]:
@@ -189,8 +173,7 @@ def _measured(
   parts = ('seed', 'method', 'task', 'data', 'model', 'diffusion')
   return {part: config[part] for part in parts} | {
     'weights': weights,
-    'clip': config['sampler']['clip'],
-    'consistency': config['sampler']['consistency'],
+    **{key: config['sampler'][key] for key in ('clip', 'consistency')},
     'image_size': config['eval']['image_size'],
     'num_images': config['sweep']['num_images'],
     **{name: net.fingerprint for name, net in nets.items()},
@@ -201,12 +184,12 @@ def _rows_of(path: epath.Path, measured: Mapping[str, object]) -> list[Row]:
   """Return the rows of an earlier sweep with the same weights and images."""
   if not path.exists():
     return []
+  why = 'was made by other weights or images'
   try:
     record = json.loads(path.read_text())
     if record['measured'] == measured:
       return record['rows']
   except (ValueError, KeyError, TypeError):
-    logging.warning('%s cannot be read as the record of a sweep: measuring anew', path)
-    return []
-  logging.warning('%s was made by other weights or images: measuring anew', path)
+    why = 'cannot be read as the record of a sweep'
+  logging.warning('%s %s: measuring anew', path, why)
   return []

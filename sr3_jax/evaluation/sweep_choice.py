@@ -10,9 +10,10 @@ cent of power, 0.043 dB. But grain in the place of detail has the right power:
 `sweep.judge` may be LPIPS, whose network tells one from the other.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 import numpy as np
 import scipy.optimize
@@ -23,17 +24,7 @@ from sr3_jax.evaluation import summary
 from sr3_jax.reports import line_plots
 from sr3_jax.runtime.errors import UserError
 
-
-class Setting(TypedDict):
-  """A sampling trajectory as `samplers.make_trajectory` takes it."""
-
-  name: str
-  num_steps: int
-  spacing: str
-  eta: float
-  start: NotRequired[float]
-  end: NotRequired[float]
-  temperature: NotRequired[float]
+Setting = dict[str, Any]  # arguments of `samplers.make_trajectory` by name
 
 
 Row = dict[str, Any]  # {'setting': Setting, metric: value or None, ...}
@@ -42,11 +33,7 @@ PSNR_TOLERANCE = 0.1  # dB
 SPECTRUM_TOLERANCE = 10 * math.log10(1.01)  # dB: one per cent of power
 # Perceptual measures that config.sweep.judge may name, all of which are better if they
 # are lower -> the difference that counts as none.
-TOLERANCES = {
-  'spectrum_db': SPECTRUM_TOLERANCE,
-  'lpips_alex': 0.005,
-  'lpips_vgg': 0.005,
-}
+TOLERANCES = {'spectrum_db': SPECTRUM_TOLERANCE, 'lpips_alex': 5e-3, 'lpips_vgg': 5e-3}
 # Presets and how many steps they may take; 'best' is not about steps.
 BUDGETS = {'fast': 20, 'balanced': 100}
 # 'trained' differs from 'time' in the last step only.
@@ -60,9 +47,6 @@ ENDS = (1e-4, 1e-3, 1e-2)
 
 class SweepError(UserError):
   """One line: what can't be swept, and why."""
-
-
-# ------------------------------------------------------------------------ settings
 
 
 def linear_end(num_steps: int, start: float, level: float) -> float | None:
@@ -112,15 +96,11 @@ def all_settings(
     lines = _betas(count, gammas[-1]) if count <= search_steps else []
     for name in names:
       levels = [_setting(name, count, spacing) for spacing in SPACINGS]
-      for start, end in lines:
-        line = _setting(name, count, 'linear')
-        line['start'], line['end'] = start, end
-        levels.append(line)
+      levels += [_setting(name, count, 'linear') | line for line in lines]
       for setting in levels:
         for temperature in temperatures:
-          wanted.append(setting.copy())
-          if temperature != 1:
-            wanted[-1]['temperature'] = temperature
+          more = {} if temperature == 1 else {'temperature': temperature}
+          wanted.append(setting | more)
   found: dict[tuple[str, float | None, bytes], Setting] = {}
   for setting in wanted:
     levels = make_trajectory(gammas, **setting).gammas
@@ -134,15 +114,11 @@ def _setting(name: str, num_steps: int, spacing: str) -> Setting:
   return {'name': name, 'num_steps': num_steps, 'spacing': spacing, 'eta': 0.0}
 
 
-def _betas(num_steps: int, lowest: float) -> list[tuple[float, float]]:
+def _betas(num_steps: int, lowest: float) -> list[dict[str, float]]:
   """Return first and last beta of the lines that are searched."""
-  found = []
-  for start in STARTS:
-    for level in ENDS:
-      end = linear_end(num_steps, start, max(level, lowest))
-      if end is not None:
-        found.append((start, end))
-  return found
+  ends = itertools.product(STARTS, (max(level, lowest) for level in ENDS))
+  found = [(start, linear_end(num_steps, start, level)) for start, level in ends]
+  return [{'start': start, 'end': end} for start, end in found if end is not None]
 
 
 def describe(setting: Setting) -> str:
@@ -154,9 +130,6 @@ def describe(setting: Setting) -> str:
   if 'temperature' in setting:
     text += f', temperature {setting["temperature"]:g}'
   return text
-
-
-# ------------------------------------------------------------------------ choosing
 
 
 def shortfall(row: Row, yardstick: Row, perceptual: str = 'spectrum_db') -> float:
@@ -195,32 +168,23 @@ def choose(rows: Sequence[Row], perceptual: str = 'spectrum_db') -> dict[str, Se
       f'{describe(yardstick["setting"])} gave no finite picture: train on, or sweep '
       'with fewer steps'
     )
-
-  def steps(row: Row) -> int:
-    return row['setting']['num_steps']
-
-  def short(row: Row) -> float:
-    return shortfall(row, yardstick, perceptual)
-
+  # Steps, shortfall and row; the first of equal ones is chosen.
+  ranked = [
+    (row['setting']['num_steps'], shortfall(row, yardstick, perceptual), row)
+    for row in rows
+  ]
   chosen = {}
   for name, budget in BUDGETS.items():
-    within = [row for row in rows if steps(row) <= budget]
-    good = [row for row in within if short(row) <= 1]
+    within = [entry for entry in ranked if entry[0] <= budget]
+    good = [entry for entry in within if entry[1] <= 1]
     if good:
-      chosen[name] = min(good, key=lambda row: (steps(row), short(row)))
+      chosen[name] = min(good, key=lambda entry: entry[:2])
     else:
-      chosen[name] = min(within or rows, key=lambda row: (short(row), steps(row)))
-  faithful = [
-    row
-    for row in rows
-    if None not in (row['psnr'], row[perceptual])
-    and row['psnr'] >= yardstick['psnr'] - PSNR_TOLERANCE
-  ]
-  chosen['best'] = min(faithful, key=lambda row: (row[perceptual], steps(row)))
-  return {name: row['setting'] for name, row in chosen.items()}
-
-
-# ------------------------------------------------------------------------- showing
+      chosen[name] = min(within or ranked, key=lambda entry: (entry[1], entry[0]))
+  lowest = yardstick['psnr'] - PSNR_TOLERANCE
+  faithful = [e for e in ranked if e[1] < math.inf and e[2]['psnr'] >= lowest]
+  chosen['best'] = min(faithful, key=lambda entry: (entry[2][perceptual], entry[0]))
+  return {name: row['setting'] for name, (_, _, row) in chosen.items()}
 
 
 def shown(rows: Sequence[Row], perceptual: str) -> dict[str, Row]:
@@ -251,8 +215,7 @@ def verdicts(
   lines = [f'against {describe(yardstick["setting"])}:']
   for name, setting in presets.items():
     row = next(row for row in rows if row['setting'] == setting)
-    psnr = row['psnr'] - yardstick['psnr']
-    change = row[perceptual] - yardstick[perceptual]
+    psnr, change = (row[key] - yardstick[key] for key in ('psnr', perceptual))
     good = shortfall(row, yardstick, perceptual) <= 1
     lines.append(
       f'{name}: {describe(setting)}: PSNR dB {psnr:+.2f}, {metric.title} '
@@ -275,35 +238,25 @@ def plot(rows: Sequence[Row], perceptual: str = 'spectrum_db') -> np.ndarray:
   """
   curves = _curves(rows, perceptual)
   names = list(dict.fromkeys(name for name, _ in curves))
-  styles = {
-    f'{name}, {"betas" if spacing == "linear" else spacing}': (
-      names.index(name),
-      _ORDER.index(spacing),
-    )
-    for name, spacing in curves
-  }
+  labels = [f'{n}, {"betas" if s == "linear" else s}' for n, s in curves]
+  numbers = [(names.index(name), _ORDER.index(spacing)) for name, spacing in curves]
+  labelled = dict(zip(labels, curves.values(), strict=True))
   # How far around the yardstick is shown, in the unit of each.
   around = {'psnr': 3.0, perceptual: 4.0 if perceptual == 'spectrum_db' else 0.2}
-  labelled = dict(zip(styles, curves.values(), strict=True))
   panels = [_panel(labelled, rows[0], key, far) for key, far in around.items()]
+  styles = dict(zip(labels, numbers, strict=True))
   return line_plots.chart(panels, styles, x_title='sampling steps')
 
 
 def _curves(rows: Sequence[Row], perceptual: str) -> Curves:
   """Return the lines of the plot, in the order of samplers and levels."""
-
-  def by_line(row: Row) -> tuple[int, int]:
-    setting = row['setting']
-    name, spacing = setting['name'], setting['spacing']
-    return list(samplers.SAMPLERS).index(name), _ORDER.index(spacing)
-
-  curves: Curves = {}
-  for row in sorted(rows, key=by_line):
+  names = list(samplers.SAMPLERS)
+  curves: Curves = {(name, spacing): {} for name in names for spacing in _ORDER}
+  for row in rows:
     s = row['setting']
-    curve = curves.setdefault((s['name'], s['spacing']), {})
-    steps = s['num_steps']
+    curve, steps = curves[s['name'], s['spacing']], s['num_steps']
     curve[steps] = _better(row, curve.get(steps), rows[0], perceptual)
-  return curves
+  return {line: curve for line, curve in curves.items() if curve}
 
 
 def _panel(
