@@ -49,12 +49,9 @@ class Evaluators:
 
 
 def load_evaluators(config: ml_collections.ConfigDict) -> Evaluators:
-  """Load the evaluators that a configuration names.
+  """Load the evaluators that `eval` of a configuration names.
 
   A mistake in a file shows here, before the first image is restored.
-
-  Args:
-    config: of a run; its `eval` part names networks, statistics and classifier.
 
   Raises:
     UserError: statistics or a classifier that cannot be read or do not fit.

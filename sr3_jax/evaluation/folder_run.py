@@ -54,12 +54,9 @@ class _Comparison(NamedTuple):
 def run(
   args: argparse.Namespace, outputs: Mapping[str, pathlib.Path], command: str
 ) -> None:
-  """Measure the folders and write the report.
+  """Measure the folders that options of `sr3-evaluate` name, and write the report.
 
-  Args:
-    args: options of `sr3-evaluate`.
-    outputs: method -> folder of its images; the report is about the first.
-    command: the command line, which the report quotes.
+  It is about the first of `outputs` (method -> folder), and quotes the command line.
 
   Raises:
     ImageSetError: folders that do not fit together, or no readable image.
@@ -103,11 +100,7 @@ def run(
 
 
 def _shortest_side(items: Sequence[Item], border: int) -> int:
-  """Return the shortest side of all images in pixels.
-
-  Raises:
-    ImageSetError: nothing is left of such an image without its border.
-  """
+  """Return the shortest side of all images in pixels; the border must leave some of it."""
   side = min(min(item.size) for item in items)
   if side <= 2 * border:
     raise image_folders.ImageSetError(
@@ -136,15 +129,14 @@ def measure_batch(
   batch: Mapping[str, np.ndarray],
   methods: Sequence[str],
 ) -> None:
-  """Record those values of a batch that are missing.
+  """Record those values of a batch of `image_folders.batches` that are missing.
 
   Args:
     scorer: measures.
     records: where values go.
     number: of the batch.
-    batch: from `image_folders.batches`, maybe with 'label' int32 [B].
-    methods: names of folders in the batch, and of the baselines, which are resized
-      from its inputs.
+    batch: may have 'label' int32 [B], too.
+    methods: folders in the batch, and baselines, which are resized from its inputs.
   """
 
   def image(name: str) -> jax.Array:

@@ -22,11 +22,7 @@ Values = dict[str, np.ndarray]  # [n, ...] each; 'index' int [n] is always there
 
 
 class Records:
-  """The values of an evaluation so far.
-
-  Args:
-    folder: of their files; None keeps them in memory.
-  """
+  """The values of an evaluation so far, in files of a folder or, without it, in memory."""
 
   def __init__(self, folder: epath.Path | None = None):
     self.folder = folder
@@ -120,9 +116,8 @@ class Records:
 def open_records(folder: epath.Path, made_by: Mapping[str, object]) -> Records:
   """Return the records of an evaluation if they depend on the same, else new ones.
 
-  Args:
-    folder: of the records, the same for all processes.
-    made_by: all that a value depends on, for JSON; written to made_by.json.
+  All processes call it. `made_by`, all that a value depends on, is written to
+  FOLDER/made_by.json.
   """
   if jax.process_index() == 0:
     _prepare(folder, made_by)

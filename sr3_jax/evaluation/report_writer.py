@@ -212,11 +212,11 @@ def sheets(
 
   Args:
     first: numbers of the images of the first sheet.
-    ranked: from the function of that name, of the main method.
+    ranked: metric -> 'best', 'median' and 'worst' -> number, from `ranked`.
     methods: in the order of columns.
-    main: the method that has several samples.
-    samples: how many.
-    scalars: of the main method.
+    main: the method that the report is about.
+    samples: how many of each image it has.
+    scalars: values of single images of that method.
     inputs: whether there are pictures of the inputs.
     truth: whether there are of the true images.
   """

@@ -151,14 +151,7 @@ def _measure(
 def save_images(
   folder: epath.Path, name: str, shown: np.ndarray, index: np.ndarray
 ) -> None:
-  """Write images as folder/NAME/00012.png and so on, which sr3-study takes.
-
-  Args:
-    folder: of all methods.
-    name: of the method.
-    shown: images, uint8 [n, H, W, 3].
-    index: their numbers, int [n].
-  """
+  """Write uint8 [n, H, W, 3] as FOLDER/NAME/00012.png and so on, for sr3-study."""
   for image, number in zip(shown, index.tolist(), strict=True):
     image_files.write(folder / name / f'{number:05d}.png', image)
 

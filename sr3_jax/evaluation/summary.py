@@ -149,15 +149,9 @@ def values(rows: dict[str, Row]) -> dict[str, dict[str, float]]:
 
 
 def image_weights(index: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
-  """Return how often each image counts in each resample.
+  """Return how often each image counts in each resample: float32 [n, resamples].
 
-  Args:
-    index: numbers of images, int [n].
-    resamples: how many there are.
-    seed: of the random numbers, which are a function of it and of the image.
-
-  Returns:
-    float32 [n, resamples], Poisson with mean 1.
+  Counts are Poisson with mean 1, a function of the seed and the image's number.
   """
   generators = [np.random.default_rng((seed, i)) for i in index.tolist()]
   counts = [generator.poisson(1.0, resamples) for generator in generators]

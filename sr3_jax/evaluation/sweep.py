@@ -58,14 +58,8 @@ Record = dict[str, Any]
 def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> list[Row]:
   """Do --mode=sweep: measure what sweep.json does not hold yet; choose presets.
 
-  It writes sweep.json after every setting, then presets.json and sweep.png.
-
-  Args:
-    config: of the model.
-    workdir: of its run, or its model folder.
-
-  Returns:
-    A row for every setting, the yardstick first.
+  It writes sweep.json in the workdir (or model folder) after every setting, then
+  presets.json and sweep.png. It returns a row for every setting, the yardstick first.
 
   Raises:
     SweepError: there is nothing to choose from.

@@ -147,17 +147,13 @@ def shortfall(row: Row, yardstick: Row, perceptual: str = 'spectrum_db') -> floa
 
 
 def choose(rows: Sequence[Row], perceptual: str = 'spectrum_db') -> dict[str, Setting]:
-  """Choose presets from measured rows.
+  """Choose presets from measured rows, the first of which is the yardstick.
 
   'fast' and 'balanced' are the fewest steps within the budget that are as good as the
   yardstick: PSNR not lower by more than 0.1 dB, the perceptual measure not higher by
   more than its tolerance; of several with so many steps the best. If none is as good,
   the one that falls short the least. 'best', at any cost: the one with the lowest
   perceptual measure of those whose PSNR is not lower by more than 0.1 dB.
-
-  Args:
-    rows: the yardstick first.
-    perceptual: a key of TOLERANCES.
 
   Raises:
     SweepError: the yardstick itself has no finite values.

@@ -102,7 +102,7 @@ def make_design(
 
   Args:
     names: of all scenes there are.
-    methods: names of the methods.
+    methods: their names.
     tasks: 1, 2 or both.
     num_images: scenes that count, at most.
     images_per_subject: how many of them a subject sees, at most.
@@ -134,19 +134,13 @@ def make_design(
 
 
 def plan(design: Design, subject: int) -> tuple[int, list[Trial]]:
-  """Return the task of a subject and all its trials in order.
+  """Return the task of a subject (1 or 2) and all its trials in order.
 
-  Methods follow a Latin square: image j of a subject's share is shown with method
-  `j + turn`, and the turn advances when all images were seen. Within a subject the
-  methods' counts, every method's sides and all sides together differ by one at most.
-
-  Args:
-    design: of the study.
-    subject: from 0 on.
-
-  Returns:
-    1 or 2, and NUM_PRACTICE trials of practice followed by those that count with an
-    attention check somewhere in every ten; the same for the same arguments.
+  Subjects count from 0. NUM_PRACTICE trials of practice are followed by those that
+  count, with an attention check somewhere in every ten. Methods follow a Latin square:
+  image j of a subject's share is shown with method `j + turn`, and the turn advances
+  when all images were seen. Within a subject the methods' counts, every method's sides
+  and all sides together differ by one at most.
   """
   task = design.tasks[subject % len(design.tasks)]
   number = subject // len(design.tasks)
@@ -212,15 +206,9 @@ def bootstrap(
 ) -> tuple[float, float] | None:
   """Return the interval of a share over subjects: a cluster bootstrap of them.
 
-  Args:
-    successes: of every subject.
-    trials: of every subject.
-    level: of the interval.
-    draws: times that as many subjects are drawn, with replacement.
-    seed: of the draws.
-
-  Returns:
-    (low, high); None below two subjects with trials, who say nothing about subjects.
+  `successes` and `trials` have a number for every subject. Each of `draws` takes as
+  many subjects, with replacement. It is None below two subjects with trials, who say
+  nothing about subjects.
   """
   k, n = np.asarray(successes), np.asarray(trials)
   k, n = k[n > 0], n[n > 0]

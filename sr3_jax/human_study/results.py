@@ -73,12 +73,7 @@ def parse(data: bytes) -> Result:
 
 
 def match(result: Result, study: str, lengths: Sequence[int]) -> None:
-  """Check that a result answers all questions of the study with this id.
-
-  Args:
-    result: to be checked.
-    study: the study's id.
-    lengths: trials of every subject.
+  """Check that a result answers all questions of a study whose plans have these lengths.
 
   Raises:
     ResultError: it doesn't.

@@ -140,11 +140,7 @@ def analyse(args: argparse.Namespace) -> None:
 def read_results(
   paths: Sequence[pathlib.Path], key: Key
 ) -> tuple[list[Result], dict[str, str]]:
-  """Read results that belong to the study, each session once.
-
-  Args:
-    paths: files, and folders whose .json files are read.
-    key: of the study.
+  """Read results that belong to the study, each session once, from files and folders.
 
   Returns:
     The results, and file -> reason of those that were skipped.

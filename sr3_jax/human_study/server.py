@@ -31,11 +31,9 @@ def results_path(site: pathlib.Path) -> pathlib.Path:
 
 
 def make_server(site: pathlib.Path, port: int) -> http.server.ThreadingHTTPServer:
-  """Return a server on 127.0.0.1 that is ready to `serve_forever`.
+  """Return a server of a site on 127.0.0.1; it is ready to `serve_forever`.
 
-  Args:
-    site: what `site_builder.build` made.
-    port: 0 takes a free one.
+  Port 0 takes a free one.
 
   Raises:
     OSError: the port is taken, or the folder can't be read.

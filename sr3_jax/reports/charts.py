@@ -104,11 +104,8 @@ def scatter(
 ) -> str:
   """Draw points with intervals as crosses and their names beside them.
 
-  Args:
-    points: at least one with finite coordinates.
-    names: of the chart.
-    better: signs of the directions of better x and better y, for a corner's hint;
-      0 where there is none.
+  At least one point is finite. `better` has the signs of the directions of better x and
+  better y, for a hint in a corner, or 0 where there is none.
   """
   points = [p for p in points if _finite(p.x, p.y)]
   chart = _Chart(310, (44, 30, WIDTH - 10, 266), margins=(0.14, 0.1))
@@ -131,10 +128,7 @@ def scatter(
 def histograms(edges: Sequence[float], rows: Sequence[Histogram], names: Names) -> str:
   """Draw one step histogram a row, all on one x axis and one scale of heights.
 
-  Args:
-    edges: n + 1 rising limits of the bins.
-    rows: n counts each.
-    names: of the chart.
+  There are n + 1 rising edges, and n counts in each row.
   """
   row_height, bars = 54, 34
   chart = _rows_chart(row_height * len(rows), margin=0)
@@ -156,12 +150,9 @@ def histograms(edges: Sequence[float], rows: Sequence[Histogram], names: Names) 
 
 @default_settings()
 def lines(series: Sequence[Line], names: Names, log: bool = False) -> str:
-  """Draw curves over steps, named at their ends.
+  """Draw curves over steps, named at their ends; the y axis may be logarithmic.
 
-  Args:
-    series: with at least one finite point in all (above 0, where `log`).
-    names: of the chart.
-    log: whether the y axis is logarithmic.
+  There is at least one finite point in all series (above 0, where `log`).
   """
   chart = _Chart(250, (48, 26, WIDTH - 16, 206), margins=(0, 0.12), log=log)
   ends = []
@@ -206,11 +197,8 @@ def forest(rows: Sequence[Difference], names: Names) -> str:
 class _Chart:
   """A chart while it is drawn; its units are the SVG's, y runs downwards.
 
-  Args:
-    height: of the whole, in units.
-    box: of the axes.
-    margins: free at the ends of the x and the y axis, as shares of their ranges.
-    log: whether the y axis is logarithmic.
+  The box is that of the axes, margins are free at the ends of the x and the y axis, as
+  shares of their ranges.
   """
 
   def __init__(

@@ -155,11 +155,8 @@ def change(first: np.ndarray, other: np.ndarray) -> np.ndarray:
 def paired_differences(changes: Mapping[str, np.ndarray]) -> dict[str, Difference]:
   """Return means of changes over images, with bootstrap intervals over images.
 
-  Args:
-    changes: metric -> [n], one an image. Images for which it isn't finite don't count.
-
-  Returns:
-    Metric -> difference, for metrics with two images or more.
+  Changes are metric -> [n], one an image. Images for which a change isn't finite don't
+  count, and metrics with less than two images are left out.
   """
   groups: dict[bytes, list[str]] = {}
   for key, column in changes.items():

@@ -15,14 +15,9 @@ _NUMBERED = re.compile(r'(?:.*/)?(\d+)_[^/]*')
 
 
 def render(reports: Sequence[Report], pairs: Sequence[compare.Pair]) -> str:
-  """Return the page.
+  """Return the page of two or more reports: HTML that needs nothing else.
 
-  Args:
-    reports: two or more, each with a name of its own.
-    pairs: of `compare.differences` to the first of them.
-
-  Returns:
-    HTML that needs nothing else.
+  Their names differ. `pairs` are those of `compare.differences` to the first report.
 
   Raises:
     ReportError: a picture is missing, is none, or isn't inside of its folder.

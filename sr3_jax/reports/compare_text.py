@@ -13,12 +13,9 @@ _PLAIN = str.maketrans({'−': '-', '–': '-', '∞': 'inf', '…': '...'})
 def lines(
   reports: Sequence[Report], pairs: Sequence[compare.Pair], width: int
 ) -> Iterator[str]:
-  """Yield what the command prints about several reports.
+  """Yield what the command prints about several reports, `width` characters wide.
 
-  Args:
-    reports: all, the first one first.
-    pairs: of `compare.differences` to the first.
-    width: of the terminal, in characters.
+  `pairs` are those of `compare.differences` to the first report.
   """
   metrics = compare.metrics_of(reports)
   protocol = compare.protocol_differences(reports)

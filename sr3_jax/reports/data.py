@@ -156,9 +156,7 @@ class Report:
 def load(place: epath.PathLike, name: str = '') -> Report:
   """Load a report by its folder, by a workdir with report/ inside, or by its file.
 
-  Args:
-    place: one of these.
-    name: what to call it beside others.
+  `name` is what it is called beside others.
 
   Raises:
     ReportError: it isn't one, is damaged, or is of another format.
@@ -211,11 +209,7 @@ def checked(data: object) -> ReportData:
 
 
 def _check_values(data: ReportData) -> None:
-  """Check what types don't say: names that are unique, lengths that fit.
-
-  Raises:
-    ReportError: they don't.
-  """
+  """Check what types don't say: names that are unique, lengths that fit."""
   keys = [metric['key'] for metric in data['metrics']]
   methods = [method['name'] for method in data['methods']]
   for part, names in (('metrics', keys), ('methods', methods)):
@@ -340,12 +334,7 @@ def number(value: float | None, digits: int, *, sign: bool = False) -> str:
 def best(entries: Row, metric: Metric) -> set[str]:
   """Return the names with the best value of a metric, as far as its digits show.
 
-  Args:
-    entries: name -> {'value': number}; those that have the metric.
-    metric: with 'better' and 'digits'.
-
-  Returns:
-    Empty for less than two values, or where nothing is said to be better.
+  There are none among less than two entries, or where nothing is said to be better.
   """
   distances = {
     'higher': lambda v: -v,

@@ -32,11 +32,7 @@ Rows = Sequence[Sequence[epath.Path | None]]
 
 
 def locate(folder: epath.PathLike, cell: str) -> epath.Path:
-  """Return the file that a cell of a sheet names.
-
-  Args:
-    folder: the report's.
-    cell: relative to it, with '/'.
+  """Return the file that a cell of a sheet names, relative to the report's folder.
 
   Raises:
     ReportError: it leads out of the folder, or isn't a .png, .jpg or .webp.
@@ -58,14 +54,11 @@ def locate(folder: epath.PathLike, cell: str) -> epath.Path:
 def embed(
   sheets: Sequence[Rows], limit: int = LIMIT
 ) -> tuple[list[list[list[Picture | None]]], str]:
-  """Read the pictures of a page's sheets.
+  """Read the pictures of a page's sheets: rows of files, None where a cell is empty.
 
-  PNG, JPEG and WebP go in as they are. If that is more than `limit`, pictures become
-  WebP where it is smaller; if that is still more, the last rows of all sheets go.
-
-  Args:
-    sheets: rows of files, None where a cell is empty.
-    limit: in characters of the page.
+  PNG, JPEG and WebP go in as they are. If that is more than `limit` characters, they
+  become WebP where it is smaller; if that is still more, the last rows of all sheets
+  are left out.
 
   Returns:
     The same with pictures, maybe fewer rows; and what was done to them, or ''.
@@ -105,11 +98,7 @@ def embed(
 
 
 def read_bytes(file: epath.Path) -> bytes:
-  """Return what is in a file.
-
-  Raises:
-    ReportError: it can't be read.
-  """
+  """Return what is in a file; a ReportError says why it can't be read."""
   try:
     return file.read_bytes()
   except OSError as error:

@@ -21,14 +21,9 @@ _CAPTION = (
 
 
 def render(report: object, folder: epath.PathLike) -> str:
-  """Return the page of a report.
+  """Return the page of what report.json in a folder holds.
 
-  Args:
-    report: what report.json holds.
-    folder: where its pictures are.
-
-  Returns:
-    HTML that needs nothing else: no network, no other file.
+  It is HTML that needs nothing else: no network, no other file.
 
   Raises:
     ReportError: keys or types aren't those of a report, or a picture is missing, is

@@ -66,10 +66,8 @@ def table_for(
 ) -> PaperTable | None:
   """Return the paper's table for a task, if it is one of the paper's.
 
-  Args:
-    scale: output side over input side, or GENERATED.
-    image_size: side of the outputs.
-    classified: whether error rates of a classifier were measured.
+  The scale is output side over input side or GENERATED, `image_size` the side of the
+  outputs; `classified` says whether error rates of a classifier were measured.
   """
   if classified and scale == 4:
     return CLASSIFICATION

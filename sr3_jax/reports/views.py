@@ -139,11 +139,8 @@ def plane(
 ) -> Markup | None:
   """Draw PSNR against a perceptual distance, if there are two methods that have both.
 
-  Args:
-    table: method -> metric -> entry.
-    names: of the methods; a method's place is the number of its style.
-    metrics: descriptions.
-    perceptual: key of the distance, or None.
+  A method's place in `names` is the number of its style; `perceptual` is the key of the
+  distance, or None.
   """
   known = {m['key']: m for m in metrics}
   if perceptual not in known or 'psnr' not in known:
@@ -193,11 +190,8 @@ def sheet_view(
 ) -> View:
   """Return one sheet with embedded pictures, as the templates take it.
 
-  Args:
-    title: of the sheet.
-    names: of the columns.
-    labels: of the rows.
-    found: rows of pictures; there may be fewer than labels.
+  `found` has rows of pictures, a column for each of `names`; there may be fewer than
+  labels.
   """
   width = max((p.width for row in found for p in row if p), default=_CELL)
   # Whole multiples keep pixels even.
@@ -238,8 +232,7 @@ def axis_title(metric: Metric) -> str:
 def sections(named: Mapping[str, tuple[str, object]]) -> list[tuple[str, str]]:
   """Return id and name of those sections that a page has.
 
-  Args:
-    named: id -> name, and what is empty or None if the page hasn't the section.
+  A section is id -> its name, and what is empty or None if the page hasn't the section.
   """
   return [(ident, name) for ident, (name, there) in named.items() if there]
 
