@@ -74,17 +74,6 @@ def render(
     copies: sections of near copies, from `sheets_section`.
     crops: the section of training examples.
   """
-  pictures = [*copies, *([crops] if crops else [])]
-  labels = _labels(sets)
-  sections = [
-    ('findings', 'Findings'),
-    *((found['ident'], found['name']) for found in pictures),
-    ('sizes', 'Sizes'),
-    ('files', 'Files'),
-    *([('classes', 'Classes')] if labels['rows'] else []),
-    *([('advice', 'What to begin with')] if report['advice'] else []),
-    ('method', 'Method'),
-  ]
   counts = [f'{len(checked.scan)} images for {checked.name}' for checked in sets]
   settings = [[a['setting'], a['value'], a['why']] for a in report['advice']]
   view = {
@@ -100,13 +89,12 @@ def render(
     'kinds': _kinds(sets),
     'details': _details(sets),
     'broken': _broken(sets),
-    'labels': labels,
+    'labels': _labels(sets),
     'advice': _table(
       'Settings for the training set', ['Setting', 'Value', 'Rule'], settings
     ),
     'method': list(_METHOD.items()),
     'footer': reports_views.footer(report.get('code'), report.get('time')),
-    'sections': sections,
   }
   return reports_views.fill('check.html', view)
 

@@ -22,7 +22,7 @@ Values = dict[str, np.ndarray]  # [n, ...] each; 'index' int [n] is always there
 
 
 class Records:
-  """The values of an evaluation so far, in files of a folder or, without it, in memory."""
+  """The values of an evaluation so far, in a folder or, without one, in memory."""
 
   def __init__(self, folder: epath.Path | None = None):
     self.folder = folder

@@ -73,7 +73,7 @@ def parse(data: bytes) -> Result:
 
 
 def match(result: Result, study: str, lengths: Sequence[int]) -> None:
-  """Check that a result answers all questions of a study whose plans have these lengths.
+  """Check that a result answers all questions of a study with plans of these lengths.
 
   Raises:
     ResultError: it doesn't.

@@ -26,14 +26,6 @@ def render(reports: Sequence[Report], pairs: Sequence[compare.Pair]) -> str:
   samples, note = _samples(reports) if comparable else (None, '')
   metrics = compare.metrics_of(reports)
   differing = compare.protocol_differences(reports)
-  plane = _plane(reports, metrics)
-  sections = {
-    'what': ('Protocols', True),
-    'results': ('Results', True),
-    'differences': ('Differences', pairs),
-    'plane': ('PSNR and perception', plane),
-    'samples': ('Samples', samples),
-  }
   view: View = {
     'title': ', '.join(report.name for report in reports),
     'overline': 'Comparison of reports',
@@ -56,10 +48,9 @@ def render(reports: Sequence[Report], pairs: Sequence[compare.Pair]) -> str:
     'charts': _forests(metrics, pairs),
     'differences': _difference_table(metrics, pairs),
     'marks': chance(pairs),
-    'plane': plane,
+    'plane': _plane(reports, metrics),
     'samples': samples,
     'footer': views.footer(reports[0].data.get('code')),
-    'sections': views.sections(sections),
   }
   return views.fill('compare.html', view)
 

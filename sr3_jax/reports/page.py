@@ -32,20 +32,6 @@ def render(report: object, folder: epath.PathLike) -> str:
   data = checked(report)
   styles = {method['name']: i for i, method in enumerate(data['methods'])}
   view = _head(data, styles) | _pictures(data, folder) | _charts(data, styles)
-  sections = {
-    'results': ('Results', True),
-    'paper': ('The paper', view['paper']),
-    'samples': ('Samples', view['samples']),
-    'plane': ('PSNR and perception', view['plane']),
-    'distributions': ('Distributions', view['distributions']),
-    'extremes': ('Best and worst', view['extremes']),
-    'training': ('Training', view['curves']),
-    'left-out': ('Left out', view['left_out']),
-    'protocol': ('Protocol', view['protocol']),
-    'code': ('Code', view['code']),
-    'reproduce': ('Reproduce', True),
-  }
-  view['sections'] = views.sections(sections)
   return views.fill('report.html', view)
 
 

@@ -229,14 +229,6 @@ def axis_title(metric: Metric) -> str:
   return ', '.join(filter(None, (metric['title'], better(metric))))
 
 
-def sections(named: Mapping[str, tuple[str, object]]) -> list[tuple[str, str]]:
-  """Return id and name of those sections that a page has.
-
-  A section is id -> its name, and what is empty or None if the page hasn't the section.
-  """
-  return [(ident, name) for ident, (name, there) in named.items() if there]
-
-
 def footer(code: Protocol | None, time: str | None = None) -> str:
   """Return which version made a report, and when."""
   version = plain((code or {}).get('sr3_jax') or '')
