@@ -30,7 +30,6 @@ from sr3_jax.core.sr3 import SR3
 from sr3_jax.plan import estimate, machines
 from sr3_jax.plan import programs as plan_programs
 from sr3_jax.plan import run as plan_run
-from sr3_jax.plan.figures import SamplerPlan, TrainingPlan
 from sr3_jax.training import strategies, train_step
 
 FLAGS = flags.FLAGS
@@ -72,7 +71,7 @@ SAMPLER_HEAD = (
 FITS = {True: 'yes', False: 'no', None: '?'}
 
 # Configuration, slice, strategy -> the plan, or None where there is none.
-MakePlan = Callable[[ConfigDict, str, str], TrainingPlan | None]
+MakePlan = Callable[[ConfigDict, str, str], dict | None]
 
 
 def configuration(name: str) -> ConfigDict:
@@ -89,7 +88,7 @@ def configuration(name: str) -> ConfigDict:
   return config
 
 
-def cells(name: str, made: TrainingPlan) -> str:
+def cells(name: str, made: dict) -> str:
   """Return a row of the table of trainings."""
   memory = made['memory']
   row = [name, made['topology'], made['strategy']]
@@ -107,7 +106,7 @@ def cells(name: str, made: TrainingPlan) -> str:
   return f'| {" | ".join(row)} |'
 
 
-def sampler_cells(name: str, made: SamplerPlan) -> str:
+def sampler_cells(name: str, made: dict) -> str:
   """Return a row of the table of samplers."""
   memory, time = made['memory'], made.get('seconds_per_step')
   row = [name, made['topology'], str(made['images']), str(made['steps'])]
@@ -193,7 +192,7 @@ def attempt(
   config: ConfigDict,
   topology: str,
   strategy: str,
-) -> TrainingPlan | None:
+) -> dict | None:
   """Return a plan, or None where the batch does not split over the slice."""
   machine = machines.parse(topology)
   try:

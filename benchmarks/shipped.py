@@ -313,12 +313,7 @@ def main() -> None:
   add('--steps', nargs='+', default=['fast', 'balanced', 'best'], help='of the model')
   add('--border', type=int, default=0, help='pixels that PSNR and SSIM leave out')
   add('--patch', type=int, default=0, metavar='N', help='side of squares for FID, KID')
-  add(
-    '--weights',
-    default='',
-    metavar='DIR',
-    help='of networks, as sr3-evaluate',
-  )
+  add('--weights', default='', metavar='DIR', help='of networks, as sr3-evaluate')
   add('--seed', type=int, default=0)
   add('--shown', type=int, default=5, metavar='N', help='images in a sheet')
   add('--side', type=int, default=192, metavar='N', help='of what a sheet shows of one')

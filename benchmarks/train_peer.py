@@ -180,12 +180,7 @@ def main() -> None:
   add('--their_rate', type=float, default=1e-4, help='their learning rate')
   add('--steps', type=int, default=100, help='of sampling')
   add('--sampler', default='ddpm')
-  add(
-    '--weights',
-    default='',
-    metavar='DIR',
-    help='of networks, as sr3-evaluate',
-  )
+  add('--weights', default='', metavar='DIR', help='of networks, as sr3-evaluate')
   args = parser.parse_args()
   test = load(args.test)
   figures: dict[str, dict] = {}

@@ -145,11 +145,7 @@ class Stage:
     return quantize(_blank(self.side, self.model.channels)(index))
 
   def _condition(
-    self,
-    image: jax.Array | None,
-    batch: Batch,
-    blur: float | None,
-    noise: float | None,
+    self, image: jax.Array | None, batch: Batch, blur: float | None, noise: float | None
   ) -> jax.Array:
     """Return what the model is given: an image, augmented if the stage knows levels."""
     if image is None:

@@ -20,14 +20,7 @@ from absl import logging
 from etils import epath
 
 from sr3_jax.cascade import report
-from sr3_jax.cascade.cascade import (
-  Cascade,
-  CascadeError,
-  Stage,
-  job,
-  load,
-  name_option,
-)
+from sr3_jax.cascade.cascade import Cascade, CascadeError, Stage, job, load, name_option
 from sr3_jax.cascade.report import alone_row, sampled_part, sampled_row
 from sr3_jax.config import as_json
 from sr3_jax.core import degradations

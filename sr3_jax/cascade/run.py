@@ -336,11 +336,7 @@ def class_names(config: ml_collections.ConfigDict, cascade: Cascade) -> list[str
 
 
 def _write_sheets(
-  workdir: epath.Path,
-  files: Files,
-  cascade: Cascade,
-  labels: Sequence[int],
-  count: int,
+  workdir: epath.Path, files: Files, cascade: Cascade, labels: Sequence[int], count: int
 ) -> None:
   """Write grids/CLASS.png, samples.png with a row for each class, and stages.png.
 

@@ -2,6 +2,5 @@
 
 `programs` compiles for machines that are not here, `hlo*` read the compiled programs,
 `roofline` and `estimate` derive times from them, and `measure` runs a few steps on the
-machine at hand. Start with `run`, which is `--mode=plan`; `figures` says what plan.json
-holds.
+machine at hand. Start with `run`, which is `--mode=plan`.
 """

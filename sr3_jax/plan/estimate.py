@@ -4,12 +4,11 @@ Only convolutions and matrix products are counted, as if everything else were pa
 one of them and cost nothing.
 """
 
-import functools
 import math
 
 import jax
-import ml_collections
 
+from sr3_jax.config import ConfigDict
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.plan import hlo, hlo_costs
 from sr3_jax.plan.hlo_costs import Operation
@@ -17,7 +16,7 @@ from sr3_jax.plan.programs import CARRY, ProgramCost, image_batch
 from sr3_jax.training.train_step import TrainState
 
 
-def model_flops(config: ml_collections.ConfigDict) -> float:
+def model_flops(config: ConfigDict) -> float:
   """Return the FLOPs of one image's loss and gradient, with nothing computed twice."""
   plain = config.copy_and_resolve_references()
   plain.model.remat = False
@@ -55,28 +54,26 @@ def estimate_training(
   return ProgramCost(operations, own, own, None, own, counted=True)
 
 
-def _bytes(tree: object) -> int:
-  """Return the bytes of all arrays of a tree."""
-  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+def _bytes(tree: object, axes: slice = slice(None)) -> int:
+  """Return the bytes of all arrays of a tree, of each only these axes."""
+  leaves = jax.tree.leaves(tree)
+  return sum(math.prod(leaf.shape[axes]) * leaf.dtype.itemsize for leaf in leaves)
 
 
 def _collectives(strategy: str, chips: int, weights: int) -> list[Operation]:
   """Return what a strategy sends in a step, for weights of so many bytes."""
-  send = functools.partial(
-    Operation, opcode='collective', times=1, flops=0.0, bytes=0, group=chips
-  )
-  reduce = functools.partial(
-    send, 'gradients', source='sum of gradients', payload=weights
-  )
+
+  def send(source: str, collective: str, payload: int) -> Operation:
+    return Operation(
+      source, 'collective', source, 1, 0.0, 0, collective, payload, group=chips
+    )
+
   if strategy != 'fsdp':
-    return [reduce(collective='all-reduce')]
-  gather = send(
-    'weights',
-    source='all weights, twice',  # for the forward pass and for the backward pass
-    collective='all-gather',
-    payload=2 * weights,
-  )
-  return [gather, reduce(collective='reduce-scatter')]
+    return [send('sum of gradients', 'all-reduce', weights)]
+  return [  # weights for the forward pass and for the backward pass
+    send('all weights, twice', 'all-gather', 2 * weights),
+    send('sum of gradients', 'reduce-scatter', weights),
+  ]
 
 
 def estimate_sampling(lowered: jax.stages.Lowered) -> ProgramCost:
@@ -86,15 +83,7 @@ def estimate_sampling(lowered: jax.stages.Lowered) -> ProgramCost:
     lowered: result of `programs.lower_sampling`, arrays [chips, ...].
   """
   (arguments, _) = lowered.args_info
-  carry = _bytes_of_chip(arguments[CARRY])
-  operations = tuple(count_operations(lowered))
-  return ProgramCost(
-    operations, _bytes_of_chip(arguments), carry, None, carry, counted=True
-  )
-
-
-def _bytes_of_chip(tree: object) -> int:
-  """Return the bytes that one chip has of arrays [chips, ...]."""
-  return sum(
-    math.prod(leaf.shape[1:]) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)
-  )
+  one_chip = slice(1, None)
+  carry = _bytes(arguments[CARRY], one_chip)
+  given, operations = _bytes(arguments, one_chip), tuple(count_operations(lowered))
+  return ProgramCost(operations, given, carry, None, carry, counted=True)

@@ -121,15 +121,9 @@ def arrays(text: str) -> tuple[Array, ...]:
       minor_first = range(len(sides))[::-1]
     tile = re.search(r'T\(([\d,]+)\)', layout)
     space = re.search(r'S\((\d+)\)', layout)
-    found.append(
-      Array(
-        dtype,
-        sides,
-        tuple(sides[i] for i in reversed(minor_first)),
-        tuple(int(t) for t in tile[1].split(',')) if tile else (),
-        int(space[1]) if space else 0,
-      )
-    )
+    physical = tuple(sides[i] for i in reversed(minor_first))
+    tile = tuple(map(int, tile[1].split(','))) if tile else ()
+    found.append(Array(dtype, sides, physical, tile, int(space[1]) if space else 0))
   return tuple(found)
 
 
@@ -171,15 +165,9 @@ def _instruction(name: str, text: str, is_root: bool) -> Instruction:
     operands = re.findall(r'%([\w.\-]+)', plain)
   else:  # programs that are not compiled write names without the sign
     operands = [part.split()[-1] for part in plain.split(',') if part.split()]
-  return Instruction(
-    name=name,
-    opcode=text[end:opening].strip(),
-    arrays=arrays(text[:end]),
-    operands=tuple(operands),
-    inside=inside,
-    rest=text[closing:],
-    is_root=is_root,
-  )
+  opcode = text[end:opening].strip()
+  made, rest = arrays(text[:end]), text[closing:]
+  return Instruction(name, opcode, made, tuple(operands), inside, rest, is_root)
 
 
 def _close(text: str, opening: int) -> int:

@@ -17,27 +17,14 @@ from sr3_jax.plan import hlo_flops
 from sr3_jax.plan.hlo import Array, Computation, Instruction, Program
 
 # These move nothing: they name what is there already, or end what was begun before.
-_FREE = {
-  'parameter',
-  'constant',
-  'tuple',
-  'get-tuple-element',
-  'bitcast',
-  'after-all',
-  'partition-id',
-  'replica-id',
-  'opt-barrier',
-  'async-update',
-  'domain',
-}
-COLLECTIVES = (
-  'all-reduce',
-  'all-gather',
-  'reduce-scatter',
-  'all-to-all',
-  'ragged-all-to-all',
-  'collective-permute',
-  'collective-broadcast',
+_FREE = re.compile(
+  'parameter|constant|tuple|get-tuple-element|bitcast|after-all|partition-id|'
+  'replica-id|opt-barrier|async-update|domain|.*-done'
+)
+_SLICES = ('slice', 'dynamic-slice', 'gather')  # they read a part of their operand
+_COLLECTIVE = re.compile(
+  '(all-reduce|all-gather|reduce-scatter|all-to-all|ragged-all-to-all|'
+  'collective-permute|collective-broadcast)(-start)?'
 )
 
 
@@ -52,7 +39,7 @@ class Operation:
     times: how often it runs.
     flops: of convolutions and matrix products; an addition and a multiplication are 2.
     bytes: read from and written to the device's memory.
-    collective: one of COLLECTIVES, or ''.
+    collective: its name as 'all-reduce'; '' for other operations.
     payload: bytes of the whole array that a collective gathers, scatters or reduces.
     group: number of devices that take part in it.
     background: whether it runs beside others, as a copy or collective with a start and
@@ -85,7 +72,7 @@ def ring_bytes(collective: str, payload: float, group: int) -> float:
   all-reduce is one after the other.
 
   Args:
-    collective: one of COLLECTIVES, or ''.
+    collective: 'all-reduce', ...; '' sends nothing.
     payload: bytes of the whole array.
     group: number of devices in the ring.
   """
@@ -109,13 +96,9 @@ def total_flops(operations: Iterable[Operation]) -> float:
 def _operations(
   program: Program, name: str, times: int, chains: set[str]
 ) -> Iterator[Operation]:
-  """List the operations of a computation and of those that it calls.
+  """List what a computation, which runs so often, and those that it calls cost.
 
-  Args:
-    program: that the computation belongs to.
-    name: of the computation; one that is not there has no operations.
-    times: how often the computation runs.
-    chains: see `_is_new`.
+  `chains` has the numbers of the collectives met before, see `_is_new`.
   """
   computation = program.computations.get(name, {})
   for one in computation.values():
@@ -130,7 +113,7 @@ def _operations(
     elif opcode == 'async-start':
       for made in _operations(program, one.attribute('calls'), times, chains):
         yield dataclasses.replace(made, background=True)
-    elif opcode not in _FREE and not opcode.endswith('-done'):
+    elif not _FREE.fullmatch(opcode):
       yield _operation(program, computation, one, times, chains)
 
 
@@ -143,13 +126,12 @@ def _heaviest_branch(
     names = [name.strip().lstrip('%') for name in listed[1].split(',')]
   else:
     names = [one.attribute(f'{side}_computation') for side in ('true', 'false')]
+
+  def weight(branch: list[Operation]) -> float:
+    return sum(o.times * (o.flops + o.bytes) for o in branch)
+
   branches = [list(_operations(program, name, times, chains)) for name in names]
-  return max(branches, key=_weight, default=[])
-
-
-def _weight(branch: Iterable[Operation]) -> float:
-  """Return a measure of what operations cost, to compare them by."""
-  return sum(o.times * (o.flops + o.bytes) for o in branch)
+  return max(branches, key=weight, default=[])
 
 
 def trips(program: Program, loop: Instruction) -> int | None:
@@ -185,8 +167,10 @@ def _operation(
     inside = program.computations.get(one.attribute('calls'), {})
     joined = [i for i in inside.values() if _kind(i)]
     collective = next((i for i in joined if _is_new(i, chains)), None)
-  parts = hlo_flops.parts(program, inside or {one.name: one}, computation)
+  parts = hlo_flops.products(program, inside or {one.name: one}, computation)
   heaviest = parts[-1][1] if parts else collective or one
+  # A fusion may start a collective that other fusions continue.
+  begun = any('AsyncCollectiveStart' in part.rest for part in inside.values())
   cycles = re.search(r'"estimated_cycles":"(\d+)"', one.rest)
   return Operation(
     name=one.name,
@@ -198,33 +182,29 @@ def _operation(
     collective=_kind(collective) if collective else '',
     payload=_payload(inside or computation, collective) if collective else 0,
     group=_group(collective, program.devices) if collective else 1,
-    background=one.opcode.endswith('-start') or _is_begun(inside),
+    background=one.opcode.endswith('-start') or begun,
     cycles=int(cycles[1]) if cycles else 0,
   )
 
 
 def _kind(one: Instruction) -> str:
-  """Return which of COLLECTIVES an instruction is or starts; '' for others."""
-  kind = one.opcode.removesuffix('-start')
-  return kind if kind in COLLECTIVES else ''
+  """Return the collective that an instruction is or starts; '' for others."""
+  found = _COLLECTIVE.fullmatch(one.opcode)
+  return found[1] if found else ''
 
 
 def _is_new(one: Instruction, chains: set[str]) -> bool:
-  """Return whether a collective is met for the first time, and note that it was.
+  """Return whether a collective's number is new, and add it to `chains`.
 
   TPUs spread a collective over several fusions, each of which names it with the same
   number.
-
-  Args:
-    one: the collective.
-    chains: numbers of the collectives that were met before; this one's is added.
   """
   chain = re.search(r'chain_id="?(\d+)', one.rest)
   if chain is None:
     return True
-  is_new = chain[1] not in chains
+  before = len(chains)
   chains.add(chain[1])
-  return is_new
+  return len(chains) > before
 
 
 def _group(one: Instruction, devices: int) -> int:
@@ -244,7 +224,7 @@ def _group(one: Instruction, devices: int) -> int:
 
 def _payload(scope: Computation, one: Instruction) -> int:
   """Return the bytes of the whole array that a collective works on."""
-  given = sum(_result_bytes(scope, name) for name in one.operands)
+  given = sum(a.bytes for name in one.operands for a in _results(scope, name))
   if _kind(one) == 'all-gather':
     made = sum(array.bytes for array in one.arrays)
     # The start of an asynchronous one names its operands among its results.
@@ -252,10 +232,9 @@ def _payload(scope: Computation, one: Instruction) -> int:
   return given
 
 
-def _result_bytes(scope: Computation, name: str) -> int:
-  """Return the bytes of an instruction's results; 0 where it is not in the scope."""
-  found = scope.get(name)
-  return sum(array.bytes for array in found.arrays) if found else 0
+def _results(scope: Computation, name: str) -> tuple[Array, ...]:
+  """Return an instruction's results; none where it is not in the scope."""
+  return scope[name].arrays if name in scope else ()
 
 
 # -------------------------------------------------------------------------------- bytes
@@ -268,24 +247,19 @@ def _bytes(outer: Computation, one: Instruction, inside: Computation) -> int:
   if inside:
     return _fusion_bytes(outer, one, inside)
   made = sum(array.moved for array in one.arrays)
-  given = [_moved(outer, name) for name in one.operands]
+  given = [sum(a.moved for a in _results(outer, name)) for name in one.operands]
   if one.opcode == 'copy-start':  # its results are the copy, the original and a flag
     return one.arrays[0].moved + one.arrays[1].moved
   if one.opcode in ('slice-start', 'dynamic-slice-start'):
     whole, part = one.arrays[:2]
     return (part.bytes if whole.space == 0 else 0) + part.moved
-  if one.opcode.endswith('-start') and _kind(one):
-    return sum(given) * 2 if _kind(one) != 'all-gather' else made
-  if one.opcode in ('slice', 'dynamic-slice', 'gather'):
+  if one.opcode.endswith('-start') and (kind := _kind(one)):
+    return made if kind == 'all-gather' else sum(given) * 2
+  if one.opcode in _SLICES:
     return 2 * made  # of the operand only the slice is read
   if one.opcode == 'dynamic-update-slice':
     return 2 * given[1]
   return made + sum(given)
-
-
-def _moved(scope: Computation, name: str) -> int:
-  """Return the bytes that reading an instruction's results moves."""
-  return sum(array.moved for array in scope[name].arrays) if name in scope else 0
 
 
 def _fusion_bytes(outer: Computation, one: Instruction, inside: Computation) -> int:
@@ -322,11 +296,6 @@ def _is_collective(one: Instruction) -> bool:
   return bool(_kind(one)) or 'AsyncCollective' in one.rest
 
 
-def _is_begun(inside: Computation) -> bool:
-  """Return whether a fusion starts a collective that other fusions continue."""
-  return any('AsyncCollectiveStart' in part.rest for part in inside.values())
-
-
 def _read(
   parameter: Instruction,
   array: Array,
@@ -342,12 +311,10 @@ def _read(
       waiting += [(user.name, next_user) for next_user in users.get(user.name, [])]
     elif user.opcode == 'tuple' or _is_collective(user):
       continue  # it is only passed on
-    elif (
-      user.opcode in ('slice', 'dynamic-slice', 'gather') and user.operands[0] == name
-    ):
+    elif user.operands[0] != name:
+      return array.moved
+    elif user.opcode in _SLICES:
       read += user.arrays[0].bytes
-    elif user.opcode == 'dynamic-update-slice' and user.operands[0] == name:
-      continue  # the rest of the array stays where it is
-    else:
+    elif user.opcode != 'dynamic-update-slice':  # only this leaves the rest in place
       return array.moved
   return min(read, array.bytes) if array.space == 0 else 0

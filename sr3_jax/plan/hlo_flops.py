@@ -11,7 +11,7 @@ import re
 from sr3_jax.plan.hlo import Computation, Instruction, Program, arrays
 
 
-def parts(
+def products(
   program: Program, computation: Computation, outer: Computation
 ) -> list[tuple[float, Instruction]]:
   """Return the FLOPs of all convolutions and products in a computation.
@@ -33,7 +33,7 @@ def parts(
       found.append((_dot_flops(scope, one), one))
     elif one.opcode == 'fusion':
       nested = program.computations.get(one.attribute('calls'), {})
-      found += parts(program, nested, computation)
+      found += products(program, nested, computation)
   return sorted(found, key=lambda pair: pair[0])
 
 
@@ -79,17 +79,14 @@ def _convolution_flops(scope: Computation, one: Instruction) -> float:
 def _window(one: Instruction, axis: int) -> dict[str, int]:
   """Return what a convolution's window does along an axis, for `valid_positions`."""
   window = re.search(r'window=\{([^}]*)\}', one.rest)
+  names = {'stride': 'stride', 'pad': 'before'}
+  names |= {'lhs_dilate': 'left_dilation', 'rhs_dilate': 'right_dilation'}
   found = {}
   for part in window[1].split() if window else ():
     name, values = part.split('=')
-    # Padding is written 1_1x0_2: before and after, for each axis.
-    found[name] = int(values.split('x')[axis].split('_')[0])
-  return {
-    'stride': found.get('stride', 1),
-    'before': found.get('pad', 0),
-    'left_dilation': found.get('lhs_dilate', 1),
-    'right_dilation': found.get('rhs_dilate', 1),
-  }
+    if name in names:  # padding is written 1_1x0_2: before and after, for each axis
+      found[names[name]] = int(values.split('x')[axis].split('_')[0])
+  return found
 
 
 @functools.cache

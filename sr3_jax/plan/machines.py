@@ -40,76 +40,25 @@ class Chip:
   options: tuple[tuple[str, str], ...] = ()
 
 
-_CLOUD = 'cloud.google.com/tpu/docs/'
-_MEMORY = '; memory: what libtpu 0.0.42 says is available'
-_SHEET = 'SXM data sheet'
+_TPU = 'cloud.google.com/tpu/docs/{}; memory: what libtpu 0.0.42 says is available'
+_NVIDIA = 'NVIDIA {} SXM data sheet'
+_V4 = 'v4, arXiv:2304.01433'  # a chip has the memory of two cores
+_MEGACORE = (('chip_config_name', 'megacore'),)  # both cores as one device
 
 # The memory of a TPU is what its compiler leaves to programs, which is less than what
 # is sold. Its clock follows from the peak and the number of its matrix units, which are
 # 128 x 128 (on v6e 256 x 256).
 CHIPS: dict[str, Chip] = {
   'v4': Chip(
-    flops=275e12,
-    bandwidth=1228e9,
-    memory=30.5 * GIB,
-    link=50e9,
-    links=6,
-    ring=4,
-    clock=1.05e9,
-    source=f'{_CLOUD}v4, arXiv:2304.01433{_MEMORY}, twice that of a core',
-    options=(('chip_config_name', 'megacore'),),
+    275e12, 1228e9, 30.5 * GIB, 50e9, 6, _TPU.format(_V4), 4, 1.05e9, _MEGACORE
   ),
-  'v5e': Chip(
-    flops=197e12,
-    bandwidth=819e9,
-    memory=15.75 * GIB,
-    link=50e9,
-    links=4,
-    ring=16,
-    clock=1.5e9,
-    source=f'{_CLOUD}v5e{_MEMORY}',
-  ),
-  'v5p': Chip(
-    flops=459e12,
-    bandwidth=2765e9,
-    memory=95.74 * GIB,
-    link=100e9,
-    links=6,
-    ring=4,
-    clock=1.75e9,
-    source=f'{_CLOUD}v5p{_MEMORY}',
-  ),
-  'v6e': Chip(
-    flops=918e12,
-    bandwidth=1640e9,
-    memory=31.25 * GIB,
-    link=100e9,
-    links=4,
-    ring=16,
-    clock=1.75e9,
-    source=f'{_CLOUD}v6e{_MEMORY}',
-  ),
-  'a100': Chip(
-    312e12, 2039e9, 80e9, link=25e9, links=12, source=f'NVIDIA A100 80GB {_SHEET}'
-  ),
-  'h100': Chip(
-    989e12,
-    3350e9,
-    80e9,
-    link=25e9,
-    links=18,
-    source=f'NVIDIA H100 {_SHEET}, without sparsity',
-  ),
-  'h200': Chip(
-    989e12,
-    4800e9,
-    141e9,
-    link=25e9,
-    links=18,
-    source=f'NVIDIA H200 {_SHEET}, without sparsity',
-  ),
+  'v5e': Chip(197e12, 819e9, 15.75 * GIB, 50e9, 4, _TPU.format('v5e'), 16, 1.5e9),
+  'v5p': Chip(459e12, 2765e9, 95.74 * GIB, 100e9, 6, _TPU.format('v5p'), 4, 1.75e9),
+  'v6e': Chip(918e12, 1640e9, 31.25 * GIB, 100e9, 4, _TPU.format('v6e'), 16, 1.75e9),
+  'a100': Chip(312e12, 2039e9, 80e9, 25e9, 12, _NVIDIA.format('A100 80GB')),
+  'h100': Chip(989e12, 3350e9, 80e9, 25e9, 18, f'{_NVIDIA}, dense'.format('H100')),
+  'h200': Chip(989e12, 4800e9, 141e9, 25e9, 18, f'{_NVIDIA}, dense'.format('H200')),
 }
-TPUS = tuple(name for name, chip in CHIPS.items() if chip.ring)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,28 +98,26 @@ class Machine:
       return math.inf
     if not self.chip.ring:
       return self.chip.link * self.chip.links
-    used = sum(
-      2 if side % self.chip.ring == 0 else 1 for side in self.sides if side > 1
-    )
-    return self.chip.link * used
+    axes = [side for side in self.sides if side > 1]
+    return self.chip.link * sum(2 if side % self.chip.ring == 0 else 1 for side in axes)
 
   def of_size(self, count: int) -> 'Machine':
-    """Return a machine of as many of these chips, as near to a cube as possible.
-
-    Chips with two axes make a slice that is as near to a square as possible.
+    """Return a machine of `count` such chips, as near to a cube or square as possible.
 
     Args:
       count: the number of chips, a power of two.
     """
-    if not self.is_tpu:
-      return dataclasses.replace(self, name=f'{self.kind}:{count}', sides=(count,))
-    axes = self.chip.links // 2
-    sides = [1] * axes
+    sides = [1] * _axes(self.chip)
     while math.prod(sides) < count:
-      sides[-1 - sides[::-1].index(min(sides))] *= 2
-    sides = tuple(sorted(sides))
+      sides[0] *= 2
+      sides.sort()
     name = f'{self.kind}:{"x".join(map(str, sides))}'
-    return dataclasses.replace(self, name=name, sides=sides)
+    return dataclasses.replace(self, name=name, sides=tuple(sides))
+
+
+def _axes(chip: Chip) -> int:
+  """Return the number of sides that a machine of these chips is named by."""
+  return chip.links // 2 if chip.ring else 1
 
 
 def parse(name: str) -> Machine:
@@ -184,21 +131,18 @@ def parse(name: str) -> Machine:
     return Machine(name, cpu(), (1,), is_tpu=False)
   if kind not in CHIPS:
     known = ', '.join([*map(_example, CHIPS), 'cpu'])
-    raise ValueError(
-      f'plan.topology: no machine {name!r}; known are, for example, {known}'
-    )
-  is_tpu = kind in TPUS
+    raise ValueError(f'plan.topology: no machine {name!r}; known are, e.g., {known}')
+  chip = CHIPS[kind]
   sides = re.fullmatch(r'[1-9]\d*(x[1-9]\d*)*', size)
   sides = tuple(map(int, size.split('x'))) if sides else ()
-  if len(sides) != (CHIPS[kind].links // 2 if is_tpu else 1):
+  if len(sides) != _axes(chip):
     raise ValueError(f'plan.topology: no machine {name!r}; write {_example(kind)}')
-  return Machine(name, CHIPS[kind], sides, is_tpu)
+  return Machine(name, chip, sides, is_tpu=bool(chip.ring))
 
 
 def _example(kind: str) -> str:
   """Return the name of a machine of these chips."""
-  axes = CHIPS[kind].links // 2 if kind in TPUS else 1
-  return f'{kind}:{ {1: "8", 2: "4x4", 3: "2x2x4"}[axes] }'.replace(' ', '')
+  return f'{kind}:' + ('8', '4x4', '2x2x4')[_axes(CHIPS[kind]) - 1]
 
 
 def cpu() -> Chip:
@@ -210,11 +154,5 @@ def cpu() -> Chip:
     memory = math.inf
   # With AVX-512 a core does two multiply-adds of 16 floats a cycle. The peak is that of
   # float32, because few processors compute bfloat16 any faster.
-  return Chip(
-    flops=cores * 2.5e9 * 64,
-    bandwidth=cores * 10e9,
-    memory=memory,
-    link=0,
-    links=0,
-    source=f'{cores} cores: 64 FLOP a cycle at 2.5 GHz and 10 GB/s each, assumed',
-  )
+  source = f'{cores} cores: 64 FLOP a cycle at 2.5 GHz and 10 GB/s each, assumed'
+  return Chip(cores * 2.5e9 * 64, cores * 10e9, memory, link=0, links=0, source=source)

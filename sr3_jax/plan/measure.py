@@ -11,16 +11,16 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from sr3_jax.config import ConfigDict
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.plan import estimate, programs, roofline
 from sr3_jax.plan.machines import Machine
 from sr3_jax.plan.programs import ProgramCost
-from sr3_jax.runtime import devices, progress
+from sr3_jax.runtime import devices
 from sr3_jax.training import train_step
 
 # A step is not run if it takes longer than this at best.
@@ -53,7 +53,7 @@ def matrix_product_flops(dtype: str) -> float:
 
 
 def measure_training(
-  config: ml_collections.ConfigDict, model: SR3, machine: Machine, run: bool = True
+  config: ConfigDict, model: SR3, machine: Machine, run: bool = True
 ) -> ProgramCost:
   """Compile a training step for this machine, and time it.
 
@@ -91,19 +91,8 @@ def measure_training(
   return _measure(name, lowered, known, machine, prepare if run else None)
 
 
-def measure_sampling(
-  config: ml_collections.ConfigDict, model: SR3, machine: Machine
-) -> ProgramCost:
-  """Compile the sampler for this machine, and time a step of it.
-
-  Args:
-    config: of the run.
-    model: of the run.
-    machine: this machine.
-
-  Returns:
-    See `measure_training`.
-  """
+def measure_sampling(config: ConfigDict, model: SR3, machine: Machine) -> ProgramCost:
+  """Compile the sampler for this machine, and time a step; see `measure_training`."""
   here = jax.devices()[:1]
   lowered = programs.lower_sampling(config, model, config.eval.batch_size, here)
   known = estimate.estimate_sampling(lowered)
@@ -150,13 +139,10 @@ def _measure(
     return known
   if known.memory > machine.chip.memory:
     return known
-  began = time.monotonic()
-  with programs.log_waiting(f'{name}: compiling'):
-    program = lowered.compile(compiler_options=devices.compiler_options())
-  seconds = time.monotonic() - began
-  logging.info('%s: compiled in %s', name, progress.duration(seconds))
+  compiling = functools.partial(lowered.compile, devices.compiler_options())
+  program, seconds = programs.log_compiling(name, compiling)
   known = dataclasses.replace(
-    known, compile_seconds=round(seconds, 1), **programs.memory_of(program)
+    known, compile_seconds=seconds, **programs.memory_of(program)
   )
   if prepare is None:
     return known

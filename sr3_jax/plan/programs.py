@@ -18,18 +18,19 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import jax
-import ml_collections
 import numpy as np
 from absl import logging
 from etils import epath
 
+from sr3_jax.config import ConfigDict
 from sr3_jax.core import samplers
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.plan import hlo, hlo_costs, hlo_flops
 from sr3_jax.plan.hlo_costs import Operation
-from sr3_jax.plan.machines import Machine
+from sr3_jax.plan.machines import Chip, Machine
 from sr3_jax.restoration import restorer
 from sr3_jax.runtime import atomic_files, errors, progress
 from sr3_jax.runtime.errors import UserError
@@ -50,6 +51,7 @@ _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 # Positions among the sampler's arguments: the array that it updates and returns, and
 # the number of the step before which it ends.
 CARRY, LAST = 2, 5
+T = TypeVar('T')
 MESSAGE_SECONDS = 30.0  # time between two messages that a compiler is still at work
 
 
@@ -88,15 +90,16 @@ class ProgramCost:
   step_seconds: float | None = None
 
   @property
-  def complete(self) -> bool:
-    """Whether the whole memory is known, which depends on the temporaries."""
-    return bool(self.needed) or self.temporaries is not None
-
-  @property
   def memory(self) -> int:
     """Bytes that a chip must have; without temporaries where these are not known."""
     parts = self.arguments + self.outputs - self.aliased + self.code
     return self.needed or parts + (self.temporaries or 0)
+
+  def fits(self, chip: Chip) -> bool | None:
+    """Return whether a chip has the memory; None where the temporaries decide it."""
+    if self.needed or self.memory > chip.memory:
+      return False
+    return None if self.temporaries is None else True
 
 
 def tpu_devices(machine: Machine) -> tuple[jax.Device, ...]:
@@ -124,23 +127,19 @@ def tpu_devices(machine: Machine) -> tuple[jax.Device, ...]:
       **dict(machine.chip.options),
     )
   except jax.errors.JaxRuntimeError as error:
-    raise PlanError(
-      f'plan.topology: {machine.name}: {errors.first_line(error)[:200]}'
-    ) from error
+    text = errors.first_line(error)[:200]
+    raise PlanError(f'plan.topology: {machine.name}: {text}') from error
   return tuple(described.devices)
 
 
-def image_batch(
-  config: ml_collections.ConfigDict, count: int
-) -> dict[str, jax.ShapeDtypeStruct]:
+def image_batch(config: ConfigDict, count: int) -> dict[str, jax.ShapeDtypeStruct]:
   """Return the shapes of a training batch of `count` images.
 
   Returns:
     'image': uint8 [count, side, side, channels]; 'label': int32 [count] for models with
     classes.
   """
-  d = config.data
-  shape = jax.ShapeDtypeStruct
+  d, shape = config.data, jax.ShapeDtypeStruct
   batch = {'image': shape((count, d.image_size, d.image_size, d.channels), np.uint8)}
   if config.model.num_classes:
     batch['label'] = shape((count,), np.int32)
@@ -148,10 +147,7 @@ def image_batch(
 
 
 def lower_training(
-  config: ml_collections.ConfigDict,
-  model: SR3,
-  strategy: str,
-  chips: Sequence[jax.Device] | None,
+  config: ConfigDict, model: SR3, strategy: str, chips: Sequence[jax.Device] | None
 ) -> jax.stages.Lowered:
   """Lower the training step.
 
@@ -170,10 +166,7 @@ def lower_training(
 
 
 def lower_sampling(
-  config: ml_collections.ConfigDict,
-  model: SR3,
-  each: int,
-  chips: Sequence[jax.Device],
+  config: ConfigDict, model: SR3, each: int, chips: Sequence[jax.Device]
 ) -> jax.stages.Lowered:
   """Lower the sampler; each round of its loop is one sampling step.
 
@@ -202,13 +195,12 @@ def lower_sampling(
   guided = config.model.num_classes and config.sampler.guidance != 1
   guidance = shape((), np.float32) if guided else None
   observed = condition if model.consistency else None
-  arguments = (params, x, carry, steps, limit, limit, index, number, label, guidance)
-  arguments += (observed,)
+  arguments = (params, x, carry, steps, limit, limit, index, number)
+  arguments += (label, guidance, observed)
   _, advance, _ = restorer.programs(model, config.seed, tuple(chips))
-  stacked = jax.tree.map(
-    lambda leaf: shape((count, *leaf.shape), leaf.dtype), arguments
+  return advance.lower(
+    *jax.tree.map(lambda leaf: shape((count, *leaf.shape), leaf.dtype), arguments)
   )
-  return advance.lower(*stacked)
 
 
 def compile_for_tpu(
@@ -234,18 +226,12 @@ def compile_for_tpu(
   Raises:
     PlanError: the compiler refuses the program for another reason than its size.
   """
-  path = (
-    cache / f'plan-{_fingerprint(lowered, machine, effort)}.json' if cache else None
-  )
+  path = cache / _file_name(lowered, machine, effort) if cache else None
   if path and path.exists():
     logging.info('%s: known from an earlier plan', name)
     return read(path)
-  began = time.monotonic()
-  with log_waiting(f'{name}: compiling'):
-    made = _compile(lowered, effort)
-  seconds = time.monotonic() - began
-  logging.info('%s: compiled in %s', name, progress.duration(seconds))
-  made = dataclasses.replace(made, compile_seconds=round(seconds, 1))
+  made, seconds = log_compiling(name, lambda: _compile(lowered, effort))
+  made = dataclasses.replace(made, compile_seconds=seconds)
   if path:
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_files.write_json(path, dataclasses.asdict(made))
@@ -298,36 +284,38 @@ def read(path: epath.Path) -> ProgramCost:
   return ProgramCost(**found)
 
 
-def _fingerprint(lowered: jax.stages.Lowered, machine: Machine, effort: float) -> str:
-  """Return a hash of all that a cached result depends on, this code included."""
+def _file_name(lowered: jax.stages.Lowered, machine: Machine, effort: float) -> str:
+  """Return a name with a hash of all that a cached result depends on, code included."""
   parts = [lowered.as_text(), machine.name, *map(str, versions().values())]
   if effort:  # files of full effort keep the name from before there was a choice
     parts.append(str(effort))
-  for module in (hlo, hlo_flops, hlo_costs):
-    parts.append(pathlib.Path(module.__file__).read_text())
-  return hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:24]
+  parts += [pathlib.Path(m.__file__).read_text() for m in (hlo, hlo_flops, hlo_costs)]
+  digest = hashlib.sha256('\0'.join(parts).encode()).hexdigest()
+  return f'plan-{digest[:24]}.json'
 
 
 def versions() -> dict[str, str | None]:
   """Return the versions of JAX and of the compiler; None for what is missing."""
+  found: dict[str, str | None] = dict.fromkeys(('jax', 'jaxlib', 'libtpu'))
+  for name in found:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      found[name] = importlib.metadata.version(name)
+  return found
 
-  def of(name: str) -> str | None:
-    try:
-      return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-      return None
 
-  return {name: of(name) for name in ('jax', 'jaxlib', 'libtpu')}
+def log_compiling(name: str, compile_program: Callable[[], T]) -> tuple[T, float]:
+  """Return what a compilation returns, and its seconds; log that it goes on."""
+  began = time.monotonic()
+  with log_waiting(f'{name}: compiling'):
+    made = compile_program()
+  seconds = time.monotonic() - began
+  logging.info('%s: compiled in %s', name, progress.duration(seconds))
+  return made, round(seconds, 1)
 
 
 @contextlib.contextmanager
 def log_waiting(what: str, every: float = MESSAGE_SECONDS) -> Iterator[None]:
-  """Log at intervals that something is still going on, and for how long already.
-
-  Args:
-    what: is going on.
-    every: seconds between two messages.
-  """
+  """Log every `every` seconds that `what` is going on, and for how long already."""
   done, began = threading.Event(), time.monotonic()
 
   def say() -> None:
@@ -343,7 +331,7 @@ def log_waiting(what: str, every: float = MESSAGE_SECONDS) -> Iterator[None]:
     thread.join()
 
 
-def largest(fits: Callable[[int], bool], start: int, limit: int = 1024) -> int:
+def largest_fitting(fits: Callable[[int], bool], start: int, limit: int = 1024) -> int:
   """Return the largest number that fits, up to an eighth too small.
 
   The number is doubled (or halved) until it fits no longer (or at last); then the gap

@@ -11,8 +11,8 @@ nothing beside anything else.
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
-from sr3_jax.plan.figures import Place, SliceScaling
 from sr3_jax.plan.hlo_costs import Operation
 from sr3_jax.plan.machines import Machine
 
@@ -70,6 +70,7 @@ def estimate(
   arithmetic = sum(o.times * o.flops for o in operations) / chip.flops
   cycles = sum(o.times * o.cycles for o in operations)
   one_by_one = sum(o.times * seconds_of(o, machine) for o in operations)
+  own = optimal_seconds or math.nan, cycles / (chip.clock or math.nan)
   return Time(
     seconds=max(front, memory, network - waited) + waited,
     serial=one_by_one + network,
@@ -77,16 +78,8 @@ def estimate(
     memory=memory,
     network=network,
     waited=waited,
-    compiler=_plausible(
-      [optimal_seconds or math.nan, cycles / (chip.clock or math.nan)], arithmetic
-    ),
+    compiler=next((c for c in own if math.isfinite(c) and 0 < c >= arithmetic), None),
   )
-
-
-def _plausible(candidates: Sequence[float], arithmetic: float) -> float | None:
-  """Return the first estimate that is a time and at least that of the arithmetic."""
-  possible = (c for c in candidates if math.isfinite(c) and c > 0 and c >= arithmetic)
-  return next(possible, None)
 
 
 def at_size(operations: Sequence[Operation], was: int, now: int) -> list[Operation]:
@@ -102,69 +95,61 @@ def at_size(operations: Sequence[Operation], was: int, now: int) -> list[Operati
     now: number of chips to change it to.
   """
   return [
-    dataclasses.replace(o, group=now) if o.group == was else o for o in operations
+    o if o.group != was else dataclasses.replace(o, group=now) for o in operations
   ]
 
 
 def weak_scaling(
   operations: Sequence[Operation], machine: Machine, sizes: Sequence[int]
-) -> list[SliceScaling]:
+) -> list[dict[str, Any]]:
   """Return time and efficiency when chips and batch grow together.
 
   Args:
     operations: of a program for `machine`.
     machine: that the program was made for; it has several chips.
     sizes: numbers of chips.
+
+  Returns:
+    A row for each size. 'efficiency' is images/s and chip over those of the first.
   """
-  rows: list[SliceScaling] = []
+  rows = []
   for size in sizes:
     other = machine.of_size(size)
-    time = estimate(at_size(operations, machine.count, size), other)
-    first = rows[0]['seconds'] if rows else time.seconds
-    rows.append(
-      {
-        'topology': other.name,
-        'chips': size,
-        'seconds': time.seconds,
-        'efficiency': first / time.seconds,
-      }
-    )
+    seconds = estimate(at_size(operations, machine.count, size), other).seconds
+    first = rows[0]['seconds'] if rows else seconds
+    row = {'topology': other.name, 'chips': size, 'seconds': seconds}
+    rows.append(row | {'efficiency': first / seconds})
   return rows
 
 
 def heaviest(
   operations: Sequence[Operation], machine: Machine, count: int = 10
-) -> list[Place]:
-  """Return the places in the program that take most of the time, longest first."""
+) -> list[dict[str, Any]]:
+  """Return the places in the program that take most of the time, longest first.
+
+  Returns:
+    The sums over each place's operations. 'bound' is what takes most of its time:
+    'arithmetic', 'memory' or 'network'; 'share' is of the seconds of all places.
+  """
   groups: dict[str, list[Operation]] = {}
   for o in operations:
     groups.setdefault(o.source or o.opcode, []).append(o)
-  places = [_place(source, group, machine) for source, group in groups.items()]
+  places = []
+  for source, group in groups.items():
+    flops = sum(o.times * o.flops for o in group)
+    moved = float(sum(o.times * o.bytes for o in group))
+    sent = sum(o.times * o.sent for o in group)
+    times = {
+      'arithmetic': flops / machine.chip.flops,
+      'memory': moved / machine.chip.bandwidth,
+      'network': sent / machine.network,
+    }
+    seconds = sum(
+      o.times * (seconds_of(o, machine) + o.sent / machine.network) for o in group
+    )
+    place = {'source': source, 'seconds': seconds, 'flops': flops, 'bytes': moved}
+    places.append(place | {'sent': sent, 'bound': max(times, key=times.__getitem__)})
   whole = sum(place['seconds'] for place in places) or 1.0
   for place in places:
     place['share'] = place['seconds'] / whole
   return sorted(places, key=lambda place: -place['seconds'])[:count]
-
-
-def _place(source: str, group: Sequence[Operation], machine: Machine) -> Place:
-  """Return the sums over a place's operations, without the share of the whole."""
-  flops = sum(o.times * o.flops for o in group)
-  moved = float(sum(o.times * o.bytes for o in group))
-  sent = sum(o.times * o.sent for o in group)
-  times = {
-    'arithmetic': flops / machine.chip.flops,
-    'memory': moved / machine.chip.bandwidth,
-    'network': sent / machine.network,
-  }
-  seconds = sum(
-    o.times * (seconds_of(o, machine) + o.sent / machine.network) for o in group
-  )
-  return {
-    'source': source,
-    'seconds': seconds,
-    'flops': flops,
-    'bytes': moved,
-    'sent': sent,
-    'share': 0.0,
-    'bound': max(times, key=lambda name: times[name]),
-  }

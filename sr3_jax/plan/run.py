@@ -10,13 +10,13 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
-import ml_collections
 from absl import logging
 from etils import epath
 
-from sr3_jax.config import as_json
+from sr3_jax.config import ConfigDict, as_json
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.plan import (
   estimate,
@@ -27,7 +27,6 @@ from sr3_jax.plan import (
   roofline,
   table,
 )
-from sr3_jax.plan.figures import Cheapest, Memory, Plan, SamplerPlan, TrainingPlan
 from sr3_jax.plan.machines import Machine
 from sr3_jax.plan.programs import PlanError, ProgramCost
 from sr3_jax.runtime import atomic_files
@@ -37,7 +36,7 @@ from sr3_jax.training.strategies import STRATEGIES
 SIZES = (4, 16, 64, 256)  # numbers of chips that weak scaling is given for
 
 
-def plan_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> None:
+def plan_run(config: ConfigDict, workdir: epath.PathLike) -> None:
   """Print a table of plans and write WORKDIR/plan.json.
 
   Results of compilers are cached in a folder in JAX's own cache of programs, if there
@@ -62,14 +61,18 @@ def plan_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> None
   refuse_misfit(plan['plans'], config.parallel.strategy)
 
 
-def make_plan(
-  config: ml_collections.ConfigDict, cache: epath.Path | None = None
-) -> Plan:
+def make_plan(config: ConfigDict, cache: epath.Path | None = None) -> dict[str, Any]:
   """Return all figures, as plan.json holds them.
 
   Args:
     config: of the run; `config.plan` names machines and strategies.
     cache: folder of earlier results of compilers; None caches nothing.
+
+  Returns:
+    'plans' has a `training_figures` for each machine and strategy, 'samplers' a
+    `plan_sampler` for each machine, 'machines' the `machines.Chip` of each kind.
+    'ceiling_flops' is the FLOP/s of a matrix product, if steps were run here;
+    'share_of_ceiling' of the plans that were run is how much of it they reach.
 
   Raises:
     PlanError: see `plan_run`.
@@ -78,16 +81,23 @@ def make_plan(
   model = SR3.from_config(config)
   per_image = estimate.model_flops(config)
   state = jax.eval_shape(functools.partial(train_step.create_state, config, model))
-  plans: list[TrainingPlan] = []
-  samplers: list[SamplerPlan] = []
+  plans, samplers = [], []
   for machine in chosen:
-    plans += plan_strategies(config, model, machine, per_image, cache)
+    # On the one device of this machine all strategies are the same program.
+    here, names = is_run(config, machine), config.plan.strategies
+    for name in names[:1] if here else names:
+      plans.append(plan_one(config, model, machine, name, per_image, cache))
+    if here:
+      plans += [plans[-1] | {'strategy': name} for name in names[1:]]
     samplers.append(plan_sampler(config, model, machine, cache))
   ceiling = None
   if any(one['measured'] for one in [*plans, *samplers]):
     # Other programs slow the machine at times: the better of two counts.
     ceiling = max(measure.matrix_product_flops(config.model.dtype) for _ in range(2))
-    add_shares(plans, samplers, ceiling)
+    for key, made in (('step_seconds', plans), ('seconds_per_step', samplers)):
+      for one in made:
+        if one['measured']:
+          one['share_of_ceiling'] = one['hardware_flops'] / one[key] / ceiling
   return {
     'batch_size': config.train.batch_size,
     'num_steps': config.train.num_steps,
@@ -105,7 +115,7 @@ def make_plan(
   }
 
 
-def check(config: ml_collections.ConfigDict) -> list[Machine]:
+def check(config: ConfigDict) -> list[Machine]:
   """Return the machines that a configuration names.
 
   Raises:
@@ -129,15 +139,11 @@ def check(config: ml_collections.ConfigDict) -> list[Machine]:
   return chosen
 
 
-def check_batch(config: ml_collections.ConfigDict, machine: Machine) -> None:
-  """Refuse a batch that does not split over the chips.
-
-  Raises:
-    PlanError: it does not split.
-  """
-  parts = machine.count * config.train.accumulate
+def check_batch(config: ConfigDict, machine: Machine) -> None:
+  """Raise PlanError for a batch that does not split over the chips."""
+  accumulate = config.train.accumulate
+  parts = machine.count * accumulate
   if config.train.batch_size % parts:
-    accumulate = config.train.accumulate
     accumulated = f' x {accumulate} parts' if accumulate > 1 else ''
     raise PlanError(
       f'train.batch_size={config.train.batch_size} does not split over the '
@@ -146,36 +152,14 @@ def check_batch(config: ml_collections.ConfigDict, machine: Machine) -> None:
     )
 
 
-def plan_strategies(
-  config: ml_collections.ConfigDict,
-  model: SR3,
-  machine: Machine,
-  per_image: float,
-  cache: epath.Path | None,
-) -> list[TrainingPlan]:
-  """Plan the training on one machine with each strategy of `config.plan`.
-
-  The arguments are those of `plan_one`.
-  """
-  strategies = config.plan.strategies
-  if not is_run(config, machine):
-    return [
-      plan_one(config, model, machine, strategy, per_image, cache)
-      for strategy in strategies
-    ]
-  # On the one device of this machine all strategies are the same program.
-  plan = plan_one(config, model, machine, strategies[0], per_image, cache)
-  return [{**plan, 'strategy': strategy} for strategy in strategies]
-
-
 def plan_one(
-  config: ml_collections.ConfigDict,
+  config: ConfigDict,
   model: SR3,
   machine: Machine,
   strategy: str,
   per_image: float,
   cache: epath.Path | None,
-) -> TrainingPlan:
+) -> dict[str, Any]:
   """Plan the training on one machine with one strategy.
 
   Args:
@@ -186,14 +170,15 @@ def plan_one(
     per_image: FLOPs of one image's loss and gradient.
     cache: see `make_plan`.
 
+  Returns:
+    `training_figures`, and 'largest_batch_per_chip' if `config.plan.search_batch`.
+
   Raises:
     PlanError: a compiler is missing or refuses the program.
   """
   here = is_run(config, machine)
-  if not (here or is_compiled(config, machine)):
-    cost = estimate_step(config, model, machine, strategy)
-    return training_figures(config, machine, strategy, cost, per_image)
-  chips = () if here else programs.tpu_devices(machine)
+  compiled = not here and config.plan.compile and machine.is_tpu
+  chips = programs.tpu_devices(machine) if compiled else ()
 
   @functools.cache
   def cost_of(batch_size: int) -> ProgramCost:
@@ -202,56 +187,39 @@ def plan_one(
     if here:
       run = batch_size == config.train.batch_size
       return measure.measure_training(at, model, machine, run)
-    lowered = programs.lower_training(at, model, strategy, chips)
-    name = f'{machine.name} {strategy}, batch {batch_size}'
-    return programs.compile_for_tpu(lowered, machine, name, cache, config.plan.effort)
-
-  def fits(parts: int) -> bool:
-    return fits_in(cost_of(parts * unit * machine.count), machine)
+    if compiled:
+      lowered = programs.lower_training(at, model, strategy, chips)
+      name = f'{machine.name} {strategy}, batch {batch_size}'
+      return programs.compile_for_tpu(lowered, machine, name, cache, config.plan.effort)
+    logging.info('%s %s: counting the lowered program', machine.name, strategy)
+    state = jax.eval_shape(functools.partial(train_step.create_state, config, model))
+    at.train.batch_size //= machine.count
+    lowered = programs.lower_training(at, model, strategy, None)
+    return estimate.estimate_training(lowered, strategy, machine.count, state)
 
   cost = cost_of(config.train.batch_size)
   plan = training_figures(config, machine, strategy, cost, per_image)
-  if config.plan.search_batch and cost.complete:
+  if config.plan.search_batch and (cost.needed or cost.temporaries is not None):
     unit = config.train.accumulate
-    start = config.train.batch_size // machine.count // unit
-    plan['largest_batch_per_chip'] = unit * programs.largest(fits, start)
+    plan['largest_batch_per_chip'] = unit * programs.largest_fitting(
+      lambda parts: bool(cost_of(parts * unit * machine.count).fits(machine.chip)),
+      start=config.train.batch_size // machine.count // unit,
+    )
   return plan
 
 
-def is_run(config: ml_collections.ConfigDict, machine: Machine) -> bool:
+def is_run(config: ConfigDict, machine: Machine) -> bool:
   """Return whether steps are run, because the machine is here."""
   return config.plan.compile and measure.is_here(machine)
 
 
-def is_compiled(config: ml_collections.ConfigDict, machine: Machine) -> bool:
-  """Return whether programs are compiled for a machine that is not here."""
-  return config.plan.compile and machine.is_tpu
-
-
-def fits_in(cost: ProgramCost, machine: Machine) -> bool:
-  """Return whether a chip of the machine has the memory that a program needs."""
-  return not cost.needed and cost.memory <= machine.chip.memory
-
-
-def estimate_step(
-  config: ml_collections.ConfigDict, model: SR3, machine: Machine, strategy: str
-) -> ProgramCost:
-  """Estimate a training step that is not compiled, see `estimate`."""
-  part = config.copy_and_resolve_references()
-  part.train.batch_size = config.train.batch_size // machine.count
-  logging.info('%s %s: counting the lowered program', machine.name, strategy)
-  lowered = programs.lower_training(part, model, strategy, None)
-  state = jax.eval_shape(functools.partial(train_step.create_state, config, model))
-  return estimate.estimate_training(lowered, strategy, machine.count, state)
-
-
 def training_figures(
-  config: ml_collections.ConfigDict,
+  config: ConfigDict,
   machine: Machine,
   strategy: str,
   cost: ProgramCost,
   per_image: float,
-) -> TrainingPlan:
+) -> dict[str, Any]:
   """Return what the cost of a training step means for a run.
 
   Args:
@@ -260,9 +228,17 @@ def training_figures(
     strategy: 'pmap' or 'fsdp'.
     cost: of a step on one chip.
     per_image: FLOPs of one image's loss and gradient.
+
+  Returns:
+    A plan of plan.json. FLOPs, bytes and seconds are those of a step on one chip, but
+    'batch_size', 'images_per_second' and 'model_flops' (without what is computed
+    twice) of all chips. 'mfu' is model_flops over what the chips' peaks allow.
+    'measured' is whether a few steps were run; then 'compile_seconds' and
+    'step_seconds' are measured. 'fits' is None where it is not known. What follows from
+    the time of a step is missing where a program does not fit.
   """
   batch = config.train.batch_size
-  plan: TrainingPlan = {
+  plan = {
     'topology': machine.name,
     'chips': machine.count,
     'strategy': strategy,
@@ -270,8 +246,8 @@ def training_figures(
     'compiled': not cost.counted,
     'measured': cost.step_seconds is not None,
     'compile_seconds': cost.compile_seconds,
-    'fits': _known_fit(cost, machine),
-    'memory': _memory_figures(cost, machine),
+    'fits': cost.fits(machine.chip),
+    'memory': _memory_figures(cost, machine.chip.memory),
     'model_flops': per_image * batch,
   }
   if not cost.operations:
@@ -299,15 +275,8 @@ def training_figures(
   return plan
 
 
-def _known_fit(cost: ProgramCost, machine: Machine) -> bool | None:
-  """Return whether a program fits; None where it may, but temporaries are not known."""
-  fits = fits_in(cost, machine)
-  return None if fits and not cost.complete else fits
-
-
-def _memory_figures(cost: ProgramCost, machine: Machine) -> Memory:
-  """Return what a program takes of a chip's memory."""
-  available = machine.chip.memory
+def _memory_figures(cost: ProgramCost, available: float) -> dict[str, int | None]:
+  """Return bytes on one chip; None where they are not known."""
   known = math.isfinite(available)
   return {
     'arguments': cost.arguments,
@@ -321,11 +290,8 @@ def _memory_figures(cost: ProgramCost, machine: Machine) -> Memory:
 
 
 def plan_sampler(
-  config: ml_collections.ConfigDict,
-  model: SR3,
-  machine: Machine,
-  cache: epath.Path | None,
-) -> SamplerPlan:
+  config: ConfigDict, model: SR3, machine: Machine, cache: epath.Path | None
+) -> dict[str, Any]:
   """Plan the configured sampler, with all weights and a part of the images on a chip.
 
   Args:
@@ -333,11 +299,14 @@ def plan_sampler(
     model: of the run.
     machine: to sample on.
     cache: see `make_plan`.
+
+  Returns:
+    'images' and 'images_per_second' of all chips, the rest as in `training_figures`.
   """
   each = -(-config.eval.batch_size // machine.count)
   if is_run(config, machine):
     cost = measure.measure_sampling(config, model, machine)
-  elif is_compiled(config, machine):
+  elif config.plan.compile and machine.is_tpu:
     chips = programs.tpu_devices(machine)
     lowered = programs.lower_sampling(config, model, each, chips)
     name = f'{machine.name} sampler, batch {each * machine.count}'
@@ -345,11 +314,11 @@ def plan_sampler(
   else:
     lowered = programs.lower_sampling(config, model, each, jax.devices()[:1])
     cost = estimate.estimate_sampling(lowered)
-  plan: SamplerPlan = {
+  plan = {
     'topology': machine.name,
     'images': each * machine.count,
     'steps': 1 if model.method == 'regression' else len(model.trajectory.coefficients),
-    'fits': _known_fit(cost, machine),
+    'fits': cost.fits(machine.chip),
     'memory': cost.memory,
     'measured': cost.step_seconds is not None,
     'compile_seconds': cost.compile_seconds,
@@ -363,61 +332,32 @@ def plan_sampler(
   return plan
 
 
-def add_shares(
-  plans: Sequence[TrainingPlan], samplers: Sequence[SamplerPlan], ceiling: float
-) -> None:
-  """Add to the plans that were run which share of the machine's ceiling they reach.
-
-  Args:
-    plans: of the training.
-    samplers: of the samplers.
-    ceiling: FLOP/s of a matrix product on this machine.
-  """
-  for plan in plans:
-    if plan['measured']:
-      rate = plan['hardware_flops'] / plan['step_seconds']
-      plan['share_of_ceiling'] = rate / ceiling
-  for sampler in samplers:
-    if sampler['measured']:
-      rate = sampler['hardware_flops'] / sampler['seconds_per_step']
-      sampler['share_of_ceiling'] = rate / ceiling
-
-
-def cheapest(plans: Sequence[TrainingPlan]) -> Cheapest | None:
+def cheapest(plans: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
   """Return the plan with the fewest chip-hours; None where no plan is known to fit.
 
   All chips are taken to cost the same.
   """
-  holding = [plan for plan in plans if plan['fits'] and 'chip_hours' in plan]
-  if not holding:
+  fitting = [plan for plan in plans if plan['fits'] and 'chip_hours' in plan]
+  if not fitting:
     return None
-  best = min(holding, key=lambda plan: plan['chip_hours'])
-  return {
-    'topology': best['topology'],
-    'strategy': best['strategy'],
-    'chip_hours': best['chip_hours'],
-    'money': best['money'],
-  }
+  best = min(fitting, key=lambda plan: plan['chip_hours'])
+  return {key: best[key] for key in ('topology', 'strategy', 'chip_hours', 'money')}
 
 
-def refuse_misfit(plans: Sequence[TrainingPlan], strategy: str) -> None:
-  """End in an error where the configured strategy was planned and fits nowhere.
+def refuse_misfit(plans: Sequence[dict[str, Any]], strategy: str) -> None:
+  """Raise PlanError, with advice, where the configured strategy fits nowhere.
 
   Args:
     plans: all that were made.
     strategy: that the run is configured with.
-
-  Raises:
-    PlanError: it fits nowhere; the text says what to do.
   """
   planned = [plan for plan in plans if plan['strategy'] == strategy]
   if not planned or any(plan['fits'] is not False for plan in planned):
     return
   others = [plan for plan in plans if plan['fits'] and plan['strategy'] != strategy]
   if others:
-    advice = (
-      f'parallel.strategy={others[0]["strategy"]} does on {others[0]["topology"]}'
-    )
+    other = others[0]
+    advice = f'parallel.strategy={other["strategy"]} does on {other["topology"]}'
   else:
     advice = (
       'more or larger chips, a smaller train.batch_size, train.accumulate, '

@@ -1,13 +1,20 @@
 """Writes a plan as text."""
 
-from sr3_jax.plan.figures import Plan, SamplerPlan, TrainingPlan
+from typing import Any
+
 from sr3_jax.runtime import progress, text
 
 GIB = 2**30
+HEAD = ('machine', 'strategy', 'memory', 'of', 'fits', 'step', 'waited', 'MFU')
+HEAD += ('images/s', 'time', 'chip-hours', 'money', 'largest batch a chip')
 
 
-def format_plan(made: Plan) -> str:
-  """Return the table, what takes the time, the sampler, and what the figures mean."""
+def format_plan(made: dict[str, Any]) -> str:
+  """Return the table, what takes the time, the sampler, and what the figures mean.
+
+  Args:
+    made: result of `run.make_plan`.
+  """
   flops = made['flops_per_image'] * made['batch_size']
   lines = [
     f'{made["parameters"]:,} parameters, batch {made["batch_size"]}, '
@@ -18,131 +25,90 @@ def format_plan(made: Plan) -> str:
   ]
   for plan in made['plans']:
     lines += details(plan)
-  for one in made['samplers']:
-    lines.append(sampler_line(one))
-  best = made['cheapest']
-  if best:
-    cost = ''
-    if made['price']:
-      cost = f', {best["money"]:,.2f} at {made["price"]:g} an hour'
+  lines += map(sampler_line, made['samplers'])
+  if best := made['cheapest']:
+    cost = f', {best["money"]:,.2f} at {made["price"]:g} an hour'
     lines.append(
-      f'cheapest that holds it: {best["topology"]} with {best["strategy"]}, '
-      f'{best["chip_hours"]:,.1f} chip-hours{cost}'
+      f'cheapest that fits: {best["topology"]} with {best["strategy"]}, '
+      f'{best["chip_hours"]:,.1f} chip-hours{cost if made["price"] else ""}'
     )
   return '\n'.join([*lines, '', *notes(made)])
 
 
-HEAD = (
-  'machine',
-  'strategy',
-  'memory',
-  'of',
-  'fits',
-  'step',
-  'waited',
-  'MFU',
-  'images/s',
-  'time',
-  'chip-hours',
-  'money',
-  'largest batch a chip',
-)
-
-
-def row(plan: TrainingPlan, price: float) -> tuple[str, ...]:
+def row(plan: dict[str, Any], price: float) -> tuple[str, ...]:
   """Return the row of one machine and strategy, with a cell for each of HEAD."""
-  memory, fits = plan['memory'], plan['fits']
-  total = f'{memory["total"] / GIB:.2f} GiB'
-  if memory['temporaries'] is None and fits is not False:
-    total = f'> {total}'
-  available = memory['available']
-  largest = plan.get('largest_batch_per_chip')
+  memory, fits, available = plan['memory'], plan['fits'], plan['memory']['available']
+  at_least = '> ' if memory['temporaries'] is None and fits is not False else ''
   first = (
     plan['topology'],
     plan['strategy'],
-    total,
+    f'{at_least}{memory["total"] / GIB:.2f} GiB',
     f'{available / GIB:.2f} GiB' if available else '?',
     {True: 'yes', False: 'NO', None: '?'}[fits],
   )
+  largest = str(plan.get('largest_batch_per_chip', '-'))
   if 'time' not in plan:
-    return (*first, *['-'] * 7, _or_dash(largest))
-  time = plan['time']
+    return (*first, *['-'] * 7, largest)
   return (
     *first,
-    f'{plan["step_seconds"] * 1e3:.4g} ms',
-    f'{time["waited"] * 1e3:.3g} ms',
+    _ms(plan['step_seconds']),
+    f'{plan["time"]["waited"] * 1e3:.3g} ms',
     f'{plan["mfu_serial"]:.0%} - {plan["mfu"]:.0%}',
     f'{plan["images_per_second"]:.4g}',
     progress.duration(plan['hours'] * 3600),
     f'{plan["chip_hours"]:,.1f}',
     f'{plan["money"]:,.2f}' if price else '-',
-    _or_dash(largest),
+    largest,
   )
 
 
-def _or_dash(number: int | None) -> str:
-  """Return a number as text; '-' for none."""
-  return '-' if number is None else str(number)
+def _ms(seconds: float) -> str:
+  return f'{seconds * 1e3:.4g} ms'
 
 
-def details(plan: TrainingPlan) -> list[str]:
+def details(plan: dict[str, Any]) -> list[str]:
   """Return lines that say what one plan's time and memory are made of."""
   if 'time' not in plan:
     return []
   time, memory = plan['time'], plan['memory']
-  own = (
-    f'{time["compiler"] * 1e3:.4g} ms' if time['compiler'] else 'no plausible estimate'
-  )
-  parts = ', '.join(
-    f'{name} {size / 2**20:.1f} MiB'
-    for name, size in (
-      ('arguments', memory['arguments']),
-      ('temporaries', memory['temporaries']),
-      ('outputs', memory['outputs']),
-      ('code', memory['code']),
-    )
-    if size is not None
-  )
-  lines = [
-    f'{plan["topology"]} {plan["strategy"]}',
-    f'  a chip has {parts}',
-    *measured_lines(plan),
-    f'  a step: arithmetic {time["arithmetic"] * 1e3:.4g} ms '
-    f'({plan["hardware_flops"]:.3g} FLOP a chip), memory {time["memory"] * 1e3:.4g} ms '
-    f'({plan["bytes"]:.3g} bytes), network {time["network"] * 1e3:.4g} ms '
-    f'({plan["sent"]:.3g} bytes); one after the other {time["serial"] * 1e3:.4g} ms; '
-    f'the compiler: {own}',
+  parts = [
+    f'{name} {memory[name] / 2**20:.1f} MiB'
+    for name in ('arguments', 'temporaries', 'outputs', 'code')
+    if memory[name] is not None
   ]
-  if 'weak_scaling' in plan:
-    scaling = ', '.join(
-      f'{one["chips"]}: {one["efficiency"]:.0%}' for one in plan['weak_scaling']
+  lines = [f'{plan["topology"]} {plan["strategy"]}', f'  a chip has {", ".join(parts)}']
+  if plan['measured']:
+    seconds, bound = plan['step_seconds'], time['seconds']
+    lines.append(
+      f'  measured here: {_ms(seconds)}, {seconds / bound:.1f} times the bound; '
+      f'{_speed(plan, seconds)}'
     )
+  compiler = _ms(time['compiler']) if time['compiler'] else 'no plausible estimate'
+  lines.append(
+    f'  a step: arithmetic {_ms(time["arithmetic"])} '
+    f'({plan["hardware_flops"]:.3g} FLOP a chip), memory {_ms(time["memory"])} '
+    f'({plan["bytes"]:.3g} bytes), network {_ms(time["network"])} '
+    f'({plan["sent"]:.3g} bytes); one after the other {_ms(time["serial"])}; '
+    f'the compiler: {compiler}'
+  )
+  if rows := plan.get('weak_scaling'):
+    scaling = ', '.join(f'{one["chips"]}: {one["efficiency"]:.0%}' for one in rows)
     lines.append(f'  efficiency of chips with as large a share each: {scaling}')
-  lines += [
-    f'  {one["share"]:6.1%} {one["bound"]:10} {one["source"]}'
-    for one in plan['heaviest'][:5]
-  ]
+  for one in plan['heaviest'][:5]:
+    lines.append(f'  {one["share"]:6.1%} {one["bound"]:10} {one["source"]}')
   return [*lines, '']
 
 
-def measured_lines(plan: TrainingPlan) -> list[str]:
-  """Return the speed of a step that was run, and how far it is from the bound."""
-  if not plan['measured']:
-    return []
-  seconds, bound = plan['step_seconds'], plan['time']['seconds']
-  return [
-    f'  measured here: {seconds * 1e3:.4g} ms, {seconds / bound:.1f} times the bound; '
-    + _speed(plan['hardware_flops'] / seconds, plan['share_of_ceiling'])
-    + f'; compiled in {plan["compile_seconds"]:.1f} s'
-  ]
+def _speed(plan: dict[str, Any], seconds: float) -> str:
+  """Return the measured speed of a step as text."""
+  return (
+    f'{plan["hardware_flops"] / seconds / 1e9:.4g} GFLOP/s, '
+    f'{plan["share_of_ceiling"]:.0%} of a matrix product; '
+    f'compiled in {plan["compile_seconds"]:.1f} s'
+  )
 
 
-def _speed(rate: float, share: float) -> str:
-  """Return FLOP/s as text, with the share of those of a matrix product."""
-  return f'{rate / 1e9:.4g} GFLOP/s, {share:.0%} of a matrix product'
-
-
-def sampler_line(one: SamplerPlan) -> str:
+def sampler_line(one: dict[str, Any]) -> str:
   """Return a line about the sampler on one machine."""
   at_least = '> ' if one['fits'] is None else ''
   line = (
@@ -152,14 +118,11 @@ def sampler_line(one: SamplerPlan) -> str:
   if one['fits'] is False:
     return f'{line}: does NOT fit, make eval.batch_size smaller'
   seconds = one['seconds_per_step']
-  line += f', {seconds * 1e3:.4g} ms a step, {one["images_per_second"]:.4g} images/s'
-  if not one['measured']:
-    return line
-  speed = _speed(one['hardware_flops'] / seconds, one['share_of_ceiling'])
-  return f'{line}; {speed}; compiled in {one["compile_seconds"]:.1f} s'
+  line += f', {_ms(seconds)} a step, {one["images_per_second"]:.4g} images/s'
+  return f'{line}; {_speed(one, seconds)}' if one['measured'] else line
 
 
-def notes(made: Plan) -> list[str]:
+def notes(made: dict[str, Any]) -> list[str]:
   """Return lines that say what the figures assume."""
   lines = [
     'Times are bounds: every operation runs at the peak of its chip or of its memory.',
@@ -180,14 +143,14 @@ def notes(made: Plan) -> list[str]:
       'step, MFU and what follows from them are measured. The peak behind the MFU is',
       'assumed; the FLOP/s of a matrix product are measured.',
     ]
-  guessed = [
+  estimated = dict.fromkeys(
     plan['topology']
     for plan in made['plans']
-    if not plan['compiled'] and not plan['measured']
-  ]
-  if guessed:
+    if not (plan['compiled'] or plan['measured'])
+  )
+  if estimated:
     lines += [
-      f'Estimates, not compiled: {", ".join(dict.fromkeys(guessed))}. Memory after a >',
+      f'Estimates, not compiled: {", ".join(estimated)}. Memory after a >',
       'lacks temporaries, which only a compiler knows. Bytes are those of convolutions',
       'and matrix products, as if all else were fused with them. Collectives are those',
       'of the strategy, and the program waits for all of them.',

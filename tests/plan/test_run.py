@@ -41,11 +41,11 @@ def measured(*operations: Operation, **values) -> ProgramCost:
 
 def test_memory_counts_outputs_in_the_place_of_arguments_once():
   assert measured().memory == 50 + 40 + 20 - 35
-  assert plan_run.fits_in(measured(), machine(1, 1))
-  assert not plan_run.fits_in(measured(temporaries=46), machine(1, 1))
+  assert measured().fits(machine(1, 1).chip) is True
+  assert measured(temporaries=46).fits(machine(1, 1).chip) is False
   refused = measured(temporaries=None, needed=120)
   assert refused.memory == 120
-  assert not plan_run.fits_in(refused, machine(1, 1, memory=1000.0))
+  assert refused.fits(machine(1, 1, memory=1000.0).chip) is False
 
 
 def test_time_and_money_of_a_run(config):
@@ -105,7 +105,7 @@ def test_the_largest_batch_is_found_to_an_eighth(best, start):
     tried.append(size)
     return size <= best
 
-  found = plan_programs.largest(fits, start)
+  found = plan_programs.largest_fitting(fits, start)
   assert len(set(tried)) == len(tried) <= 18  # each costs minutes
   assert found <= best < found + max(1, found / 8) + (best > 1024) * best
 
@@ -304,7 +304,7 @@ def test_a_tpus_own_compiler_agrees(config, monkeypatch, name, strategy):
   assert len(chips) == machine.count
   lowered = plan_programs.lower_training(config, model, strategy, chips)
   made = plan_programs.compile_for_tpu(lowered, machine, name, None)
-  assert plan_run.fits_in(made, machine)
+  assert made.fits(machine.chip)
   # Arguments are the state and some kilobytes of images: all of it, or a part.
   state = jax.eval_shape(functools.partial(train_step.create_state, config, model))
   size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
