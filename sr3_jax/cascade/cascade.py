@@ -20,11 +20,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from etils import epath
 
-from sr3_jax.config import as_json
+from sr3_jax.config import ConfigDict, as_json
 from sr3_jax.core import degradations
 from sr3_jax.core.samplers import make_trajectory, trajectory_options
 from sr3_jax.core.sr3 import SR3
@@ -65,6 +64,18 @@ class CascadeError(UserError):
   """What is not possible with a cascade."""
 
 
+class Levels(NamedTuple):
+  """How a stage's input is augmented: blur and noise.
+
+  Attributes:
+    blur: sigma in pixels.
+    noise: share in the amplitude, 0 to 1.
+  """
+
+  blur: float = 0.0
+  noise: float = 0.0
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stage:
   """One model of a cascade, compiled for all devices.
@@ -72,28 +83,29 @@ class Stage:
   Attributes:
     place: number of the stage; 0 samples small images, the others upsample.
     name: of the model.
-    side: of its images, in pixels.
     model: the model.
     restorer: samples from the model.
     seed: of all noise.
-    blur: of its input, sigma in pixels.
-    noise: of its input, share in the amplitude.
+    levels: of its input, where the caller names no others.
+    max_levels: the highest ones that it was trained on.
     guidance: how much the class counts; 1 is as much as in training.
-    trained: the highest blur and the highest noise that it was trained on.
-    about: all that its images depend on, as JSON.
+    made_by: all that its images depend on, as JSON.
   """
 
   place: int
   name: str
-  side: int
   model: SR3
   restorer: Restorer
   seed: int
-  blur: float
-  noise: float
+  levels: Levels
+  max_levels: Levels
   guidance: float
-  trained: tuple[float, float]
-  about: dict[str, object]
+  made_by: dict[str, object]
+
+  @property
+  def side(self) -> int:
+    """The side of its images, in pixels."""
+    return self.model.image_size
 
   @property
   def augmented(self) -> bool:
@@ -110,9 +122,7 @@ class Stage:
     image: jax.Array | None,
     batch: Batch,
     on_steps: OnSteps = lambda steps: None,
-    *,
-    blur: float | None = None,
-    noise: float | None = None,
+    levels: Levels | None = None,
   ) -> jax.Array:
     """Sample one image for each k of a batch.
 
@@ -120,47 +130,38 @@ class Stage:
       image: [D, b, h, w, C] in [-1, 1], made by the stage before; None for the first.
       batch: 'index' int32 [D, b], the k; 'label' int32 [D, b] where there are classes.
       on_steps: called with the number of sampling steps just done.
-      blur: of the input; None is the stage's own.
-      noise: of the input; None is the stage's own.
+      levels: of the input's augmentation; None is the stage's own.
 
     Returns:
       [D, b, H, W, C] in [-1, 1], of 256 levels.
     """
-    condition = self._condition(image, batch, blur, noise)
-    batch = self._known(batch)
-    return quantize(self.restorer(condition, batch, self.place, on_steps))
+    levels = self.levels if levels is None else levels
+    condition = self._condition(image, batch, levels)
+    return quantize(self.restorer(condition, self._used(batch), self.place, on_steps))
 
-  def prepare(self, batch: Batch) -> jax.Array:
-    """Compile all that a call with a batch of this shape needs.
-
-    Returns:
-      A blank image, [D, b, H, W, C], to prepare the next stage with.
-    """
-    index = batch['index']
-    image = None
-    if self.place:
-      image = _blank(self.side // self.model.scale, self.model.channels)(index)
-    condition = self._condition(image, batch, None, None)
-    self.restorer.prepare(condition, self._known(batch))
-    return quantize(_blank(self.side, self.model.channels)(index))
+  def prepare(self, batch: Batch) -> None:
+    """Compile all that a call with a batch of this shape needs."""
+    index, channels = batch['index'], self.model.channels
+    low = _blank(self.side // self.model.scale, channels)(index) if self.place else None
+    condition = self._condition(low, batch, self.levels)
+    self.restorer.prepare(condition, self._used(batch))
+    jax.block_until_ready(quantize(_blank(self.side, channels)(index)))
 
   def _condition(
-    self, image: jax.Array | None, batch: Batch, blur: float | None, noise: float | None
+    self, image: jax.Array | None, batch: Batch, levels: Levels
   ) -> jax.Array:
     """Return what the model is given: an image, augmented if the stage knows levels."""
     if image is None:
       return _blank(self.side, 0)(batch['index'])
     if not self.augmented:
       return image
-    blur = self.blur if blur is None else blur
-    noise = self.noise if noise is None else noise
-    levels = devices.replicate((np.float32(blur), np.float32(noise)))
-    return _augment(self.seed, self.place)(image, batch['index'], *levels)
+    shared = devices.replicate(tuple(map(np.float32, levels)))
+    return _augment(self.seed, self.place)(image, batch['index'], *shared)
 
-  def _known(self, batch: Batch) -> dict[str, jax.Array]:
+  def _used(self, batch: Batch) -> dict[str, jax.Array]:
     """Return the part of a batch that the model uses."""
-    known = ('index', 'label') if self.model.num_classes else ('index',)
-    return {name: batch[name] for name in known}
+    names = ('index', 'label') if self.model.num_classes else ('index',)
+    return {name: batch[name] for name in names}
 
 
 @functools.lru_cache(maxsize=8)
@@ -195,7 +196,7 @@ class Cascade:
   stages: list[Stage]
   num_classes: int
   seed: int
-  config: ml_collections.ConfigDict
+  config: ConfigDict
 
   @property
   def side(self) -> int:
@@ -203,19 +204,16 @@ class Cascade:
     return self.stages[-1].side
 
   @property
-  def about(self) -> dict[str, object]:
+  def made_by(self) -> dict[str, object]:
     """All that images depend on, as JSON."""
-    stages = {f'stage {s.place + 1}': s.about for s in self.stages}
+    stages = {f'stage {s.place + 1}': s.made_by for s in self.stages}
     return {'seed': self.seed} | stages | {'sr3_jax': __version__}
 
   def labels(self, chosen: Sequence[int]) -> list[int]:
-    """Return the classes to sample.
+    """Return the classes to sample; [0] where the models have none.
 
     Args:
       chosen: classes that the user asks for; all if it is empty.
-
-    Returns:
-      Numbers of classes; [0] where there are no classes.
 
     Raises:
       CascadeError: there is no such class, or it is chosen twice.
@@ -256,10 +254,7 @@ def job(position: int, labels: Sequence[int]) -> Job:
 
 @contextlib.contextmanager
 def name_option(key: str) -> Iterator[None]:
-  """Name the option in errors about a batch that does not split over the devices.
-
-  Args:
-    key: the option, 'eval.batch_size'.
+  """Name the option `key` in errors about a batch that does not split over devices.
 
   Raises:
     CascadeError: in place of a ValueError.
@@ -272,7 +267,7 @@ def name_option(key: str) -> Iterator[None]:
     raise CascadeError(f'{key}: {error}') from None
 
 
-def load(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Cascade:
+def load(config: ConfigDict, workdir: epath.PathLike) -> Cascade:
   """Load the models of `config.cascade` and check that they fit together.
 
   Args:
@@ -293,40 +288,33 @@ def load(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Cascade:
   stages: list[Stage] = []
   models: list[hub.Loaded] = []
   for place, path in enumerate(c.stages):
-    loaded = hub.load(where(path, workdir))
+    loaded = hub.load(stage_path(path, workdir))
     _check_task(loaded, place)
     if stages:
       _check_chain(loaded, stages[-1], models[0])
     models.append(loaded)
-    own = {name: c[name][place] if len(c[name]) else None for name in _STAGE_OPTIONS}
-    stages.append(_stage(loaded, place, config.seed, **own))
+    stages.append(_stage(loaded, place, config))
   num_classes = models[0].model.num_classes
   if num_classes > MOST_CLASSES:
     raise CascadeError(f'{num_classes} classes are more than {MOST_CLASSES}')
   return Cascade(stages, num_classes, config.seed, models[0].config)
 
 
-def where(path: str, workdir: epath.PathLike) -> str:
+def stage_path(path: str, workdir: epath.PathLike) -> str:
   """Return a stage's path; relative ones begin in the folder around the workdir."""
   if '://' in path or path.startswith(('/', '~')):
     return path
   return str(epath.Path(workdir).parent / path)
 
 
-def _stage(
-  loaded: hub.Loaded,
-  place: int,
-  seed: int,
-  *,
-  blur: float | None,
-  noise: float | None,
-  guidance: float | None,
-  num_steps: int | None,
-) -> Stage:
-  """Return a stage with its options; None is what the model's configuration says."""
-  config, model = loaded.config, loaded.model
-  settings = trajectory_options(config.sampler)
-  guidance = float(config.sampler.guidance if guidance is None else guidance)
+def _stage(loaded: hub.Loaded, place: int, config: ConfigDict) -> Stage:
+  """Return a stage with its options of `config.cascade`, or else its model's own."""
+  c, own, model = config.cascade, loaded.config, loaded.model
+  blur, noise, guidance, num_steps = (
+    c[name][place] if len(c[name]) else None for name in _STAGE_OPTIONS
+  )
+  settings = trajectory_options(own.sampler)
+  guidance = float(own.sampler.guidance if guidance is None else guidance)
   if guidance != 1 and not model.label_dropout:
     raise CascadeError(
       f'{loaded.name}: guidance {guidance:g} needs a model trained with '
@@ -338,37 +326,35 @@ def _stage(
     trajectory = make_trajectory(model.gammas, **settings)
   except ValueError as error:
     raise CascadeError(f'{loaded.name}: {line(error)}') from None
-  restorer = Restorer(model, loaded.params, seed, guidance=guidance)
+  restorer = Restorer(model, loaded.params, config.seed, guidance=guidance)
   restorer.choose(*trajectory)
-  blur, noise = float(blur or 0), float(noise or 0)
-  _check_levels(loaded, blur, noise)
-  about = {
-    'weights': loaded.fingerprint,
-    'blur': blur,
-    'noise': noise,
-    'guidance': guidance,
-    'sampler': as_json(ml_collections.ConfigDict(settings)),
-  }
+  levels, max_levels = Levels(float(blur or 0), float(noise or 0)), trained_levels(own)
+  for name, value, most in zip(Levels._fields, levels, max_levels, strict=True):
+    if not 0 <= value <= most:
+      raise CascadeError(
+        f'{loaded.name}: cascade.{name} {value:g} is not of the levels it was trained '
+        f'on: 0 to {most:g}'
+      )
+  made_by = {'weights': loaded.fingerprint, **levels._asdict(), 'guidance': guidance}
+  made_by['sampler'] = as_json(ConfigDict(settings))
   return Stage(
-    place=place,
-    name=loaded.name,
-    side=model.image_size,
-    model=model,
-    restorer=restorer,
-    seed=seed,
-    blur=blur,
-    noise=noise,
-    guidance=guidance,
-    trained=trained_levels(loaded.config),
-    about=about,
+    place,
+    loaded.name,
+    model,
+    restorer,
+    config.seed,
+    levels,
+    max_levels,
+    guidance,
+    made_by,
   )
 
 
-def trained_levels(config: ml_collections.ConfigDict) -> tuple[float, float]:
+def trained_levels(config: ConfigDict) -> Levels:
   """Return the highest blur and noise that a stage saw in training; 0 for none."""
   if config.task.name != 'cascade':
-    return 0.0, 0.0
-  return float(config.task.augment_blur[1]), float(config.task.augment_noise[1])
+    return Levels()
+  return Levels(float(config.task.augment_blur[1]), float(config.task.augment_noise[1]))
 
 
 # ------------------------------------------------------------------- what must fit
@@ -395,16 +381,15 @@ def _check_task(loaded: hub.Loaded, place: int) -> None:
 
 def _check_chain(loaded: hub.Loaded, last: Stage, first: hub.Loaded) -> None:
   """Refuse a model that fits neither the stage before it nor the first one."""
-  model = loaded.model
-  name, side = loaded.name, model.image_size
+  model, name = loaded.model, loaded.name
+  low, side = model.image_size // model.scale, model.image_size
   if side != last.side * model.scale:
     raise CascadeError(
-      f'{name}: upsamples {side // model.scale} x {side // model.scale} to {side} x '
-      f'{side}, but {last.name} before it makes {last.side} x {last.side}'
+      f'{name}: upsamples {low} x {low} to {side} x {side}, but {last.name} before it '
+      f'makes {last.side} x {last.side}'
     )
-  ranges = [
-    (tuple(c.data.low), tuple(c.data.high)) for c in (loaded.config, first.config)
-  ]
+  data = loaded.config.data, first.config.data
+  ranges = [(tuple(d.low), tuple(d.high)) for d in data]
   if model.channels != first.model.channels or ranges[0] != ranges[1]:
     raise CascadeError(f'{name}: not the channels and range of values of {first.name}')
   if model.num_classes not in (0, first.model.num_classes):
@@ -412,15 +397,3 @@ def _check_chain(loaded: hub.Loaded, last: Stage, first: hub.Loaded) -> None:
       f'{name}: {model.num_classes} classes, but {first.name} has '
       f'{first.model.num_classes or "none"}'
     )
-
-
-def _check_levels(loaded: hub.Loaded, blur: float, noise: float) -> None:
-  """Refuse levels of augmentation that the model was not trained on."""
-  for name, value, most in zip(
-    ('blur', 'noise'), (blur, noise), trained_levels(loaded.config), strict=True
-  ):
-    if not 0 <= value <= most:
-      raise CascadeError(
-        f'{loaded.name}: cascade.{name} {value:g} is not of the levels it was trained '
-        f'on: 0 to {most:g}'
-      )

@@ -14,22 +14,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
-import ml_collections
 import numpy as np
 from absl import logging
 from etils import epath
 
 from sr3_jax.cascade import report
 from sr3_jax.cascade.cascade import Cascade, CascadeError, Stage, job, load, name_option
-from sr3_jax.cascade.report import alone_row, sampled_part, sampled_row
-from sr3_jax.config import as_json
+from sr3_jax.cascade.report import alone_row, sampled_part, sampled_row, truth_part
+from sr3_jax.config import ConfigDict, as_json
 from sr3_jax.core import degradations
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import sources
 from sr3_jax.data.input_pipeline import HeldOut, evaluation_data, held_out
 from sr3_jax.evaluation import summary
 from sr3_jax.evaluation.evaluators import Evaluators, load_evaluators
-from sr3_jax.evaluation.measure import hashes
+from sr3_jax.evaluation.measure import fingerprint
 from sr3_jax.evaluation.records import Records, Values, open_records
 from sr3_jax.evaluation.scoring import Scorer
 from sr3_jax.images import image_files, pixels
@@ -39,13 +38,8 @@ from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.runtime.version import __version__
 
 
-def truth_part(cascade: Cascade, side: int) -> str:
-  """Return the part of the records that holds true images of a size."""
-  return TRUTH if side == cascade.side else f'{TRUTH} {side}'
-
-
 def evaluate_run(
-  config: ml_collections.ConfigDict, workdir: epath.PathLike
+  config: ConfigDict, workdir: epath.PathLike
 ) -> dict[str, dict[str, float]]:
   """Measure a cascade (`--mode=eval`): write report/ and results.json.
 
@@ -69,7 +63,7 @@ def evaluate_run(
   with name_option('eval.batch_size'):
     batches = evaluation_data(config, config.eval.final_images, held)
   folder = workdir / 'report'
-  made_by = depends_on(config, cascade.about, evaluators, held) | {
+  made_by = depends_on(config, cascade.made_by, evaluators, held) | {
     'eval': {key: config.eval[key] for key in ('final_images', 'border')},
     'pictures': config.sample.num_images,
   }
@@ -95,9 +89,7 @@ def evaluate_run(
   return found
 
 
-def with_size(
-  config: ml_collections.ConfigDict, cascade: Cascade
-) -> ml_collections.ConfigDict:
+def with_size(config: ConfigDict, cascade: Cascade) -> ConfigDict:
   """Return a configuration whose held-out images are as large as the last stage's."""
   config = config.copy_and_resolve_references()
   config.data.image_size, config.eval.image_size = cascade.side, 0
@@ -105,9 +97,7 @@ def with_size(
   return config
 
 
-def _check_classes(
-  config: ml_collections.ConfigDict, cascade: Cascade, held: HeldOut
-) -> None:
+def _check_classes(config: ConfigDict, cascade: Cascade, held: HeldOut) -> None:
   """Refuse held-out images of other classes than those of the models."""
   found = len(held[0].classes)
   if cascade.num_classes and found != cascade.num_classes:
@@ -118,7 +108,7 @@ def _check_classes(
     )
 
 
-class _Batch(NamedTuple):
+class HeldBatch(NamedTuple):
   """A batch of held-out images.
 
   Attributes:
@@ -134,6 +124,16 @@ class _Batch(NamedTuple):
   truth: Mapping[int, jax.Array]
 
 
+def held_batch(
+  cascade: Cascade, number: int, host: Mapping[str, np.ndarray]
+) -> HeldBatch:
+  """Return a batch as `input_pipeline.evaluation_data` gives it, with true images."""
+  sharded = devices.shard(host)
+  sides = tuple(stage.side for stage in cascade.stages)
+  truth = _truths(cascade.stages[0].model, sides)(sharded['image'])
+  return HeldBatch(number, host, sharded, truth)
+
+
 @dataclasses.dataclass
 class Measurement:
   """The measurement of held-out images and of as many sampled ones.
@@ -147,7 +147,7 @@ class Measurement:
     on_steps: called with the number of sampling steps just done (or passed over).
   """
 
-  config: ml_collections.ConfigDict
+  config: ConfigDict
   cascade: Cascade
   evaluators: Evaluators
   records: Records
@@ -172,61 +172,59 @@ class Measurement:
     Returns:
       How many images it has, without those that fill it up.
     """
-    sharded = devices.shard(host)
-    sides = tuple(stage.side for stage in self.cascade.stages)
-    truth = truths(self.cascade.stages[0].model, sides)(sharded['image'])
-    batch = _Batch(number, host, sharded, truth)
+    batch = held_batch(self.cascade, number, host)
     self._add_truth(batch)
     self._add_sampled(batch)
     self._add_alone(batch)
     return int(host['mask'].sum())
 
-  def _add_truth(self, batch: _Batch) -> None:
+  def _add_truth(self, batch: HeldBatch) -> None:
     """Measure the true images of all sizes."""
     parts = {truth_part(self.cascade, side): side for side in batch.truth}
-    if has_images(self.records, parts, batch.host):
+    if all_recorded(self.records, parts, batch.host):
       return
     for part, side in parts.items():
       values = self.scorers[side].of_set(batch.truth[side], batch.sharded)
       if part == TRUTH:
         images = batch.host['image'][batch.host['mask']]
-        values |= hashes(images)
-      self._show(f'true {side}', batch.truth[side], batch.host)
+        values['hash'] = np.array([fingerprint(image) for image in images], np.uint64)
+      self._write_pictures(f'true {side}', batch.truth[side], batch.host)
       self.records.add(part, batch.number, values)
 
-  def _add_sampled(self, batch: _Batch) -> None:
+  def _add_sampled(self, batch: HeldBatch) -> None:
     """Sample as many images as the batch has, and measure what each stage makes."""
     stages = self.cascade.stages
     parts = [sampled_part(self.cascade, stage) for stage in stages]
-    if has_images(self.records, parts, batch.host):
+    if all_recorded(self.records, parts, batch.host):
       self.on_steps(sum(stage.num_steps for stage in stages))
       return
     wanted = sampled_batch(self.cascade, self.labels, batch.host)
-    measured = measured_batch(self.cascade, batch.sharded, wanted)
     image = None
     for stage, part in zip(stages, parts, strict=True):
       image = stage(image, wanted, self.on_steps)
-      self._show(part, image, batch.host)
-      values = self.scorers[stage.side].of_set(image, measured)
-      values |= powers(image, batch.truth[stage.side], batch.host['mask'])
+      self._write_pictures(part, image, batch.host)
+      score = self.scorers[stage.side]
+      values = sampled_values(self.cascade, stage, score, image, wanted, batch)
       self.records.add(part, batch.number, values)
 
-  def _add_alone(self, batch: _Batch) -> None:
+  def _add_alone(self, batch: HeldBatch) -> None:
     """Measure what each stage after the first makes of true images."""
     stages = self.cascade.stages
     for before, stage in itertools.pairwise(stages):
       part = alone_row(self.cascade, stage)
-      if has_images(self.records, [part], batch.host):
+      if all_recorded(self.records, [part], batch.host):
         self.on_steps(stage.num_steps)
         continue
       low, truth = batch.truth[before.side], batch.truth[stage.side]
       output = stage(low, batch.sharded, self.on_steps)
-      self._show(part, output, batch.host)
+      self._write_pictures(part, output, batch.host)
       made = _downsample(stage.model.scale)(output)
       values = self.scorers[stage.side](output, truth, made, low, batch.sharded)
       self.records.add(part, batch.number, values)
 
-  def _show(self, name: str, image: jax.Array, host: Mapping[str, np.ndarray]) -> None:
+  def _write_pictures(
+    self, name: str, image: jax.Array, host: Mapping[str, np.ndarray]
+  ) -> None:
     """Write the pictures of the report that are among this process's images."""
     count = self.config.sample.num_images
     rows = np.flatnonzero(host['mask'] & (host['index'] < count))
@@ -237,7 +235,7 @@ class Measurement:
         image_files.write(path, picture)
 
 
-def has_images(
+def all_recorded(
   records: Records, parts: Iterable[str], host: Mapping[str, np.ndarray]
 ) -> bool:
   """Return whether all processes have measured all their images of a batch."""
@@ -257,15 +255,38 @@ def sampled_batch(
   return cascade.batch([job(place, labels) for place in places], len(places))
 
 
-def measured_batch(
-  cascade: Cascade, batch: Mapping[str, jax.Array], sampled: Mapping[str, jax.Array]
-) -> dict[str, jax.Array]:
-  """Return what a `Scorer` needs to know about sampled images.
+def sampled_values(
+  cascade: Cascade,
+  stage: Stage,
+  score: Scorer,
+  image: jax.Array,
+  sampled: Mapping[str, jax.Array],
+  batch: HeldBatch,
+) -> Values:
+  """Measure a batch of sampled images.
 
-  These are numbers and mask of the held-out images, and the classes that were sampled.
+  Args:
+    cascade: the models.
+    stage: that sampled them.
+    score: measures images of this stage.
+    image: [D, b, H, W, C] in [-1, 1].
+    sampled: what they are, from `sampled_batch`.
+    batch: the held-out images that they are measured as many as.
+
+  Returns:
+    Values of single images. 'power' and 'power_truth', [n, ...] each, are power spectra
+    of sampled and true images; images of an odd side have none.
   """
-  label = {'label': sampled['label']} if cascade.num_classes else {}
-  return {'mask': batch['mask'], 'index': batch['index']} | label
+  about = {'mask': batch.sharded['mask'], 'index': batch.sharded['index']}
+  if cascade.num_classes:
+    about['label'] = sampled['label']
+  values = score.of_set(image, about)
+  if stage.side % 2 == 0:
+    truth = batch.truth[stage.side]
+    spectra = {'power': _power()(image), 'power_truth': _power()(truth)}
+    for name, value in devices.gather(spectra).items():
+      values[name] = value[batch.host['mask']]
+  return values
 
 
 def scorer(side: int, evaluators: Evaluators, border: int = 0) -> Scorer:
@@ -280,7 +301,7 @@ def scorer(side: int, evaluators: Evaluators, border: int = 0) -> Scorer:
 
 
 @functools.lru_cache(maxsize=4)
-def truths(
+def _truths(
   model: SR3, sides: tuple[int, ...]
 ) -> Callable[[jax.Array], dict[int, jax.Array]]:
   """Compile stored images [D, b, H, W, C] -> side -> [D, b, side, side, C].
@@ -305,23 +326,6 @@ def _downsample(factor: int) -> Callable[[jax.Array], jax.Array]:
   return devices.pmap(
     lambda image: degradations.area(image_metrics.quantize(image), factor)
   )
-
-
-def powers(image: jax.Array, truth: jax.Array, mask: np.ndarray) -> Values:
-  """Return the power spectra of a batch's sampled and true images.
-
-  Args:
-    image: sampled, [D, b, H, W, C] in [-1, 1].
-    truth: true images, like `image`.
-    mask: bool [D b], the rows to return.
-
-  Returns:
-    'power' and 'power_truth', [n, ...] each; nothing for images of an odd side.
-  """
-  if image.shape[2] % 2:
-    return {}
-  found = {'power': _power()(image), 'power_truth': _power()(truth)}
-  return {name: value[mask] for name, value in devices.gather(found).items()}
 
 
 @functools.cache
@@ -389,22 +393,15 @@ def stage_table(
 
 
 def depends_on(
-  config: ml_collections.ConfigDict,
-  about: Mapping[str, object],
+  config: ConfigDict,
+  cascade: Mapping[str, object],
   evaluators: Evaluators,
   held: HeldOut,
 ) -> dict[str, object]:
-  """Return all that a recorded value depends on, as JSON.
-
-  Args:
-    config: of the cascade.
-    about: what the images of the cascade depend on.
-    evaluators: the networks that measure.
-    held: the held-out images.
-  """
+  """Return all that a recorded value depends on, as JSON; `cascade` as well."""
   whole = as_json(config)
   return {
-    'cascade': about,
+    'cascade': cascade,
     'classes': whole['cascade']['classes'],
     'data': whole['data'],
     'images': sources.fingerprint(held[0]),

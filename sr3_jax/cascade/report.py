@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_collections
 from etils import epath
 
 from sr3_jax.cascade.cascade import Cascade, Stage
-from sr3_jax.config import as_json
+from sr3_jax.config import ConfigDict, as_json
 from sr3_jax.evaluation import report_writer, summary
 from sr3_jax.evaluation.evaluators import Evaluators
 from sr3_jax.evaluation.records import Records
@@ -35,6 +34,11 @@ def alone_row(cascade: Cascade, stage: Stage) -> str:
   return _row(cascade, stage, 'true')
 
 
+def truth_part(cascade: Cascade, side: int) -> str:
+  """Return the part of the records that holds true images of a size."""
+  return TRUTH if side == cascade.side else f'{TRUTH} {side}'
+
+
 def _row(cascade: Cascade, stage: Stage, inputs: str) -> str:
   if not stage.place:
     return f'{stage.side} {inputs}'
@@ -42,7 +46,7 @@ def _row(cascade: Cascade, stage: Stage, inputs: str) -> str:
 
 
 def write(
-  config: ml_collections.ConfigDict,
+  config: ConfigDict,
   cascade: Cascade,
   evaluators: Evaluators,
   records: Records,
@@ -61,14 +65,15 @@ def write(
     folder: of the report; its pictures are there already.
     made_by: all that the records depend on.
   """
-  stages = {sampled_row(cascade, s): s for s in cascade.stages}
-  alone = {alone_row(cascade, s): s for s in cascade.stages[1:]}
-  parts = {name: [sampled_part(cascade, s)] for name, s in stages.items()}
-  parts |= {name: [name] for name in alone}
-  abouts = {name: _about(s, 'in the cascade') for name, s in stages.items()}
-  abouts |= {
-    name: _about(s, 'alone, on downsampled true images') for name, s in alone.items()
-  }
+  parts, abouts = {}, {}
+  for stage in cascade.stages:
+    name = sampled_row(cascade, stage)
+    parts[name] = [sampled_part(cascade, stage)]
+    abouts[name] = _about(stage, 'in the cascade')
+    if stage.place:
+      name = alone_row(cascade, stage)
+      parts[name] = [name]
+      abouts[name] = _about(stage, 'alone, on downsampled true images')
   sheets = _sheets(config, cascade, records)
   image_files.write(
     folder / 'samples.png', report_writer.contact_sheet(folder, sheets[0])
@@ -91,7 +96,7 @@ def write(
 
 
 def _sheets(
-  config: ml_collections.ConfigDict, cascade: Cascade, records: Records
+  config: ConfigDict, cascade: Cascade, records: Records
 ) -> list[dict[str, Any]]:
   """Return the sheets of sampled images, and of stages alone if there are several."""
   first = records.scalars(TRUTH)['index'][: config.sample.num_images].tolist()
@@ -109,34 +114,29 @@ def _sheets(
 def _sheet(
   title: str, pictures: Mapping[str, str], numbers: Sequence[int]
 ) -> dict[str, Any]:
-  """Return a sheet of report.json.
+  """Return a sheet of report.json with a row for each number of an image.
 
-  Args:
-    title: of the sheet.
-    pictures: title of a column -> name of its pictures.
-    numbers: of the images, one for each row.
+  `pictures` has the title of each column and the name of its pictures.
   """
-  rows = [
-    {
-      'label': f'image {i}',
-      'cells': [f'pictures/{i:05d}_{name}.png' for name in pictures.values()],
-      'index': i,
-    }
-    for i in numbers
-  ]
+  rows = []
+  for i in numbers:
+    cells = [f'pictures/{i:05d}_{name}.png' for name in pictures.values()]
+    rows.append({'label': f'image {i}', 'cells': cells, 'index': i})
   return {'title': title, 'columns': list(pictures), 'rows': rows}
 
 
 def _about(stage: Stage, how: str) -> str:
   """Return a sentence about what made a row."""
-  levels = f', blur {stage.blur:g}, noise {stage.noise:g}' if stage.place else ''
+  levels = ''
+  if stage.place:
+    levels = f', blur {stage.levels.blur:g}, noise {stage.levels.noise:g}'
   return (
     f'{stage.name} {how}: {stage.num_steps} steps, guidance {stage.guidance:g}{levels}.'
   )
 
 
 def _protocol(
-  config: ml_collections.ConfigDict,
+  config: ConfigDict,
   cascade: Cascade,
   evaluators: Evaluators,
   records: Records,

@@ -1,16 +1,14 @@
 """Does with a cascade what --mode=train, eval, sample, sweep or reference asks for."""
 
 import dataclasses
-import functools
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 from absl import logging
 from etils import epath
@@ -24,9 +22,9 @@ from sr3_jax.cascade.cascade import (
   job,
   load,
   name_option,
-  where,
+  stage_path,
 )
-from sr3_jax.config import config_names
+from sr3_jax.config import ConfigDict, config_names
 from sr3_jax.data import sources
 from sr3_jax.evaluation import run as evaluation_run
 from sr3_jax.images import contact_sheets, image_files, pixels
@@ -40,7 +38,7 @@ _CLASSES = 24  # classes in samples.png
 _LARGEST = 256  # side of a picture in a grid, in pixels
 
 
-def run(config: ml_collections.ConfigDict, workdir: epath.Path, mode: str) -> None:
+def run(config: ConfigDict, workdir: epath.Path, mode: str) -> None:
   """Do with a cascade what a mode of the program asks for.
 
   Args:
@@ -65,11 +63,11 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, mode: str) -> No
     sample_run(config, workdir)
 
 
-def train_message(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> str:
+def train_message(config: ConfigDict, workdir: epath.PathLike) -> str:
   """Return how the stages are trained, in a line."""
   commands = '; '.join(
     f'python -m sr3_jax.main --config={_configuration(path)} '
-    f'--workdir={where(path, workdir)}'
+    f'--workdir={stage_path(path, workdir)}'
     for path in config.cascade.stages
     if not path.startswith('hf://')
   )
@@ -86,7 +84,7 @@ def _configuration(stage: str) -> str:
 # ------------------------------------------------------------------------ sampling
 
 
-def sample_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> None:
+def sample_run(config: ConfigDict, workdir: epath.PathLike) -> None:
   """Sample images of every class (`--mode=sample`), those that are not there already.
 
   Writes samples/SIDE/CLASS/00012.png of every stage, samples/times.json, a grid for
@@ -210,10 +208,9 @@ def sample_batches(
       part = todo[begun : begun + size]
       batch = cascade.batch(part, size)
       costs = list(times) if begun else guess
-      on_share = functools.partial(_show_share, shown, begun, len(part))
       image, pictures = None, []
       for stage in cascade.stages:
-        on_steps = _count_steps(on_share, costs, stage)
+        on_steps = _count_steps(shown, begun, len(part), costs, stage)
         began = time.monotonic()
         image = stage(image, batch, on_steps)
         jax.block_until_ready(image)
@@ -224,18 +221,15 @@ def sample_batches(
       shown.update(begun)
 
 
-def _show_share(shown: Progress, begun: int, count: int, share: float) -> None:
-  """Show a share of a batch of `count` images as some of them."""
-  shown.update(begun + int(count * min(share, 1)))
-
-
 def _count_steps(
-  on_share: Callable[[float], None], costs: Sequence[float], stage: Stage
+  shown: Progress, begun: int, count: int, costs: Sequence[float], stage: Stage
 ) -> OnSteps:
-  """Return what a stage calls with steps, to show the progress of a batch.
+  """Return what a stage calls with steps, to show a share of a batch as images.
 
   Args:
-    on_share: called with the share of the batch's work that is done, 0 to 1.
+    shown: shows the progress.
+    begun: images of the batches before.
+    count: images of the batch.
     costs: work of each stage.
     stage: that will call.
   """
@@ -245,7 +239,8 @@ def _count_steps(
     nonlocal done
     done += steps
     own = costs[stage.place] * done / stage.num_steps
-    on_share((sum(costs[: stage.place]) + own) / sum(costs))
+    share = (sum(costs[: stage.place]) + own) / sum(costs)
+    shown.update(begun + int(count * min(share, 1)))
 
   return on_steps
 
@@ -257,7 +252,7 @@ def _compile(cascade: Cascade, size: int) -> list[float]:
   for stage in cascade.stages:
     logging.info('compiling %s, %d x %d', stage.name, stage.side, stage.side)
     began = time.monotonic()
-    jax.block_until_ready(stage.prepare(batch))
+    stage.prepare(batch)
     seconds.append(time.monotonic() - began)
   return seconds
 
@@ -265,12 +260,10 @@ def _compile(cascade: Cascade, size: int) -> list[float]:
 # ----------------------------------------------------------------------- the folder
 
 
-def _open(
-  folder: epath.Path, cascade: Cascade, config: ml_collections.ConfigDict
-) -> list[str]:
+def _open(folder: epath.Path, cascade: Cascade, config: ConfigDict) -> list[str]:
   """Return the names of all classes' folders; refuse the images of another cascade."""
   path = folder / REQUEST
-  wanted = json.loads(json.dumps(cascade.about))
+  wanted = json.loads(json.dumps(cascade.made_by))
   if path.exists():
     try:
       known = json.loads(path.read_text())
@@ -302,7 +295,7 @@ def _differences(one: object, other: object, at: str = '') -> Iterator[str]:
     yield at
 
 
-def class_folders(config: ml_collections.ConfigDict, cascade: Cascade) -> list[str]:
+def class_folders(config: ConfigDict, cascade: Cascade) -> list[str]:
   """Return a folder for each class: '003' or '003_cat'; only '.' without classes."""
   if not cascade.num_classes:
     return ['.']
@@ -311,25 +304,23 @@ def class_folders(config: ml_collections.ConfigDict, cascade: Cascade) -> list[s
   return [f'{k:03d}' + (f'_{name}' if name else '') for k, name in enumerate(clean)]
 
 
-def class_names(config: ml_collections.ConfigDict, cascade: Cascade) -> list[str]:
+def class_names(config: ConfigDict, cascade: Cascade) -> list[str]:
   """Return the names of the classes in the data; empty texts where it has none."""
-  unknown = [''] * cascade.num_classes
   for d in (config.data, cascade.config.data):
     try:
       if d.source == 'classes':  # names of folders: no image must be opened for them
         found = sorted(p.name for p in epath.Path(d.path).iterdir() if p.is_dir())
       elif d.source in ('arrays', 'tfds') and d.path:
-        found = sources.make_source(
-          d.source, path=d.path, split=d.split, data_dir=d.data_dir or None
-        ).classes
+        place = {'path': d.path, 'split': d.split, 'data_dir': d.data_dir or None}
+        found = sources.make_source(d.source, **place).classes
       else:
         continue
     except (sources.DataError, OSError):
       continue
     if len(found) == cascade.num_classes:
-      numbers = [str(k) for k in range(len(found))]
-      return unknown if list(found) == numbers else list(found)
-  return unknown
+      numbered = list(found) == [str(k) for k in range(len(found))]
+      return [''] * len(found) if numbered else list(found)
+  return [''] * cascade.num_classes
 
 
 # ------------------------------------------------------------------------- pictures
@@ -340,12 +331,7 @@ def _write_sheets(
 ) -> None:
   """Write grids/CLASS.png, samples.png with a row for each class, and stages.png.
 
-  Args:
-    workdir: of the cascade.
-    files: of the samples.
-    cascade: the models.
-    labels: the classes.
-    count: images of each class.
+  `count` is how many images there are of each of the classes `labels`.
   """
   cell = min(cascade.side, _LARGEST) if cascade.side >= 160 else None
   several = len(labels) > 1
@@ -395,8 +381,7 @@ def time_table(
       'side': stage.side,
       'steps': stage.num_steps,
       'guidance': stage.guidance,
-      'blur': stage.blur,
-      'noise': stage.noise,
+      **stage.levels._asdict(),
       'compile_seconds': round(waited, 2),
       'seconds': round(seconds, 2),
       'seconds_per_image': round(seconds / count, 5),

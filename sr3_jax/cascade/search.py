@@ -11,29 +11,37 @@ The best pair has the lowest FID if the weights of Inception are there, else the
 distance of power spectra, which shows blur and grain and needs no network.
 """
 
+import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax.cascade.cascade import Cascade, CascadeError, Stage, load, name_option
+from sr3_jax.cascade.cascade import (
+  Cascade,
+  CascadeError,
+  Levels,
+  Stage,
+  load,
+  name_option,
+)
 from sr3_jax.cascade.evaluate import (
+  all_recorded,
   depends_on,
-  has_images,
-  measured_batch,
-  powers,
+  held_batch,
   sampled_batch,
+  sampled_values,
   scorer,
   stage_table,
-  truth_part,
-  truths,
   with_size,
 )
+from sr3_jax.cascade.report import truth_part
+from sr3_jax.config import ConfigDict
 from sr3_jax.data.input_pipeline import evaluation_data, held_out
 from sr3_jax.evaluation import summary
 from sr3_jax.evaluation.evaluators import Evaluators, load_evaluators
@@ -44,14 +52,11 @@ from sr3_jax.restoration.restorer import OnSteps, progress
 from sr3_jax.runtime import atomic_files, devices
 
 Row = dict[str, Any]  # {'stage': str, 'side': int, 'blur', 'noise', metric: float, ...}
-Levels = tuple[
-  float, float
-]  # blur (sigma in pixels) and noise (share in the amplitude)
 # The first of these metrics that was measured decides; less is better.
 SCORES = {'fid': 'FID', 'spectrum_db': 'spectrum distance, dB'}
 
 
-def search_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> list[Row]:
+def search_run(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
   """Search (`--mode=sweep`): write search.json and search.png, print the best levels.
 
   Args:
@@ -107,7 +112,7 @@ def _without_levels(cascade: Cascade) -> dict[str, object]:
     key: {k: v for k, v in part.items() if k not in ('blur', 'noise')}
     if isinstance(part, dict)
     else part
-    for key, part in cascade.about.items()
+    for key, part in cascade.made_by.items()
   }
 
 
@@ -128,7 +133,7 @@ def _write(
   print(f'best: {command(levels)}')
 
 
-def grid(config: ml_collections.ConfigDict, stage: Stage) -> list[Levels]:
+def grid(config: ConfigDict, stage: Stage) -> list[Levels]:
   """Return the pairs of levels to try, no augmentation first.
 
   A stage that is not given levels has none.
@@ -136,40 +141,35 @@ def grid(config: ml_collections.ConfigDict, stage: Stage) -> list[Levels]:
   if not stage.augmented:
     return []
   axes = []
-  for name, most in zip(('blur', 'noise'), stage.trained, strict=True):
+  for name, most in zip(Levels._fields, stage.max_levels, strict=True):
     values = sorted({0.0, *map(float, config.cascade[f'search_{name}'])})
     axes.append([value for value in values if 0 <= value <= most])
     if len(axes[-1]) < len(values):
       logging.info('%s: %s was trained up to %g', stage.name, name, most)
-  return [(blur, noise) for blur in axes[0] for noise in axes[1]]
+  return [Levels(*pair) for pair in itertools.product(*axes)]
 
 
+@dataclasses.dataclass
 class _Search:
   """The search over the levels of all stages.
 
-  Args:
+  Attributes:
     cascade: the models.
     labels: the classes to sample.
     evaluators: the networks that measure.
     records: where values go; images that are there already are passed over.
     batches: held-out images, from `data.input_pipeline.evaluation_data`.
     on_steps: called with the number of sampling steps just done (or passed over).
+    inputs: number of a stage -> the images it is given, batch by batch, on the host.
   """
 
-  def __init__(
-    self,
-    cascade: Cascade,
-    labels: Sequence[int],
-    evaluators: Evaluators,
-    records: Records,
-    batches: Sequence[Mapping[str, np.ndarray]],
-    on_steps: OnSteps,
-  ):
-    self.cascade, self.labels = cascade, labels
-    self.evaluators, self.records = evaluators, records
-    self.batches, self.on_steps = batches, on_steps
-    # Number of a stage -> the images that it is given, batch by batch, on the host.
-    self.inputs: dict[int, list[np.ndarray]] = {}
+  cascade: Cascade
+  labels: Sequence[int]
+  evaluators: Evaluators
+  records: Records
+  batches: Sequence[Mapping[str, np.ndarray]]
+  on_steps: OnSteps
+  inputs: dict[int, list[np.ndarray]] = dataclasses.field(default_factory=dict)
 
   def measure(
     self, stage: Stage, levels: Sequence[Levels], chosen: Mapping[int, Levels]
@@ -202,11 +202,8 @@ class _Search:
       intervals=False,
     )
     values = summary.values(table)
-    rows = [
-      {'stage': stage.name, 'side': stage.side, 'blur': pair[0], 'noise': pair[1]}
-      | values[part]
-      for pair, part in parts.items()
-    ]
+    about = {'stage': stage.name, 'side': stage.side}
+    rows = [about | pair._asdict() | values[part] for pair, part in parts.items()]
     if rows and not any(math.isfinite(score_of(row)[1]) for row in rows):
       raise CascadeError(f'{stage.name}: no finite score at any level: train it on')
     if stage.place and stage.place not in self.inputs:  # all was measured before
@@ -222,14 +219,12 @@ class _Search:
 
   def _add_truth(self, stage: Stage) -> None:
     """Measure true images of the stage's size."""
-    part, score = (
-      truth_part(self.cascade, stage.side),
-      scorer(stage.side, self.evaluators),
-    )
+    part = truth_part(self.cascade, stage.side)
+    score = scorer(stage.side, self.evaluators)
     for number, host in enumerate(self.batches):
-      if not has_images(self.records, [part], host):
-        batch = devices.shard(host)
-        values = score.of_set(self._truth(batch, stage), batch)
+      if not all_recorded(self.records, [part], host):
+        batch = held_batch(self.cascade, number, host)
+        values = score.of_set(batch.truth[stage.side], batch.sharded)
         self.records.add(part, number, values)
 
   def _add(
@@ -238,13 +233,12 @@ class _Search:
     """Measure what a stage makes at a pair of levels."""
     score = scorer(stage.side, self.evaluators)
     for number, host in enumerate(self.batches):
-      if has_images(self.records, [part], host):
+      if all_recorded(self.records, [part], host):
         self.on_steps(stage.num_steps)
         continue
       output, wanted = self._sample(stage, number, pair, chosen)
-      batch = devices.shard(host)
-      values = score.of_set(output, measured_batch(self.cascade, batch, wanted))
-      values |= powers(output, self._truth(batch, stage), host['mask'])
+      batch = held_batch(self.cascade, number, host)
+      values = sampled_values(self.cascade, stage, score, output, wanted, batch)
       self.records.add(part, number, values)
 
   def _sample(
@@ -255,25 +249,19 @@ class _Search:
     image = None
     if stage.place:
       image = devices.shard(self._inputs_of(stage, chosen)[number])
-    blur, noise = pair
-    return stage(image, wanted, self.on_steps, blur=blur, noise=noise), wanted
+    return stage(image, wanted, self.on_steps, pair), wanted
 
   def _inputs_of(self, stage: Stage, chosen: Mapping[int, Levels]) -> list[np.ndarray]:
     """Return what the stage before makes at its chosen levels, batch by batch."""
     if stage.place not in self.inputs:
       before = self.cascade.stages[stage.place - 1]
-      pair = chosen.get(before.place, (0.0, 0.0))
+      pair = chosen.get(before.place, Levels())
       self.inputs[stage.place] = [
         devices.gather(self._sample(before, number, pair, chosen)[0])
         for number in range(len(self.batches))
       ]
       self.inputs.pop(before.place, None)
     return self.inputs[stage.place]
-
-  def _truth(self, batch: Mapping[str, jax.Array], stage: Stage) -> jax.Array:
-    """Return true images of the stage's size."""
-    sides = tuple(s.side for s in self.cascade.stages)
-    return truths(self.cascade.stages[0].model, sides)(batch['image'])[stage.side]
 
 
 def score_of(row: Row) -> tuple[str, float]:
@@ -286,13 +274,13 @@ def score_of(row: Row) -> tuple[str, float]:
 def best(rows: Sequence[Row]) -> Levels:
   """Return the levels of the lowest score; of equal ones the first, the mildest."""
   row = min(rows, key=lambda row: score_of(row)[1])
-  return row['blur'], row['noise']
+  return Levels(row['blur'], row['noise'])
 
 
 def _levels(cascade: Cascade, chosen: Mapping[int, Levels]) -> dict[str, list[float]]:
   """Return 'blur' and 'noise' of every stage, as options have them."""
-  pairs = [chosen.get(stage.place, (0.0, 0.0)) for stage in cascade.stages]
-  return {'blur': [b for b, _ in pairs], 'noise': [n for _, n in pairs]}
+  pairs = [chosen.get(stage.place, Levels()) for stage in cascade.stages]
+  return {'blur': [p.blur for p in pairs], 'noise': [p.noise for p in pairs]}
 
 
 def command(levels: Mapping[str, Sequence[float]]) -> str:

@@ -234,16 +234,18 @@ def test_settings_of_a_stage_reach_it(base, config):
   second(small, batch)
   with runs.compilations() as names:
     outputs = [
-      devices.gather(second(small, batch, blur=blur, noise=noise))
+      devices.gather(second(small, batch, levels=cascades.Levels(blur, noise)))
       for blur, noise in ((0, 0), (0.5, 0), (0, 0.4), (0.0, 0.0))
     ]
   assert names == []
   for one in (1, 2):
     assert np.abs(outputs[0] - outputs[one]).mean() > 0.01
   np.testing.assert_array_equal(outputs[0], outputs[3])
-  condition = devices.gather(second._condition(small, batch, 0.0, 0.0))
+  condition = devices.gather(second._condition(small, batch, cascades.Levels()))
   np.testing.assert_array_equal(condition[..., :3], devices.gather(small))
-  condition = devices.gather(second._condition(small, batch, 0.5, 0.25))
+  condition = devices.gather(
+    second._condition(small, batch, cascades.Levels(0.5, 0.25))
+  )
   np.testing.assert_array_equal(condition[..., 3], np.float32(0.5))
   np.testing.assert_array_equal(condition[..., 4], np.float32(0.25))
 
@@ -347,6 +349,6 @@ def test_the_stages_of_a_configuration_have_configurations(name):
 
 
 def test_paths_stand_beside_the_workdir():
-  assert cascades.where('a', 'runs/x') == 'runs/a'
+  assert cascades.stage_path('a', 'runs/x') == 'runs/a'
   for path in ('/abs/a', '~/a', 'hf://owner/name'):
-    assert cascades.where(path, 'runs/x') == path
+    assert cascades.stage_path(path, 'runs/x') == path
