@@ -65,42 +65,25 @@ class CascadeError(UserError):
 
 
 class Levels(NamedTuple):
-  """How a stage's input is augmented: blur and noise.
+  """How a stage's input is augmented: blur and noise."""
 
-  Attributes:
-    blur: sigma in pixels.
-    noise: share in the amplitude, 0 to 1.
-  """
-
-  blur: float = 0.0
-  noise: float = 0.0
+  blur: float = 0.0  # sigma in pixels
+  noise: float = 0.0  # share in the amplitude, 0 to 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stage:
-  """One model of a cascade, compiled for all devices.
+  """One model of a cascade, compiled for all devices."""
 
-  Attributes:
-    place: number of the stage; 0 samples small images, the others upsample.
-    name: of the model.
-    model: the model.
-    restorer: samples from the model.
-    seed: of all noise.
-    levels: of its input, where the caller names no others.
-    max_levels: the highest ones that it was trained on.
-    guidance: how much the class counts; 1 is as much as in training.
-    made_by: all that its images depend on, as JSON.
-  """
-
-  place: int
-  name: str
+  place: int  # number of the stage; 0 samples small images, the others upsample
+  name: str  # of the model
   model: SR3
   restorer: Restorer
-  seed: int
-  levels: Levels
-  max_levels: Levels
-  guidance: float
-  made_by: dict[str, object]
+  seed: int  # of all noise
+  levels: Levels  # of its input, where the caller names no others
+  max_levels: Levels  # the highest ones that it was trained on
+  guidance: float  # how much the class counts; 1 is as much as in training
+  made_by: dict[str, object]  # all that its images depend on, as JSON
 
   @property
   def side(self) -> int:
@@ -184,19 +167,12 @@ def _blank(side: int, channels: int) -> Callable[[jax.Array], jax.Array]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cascade:
-  """Stages that fit together.
+  """Stages that fit together."""
 
-  Attributes:
-    stages: in their order; the first samples small images.
-    num_classes: 0 where there are no classes.
-    seed: of all noise.
-    config: of the first stage's run.
-  """
-
-  stages: list[Stage]
-  num_classes: int
-  seed: int
-  config: ConfigDict
+  stages: list[Stage]  # in their order; the first samples small images
+  num_classes: int  # 0 where there are no classes
+  seed: int  # of all noise
+  config: ConfigDict  # of the first stage's run
 
   @property
   def side(self) -> int:

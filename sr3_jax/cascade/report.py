@@ -5,66 +5,30 @@ from typing import Any
 
 from etils import epath
 
-from sr3_jax.cascade.cascade import Cascade, Stage
-from sr3_jax.config import ConfigDict, as_json
+from sr3_jax.cascade.cascade import Stage
+from sr3_jax.cascade.measurement import (
+  Measurement,
+  alone_row,
+  sampled_part,
+  sampled_row,
+)
+from sr3_jax.config import as_json
 from sr3_jax.evaluation import report_writer, summary
-from sr3_jax.evaluation.evaluators import Evaluators
-from sr3_jax.evaluation.records import Records
 from sr3_jax.images import image_files
 from sr3_jax.reports import paper
 from sr3_jax.restoration.restorer import TRUTH
 from sr3_jax.weights import hub
 
 
-def sampled_row(cascade: Cascade, stage: Stage) -> str:
-  """Return the name of a stage's row in the cascade: '16 from sampled 8'."""
-  return _row(cascade, stage, 'sampled')
-
-
-def sampled_part(cascade: Cascade, stage: Stage) -> str:
-  """Return the part of the records, and name of the pictures, of `sampled_row`.
-
-  It has the word that rows had before, so that records written then are found.
-  """
-  return _row(cascade, stage, 'drawn')
-
-
-def alone_row(cascade: Cascade, stage: Stage) -> str:
-  """Return the name of a stage's row on true inputs, and of its part of the records."""
-  return _row(cascade, stage, 'true')
-
-
-def truth_part(cascade: Cascade, side: int) -> str:
-  """Return the part of the records that holds true images of a size."""
-  return TRUTH if side == cascade.side else f'{TRUTH} {side}'
-
-
-def _row(cascade: Cascade, stage: Stage, inputs: str) -> str:
-  if not stage.place:
-    return f'{stage.side} {inputs}'
-  return f'{stage.side} from {inputs} {cascade.stages[stage.place - 1].side}'
-
-
-def write(
-  config: ConfigDict,
-  cascade: Cascade,
-  evaluators: Evaluators,
-  records: Records,
-  rows: dict[str, summary.Row],
-  folder: epath.Path,
-  made_by: Mapping[str, object],
-) -> None:
+def write(made: Measurement, rows: dict[str, summary.Row], folder: epath.Path) -> None:
   """Write the report and a sheet of sampled images.
 
   Args:
-    config: of the cascade.
-    cascade: the models.
-    evaluators: the networks that measured.
-    records: of single images.
+    made: the measurement.
     rows: the table, result of `evaluate.table`.
     folder: of the report; its pictures are there already.
-    made_by: all that the records depend on.
   """
+  cascade = made.cascade
   parts, abouts = {}, {}
   for stage in cascade.stages:
     name = sampled_row(cascade, stage)
@@ -74,7 +38,7 @@ def write(
       name = alone_row(cascade, stage)
       parts[name] = [name]
       abouts[name] = _about(stage, 'alone, on downsampled true images')
-  sheets = _sheets(config, cascade, records)
+  sheets = _sheets(made)
   image_files.write(
     folder / 'samples.png', report_writer.contact_sheet(folder, sheets[0])
   )
@@ -82,24 +46,23 @@ def write(
   report_writer.write(
     folder,
     title=f'{folder.parent.name}, a cascade of {len(cascade.stages)} stages',
-    records=records,
+    records=made.records,
     methods={name: parts[name] for name in rows if name in parts},
     scale=paper.GENERATED if generated else None,
     image_size=cascade.side,
     rows=rows,
     sheets=sheets,
-    left_out=evaluators.left_out,
-    protocol=_protocol(config, cascade, evaluators, records, made_by),
+    left_out=made.evaluators.left_out,
+    protocol=_protocol(made),
     abouts=abouts,
     curves={},
   )
 
 
-def _sheets(
-  config: ConfigDict, cascade: Cascade, records: Records
-) -> list[dict[str, Any]]:
+def _sheets(made: Measurement) -> list[dict[str, Any]]:
   """Return the sheets of sampled images, and of stages alone if there are several."""
-  first = records.scalars(TRUTH)['index'][: config.sample.num_images].tolist()
+  cascade, count = made.cascade, made.config.sample.num_images
+  first = made.records.scalars(TRUTH)['index'][:count].tolist()
   sampled = {sampled_row(cascade, s): sampled_part(cascade, s) for s in cascade.stages}
   sheets = [_sheet('Sampled, stage by stage', sampled, first)]
   names = [f'true {cascade.stages[0].side}']
@@ -135,18 +98,12 @@ def _about(stage: Stage, how: str) -> str:
   )
 
 
-def _protocol(
-  config: ConfigDict,
-  cascade: Cascade,
-  evaluators: Evaluators,
-  records: Records,
-  made_by: Mapping[str, object],
-) -> dict[str, Any]:
+def _protocol(made: Measurement) -> dict[str, Any]:
   """Return all that somebody needs to measure the same again."""
-  d = config.data
+  config, cascade, d = made.config, made.cascade, made.config.data
   name = epath.Path(d.eval_path or d.path).name or d.source
   sides = ' to '.join(str(stage.side) for stage in cascade.stages)
-  count = len(records.scalars(TRUTH)['index'])
+  count = len(made.records.scalars(TRUTH)['index'])
   classes = len(config.cascade.classes) or cascade.num_classes
   in_turn = f', of {classes} classes in turn' if classes else ''
   return {
@@ -155,12 +112,12 @@ def _protocol(
     'rounded to 8 bits, as images between stages are',
     'images': f'{count} of {name}, {cascade.side} x {cascade.side}, crop {d.crop!r}; '
     f'as many sampled{in_turn}',
-    'image list': report_writer.list_hash(records),
+    'image list': report_writer.list_hash(made.records),
     **report_writer.CONVENTIONS,
     'border': f'{config.eval.border} pixels left out by PSNR and SSIM',
-    'cascade': made_by['cascade'],
+    'cascade': made.made_by['cascade'],
     'seeds': str(cascade.seed),
-    **evaluators.protocol(),
+    **made.evaluators.protocol(),
     'machine': report_writer.machine(),
     'configuration': as_json(hub.publishable(config)),
   }

@@ -132,15 +132,10 @@ def sample_run(config: ConfigDict, workdir: epath.PathLike) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-  """The files of sampled images.
+  """The files of sampled images."""
 
-  Attributes:
-    folder: WORKDIR/samples.
-    names: of the folders of all classes, by the class's number.
-  """
-
-  folder: epath.Path
-  names: Sequence[str]
+  folder: epath.Path  # WORKDIR/samples
+  names: Sequence[str]  # of the folders of all classes, by the class's number
 
   def of_class(self, side: int, label: int) -> epath.Path:
     """Return the folder of a class's images of a size."""
@@ -383,7 +378,7 @@ def time_table(
       'guidance': stage.guidance,
       **stage.levels._asdict(),
       'compile_seconds': round(waited, 2),
-      'seconds': round(seconds, 2),
+      'seconds': round(seconds, 4),
       'seconds_per_image': round(seconds / count, 5),
       'share': round(seconds / whole, 4),
     }

@@ -22,33 +22,14 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax.cascade.cascade import (
-  Cascade,
-  CascadeError,
-  Levels,
-  Stage,
-  load,
-  name_option,
-)
-from sr3_jax.cascade.evaluate import (
-  all_recorded,
-  depends_on,
-  held_batch,
-  sampled_batch,
-  sampled_values,
-  scorer,
-  stage_table,
-  with_size,
-)
-from sr3_jax.cascade.report import truth_part
+from sr3_jax.cascade.cascade import Cascade, CascadeError, Levels, Stage, load
+from sr3_jax.cascade.measurement import Measurement, truth_part, with_size
 from sr3_jax.config import ConfigDict
-from sr3_jax.data.input_pipeline import evaluation_data, held_out
+from sr3_jax.data.input_pipeline import held_out
 from sr3_jax.evaluation import summary
-from sr3_jax.evaluation.evaluators import Evaluators, load_evaluators
-from sr3_jax.evaluation.records import Records, open_records
 from sr3_jax.images import image_files
 from sr3_jax.reports import line_plots
-from sr3_jax.restoration.restorer import OnSteps, progress
+from sr3_jax.restoration.restorer import progress
 from sr3_jax.runtime import atomic_files, devices
 
 Row = dict[str, Any]  # {'stage': str, 'side': int, 'blur', 'noise', metric: float, ...}
@@ -72,37 +53,31 @@ def search_run(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
   """
   workdir = epath.Path(workdir)
   cascade = load(config, workdir)
-  config = with_size(config, cascade)
   grids = {s.place: grid(config, s) for s in cascade.stages}
   if not any(len(levels) > 1 for levels in grids.values()):
     raise CascadeError(
       'no stage was trained on several of the levels in cascade.search_blur and '
       "cascade.search_noise: only those of the task 'cascade' are given any"
     )
-  evaluators = load_evaluators(config)
-  held = held_out(config)
-  with name_option('eval.batch_size'):
-    reader = evaluation_data(config, config.sweep.num_images, held)
-  batches = list(reader)
-  reader.close()
-  made_by = depends_on(config, _without_levels(cascade), evaluators, held)
-  made_by['num_images'] = config.sweep.num_images
-  records = open_records(workdir / 'search', made_by)
+  config = with_size(config, cascade)
+  held, count = held_out(config), config.sweep.num_images
+  more = {'cascade': _without_levels(cascade), 'num_images': count}
+  search = _Search.open(config, cascade, held, workdir / 'search', count, more)
+  search.hosts = list(search.batches)
+  search.batches.close()
   # Each stage samples at all its levels, and once more for the stage that follows.
   steps = [s.num_steps * (len(grids[s.place]) + 1) for s in cascade.stages]
   steps[-1] -= cascade.stages[-1].num_steps
   chosen: dict[int, Levels] = {}
   rows: list[Row] = []
-  with progress(sum(steps) * len(batches)) as on_steps:
-    labels = cascade.labels(config.cascade.classes)
-    search = _Search(cascade, labels, evaluators, records, batches, on_steps)
+  with progress(sum(steps) * len(search.hosts)) as search.on_steps:
     for stage in cascade.stages:
       found = search.measure(stage, grids[stage.place], chosen)
       rows += found
       if found:
         chosen[stage.place] = best(found)
   if jax.process_index() == 0:
-    _write(workdir, cascade, rows, chosen, made_by)
+    _write(workdir, search, rows, chosen)
   return rows
 
 
@@ -114,23 +89,6 @@ def _without_levels(cascade: Cascade) -> dict[str, object]:
     else part
     for key, part in cascade.made_by.items()
   }
-
-
-def _write(
-  workdir: epath.Path,
-  cascade: Cascade,
-  rows: Sequence[Row],
-  chosen: Mapping[int, Levels],
-  made_by: Mapping[str, object],
-) -> None:
-  """Write and print what was found."""
-  levels = _levels(cascade, chosen)
-  found = {'made_by': made_by, 'chosen': levels, 'rows': rows}
-  atomic_files.write_json(workdir / 'search.json', found)
-  image_files.write(workdir / 'search.png', plot(rows))
-  print(format_rows(rows, chosen.values()))
-  print(f'table: {workdir / "search.json"}, plot: {workdir / "search.png"}')
-  print(f'best: {command(levels)}')
 
 
 def grid(config: ConfigDict, stage: Stage) -> list[Levels]:
@@ -150,25 +108,12 @@ def grid(config: ConfigDict, stage: Stage) -> list[Levels]:
 
 
 @dataclasses.dataclass
-class _Search:
-  """The search over the levels of all stages.
+class _Search(Measurement):
+  """The search over the levels of all stages."""
 
-  Attributes:
-    cascade: the models.
-    labels: the classes to sample.
-    evaluators: the networks that measure.
-    records: where values go; images that are there already are passed over.
-    batches: held-out images, from `data.input_pipeline.evaluation_data`.
-    on_steps: called with the number of sampling steps just done (or passed over).
-    inputs: number of a stage -> the images it is given, batch by batch, on the host.
-  """
-
-  cascade: Cascade
-  labels: Sequence[int]
-  evaluators: Evaluators
-  records: Records
-  batches: Sequence[Mapping[str, np.ndarray]]
-  on_steps: OnSteps
+  # All batches of held-out images, on the host.
+  hosts: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
+  # Number of a stage -> the images it is given, batch by batch, on the host.
   inputs: dict[int, list[np.ndarray]] = dataclasses.field(default_factory=dict)
 
   def measure(
@@ -192,22 +137,15 @@ class _Search:
     for pair, part in parts.items():
       self._add(stage, pair, part, chosen)
     devices.barrier(f'measured {stage.place}')
-    table = stage_table(
-      self.cascade,
-      stage,
-      self.records,
-      self.evaluators,
-      {part: [part] for part in parts.values()},
-      scale=None,
-      intervals=False,
-    )
+    methods = {part: [part] for part in parts.values()}
+    table = self.rows(stage, methods, intervals=False)
     values = summary.values(table)
     about = {'stage': stage.name, 'side': stage.side}
     rows = [about | pair._asdict() | values[part] for pair, part in parts.items()]
     if rows and not any(math.isfinite(score_of(row)[1]) for row in rows):
       raise CascadeError(f'{stage.name}: no finite score at any level: train it on')
     if stage.place and stage.place not in self.inputs:  # all was measured before
-      self.on_steps(self.cascade.stages[stage.place - 1].num_steps * len(self.batches))
+      self.on_steps(self.cascade.stages[stage.place - 1].num_steps * len(self.hosts))
     return rows
 
   def _part(self, stage: Stage, pair: Levels, chosen: Mapping[int, Levels]) -> str:
@@ -220,36 +158,32 @@ class _Search:
   def _add_truth(self, stage: Stage) -> None:
     """Measure true images of the stage's size."""
     part = truth_part(self.cascade, stage.side)
-    score = scorer(stage.side, self.evaluators)
-    for number, host in enumerate(self.batches):
-      if not all_recorded(self.records, [part], host):
-        batch = held_batch(self.cascade, number, host)
-        values = score.of_set(batch.truth[stage.side], batch.sharded)
+    for number, host in enumerate(self.hosts):
+      if not self.is_done([part], host):
+        batch = self.batch(number, host)
+        truth = batch.truth[stage.side]
+        values = self.scorers[stage.side].of_set(truth, batch.sharded)
         self.records.add(part, number, values)
 
   def _add(
     self, stage: Stage, pair: Levels, part: str, chosen: Mapping[int, Levels]
   ) -> None:
     """Measure what a stage makes at a pair of levels."""
-    score = scorer(stage.side, self.evaluators)
-    for number, host in enumerate(self.batches):
-      if all_recorded(self.records, [part], host):
+    for number, host in enumerate(self.hosts):
+      if self.is_done([part], host):
         self.on_steps(stage.num_steps)
-        continue
-      output, wanted = self._sample(stage, number, pair, chosen)
-      batch = held_batch(self.cascade, number, host)
-      values = sampled_values(self.cascade, stage, score, output, wanted, batch)
-      self.records.add(part, number, values)
+      else:
+        output = self._sample(stage, number, pair, chosen)
+        self.add_sampled(part, stage, output, self.batch(number, host))
 
   def _sample(
     self, stage: Stage, number: int, pair: Levels, chosen: Mapping[int, Levels]
-  ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Return what a stage makes of batch `number`, and which images these are."""
-    wanted = sampled_batch(self.cascade, self.labels, self.batches[number])
-    image = None
+  ) -> jax.Array:
+    """Return what a stage makes for batch `number`."""
+    image, wanted = None, self.wanted(self.hosts[number])
     if stage.place:
       image = devices.shard(self._inputs_of(stage, chosen)[number])
-    return stage(image, wanted, self.on_steps, pair), wanted
+    return stage(image, wanted, self.on_steps, pair)
 
   def _inputs_of(self, stage: Stage, chosen: Mapping[int, Levels]) -> list[np.ndarray]:
     """Return what the stage before makes at its chosen levels, batch by batch."""
@@ -257,8 +191,8 @@ class _Search:
       before = self.cascade.stages[stage.place - 1]
       pair = chosen.get(before.place, Levels())
       self.inputs[stage.place] = [
-        devices.gather(self._sample(before, number, pair, chosen)[0])
-        for number in range(len(self.batches))
+        devices.gather(self._sample(before, number, pair, chosen))
+        for number in range(len(self.hosts))
       ]
       self.inputs.pop(before.place, None)
     return self.inputs[stage.place]
@@ -277,10 +211,21 @@ def best(rows: Sequence[Row]) -> Levels:
   return Levels(row['blur'], row['noise'])
 
 
-def _levels(cascade: Cascade, chosen: Mapping[int, Levels]) -> dict[str, list[float]]:
-  """Return 'blur' and 'noise' of every stage, as options have them."""
-  pairs = [chosen.get(stage.place, Levels()) for stage in cascade.stages]
-  return {'blur': [p.blur for p in pairs], 'noise': [p.noise for p in pairs]}
+def _write(
+  workdir: epath.Path,
+  search: _Search,
+  rows: Sequence[Row],
+  chosen: Mapping[int, Levels],
+) -> None:
+  """Write and print what was found."""
+  pairs = [chosen.get(stage.place, Levels()) for stage in search.cascade.stages]
+  levels = {'blur': [p.blur for p in pairs], 'noise': [p.noise for p in pairs]}
+  found = {'made_by': search.made_by, 'chosen': levels, 'rows': rows}
+  atomic_files.write_json(workdir / 'search.json', found)
+  image_files.write(workdir / 'search.png', plot(rows))
+  print(format_rows(rows, chosen.values()))
+  print(f'table: {workdir / "search.json"}, plot: {workdir / "search.png"}')
+  print(f'best: {command(levels)}')
 
 
 def command(levels: Mapping[str, Sequence[float]]) -> str:

@@ -15,21 +15,15 @@ _NAME = re.compile(r'^\s+(ROOT\s+)?%?([\w.\-]+) = ')
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-  """One array of a program.
+  """One array of a program."""
 
-  Attributes:
-    dtype: as XLA writes it: 'f32', 'bf16'.
-    dims: length of every axis.
-    physical: the same lengths from the slowest axis in memory to the fastest.
-    tile: sides of the tiles that the fastest axes are padded to; () for none.
-    space: 0 for the device's memory, 1 for that of the core (VMEM on TPUs).
-  """
-
-  dtype: str
-  dims: tuple[int, ...]
+  dtype: str  # as XLA writes it: 'f32', 'bf16'
+  dims: tuple[int, ...]  # length of every axis
+  # The same lengths from the slowest axis in memory to the fastest.
   physical: tuple[int, ...]
+  # Sides of the tiles that the fastest axes are padded to; () for none.
   tile: tuple[int, ...] = ()
-  space: int = 0
+  space: int = 0  # 0 for the device's memory, 1 for that of the core (VMEM on TPUs)
 
   @property
   def size(self) -> int:
@@ -61,25 +55,15 @@ class Array:
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-  """One line of a program.
+  """One line of a program."""
 
-  Attributes:
-    name: by which others refer to its result.
-    opcode: 'fusion', 'convolution', ...
-    arrays: its results.
-    operands: names of what it works on.
-    inside: the text in the brackets after the opcode.
-    rest: all text behind these brackets.
-    is_root: whether its result is that of the computation.
-  """
-
-  name: str
-  opcode: str
-  arrays: tuple[Array, ...]
-  operands: tuple[str, ...]
-  inside: str
-  rest: str
-  is_root: bool
+  name: str  # by which others refer to its result
+  opcode: str  # 'fusion', 'convolution' and others
+  arrays: tuple[Array, ...]  # results
+  operands: tuple[str, ...]  # names of what it works on
+  inside: str  # the text in the brackets after the opcode
+  rest: str  # all text behind these brackets
+  is_root: bool  # whether its result is that of the computation
 
   def attribute(self, name: str) -> str:
     """Return the name that an attribute refers to; '' without the attribute."""
@@ -98,17 +82,12 @@ Computation = dict[str, Instruction]
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """A program of several computations.
+  """A program of several computations."""
 
-  Attributes:
-    computations: by name; each has its instructions by name, in their order.
-    entry: name of the computation that runs first.
-    devices: number of devices that the program is for.
-  """
-
+  # By name; each has its instructions by name, in their order.
   computations: dict[str, Computation]
-  entry: str
-  devices: int
+  entry: str  # name of the computation that runs first
+  devices: int  # number of devices that the program is for
 
 
 def arrays(text: str) -> tuple[Array, ...]:

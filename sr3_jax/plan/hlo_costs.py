@@ -30,34 +30,22 @@ _COLLECTIVE = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-  """The cost of one operation each time that it runs, on one device.
+  """The cost of one operation each time that it runs, on one device."""
 
-  Attributes:
-    name: in the program.
-    opcode: 'fusion', 'convolution', ...
-    source: see `Instruction.source`; of a fusion, that of its heaviest part.
-    times: how often it runs.
-    flops: of convolutions and matrix products; an addition and a multiplication are 2.
-    bytes: read from and written to the device's memory.
-    collective: its name as 'all-reduce'; '' for other operations.
-    payload: bytes of the whole array that a collective gathers, scatters or reduces.
-    group: number of devices that take part in it.
-    background: whether it runs beside others, as a copy or collective with a start and
-      an end does.
-    cycles: the compiler's own estimate; 0 where it has none.
-  """
-
-  name: str
-  opcode: str
-  source: str
-  times: int
+  name: str  # in the program
+  opcode: str  # 'fusion', 'convolution' and others
+  source: str  # see `Instruction.source`; of a fusion, that of its heaviest part
+  times: int  # how often it runs
+  # Of convolutions and matrix products; an addition and a multiplication are 2.
   flops: float
-  bytes: int
-  collective: str = ''
+  bytes: int  # read from and written to the device's memory
+  collective: str = ''  # its name as 'all-reduce'; '' for other operations
+  # Bytes of the whole array that a collective gathers, scatters or reduces.
   payload: int = 0
-  group: int = 1
+  group: int = 1  # number of devices that take part in it
+  # Whether it runs beside others, as a copy or collective with a start and an end does.
   background: bool = False
-  cycles: int = 0
+  cycles: int = 0  # the compiler's own estimate; 0 where it has none
 
   @property
   def sent(self) -> float:

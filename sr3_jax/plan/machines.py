@@ -14,29 +14,19 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """One accelerator, or one processor.
+  """One accelerator, or one processor."""
 
-  Attributes:
-    flops: peak of dense bfloat16 arithmetic, FLOP/s.
-    bandwidth: of its memory, bytes/s.
-    memory: bytes that a program may use; infinite where it is not known.
-    link: bytes/s that one link to another chip carries one way.
-    links: number of links; on a TPU two for each axis of the slice.
-    source: where the figures are from.
-    ring: an axis of a TPU slice is closed to a ring if its side is a multiple of this;
-      0 where a switch connects all chips.
-    clock: cycles/s; 0 where no compiler estimates cycles.
-    options: what libtpu must be told to describe this chip.
-  """
-
-  flops: float
-  bandwidth: float
-  memory: float
-  link: float
-  links: int
-  source: str
+  flops: float  # peak of dense bfloat16 arithmetic, FLOP/s
+  bandwidth: float  # of its memory, bytes/s
+  memory: float  # bytes that a program may use; infinite where it is not known
+  link: float  # bytes/s that one link to another chip carries one way
+  links: int  # number of links; on a TPU two for each axis of the slice
+  source: str  # where the figures are from
+  # An axis of a TPU slice is closed to a ring if its side is a multiple of this; 0
+  # where a switch connects all chips.
   ring: int = 0
-  clock: float = 0.0
+  clock: float = 0.0  # cycles/s; 0 where no compiler estimates cycles
+  # What libtpu must be told to describe this chip.
   options: tuple[tuple[str, str], ...] = ()
 
 
@@ -63,19 +53,12 @@ CHIPS: dict[str, Chip] = {
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-  """Several equal chips and how they are connected.
+  """Several equal chips and how they are connected."""
 
-  Attributes:
-    name: as the user writes it, 'v5e:4x4'.
-    chip: one of the chips.
-    sides: of a TPU slice; for others only the number of chips.
-    is_tpu: whether its compiler runs without the machine.
-  """
-
-  name: str
+  name: str  # as the user writes it, 'v5e:4x4'
   chip: Chip
-  sides: tuple[int, ...]
-  is_tpu: bool
+  sides: tuple[int, ...]  # of a TPU slice; for others only the number of chips
+  is_tpu: bool  # whether its compiler runs without the machine
 
   @property
   def count(self) -> int:

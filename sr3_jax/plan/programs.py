@@ -61,33 +61,22 @@ class PlanError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class ProgramCost:
-  """What is known about one run of a program on one chip.
+  """What is known about one run of a program on one chip."""
 
-  Attributes:
-    operations: all operations that cost something.
-    arguments: bytes of the arrays that the program is given.
-    outputs: bytes of the arrays that it returns.
-    temporaries: bytes of intermediate results; None where no compiler has said so.
-    aliased: bytes of the outputs that take the place of arguments.
-    code: bytes of the program itself.
-    needed: bytes of a program that the compiler refused as too large, else 0.
-    optimal_seconds: the compiler's own estimate of the time, if it has one.
-    compile_seconds: how long the compiler took.
-    counted: whether the operations are those of a program that is not compiled.
-    step_seconds: how long a step took, if it was run.
-  """
-
-  operations: tuple[Operation, ...]
-  arguments: int
-  outputs: int
+  operations: tuple[Operation, ...]  # all operations that cost something
+  arguments: int  # bytes of the arrays that the program is given
+  outputs: int  # bytes of the arrays that it returns
+  # Bytes of intermediate results; None where no compiler has said so.
   temporaries: int | None
-  aliased: int
-  code: int = 0
-  needed: int = 0
+  aliased: int  # bytes of the outputs that take the place of arguments
+  code: int = 0  # bytes of the program itself
+  needed: int = 0  # bytes of a program that the compiler refused as too large, else 0
+  # The compiler's own estimate of the time, if it has one.
   optimal_seconds: float | None = None
-  compile_seconds: float = 0.0
+  compile_seconds: float = 0.0  # how long the compiler took
+  # Whether the operations are those of a program that is not compiled.
   counted: bool = False
-  step_seconds: float | None = None
+  step_seconds: float | None = None  # how long a step took, if it was run
 
   @property
   def memory(self) -> int:

@@ -19,24 +19,16 @@ from sr3_jax.plan.machines import Machine
 
 @dataclasses.dataclass(frozen=True)
 class Time:
-  """The time of one run of a program, on every chip at once, in seconds.
+  """The time of one run of a program, on every chip at once, in seconds."""
 
-  Attributes:
-    seconds: with copies and collectives beside the rest where the program does so.
-    serial: the same with one operation after the other.
-    arithmetic: all FLOPs at the chip's peak.
-    memory: all bytes at the memory's bandwidth.
-    network: all that is sent, over the links.
-    waited: the part of `network` that nothing else runs beside.
-    compiler: the compiler's own estimate; None where it has none or an impossible one.
-  """
-
+  # With copies and collectives beside the rest where the program does so.
   seconds: float
-  serial: float
-  arithmetic: float
-  memory: float
-  network: float
-  waited: float
+  serial: float  # the same with one operation after the other
+  arithmetic: float  # all FLOPs at the chip's peak
+  memory: float  # all bytes at the memory's bandwidth
+  network: float  # all that is sent, over the links
+  waited: float  # the part of `network` that nothing else runs beside
+  # The compiler's own estimate; None where it has none or an impossible one.
   compiler: float | None
 
 

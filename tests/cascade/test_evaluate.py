@@ -9,6 +9,7 @@ import pytest
 import scipy.linalg
 
 from sr3_jax.cascade import evaluate as cascade_evaluate
+from sr3_jax.cascade import measurement
 from sr3_jax.cascade import run as cascade_run
 from sr3_jax.cascade.cascade import CascadeError
 from sr3_jax.evaluation.evaluators import Evaluators
@@ -43,7 +44,7 @@ def base(compile_cache, tmp_path_factory) -> Iterator[pathlib.Path]:
     stage_models.stages(tmp_path_factory.mktemp('cascade_eval')) as folder,
     pytest.MonkeyPatch.context() as patch,
   ):
-    patch.setattr(cascade_evaluate, 'load_evaluators', lambda config: evaluators)
+    patch.setattr(measurement, 'load_evaluators', lambda config: evaluators)
     yield folder
 
 

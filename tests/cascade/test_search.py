@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from sr3_jax.cascade import search
+from sr3_jax.cascade import measurement, search
 from sr3_jax.cascade.cascade import CascadeError
 from sr3_jax.evaluation.evaluators import Evaluators
 from sr3_jax.images import image_files, pixels
@@ -76,7 +76,7 @@ def calls(base, monkeypatch):
 def test_finds_a_planted_optimum(base, config, calls, score, monkeypatch, capsys):
   nets = {'inception': feature_networks.inception()} if score == 'fid' else {}
   evaluators = Evaluators(nets, [], None, None)
-  monkeypatch.setattr(search, 'load_evaluators', lambda config: evaluators)
+  monkeypatch.setattr(measurement, 'load_evaluators', lambda config: evaluators)
   workdir = base / score
   rows = search.search_run(config, workdir)
   # Blur 0, 0.5 and 0.6 times noise 0, 0.2 and 0.4 of two stages.
