@@ -32,7 +32,7 @@ from sr3_jax.core import degradations
 from sr3_jax.data import sources
 from sr3_jax.data.input_pipeline import HeldOut, held_out
 from sr3_jax.evaluation import summary
-from sr3_jax.evaluation.measure import fingerprint
+from sr3_jax.evaluation.measure import hashes
 from sr3_jax.images import image_files, pixels
 from sr3_jax.metrics import image_metrics
 from sr3_jax.restoration.restorer import TRUTH, progress
@@ -114,7 +114,7 @@ def _add_truth(made: Measurement, batch: HeldBatch, folder: epath.Path) -> None:
     values = made.scorers[side].of_set(batch.truth[side], batch.sharded)
     if part == TRUTH:
       images = batch.host['image'][batch.host['mask']]
-      values['hash'] = np.array([fingerprint(image) for image in images], np.uint64)
+      values |= hashes(images)
     _write_pictures(made, folder, f'true {side}', batch.truth[side], batch.host)
     made.records.add(part, batch.number, values)
 
