@@ -100,7 +100,11 @@ def run(
 
 
 def _shortest_side(items: Sequence[Item], border: int) -> int:
-  """Return the shortest side of all images in pixels; the border leaves some of it."""
+  """Return the shortest side of all images in pixels.
+
+  Raises:
+    ImageSetError: nothing is left of such an image without its border.
+  """
   side = min(min(item.size) for item in items)
   if side <= 2 * border:
     raise image_folders.ImageSetError(

@@ -22,14 +22,8 @@ from sr3_jax.evaluation import summary
 from sr3_jax.evaluation.records import Records
 from sr3_jax.evaluation.scoring import Scorer, quantize, stored_as
 from sr3_jax.images import pixels as images_pixels
-from sr3_jax.restoration.restorer import (
-  TRUTH,
-  OnSteps,
-  Restorer,
-  baselines,
-  degrader,
-  output_degrader,
-)
+from sr3_jax.restoration import restorer
+from sr3_jax.restoration.restorer import TRUTH, OnSteps, Restorer
 from sr3_jax.runtime import devices
 
 OnOutput = Callable[[str, np.ndarray, np.ndarray], None]
@@ -93,7 +87,7 @@ def evaluate(
   Raises:
     sources.DataError: not one image could be read.
   """
-  beside = baselines(model) if beside is None else beside
+  beside = restorer.baselines(model) if beside is None else beside
   parts = parts_of(methods, beside, num_seeds)
   scorer, records = scorer or Scorer(), records or Records()
   measurement = _Measurement(
@@ -155,7 +149,7 @@ class _Measurement:
       return
     batch = devices.shard(host)
     stored = stored_as(self.model, host['image'].dtype)
-    hr, condition, upsampled = degrader(self.model, self.seed)(batch)
+    hr, condition, upsampled = restorer.degrader(self.model, self.seed)(batch)
     observed = condition[..., : self.model.channels]
     if TRUTH in missing and self.model.task.conditional:
       self._show(number, 'input', observed, host)
@@ -170,7 +164,7 @@ class _Measurement:
       if sample == 0:
         self._show(number, name, output, host)
       if self.model.task.conditional:
-        degrade = output_degrader(self.model, self.seed)
+        degrade = restorer.output_degrader(self.model, self.seed)
         low = degrade(quantize(output, stored), batch['index'])
         values = self.scorer(output, hr, low, observed, batch, stored)
       else:
@@ -241,7 +235,7 @@ def _restored_batch(
 ) -> dict[str, np.ndarray]:
   """Return name -> uint8 [n, H, W, 3] of a batch of this process."""
   batch = devices.shard(host)
-  hr, condition, upsampled = degrader(model, seed)(batch)
+  hr, condition, upsampled = restorer.degrader(model, seed)(batch)
   outputs = dict(upsampled)
   if model.task.conditional:
     outputs = {'input': condition[..., : model.channels], **upsampled}

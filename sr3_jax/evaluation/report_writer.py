@@ -17,17 +17,8 @@ from sr3_jax.evaluation.records import Records
 from sr3_jax.evaluation.summary import METRICS, Row
 from sr3_jax.images import contact_sheets, image_files
 from sr3_jax.metrics.reference_statistics import of_features
+from sr3_jax.reports import data, paper
 from sr3_jax.reports import page as reports_page
-from sr3_jax.reports import paper
-from sr3_jax.reports.data import (
-  FORMAT,
-  Curves,
-  Distribution,
-  LeftOut,
-  Protocol,
-  ReportData,
-  Sheet,
-)
 from sr3_jax.runtime import atomic_files, metrics_log
 from sr3_jax.runtime.version import __version__
 
@@ -95,11 +86,11 @@ def write(
   scale: float | None,
   image_size: int | None,
   rows: dict[str, Row],
-  sheets: Sequence[Sheet],
-  left_out: Sequence[LeftOut],
-  protocol: Protocol,
+  sheets: Sequence[data.Sheet],
+  left_out: Sequence[data.LeftOut],
+  protocol: data.Protocol,
   abouts: Mapping[str, str],
-  curves: Curves,
+  curves: data.Curves,
   command: str = '',
 ) -> None:
   """Write values.npz, report.json and report.html.
@@ -124,8 +115,8 @@ def write(
   _write_values(folder / 'values.npz', scalars)
   packages = {'python': platform.python_version()}
   packages |= {m.__name__: m.__version__ for m in (jax, flax, np)}
-  report: ReportData = {
-    'format': FORMAT,
+  report: data.ReportData = {
+    'format': data.FORMAT,
     'title': title,
     'protocol': protocol,
     'metrics': [summary.described(key) for key in keys],
@@ -205,7 +196,7 @@ def sheets(
   *,
   inputs: bool = True,
   truth: bool = True,
-) -> list[Sheet]:
+) -> list[data.Sheet]:
   """Return sheets of the pictures NUMBER_NAME.png: samples, then extremes.
 
   Extremes are the best, the median and the worst image of each ranked metric.
@@ -242,16 +233,16 @@ def sheets(
 
 def _sheet(
   title: str, columns: Sequence[str], rows: Sequence[tuple[str, int]]
-) -> Sheet:
+) -> data.Sheet:
   """Return a sheet of rows (label, number of the image)."""
-  made: Sheet = {'title': title, 'columns': list(columns), 'rows': []}
+  made: data.Sheet = {'title': title, 'columns': list(columns), 'rows': []}
   for text, i in rows:
     cells = [f'pictures/{i:05d}_{column}.png' for column in columns]
     made['rows'].append({'label': text, 'cells': [*cells], 'index': i})
   return made
 
 
-def contact_sheet(folder: epath.Path, sheet: Sheet) -> np.ndarray:
+def contact_sheet(folder: epath.Path, sheet: data.Sheet) -> np.ndarray:
   """Return a sheet of report.json as one picture, uint8 [H, W, 3]."""
   rows = [
     [image_files.read(folder / cell) for cell in row['cells'] if cell]
@@ -260,9 +251,9 @@ def contact_sheet(folder: epath.Path, sheet: Sheet) -> np.ndarray:
   return contact_sheets.sheet(rows, sheet['columns'])
 
 
-def curves(workdir: epath.Path) -> Curves:
+def curves(workdir: epath.Path) -> data.Curves:
   """Read losses and held-out PSNR of a run and its baseline, from metrics.jsonl."""
-  found: Curves = {}
+  found: data.Curves = {}
   for name, folder in (('sr3', workdir), ('regression', workdir / 'regression')):
     for row in metrics_log.read_metrics(folder):
       for key, title in (('loss', 'loss'), ('eval_psnr', 'held-out PSNR dB')):
@@ -290,9 +281,9 @@ def _write_values(
 
 def _distributions(
   scalars: Mapping[str, Mapping[str, np.ndarray]], keys: Sequence[str]
-) -> dict[str, Distribution]:
+) -> dict[str, data.Distribution]:
   """Return histograms of every per-image metric, with the same bins for all methods."""
-  found: dict[str, Distribution] = {}
+  found: dict[str, data.Distribution] = {}
   for key in keys:
     columns = {n: c[key] for n, c in scalars.items() if key in c}
     columns = {n: c[np.isfinite(c)] for n, c in columns.items()}

@@ -28,19 +28,9 @@ from sr3_jax.core.samplers import make_trajectory
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
 from sr3_jax.evaluation import measure as evaluation_measure
-from sr3_jax.evaluation import summary
+from sr3_jax.evaluation import summary, sweep_choice
 from sr3_jax.evaluation.scoring import Scorer
-from sr3_jax.evaluation.sweep_choice import (
-  TOLERANCES,
-  Row,
-  Setting,
-  SweepError,
-  all_settings,
-  choose,
-  plot,
-  shown,
-  verdicts,
-)
+from sr3_jax.evaluation.sweep_choice import Row, Setting, SweepError
 from sr3_jax.images import image_files
 from sr3_jax.metrics.feature_nets import FeatureNet, load_nets
 from sr3_jax.restoration.restorer import Restorer, progress
@@ -72,7 +62,7 @@ def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> lis
   workdir = epath.Path(workdir)
   model = SR3.from_config(config)
   learned = model.learned_variance
-  settings = all_settings(
+  settings = sweep_choice.all_settings(
     model.gammas, c.num_steps, c.search_steps, learned, c.temperatures
   )
   step, params = hub.load_weights(workdir, model)
@@ -91,7 +81,7 @@ def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> lis
   restorer = Restorer(model, params, config.seed, capacity=longest)
   _measure(record, settings, restorer, batches, nets, config.seed, workdir / FILE)
   record['rows'].sort(key=lambda row: settings.index(row['setting']))
-  record['presets'] = choose(record['rows'], c.judge)
+  record['presets'] = sweep_choice.choose(record['rows'], c.judge)
   if jax.process_index() == 0:
     _write(record, c.judge, workdir)
   return record['rows']
@@ -135,9 +125,9 @@ def _write(record: Record, perceptual: str, workdir: epath.Path) -> None:
   rows, presets = record['rows'], record['presets']
   atomic_files.write_json(workdir / FILE, record)
   atomic_files.write_json(workdir / 'presets.json', presets)
-  image_files.write(workdir / 'sweep.png', plot(rows, perceptual))
-  print(summary.format_table(shown(rows, perceptual)))
-  print(verdicts(rows, presets, perceptual))
+  image_files.write(workdir / 'sweep.png', sweep_choice.plot(rows, perceptual))
+  print(summary.format_table(sweep_choice.shown(rows, perceptual)))
+  print(sweep_choice.verdicts(rows, presets, perceptual))
   print(f'presets: {workdir / "presets.json"}, plot: {workdir / "sweep.png"}')
 
 
@@ -148,8 +138,8 @@ def _nets(config: ml_collections.ConfigDict) -> dict[str, FeatureNet]:
     SweepError: another name, or a network that cannot be had.
   """
   name = config.sweep.judge
-  if name not in TOLERANCES:
-    raise SweepError(f'sweep.judge {name!r}: give {", ".join(TOLERANCES)}')
+  if name not in sweep_choice.TOLERANCES:
+    raise SweepError(f'sweep.judge {name!r}: give {", ".join(sweep_choice.TOLERANCES)}')
   if name == 'spectrum_db':
     return {}
   side = config.eval.image_size or config.data.image_size

@@ -185,22 +185,24 @@ def choose(rows: Sequence[Row], perceptual: str = 'spectrum_db') -> dict[str, Se
 
 def shown(rows: Sequence[Row], perceptual: str) -> dict[str, Row]:
   """Return the best levels of every sampler and number of steps, for the table."""
-  best: dict[tuple[int, str], Row] = {}
-  for row in rows[1:]:
-    key = row['setting']['num_steps'], row['setting']['name']
-    best[key] = _better(row, best.get(key), rows[0], perceptual)
+  best = _best(rows[1:], rows[0], perceptual, ('num_steps', 'name'))
   return {
     describe(row['setting']): {k: math.nan if v is None else v for k, v in row.items()}
     for row in (rows[0], *best.values())
   }
 
 
-def _better(row: Row, other: Row | None, yardstick: Row, perceptual: str) -> Row:
-  """Return that of two rows which falls less short; the other if they are alike."""
-  if other is None:
-    return row
-  short, other_short = (shortfall(r, yardstick, perceptual) for r in (row, other))
-  return row if short < other_short else other
+def _best(
+  rows: Sequence[Row], yardstick: Row, perceptual: str, keys: Sequence[str]
+) -> dict[tuple[Any, ...], Row]:
+  """Return the row that falls short least for all values of some keys of settings."""
+  groups: dict[tuple[Any, ...], list[Row]] = {}
+  for row in rows:
+    groups.setdefault(tuple(row['setting'][key] for key in keys), []).append(row)
+  return {
+    group: min(found, key=lambda row: shortfall(row, yardstick, perceptual))
+    for group, found in groups.items()
+  }
 
 
 def verdicts(
@@ -246,12 +248,10 @@ def plot(rows: Sequence[Row], perceptual: str = 'spectrum_db') -> np.ndarray:
 
 def _curves(rows: Sequence[Row], perceptual: str) -> Curves:
   """Return the lines of the plot, in the order of samplers and levels."""
-  names = list(samplers.SAMPLERS)
-  curves: Curves = {(name, spacing): {} for name in names for spacing in _ORDER}
-  for row in rows:
-    s = row['setting']
-    curve, steps = curves[s['name'], s['spacing']], s['num_steps']
-    curve[steps] = _better(row, curve.get(steps), rows[0], perceptual)
+  curves: Curves = {(name, s): {} for name in samplers.SAMPLERS for s in _ORDER}
+  best = _best(rows, rows[0], perceptual, ('name', 'spacing', 'num_steps'))
+  for (name, spacing, steps), row in best.items():
+    curves[name, spacing][steps] = row
   return {line: curve for line, curve in curves.items() if curve}
 
 

@@ -10,17 +10,9 @@ import itertools
 import json
 import math
 import types
+import typing
 from collections.abc import Iterator, Mapping
-from typing import (
-  Any,
-  NotRequired,
-  TypedDict,
-  cast,
-  get_args,
-  get_origin,
-  get_type_hints,
-  is_typeddict,
-)
+from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 from etils import epath
@@ -236,7 +228,7 @@ def _check_values(data: ReportData) -> None:
 def _check(value: object, kind: Any, where: str) -> None:
   """Check that a value is of a kind of ReportData, and what is inside of it."""
   wanted = None
-  origin, inner = get_origin(kind), get_args(kind)
+  origin, inner = typing.get_origin(kind), typing.get_args(kind)
   if origin is types.UnionType:  # of something and None
     if value is not None:
       _check(value, inner[0], where)
@@ -256,7 +248,8 @@ def _check(value: object, kind: Any, where: str) -> None:
     if not isinstance(value, dict):
       wanted = 'an object'
     else:
-      kinds = _keys(kind) if is_typeddict(kind) else dict.fromkeys(value, inner[1])
+      is_typed = typing.is_typeddict(kind)
+      kinds = _keys(kind) if is_typed else dict.fromkeys(value, inner[1])
       for key, inside in kinds.items():
         place = f'{where}.{key}'.removeprefix('.')
         if key in value:
@@ -270,7 +263,7 @@ def _check(value: object, kind: Any, where: str) -> None:
 @functools.cache
 def _keys(kind: Any) -> dict[str, Any]:
   """Return the kinds of a TypedDict's keys."""
-  return get_type_hints(kind)
+  return typing.get_type_hints(kind)
 
 
 def values(report: Report) -> dict[str, np.ndarray]:

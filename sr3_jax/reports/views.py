@@ -17,17 +17,8 @@ import jinja2
 from etils import epath
 from markupsafe import Markup
 
-from sr3_jax.reports import charts, inline_images
-from sr3_jax.reports.data import (
-  Entry,
-  Metric,
-  Protocol,
-  Sheet,
-  Table,
-  best,
-  number,
-  plain,
-)
+from sr3_jax.reports import charts, data, inline_images
+from sr3_jax.reports.data import Entry, Metric, Protocol, Sheet, Table
 from sr3_jax.reports.inline_images import Picture
 
 _CELL = 128  # pixels on the screen, about
@@ -112,7 +103,7 @@ def _column(
   """Return the cells of a metric by method, the best ones maybe marked."""
   entries = {n: methods.get(n, {}).get(metric['key']) for n in names}
   rivals = {n: e for n, e in entries.items() if e and not n.endswith(_REFERENCES)}
-  winners = best(rivals, metric) if mark else ()
+  winners = data.best(rivals, metric) if mark else ()
   return {n: _entry(e, metric, n in winners) for n, e in entries.items()}
 
 
@@ -120,7 +111,7 @@ def _entry(entry: Entry | None, metric: Metric, is_best: bool) -> View:
   """Return a cell of a table: the value, and lines of its interval and its seeds."""
   if entry is None:
     return {'text': '', 'lines': [], 'mark': ''}
-  show = functools.partial(number, digits=metric['digits'])
+  show = functools.partial(data.number, digits=metric['digits'])
   lines = []
   if ends := interval(entry):
     lines.append(f'{show(ends[0])} to {show(ends[1])}')
@@ -211,7 +202,7 @@ def nested(protocol: Protocol) -> list[View]:
   entries: list[View] = []
   for key, value in protocol.items():
     inner = nested(value) if isinstance(value, Mapping) else []
-    text = '' if inner else plain(None if isinstance(value, Mapping) else value)
+    text = '' if inner else data.plain(None if isinstance(value, Mapping) else value)
     size = sum(entry['size'] for entry in inner) or 1
     view = {'name': key, 'text': text, 'inner': inner, 'size': size}
     entries.append(view | {'folded': size > _MANY})
@@ -231,5 +222,5 @@ def axis_title(metric: Metric) -> str:
 
 def footer(code: Protocol | None, time: str | None = None) -> str:
   """Return which version made a report, and when."""
-  version = plain((code or {}).get('sr3_jax') or '')
+  version = data.plain((code or {}).get('sr3_jax') or '')
   return f'Made by sr3_jax {version}'.strip() + f'. {time or ""}'.rstrip()

@@ -13,7 +13,7 @@ from sr3_jax.core.samplers import make_trajectory
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
 from sr3_jax.evaluation import measure as evaluation_measure
-from sr3_jax.evaluation import sweep
+from sr3_jax.evaluation import sweep, sweep_choice
 from sr3_jax.metrics import feature_nets
 from sr3_jax.restoration import restorer
 from sr3_jax.runtime import atomic_files, devices
@@ -51,7 +51,7 @@ def test_one_program_takes_every_trajectory_and_does_what_restore_does(
   batch = devices.shard({'condition': condition, 'index': index})
   keys = restorer.keys(5, jnp.asarray(index), 0)
   outputs, told = [], []
-  settings = sweep.all_settings(model.gammas, config.sweep.num_steps, 2, False)
+  settings = sweep_choice.all_settings(model.gammas, config.sweep.num_steps, 2, False)
   kinds = {(s['name'] == 'ddpm', s['spacing'] == 'linear'): s for s in settings}
   some = [settings[0], *kinds.values(), {**settings[1], 'name': 'ddim', 'eta': 1.0}]
   with runs.compilations() as compiled:
@@ -113,7 +113,7 @@ def swept(compile_cache, config, params, tmp_path_factory):
 def test_an_interrupted_sweep_goes_on(swept, config):
   _, half, measured, rows = swept
   gammas = SR3.from_config(config).gammas
-  settings = sweep.all_settings(gammas, config.sweep.num_steps, 2, False)
+  settings = sweep_choice.all_settings(gammas, config.sweep.num_steps, 2, False)
   assert len(half['rows']) == 4
   assert [row['setting'] for row in half['rows']] == settings[:4]
   for trajectory, setting in zip(measured, settings[4:], strict=True):
@@ -148,7 +148,7 @@ def test_a_sweep_writes_what_it_promises(swept):
   assert record['yardstick'] == rows[0]['setting']
   assert record['step'] == 20
   presets = json.loads((folder / 'presets.json').read_text())
-  assert record['presets'] == presets == sweep.choose(rows)
+  assert record['presets'] == presets == sweep_choice.choose(rows)
   assert hub.load(folder).presets == presets
   picture = np.asarray(PIL.Image.open(folder / 'sweep.png'))
   assert picture.std() > 10
@@ -232,7 +232,7 @@ def test_a_network_may_decide_a_sweep(
   assert len(set(values)) > 1 and min(values) > 0
   record = json.loads((folder / 'sweep.json').read_text())
   assert record['measured']['lpips_alex'] == '22ff'
-  assert record['presets'] == sweep.choose(rows, 'lpips_alex')
+  assert record['presets'] == sweep_choice.choose(rows, 'lpips_alex')
   c.sweep.judge = 'taste'
   with pytest.raises(sweep.SweepError, match="'taste': give spectrum_db, lpips_alex"):
     sweep.sweep_run(c, folder)
