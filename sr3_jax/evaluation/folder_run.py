@@ -68,7 +68,12 @@ def run(
   if left_out:
     count = len(left_out)
     logging.warning('%d of %d images left out', count, count + len(items))
-  evaluators = _load_evaluators(args, _shortest_side(items, args.border))
+  side = min(min(item.size) for item in items)
+  if side <= 2 * args.border:
+    raise image_folders.ImageSetError(
+      f'--border={args.border} leaves nothing of images of {side} pixels'
+    )
+  evaluators = _load_evaluators(args, side)
   labels = None
   if evaluators.classifier:
     labels = image_folders.labels(args.labels, items)
@@ -97,20 +102,6 @@ def run(
   print(summary.format_table(summary.values(_report(job, command))))
   count = len(records.scalars(next(iter(outputs)))['index'])
   print(f'report: {folder / "report.html"} ({count} images)')
-
-
-def _shortest_side(items: Sequence[Item], border: int) -> int:
-  """Return the shortest side of all images in pixels.
-
-  Raises:
-    ImageSetError: nothing is left of such an image without its border.
-  """
-  side = min(min(item.size) for item in items)
-  if side <= 2 * border:
-    raise image_folders.ImageSetError(
-      f'--border={border} leaves nothing of images of {side} pixels'
-    )
-  return side
 
 
 def _load_evaluators(args: argparse.Namespace, side: int) -> Evaluators:

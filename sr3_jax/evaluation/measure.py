@@ -21,7 +21,7 @@ from sr3_jax.data.input_pipeline import HeldOut
 from sr3_jax.evaluation import summary
 from sr3_jax.evaluation.records import Records
 from sr3_jax.evaluation.scoring import Scorer, quantize, stored_as
-from sr3_jax.images import pixels as images_pixels
+from sr3_jax.images.pixels import to_picture
 from sr3_jax.restoration import restorer
 from sr3_jax.restoration.restorer import TRUTH, OnSteps, Restorer
 from sr3_jax.runtime import devices
@@ -185,7 +185,7 @@ class _Measurement:
     """Hand over the real images of a batch, and keep those of the first."""
     if number and not self.on_output:
       return
-    shown = images_pixels.to_picture(devices.gather(image)[host['mask']])
+    shown = to_picture(devices.gather(image)[host['mask']])
     if number == 0:
       self.first[name] = shown
     if self.on_output:
@@ -220,27 +220,16 @@ def restored(
     host = data_batches.eval_images(
       held.source, held.cut, chosen, limit=config.eval.final_images, seed=seed
     )
-    shown = _restored_batch(seed, model, methods, host, samples)
+    batch = devices.shard(host)
+    hr, condition, upsampled = restorer.degrader(model, seed)(batch)
+    outputs = dict(upsampled)
+    if model.task.conditional:
+      outputs = {'input': condition[..., : model.channels], **upsampled}
+    for name, method in methods.items():
+      for i in range(samples if method.is_random else 1):
+        outputs[f'{name} {i + 1}' if i else name] = method(condition, batch, i)
+    gathered = devices.gather(outputs | {TRUTH: hr})
+    shown = {name: to_picture(image) for name, image in gathered.items()}
     for row, number in enumerate(chosen):
       if number >= 0 and host['mask'][row]:
-        yield number, {name: pixels[row] for name, pixels in shown.items()}
-
-
-def _restored_batch(
-  seed: int,
-  model: SR3,
-  methods: dict[str, Restorer],
-  host: dict[str, np.ndarray],
-  samples: int,
-) -> dict[str, np.ndarray]:
-  """Return name -> uint8 [n, H, W, 3] of a batch of this process."""
-  batch = devices.shard(host)
-  hr, condition, upsampled = restorer.degrader(model, seed)(batch)
-  outputs = dict(upsampled)
-  if model.task.conditional:
-    outputs = {'input': condition[..., : model.channels], **upsampled}
-  for name, method in methods.items():
-    for i in range(samples if method.is_random else 1):
-      outputs[f'{name} {i + 1}' if i else name] = method(condition, batch, i)
-  gathered = devices.gather(outputs | {TRUTH: hr})
-  return {name: images_pixels.to_picture(image) for name, image in gathered.items()}
+        yield number, {name: pictures[row] for name, pictures in shown.items()}

@@ -6,6 +6,7 @@ so that a killed evaluation goes on where it was and memory doesn't grow with th
 of images. No file holds a pickle.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -119,27 +120,21 @@ def open_records(folder: epath.Path, made_by: Mapping[str, object]) -> Records:
   All processes call it. `made_by`, all that a value depends on, is written to
   FOLDER/made_by.json.
   """
+  path, known = folder / 'made_by.json', None
+  wanted = json.loads(json.dumps(made_by))
   if jax.process_index() == 0:
-    _prepare(folder, made_by)
+    if path.exists():
+      with contextlib.suppress(ValueError):
+        known = json.loads(path.read_text())
+      if known != wanted:
+        reason = 'made by other weights, images or settings'
+        logging.info('%s was %s: measuring anew', folder, reason)
+        # made_by.json is replaced last: a kill in between leaves records that still
+        # count as outdated.
+        for old in folder.iterdir():
+          if old.is_dir():
+            old.rmtree()
+    if known != wanted:
+      atomic_files.write_bytes(path, json.dumps(made_by, indent=2).encode())
   devices.barrier('records')
   return Records(folder)
-
-
-def _prepare(folder: epath.Path, made_by: Mapping[str, object]) -> None:
-  """Empty a folder of records that depend on something else."""
-  path = folder / 'made_by.json'
-  if path.exists():
-    try:
-      if json.loads(path.read_text()) == json.loads(json.dumps(made_by)):
-        return
-    except ValueError:
-      pass
-    logging.info(
-      '%s was made by other weights, images or settings: measuring anew', folder
-    )
-    # made_by.json is replaced last: a kill in between leaves records that still count
-    # as outdated.
-    for old in folder.iterdir():
-      if old.is_dir():
-        old.rmtree()
-  atomic_files.write_bytes(path, json.dumps(made_by, indent=2).encode())

@@ -37,7 +37,6 @@ PAGES = ('index.html', 'study.css', 'study.js', 'icon.svg')
 NAME = r'[A-Za-z0-9_.-][A-Za-z0-9_. -]{0,39}'
 Folder = Mapping[str, pathlib.Path]  # name of a scene -> file
 Plan = tuple[int, list[Trial]]  # a subject's task and trials
-Rows = tuple[int, list[list[str]]]  # a subject's task, and names of each trial
 Names = dict[tuple[str, str], str]  # scene and role -> name of the picture
 
 
@@ -170,7 +169,7 @@ def build(
       'size': size,
       'post': post,
       'contact': contact,
-      **_indexed([_rows(task, trials, names) for task, trials in plans]),
+      **_plan(plans, names),
     }
     _write_pages(part, plan, origin)
     atomic_files.write_bytes(key_path(site), (_compact(key) + '\n').encode('ascii'))
@@ -298,22 +297,22 @@ def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
   return np.array(picture.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def _rows(task: int, trials: Sequence[Trial], names: Names) -> Rows:
-  """Return a subject's task, and its trials as names: left, right, maybe input."""
-  rows = []
-  for trial in trials:
-    role = CHECK if trial.shown in (CHECK, PRACTICE) else trial.shown
-    row = [names[trial.image, 'real'], names[trial.image, role]]
-    if trial.real == 'right':
-      row.reverse()
-    if task == 1:
-      row.append(names[trial.image, 'input'])
-    rows.append(row)
-  return task, rows
+def _plan(plans: Sequence[Plan], names: Names) -> dict[str, object]:
+  """Return the pictures by name, and the numbers of those that each trial shows.
 
-
-def _indexed(subjects: Sequence[Rows]) -> dict[str, object]:
-  """Return the trials with every name once, sorted, so that no order tells anything."""
+  A trial shows left, right, maybe the input. Names are sorted, so that no order tells
+  anything.
+  """
+  subjects = []
+  for task, trials in plans:
+    rows = []
+    for image, shown, real in trials:
+      role = CHECK if shown in (CHECK, PRACTICE) else shown
+      roles = ['real', role] if real == 'left' else [role, 'real']
+      rows.append(
+        [names[image, r] for r in (*roles, *(['input'] if task == 1 else []))]
+      )
+    subjects.append((task, rows))
   pictures = sorted({name for _, rows in subjects for row in rows for name in row})
   index = {name: i for i, name in enumerate(pictures)}
   numbered = [

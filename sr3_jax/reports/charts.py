@@ -283,10 +283,14 @@ class _Chart:
   def label(self, x: float, y: float, words: str) -> None:
     """Write the name of a point beside it, where it hides least."""
     hidden = self._boxes()
-    x, y, anchor = min(
-      _beside(*self._place(x, y)),
-      key=lambda c: _cost(_text_box(*c[:2], words, c[2]), hidden, self._box),
-    )
+
+    def cost(place: tuple[float, float, str]) -> float:
+      """Return how bad a place is: what it hides, and what leaves the axes."""
+      box = _text_box(*place[:2], words, place[2])
+      outside = (box[2] - box[0]) * (box[3] - box[1]) - _overlap(box, self._box)
+      return sum(_overlap(box, other) for other in hidden) + 4 * outside
+
+    x, y, anchor = min(_beside(*self._place(x, y)), key=cost)
     self.text(x, y, words, 'label', anchor)
 
   def hint(self, x_sign: int, y_sign: int) -> None:
@@ -410,13 +414,6 @@ def _beside(x: float, y: float) -> list[tuple[float, float, str]]:
       for k in (-1, 2, -2, 3)
     ),
   ]
-
-
-def _cost(box: Box, hidden: Sequence[Box], limits: Box) -> float:
-  """Return how bad a place of a text is: what it hides, and what leaves the limits."""
-  area = (box[2] - box[0]) * (box[3] - box[1])
-  covered = sum(_overlap(box, other) for other in hidden)
-  return covered + 4 * (area - _overlap(box, limits))
 
 
 def _overlap(a: Box, b: Box) -> float:

@@ -115,6 +115,7 @@ def differences(first: Report, other: Report) -> list[Pair]:
   paired = not why_unpaired(first, other)
   arrays = (values(first), values(other)) if paired else ({}, {})
   metrics = metrics_of([first, other])
+  signs = {'higher': 1, 'lower': -1}
   found = []
   for a, b in together:
     rows = first.data['table'].get(a, {}), other.data['table'].get(b, {})
@@ -126,7 +127,9 @@ def differences(first: Report, other: Report) -> list[Pair]:
         entries = rows[0][key], rows[1][key]
         difference = paired_ones.get(key) or unpaired_difference(*entries)
         if difference is not None:
-          differences[key] = _with_verdict(difference, metric['better'])
+          sign = signs.get(metric['better'], 0) if difference.differs else 0
+          better = sign * int(np.sign(difference.value))
+          differences[key] = dataclasses.replace(difference, better=better)
     found.append(Pair(other.name, b, first.name, a, differences))
   return found
 
@@ -193,9 +196,3 @@ def unpaired_difference(first: Entry, other: Entry) -> Difference | None:
   down = math.hypot(b - b_low, a_high - a)
   up = math.hypot(b_high - b, a - a_low)
   return Difference(b - a, (b - a - down, b - a + up))
-
-
-def _with_verdict(difference: Difference, goal: str) -> Difference:
-  """Return a difference that says whether it is for the better, given a goal."""
-  sign = {'higher': 1, 'lower': -1}.get(goal, 0) if difference.differs else 0
-  return dataclasses.replace(difference, better=sign * int(np.sign(difference.value)))

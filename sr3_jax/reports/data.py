@@ -28,6 +28,7 @@ _SCALARS = {
   int: (int, 'a whole number'),
   float: ((int, float), 'a number'),
 }
+_keys = functools.cache(typing.get_type_hints)  # of a TypedDict
 Protocol = Mapping[str, object]  # of texts, numbers, lists, or such mappings
 
 
@@ -225,45 +226,37 @@ def _check_values(data: ReportData) -> None:
       raise ReportError(f'sheet {sheet["title"]!r}: cells and columns do not fit')
 
 
-def _check(value: object, kind: Any, where: str) -> None:
+def _check(value: Any, kind: Any, where: str) -> None:
   """Check that a value is of a kind of ReportData, and what is inside of it."""
-  wanted = None
+
+  def expect(fits: bool, wanted: str, place: str = where) -> None:
+    if not fits:
+      raise ReportError(f'not a report: {place or "the whole"} is not {wanted}')
+
   origin, inner = typing.get_origin(kind), typing.get_args(kind)
   if origin is types.UnionType:  # of something and None
     if value is not None:
       _check(value, inner[0], where)
   elif origin is list:
-    if not isinstance(value, list):
-      wanted = 'a list'
-    else:
-      for i, entry in enumerate(value):
-        _check(entry, inner[0], f'{where}[{i}]')
+    expect(isinstance(value, list), 'a list')
+    for i, entry in enumerate(value):
+      _check(entry, inner[0], f'{where}[{i}]')
   elif kind in _SCALARS:
     accepted, name = _SCALARS[kind]
-    fits = isinstance(value, accepted) and not isinstance(value, bool)
+    expect(isinstance(value, accepted) and not isinstance(value, bool), name)
     if isinstance(value, int | float):
-      fits &= not _LARGEST < abs(value) < math.inf  # axes have to be computed
-    wanted = None if fits else name
+      # Axes have to be computed.
+      expect(not _LARGEST < abs(value) < math.inf, name)
   elif kind is not object:
-    if not isinstance(value, dict):
-      wanted = 'an object'
-    else:
-      is_typed = typing.is_typeddict(kind)
-      kinds = _keys(kind) if is_typed else dict.fromkeys(value, inner[1])
-      for key, inside in kinds.items():
-        place = f'{where}.{key}'.removeprefix('.')
-        if key in value:
-          _check(value[key], inside, place)
-        elif key in kind.__required_keys__:
-          raise ReportError(f'not a report: {place} is not a value')
-  if wanted:
-    raise ReportError(f'not a report: {where or "the whole"} is not {wanted}')
-
-
-@functools.cache
-def _keys(kind: Any) -> dict[str, Any]:
-  """Return the kinds of a TypedDict's keys."""
-  return typing.get_type_hints(kind)
+    expect(isinstance(value, dict), 'an object')
+    is_typed = typing.is_typeddict(kind)
+    kinds = _keys(kind) if is_typed else dict.fromkeys(value, inner[1])
+    for key, inside in kinds.items():
+      place = f'{where}.{key}'.removeprefix('.')
+      if key in value:
+        _check(value[key], inside, place)
+      else:
+        expect(key not in kind.__required_keys__, 'a value', place)
 
 
 def values(report: Report) -> dict[str, np.ndarray]:

@@ -16,6 +16,8 @@ COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9')
 # Lengths of dash and gap in line widths of 2 pixels; the first is a solid line.
 DASHES = ('-', (0, (4.5, 2.5)), (0, (1, 2)), (0, (4.5, 2, 1, 2)))
 _INK, _GREY, _GRID = '#202020', '#707070', '#e4e4e4'
+Size = tuple[int, int]  # height and width in pixels
+Styles = Mapping[str, tuple[int, int]]  # label -> numbers of a colour and a dash
 
 
 class Panel(NamedTuple):
@@ -31,22 +33,11 @@ class Panel(NamedTuple):
 
 @default_settings()
 def chart(
-  panels: Sequence[Panel],
-  styles: Mapping[str, tuple[int, int]],
-  *,
-  x_title: str,
-  size: tuple[int, int] = (340, 480),
+  panels: Sequence[Panel], styles: Styles, *, x_title: str, size: Size = (340, 480)
 ) -> np.ndarray:
-  """Draw panels side by side, with one legend below.
+  """Draw panels with axes of a size side by side, and one legend below.
 
-  Args:
-    panels: at least one.
-    styles: label -> numbers of a colour and a dash, for every line.
-    x_title: below the axes.
-    size: height and width of each set of axes in pixels.
-
-  Returns:
-    uint8 [H, W, 3].
+  Every line of a panel has a style. The result is uint8 [H, W, 3].
   """
   return render(figure(panels, styles, x_title=x_title, size=size))
 
@@ -64,11 +55,7 @@ def render(figure: 'Figure') -> np.ndarray:
 
 
 def figure(
-  panels: Sequence[Panel],
-  styles: Mapping[str, tuple[int, int]],
-  *,
-  x_title: str,
-  size: tuple[int, int],
+  panels: Sequence[Panel], styles: Styles, *, x_title: str, size: Size
 ) -> 'Figure':
   """Return the figure of `chart`, of 72 dots an inch, so that a point is a pixel."""
   from matplotlib.figure import Figure
@@ -91,19 +78,15 @@ def figure(
   for axes, panel in zip(all_axes, panels, strict=True):
     _draw(axes, panel, styles, x_title)
   handles = [Line2D([], [], **_look(style)) for style in styles.values()]
-  place = {
-    'loc': 'upper center',
-    'bbox_to_anchor': (0.5, (foot - below + 10) / whole_height),
-  }
+  top_edge = (foot - below + 10) / whole_height
+  place = {'loc': 'upper center', 'bbox_to_anchor': (0.5, top_edge)}
   look = {'fontsize': 13, 'labelcolor': _INK, 'frameon': False}
   space = {'ncols': columns, 'handlelength': 3.4, 'labelspacing': 0.4}
   made.legend(handles, list(styles), **place, **look, **space)
   return made
 
 
-def _draw(
-  axes: 'Axes', panel: Panel, styles: Mapping[str, tuple[int, int]], x_title: str
-) -> None:
+def _draw(axes: 'Axes', panel: Panel, styles: Styles, x_title: str) -> None:
   """Draw a panel into its axes, with a tick at every x that has a point."""
   from matplotlib.ticker import MaxNLocator
 

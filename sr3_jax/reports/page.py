@@ -30,54 +30,40 @@ def render(report: object, folder: epath.PathLike) -> str:
       none, or isn't inside of the folder.
   """
   data = checked(report)
-  styles = {method['name']: i for i, method in enumerate(data['methods'])}
-  view = _head(data, styles) | _pictures(data, folder) | _charts(data, styles)
-  return views.fill('report.html', view)
-
-
-def _head(data: ReportData, styles: Mapping[str, int]) -> View:
-  """Return what is text and tables."""
-  over = f'Over {_count(data["images"], "image")}. {_CAPTION}'
+  metrics, methods, table = data['metrics'], data['methods'], data['table']
+  styles = {method['name']: i for i, method in enumerate(methods)}
   left_out = data.get('left_out') or []
-  return {
+  # The first sheet has samples, the others extremes.
+  sheets, note = views.pictures(data.get('sheets') or [], folder)
+  curves, thinned = _curves(data.get('curves') or {}, styles)
+  counted = {key for row in table.values() for key in row}
+  images = _count(data['images'], 'image')
+  shown = f'{_count(len(styles), "method")} ({", ".join(styles)})'
+  view = {
     'title': data['title'],
     'overline': 'Evaluation report',
-    'summary': _summary(data),
-    'table': views.results(data['metrics'], [('', data['table'], list(styles))], over),
-    'metric_terms': [
-      (views.axis_title(m), m.get('about') or '') for m in data['metrics']
-    ],
-    'method_terms': [(m['name'], m.get('about') or '') for m in data['methods']],
+    'summary': f'{images}, {shown}, {_count(len(counted), "metric")}.',
+    'table': views.results(
+      metrics, [('', table, list(styles))], f'Over {images}. {_CAPTION}'
+    ),
+    'metric_terms': [(views.axis_title(m), m.get('about') or '') for m in metrics],
+    'method_terms': [(m['name'], m.get('about') or '') for m in methods],
     'paper': _paper(data),
     'left_out': [(', '.join(entry['metrics']), entry['why']) for entry in left_out],
     'protocol': views.nested(data['protocol']),
     'code': views.nested(data.get('code') or {}),
     'command': data.get('command') or '',
     'footer': views.footer(data.get('code'), data.get('time')),
-  }
-
-
-def _pictures(data: ReportData, folder: epath.PathLike) -> View:
-  """Return the sheets of pictures: the first are samples, the others extremes."""
-  sheets, note = views.pictures(data.get('sheets') or [], folder)
-  return {
     'notes': [note] if note else [],
     'samples': sheets[0] if sheets else None,
     'extremes': sheets[1:],
     'widest': max((s['columns'] * (s['width'] + 8) for s in sheets[1:]), default=0),
-  }
-
-
-def _charts(data: ReportData, styles: Mapping[str, int]) -> View:
-  """Return the charts."""
-  curves, thinned = _curves(data.get('curves') or {}, styles)
-  metrics, distance = data['metrics'], data.get('perceptual')
-  return {
-    'plane': views.plane(data['table'], list(styles), metrics, distance),
+    'plane': views.plane(table, list(styles), metrics, data.get('perceptual')),
     'distributions': _distributions(data, styles),
     'curves': curves,
     'thinned': thinned,
   }
+  return views.fill('report.html', view)
 
 
 def _paper(data: ReportData) -> View | None:
@@ -180,12 +166,3 @@ def _short(value: float) -> str:
 def _count(number: int, noun: str) -> str:
   """Return '1 image' or '2 images'."""
   return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
-
-
-def _summary(data: ReportData) -> str:
-  """Return how many images, methods and metrics there are."""
-  names = [method['name'] for method in data['methods']]
-  methods = f'{_count(len(names), "method")} ({", ".join(names)})'
-  keys = {key for row in data['table'].values() for key in row}
-  images, metrics = _count(data['images'], 'image'), _count(len(keys), 'metric')
-  return f'{images}, {methods}, {metrics}.'
