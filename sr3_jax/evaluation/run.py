@@ -120,10 +120,7 @@ def _task_name(config: ml_collections.ConfigDict) -> str:
 
 
 def _measure(
-  config: ml_collections.ConfigDict,
-  model: SR3,
-  run: Run,
-  folder: epath.Path,
+  config: ml_collections.ConfigDict, model: SR3, run: Run, folder: epath.Path
 ) -> Evaluation:
   """Measure all held-out images, or what earlier starts have left of them."""
   e, methods = config.eval, run.methods
@@ -203,10 +200,7 @@ def _made_by(config: ml_collections.ConfigDict, run: Run) -> dict[str, object]:
 
 
 def _protocol(
-  config: ml_collections.ConfigDict,
-  model: SR3,
-  result: Evaluation,
-  run: Run,
+  config: ml_collections.ConfigDict, model: SR3, result: Evaluation, run: Run
 ) -> dict[str, object]:
   """Return what somebody needs to measure the same again."""
   d = config.data

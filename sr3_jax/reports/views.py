@@ -63,11 +63,7 @@ def source(name: str) -> str:
 
 
 def results(
-  metrics: Sequence[Metric],
-  groups: Sequence[Group],
-  caption: str,
-  *,
-  mark: bool = True,
+  metrics: Sequence[Metric], groups: Sequence[Group], caption: str, *, mark: bool = True
 ) -> View:
   """Return a table of methods and metrics, as the templates take it.
 
@@ -123,10 +119,7 @@ def _entry(entry: Entry | None, metric: Metric, is_best: bool) -> View:
 
 
 def plane(
-  table: Table,
-  names: Sequence[str],
-  metrics: Sequence[Metric],
-  perceptual: str | None,
+  table: Table, names: Sequence[str], metrics: Sequence[Metric], perceptual: str | None
 ) -> Markup | None:
   """Draw PSNR against a perceptual distance, if there are two methods that have both.
 
