@@ -10,16 +10,12 @@ import numpy as np
 from absl import logging
 
 from sr3_jax.images import image_files
+from sr3_jax.images.image_names import ImageSetError, find
 from sr3_jax.images.pixels import ImageError
-from sr3_jax.runtime.errors import UserError
 
 TRUTH, INPUT = 'truth', 'input'
 Size = tuple[int, int]
 Batch = dict[str, np.ndarray]
-
-
-class ImageSetError(UserError):
-  """One line: which folder, what is wrong with it, what to do."""
 
 
 class Item(NamedTuple):
@@ -29,31 +25,6 @@ class Item(NamedTuple):
   files: Mapping[str, pathlib.Path]  # of TRUTH, INPUT if there is one, each method
   size: Size  # height and width of the truth and the outputs
   input_size: Size | None
-
-
-def find(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Return image files below a folder by name, sorted; hidden ones are left out.
-
-  Raises:
-    ImageSetError: no such folder, nothing in it, or one name with two extensions.
-  """
-  if not folder.is_dir():
-    what = 'is a file, not a folder' if folder.exists() else 'no such folder'
-    raise ImageSetError(f'{folder}: {what}')
-  found: dict[str, pathlib.Path] = {}
-  for path in sorted(folder.rglob('*')):
-    below = path.relative_to(folder)
-    hidden = any(part.startswith('.') for part in below.parts)
-    if hidden or path.suffix.lower() not in image_files.EXTENSIONS:
-      continue
-    name = below.with_suffix('').as_posix()
-    if name in found:
-      other = found[name].name
-      raise ImageSetError(f'{path}: {other} is the same image: keep one of the two')
-    found[name] = path
-  if not found:
-    raise ImageSetError(f'{folder}: no image files in this folder')
-  return found
 
 
 def match(

@@ -11,6 +11,7 @@ from sr3_jax.human_study import design, report, results, server, site_builder
 from sr3_jax.human_study.design import CHECK, PRACTICE, Design
 from sr3_jax.human_study.results import Result, ResultError
 from sr3_jax.human_study.site_builder import Key, StudyError
+from sr3_jax.images import image_names
 from sr3_jax.runtime import atomic_files
 from sr3_jax.runtime.progress import Progress
 
@@ -29,8 +30,8 @@ def build(args: argparse.Namespace) -> None:
   if task != '2' and args.inputs is None:
     raise StudyError('task 1 shows the inputs; give --inputs=DIR')
   outputs = _outputs(args.outputs)
-  truth = site_builder.find(args.truth)
-  inputs = site_builder.find(args.inputs) if task != '2' else None
+  truth = image_names.find(args.truth, nested=False)
+  inputs = image_names.find(args.inputs, nested=False) if task != '2' else None
   folders = {'truth': truth, **outputs, **({'inputs': inputs} if inputs else {})}
   names, notes = site_builder.common(folders)
   study = design.make_design(
@@ -70,7 +71,7 @@ def _outputs(texts: Sequence[str]) -> dict[str, site_builder.Folder]:
       )
     if name in (*found, CHECK, PRACTICE, 'real', 'input'):
       raise StudyError(f'--outputs: the name {name!r} is taken')
-    found[name] = site_builder.find(pathlib.Path(folder))
+    found[name] = image_names.find(pathlib.Path(folder), nested=False)
   return found
 
 

@@ -69,28 +69,6 @@ def key_path(site: pathlib.Path) -> pathlib.Path:
   return site.resolve().with_name(site.resolve().name + '-key.json')
 
 
-def find(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Return the images directly in a folder, by the stem of their names.
-
-  Raises:
-    StudyError: no folder, no image, or two of one stem.
-  """
-  if not folder.is_dir():
-    raise StudyError(f'{folder}: no such folder')
-  found: dict[str, pathlib.Path] = {}
-  for path in sorted(folder.iterdir()):
-    is_image = path.suffix.lower() in image_files.EXTENSIONS and path.is_file()
-    if path.name.startswith('.') or not is_image:
-      continue
-    if path.stem in found:
-      names = f'{found[path.stem].name} and {path.name}'
-      raise StudyError(f'{folder}: {names} share one name; keep one of them')
-    found[path.stem] = path
-  if not found:
-    raise StudyError(f'{folder}: no images in this folder')
-  return found
-
-
 def common(folders: Mapping[str, Folder]) -> tuple[list[str], list[str]]:
   """Return names that all folders have, and a line for each folder with others.
 

@@ -37,11 +37,8 @@ def fill(template: str, view: View) -> str:
   """
   script = source('viewer.js')
   digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-  return (
-    _environment()
-    .get_template(template)
-    .render(view, script=Markup(script), script_hash=f'sha256-{digest}')
-  )
+  page = _environment().get_template(template)
+  return page.render(view, script=Markup(script), script_hash=f'sha256-{digest}')
 
 
 @functools.cache
@@ -73,7 +70,7 @@ def results(
     caption: what the numbers are.
     mark: whether the best of a column is marked in each group.
   """
-  rows = [table.get(name, {}) for _, table, names in groups for name in names]
+  rows = [methods.get(n, {}) for _, methods, names in groups for n in names]
   used = [m for m in metrics if any(m['key'] in row for row in rows)]
   view = []
   for title, methods, names in groups:

@@ -74,7 +74,7 @@ def test_nothing_usable_is_one_line(tmp_path):
     'empty': f'{tmp_path / "empty"}: no image files',
     'nowhere': f'{tmp_path / "nowhere"}: no such folder',
     'truth/a.png': f'{truth / "a.png"}: is a file',
-    'twice': f'{tmp_path / "twice" / "a.png"}: a.jpg is the same image',
+    'twice': f'{tmp_path / "twice" / "a.png"}: a.jpg has the same name',
   }
   for name, message in mistakes.items():
     with pytest.raises(ImageSetError) as error:

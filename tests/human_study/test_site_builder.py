@@ -170,7 +170,7 @@ def test_pictures_that_cannot_be_compared_are_refused(folders, tmp_path, capsys)
   shutil.copy(tmp_path / 'truth' / 'scene00.png', tmp_path / 'truth' / 'scene00.jpg')
   with pytest.raises(SystemExit):
     build(tmp_path, tmp_path / 'site', inputs=False)
-  assert 'scene00.jpg and scene00.png share one name' in capsys.readouterr().err
+  assert 'scene00.png: scene00.jpg has the same name' in capsys.readouterr().err
   assert not list(tmp_path.glob('*site*'))
 
 
