@@ -57,8 +57,10 @@ class Steps(NamedTuple):
   number: np.ndarray  # int32 [steps], 1, 2, ...; each number has noise of its own
 
 
-Denoise = Callable[[jax.Array, jax.Array], Prediction]  # of y and its levels
-Noise = Callable[[int | jax.Array], jax.Array]  # of the number of a step
+# (y [B, H, W, C], gamma [B]) -> prediction.
+Denoise = Callable[[jax.Array, jax.Array], Prediction]
+# Number of a step -> standard normal noise [B, H, W, C].
+Noise = Callable[[int | jax.Array], jax.Array]
 Carry = tuple[jax.Array, jax.Array]  # y and the previous prediction of y0
 
 
@@ -70,8 +72,11 @@ def _levels(gammas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   return gammas[:0:-1], gammas[-2::-1]
 
 
-def _ancestral(gammas: np.ndarray, posterior_variance: bool) -> np.ndarray:
-  """Return the coefficients of ancestral sampling, [steps, 4]."""
+def ddpm(gammas: np.ndarray, posterior_variance: bool = False) -> np.ndarray:
+  """Return the coefficients of the paper's sampler.
+
+  The variance is DDPM's "fixed large"; the posterior's is its "fixed small".
+  """
   g_t, g_s = _levels(gammas)
   alpha = g_t / g_s
   a = np.sqrt(alpha) * (1 - g_s) / (1 - g_t)
@@ -82,14 +87,9 @@ def _ancestral(gammas: np.ndarray, posterior_variance: bool) -> np.ndarray:
   return np.stack([a, b, np.zeros_like(a), d], axis=1)
 
 
-def ddpm(gammas: np.ndarray) -> np.ndarray:
-  """Return the coefficients of the paper's sampler, DDPM's "fixed large"."""
-  return _ancestral(gammas, posterior_variance=False)
-
-
 def ddpm_posterior(gammas: np.ndarray) -> np.ndarray:
-  """Return the coefficients of sampling with posterior variance, "fixed small"."""
-  return _ancestral(gammas, posterior_variance=True)
+  """Return the coefficients of `ddpm` with the posterior variance."""
+  return ddpm(gammas, posterior_variance=True)
 
 
 def ddim(gammas: np.ndarray, eta: float = 0.0) -> np.ndarray:
@@ -253,17 +253,10 @@ def next_y(
 
 
 def advance(denoise: Denoise, noise: Noise | None, carry: Carry, steps: Steps) -> Carry:
-  """Run a stretch of a trajectory; one can be cut anywhere without changing it.
+  """Run a stretch of a trajectory, and return the carry after its last step.
 
-  Args:
-    denoise: (y [B, H, W, C], gamma [B]) -> `Prediction`. Samplers of four columns
-      ignore its variance.
-    noise: step number -> standard normal [B, H, W, C]; None for samplers whose d is 0.
-    carry: y and the previous prediction of y0.
-    steps: from `steps()`, or a slice of it.
-
-  Returns:
-    The carry after the last of these steps.
+  A trajectory can be cut anywhere without changing it: `steps` is a slice of what the
+  function `steps` returns. `noise` is None for samplers whose d is 0.
   """
 
   def step(carry, now):

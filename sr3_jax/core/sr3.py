@@ -20,13 +20,6 @@ import numpy as np
 from sr3_jax.config import check_name, pick
 from sr3_jax.core import degradations, diffusion, samplers
 from sr3_jax.core.networks import Network, make_network
-from sr3_jax.core.samplers import (
-  Carry,
-  Prediction,
-  Trajectory,
-  make_trajectory,
-  trajectory_options,
-)
 from sr3_jax.images import pixels
 from sr3_jax.runtime.types import Params
 
@@ -58,7 +51,7 @@ class SR3:
   hole_loss: bool  # the loss is of missing pixels only, where the task has some
   num_classes: int  # 0: none; this number as a label means "no class"
   label_dropout: float  # share of training examples without their class
-  trajectory: Trajectory  # of the configured sampler
+  trajectory: samplers.Trajectory  # of the configured sampler
   clip: bool  # predictions of y0 to the image range
   consistency: bool  # every prediction of y0, downsampled, equals the condition
 
@@ -77,6 +70,7 @@ class SR3:
     if d.schedule == 'linear':
       make_gammas = partial(make_gammas, start=d.start, end=d.end)
     gammas = make_gammas(d.num_levels)
+    options = samplers.trajectory_options(sampler)
     return cls(
       network=make_network(config, gammas),
       task=task,
@@ -95,7 +89,7 @@ class SR3:
       hole_loss=d.hole_loss,
       num_classes=m.num_classes,
       label_dropout=m.label_dropout if m.num_classes else 0.0,
-      trajectory=make_trajectory(gammas, **trajectory_options(sampler)),
+      trajectory=samplers.make_trajectory(gammas, **options),
       clip=sampler.clip,
       consistency=sampler.consistency and config.method == 'sr3',
     )
@@ -253,7 +247,7 @@ class SR3:
     gamma: jax.Array,
     label: jax.Array | None = None,
     guidance: jax.Array | None = None,
-  ) -> Prediction:
+  ) -> samplers.Prediction:
     """Predict y0 from a noisy y.
 
     The regression baseline ignores y and the level: the last step of any trajectory
@@ -264,7 +258,7 @@ class SR3:
     if self.method == 'regression':
       blank, level = jnp.zeros_like(y), jnp.zeros(x.shape[:1])
       y0 = self.predict(params, x, blank, level, label)
-      return Prediction(self.keep_known(y0, x))
+      return samplers.Prediction(self.keep_known(y0, x))
     if guidance is None:
       output = self.predict(params, x, y, gamma, label)
     else:
@@ -279,7 +273,7 @@ class SR3:
       y0 = self.encode(jnp.clip(self.decode(y0, x), -1, 1), x)
     y0 = self.keep_known(y0, x)
     variance = (output[..., channels:] + 1) / 2 if self.learned_variance else None
-    return Prediction(y0, variance)
+    return samplers.Prediction(y0, variance)
 
   def restore(
     self,
@@ -292,22 +286,13 @@ class SR3:
     noise: jax.Array | None = None,
     guidance: jax.Array | None = None,
   ) -> jax.Array:
-    """Sample one restored image for each condition.
+    """Sample an image [B, H, W, C] in [-1, 1] for each condition [B, h, w, K].
 
-    Args:
-      params: of the network.
-      key: a key, or [B] keys: sample b depends on key[b] alone.
-      condition: [B, h, w, K].
-      coefficients: [steps, 4 to 6] of a sampler, made from `gammas`; None takes the
-        configured sampler.
-      gammas: [steps + 1] levels that `coefficients` were made from.
-      label: int32 [B], for models with classes.
-      noise: [steps + 1, B, H, W, C] to use instead of drawing it: the start, then that
-        of each step; for comparisons with other programs.
-      guidance: float32 [B], how much the class counts: see `denoise`.
-
-    Returns:
-      [B, H, W, C] in [-1, 1].
+    With [B] keys, sample b depends on key[b] alone. The sampler is the configured one,
+    or `coefficients` [steps, 4 to 6] that were made from levels `gammas` [steps + 1].
+    `label` [B] and `guidance` [B] are for models with classes, see `denoise`. For
+    comparisons with other programs, `noise` [steps + 1, B, H, W, C] replaces what would
+    be drawn: the start, then the noise of each step.
     """
     if coefficients is None:
       gammas, coefficients = self.trajectory
@@ -326,7 +311,7 @@ class SR3:
     key = samplers.example_keys(key, x.shape[0])
     return partial(samplers.normal, key, shape=(*x.shape[1:3], self.channels))
 
-  def begin(self, noise: samplers.Noise, x: jax.Array) -> Carry:
+  def begin(self, noise: samplers.Noise, x: jax.Array) -> samplers.Carry:
     """Return the first carry of a trajectory: pure noise, no prediction yet."""
     return noise(0), jnp.zeros((*x.shape[:3], self.channels))
 
@@ -335,12 +320,12 @@ class SR3:
     params: Params,
     noise: samplers.Noise | None,
     x: jax.Array,
-    carry: Carry,
+    carry: samplers.Carry,
     steps: samplers.Steps,
     label: jax.Array | None = None,
     guidance: jax.Array | None = None,
     condition: jax.Array | None = None,
-  ) -> Carry:
+  ) -> samplers.Carry:
     """Take the steps of a stretch of a trajectory; return the carry after the last.
 
     Regression needs one step, of any content. `noise` is None for samplers that add
@@ -361,7 +346,7 @@ class SR3:
 
     return samplers.advance(denoise, noise, carry, steps)
 
-  def finish(self, x: jax.Array, carry: Carry) -> jax.Array:
+  def finish(self, x: jax.Array, carry: samplers.Carry) -> jax.Array:
     """Return the images at the end of a trajectory, [B, H, W, C] in [-1, 1].
 
     Known pixels are exactly those of the condition.
@@ -396,9 +381,7 @@ def _check(config: ml_collections.ConfigDict, task: degradations.Task) -> None:
 def value_range(
   data: ml_collections.ConfigDict,
 ) -> tuple[np.ndarray, np.ndarray] | None:
-  """Return the stored values [C] that mean -1 and 1.
-
-  None stands for the whole range of the stored type of integer.
+  """Return the stored values [C] that mean -1 and 1; None: the range of the integers.
 
   Raises:
     ValueError: not one pair for each channel, or an empty range.

@@ -113,57 +113,49 @@ def load(
   path = pathlib.Path(path).expanduser()
   if not path.is_file():
     raise ClassifierError(f'{path}: no such file')
-  session = _session(path)
-  given = _input(path, session)
+  try:
+    session = _session(path)
+    given = _input(session)
+  except ValueError as error:
+    raise ClassifierError(f'{path}: {error}') from None
   digest = hashlib.sha256(path.read_bytes()).hexdigest()
   return Classifier(path.name, session, *given, tuple(mean), tuple(std), digest[:16])
 
 
 def _session(path: pathlib.Path) -> 'InferenceSession':
-  """Return a file's network, ready to run, or raise ClassifierError."""
+  """Return a file's network, ready to run, or raise ValueError."""
   try:
     import onnxruntime
   except ImportError:
-    raise ClassifierError(
-      f"{path}: needs onnxruntime: pip install 'sr3_jax[classify]'"
-    ) from None
+    raise ValueError("needs onnxruntime: pip install 'sr3_jax[classify]'") from None
   options = onnxruntime.SessionOptions()
   options.log_severity_level = 3  # errors, which are raised anyway
+  providers = onnxruntime.get_available_providers()
   try:
-    return onnxruntime.InferenceSession(
-      os.fspath(path), options, providers=onnxruntime.get_available_providers()
-    )
+    return onnxruntime.InferenceSession(os.fspath(path), options, providers=providers)
   except Exception as error:  # onnxruntime's have no common type
-    raise ClassifierError(
-      f'{path}: cannot be read as an ONNX model: {line(error)}'
-    ) from None
+    raise ValueError(f'cannot be read as an ONNX model: {line(error)}') from None
 
 
 def _input(
-  path: pathlib.Path, session: 'InferenceSession'
+  session: 'InferenceSession',
 ) -> tuple[bool, tuple[int, int], int, DTypeLike]:
   """Return channels_first, side, batch and dtype of a `Classifier`.
 
   Raises:
-    ClassifierError: it takes something else than RGB images.
+    ValueError: it takes something else than RGB images.
   """
   inputs = session.get_inputs()
   if len(inputs) != 1:
-    raise ClassifierError(
-      f'{path}: takes {len(inputs)} inputs, a classifier takes one: images'
-    )
+    raise ValueError(f'takes {len(inputs)} inputs, a classifier takes one: images')
   (given,) = inputs
   if given.type not in _TYPES:
-    raise ClassifierError(
-      f'{path}: takes {given.type}, should take {" or ".join(_TYPES)}'
-    )
+    raise ValueError(f'takes {given.type}, should take {" or ".join(_TYPES)}')
   # Sizes are numbers, or names and None where any number will do.
   sizes = [size if isinstance(size, int) else 0 for size in given.shape or ()]
   if len(sizes) != 4 or (sizes[1] not in (0, 3) and sizes[3] != 3):
-    raise ClassifierError(
-      f'{path}: takes {given.shape}, should take [images, 3, height, width] or '
-      '[images, height, width, 3]'
-    )
+    known = '[images, 3, height, width] or [images, height, width, 3]'
+    raise ValueError(f'takes {given.shape}, should take {known}')
   channels_first = sizes[1] == 3 or sizes[3] != 3
   height, width = sizes[2:] if channels_first else sizes[1:3]
   side = height or SIDE, width or SIDE
@@ -174,12 +166,7 @@ def top_k_hits(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
   """Return whether the true class is among the k with the highest scores: bool [B].
 
   Ties count for the label only if at most k classes score as high: a network that says
-  the same of all classes hits nothing.
-
-  Args:
-    logits: [B, classes].
-    labels: int [B], numbers of the classifier's outputs, from 0.
-    k: from 1.
+  the same of all classes hits nothing. `logits` are [B, classes], `labels` int [B].
 
   Raises:
     ClassifierError: a label that the classifier doesn't have.
@@ -187,9 +174,7 @@ def top_k_hits(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
   logits, labels = np.asarray(logits), np.asarray(labels)
   classes = logits.shape[1]
   if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
-    raise ClassifierError(
-      f'labels go from {labels.min()} to {labels.max()}, the classifier has classes '
-      f'0 to {classes - 1}'
-    )
+    given = f'labels go from {labels.min()} to {labels.max()}'
+    raise ClassifierError(f'{given}, the classifier has classes 0 to {classes - 1}')
   own = np.take_along_axis(logits, labels[:, None], axis=1)
   return np.sum(logits >= own, axis=1) <= k

@@ -34,9 +34,7 @@ class FeatureNet:
 def load(name: str, path: str = '') -> FeatureNet:
   """Load the network 'inception', 'lpips_alex' or 'lpips_vgg'.
 
-  Args:
-    name: of the network.
-    path: a file or folder of weights, instead of those that are cached or fetched.
+  `path` is a file or folder of weights, instead of those that are cached or fetched.
 
   Raises:
     WeightsMissing: there are no weights, or those of another network.
@@ -78,7 +76,7 @@ def load_nets(
   """Load the networks whose weights can be had.
 
   Args:
-    names: of `feature_nets.NAMES`.
+    names: some of `NAMES`.
     folder: of weights; '' for those that are cached or fetched.
     side: the shortest of all images: LPIPS needs some pixels.
     channels: of the images.

@@ -153,16 +153,9 @@ def kid(
   """Return the kernel inception distance (Binkowski et al., arXiv:1801.01401).
 
   It is the unbiased squared maximum mean discrepancy with the kernel (x . y / d + 1)^3,
-  averaged over random subsets without repetition. 0 is best; as an unbiased estimate it
-  may be negative.
-
-  Args:
-    x: features of the evaluated images, [n, d].
-    y: features of the truth, [m, d].
-    subsets: how many.
-    size: images in each, of x and of y; at most n and m. Where it is both, all subsets
-      are the same.
-    seed: of the subsets.
+  averaged over random subsets without repetition, of at most `size` images of each set.
+  0 is best; as an unbiased estimate it may be negative. `x` are features of the
+  evaluated images, `y` those of the truth.
 
   Returns:
     The mean, and the value of each subset, [subsets].
@@ -231,13 +224,9 @@ def inception_score(
 ) -> tuple[float, float]:
   """Return the inception score (Salimans et al., arXiv:1606.03498; more is better).
 
-  It is exp of the mean KL divergence of p(class | image) from its mean over the images,
-  in `splits` parts of the images in their order. It rises with the number of images in
-  a part: compare only scores of equally many images.
-
-  Args:
-    probabilities: [n, classes], rows sum to 1.
-    splits: how many parts.
+  It is exp of the mean KL divergence of p(class | image), `probabilities` [n, classes],
+  from its mean over the images, in `splits` parts of the images in their order. It
+  rises with the number of images in a part: compare only scores of equally many images.
 
   Returns:
     Mean and standard deviation over the parts.
@@ -247,10 +236,8 @@ def inception_score(
   """
   p = np.float64(_rows(probabilities))
   if len(p) < splits:
-    raise ValueError(
-      f'an inception score of {splits} parts needs at least {splits} images, got '
-      f'{len(p)}'
-    )
+    need = f'an inception score of {splits} parts needs at least {splits} images'
+    raise ValueError(f'{need}, got {len(p)}')
   scores = [
     np.exp(_entropy(part.mean(axis=0)) - _entropy(part).mean())
     for part in np.array_split(p, splits)
@@ -280,13 +267,8 @@ def bootstrap_means(
   """Return percentile bootstrap intervals of the means of columns.
 
   All columns share the resamples, and so do calls with the same seed and number of
-  images: the intervals of methods measured on the same images can be compared.
-
-  Args:
-    values: [n, m], one image a row, one metric a column.
-    resamples: how many.
-    seed: of the resamples.
-    level: probability that the interval is to hold.
+  images: the intervals of methods measured on the same images can be compared. `values`
+  [n, m] has an image a row, a metric a column; `level` is the probability of intervals.
 
   Returns:
     low and high, float64 [m]; nan for a column with a value that isn't finite.

@@ -198,10 +198,7 @@ def features(params: Params, image: Array) -> Array:
 
 
 def from_torch(tensors: Mapping[str, np.ndarray]) -> Params:
-  """Return the parameters of `InceptionV3` from those of the PyTorch network.
-
-  Args:
-    tensors: arrays of the state dict, by name; `fc` and counters are not used.
+  """Return the parameters of `InceptionV3` from the state dict of the PyTorch network.
 
   Raises:
     ValueError: a tensor is missing or of another shape; one line.

@@ -136,10 +136,8 @@ def from_torch(
 ) -> Parameters:
   """Return the parameters for `distance`, from PyTorch's by their names.
 
-  Args:
-    kind: 'alex' or 'vgg'.
-    backbone: torchvision's state dict; only `features` is used.
-    weights: of the `lpips` package, `lin0.model.1.weight` to `lin4.model.1.weight`.
+  `backbone` is torchvision's state dict of the `kind` 'alex' or 'vgg', `weights` that
+  of the `lpips` package.
 
   Raises:
     ValueError: a tensor is missing or of another shape; one line.

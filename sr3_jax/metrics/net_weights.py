@@ -266,12 +266,7 @@ def _fetch(source: Source, place: pathlib.Path) -> None:
 
 
 def save(path: pathlib.Path, tensors: Tensors, origin: dict[str, str]) -> None:
-  """Write tensors to a .safetensors file that `load` reads.
-
-  Args:
-    path: of the file.
-    tensors: by their PyTorch names.
-    origin: SHA-256 of the files they were read from, by name.
+  """Write a .safetensors file of what `Loaded` holds, for `load`.
 
   Raises:
     OSError: it cannot be written.

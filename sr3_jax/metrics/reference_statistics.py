@@ -64,13 +64,9 @@ def of_batches(
   about: Mapping[str, object],
   on_images: Callable[[int], None] = lambda count: None,
 ) -> Reference:
-  """Return statistics of uint8 batches of this process's images.
+  """Return statistics of this process's batches, as evaluation reads them.
 
-  Args:
-    net: Inception.
-    batches: of 'image', 'mask' and 'index', as evaluation reads them.
-    about: see `Reference`.
-    on_images: called with the number of images just done.
+  `net` is Inception; `on_images` is called with the number of images just done.
 
   Raises:
     StatisticsError: there are fewer than two images.
@@ -123,10 +119,8 @@ def check(reference: Reference, net: FeatureNet) -> None:
   of = f'{reference.about.get("file", "the reference set")}: statistics of'
   made_with = reference.about.get('fingerprint', net.fingerprint)
   if made_with != net.fingerprint:
-    raise StatisticsError(
-      f'{of} other weights of {net.name} ({made_with}, here {net.fingerprint}): make '
-      'them again'
-    )
+    other = f'weights of {net.name} ({made_with}, here {net.fingerprint})'
+    raise StatisticsError(f'{of} other {other}: make them again')
   image = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
   wanted = jax.eval_shape(net.apply, net.params, image).shape[1]
   if reference.moments.mean.size != wanted:

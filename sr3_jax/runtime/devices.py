@@ -112,10 +112,8 @@ def pmap(
 ) -> Mapped:
   """Map a function over all devices by `jax.pmap`, with our compiler options.
 
-  Args:
-    function: takes per-device arrays; its collectives go over AXIS.
-    donate_argnums: arguments whose buffers the results may take over.
-    devices: devices to compile for, not to run on; None for all there are.
+  Its collectives go over AXIS; the results may take over the buffers of the arguments
+  `donate_argnums`. With `devices` it is compiled for these and not to be run.
   """
   mapped = jax.pmap(
     function, axis_name=AXIS, donate_argnums=tuple(donate_argnums), devices=devices
@@ -169,21 +167,13 @@ def put(tree: Tree) -> Tree:
 def replicate(tree: Tree) -> Tree:
   """Copy every leaf to every device: [...] -> [D, ...]."""
   count = jax.local_device_count()
-
-  def spread(leaf):
-    return np.broadcast_to(np.asarray(leaf), (count, *np.shape(leaf)))
-
-  return put(jax.tree.map(spread, tree))
+  return put(jax.tree.map(lambda x: np.broadcast_to(x, (count, *np.shape(x))), tree))
 
 
 def shard(batch: Tree) -> Tree:
   """Split this process's part of a batch over its devices: [B, ...] -> [D, b, ...]."""
   count = jax.local_device_count()
-
-  def split(leaf):
-    return np.reshape(leaf, (count, -1, *leaf.shape[1:]))
-
-  return put(jax.tree.map(split, batch))
+  return put(jax.tree.map(lambda x: np.reshape(x, (count, -1, *x.shape[1:])), batch))
 
 
 def whole(tree: Tree) -> Tree:

@@ -5,6 +5,7 @@ extra (CLU writes it through TensorFlow). Numbers are converted only when they a
 written, so that a metric still being computed on a device isn't waited for early.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -113,10 +114,8 @@ def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
   path = epath.Path(workdir) / 'metrics.jsonl'
   found = []
   for line in path.read_text().splitlines() if path.exists() else ():
-    try:
+    with contextlib.suppress(ValueError):  # torn by a kill
       found.append(json.loads(line))
-    except ValueError:  # torn by a kill
-      continue
   return found
 
 

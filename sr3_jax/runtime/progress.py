@@ -155,16 +155,15 @@ class Progress:
   def _line(self) -> str:
     percent = 100 * self._step / self._total if self._total else 100
     parts = [f'{self._unit} {self._step}/{self._total}', f'{percent:.1f}%']
-    rate, left = self._throughput.per_second(), self.seconds_left
+    rate, unit = self._throughput.per_second(), f'{self._unit}s'
+    if self._images_per_step is not None:
+      rate, unit = self.images_per_second, 'images'
+    left = self.seconds_left
     if rate is not None:
-      unit = f'{self._unit}s'
-      if self._images_per_step is not None:
-        rate, unit = rate * self._images_per_step, 'images'
       parts.append(f'{rate:.{3 if rate < 1 else 1 if rate < 1000 else 0}f} {unit}/s')
     if left is not None and self._step < self._total:
       parts.append(f'{duration(left)} to go')
-    for name, value in self._values.items():
-      parts.append(f'{name} {float(value):.4g}')
+    parts += [f'{name} {float(value):.4g}' for name, value in self._values.items()]
     return '  '.join(parts)
 
 

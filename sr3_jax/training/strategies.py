@@ -60,9 +60,7 @@ class Replicated:
     """Return whole arrays of a state, on one device of this process."""
     return runtime_devices.unreplicate(tree)
 
-  def metrics(self, tree: Tree) -> Tree:
-    """Return the metrics of a step, which are the same on all devices, from one."""
-    return runtime_devices.unreplicate(tree)
+  metrics = fetch  # metrics of a step are the same on all devices, as the state is
 
   def saved(self, state: Tree) -> Tree:
     """Return what a checkpoint is written of: one device's copy, [1, ...]."""
@@ -174,10 +172,8 @@ class Sharded:
       def gather(params):
         return jax.tree.map(_gather, params, specs)
 
-      def local(params, step, batch):
-        loss, grads = gradients(
-          params, step, batch, axis_name=self._axes, gather=gather
-        )
+      def local(*args):
+        loss, grads = gradients(*args, axis_name=self._axes, gather=gather)
         mean = functools.partial(_mean, axes=self._axes)
         return jax.lax.pmean(loss, self._axes), jax.tree.map(mean, grads, specs)
 
@@ -251,9 +247,7 @@ def _mean(grad: jax.Array, spec: PartitionSpec, axes: Sequence[str]) -> jax.Arra
 
 def _prime_factors(number: int) -> list[int]:
   """Return the prime factors of a number, the smallest first; [1] for 1."""
-  factors, rest = [], number
-  for prime in range(2, number + 1):
-    while rest % prime == 0:
-      factors.append(prime)
-      rest //= prime
-  return factors or [1]
+  for prime in range(2, number):
+    if number % prime == 0:
+      return [prime, *_prime_factors(number // prime)]
+  return [number]

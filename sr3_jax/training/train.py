@@ -13,7 +13,6 @@ from etils import epath
 from sr3_jax.config import as_json
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
-from sr3_jax.data.input_pipeline import training_data
 from sr3_jax.evaluation import measure as evaluation_measure
 from sr3_jax.evaluation import summary
 from sr3_jax.images import contact_sheets, image_files
@@ -53,15 +52,12 @@ def regression_config(config: ml_collections.ConfigDict) -> ml_collections.Confi
 
 
 def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainState:
-  """Train from the newest checkpoint in `workdir`, or from the start, to the end.
+  """Train from the newest checkpoint or from the start; return the last whole state.
 
   A run starts from random weights, or from those of `train.init_from`. It writes
   config.json, checkpoints/, metrics.jsonl and, at evaluations, pictures. A run that was
   stopped at any moment and started again gives the same parameters, bit for bit, as one
   that was not.
-
-  Returns:
-    The final state, unreplicated.
 
   Raises:
     errors.UserError: the data, a checkpoint or the weights to start from can't be used.
@@ -71,11 +67,10 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
   c = config.train
   workdir = epath.Path(workdir)
   model = SR3.from_config(config)
-  batches = training_data(config)
+  batches = input_pipeline.training_data(config)
   strategy = strategies.get_strategy(config.parallel.strategy)
   create = functools.partial(create_state, config, model)
   shapes = jax.eval_shape(create)
-  num_params = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
   main_process = jax.process_index() == 0
 
   with _manager(config, workdir) as manager:
@@ -98,12 +93,10 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
     else:
       state = strategy.create(create)
     write_config(config, workdir)
-    logging.info(
-      '%s, %.2fM parameters, %d device(s); compiling, the first step takes a while',
-      model.method,
-      num_params / 1e6,
-      jax.device_count(),
-    )
+    millions = sum(leaf.size for leaf in jax.tree.leaves(shapes.params)) / 1e6
+    size = f'{millions:.2f}M parameters, {jax.device_count()} device(s)'
+    first = 'compiling, the first step takes a while'
+    logging.info('%s, %s; %s', model.method, size, first)
     if c.accumulate > 1 and jax.default_backend() == 'cpu':
       # XLA makes them into its fast convolutions only where they are not in a loop.
       logging.warning(
@@ -183,10 +176,7 @@ def during_training(
 ) -> dict[str, float]:
   """Measure the averaged weights, `ema`, on a few fixed held-out images.
 
-  A sheet of samples goes to WORKDIR/progress.
-
-  Returns:
-    Score -> mean over the images.
+  A sheet of samples goes to WORKDIR/progress. Return each score's mean over the images.
   """
   batches = input_pipeline.evaluation_data(config, config.eval.num_images)
   methods = {model.method: Restorer(model, ema, config.seed)}

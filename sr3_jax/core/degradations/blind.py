@@ -29,21 +29,18 @@ class Order:
 
   blurred: float = 1.0  # share of images that are blurred
   sigma: tuple[float, float] = (0.2, 3.0)  # of the blur, pixels
-  # Share of blurs that are a low-pass filter with a sharp edge, which rings.
-  sinc: float = 0.1
+  sinc: float = (
+    0.1  # share of blurs by a low-pass filter with a sharp edge, which rings
+  )
   # Of the resize; relative to the target size in the last round, else to the size of
   # the original.
   factor: tuple[float, float] = (0.15, 1.5)
   # Shares of images that are upsampled and downsampled; the others keep that size.
   up_down: tuple[float, float] = (0.2, 0.7)
-  # Of the resize, each as often as the others: names of `_KERNELS`.
-  kernels: tuple[str, ...] = ('area', 'bilinear', 'bicubic')
-  # Standard deviation of the Gaussian noise, in 8-bit levels.
-  noise: tuple[float, float] = (1.0, 30.0)
-  # Scale of the Poisson noise, see `blurring.shot_deviation`.
-  shots: tuple[float, float] = (0.05, 3.0)
-  # Share of images with Gaussian noise; the others get Poisson noise.
-  gaussian: float = 0.5
+  kernels: tuple[str, ...] = ('area', 'bilinear', 'bicubic')  # equally often
+  noise: tuple[float, float] = (1.0, 30.0)  # Gaussian: deviation in 8-bit levels
+  shots: tuple[float, float] = (0.05, 3.0)  # scale of `blurring.shot_deviation`
+  gaussian: float = 0.5  # share of images with Gaussian noise; others: Poisson noise
   grey: float = 0.4  # share of images with the same noise in all channels
   quality: tuple[float, float] = (30.0, 95.0)  # of JPEG, 1 to 100
   halved: float = 1.0  # share of images whose chroma JPEG stores at half the size
@@ -95,12 +92,9 @@ def second_order(
   Args:
     key: [B] keys.
     hr: [B, H, W, 3] in [-1, 1].
-    scale: how many times smaller the result is; 1 keeps the size.
+    scale: side over side of the result; 1 keeps the size.
     orders: the rounds, first to last; a single one is the classical degradation.
     final_sinc: share of images that end with the low-pass filter.
-
-  Returns:
-    [B, H // scale, W // scale, 3] in [-1, 1].
 
   Raises:
     ValueError: a side that scale does not divide.

@@ -19,15 +19,14 @@ def gaussian_kernels(
 ) -> jax.Array:
   """Return Gaussian kernels, turned and stretched, sampled at pixel centres.
 
+  They are [B, size, size], and each sums to 1.
+
   Args:
     sigma_x: [B], standard deviation along the kernel's first axis, in pixels; 0 where
       sigma_y is 0 too gives the unit impulse.
     sigma_y: [B], along its second axis.
     angle: [B], radians, from the image's x axis to the first axis, towards +y (down).
     size: of the kernel.
-
-  Returns:
-    [B, size, size], each sums to 1.
   """
   return unit_sum(jnp.exp(-squared_radius(sigma_x, sigma_y, angle, size) / 2))
 

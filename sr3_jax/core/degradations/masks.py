@@ -109,16 +109,9 @@ def brush(
 ) -> jax.Array:
   """Return what a round brush covers that is drawn along line segments.
 
-  Args:
-    start: [N, 2] ends of the segments, (y, x) in pixels; the centre of the pixel in the
-      upper left corner is (0.5, 0.5).
-    stop: [N, 2] their other ends.
-    radius: [N] of the brush, pixels; 0 draws nothing.
-    height: of the image.
-    width: of the image.
-
-  Returns:
-    bool [height, width]: the pixel's centre is nearer than the radius to a segment.
+  It is true, bool [height, width], where a pixel's centre is nearer than the `radius`
+  [N] to a segment. The segments go from `start` to `stop`, [N, 2], (y, x) in pixels;
+  the centre of the pixel in the upper left corner is (0.5, 0.5).
   """
   rows = jnp.arange(height)[:, None] + 0.5
   columns = jnp.arange(width)[None, :] + 0.5
@@ -197,15 +190,13 @@ def _free_form(key: jax.Array, height: int, width: int) -> jax.Array:
   )
 
 
-def inpainting(
-  key: jax.Array, height: int, width: int, free_form_share: float = 0.6
-) -> jax.Array:
+def inpainting(key: jax.Array, height: int, width: int) -> jax.Array:
   """Draw Palette's mix for inpainting: 60 % free-form masks, 40 % rectangles."""
 
   def draw(key):
     chosen, drawn = jax.random.split(key)
     return jnp.where(
-      jax.random.bernoulli(chosen, free_form_share),
+      jax.random.bernoulli(chosen, 0.6),
       _free_form(drawn, height, width),
       _rectangles(drawn, height, width),
     )

@@ -33,8 +33,7 @@ LUMA = (0.299, 0.587, 0.114)
 class Task:
   """A degradation of images, and what its condition holds."""
 
-  # (key [B], hr [B, H, W, C], **options) -> condition [B, h, w, K].
-  degrade: Callable[..., jax.Array]
+  degrade: Callable[..., jax.Array]  # (key, hr, **options) -> condition [B, h, w, K]
   about: str  # what is done to images, for reports
   # Channels after those of the image: 'mask' (1 is missing, 0 known; what is known
   # stays exactly known), 'blur' and 'noise' (conditioning levels, constant).
@@ -108,8 +107,7 @@ def augment(
     noise: [B], 0 to 1.
 
   Returns:
-    [B, h, w, C + 2]: the image, then the conditioning levels `blur` and `noise` as
-    constant channels.
+    [B, h, w, C + 2]: the image, then the conditioning levels as constant channels.
   """
   amplitude = noise[:, None, None, None]
   image = blurring.gaussian_blur(low, blur, size=9)

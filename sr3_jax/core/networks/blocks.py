@@ -25,8 +25,7 @@ class Network(nn.Module):
   """
 
   channels: int = 128  # width of the first level
-  # Width of each level over `channels`; each level halves the image.
-  multipliers: Sequence[int] = (1, 2, 4, 8, 8)
+  multipliers: Sequence[int] = (1, 2, 4, 8, 8)  # width of each level over `channels`
   num_blocks: int = 3  # residual blocks a level on the way down; one more on the way up
   # Levels (0 is full size) with attention after every block.
   attention_levels: Sequence[int] = (3,)
@@ -47,10 +46,8 @@ class Network(nn.Module):
     """Raise ValueError if inputs [B, H, W, C] can't be halved often enough."""
     height, width = inputs.shape[1:3]
     if height % self.multiple or width % self.multiple:
-      raise ValueError(
-        f'the network needs sides that are multiples of {self.multiple}: '
-        f'{height} x {width}'
-      )
+      need = f'the network needs sides that are multiples of {self.multiple}'
+      raise ValueError(f'{need}: {height} x {width}')
 
 
 def double(x: jax.Array) -> jax.Array:

@@ -25,13 +25,10 @@ _GROUPS = 32
 
 
 def timestep(gamma: jax.Array, gammas: Sequence[float]) -> jax.Array:
-  """Return the timesteps whose levels are nearest in log-SNR: float32 [B], 0..T-1.
+  """Return the timesteps whose trained levels, `gammas`, are nearest in log-SNR.
 
-  Trained levels rounded to float32 give their own timestep exactly.
-
-  Args:
-    gamma: float32 [B] levels.
-    gammas: [T + 1] trained levels, falling from gammas[0] = 1.
+  They are float32 [B], 0..T-1. Trained levels rounded to float32 give their own
+  timestep exactly.
   """
   # The middle of two levels in log-SNR is their geometric mean in SNR.
   level = np.asarray(gammas[1:], np.float64)
@@ -116,9 +113,8 @@ class GuidedUNet(blocks.Network):
     """
     self.check_sides(inputs)
     if self.num_classes and label is None:
-      raise ValueError(
-        f'the network needs a class: a label in 0..{self.num_classes - 1}'
-      )
+      most = self.num_classes - 1
+      raise ValueError(f'the network needs a class: a label in 0..{most}')
     conv = partial(nn.Conv, kernel_size=(3, 3), padding=1, dtype=self.dtype)
     dense = partial(nn.Dense, 4 * self.channels, dtype=self.dtype)
 

@@ -125,18 +125,11 @@ HIDDEN = 'groups'  # the attribute that no tensor shows
 SCHEDULE = (2000, 1e-6, 1e-2)  # levels, first and last beta of the released weights
 # Names of the arrays that follow from the betas and are stored beside the weights.
 BUFFERS = (
-  'betas',
-  'alphas_cumprod',
-  'alphas_cumprod_prev',
-  'sqrt_alphas_cumprod',
-  'sqrt_one_minus_alphas_cumprod',
-  'log_one_minus_alphas_cumprod',
-  'sqrt_recip_alphas_cumprod',
-  'sqrt_recipm1_alphas_cumprod',
-  'posterior_variance',
-  'posterior_log_variance_clipped',
-  'posterior_mean_coef1',
-  'posterior_mean_coef2',
+  *('betas', 'alphas_cumprod', 'alphas_cumprod_prev', 'sqrt_alphas_cumprod'),
+  *('sqrt_one_minus_alphas_cumprod', 'log_one_minus_alphas_cumprod'),
+  *('sqrt_recip_alphas_cumprod', 'sqrt_recipm1_alphas_cumprod'),
+  *('posterior_variance', 'posterior_log_variance_clipped'),
+  *('posterior_mean_coef1', 'posterior_mean_coef2'),
 )
 
 _NAMES = (  # of modules; a pattern of the original -> ours

@@ -121,8 +121,7 @@ class UNet(blocks.Network):
   # p > 1 folds p x p pixels into channels, so the first level works at 1 / p of the
   # size: much faster per parameter. The paper has 1.
   patch: int = 1
-  # Recompute blocks in the backward pass: less memory, a third more time.
-  remat: bool = False
+  remat: bool = False  # recompute blocks for gradients: less memory, a third slower
 
   @property
   def multiple(self) -> int:
