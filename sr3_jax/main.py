@@ -33,7 +33,7 @@ MODES = {
   'plan': 'sr3_jax.plan.run:plan_run',
 }
 HELP = ('-h', '-help', '--help', '--helpshort', '--helpfull')
-OURS = (
+FLAG_NAMES = (
   *('config', 'workdir', 'mode', 'cache'),
   *('multihost', 'coordinator', 'num_processes', 'process_id', 'process_timeout'),
 )
@@ -83,11 +83,7 @@ flags.mark_flags_as_required(['config', 'workdir'])
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-  """Parse the flags; print the help if it is asked for, or one line about a mistake.
-
-  Raises:
-    SystemExit: after the help (0), or with the line.
-  """
+  """Parse the flags; print the help if it is asked for, or one line about a mistake."""
   if any(argument in HELP for argument in argv[1:]):
     print(help_text())
     sys.exit(0)
@@ -96,7 +92,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     if name.startswith('config.'):
       check_key(name.removeprefix('config.'))
   try:
-    argv = with_paths(argv)
+    argv = with_config_path(argv)
   except ValueError as error:
     fail(f'--config: {error}')
   try:
@@ -108,7 +104,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     fail(f'--config: {type(error).__name__}: {reason[-300:]}')
 
 
-def with_paths(argv: list[str]) -> list[str]:
+def with_config_path(argv: list[str]) -> list[str]:
   """Return the arguments with the path of the configuration in place of its name."""
   argv = list(argv)
   for i, argument in enumerate(argv):
@@ -125,13 +121,12 @@ def with_paths(argv: list[str]) -> list[str]:
 def help_text() -> str:
   """Return what --help prints: the flags of this program with their meanings."""
   lines = ['Usage: sr3-train --config=NAME --workdir=FOLDER [--mode=MODE] [...]', '']
-  for name in OURS:
+  for name in FLAG_NAMES:
     flag = FLAGS[name]
     known = f' ({", ".join(MODES)})' if name == 'mode' else ''
     default = '' if flag.default in (None, False) else f' Default: {flag.default}.'
-    lines += textwrap.wrap(
-      f'--{name}{known}: {flag.help}{default}', 80, subsequent_indent='    '
-    )
+    text = f'--{name}{known}: {flag.help}{default}'
+    lines += textwrap.wrap(text, 80, subsequent_indent='    ')
   names = f'Configurations by name: {", ".join(config_names())}.'
   lines += ['', *textwrap.wrap(names, 80, break_on_hyphens=False)]
   lines += ['', 'Every --config.KEY, its default and its meaning: sr3_jax/config.py.']
@@ -139,11 +134,7 @@ def help_text() -> str:
 
 
 def check_key(name: str) -> None:
-  """Refuse an override of a key that no configuration has.
-
-  Raises:
-    SystemExit: with a line that lists the keys at that place.
-  """
+  """Refuse an override of a key that no configuration has; list those that it has."""
   known = get_config()
   for i, key in enumerate(name.split('.')):
     if not isinstance(known, ConfigDict) or key not in known:
@@ -155,8 +146,7 @@ def check_key(name: str) -> None:
 
 def fail(error: BaseException | str) -> NoReturn:
   """End the program with a one-line error."""
-  line = ' '.join(str(error).split())
-  sys.exit(f'error: {line}')
+  sys.exit('error: ' + ' '.join(str(error).split()))
 
 
 def main(argv: list[str]) -> None:
@@ -174,22 +164,18 @@ def main(argv: list[str]) -> None:
   if FLAGS.workdir.startswith('gs://') and not importlib.util.find_spec('gcsfs'):
     fail("a workdir on gs:// needs gcsfs: pip install 'sr3_jax[gcs]'")
   if FLAGS.multihost:
-    join()
+    join_processes()
   devices.cache_programs(FLAGS.cache)
   # Of several processes one may fail before there is a workdir, and nobody sees it.
   with (
     devices.all_end_together(),
     process_log.in_workdir(FLAGS.workdir, make=FLAGS.multihost),
   ):
-    explained()
+    run_or_explain()
 
 
-def explained() -> None:
-  """Run the mode; turn what a user can mend into one line.
-
-  Raises:
-    SystemExit: with the line.
-  """
+def run_or_explain() -> None:
+  """Run the mode; turn what a user can mend into one line."""
   import jax
   from etils import epath
 
@@ -213,12 +199,8 @@ def explained() -> None:
     fail('interrupted; the same command goes on from what is finished')
 
 
-def join() -> None:
-  """Make this process one of several.
-
-  Raises:
-    SystemExit: flags that belong together, or a coordinator that does not answer.
-  """
+def join_processes() -> None:
+  """Make this process one of several, by the flags and `jax.distributed`."""
   import jax
 
   given = (FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)

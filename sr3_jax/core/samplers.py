@@ -65,7 +65,11 @@ Carry = tuple[jax.Array, jax.Array]  # y and the previous prediction of y0
 
 
 def _levels(gammas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Return gamma_t and gamma_s of every step; gammas must fall from 1, and not to 0."""
+  """Return gamma_t and gamma_s of every step, in the order of sampling.
+
+  Raises:
+    ValueError: gammas that don't fall from 1, or reach 0.
+  """
   gammas = np.asarray(gammas, np.float64)
   if gammas[0] != 1 or np.any(np.diff(gammas) >= 0) or gammas[-1] <= 0:
     raise ValueError('gammas must fall from 1 and stay above 0')
@@ -171,7 +175,7 @@ SAMPLERS: dict[str, Callable[..., np.ndarray]] = {
 
 
 def example_keys(key: jax.Array, batch: int) -> jax.Array:
-  """Return [B] keys as they are, one key folded with the number of each example."""
+  """Return one key for each example: [B] keys, or a key folded with 0 to batch - 1."""
   if key.ndim:
     return key
   return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
@@ -231,7 +235,7 @@ def next_y(
   noise: jax.Array | None = None,
   variance: jax.Array | None = None,
 ) -> jax.Array:
-  """Take one step of any sampler: return y at the next level. All are [B, H, W, C].
+  """Take one step of any sampler: return y at the next level, [B, H, W, C].
 
   Args:
     row: [6], one of `Steps.coefficients`.

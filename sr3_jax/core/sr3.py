@@ -95,7 +95,7 @@ class SR3:
     )
 
   def init(self, key: jax.Array, side: int | None = None) -> Params:
-    """Initialise the network's float32 parameters; they are the same for any `side`."""
+    """Initialise the network's float32 parameters; `side` of images changes none."""
     side = side or self.image_size
     condition = self.task.num_channels(self.channels)
     inputs = jnp.zeros((1, side, side, condition + self.channels))
@@ -381,7 +381,9 @@ def _check(config: ml_collections.ConfigDict, task: degradations.Task) -> None:
 def value_range(
   data: ml_collections.ConfigDict,
 ) -> tuple[np.ndarray, np.ndarray] | None:
-  """Return the stored values [C] that mean -1 and 1; None: the range of the integers.
+  """Return the stored values [C] that mean -1 and 1.
+
+  None stands for the whole range of the stored type of integer.
 
   Raises:
     ValueError: not one pair for each channel, or an empty range.

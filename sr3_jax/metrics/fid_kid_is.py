@@ -25,9 +25,9 @@ import scipy.linalg
 import scipy.special
 
 # Half the width of a 95 % interval in standard errors.
-_WIDTH = 1.96
+_HALF_WIDTH = 1.96
 # Kernels between this many images of each set fit into memory: 200 MB each.
-_AT_ONCE = 5000
+_MOST_IN_MEMORY = 5000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -170,7 +170,7 @@ def kid(
     value = _mmd(_kernel(x, x), _kernel(x, y), _kernel(y, y))
     return value, np.full(subsets, value)
   # Kernels of all images are computed once where they fit into memory.
-  whole = max(len(x), len(y)) <= _AT_ONCE
+  whole = max(len(x), len(y)) <= _MOST_IN_MEMORY
   kernels = (_kernel(x, x), _kernel(x, y), _kernel(y, y)) if whole else ()
   values = np.empty(subsets)
   for i in range(subsets):
@@ -216,7 +216,7 @@ def kid_interval(
     inner = np.sum((weights @ within) * weights, axis=1) / pairs
     values.extend(inner - 2 * (weights @ towards) / len(x))
   error = np.std(values, ddof=1) * np.sqrt(len(x) / total)
-  return float(estimate - _WIDTH * error), float(estimate + _WIDTH * error)
+  return float(estimate - _HALF_WIDTH * error), float(estimate + _HALF_WIDTH * error)
 
 
 def inception_score(
@@ -300,7 +300,7 @@ def _weights(n: int, count: int, seed: int) -> Iterator[np.ndarray]:
 
 def _around(estimate: float, values: list[float]) -> tuple[float, float]:
   """Return the interval around an estimate, at least 0, by the spread of resamples."""
-  half = _WIDTH * float(np.std(values, ddof=1))
+  half = _HALF_WIDTH * float(np.std(values, ddof=1))
   return max(0.0, estimate - half), estimate + half
 
 

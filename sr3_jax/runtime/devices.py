@@ -176,7 +176,7 @@ def shard(batch: Tree) -> Tree:
   return put(jax.tree.map(lambda x: np.reshape(x, (count, -1, *x.shape[1:])), batch))
 
 
-def whole(tree: Tree) -> Tree:
+def restore_targets(tree: Tree) -> Tree:
   """Return the shapes and dtypes of whole arrays, as a checkpoint is restored to.
 
   With one process they are on its first device, with several they are NumPy arrays.

@@ -46,7 +46,7 @@ class Replicated:
 
   def abstract(self, state: Tree) -> Tree:
     """Return what a checkpoint of a state is restored to."""
-    return runtime_devices.whole(state)
+    return runtime_devices.restore_targets(state)
 
   def place(self, state: Tree) -> Tree:
     """Put a state that was restored as `abstract` says on all devices."""

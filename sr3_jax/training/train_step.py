@@ -88,11 +88,13 @@ def train_step(
   Returns:
     The state after the step; 'loss' and 'grad_norm' (before clipping), scalars.
   """
-  of_part = functools.partial(gradients, state.model, state.seed, state.accumulate)
+  part_gradients = functools.partial(
+    gradients, state.model, state.seed, state.accumulate
+  )
   if spread:
-    loss, grads = spread(of_part)(state.params, state.step, batch)
+    loss, grads = spread(part_gradients)(state.params, state.step, batch)
   else:
-    loss, grads = of_part(state.params, state.step, batch, axis_name=axis_name)
+    loss, grads = part_gradients(state.params, state.step, batch, axis_name=axis_name)
   if axis_name:
     loss, grads = jax.lax.pmean((loss, grads), axis_name)
 

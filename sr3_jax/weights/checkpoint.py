@@ -249,7 +249,7 @@ def load_ema(workdir: epath.PathLike, params: Params) -> tuple[int, Params]:
     steps = sorted(manager.all_steps(), reverse=True)
     if not steps:
       raise CheckpointError(f'{path}: no complete checkpoint yet')
-    ema = ocp.args.StandardRestore(devices.whole(params))
+    ema = ocp.args.StandardRestore(devices.restore_targets(params))
     for step in steps:
       version = _version(path / str(step))
       try:

@@ -176,7 +176,9 @@ def test_the_error_for_an_unknown_key_lists_the_known_ones(name, words):
 )
 def test_a_configuration_is_found_by_its_name(given, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  found = main.with_paths(['sr3-train', '--workdir=config', *given, '--config.seed=1'])
+  found = main.with_config_path(
+    ['sr3-train', '--workdir=config', *given, '--config.seed=1']
+  )
   assert '='.join(found[2:-1]) == f'{given[0].partition("=")[0]}={QUICKSTART}'
   assert found[:2] + found[-1:] == ['sr3-train', '--workdir=config', '--config.seed=1']
 
@@ -209,7 +211,7 @@ def test_help_imports_neither_jax_nor_numpy(flag):
   )
   assert done.stderr == ''
   assert done.stdout.endswith('ended with 0\n[]\n')
-  for name in main.OURS:
+  for name in main.FLAG_NAMES:
     assert f'\n--{name}' in done.stdout
 
 

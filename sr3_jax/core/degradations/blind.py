@@ -105,19 +105,19 @@ def second_order(
     last = index == len(orders) - 1
     base = target if last else hr.shape[1:3]
     one = blurring.fold_in(key, index)
-    image, extent, jpeg_lots = _round(one, image, extent, base, order)
+    image, extent, jpeg_uniforms = _round(one, image, extent, base, order)
     if not last:
-      image = _compressed(jpeg_lots, image, order)
+      image = _compressed(jpeg_uniforms, image, order)
 
-  early, kernel, cutoff, ringing = _lots(blurring.fold_in(key, len(orders)), 4)
+  early, kernel, cutoff, ringing = _uniforms(blurring.fold_in(key, len(orders)), 4)
   early = blurring.per_example(early < 0.5)
-  image = jnp.where(early, _compressed(jpeg_lots, image, order), image)
+  image = jnp.where(early, _compressed(jpeg_uniforms, image, order), image)
   image = _resample(kernel, image, extent, _full(target, hr), target, order)
   size = SIZES[1]
   filters = sinc_kernels(_between(cutoff, CUTOFF), size)
-  filters = _either(ringing < final_sinc, filters, _impulse(size))
+  filters = _select(ringing < final_sinc, filters, _impulse(size))
   image = jnp.clip(blurring.convolve(image, filters), -1, 1)
-  return jnp.where(early, image, _compressed(jpeg_lots, image, order))
+  return jnp.where(early, image, _compressed(jpeg_uniforms, image, order))
 
 
 def sinc_kernels(cutoff: jax.Array, size: int) -> jax.Array:
@@ -141,11 +141,11 @@ def sinc_kernels(cutoff: jax.Array, size: int) -> jax.Array:
 def blur_kernels(key: jax.Array, order: Order) -> jax.Array:
   """Draw kernels [B, 21, 21] of one round; the unit impulse stands for no blur."""
   size = SIZES[1]
-  lots = _lots(key, 10)
+  drawn = _uniforms(key, 10)
   kind, along, across, angle, generalised, plateau, side, cutoff, ringing, blurred = (
-    lots
+    drawn
   )
-  kind = _chosen(kind, sum(SHAPE_SHARES, ()))
+  kind = _choices(kind, sum(SHAPE_SHARES, ()))
   shape, turned = kind // 2, kind % 2 == 1
   along, across = _between(along, order.sigma), _between(across, order.sigma)
   distance = blurring.squared_radius(
@@ -162,10 +162,10 @@ def blur_kernels(key: jax.Array, order: Order) -> jax.Array:
   # The cut-off goes lower where the kernel is large enough to show it.
   lowest = jnp.where(half < 6, CUTOFF[0], math.pi / 5)
   filters = sinc_kernels(_between(cutoff, (lowest, CUTOFF[1])), size)
-  kernels = _either(ringing < order.sinc, filters, kernels)
+  kernels = _select(ringing < order.sinc, filters, kernels)
   inside = jnp.abs(jnp.arange(size) - size // 2)[None] <= half[:, None]
   kernels = blurring.unit_sum(kernels * (inside[:, :, None] & inside[:, None, :]))
-  return _either(blurred < order.blurred, kernels, _impulse(size))
+  return _select(blurred < order.blurred, kernels, _impulse(size))
 
 
 def _round(
@@ -188,8 +188,8 @@ def _round(
     A canvas that holds `base` times the largest factor, the extent [B, 2] of the image
     in it, and the random numbers of the JPEG that follows.
   """
-  lots = _lots(blurring.fold_in(key, 0), 8)
-  direction, factor, kernel, grey, strength, gaussian, *jpeg_lots = lots
+  drawn = _uniforms(blurring.fold_in(key, 0), 8)
+  direction, factor, kernel, grey, strength, gaussian, *jpeg_uniforms = drawn
   image = blurring.convolve(image, blur_kernels(blurring.fold_in(key, 1), order))
   (low, high), (up, down) = order.factor, order.up_down
   factor = jnp.select(
@@ -206,17 +206,17 @@ def _round(
   shots = blurring.shot_deviation(image, _between(strength, order.shots), grey)
   deviation = jnp.where(blurring.per_example(gaussian < order.gaussian), even, shots)
   image = image + blurring.normal(blurring.fold_in(key, 2), image, grey) * deviation
-  return jnp.clip(image, -1, 1), resized, jpeg_lots
+  return jnp.clip(image, -1, 1), resized, jpeg_uniforms
 
 
-def _compressed(lots: list[jax.Array], image: jax.Array, order: Order) -> jax.Array:
+def _compressed(uniforms: list[jax.Array], image: jax.Array, order: Order) -> jax.Array:
   """Return an image after JPEG, with two random numbers [B] for quality and chroma."""
-  quality = _between(lots[0], order.quality)
-  return jpeg.compress(image, quality, lots[1] < order.halved)
+  quality = _between(uniforms[0], order.quality)
+  return jpeg.compress(image, quality, uniforms[1] < order.halved)
 
 
 def _resample(
-  lot: jax.Array,
+  uniform: jax.Array,
   image: jax.Array,
   before: jax.Array,
   after: jax.Array,
@@ -225,7 +225,7 @@ def _resample(
 ) -> jax.Array:
   """Resize the corner `before` [B, 2] of canvases to `after` [B, 2] of new ones."""
   count = len(order.kernels)
-  choice = _chosen(lot, (1 / count,) * count)
+  choice = _choices(uniform, (1 / count,) * count)
   for axis, side in enumerate(canvas):
     out, pixel, ratio = _grids(
       before[:, axis], after[:, axis], image.shape[1 + axis], side
@@ -289,23 +289,23 @@ def _impulse(size: int) -> jax.Array:
   return jnp.zeros((1, size, size)).at[:, size // 2, size // 2].set(1)
 
 
-def _either(choice: jax.Array, kernels: jax.Array, others: jax.Array) -> jax.Array:
+def _select(choice: jax.Array, kernels: jax.Array, others: jax.Array) -> jax.Array:
   """Return `kernels` where `choice` [B] is true, else `others`."""
   return jnp.where(choice[:, None, None], kernels, others)
 
 
-def _lots(key: jax.Array, count: int) -> list[jax.Array]:
+def _uniforms(key: jax.Array, count: int) -> list[jax.Array]:
   """Draw `count` times [B] numbers in [0, 1), all at once, which compiles fast."""
   drawn = jax.vmap(lambda one: jax.random.uniform(one, (count,)))(key)
   return [drawn[:, index] for index in range(count)]
 
 
-def _between(lot: jax.Array, ends: tuple) -> jax.Array:
-  """Return the number between two ends that lies at `lot` of the way."""
-  return ends[0] + lot * (ends[1] - ends[0])
+def _between(uniform: jax.Array, ends: tuple) -> jax.Array:
+  """Return the number between two ends that lies at `uniform` of the way."""
+  return ends[0] + uniform * (ends[1] - ends[0])
 
 
-def _chosen(lot: jax.Array, shares: tuple[float, ...]) -> jax.Array:
+def _choices(uniform: jax.Array, shares: tuple[float, ...]) -> jax.Array:
   """Return [B] indices into `shares`, which sum to 1, each as often as its share."""
   limits = jnp.cumsum(jnp.array(shares))[:-1]
-  return jnp.sum(lot[:, None] >= limits[None], 1)
+  return jnp.sum(uniform[:, None] >= limits[None], 1)

@@ -290,14 +290,14 @@ def describe(name: str, options: Options) -> str:
 
 def _mixed(key: jax.Array, hr: jax.Array, *, parts: Sequence[Task]) -> jax.Array:
   """Degrade every image by one of the tasks: all are computed, one is taken."""
-  everything = jnp.ones((*hr.shape[:3], 1))
+  all_missing = jnp.ones((*hr.shape[:3], 1))
 
   def whole(part):
     condition = part.degrade(key, hr)
     if part.extras:
       return condition
     condition = resize(condition, *hr.shape[1:3]) if part.scale > 1 else condition
-    return jnp.concatenate([condition, everything], axis=-1)
+    return jnp.concatenate([condition, all_missing], axis=-1)
 
   def choose(key):
     return jax.random.randint(jax.random.fold_in(key, 17), (), 0, len(parts))

@@ -81,9 +81,8 @@ Attributes = dict[str, Any]
 
 def group_norm(groups: int, dtype: DTypeLike, name: str) -> nn.GroupNorm:
   """Return group normalisation with PyTorch's epsilon and variance."""
-  return nn.GroupNorm(
-    groups, epsilon=1e-5, use_fast_variance=False, dtype=dtype, name=name
-  )
+  like_torch = {'epsilon': 1e-5, 'use_fast_variance': False}
+  return nn.GroupNorm(groups, **like_torch, dtype=dtype, name=name)
 
 
 class Attention(nn.Module):
