@@ -255,12 +255,7 @@ def as_json(config: ConfigDict) -> dict[str, Any]:
 
 
 def check_name(what: str, known: Iterable[str], name: str) -> str:
-  """Return a name that is known.
-
-  Args:
-    what: the option, named in the error, such as 'sampler'.
-    known: the names that it can have.
-    name: one of them.
+  """Return a name that the option `what` can have.
 
   Raises:
     ValueError: an unknown name; the message lists the known ones.
@@ -288,13 +283,9 @@ def config_names() -> list[str]:
 def find_config(name: str) -> str:
   """Return the path of a configuration file that is given by path or by name.
 
-  Args:
-    name: a path, or one of `config_names` (also written as its path in the source
-      tree, configs/NAME.py, from any folder). An argument for the file may follow
-      after a colon, as in 'palette_256:inpainting'.
-
-  Returns:
-    A path, and the argument after a colon where there is one.
+  A name is one of `config_names` (also written as its path in the source tree,
+  configs/NAME.py, from any folder). An argument for the file may follow after a colon,
+  as in 'palette_256:inpainting'; it is returned with the path.
 
   Raises:
     ValueError: there is neither such a file nor such a name.
@@ -320,10 +311,7 @@ def _listing() -> str:
 
 
 def load_config(name: str) -> ConfigDict:
-  """Return the configuration that a path or a name stands for.
-
-  Args:
-    name: as in `find_config`.
+  """Return the configuration that a path or a name stands for, as in `find_config`.
 
   Raises:
     ValueError: there is no such configuration, or it refuses its argument.
@@ -334,10 +322,7 @@ def load_config(name: str) -> ConfigDict:
 
 
 def _configs() -> pathlib.Path:
-  """Return the folder of the configurations: in the installed package, or beside it.
-
-  A wheel has it inside of the package, a source tree beside the package.
-  """
+  """Return the folder of the configurations: in a wheel's package, or beside it."""
   package = pathlib.Path(__file__).resolve().parent
   inside = package / 'configs'
   return inside if inside.is_dir() else package.parent / 'configs'

@@ -11,9 +11,7 @@ from sr3_jax.runtime.errors import UserError, line
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
-  """Trace the model of a configuration on the image sizes that it will see.
-
-  Nothing is compiled or computed.
+  """Trace, without computing, a run's model on the image sizes that it will see.
 
   Raises:
     UserError: options that don't describe a model, sizes that the degradation or the

@@ -137,10 +137,8 @@ def free_memory() -> int | None:
 def per_process(batch_size: int, parts: int = 1) -> int:
   """Return this process's share of a global batch.
 
-  Each device's share must be divisible into equal `parts`.
-
   Raises:
-    ValueError: the batch can't be split evenly.
+    ValueError: devices, or the equal `parts` of each one's share, don't divide it.
   """
   multiple = jax.device_count() * parts
   if batch_size < 1 or parts < 1 or batch_size % multiple:
@@ -183,10 +181,8 @@ def restore_targets(tree: Tree) -> Tree:
   """
   if jax.process_count() > 1:
     return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
-  sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  return jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
-  )
+  place = {'sharding': jax.sharding.SingleDeviceSharding(jax.local_devices()[0])}
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, **place), tree)
 
 
 def unreplicate(tree: Tree) -> Tree:

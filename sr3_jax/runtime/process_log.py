@@ -32,9 +32,8 @@ _STARTED = re.compile(r' \[(\d+)\] started on ')
 def setup() -> None:
   """Show short log lines on stderr, only those of this package below warnings.
 
-  Orbax writes about fifty INFO lines per checkpoint through the same absl logger; JAX
-  and Grain add theirs. `--verbosity=1` shows everything, `--verbosity=-1` only
-  warnings.
+  (Orbax writes about fifty INFO lines per checkpoint.) `--verbosity=1` shows everything,
+  `--verbosity=-1` only warnings.
   """
   # TensorFlow and XLA print from C++; 1 leaves their warnings and errors.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1')

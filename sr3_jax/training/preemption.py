@@ -30,8 +30,7 @@ def notices() -> Iterator[Callable[[int], bool]]:
     return
   noticed = threading.Event()
 
-  def handle(number, frame):
-    del number, frame
+  def handle(*_):
     logging.warning('SIGTERM: saving after this step')
     noticed.set()
 

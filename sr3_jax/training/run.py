@@ -48,12 +48,7 @@ def train_run(config: ConfigDict, workdir: epath.PathLike) -> None:
 
 
 def check_training(config: ConfigDict) -> None:
-  """Refuse what can't be trained, before anything expensive begins.
-
-  Raises:
-    UserError: as `check_config`; an unknown strategy, a batch that does not split over
-      devices, or a best checkpoint that can't be known.
-  """
+  """Raise UserError for what can't be trained, before anything expensive begins."""
   check_config(config)
   try:
     strategies.get_strategy(config.parallel.strategy)
@@ -64,11 +59,7 @@ def check_training(config: ConfigDict) -> None:
 
 
 def check_retention(config: ConfigDict) -> None:
-  """Refuse to keep the best checkpoint where no checkpoint is ever measured.
-
-  Raises:
-    UserError: an unknown metric, or evaluations and checkpoints that never meet.
-  """
+  """Raise UserError if checkpoint.keep_best can't be known: nothing measures it."""
   name, every = config.checkpoint.keep_best, config.eval.every_steps
   if not name:
     return

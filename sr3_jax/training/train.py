@@ -134,7 +134,9 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
         saving_due |= leaving
         # Also at every checkpoint, so that a resumed run averages over the same steps.
         if step % c.log_every == 0 or saving_due:
-          losses, norms = _fetch(strategy.metrics(window))
+          values = jax.device_get(strategy.metrics(window))
+          losses = np.array([v['loss'] for v in values], float)
+          norms = np.array([v['grad_norm'] for v in values], float)
           _check_finite(losses, norms, step, last_saved, manager)
           writer.write(
             step,
@@ -204,12 +206,6 @@ def _manager(
   lower = bool(c.keep_best) and summary.METRICS[c.keep_best].better == 'lower'
   options = {'keep': c.keep, 'keep_every': c.keep_every, 'best': c.keep_best}
   return checkpoint.open_manager(workdir, **options, lower_is_better=lower)
-
-
-def _fetch(window: list[dict[str, jax.Array]]) -> tuple[np.ndarray, np.ndarray]:
-  """Return losses and gradient norms of the last steps, as float64 arrays."""
-  values = jax.device_get(window)
-  return tuple(np.array([v[k] for v in values], float) for k in ('loss', 'grad_norm'))
 
 
 def _check_finite(
