@@ -120,10 +120,7 @@ def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
 
 
 def training_seconds(workdir: epath.PathLike, batch_size: int) -> float:
-  """Return the seconds that a run's steps took, each once, without compilation.
-
-  They are 0 if no line has a rate.
-  """
+  """Return the seconds that a run's steps took, each once, without compilation."""
   seconds, done = 0.0, 0
   for row in read_metrics(workdir):
     rate = row.get('images_per_second')  # missing in lines before the second step

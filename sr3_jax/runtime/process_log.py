@@ -32,7 +32,7 @@ _STARTED = re.compile(r' \[(\d+)\] started on ')
 def setup() -> None:
   """Show short log lines on stderr, only those of this package below warnings.
 
-  (Orbax writes about fifty INFO lines per checkpoint.) `--verbosity=1` shows everything,
+  Orbax writes about fifty INFO lines per checkpoint. `--verbosity=1` shows everything,
   `--verbosity=-1` only warnings.
   """
   # TensorFlow and XLA print from C++; 1 leaves their warnings and errors.
