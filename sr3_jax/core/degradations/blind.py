@@ -141,10 +141,8 @@ def sinc_kernels(cutoff: jax.Array, size: int) -> jax.Array:
 def blur_kernels(key: jax.Array, order: Order) -> jax.Array:
   """Draw kernels [B, 21, 21] of one round; the unit impulse stands for no blur."""
   size = SIZES[1]
-  drawn = _uniforms(key, 10)
-  kind, along, across, angle, generalised, plateau, side, cutoff, ringing, blurred = (
-    drawn
-  )
+  kind, along, across, angle, generalised, plateau, *others = _uniforms(key, 10)
+  side, cutoff, ringing, blurred = others
   kind = _choices(kind, sum(SHAPE_SHARES, ()))
   shape, turned = kind // 2, kind % 2 == 1
   along, across = _between(along, order.sigma), _between(across, order.sigma)
