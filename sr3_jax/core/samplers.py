@@ -202,8 +202,7 @@ def steps(
 
   Args:
     gammas: [steps + 1] levels.
-    coefficients: [steps, 4], [steps, 5] or, from `scale_temperature`, [steps, 6]; made
-      from these levels.
+    coefficients: [steps, 4 to 6], made from these levels.
     capacity: the arrays are padded to this many steps, so that trajectories of any
       length can be arguments of one compiled program; None adds none.
 

@@ -190,13 +190,15 @@ def _free_form(key: jax.Array, height: int, width: int) -> jax.Array:
   )
 
 
-def inpainting(key: jax.Array, height: int, width: int) -> jax.Array:
+def inpainting(
+  key: jax.Array, height: int, width: int, free_form_share: float = 0.6
+) -> jax.Array:
   """Draw Palette's mix for inpainting: 60 % free-form masks, 40 % rectangles."""
 
   def draw(key):
     chosen, drawn = jax.random.split(key)
     return jnp.where(
-      jax.random.bernoulli(chosen, 0.6),
+      jax.random.bernoulli(chosen, free_form_share),
       _free_form(drawn, height, width),
       _rectangles(drawn, height, width),
     )
