@@ -26,7 +26,7 @@ import time
 
 from PIL import Image
 
-from sr3_jax.runtime import progress as runtime_progress
+from sr3_jax.runtime.progress import Progress
 
 SIDES = (48, *range(64, 83))  # of the pictures, in turn
 BLOCK = 4096
@@ -65,7 +65,7 @@ def picture(side: int) -> bytes:
 def make(root: pathlib.Path, count: int, folders: int, links: bool) -> None:
   """Make the tree, laid out as ImageNet is."""
   bodies = [picture(side) for side in SIDES]
-  with runtime_progress.Progress(count, unit='file') as progress:
+  with Progress(count, unit='file') as shown:
     for k in range(folders):
       folder = root / f'n{k:08d}'
       folder.mkdir(parents=True)
@@ -77,7 +77,7 @@ def make(root: pathlib.Path, count: int, folders: int, links: bool) -> None:
         else:
           path.write_bytes(bodies[body])
           first[body] = path
-      progress.update(min(count, (k + 1) * count // folders))
+      shown.update(min(count, (k + 1) * count // folders))
 
 
 def start(

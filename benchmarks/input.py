@@ -36,8 +36,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from sr3_jax.config import load_config
-from sr3_jax.data import batches as data_batches
 from sr3_jax.data import crops, input_pipeline, sources
+from sr3_jax.data.batches import train_batches
 from sr3_jax.images import image_files
 
 BATCH = 32
@@ -45,7 +45,7 @@ BATCH = 32
 PIPELINES = {
   'crops': {'crop': 'random', 'flip': False},
   'crops, half mirrored': {'crop': 'random', 'flip': True},
-  'largest square, reduced': {'crop': 'center', 'flip': True},
+  'largest square, downsampled': {'crop': 'center', 'flip': True},
 }
 REDUCED = 'the same, decoded smaller'
 
@@ -119,9 +119,7 @@ def time_decoder(decode, files: list[bytes], order, seconds: float) -> Timing:
 
 def time_pipeline(source: sources.Source, options, size: int, seconds) -> Timing:
   """Time the batches of a source, after the first few."""
-  batches = data_batches.train_batches(
-    source, crops.Cut(size, **options), batch_size=BATCH
-  )
+  batches = train_batches(source, crops.Cut(size, **options), batch_size=BATCH)
   # Batches are made ahead. After four of them, as many are waiting as at the end.
   for _ in range(4):
     next(batches)

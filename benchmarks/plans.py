@@ -66,8 +66,6 @@ SAMPLER_HEAD = (
   '| network | slice | images | steps | GiB a chip | fits | step | images/s |\n'
   '|---|---|---|---|---|---|---|---|'
 )
-
-
 FITS = {True: 'yes', False: 'no', None: '?'}
 
 # Configuration, slice, strategy -> the plan, or None where there is none.

@@ -33,20 +33,8 @@ from sr3_jax.upscale import command as upscale_command
 from sr3_jax.weights import hub
 
 # The metrics of the tables, in this order.
-COLUMNS = (
-  'psnr_y',
-  'ssim_y',
-  'psnr',
-  'ssim',
-  'consistency',
-  'lpips_alex',
-  'lpips_vgg',
-  'fid',
-  'kid',
-  'detail',
-  'spectrum_db',
-  'colour_drift',
-)
+COLUMNS = ('psnr_y', 'ssim_y', 'psnr', 'ssim', 'consistency', 'lpips_alex')
+COLUMNS += ('lpips_vgg', 'fid', 'kid', 'detail', 'spectrum_db', 'colour_drift')
 # Strengths of the ridge to try, as shares of the mean variance of the inputs.
 RIDGES = tuple(10.0**power for power in range(-5, 1))
 
@@ -155,16 +143,9 @@ def restore(args: argparse.Namespace, folder: pathlib.Path, scale: int) -> list[
 
   def upscale(model, name, flags, *options):
     methods.append('_'.join([name, *flags]))
-    run(
-      *(
-        upscale_command.main,
-        inputs,
-        f'--model={model}',
-        f'--output={folder / methods[-1]}',
-      ),
-      *('--suffix=', '--ext=png', f'--seed={args.seed}', *options),
-      *(f'--{flag}' for flag in flags),
-    )
+    given = [inputs, f'--model={model}', f'--output={folder / methods[-1]}']
+    given += ['--suffix=', '--ext=png', f'--seed={args.seed}', *options]
+    run(upscale_command.main, *given, *(f'--{flag}' for flag in flags))
 
   if args.ridge:
     methods.append('ridge')
@@ -199,18 +180,10 @@ def measure(
   if not patch:
     networks.append('inception')
   common = (f'--weights={weights}', '--batch_size=8')
-  whole = (f'--truth={folder / "truth"}', f'--inputs={folder / "inputs"}')
-  run(
-    *(
-      evaluation_command.main,
-      *whole,
-      '--outputs',
-      *(f'{name}={folder / name}' for name in methods),
-      '--networks',
-      *networks,
-    ),
-    *(f'--border={border}', f'--report={folder / "report"}', *common),
-  )
+  given = [f'--truth={folder / "truth"}', f'--inputs={folder / "inputs"}', *common]
+  given += [f'--border={border}', f'--report={folder / "report"}']
+  given += ['--outputs', *(f'{name}={folder / name}' for name in methods)]
+  run(evaluation_command.main, *given, '--networks', *networks)
   rows = table_of(folder / 'report')
   if patch:
     patches = folder / 'patches'
@@ -221,10 +194,9 @@ def measure(
     # sr3-evaluate has methods of the kernels' names, so their files need other ones.
     names = [f'the {name}={patches / name}' for name in kernels]
     names += [f'{name}={patches / name}' for name in methods]
-    run(
-      *(evaluation_command.main, f'--truth={patches / "truth"}', '--outputs', *names),
-      *('--networks', 'inception', f'--report={folder / "report_patches"}', *common),
-    )
+    given = [f'--truth={patches / "truth"}', f'--report={folder / "report_patches"}']
+    given += [*common, '--networks', 'inception', '--outputs', *names]
+    run(evaluation_command.main, *given)
     for name, row in table_of(folder / 'report_patches').items():
       rows[name.removeprefix('the ')] |= {k: row[k] for k in ('fid', 'kid') if k in row}
   return rows

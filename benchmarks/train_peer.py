@@ -45,12 +45,6 @@ from sr3_jax.upscale import command as upscale_command
 from sr3_jax.weights import hub
 
 SIDE, SCALE, NETWORK = 64, 4, 'small'
-SCHEDULE = {
-  'schedule': 'linear',
-  'n_timestep': 2000,
-  'linear_start': 1e-6,
-  'linear_end': 1e-2,
-}
 # 9.2M parameters, on blocks whose noise fits through the channels.
 OURS = (
   '--config.model.patch=2',
@@ -84,7 +78,9 @@ def train_theirs(args: argparse.Namespace, folder: pathlib.Path) -> float:
   x = upsampled(hr)
   model = speed.their_network(str(args.peer), NETWORK).train()
   model.set_loss(torch.device('cpu'))
-  model.set_new_noise_schedule(SCHEDULE, torch.device('cpu'))
+  model.set_new_noise_schedule(
+    speed.their_schedule(speed.THEIR_STEPS), torch.device('cpu')
+  )
   adam = torch.optim.Adam(model.parameters(), lr=args.their_rate)
   rng = np.random.default_rng(0)
   seconds, order = 0.0, np.zeros(0, int)
@@ -112,11 +108,8 @@ def train_theirs(args: argparse.Namespace, folder: pathlib.Path) -> float:
   weights = folder / 'theirs.pth'
   torch.save(model.state_dict(), weights)
   command = [sys.executable, '-m', 'sr3_jax.weights.convert', weights, '--groups=16']
-  command += [
-    f'--scale={SCALE}',
-    f'--image_size={SIDE}',
-    f'--output={folder / "model"}',
-  ]
+  command += [f'--scale={SCALE}', f'--image_size={SIDE}']
+  command += [f'--output={folder / "model"}']
   subprocess.run([str(part) for part in command], check=True)
   return seconds
 
@@ -143,7 +136,7 @@ def validation_loss(loaded: hub.Loaded, hr: np.ndarray) -> float:
   gamma = 1 / (1 + scale^2 n^2).
   """
   model = loaded.model
-  betas = np.linspace(1e-6, 1e-2, SCHEDULE['n_timestep'])
+  betas = np.linspace(1e-6, 1e-2, speed.THEIR_STEPS)
   theirs = np.cumprod(1 - betas)[:: len(betas) // LEVELS]
   x = jnp.asarray(upsampled(hr))
   y0 = model.encode(hr, x)

@@ -84,20 +84,20 @@ def their_network(peer: str, network: str):
   return diffusion.GaussianDiffusion(net, side, conditional=True).eval()
 
 
+def their_schedule(steps: int) -> dict[str, object]:
+  """Return their noise schedule of so many steps."""
+  betas = {'linear_start': 1e-6, 'linear_end': 1e-2}
+  return {'schedule': 'linear', 'n_timestep': steps} | betas
+
+
 def their_image(model, steps: int, image: np.ndarray, network: str) -> np.ndarray:
   """Restore one image with their model, from 8-bit pixels to 8-bit pixels."""
   import torch
   from PIL import Image
 
   side = NETWORKS[network][5]
-  schedule = {
-    'schedule': 'linear',
-    'n_timestep': steps,
-    'linear_start': 1e-6,
-    'linear_end': 1e-2,
-  }
   if getattr(model, 'num_timesteps', None) != steps:
-    model.set_new_noise_schedule(schedule, torch.device('cpu'))
+    model.set_new_noise_schedule(their_schedule(steps), torch.device('cpu'))
   large = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
   x = torch.from_numpy(np.asarray(large).transpose(2, 0, 1)[None] / 127.5 - 1).float()
   with torch.no_grad():

@@ -35,12 +35,8 @@ from sr3_jax.runtime.version import __version__
 from sr3_jax.weights import hub
 
 FIRST_TASK = 'generation'
-LATER_TASKS = (
-  'cascade',
-  'super_resolution',
-  'photo_super_resolution',
-  'blind_super_resolution',
-)
+LATER_TASKS = ('cascade', 'super_resolution')
+LATER_TASKS += ('photo_super_resolution', 'blind_super_resolution')
 IMAGES_PER_CLASS = 2**20  # as many images a class can have
 MOST_CLASSES = 2**11 - 1
 # Added to a stage's number, it makes the noise of a stage's input independent of the
@@ -207,11 +203,7 @@ class Cascade:
     return list(chosen) or list(range(self.num_classes))
 
   def batch(self, jobs: Sequence[Job], size: int) -> dict[str, jax.Array]:
-    """Return this process's part of a batch, filled up with -1 and 0.
-
-    Args:
-      jobs: at most `size` images.
-      size: images of this process.
+    """Return this process's part of a batch: at most `size` jobs, then -1 and 0.
 
     Returns:
       'index', the k, and 'label', int32 [D, size / D] each.
@@ -285,52 +277,40 @@ def stage_path(path: str, workdir: epath.PathLike) -> str:
 
 def _stage(loaded: hub.Loaded, place: int, config: ConfigDict) -> Stage:
   """Return a stage with its options of `config.cascade`, or else its model's own."""
-  c, own, model = config.cascade, loaded.config, loaded.model
+  c, own, model, name = config.cascade, loaded.config, loaded.model, loaded.name
   blur, noise, guidance, num_steps = (
-    c[name][place] if len(c[name]) else None for name in _STAGE_OPTIONS
+    c[option][place] if len(c[option]) else None for option in _STAGE_OPTIONS
   )
   settings = trajectory_options(own.sampler)
   guidance = float(own.sampler.guidance if guidance is None else guidance)
   if guidance != 1 and not model.label_dropout:
     raise CascadeError(
-      f'{loaded.name}: guidance {guidance:g} needs a model trained with '
-      'model.label_dropout; 1 is without'
+      f'{name}: guidance {guidance:g} needs a model trained with model.label_dropout; '
+      '1 is without'
     )
   if num_steps is not None:
     settings['num_steps'] = int(num_steps)
   try:
     trajectory = make_trajectory(model.gammas, **settings)
   except ValueError as error:
-    raise CascadeError(f'{loaded.name}: {line(error)}') from None
+    raise CascadeError(f'{name}: {line(error)}') from None
   restorer = Restorer(model, loaded.params, config.seed, guidance=guidance)
   restorer.choose(*trajectory)
-  levels, max_levels = Levels(float(blur or 0), float(noise or 0)), trained_levels(own)
-  for name, value, most in zip(Levels._fields, levels, max_levels, strict=True):
+  levels, max_levels = Levels(float(blur or 0), float(noise or 0)), Levels()
+  if own.task.name == 'cascade':
+    ranges = own.task.augment_blur, own.task.augment_noise
+    max_levels = Levels(*(float(most) for _, most in ranges))
+  for option, value, most in zip(Levels._fields, levels, max_levels, strict=True):
     if not 0 <= value <= most:
       raise CascadeError(
-        f'{loaded.name}: cascade.{name} {value:g} is not of the levels it was trained '
-        f'on: 0 to {most:g}'
+        f'{name}: cascade.{option} {value:g} is not of the levels it was trained on: '
+        f'0 to {most:g}'
       )
   made_by = {'weights': loaded.fingerprint, **levels._asdict(), 'guidance': guidance}
   made_by['sampler'] = as_json(ConfigDict(settings))
   return Stage(
-    place,
-    loaded.name,
-    model,
-    restorer,
-    config.seed,
-    levels,
-    max_levels,
-    guidance,
-    made_by,
+    place, name, model, restorer, config.seed, levels, max_levels, guidance, made_by
   )
-
-
-def trained_levels(config: ConfigDict) -> Levels:
-  """Return the highest blur and noise that a stage saw in training; 0 for none."""
-  if config.task.name != 'cascade':
-    return Levels()
-  return Levels(float(config.task.augment_blur[1]), float(config.task.augment_noise[1]))
 
 
 # ------------------------------------------------------------------- what must fit
@@ -338,21 +318,19 @@ def trained_levels(config: ConfigDict) -> Levels:
 
 def _check_task(loaded: hub.Loaded, place: int) -> None:
   """Refuse a model whose task is not one for its place."""
-  name, model = loaded.config.task.name, loaded.model
-  if place == 0 and name != FIRST_TASK:
+  task, model, name = loaded.config.task.name, loaded.model, loaded.name
+  if place == 0 and task != FIRST_TASK:
     raise CascadeError(
-      f'{loaded.name}: the first stage must sample images from noise (task '
-      f'{FIRST_TASK!r}), this one is of the task {name!r}'
+      f'{name}: the first stage must sample images from noise (task {FIRST_TASK!r}), '
+      f'this one is of the task {task!r}'
     )
-  if place and (name not in LATER_TASKS or model.scale < 2):
+  if place and (task not in LATER_TASKS or model.scale < 2):
     raise CascadeError(
-      f'{loaded.name}: a later stage must upsample images (task '
-      f'{", ".join(map(repr, LATER_TASKS))}), this one is of the task {name!r}'
+      f'{name}: a later stage must upsample images (task '
+      f'{", ".join(map(repr, LATER_TASKS))}), this one is of the task {task!r}'
     )
   if model.channels not in (1, 3):
-    raise CascadeError(
-      f'{loaded.name}: images of {model.channels} channels; a cascade has 1 or 3'
-    )
+    raise CascadeError(f'{name}: images of {model.channels} channels; must be 1 or 3')
 
 
 def _check_chain(loaded: hub.Loaded, last: Stage, first: hub.Loaded) -> None:

@@ -21,9 +21,7 @@ from sr3_jax.cascade.cascade import Cascade, CascadeError, load
 from sr3_jax.cascade.measurement import (
   HeldBatch,
   Measurement,
-  alone_row,
-  sampled_part,
-  sampled_row,
+  row_name,
   truth_part,
   with_size,
 )
@@ -43,10 +41,6 @@ def evaluate_run(
   config: ConfigDict, workdir: epath.PathLike
 ) -> dict[str, dict[str, float]]:
   """Measure a cascade (`--mode=eval`): write report/ and results.json.
-
-  Args:
-    config: of the cascade.
-    workdir: of the cascade.
 
   Returns:
     The table: row -> metric -> value, and the number of 'images'.
@@ -122,7 +116,7 @@ def _add_truth(made: Measurement, batch: HeldBatch, folder: epath.Path) -> None:
 def _add_sampled(made: Measurement, batch: HeldBatch, folder: epath.Path) -> None:
   """Sample as many images as the batch has, and measure what each stage makes."""
   stages = made.cascade.stages
-  parts = [sampled_part(made.cascade, stage) for stage in stages]
+  parts = [row_name(stage, 'drawn') for stage in stages]
   if made.is_done(parts, batch.host):
     made.on_steps(sum(stage.num_steps for stage in stages))
     return
@@ -136,7 +130,7 @@ def _add_sampled(made: Measurement, batch: HeldBatch, folder: epath.Path) -> Non
 def _add_alone(made: Measurement, batch: HeldBatch, folder: epath.Path) -> None:
   """Measure what each stage after the first makes of true images."""
   for before, stage in itertools.pairwise(made.cascade.stages):
-    part = alone_row(made.cascade, stage)
+    part = row_name(stage, 'true')
     if made.is_done([part], batch.host):
       made.on_steps(stage.num_steps)
       continue
@@ -181,9 +175,9 @@ def table(made: Measurement) -> dict[str, summary.Row]:
   for stage in cascade.stages:
     truth, methods = truth_part(cascade, stage.side), {}
     if stage.place:
-      name = alone_row(cascade, stage)
+      name = row_name(stage, 'true')
       methods[name] = [name]
-    methods[sampled_row(cascade, stage)] = [sampled_part(cascade, stage)]
+    methods[row_name(stage, 'sampled')] = [row_name(stage, 'drawn')]
     if 'top1_error' in next(made.records.stream(truth), {}):
       methods[f'{stage.side} true'] = [truth]
     scale = stage.model.scale if stage.place else None

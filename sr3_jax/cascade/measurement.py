@@ -222,33 +222,19 @@ def _power() -> Callable[[jax.Array], jax.Array]:
   return devices.pmap(image_metrics.radial_power)
 
 
-# ------------------------------------------------------- names of rows and of records
-
-
 def truth_part(cascade: Cascade, side: int) -> str:
   """Return the part of the records that holds true images of a size."""
   return TRUTH if side == cascade.side else f'{TRUTH} {side}'
 
 
-def sampled_row(cascade: Cascade, stage: Stage) -> str:
-  """Return the name of a stage's row in the cascade: '16 from sampled 8'."""
-  return _row(cascade, stage, 'sampled')
+def row_name(stage: Stage, inputs: str) -> str:
+  """Return the name of a stage's row: '8 sampled', '16 from sampled 8'.
 
-
-def sampled_part(cascade: Cascade, stage: Stage) -> str:
-  """Return the part of the records, and name of the pictures, of `sampled_row`.
-
-  It has the word that rows had before, so that records written then are found.
+  Args:
+    stage: whose images are measured.
+    inputs: what they are made of, 'sampled' or 'true'. Records and pictures of sampled
+      ones say 'drawn', as rows did when the first of them were written.
   """
-  return _row(cascade, stage, 'drawn')
-
-
-def alone_row(cascade: Cascade, stage: Stage) -> str:
-  """Return the name of a stage's row on true inputs, and of its part of the records."""
-  return _row(cascade, stage, 'true')
-
-
-def _row(cascade: Cascade, stage: Stage, inputs: str) -> str:
   if not stage.place:
     return f'{stage.side} {inputs}'
-  return f'{stage.side} from {inputs} {cascade.stages[stage.place - 1].side}'
+  return f'{stage.side} from {inputs} {stage.side // stage.model.scale}'

@@ -6,12 +6,7 @@ from typing import Any
 from etils import epath
 
 from sr3_jax.cascade.cascade import Stage
-from sr3_jax.cascade.measurement import (
-  Measurement,
-  alone_row,
-  sampled_part,
-  sampled_row,
-)
+from sr3_jax.cascade.measurement import Measurement, row_name
 from sr3_jax.config import as_json
 from sr3_jax.evaluation import report_writer, summary
 from sr3_jax.images import image_files
@@ -31,11 +26,11 @@ def write(made: Measurement, rows: dict[str, summary.Row], folder: epath.Path) -
   cascade = made.cascade
   parts, abouts = {}, {}
   for stage in cascade.stages:
-    name = sampled_row(cascade, stage)
-    parts[name] = [sampled_part(cascade, stage)]
+    name = row_name(stage, 'sampled')
+    parts[name] = [row_name(stage, 'drawn')]
     abouts[name] = _about(stage, 'in the cascade')
     if stage.place:
-      name = alone_row(cascade, stage)
+      name = row_name(stage, 'true')
       parts[name] = [name]
       abouts[name] = _about(stage, 'alone, on downsampled true images')
   sheets = _sheets(made)
@@ -63,11 +58,11 @@ def _sheets(made: Measurement) -> list[dict[str, Any]]:
   """Return the sheets of sampled images, and of stages alone if there are several."""
   cascade, count = made.cascade, made.config.sample.num_images
   first = made.records.scalars(TRUTH)['index'][:count].tolist()
-  sampled = {sampled_row(cascade, s): sampled_part(cascade, s) for s in cascade.stages}
+  sampled = {row_name(s, 'sampled'): row_name(s, 'drawn') for s in cascade.stages}
   sheets = [_sheet('Sampled, stage by stage', sampled, first)]
   names = [f'true {cascade.stages[0].side}']
   for stage in cascade.stages[1:]:
-    names += [alone_row(cascade, stage), f'true {stage.side}']
+    names += [row_name(stage, 'true'), f'true {stage.side}']
   if len(names) > 1:
     alone = {name: name for name in names}
     sheets.append(_sheet('Stages alone, on true inputs', alone, first))

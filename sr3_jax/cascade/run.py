@@ -90,10 +90,6 @@ def sample_run(config: ConfigDict, workdir: epath.PathLike) -> None:
   Writes samples/SIDE/CLASS/00012.png of every stage, samples/times.json, a grid for
   each class, samples.png with all classes, and stages.png.
 
-  Args:
-    config: of the cascade.
-    workdir: of the cascade.
-
   Raises:
     CascadeError: the images that are there were made by other models or settings.
     hub.HubError, checkpoint.CheckpointError: a model cannot be loaded.
@@ -183,19 +179,16 @@ def sample_batches(
 ) -> Iterator[tuple[Sequence[Job], list[np.ndarray]]]:
   """Sample this process's images, batch by batch, through all stages.
 
-  Args:
-    cascade: the models.
-    todo: which images; other processes may have fewer or more.
-    size: images in a batch, of this process.
-    times: seconds of each stage are added to these.
+  Other processes may have fewer or more images `todo`; `size` of them are a batch of
+  this process. The seconds of each stage are added to `times`.
 
   Yields:
     The images of a batch, and for each stage their pictures, uint8 [n, H, W, C].
   """
   # Until the stages have been timed, their work is taken to grow with steps and pixels.
   guess = [stage.num_steps * stage.side**2 for stage in cascade.stages]
-  enabled = jax.process_index() == 0
-  with Progress(len(todo), unit='image', enabled=enabled) as shown:
+  first = jax.process_index() == 0
+  with Progress(len(todo), unit='image', enabled=first) as shown:
     shown.update(0)
     begun = 0
     # A process that is done goes on with empty batches until all are done.
@@ -221,12 +214,7 @@ def _count_steps(
 ) -> OnSteps:
   """Return what a stage calls with steps, to show a share of a batch as images.
 
-  Args:
-    shown: shows the progress.
-    begun: images of the batches before.
-    count: images of the batch.
-    costs: work of each stage.
-    stage: that will call.
+  The batch has `count` images after `begun` ones; `costs` is the work of each stage.
   """
   done = 0
 
@@ -242,8 +230,7 @@ def _count_steps(
 
 def _compile(cascade: Cascade, size: int) -> list[float]:
   """Compile every stage; return the seconds of each."""
-  batch = cascade.batch([], size)
-  seconds = []
+  batch, seconds = cascade.batch([], size), []
   for stage in cascade.stages:
     logging.info('compiling %s, %d x %d', stage.name, stage.side, stage.side)
     began = time.monotonic()
@@ -365,8 +352,8 @@ def time_table(
 
   Args:
     cascade: the models.
-    times: seconds of each stage.
-    compiled: seconds of compiling each stage.
+    times: seconds of sampling, of each stage.
+    compiled: seconds of compiling, of each stage.
     count: images that were sampled.
   """
   whole = sum(times)

@@ -14,7 +14,7 @@ distance of power spectra, which shows blur and grain and needs no network.
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -40,9 +40,7 @@ SCORES = {'fid': 'FID', 'spectrum_db': 'spectrum distance, dB'}
 def search_run(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
   """Search (`--mode=sweep`): write search.json and search.png, print the best levels.
 
-  Args:
-    config: of the cascade; its own levels are only used for stages without a choice.
-    workdir: of the cascade.
+  The configured levels are only used for stages without a choice.
 
   Returns:
     A row for every stage and pair of levels.
@@ -68,27 +66,23 @@ def search_run(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
   # Each stage samples at all its levels, and once more for the stage that follows.
   steps = [s.num_steps * (len(grids[s.place]) + 1) for s in cascade.stages]
   steps[-1] -= cascade.stages[-1].num_steps
-  chosen: dict[int, Levels] = {}
   rows: list[Row] = []
   with progress(sum(steps) * len(search.hosts)) as search.on_steps:
     for stage in cascade.stages:
-      found = search.measure(stage, grids[stage.place], chosen)
-      rows += found
-      if found:
-        chosen[stage.place] = best(found)
+      rows += search.measure(stage, grids[stage.place])
   if jax.process_index() == 0:
-    _write(workdir, search, rows, chosen)
+    _write(workdir, search, rows)
   return rows
 
 
 def _without_levels(cascade: Cascade) -> dict[str, object]:
   """Return what a cascade's images depend on, beside the levels that are searched."""
-  return {
-    key: {k: v for k, v in part.items() if k not in ('blur', 'noise')}
-    if isinstance(part, dict)
-    else part
-    for key, part in cascade.made_by.items()
-  }
+  found = {}
+  for key, part in cascade.made_by.items():
+    if isinstance(part, dict):
+      part = {k: v for k, v in part.items() if k not in Levels._fields}
+    found[key] = part
+  return found
 
 
 def grid(config: ConfigDict, stage: Stage) -> list[Levels]:
@@ -116,44 +110,39 @@ class _Search(Measurement):
   # Number of a stage -> the images it is given, batch by batch, on the host.
   inputs: dict[int, list[np.ndarray]] = dataclasses.field(default_factory=dict)
 
-  def measure(
-    self, stage: Stage, levels: Sequence[Levels], chosen: Mapping[int, Levels]
-  ) -> list[Row]:
-    """Measure a stage at all levels.
+  # Number of a stage -> its best levels, of the stages that have been measured.
+  chosen: dict[int, Levels] = dataclasses.field(default_factory=dict)
 
-    Args:
-      stage: to measure; the stages before it have been measured.
-      levels: pairs to try.
-      chosen: number of an earlier stage -> the pair that was chosen for it.
+  def measure(self, stage: Stage, levels: Sequence[Levels]) -> list[Row]:
+    """Measure a stage at all pairs of levels, and choose the best.
 
-    Returns:
-      A row for each pair; none for a stage without levels.
+    The stages before it have been measured. A stage without levels has no rows.
 
     Raises:
       CascadeError: the images are broken at all levels.
     """
     self._add_truth(stage)
-    parts = {pair: self._part(stage, pair, chosen) for pair in levels}
+    parts = {pair: self._part(stage, pair) for pair in levels}
     for pair, part in parts.items():
-      self._add(stage, pair, part, chosen)
+      self._add(stage, pair, part)
     devices.barrier(f'measured {stage.place}')
     methods = {part: [part] for part in parts.values()}
-    table = self.rows(stage, methods, intervals=False)
-    values = summary.values(table)
+    values = summary.values(self.rows(stage, methods, intervals=False))
     about = {'stage': stage.name, 'side': stage.side}
     rows = [about | pair._asdict() | values[part] for pair, part in parts.items()]
     if rows and not any(math.isfinite(score_of(row)[1]) for row in rows):
       raise CascadeError(f'{stage.name}: no finite score at any level: train it on')
     if stage.place and stage.place not in self.inputs:  # all was measured before
       self.on_steps(self.cascade.stages[stage.place - 1].num_steps * len(self.hosts))
+    if rows:
+      self.chosen[stage.place] = best(rows)
     return rows
 
-  def _part(self, stage: Stage, pair: Levels, chosen: Mapping[int, Levels]) -> str:
+  def _part(self, stage: Stage, pair: Levels) -> str:
     """Return the part of the records: SIDE_BLUR_NOISE of all stages up to this one."""
-    pairs = [(self.cascade.stages[place], levels) for place, levels in chosen.items()]
-    return ' '.join(
-      f'{at.side}_{blur:g}_{noise:g}' for at, (blur, noise) in [*pairs, (stage, pair)]
-    )
+    pairs = self.chosen | {stage.place: pair}
+    sides = {at.place: at.side for at in self.cascade.stages}
+    return ' '.join(f'{sides[k]}_{p.blur:g}_{p.noise:g}' for k, p in pairs.items())
 
   def _add_truth(self, stage: Stage) -> None:
     """Measure true images of the stage's size."""
@@ -165,37 +154,25 @@ class _Search(Measurement):
         values = self.scorers[stage.side].of_set(truth, batch.sharded)
         self.records.add(part, number, values)
 
-  def _add(
-    self, stage: Stage, pair: Levels, part: str, chosen: Mapping[int, Levels]
-  ) -> None:
+  def _add(self, stage: Stage, pair: Levels, part: str) -> None:
     """Measure what a stage makes at a pair of levels."""
     for number, host in enumerate(self.hosts):
       if self.is_done([part], host):
         self.on_steps(stage.num_steps)
       else:
-        output = self._sample(stage, number, pair, chosen)
+        output = self._sample(stage, number, pair)
         self.add_sampled(part, stage, output, self.batch(number, host))
 
-  def _sample(
-    self, stage: Stage, number: int, pair: Levels, chosen: Mapping[int, Levels]
-  ) -> jax.Array:
-    """Return what a stage makes for batch `number`."""
-    image, wanted = None, self.wanted(self.hosts[number])
-    if stage.place:
-      image = devices.shard(self._inputs_of(stage, chosen)[number])
-    return stage(image, wanted, self.on_steps, pair)
-
-  def _inputs_of(self, stage: Stage, chosen: Mapping[int, Levels]) -> list[np.ndarray]:
-    """Return what the stage before makes at its chosen levels, batch by batch."""
-    if stage.place not in self.inputs:
+  def _sample(self, stage: Stage, number: int, pair: Levels) -> jax.Array:
+    """Return what a stage makes for batch `number`, after the others at their best."""
+    if stage.place and stage.place not in self.inputs:
       before = self.cascade.stages[stage.place - 1]
-      pair = chosen.get(before.place, Levels())
-      self.inputs[stage.place] = [
-        devices.gather(self._sample(before, number, pair, chosen))
-        for number in range(len(self.hosts))
-      ]
+      levels = self.chosen.get(before.place, Levels())
+      made = (self._sample(before, k, levels) for k in range(len(self.hosts)))
+      self.inputs[stage.place] = list(map(devices.gather, made))
       self.inputs.pop(before.place, None)
-    return self.inputs[stage.place]
+    image = devices.shard(self.inputs[stage.place][number]) if stage.place else None
+    return stage(image, self.wanted(self.hosts[number]), self.on_steps, pair)
 
 
 def score_of(row: Row) -> tuple[str, float]:
@@ -211,19 +188,15 @@ def best(rows: Sequence[Row]) -> Levels:
   return Levels(row['blur'], row['noise'])
 
 
-def _write(
-  workdir: epath.Path,
-  search: _Search,
-  rows: Sequence[Row],
-  chosen: Mapping[int, Levels],
-) -> None:
+def _write(workdir: epath.Path, search: _Search, rows: Sequence[Row]) -> None:
   """Write and print what was found."""
-  pairs = [chosen.get(stage.place, Levels()) for stage in search.cascade.stages]
+  stages = search.cascade.stages
+  pairs = [search.chosen.get(stage.place, Levels()) for stage in stages]
   levels = {'blur': [p.blur for p in pairs], 'noise': [p.noise for p in pairs]}
   found = {'made_by': search.made_by, 'chosen': levels, 'rows': rows}
   atomic_files.write_json(workdir / 'search.json', found)
   image_files.write(workdir / 'search.png', plot(rows))
-  print(format_rows(rows, chosen.values()))
+  print(format_rows(rows))
   print(f'table: {workdir / "search.json"}, plot: {workdir / "search.png"}')
   print(f'best: {command(levels)}')
 
@@ -237,21 +210,15 @@ def command(levels: Mapping[str, Sequence[float]]) -> str:
   return ' '.join(options)
 
 
-def format_rows(rows: Sequence[Row], chosen: Iterable[Levels]) -> str:
-  """Return all rows as text, with the best of each stage marked by a star.
-
-  Args:
-    rows: stage by stage.
-    chosen: the best levels of each stage in `rows`.
-  """
-  sides = dict.fromkeys(row['side'] for row in rows)
-  best_of = dict(zip(sides, chosen, strict=True))
+def format_rows(rows: Sequence[Row]) -> str:
+  """Return rows, stage by stage, as text, with the best of each marked by a star."""
   lines = {}
-  for row in rows:
-    name = f'{row["side"]}: blur {row["blur"]:g}, noise {row["noise"]:g}'
-    if (row['blur'], row['noise']) == best_of[row['side']]:
-      name += ' *'
-    lines[name] = {k: value for k, value in row.items() if isinstance(value, float)}
+  for side, group in itertools.groupby(rows, key=lambda row: row['side']):
+    own = list(group)
+    for row in own:
+      star = ' *' if best(own) == (row['blur'], row['noise']) else ''
+      name = f'{side}: blur {row["blur"]:g}, noise {row["noise"]:g}{star}'
+      lines[name] = {k: value for k, value in row.items() if isinstance(value, float)}
   return summary.format_table(lines)
 
 
@@ -266,8 +233,8 @@ def plot(rows: Sequence[Row]) -> np.ndarray:
     f'blur {blur:g}': (k, k % len(line_plots.DASHES)) for k, blur in enumerate(blurs)
   }
   panels = []
-  for side in dict.fromkeys(row['side'] for row in rows):
-    own = [row for row in rows if row['side'] == side]
+  for side, group in itertools.groupby(rows, key=lambda row: row['side']):
+    own = list(group)
     name = score_of(own[0])[0]
     lines = {}
     for label, blur in zip(styles, blurs, strict=True):

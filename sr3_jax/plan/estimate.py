@@ -13,7 +13,6 @@ from sr3_jax.core.sr3 import SR3
 from sr3_jax.plan import hlo, hlo_costs
 from sr3_jax.plan.hlo_costs import Operation
 from sr3_jax.plan.programs import CARRY, ProgramCost, image_batch
-from sr3_jax.training.train_step import TrainState
 
 
 def model_flops(config: ConfigDict) -> float:
@@ -36,17 +35,17 @@ def count_operations(lowered: jax.stages.Lowered) -> list[Operation]:
 
 
 def estimate_training(
-  lowered: jax.stages.Lowered, strategy: str, chips: int, state: TrainState
+  lowered: jax.stages.Lowered, strategy: str, chips: int
 ) -> ProgramCost:
   """Estimate a training step without a compiler for the machine.
 
   Args:
-    lowered: a step of one chip.
+    lowered: a step of one chip, from `programs.lower_training`.
     strategy: 'pmap' or 'fsdp'; it decides what is sent, and how much of the state each
       chip has.
     chips: number of chips of the machine.
-    state: shapes of the whole state.
   """
+  state = lowered.args_info[0][0]
   own = _bytes(state) // chips if strategy == 'fsdp' else _bytes(state)
   update = Operation('update', 'update', 'update of the state', 1, 0.0, 2 * own)
   sent = _collectives(strategy, chips, _bytes(state.params)) if chips > 1 else []

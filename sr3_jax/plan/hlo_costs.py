@@ -73,7 +73,7 @@ def ring_bytes(collective: str, payload: float, group: int) -> float:
 
 def operations(program: Program) -> list[Operation]:
   """Return all operations that cost something, in the order of the program."""
-  return list(_operations(program, program.entry, 1, set()))
+  return list(_Costs(program).of_computation(program.entry, 1))
 
 
 def total_flops(operations: Iterable[Operation]) -> float:
@@ -81,45 +81,87 @@ def total_flops(operations: Iterable[Operation]) -> float:
   return sum(o.times * o.flops for o in operations)
 
 
-def _operations(
-  program: Program, name: str, times: int, chains: set[str]
-) -> Iterator[Operation]:
-  """List what a computation, which runs so often, and those that it calls cost.
+class _Costs:
+  """The costs of a program's operations.
 
-  `chains` has the numbers of the collectives met before, see `_is_new`.
+  Attributes:
+    chains: numbers of the collectives met so far. TPUs spread a collective over several
+      fusions, each of which names it with the same number.
   """
-  computation = program.computations.get(name, {})
-  for one in computation.values():
-    opcode = one.opcode
-    if opcode == 'while':
-      rounds = times * (trips(program, one) or 1)
-      yield from _operations(program, one.attribute('body'), rounds, chains)
-    elif opcode == 'call':
-      yield from _operations(program, one.attribute('to_apply'), times, chains)
-    elif opcode == 'conditional':
-      yield from _heaviest_branch(program, one, times, chains)
-    elif opcode == 'async-start':
-      for made in _operations(program, one.attribute('calls'), times, chains):
-        yield dataclasses.replace(made, background=True)
-    elif not _FREE.fullmatch(opcode):
-      yield _operation(program, computation, one, times, chains)
 
+  def __init__(self, program: Program):
+    self.program = program
+    self.chains: set[str] = set()
 
-def _heaviest_branch(
-  program: Program, one: Instruction, times: int, chains: set[str]
-) -> list[Operation]:
-  """Return the operations of the branch that costs most."""
-  listed = re.search(r'branch_computations=\{([^}]*)\}', one.rest)
-  if listed:
-    names = [name.strip().lstrip('%') for name in listed[1].split(',')]
-  else:
-    names = [one.attribute(f'{side}_computation') for side in ('true', 'false')]
+  def of_computation(self, name: str, times: int) -> Iterator[Operation]:
+    """List what a computation, which runs so often, and those that it calls cost."""
+    computation = self.program.computations.get(name, {})
+    for one in computation.values():
+      opcode = one.opcode
+      if opcode == 'while':
+        rounds = times * (trips(self.program, one) or 1)
+        yield from self.of_computation(one.attribute('body'), rounds)
+      elif opcode == 'call':
+        yield from self.of_computation(one.attribute('to_apply'), times)
+      elif opcode == 'conditional':
+        yield from self._heaviest_branch(one, times)
+      elif opcode == 'async-start':
+        for made in self.of_computation(one.attribute('calls'), times):
+          yield dataclasses.replace(made, background=True)
+      elif not _FREE.fullmatch(opcode):
+        yield self.of_instruction(computation, one, times)
 
-  def weight(branch: list[Operation]) -> float:
-    return sum(o.times * (o.flops + o.bytes) for o in branch)
+  def _heaviest_branch(self, one: Instruction, times: int) -> list[Operation]:
+    """Return the operations of the branch that costs most."""
+    listed = re.search(r'branch_computations=\{([^}]*)\}', one.rest)
+    if listed:
+      names = [name.strip().lstrip('%') for name in listed[1].split(',')]
+    else:
+      names = [one.attribute(f'{side}_computation') for side in ('true', 'false')]
 
-  branches = [list(_operations(program, name, times, chains)) for name in names]
-  return max(branches, key=weight, default=[])
+    def weight(branch: list[Operation]) -> float:
+      return sum(o.times * (o.flops + o.bytes) for o in branch)
+
+    branches = [list(self.of_computation(name, times)) for name in names]
+    return max(branches, key=weight, default=[])
+
+  def of_instruction(
+    self, outer: Computation, one: Instruction, times: int
+  ) -> Operation:
+    """Return what an instruction costs."""
+    inside: Computation = {}
+    collective = one if _kind(one) else None
+    if one.opcode == 'fusion':
+      inside = self.program.computations.get(one.attribute('calls'), {})
+      joined = [i for i in inside.values() if _kind(i)]
+      collective = next((i for i in joined if self._is_new(i)), None)
+    parts = hlo_flops.products(self.program, inside or {one.name: one}, outer)
+    heaviest = parts[-1][1] if parts else collective or one
+    # A fusion may start a collective that other fusions continue.
+    begun = any('AsyncCollectiveStart' in part.rest for part in inside.values())
+    cycles = re.search(r'"estimated_cycles":"(\d+)"', one.rest)
+    return Operation(
+      name=one.name,
+      opcode=one.opcode,
+      source=heaviest.source or one.source,
+      times=times,
+      flops=sum(count for count, _ in parts),
+      bytes=_bytes(outer, one, inside),
+      collective=_kind(collective) if collective else '',
+      payload=_payload(inside or outer, collective) if collective else 0,
+      group=_group(collective, self.program.devices) if collective else 1,
+      background=one.opcode.endswith('-start') or begun,
+      cycles=int(cycles[1]) if cycles else 0,
+    )
+
+  def _is_new(self, one: Instruction) -> bool:
+    """Return whether a collective is met for the first time, and note that it was."""
+    chain = re.search(r'chain_id="?(\d+)', one.rest)
+    if chain is None:
+      return True
+    is_new = chain[1] not in self.chains
+    self.chains.add(chain[1])
+    return is_new
 
 
 def trips(program: Program, loop: Instruction) -> int | None:
@@ -141,58 +183,10 @@ def trips(program: Program, loop: Instruction) -> int | None:
   return int(limit.inside)
 
 
-def _operation(
-  program: Program,
-  computation: Computation,
-  one: Instruction,
-  times: int,
-  chains: set[str],
-) -> Operation:
-  """Return what an instruction costs."""
-  inside: Computation = {}
-  collective = one if _kind(one) else None
-  if one.opcode == 'fusion':
-    inside = program.computations.get(one.attribute('calls'), {})
-    joined = [i for i in inside.values() if _kind(i)]
-    collective = next((i for i in joined if _is_new(i, chains)), None)
-  parts = hlo_flops.products(program, inside or {one.name: one}, computation)
-  heaviest = parts[-1][1] if parts else collective or one
-  # A fusion may start a collective that other fusions continue.
-  begun = any('AsyncCollectiveStart' in part.rest for part in inside.values())
-  cycles = re.search(r'"estimated_cycles":"(\d+)"', one.rest)
-  return Operation(
-    name=one.name,
-    opcode=one.opcode,
-    source=heaviest.source or one.source,
-    times=times,
-    flops=sum(count for count, _ in parts),
-    bytes=_bytes(computation, one, inside),
-    collective=_kind(collective) if collective else '',
-    payload=_payload(inside or computation, collective) if collective else 0,
-    group=_group(collective, program.devices) if collective else 1,
-    background=one.opcode.endswith('-start') or begun,
-    cycles=int(cycles[1]) if cycles else 0,
-  )
-
-
 def _kind(one: Instruction) -> str:
   """Return the collective that an instruction is or starts; '' for others."""
   found = _COLLECTIVE.fullmatch(one.opcode)
   return found[1] if found else ''
-
-
-def _is_new(one: Instruction, chains: set[str]) -> bool:
-  """Return whether a collective's number is new, and add it to `chains`.
-
-  TPUs spread a collective over several fusions, each of which names it with the same
-  number.
-  """
-  chain = re.search(r'chain_id="?(\d+)', one.rest)
-  if chain is None:
-    return True
-  before = len(chains)
-  chains.add(chain[1])
-  return len(chains) > before
 
 
 def _group(one: Instruction, devices: int) -> int:

@@ -16,10 +16,8 @@ def products(
 ) -> list[tuple[float, Instruction]]:
   """Return the FLOPs of all convolutions and products in a computation.
 
-  Args:
-    program: that it belongs to; it has the fusions within fusions.
-    computation: what to count.
-    outer: the computation of the operands that are not in `computation`.
+  Fusions within fusions are looked up in the program. Operands that are not in
+  `computation` are in `outer`.
 
   Returns:
     Pairs of FLOPs and the instruction that does them, the smallest first.

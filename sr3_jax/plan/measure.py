@@ -42,9 +42,7 @@ def matrix_product_flops(dtype: str) -> float:
   """Return the FLOP/s of a large matrix product on one device, measured.
 
   Programs of many layers stay below it, so it is a practical ceiling of the machine.
-
-  Args:
-    dtype: of the matrices, as model.dtype has it.
+  The matrices are of `dtype`, as model.dtype has it.
   """
   side = 2048 if jax.default_backend() == 'cpu' else 8192
   matrix = jnp.ones((side, side), dtype)
@@ -55,13 +53,7 @@ def matrix_product_flops(dtype: str) -> float:
 def measure_training(
   config: ConfigDict, model: SR3, machine: Machine, run: bool = True
 ) -> ProgramCost:
-  """Compile a training step for this machine, and time it.
-
-  Args:
-    config: of the run.
-    model: of the run.
-    machine: this machine.
-    run: False compiles only.
+  """Compile a training step for this machine, and time it if `run`.
 
   Returns:
     Operations as `estimate.estimate_training` counts them, memory as the compiler
@@ -71,7 +63,7 @@ def measure_training(
   make = functools.partial(train_step.create_state, config, model)
   batch = programs.image_batch(config, config.train.batch_size)
   lowered = programs.lower_training(config, model, 'pmap', None)
-  known = estimate.estimate_training(lowered, 'pmap', 1, jax.eval_shape(make))
+  known = estimate.estimate_training(lowered, 'pmap', 1)
 
   def prepare(program: jax.stages.Compiled) -> Call:
     # An optimizer is equal to itself only, so the state must have the very optimizer
@@ -125,14 +117,8 @@ def _measure(
 ) -> ProgramCost:
   """Compile a program, and time a step of it.
 
-  Args:
-    name: names the program in log messages.
-    lowered: the program.
-    known: what was found in it without compiling.
-    machine: this machine.
-    prepare: turns the compiled program into a function that runs `steps` steps; None
-      runs nothing.
-    steps: see `prepare`.
+  `known` is what was found in it without compiling. `prepare` makes a function that
+  runs `steps` steps of the compiled program; None only compiles.
   """
   if prepare and roofline.estimate(known.operations, machine).seconds > LONGEST:
     logging.info('%s: a step takes too long to be run here; estimated', name)
@@ -158,9 +144,7 @@ def _measure(
 def time_call(call: Call, steps: int | None = None) -> float:
   """Return the median seconds of a call, after a first one that does not count.
 
-  Args:
-    call: what to run; its result is waited for.
-    steps: calls that count, at most; None is STEPS.
+  At most `steps` calls count (None is STEPS); the result of each is waited for.
   """
   steps = STEPS if steps is None else steps
   times: list[float] = []

@@ -144,8 +144,7 @@ def lower_training(
     config: of the run; train.batch_size is over all chips.
     model: of the run.
     strategy: 'pmap' or 'fsdp'.
-    chips: devices to lower for, see `tpu_devices`; None lowers a step of one device for
-      the machine at hand.
+    chips: see `tpu_devices`; None lowers a step of one device for the machine at hand.
   """
   state = jax.eval_shape(functools.partial(train_step.create_state, config, model))
   batch = image_batch(config, config.train.batch_size)
@@ -157,13 +156,9 @@ def lower_training(
 def lower_sampling(
   config: ConfigDict, model: SR3, each: int, chips: Sequence[jax.Device]
 ) -> jax.stages.Lowered:
-  """Lower the sampler; each round of its loop is one sampling step.
+  """Lower the sampler for `each` images on each chip (see `tpu_devices`).
 
-  Args:
-    config: of the run.
-    model: of the run.
-    each: images on each chip.
-    chips: devices to lower for, see `tpu_devices`.
+  Each round of the program's loop is one sampling step.
   """
   count, side = len(chips), config.eval.image_size or config.data.image_size
   shape = jax.ShapeDtypeStruct
@@ -206,9 +201,8 @@ def compile_for_tpu(
     machine: that the program was lowered for.
     name: names the program in log messages.
     cache: folder of earlier results; None caches nothing. A result belongs to a
-      program (of whatever configuration), a machine, a version of the compiler and its
-      effort.
-    effort: of the compiler, from -1 to 0. With less effort it is quicker: arithmetic,
+      program, a machine, a version of the compiler and its effort.
+    effort: of the compiler, from -1 to 0. With less it is quicker: arithmetic,
       arguments and collectives stay the same, but fewer operations are fused, so that
       more bytes are moved, and temporaries are up to an eighth smaller or larger.
 
@@ -218,7 +212,9 @@ def compile_for_tpu(
   path = cache / _file_name(lowered, machine, effort) if cache else None
   if path and path.exists():
     logging.info('%s: known from an earlier plan', name)
-    return read(path)
+    found = json.loads(path.read_text())
+    found['operations'] = tuple(Operation(**o) for o in found['operations'])
+    return ProgramCost(**found)
   made, seconds = log_compiling(name, lambda: _compile(lowered, effort))
   made = dataclasses.replace(made, compile_seconds=seconds)
   if path:
@@ -236,11 +232,9 @@ def _compile(lowered: jax.stages.Lowered, effort: float) -> ProgramCost:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise PlanError(f'the compiler: {errors.first_line(error)[:200]}') from error
     return ProgramCost((), 0, 0, None, 0, needed=_needed(str(error)))
-  analysis = program.cost_analysis()
-  analysis = analysis[0] if isinstance(analysis, list) else analysis or {}
   return ProgramCost(
     operations=tuple(hlo_costs.operations(hlo.parse(program.as_text()))),
-    optimal_seconds=analysis.get('optimal_seconds'),
+    optimal_seconds=(program.cost_analysis() or {}).get('optimal_seconds'),
     **memory_of(program),
   )
 
@@ -264,13 +258,6 @@ def _needed(message: str) -> int:
   """
   found = re.search(r'([\d.]+)([KMGT]?)\W+(?:of|exceeds|\d)', message)
   return round(float(found[1]) * _UNITS[found[2]]) if found else 1
-
-
-def read(path: epath.Path) -> ProgramCost:
-  """Read a result that `compile_for_tpu` wrote."""
-  found = json.loads(path.read_text())
-  found['operations'] = tuple(Operation(**o) for o in found['operations'])
-  return ProgramCost(**found)
 
 
 def _file_name(lowered: jax.stages.Lowered, machine: Machine, effort: float) -> str:
@@ -321,18 +308,10 @@ def log_waiting(what: str, every: float = MESSAGE_SECONDS) -> Iterator[None]:
 
 
 def largest_fitting(fits: Callable[[int], bool], start: int, limit: int = 1024) -> int:
-  """Return the largest number that fits, up to an eighth too small.
+  """Return the largest number up to `limit` that fits, up to an eighth too small.
 
-  The number is doubled (or halved) until it fits no longer (or at last); then the gap
-  is halved.
-
-  Args:
-    fits: says whether a number fits; what is larger than a misfit must not fit either.
-    start: the first number to try.
-    limit: the largest number to try.
-
-  Returns:
-    0 where not even 1 fits.
+  `start` is doubled (or halved) until it fits no longer (or at last); then the gap is
+  halved. What is larger than a misfit must not fit either. 0 where not even 1 fits.
   """
   low, high = 0, limit + 1
   size = min(start, limit)

@@ -39,16 +39,12 @@ def seconds_of(operation: Operation, machine: Machine) -> float:
 
 
 def estimate(
-  operations: Sequence[Operation],
-  machine: Machine,
-  optimal_seconds: float | None = None,
+  operations: Sequence[Operation], machine: Machine, optimal: float | None = None
 ) -> Time:
   """Estimate the time of a program.
 
-  Args:
-    operations: result of `hlo_costs.operations`.
-    machine: that runs it.
-    optimal_seconds: what the compiler's cost analysis says; used where it is possible.
+  `optimal` is what the compiler's cost analysis says, in seconds; it is used where it
+  is possible.
   """
   chip = machine.chip
   beside = [o for o in operations if o.background]
@@ -62,7 +58,8 @@ def estimate(
   arithmetic = sum(o.times * o.flops for o in operations) / chip.flops
   cycles = sum(o.times * o.cycles for o in operations)
   one_by_one = sum(o.times * seconds_of(o, machine) for o in operations)
-  own = optimal_seconds or math.nan, cycles / (chip.clock or math.nan)
+  own = optimal or math.nan, cycles / (chip.clock or math.nan)
+  own = [c for c in own if math.isfinite(c) and c > 0]
   return Time(
     seconds=max(front, memory, network - waited) + waited,
     serial=one_by_one + network,
@@ -70,21 +67,16 @@ def estimate(
     memory=memory,
     network=network,
     waited=waited,
-    compiler=next((c for c in own if math.isfinite(c) and 0 < c >= arithmetic), None),
+    compiler=next((c for c in own if c >= arithmetic), None),
   )
 
 
 def at_size(operations: Sequence[Operation], was: int, now: int) -> list[Operation]:
-  """Return the operations of a program as if it were made for another number of chips.
+  """Return the operations of a program for `was` chips as if it were made for `now`.
 
   Each chip has as much to do as before. Collectives over all chips go over all of the
   new number. Gathered and scattered arrays are whole ones and stay as large as they
   are; the part that each chip has of them changes its memory, not its time.
-
-  Args:
-    operations: of the program.
-    was: number of chips that the program is for.
-    now: number of chips to change it to.
   """
   return [
     o if o.group != was else dataclasses.replace(o, group=now) for o in operations
@@ -96,13 +88,11 @@ def weak_scaling(
 ) -> list[dict[str, Any]]:
   """Return time and efficiency when chips and batch grow together.
 
-  Args:
-    operations: of a program for `machine`.
-    machine: that the program was made for; it has several chips.
-    sizes: numbers of chips.
+  The operations are those of a program for `machine`, which has several chips.
 
   Returns:
-    A row for each size. 'efficiency' is images/s and chip over those of the first.
+    A row for each number of chips in `sizes`. 'efficiency' is images/s and chip over
+    those of the first.
   """
   rows = []
   for size in sizes:

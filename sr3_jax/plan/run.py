@@ -187,15 +187,14 @@ def plan_one(
     if here:
       run = batch_size == config.train.batch_size
       return measure.measure_training(at, model, machine, run)
-    if compiled:
-      lowered = programs.lower_training(at, model, strategy, chips)
-      name = f'{machine.name} {strategy}, batch {batch_size}'
-      return programs.compile_for_tpu(lowered, machine, name, cache, config.plan.effort)
-    logging.info('%s %s: counting the lowered program', machine.name, strategy)
-    state = jax.eval_shape(functools.partial(train_step.create_state, config, model))
-    at.train.batch_size //= machine.count
-    lowered = programs.lower_training(at, model, strategy, None)
-    return estimate.estimate_training(lowered, strategy, machine.count, state)
+    if not compiled:
+      logging.info('%s %s: counting the lowered program', machine.name, strategy)
+      at.train.batch_size //= machine.count
+      lowered = programs.lower_training(at, model, strategy, None)
+      return estimate.estimate_training(lowered, strategy, machine.count)
+    lowered = programs.lower_training(at, model, strategy, chips)
+    name = f'{machine.name} {strategy}, batch {batch_size}'
+    return programs.compile_for_tpu(lowered, machine, name, cache, config.plan.effort)
 
   cost = cost_of(config.train.batch_size)
   plan = training_figures(config, machine, strategy, cost, per_image)
@@ -333,9 +332,9 @@ def plan_sampler(
 
 
 def cheapest(plans: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-  """Return the plan with the fewest chip-hours; None where no plan is known to fit.
+  """Return the plan with the fewest chip-hours, as if all chips cost the same.
 
-  All chips are taken to cost the same.
+  None where no plan is known to fit.
   """
   fitting = [plan for plan in plans if plan['fits'] and 'chip_hours' in plan]
   if not fitting:
@@ -345,12 +344,7 @@ def cheapest(plans: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def refuse_misfit(plans: Sequence[dict[str, Any]], strategy: str) -> None:
-  """Raise PlanError, with advice, where the configured strategy fits nowhere.
-
-  Args:
-    plans: all that were made.
-    strategy: that the run is configured with.
-  """
+  """Raise PlanError, with advice, where the strategy was planned and fits nowhere."""
   planned = [plan for plan in plans if plan['strategy'] == strategy]
   if not planned or any(plan['fits'] is not False for plan in planned):
     return
