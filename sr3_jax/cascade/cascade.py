@@ -179,7 +179,7 @@ class Cascade:
   def made_by(self) -> dict[str, object]:
     """All that images depend on, as JSON."""
     stages = {f'stage {s.place + 1}': s.made_by for s in self.stages}
-    return {'seed': self.seed} | stages | {'sr3_jax': __version__}
+    return {'seed': self.seed, **stages, 'sr3_jax': __version__}
 
   def labels(self, chosen: Sequence[int]) -> list[int]:
     """Return the classes to sample; [0] where the models have none.
@@ -306,8 +306,12 @@ def _stage(loaded: hub.Loaded, place: int, config: ConfigDict) -> Stage:
         f'{name}: cascade.{option} {value:g} is not of the levels it was trained on: '
         f'0 to {most:g}'
       )
-  made_by = {'weights': loaded.fingerprint, **levels._asdict(), 'guidance': guidance}
-  made_by['sampler'] = as_json(ConfigDict(settings))
+  made_by: dict[str, object] = {
+    'weights': loaded.fingerprint,
+    **levels._asdict(),
+    'guidance': guidance,
+    'sampler': as_json(ConfigDict(settings)),
+  }
   return Stage(
     place, name, model, restorer, config.seed, levels, max_levels, guidance, made_by
   )

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.fft
 from etils import epath
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, JpegImagePlugin
 
 from sr3_jax.images import image_files
 from sr3_jax.images.pixels import ImageError, to_pillow
@@ -144,7 +144,7 @@ def _table_sums() -> np.ndarray:
   for quality in range(1, 101):
     buffer = io.BytesIO()
     Image.new('L', (8, 8)).save(buffer, 'JPEG', quality=quality)
-    with Image.open(buffer) as image:
+    with JpegImagePlugin.JpegImageFile(buffer) as image:
       sums.append(sum(image.quantization[0]))
   return np.array(sums)
 

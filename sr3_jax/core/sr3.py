@@ -11,6 +11,7 @@ image; a task may add others (which pixels are missing), or have none at all: K 
 
 import dataclasses
 from functools import partial
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -162,7 +163,7 @@ class SR3:
     dropout_key: jax.Array | None = None,
   ) -> jax.Array:
     """Return f(x, y, gamma): the network's output, [B, H, W, C or 2 C]."""
-    return self.network.apply(
+    output = self.network.apply(
       {'params': params},
       jnp.concatenate([x, y], axis=-1),
       gamma,
@@ -170,6 +171,7 @@ class SR3:
       deterministic=dropout_key is None,
       rngs=None if dropout_key is None else {'dropout': dropout_key},
     )
+    return cast('jax.Array', output)  # Flax returns more only where it is asked for it
 
   # ------------------------------------------------------------------- training
 
@@ -196,7 +198,7 @@ class SR3:
     y0 = self.encode(hr, x)
     label = batch.get('label')
     if self.label_dropout:
-      label = self._drop_labels(key, label)
+      label = self._drop_labels(key, batch['label'])
     dropout_key = jax.random.fold_in(key[0], 2) if self.network.dropout else None
     predict = partial(self.predict, label=label, dropout_key=dropout_key)
     if self.method == 'regression':
@@ -261,10 +263,13 @@ class SR3:
       return samplers.Prediction(self.keep_known(y0, x))
     if guidance is None:
       output = self.predict(params, x, y, gamma, label)
+    elif label is None:
+      raise ValueError('guidance needs the classes of the images: give label')
     else:
       labels = jnp.concatenate([label, jnp.full_like(label, self.num_classes)])
-      twice = (jnp.concatenate([a, a]) for a in (x, y, gamma))
-      with_class, without = jnp.split(self.predict(params, *twice, labels), 2)
+      xs, ys, gammas = (jnp.concatenate([a, a]) for a in (x, y, gamma))
+      both = self.predict(params, xs, ys, gammas, labels)
+      with_class, without = jnp.split(both, 2)
       weight = guidance[:, None, None, None]
       output = without + weight * (with_class - without)
     channels = y.shape[-1]
@@ -296,6 +301,8 @@ class SR3:
     """
     if coefficients is None:
       gammas, coefficients = self.trajectory
+    elif gammas is None:
+      raise ValueError('coefficients need the gammas that they were made from')
     x = self.upsample(condition)
     source = self.noise(key, x) if noise is None else jnp.asarray(noise).__getitem__
     carry = self.begin(source, x)
@@ -340,6 +347,8 @@ class SR3:
       prediction = self.denoise(params, x, y, gamma, label, guidance)
       if not self.consistency:
         return prediction
+      if condition is None:
+        raise ValueError('a model with consistency needs the condition')
       image = self.decode(prediction.y0, x)
       image = degradations.nearest_consistent(image, condition)
       return prediction._replace(y0=self.encode(image, x))

@@ -113,12 +113,13 @@ class _Reader:
         usable = True
       except ImageError:
         skipped = number
-    return {
-      **record,
-      'mask': np.bool_(usable),
-      'index': np.int32(index if index < total else -1),
-      'skipped': np.int32(skipped),
-    }
+    example: _Example = {'image': record['image']}
+    if 'label' in record:
+      example['label'] = record['label']
+    example['mask'] = np.bool_(usable)
+    example['index'] = np.int32(index if index < total else -1)
+    example['skipped'] = np.int32(skipped)
+    return example
 
 
 class Batches(grain.DatasetIterator[Batch]):

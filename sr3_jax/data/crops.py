@@ -91,7 +91,7 @@ class Cut:
       image = image[top : top + side, left : left + side]
     image = resizing.resize_area(resizing.center_square(image), self.image_size)
     if self.rotate:
-      image = np.rot90(image, rng.integers(4))
+      image = np.rot90(image, int(rng.integers(4)))
     if self.flip and rng.integers(2):
       image = image[:, ::-1]
     out = np.empty(image.shape, image.dtype) if out is None else out

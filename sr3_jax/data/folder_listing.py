@@ -4,7 +4,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
-from typing import NoReturn
+from typing import NoReturn, overload
 
 import numpy as np
 from etils import epath
@@ -43,7 +43,15 @@ class FileNames(Sequence[str]):
   def __len__(self) -> int:
     return len(self.ends)
 
-  def __getitem__(self, index: int) -> str:
+  @overload
+  def __getitem__(self, index: int) -> str: ...
+
+  @overload
+  def __getitem__(self, index: slice) -> list[str]: ...
+
+  def __getitem__(self, index: int | slice) -> str | list[str]:
+    if isinstance(index, slice):
+      return [self[i] for i in range(len(self.ends))[index]]
     index = range(len(self.ends))[index]  # takes negative numbers; raises IndexError
     start = self.ends[index - 1] if index else 0
     name = self.block[start : self.ends[index]].tobytes()

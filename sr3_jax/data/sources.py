@@ -8,7 +8,8 @@ import hashlib
 import importlib.util
 import os
 import zipfile
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 import numpy as np
 from etils import epath
@@ -129,7 +130,8 @@ class Photos:
   """
 
   def __init__(self, split: str, channels: int = 3):
-    self.classes, self.channels, self.dtype = (), channels, np.dtype(np.uint8)
+    self.classes: tuple[str, ...] = ()
+    self.channels, self.dtype = channels, np.dtype(np.uint8)
     if split not in PHOTOS:
       raise DataError(f'photos have no split {split!r}, only {", ".join(PHOTOS)}')
     # The package is not imported, because it would bring SciPy into every worker.
@@ -210,6 +212,13 @@ class Arrays:
     return [file_state(self._path, self._name)]
 
 
+class _TfdsRecord(TypedDict):
+  """An image of a TFDS dataset as its file holds it, and its class."""
+
+  image: bytes
+  label: NotRequired[np.int64]
+
+
 class Tfds:
   """A prepared TensorFlow Dataset with an `image`, read without TensorFlow.
 
@@ -258,12 +267,13 @@ class Tfds:
     if not isinstance(features.get('image'), tfds.features.Image):
       raise DataError(f"TFDS {name!r} has no 'image', only {', '.join(features)}")
     label = features.get('label')
-    self.classes = ()
+    self.classes: tuple[str, ...] = ()
     if isinstance(label, tfds.features.ClassLabel):
       self.classes = tuple(label.names)
     decoders = {'image': tfds.decode.SkipDecoding()}  # they are decoded here
     try:
-      self._records = builder.as_data_source(split=split, decoders=decoders)
+      records = builder.as_data_source(split=split, decoders=decoders)
+      self._records = cast('Sequence[_TfdsRecord]', records)
       self._length = len(self._records)
     except Exception as error:
       raise DataError(f'TFDS {name!r}: {first_line(error)}') from None

@@ -81,7 +81,7 @@ def run(
     'files': image_folders.fingerprint(items),
     'border': args.border,
     **evaluators.fingerprints(),
-    'labels': None if labels is None else hashlib.sha256(labels).hexdigest(),
+    'labels': None if labels is None else hashlib.sha256(labels.data).hexdigest(),
     'sr3_jax': __version__,
   }
   folder = epath.Path(args.report)

@@ -121,7 +121,7 @@ def write(
     'protocol': protocol,
     'metrics': [summary.described(key) for key in keys],
     'perceptual': next((key for key in _PERCEPTUAL if key in keys), None),
-    'methods': [{'name': n, 'about': (_ABOUT | abouts).get(n, '')} for n in rows],
+    'methods': [{'name': n, 'about': abouts.get(n, _ABOUT.get(n, ''))} for n in rows],
     'table': rows,
     'left_out': list(left_out),
     'images': len(next(iter(scalars.values()))['index']),

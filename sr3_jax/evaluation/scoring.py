@@ -35,10 +35,11 @@ Array = TypeVar('Array', np.ndarray, jax.Array)
 
 def stored_as(model: SR3, dtype: np.typing.DTypeLike) -> Stored:
   """Return how true images of a type are stored, and so what outputs are rounded to."""
-  if np.dtype(dtype).kind == 'f':
+  given: np.dtype = np.dtype(dtype)
+  if given.kind == 'f':
     return None
   if model.value_range is None:
-    return (0.0,), (float(np.iinfo(dtype).max),)
+    return (0.0,), (float(np.iinfo(given).max),)
   low, high = model.value_range
   return tuple(low.tolist()), tuple(high.tolist())
 

@@ -198,7 +198,9 @@ def _pixel_scores(
       if key in batch:
         sums[key] = weights @ batch[key].astype(np.float64)
     # Images of other sizes may lack a value (SSIM) or have another number of rings.
-    common = [k for k in sums if not total or np.shape(total.get(k)) == sums[k].shape]
+    common = [
+      k for k in sums if not total or (k in total and total[k].shape == sums[k].shape)
+    ]
     total = {k: total[k] + sums[k] if total else sums[k] for k in common}
   # A resample of very few images may hold no image.
   with np.errstate(invalid='ignore'):

@@ -153,9 +153,9 @@ def _measured(
   config: ml_collections.ConfigDict, weights: str, nets: dict[str, FeatureNet]
 ) -> dict[str, object]:
   """Return all that a row depends on beside its setting."""
-  config = as_json(config)
+  values = as_json(config)
   parts = ('seed', 'method', 'task', 'data', 'model', 'diffusion')
-  return {part: config[part] for part in parts} | {
+  return {part: values[part] for part in parts} | {
     'weights': weights,
     **{key: config['sampler'][key] for key in ('clip', 'consistency')},
     'image_size': config['eval']['image_size'],

@@ -110,4 +110,6 @@ def _percent(value: float | None) -> str:
 
 def _range(low: float | None, high: float | None) -> str:
   """Return an interval in percent; a dash for none."""
-  return f'{100 * low:.1f} to {_percent(high)}' if None not in (low, high) else '-'
+  if low is None or high is None:
+    return '-'
+  return f'{100 * low:.1f} to {_percent(high)}'

@@ -10,6 +10,7 @@ import http.server
 import pathlib
 import sys
 import uuid
+from typing import cast
 
 from sr3_jax.human_study import results
 from sr3_jax.runtime import atomic_files
@@ -125,7 +126,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     A foreign name that resolves to 127.0.0.1 would let that site's pages read this one.
     """
-    port = self.server.server_address[1]
+    port = cast('http.server.HTTPServer', self.server).server_port
     hosts = {f'127.0.0.1:{port}', f'localhost:{port}'}
     origin = self.headers.get('Origin')
     own = origin is None or origin in {f'http://{host}' for host in hosts}
@@ -146,5 +147,5 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     if self.command != 'HEAD':
       self.wfile.write(data)
 
-  def log_message(self, *_: object) -> None:
+  def log_message(self, format: str, *args: object) -> None:
     """Print nothing: there would be a line for every picture."""

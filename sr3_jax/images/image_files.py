@@ -11,7 +11,7 @@ import io
 import os
 import warnings
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -101,7 +101,7 @@ def read_bytes(source: Source) -> bytes:
     return file.read()
 
 
-def open_source(source: Source) -> BinaryIO:
+def open_source(source: Source) -> IO[bytes]:
   """Open a file to read its bytes."""
   if isinstance(source, bytes):
     return io.BytesIO(source)
@@ -189,7 +189,7 @@ def errors(source: object, name: str = '') -> Iterator[None]:
     raise ImageError(f'{name}: {reason}') from None
 
 
-def open_image(file: BinaryIO, max_pixels: int = 0) -> Image.Image:
+def open_image(file: IO[bytes], max_pixels: int = 0) -> Image.Image:
   """Open a seekable file with Pillow, reading its header only.
 
   Raises:

@@ -1,24 +1,31 @@
 """Converts pixels: integers of files, floats of networks, pictures for people."""
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from sr3_jax.runtime.errors import UserError
+from sr3_jax.runtime.types import Array
 
 if TYPE_CHECKING:  # processes that read images start without JAX
   import jax
-
-_Array = TypeVar('_Array', np.ndarray, 'jax.Array')
 
 
 class ImageError(UserError):
   """One line that says which image file or array is wrong, and what is wrong."""
 
 
-def to_float(image: _Array) -> _Array:
+@overload
+def to_float(image: np.ndarray) -> np.ndarray: ...
+
+
+@overload
+def to_float(image: 'jax.Array') -> 'jax.Array': ...
+
+
+def to_float(image: Array) -> Array:
   """Convert uint8 or uint16 [...] to float32 in [-1, 1], in NumPy or in JAX."""
   return image.astype(np.float32) / (np.iinfo(image.dtype).max / 2) - 1.0
 

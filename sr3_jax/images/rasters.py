@@ -12,7 +12,7 @@ import io
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +39,7 @@ _PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type; palettes have no 16 
 # has no name. Depth and time are never channels.
 _CHANNEL_AXES = 'CSIQ'
 
-Values = Sequence[float]  # one for each channel, or none
+Values = Sequence[float] | np.ndarray  # one for each channel, or none
 Load = Callable[[], np.ndarray]
 
 
@@ -147,8 +147,8 @@ def to_float(array: np.ndarray, low: Values = (), high: Values = ()) -> np.ndarr
   Raises:
     ImageError: floating point without `low` and `high`.
   """
-  low, high = _range(array.dtype, low, high)
-  return (array.astype(np.float32) - low) * (2 / (high - low)) - 1
+  bottom, top = _range(array.dtype, low, high)
+  return (array.astype(np.float32) - bottom) * (2 / (top - bottom)) - 1
 
 
 def from_float(
@@ -161,13 +161,13 @@ def from_float(
   Raises:
     ImageError: as `to_float`.
   """
-  dtype = np.dtype(dtype)
-  low, high = _range(dtype, low, high)
+  stored: np.dtype = np.dtype(dtype)
+  bottom, top = _range(stored, low, high)
   # It is computed in float64, because float32 may round half a level of 16 bits wrong.
-  array = (image.astype(np.float64) + 1) * ((high - low) / 2) + low
-  if dtype.kind == 'u':
-    array = np.clip(np.round(array), 0, np.iinfo(dtype).max)
-  return array.astype(dtype)
+  array = (image.astype(np.float64) + 1) * ((top - bottom) / 2) + bottom
+  if stored.kind == 'u':
+    array = np.clip(np.round(array), 0, np.iinfo(stored).max)
+  return array.astype(stored)
 
 
 def _range(dtype: np.dtype, low: Values, high: Values) -> tuple[np.ndarray, np.ndarray]:
@@ -211,7 +211,7 @@ def _opened(
     yield found
 
 
-def _npy(file: BinaryIO) -> tuple[Header, Load]:
+def _npy(file: IO[bytes]) -> tuple[Header, Load]:
   """Return the header of a NumPy file [H, W] or [H, W, C], and its loader."""
   file.seek(0)
   if np.lib.format.read_magic(file) == (1, 0):
@@ -220,7 +220,8 @@ def _npy(file: BinaryIO) -> tuple[Header, Load]:
     shape, _, dtype = np.lib.format.read_array_header_2_0(file)
   if len(shape) not in (2, 3) or 0 in shape:
     raise ImageError(f'an array of shape {shape}, not [H, W] or [H, W, C]')
-  found = Header(*shape[:2], *(shape[2:] or (1,)), _stored(dtype))
+  height, width, *channels = shape
+  found = Header(height, width, channels[0] if channels else 1, _stored(dtype))
   begin = file.tell()
   if file.seek(0, os.SEEK_END) - begin < math.prod(shape) * dtype.itemsize:
     raise ImageError('truncated')
@@ -232,7 +233,7 @@ def _npy(file: BinaryIO) -> tuple[Header, Load]:
   return found, load
 
 
-def _png(file: BinaryIO, colour: int) -> tuple[Header, Load]:
+def _png(file: IO[bytes], colour: int) -> tuple[Header, Load]:
   """Return the header of a 16-bit PNG file, alpha included, and its loader."""
   file.seek(0)
   with image_files.open_image(file) as image:
@@ -286,7 +287,7 @@ def _tiff(
   return found, load
 
 
-def _picture(file: BinaryIO, channels: int | None) -> tuple[Header, Load]:
+def _picture(file: IO[bytes], channels: int | None) -> tuple[Header, Load]:
   """Return the header of a picture as 8 bits of 1 or 3 channels, and its loader."""
   file.seek(0)
   with image_files.open_image(file) as image:

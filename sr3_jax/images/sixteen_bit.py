@@ -9,7 +9,7 @@ import io
 import logging
 import zlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from PIL.PngImagePlugin import putchunk
@@ -57,10 +57,10 @@ def encode_png(
     # Five zeros end the keyword and say: not compressed, no language, not translated.
     putchunk(chunks, b'iTXt', keyword.encode(), b'\0\0\0\0\0', text.encode())
   header_end = 8 + 25  # signature and header chunk
-  return data[:header_end] + chunks.getvalue() + data[header_end:]
+  return b''.join([data[:header_end], chunks.getvalue(), data[header_end:]])
 
 
-def is_tiff(file: BinaryIO) -> bool:
+def is_tiff(file: IO[bytes]) -> bool:
   """Return whether a file begins as TIFF or BigTIFF does; leave it at its start."""
   file.seek(0)
   start = file.read(4)
@@ -68,7 +68,7 @@ def is_tiff(file: BinaryIO) -> bool:
   return start[:2] in (b'II', b'MM') and bool({42, 43} & set(start[2:]))
 
 
-def open_tiff(file: BinaryIO) -> 'tifffile.TiffFile':
+def open_tiff(file: IO[bytes]) -> 'tifffile.TiffFile':
   """Open a TIFF file to read its pages; use it in a `with` statement."""
   import tifffile
 
@@ -79,7 +79,7 @@ def open_tiff(file: BinaryIO) -> 'tifffile.TiffFile':
 
 
 @contextlib.contextmanager
-def tiff_page(file: BinaryIO) -> 'Iterator[tifffile.TiffPage | None]':
+def tiff_page(file: IO[bytes]) -> 'Iterator[tifffile.TiffPage | None]':
   """Open the first page of a TIFF, undecoded, if its pixels are 16-bit grey or RGB.
 
   Yields:

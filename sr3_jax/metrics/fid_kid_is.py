@@ -60,7 +60,8 @@ class Moments:
   def factor(self) -> np.ndarray:
     """A factor [d, rank]: factor @ factor.T is the covariance, to rounding."""
     # Pivoted Cholesky: stops at the rank, and takes a tenth of the time of eigenvalues.
-    lower, order, rank, _ = scipy.linalg.lapack.dpstrf(self.covariance, lower=1)
+    pstrf = scipy.linalg.get_lapack_funcs('pstrf', dtype=np.float64)
+    lower, order, rank, _ = pstrf(self.covariance, lower=1)
     factor = np.empty((len(order), rank))
     factor[order - 1] = np.tril(lower)[:, :rank]
     return factor
@@ -234,7 +235,7 @@ def inception_score(
   Raises:
     ValueError: fewer images than parts.
   """
-  p = np.float64(_rows(probabilities))
+  p = np.asarray(_rows(probabilities), np.float64)
   if len(p) < splits:
     need = f'an inception score of {splits} parts needs at least {splits} images'
     raise ValueError(f'{need}, got {len(p)}')
@@ -252,7 +253,7 @@ def score_interval(
 
   The standard error is that of the score of all images as one part.
   """
-  p = np.float64(_rows(probabilities))
+  p = np.asarray(_rows(probabilities), np.float64)
   entropy = _entropy(p)
   values = []
   for weights in _weights(len(p), resamples, seed):
@@ -277,7 +278,7 @@ def bootstrap_means(
   if values.ndim != 2 or not len(values):
     raise ValueError(f'values should be [images, metrics], got {values.shape}')
   good = np.isfinite(values).all(axis=0)
-  values = np.where(good[None], values, 0)
+  values = np.where(good, values, 0)
   draws = _weights(len(values), resamples, seed)
   means = np.concatenate([weights @ values / len(values) for weights in draws])
   low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
@@ -312,7 +313,8 @@ def _mmd(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray) -> float:
 
 def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
   """Return the cubic kernel between all rows: [n, m]."""
-  return (np.float64(x) @ np.float64(y).T / x.shape[1] + 1) ** 3
+  x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+  return (x @ y.T / x.shape[1] + 1) ** 3
 
 
 def _entropy(p: np.ndarray) -> np.ndarray:

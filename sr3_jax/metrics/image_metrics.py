@@ -12,6 +12,9 @@ convolutions or matrix products, so TPUs don't round them to bfloat16.
 summed or averaged over a set of outputs; `power_truth` is the same for the truth.
 """
 
+import functools
+import operator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,7 +64,8 @@ def luma(image: Array) -> Array:
   if image.shape[-1] == 1:
     image = jnp.broadcast_to(image, (*image.shape[:-1], 3))
   share = (image + 1.0) / 2.0
-  y = 16.0 + sum(w * share[..., c] for c, w in enumerate(_VIDEO_LUMA))
+  parts = (w * share[..., c] for c, w in enumerate(_VIDEO_LUMA))
+  y = 16.0 + functools.reduce(operator.add, parts)
   return y[..., None] / _LEVELS - 1.0
 
 
@@ -168,7 +172,7 @@ def radial_power(image: Array) -> Array:
   total = jax.ops.segment_sum(
     power.reshape(power.shape[0], -1).T, rings.ravel(), num_segments=height // 2 + 2
   ).T[:, :-1]
-  return total / np.float32(_ring_sizes(height))[None]
+  return total / np.asarray(_ring_sizes(height), np.float32)[None]
 
 
 def detail(power: Array, power_truth: Array, scale: float) -> Array:
@@ -220,9 +224,10 @@ def _window_mean(x: Array) -> Array:
   weights = [float(w) for w in weights / weights.sum()]
   for axis in (1, 2):
     size = x.shape[axis] - SSIM_WINDOW + 1
-    x = sum(
+    parts = [
       w * jax.lax.slice_in_dim(x, i, i + size, axis=axis) for i, w in enumerate(weights)
-    )
+    ]
+    x = functools.reduce(operator.add, parts)
   return x
 
 

@@ -12,6 +12,7 @@ torch-fidelity after it, sample at pixel corners instead; their figures differ a
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -194,7 +195,8 @@ def resize(image: Array) -> Array:
 
 def features(params: Params, image: Array) -> Array:
   """Return the features [B, 2048] of images [B, H, W, 3] in [-1, 1], of any size."""
-  return InceptionV3().apply({'params': params}, resize(image))
+  # Flax returns more than the features only where it is asked for it.
+  return cast('jax.Array', InceptionV3().apply({'params': params}, resize(image)))
 
 
 def from_torch(tensors: Mapping[str, np.ndarray]) -> Params:
@@ -247,10 +249,10 @@ def _fold(tensors: Mapping[str, np.ndarray], module: str) -> dict[str, np.ndarra
     raise ValueError(f'{_OTHER}: no {module}.{missing[0]}')
   # float64, so that folding rounds once.
   kernel, scale, shift, mean, variance = (
-    np.float64(tensors[f'{module}.{name}']) for name in names
+    np.asarray(tensors[f'{module}.{name}'], np.float64) for name in names
   )
   scale = scale / np.sqrt(variance + _EPSILON)
   return {
-    'kernel': np.float32(np.transpose(kernel, (2, 3, 1, 0)) * scale),
-    'bias': np.float32(shift - mean * scale),
+    'kernel': (np.transpose(kernel, (2, 3, 1, 0)) * scale).astype(np.float32),
+    'bias': (shift - mean * scale).astype(np.float32),
   }

@@ -11,7 +11,7 @@ sizes don't compare.
 """
 
 from collections.abc import Mapping
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import flax.linen as nn
 import jax
@@ -23,8 +23,8 @@ from sr3_jax.runtime.types import Params
 Array = jax.Array
 
 # ImageNet's mean and standard deviation, for images in [-1, 1].
-_SHIFT = np.float32([-0.030, -0.088, -0.188])[None, None, None]
-_SCALE = np.float32([0.458, 0.448, 0.450])[None, None, None]
+_SHIFT = np.array([-0.030, -0.088, -0.188], np.float32)[None, None, None]
+_SCALE = np.array([0.458, 0.448, 0.450], np.float32)[None, None, None]
 # Keeps a pixel without any activation from dividing by zero.
 _EPSILON = 1e-10
 
@@ -121,7 +121,10 @@ def distance(params: Parameters, image: Array, truth: Array) -> Array:
       f'{image.shape[1]} x {image.shape[2]}: leave it out for such small images'
     )
   both = jnp.concatenate([image, truth])
-  seen = Backbone(kind).apply({'params': params['backbone']}, both)
+  # Flax returns more than the activations only where it is asked for it.
+  seen = cast(
+    'list[jax.Array]', Backbone(kind).apply({'params': params['backbone']}, both)
+  )
   total = jnp.zeros(len(image))
   for activations, weights in zip(seen, params['weights'], strict=True):
     length = jnp.sqrt(jnp.sum(activations**2, axis=-1, keepdims=True))

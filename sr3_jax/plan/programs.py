@@ -32,7 +32,7 @@ from sr3_jax.plan import hlo, hlo_costs, hlo_flops
 from sr3_jax.plan.hlo_costs import Operation
 from sr3_jax.plan.machines import Chip, Machine
 from sr3_jax.restoration import restorer
-from sr3_jax.runtime import atomic_files, errors, progress
+from sr3_jax.runtime import atomic_files, devices, errors, progress
 from sr3_jax.runtime.errors import UserError
 from sr3_jax.training import train_step
 from sr3_jax.training.strategies import get_strategy
@@ -241,7 +241,7 @@ def _compile(lowered: jax.stages.Lowered, effort: float) -> ProgramCost:
 
 def memory_of(program: jax.stages.Compiled) -> dict[str, int]:
   """Return the bytes that a compiled program takes, by the names of `ProgramCost`."""
-  memory = program.memory_analysis()
+  memory = devices.memory_analysis(program)
   return {
     'arguments': memory.argument_size_in_bytes,
     'outputs': memory.output_size_in_bytes,

@@ -29,7 +29,7 @@ from sr3_jax.plan import (
 )
 from sr3_jax.plan.machines import Machine
 from sr3_jax.plan.programs import PlanError, ProgramCost
-from sr3_jax.runtime import atomic_files
+from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.training import train_step
 from sr3_jax.training.strategies import STRATEGIES
 
@@ -50,9 +50,7 @@ def plan_run(config: ConfigDict, workdir: epath.PathLike) -> None:
     PlanError: a machine or strategy is unknown, a batch does not split over the chips,
       a compiler is missing, or the run does not fit anywhere as it is configured.
   """
-  folder = jax.config.jax_compilation_cache_dir
-  cache = epath.Path(folder) / 'plans' if folder else None
-  plan = make_plan(config, cache)
+  plan = make_plan(config, devices.cache_folder('plans'))
   workdir = epath.Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   atomic_files.write_json(workdir / 'plan.json', plan)
@@ -255,20 +253,22 @@ def training_figures(
   peak = machine.chip.flops * machine.count
   seconds = cost.step_seconds or time.seconds
   hours = seconds * config.train.num_steps / 3600
-  plan |= {
-    'hardware_flops': hlo_costs.total_flops(cost.operations),
-    'bytes': sum(o.times * o.bytes for o in cost.operations),
-    'sent': sum(o.times * o.sent for o in cost.operations),
-    'time': dataclasses.asdict(time),
-    'step_seconds': seconds,
-    'mfu': plan['model_flops'] / peak / seconds,
-    'mfu_serial': plan['model_flops'] / peak / (cost.step_seconds or time.serial),
-    'images_per_second': batch / seconds,
-    'hours': hours,
-    'chip_hours': hours * machine.count,
-    'money': hours * machine.count * config.plan.price,
-    'heaviest': roofline.heaviest(cost.operations, machine),
-  }
+  plan.update(
+    {
+      'hardware_flops': hlo_costs.total_flops(cost.operations),
+      'bytes': sum(o.times * o.bytes for o in cost.operations),
+      'sent': sum(o.times * o.sent for o in cost.operations),
+      'time': dataclasses.asdict(time),
+      'step_seconds': seconds,
+      'mfu': plan['model_flops'] / peak / seconds,
+      'mfu_serial': plan['model_flops'] / peak / (cost.step_seconds or time.serial),
+      'images_per_second': batch / seconds,
+      'hours': hours,
+      'chip_hours': hours * machine.count,
+      'money': hours * machine.count * config.plan.price,
+      'heaviest': roofline.heaviest(cost.operations, machine),
+    }
+  )
   if plan['compiled'] and machine.count > 1:
     plan['weak_scaling'] = roofline.weak_scaling(cost.operations, machine, SIZES)
   return plan

@@ -112,6 +112,7 @@ def names_of(places: Sequence[str]) -> list[str]:
       if len(parts) > 2 and parts[-1] == usual:
         parts = parts[:-1]
     paths.append(parts)
+  names: list[str] = []
   for length in range(1, max(map(len, paths)) + 1):
     names = ['/'.join(parts[-length:]) for parts in paths]
     if len(set(names)) == len(names):

@@ -165,7 +165,7 @@ def load(place: epath.PathLike, name: str = '') -> Report:
     data = file.read_bytes() if file else None
   except OSError as error:
     raise ReportError(f'{place}: {error.strerror or error}') from None
-  if data is None:
+  if file is None or data is None:
     raise ReportError(
       f'{place}: no {NAME} in it; give a folder that --mode=eval or sr3-evaluate '
       'wrote, or a workdir with report/ inside'

@@ -121,7 +121,8 @@ def _read(file: epath.Path) -> tuple[bytes, Image.Image]:
 def _picture(data: bytes, image: Image.Image) -> Picture:
   """Return a picture file as it is, for a page."""
   text = base64.b64encode(data).decode()
-  return Picture(f'data:image/{image.format.lower()};base64,{text}', *image.size)
+  kind = str(image.format).lower()
+  return Picture(f'data:image/{kind};base64,{text}', *image.size)
 
 
 def _smaller(data: bytes, image: Image.Image) -> Picture:

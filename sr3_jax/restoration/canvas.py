@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from sr3_jax.core import samplers
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.restoration.canvas_arguments import Canvases, Tiles, Work
+from sr3_jax.restoration.canvas_arguments import Canvases, Downsampling, Tiles, Work
 from sr3_jax.restoration.tiling import CELL, Size
 from sr3_jax.runtime import devices as runtime_devices
 from sr3_jax.runtime.types import Params
@@ -177,13 +177,14 @@ def predict(
 # ------------------------------------------------------------------ steps on a canvas
 
 
-def correct(model: SR3, canvases: Canvases, y0: jax.Array) -> jax.Array:
+def correct(
+  model: SR3, canvases: Canvases, down: Downsampling, y0: jax.Array
+) -> jax.Array:
   """Return the predictions nearest to y0 that downsample to the conditions.
 
-  y0 and the result are [N, H, W, C]; `canvases` has `downsampling`.
+  y0 and the result are [N, H, W, C]; `down` is the downsampling of `canvases`.
   """
   einsum = functools.partial(jnp.einsum, precision='highest')
-  down = canvases.downsampling
 
   def image(s: jax.Array) -> jax.Array:
     return model.decode(take_strip(y0, s), take_strip(canvases.x, s))
@@ -260,7 +261,7 @@ def take_step(
   blended = predict(y, steps.gamma[i], row[5])
   y0, variance = blended[..., :channels], blended[..., channels:]
   if canvases.downsampling is not None:
-    y0 = correct(model, canvases, y0)
+    y0 = correct(model, canvases, canvases.downsampling, y0)
   learned = variance if model.learned_variance else None
 
   def update(s: jax.Array, y: jax.Array) -> jax.Array:

@@ -145,7 +145,8 @@ def arguments(
   work = [make_work(part, capacity, batch) for part in tiles]
   shape = devices, layout.images, layout.height, layout.width, model.channels
   y = np.zeros(shape, np.float32)
-  return runtime_devices.put((_stack(canvases), _stack(work), (y, y)))
+  put = runtime_devices.put
+  return put(_stack(canvases)), put(_stack(work)), (put(y), put(y))
 
 
 def _stack(trees: Sequence[Tree]) -> Tree:

@@ -291,7 +291,7 @@ def as_float(image: ImageLike, model: SR3) -> np.ndarray:
   if array.ndim != 3 or array.shape[-1] not in known or 0 in array.shape:
     raise UpscalerError(
       f'not an image of {" or ".join(map(str, known))} channels: an array of shape '
-      f'{np.shape(image)}'
+      f'{np.asarray(image).shape}'
     )
   if np.issubdtype(array.dtype, np.integer) and model.value_range is not None:
     return rasters.to_float(array, *map(np.ravel, model.value_range))

@@ -284,10 +284,11 @@ def degrader(
     hr = model.to_float(image)
     condition = model.degrade(keys(seed, index, 0), hr)
     observed = condition[..., : model.channels]
+    height, width = hr.shape[1:3]
     made = {
       name: observed
       if name == DEGRADED
-      else degradations.resize(observed, *hr.shape[1:3], name)
+      else degradations.resize(observed, height, width, name)
       for name in names
     }
     return hr, condition, {n: jnp.clip(image, -1, 1) for n, image in made.items()}

@@ -4,7 +4,9 @@ import argparse
 import math
 import os
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TypeVar
+
+Number = TypeVar('Number', int, float)
 
 # Compiled programs are cached here between starts.
 CACHE = os.path.join(os.path.expanduser('~'), '.cache', 'sr3_jax', 'xla')
@@ -28,8 +30,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def number(
-  kind: type, low: float, high: float = math.inf, *, above: bool = False
-) -> Callable[[str], float]:
+  kind: type[Number], low: float, high: float = math.inf, *, above: bool = False
+) -> Callable[[str], Number]:
   """Return a parser of finite numbers in a range, as `type` of `add_argument`.
 
   Args:
@@ -43,13 +45,13 @@ def number(
   if high < math.inf:
     text += f' to {high}' if not above else f', at most {high}'
 
-  def parse(given: str) -> float:
+  def parse(given: str) -> Number:
     try:
       value = kind(given)
     except ValueError:
-      value = math.nan
-    fits = low < value if above else low <= value
-    if not (fits and value <= high and value < math.inf):
+      value = None
+    fits = value is not None and (low < value if above else low <= value)
+    if value is None or not (fits and value <= high and value < math.inf):
       raise argparse.ArgumentTypeError(f'{given!r} is not {text}')
     return value
 

@@ -12,8 +12,8 @@ import pathlib
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar, overload
 
 import jax
 import numpy as np
@@ -36,7 +36,7 @@ _CPU_OPTIONS = {
 
 
 @functools.cache
-def compiler_options(platform: str | None = None) -> dict[str, str]:
+def compiler_options(platform: str | None = None) -> dict[str, str | bool]:
   """Return the XLA options that pay on 'cpu', 'gpu' or 'tpu'; None: on this platform.
 
   They are empty where the compiler lacks them.
@@ -67,14 +67,15 @@ def cache_programs(folder: str) -> None:
 
 def cache_folder(name: str) -> epath.Path | None:
   """Return a cache folder beside that of compiled programs; None without one."""
-  folder = jax.config.jax_compilation_cache_dir
+  # JAX makes this attribute when it is imported.
+  folder = jax.config.jax_compilation_cache_dir  # pyrefly: ignore[missing-attribute]
   return epath.Path(folder) / name if folder else None
 
 
 class Mapped:
   """A function of `[D, ...]` arrays over all devices, compiled once per shapes."""
 
-  def __init__(self, mapped: Callable[..., Any], platform: str | None = None):
+  def __init__(self, mapped: jax.stages.Wrapped, platform: str | None = None):
     self._mapped, self._platform = mapped, platform
     self._programs: dict[Hashable, jax.stages.Compiled] = {}
 
@@ -100,7 +101,7 @@ class Mapped:
 
     Arguments and results are included, buffers that they share once.
     """
-    m = self.compiled(*args).memory_analysis()
+    m = memory_analysis(self.compiled(*args))
     whole = m.argument_size_in_bytes + m.output_size_in_bytes + m.temp_size_in_bytes
     return whole - m.alias_size_in_bytes
 
@@ -119,6 +120,18 @@ def pmap(
     function, axis_name=AXIS, donate_argnums=tuple(donate_argnums), devices=devices
   )
   return Mapped(mapped, devices[0].platform if devices else None)
+
+
+def memory_analysis(program: jax.stages.Compiled) -> Any:
+  """Return XLA's CompiledMemoryStats of a program: bytes on each device, by use.
+
+  Raises:
+    NotImplementedError: the compiler of this platform doesn't say.
+  """
+  stats = program.memory_analysis()
+  if stats is None:
+    raise NotImplementedError('this compiler does not say what memory a program takes')
+  return stats
 
 
 def free_memory() -> int | None:
@@ -155,7 +168,15 @@ def round_up(batch_size: int) -> int:
   return -(-batch_size // count) * count
 
 
-def put(tree: Tree) -> Tree:
+@overload
+def put(tree: np.ndarray) -> jax.Array: ...
+
+
+@overload
+def put(tree: Tree) -> Tree: ...
+
+
+def put(tree: Tree) -> Tree | jax.Array:
   """Put host arrays [local D, ...] on the devices, as arrays [D, ...]."""
   sharding = NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec(AXIS))
   put = functools.partial(jax.make_array_from_process_local_data, sharding)
@@ -168,7 +189,17 @@ def replicate(tree: Tree) -> Tree:
   return put(jax.tree.map(lambda x: np.broadcast_to(x, (count, *np.shape(x))), tree))
 
 
-def shard(batch: Tree) -> Tree:
+@overload
+def shard(batch: np.ndarray) -> jax.Array: ...
+
+
+@overload
+def shard(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]: ...
+
+
+def shard(
+  batch: np.ndarray | Mapping[str, np.ndarray],
+) -> jax.Array | dict[str, jax.Array]:
   """Split this process's part of a batch over its devices: [B, ...] -> [D, b, ...]."""
   count = jax.local_device_count()
   return put(jax.tree.map(lambda x: np.reshape(x, (count, -1, *x.shape[1:])), batch))
@@ -190,7 +221,21 @@ def unreplicate(tree: Tree) -> Tree:
   return jax.tree.map(lambda leaf: leaf.addressable_data(0)[0], tree)
 
 
-def gather(tree: Tree) -> Tree:
+@overload
+def gather(tree: jax.Array) -> np.ndarray: ...
+
+
+@overload
+def gather(tree: Sequence[jax.Array]) -> Sequence[np.ndarray]: ...
+
+
+@overload
+def gather(tree: Mapping[str, jax.Array]) -> dict[str, np.ndarray]: ...
+
+
+def gather(
+  tree: jax.Array | Sequence[jax.Array] | Mapping[str, jax.Array],
+) -> np.ndarray | Sequence[np.ndarray] | dict[str, np.ndarray]:
   """Return all examples of this process as NumPy arrays: [D, b, ...] -> [B, ...]."""
 
   def one(leaf):

@@ -170,7 +170,8 @@ def _crashes(path: epath.Path) -> Iterator[None]:
     try:
       yield
     finally:
-      faulthandler.enable(sys.__stderr__)
+      if sys.__stderr__ is not None:
+        faulthandler.enable(sys.__stderr__)
 
 
 class _DiskFile(RotatingFileHandler):
@@ -232,7 +233,7 @@ class _BucketFile(python_logging.Handler):
 
   def _upload(self) -> None:
     self._due = None
-    with self.lock:
+    with self.lock or contextlib.nullcontext():
       if self._ready():
         with contextlib.suppress(Exception):  # a bucket that is down ends no run
           self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -91,7 +91,8 @@ class Progress:
     self._interval = 0.2 if self._terminal else interval
     self._throughput = Throughput(clock=clock)
     self._values: dict[str, SupportsFloat] = {}
-    self._shown_at, self._shown_step = -math.inf, None
+    self._shown_at = -math.inf
+    self._shown_step: float | None = None
 
   def update(self, step: int, **values: SupportsFloat) -> None:
     """Say that `step` steps are done, with values that are shown with 4 digits.

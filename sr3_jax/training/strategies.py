@@ -52,7 +52,7 @@ class Replicated:
     """Put a state that was restored as `abstract` says on all devices."""
     return runtime_devices.replicate(state)
 
-  def shard(self, batch: Tree) -> Tree:
+  def shard(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
     """Put this process's part of a batch, [B, ...], on its devices."""
     return runtime_devices.shard(batch)
 
@@ -130,11 +130,11 @@ class Sharded:
 
     return jax.tree.map(one, state, self._shardings(state))
 
-  def shard(self, batch: Tree) -> Tree:
+  def shard(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
     """Put this process's part of a batch, [B, ...], on its devices."""
     sharding = self._sharding(PartitionSpec(self._axes))
     put = functools.partial(jax.make_array_from_process_local_data, sharding)
-    return jax.tree.map(put, batch)
+    return {name: put(leaf) for name, leaf in batch.items()}
 
   def fetch(self, tree: Tree) -> Tree:
     """Return whole arrays of a state, on one device; every process must call it."""
@@ -150,7 +150,7 @@ class Sharded:
     """Return what a checkpoint is written of: every process writes its part."""
     return state
 
-  def compile(self, step: Step) -> Step:
+  def compile(self, step: Step) -> jax.stages.Wrapped:
     """Compile `train_step` over all devices; it takes over the state's buffers."""
     step = functools.partial(step, spread=self._spread)
     platform = self._mesh.devices.flat[0].platform
@@ -210,7 +210,8 @@ def split(shape: Sequence[int], axes: Mapping[str, int]) -> PartitionSpec:
   """
   if math.prod(shape) < SMALL:
     return PartitionSpec()
-  left, taken = list(shape), [()] * len(shape)
+  left = list(shape)
+  taken: list[tuple[str, ...]] = [()] * len(shape)
   for names in (tuple(axes), *((name,) for name in axes)):
     size = math.prod(axes[name] for name in names)
     free = not any(name in used for used in taken for name in names)

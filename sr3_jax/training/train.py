@@ -1,5 +1,6 @@
 """Trains a model: one loop, from the newest checkpoint to the last step."""
 
+import contextlib
 import functools
 import json
 
@@ -200,7 +201,7 @@ def during_training(
 
 def _manager(
   config: ml_collections.ConfigDict, workdir: epath.Path
-) -> checkpoint.Manager:
+) -> contextlib.AbstractContextManager[checkpoint.Manager]:
   """Open the run's checkpoints with the retention that the configuration asks for."""
   c = config.checkpoint
   lower = bool(c.keep_best) and summary.METRICS[c.keep_best].better == 'lower'

@@ -61,7 +61,7 @@ class Job:
 
   Attributes:
     source: the input.
-    data: its bytes if it is no file.
+    file: its path, or its bytes if it is no file.
     codec: reads and writes such files.
     size: its height and width.
     extension: of its outputs.
@@ -70,7 +70,7 @@ class Job:
   """
 
   source: upscale_files.Source
-  data: bytes | None
+  file: pathlib.Path | bytes
   codec: raster_codec.Codec
   size: tuple[int, int]
   extension: str
@@ -84,7 +84,7 @@ class Job:
       ImageError: it can't be read.
     """
     with image_files.errors(self.source.name):
-      return self.source.path.read_bytes() if self.data is None else self.data
+      return self.file if isinstance(self.file, bytes) else self.file.read_bytes()
 
 
 class Failures(dict[str, str]):
@@ -124,8 +124,9 @@ def plan(
   jobs = []
   for source in sources:
     with failed.of(source):
-      data = stdin if source.path is None else None
-      file = source.path if data is None else data
+      file = stdin if source.path is None else source.path
+      if file is None:
+        raise pixels.ImageError('nothing was read from standard input')
       codec = raster_codec.choose_codec(
         upscaler.channels, upscaler.value_range, source.place.suffix
       )
@@ -135,7 +136,7 @@ def plan(
       mask = _find_mask(options, source, size)
       if mask is None and (options.mask or upscaler.needs_masks):
         _check_alpha(header)
-      jobs.append(Job(source, data, codec, size, extension, {}, mask))
+      jobs.append(Job(source, file, codec, size, extension, {}, mask))
   if options.output is None:
     return jobs, 0, failed
   stems = upscale_files.stems(

@@ -140,7 +140,7 @@ def load_weights(path: epath.PathLike, model: SR3) -> tuple[int, Params]:
     return step, jax.tree.map(np.asarray, params)
   header = model_files.read_json(place.parent / CONFIG)
   step = header.get('step', 0)
-  wanted = {k: v.shape for k, v in traverse_util.flatten_dict(shapes, sep='/').items()}
+  wanted = {k: v.shape for k, v in model_files.flatten(shapes).items()}
   params = model_files.read_tensors(place, wanted)
   tree = traverse_util.unflatten_dict(params, sep='/')
   return step if isinstance(step, int) else 0, tree
@@ -184,7 +184,7 @@ def fingerprint(params: Params) -> str:
   Args:
     params: host or device arrays, by name or nested.
   """
-  flat = traverse_util.flatten_dict(params, sep='/')
+  flat = model_files.flatten(params)
   digest = hashlib.sha256()
   for name in sorted(flat):
     leaf = np.asarray(flat[name], '<f4')

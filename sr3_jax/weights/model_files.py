@@ -9,15 +9,17 @@ import json
 import os
 import re
 import tempfile
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, cast
 
 import ml_collections
 import numpy as np
 import safetensors
 from etils import epath
+from flax import traverse_util
 
 from sr3_jax.config import get_config
 from sr3_jax.runtime.errors import UserError, line, some
+from sr3_jax.runtime.types import Array, Params
 from sr3_jax.runtime.version import __version__
 
 WEIGHTS, CONFIG, PRESETS, CARD = FILES = (
@@ -55,6 +57,11 @@ class Preset(TypedDict):
 
 
 Presets = dict[str, Preset]
+
+
+def flatten(params: Params) -> dict[str, Array]:
+  """Return parameters by 'module/leaf' names."""
+  return cast('dict[str, Array]', traverse_util.flatten_dict(params, sep='/'))
 
 
 def checkpoint_folder(workdir: epath.PathLike) -> epath.Path:

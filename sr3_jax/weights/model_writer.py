@@ -13,7 +13,6 @@ import numpy as np
 import safetensors.numpy
 from absl import logging
 from etils import epath
-from flax import traverse_util
 from ml_collections import ConfigDict
 
 from sr3_jax.config import as_json
@@ -134,8 +133,8 @@ def _stored(
   if dtype not in DTYPES:
     raise HubError(f'unknown dtype {dtype!r}; known: {", ".join(DTYPES)}')
   shapes = jax.eval_shape(SR3.from_config(config).init, jax.random.key(0))
-  wanted = {k: v.shape for k, v in traverse_util.flatten_dict(shapes, sep='/').items()}
-  flat = traverse_util.flatten_dict(params, sep='/')
+  wanted = {k: v.shape for k, v in model_files.flatten(shapes).items()}
+  flat = model_files.flatten(params)
   model_files.check_same(folder, {k: np.shape(v) for k, v in flat.items()}, wanted)
   with np.errstate(over='ignore'):  # what overflows is named below
     stored = {

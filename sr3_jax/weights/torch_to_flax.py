@@ -19,6 +19,7 @@ from sr3_jax.core.networks import guided, janspiry
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.runtime.errors import line, some
 from sr3_jax.runtime.types import Params
+from sr3_jax.weights import model_files
 from sr3_jax.weights.released import RELEASED
 from sr3_jax.weights.torch_files import Tensors, WeightsError
 
@@ -238,10 +239,10 @@ def _translate(
     flat[f'{module}/{leaf}'] = array
     names[f'{module}/{leaf}'] = name
   try:
-    wanted = jax.eval_shape(SR3.from_config(config).init, jax.random.key(0))
+    shapes = jax.eval_shape(SR3.from_config(config).init, jax.random.key(0))
   except Exception as error:  # sizes may be absurd in any way
     raise WeightsError(f'no network can be built: {line(error)}') from None
-  wanted = {k: v.shape for k, v in traverse_util.flatten_dict(wanted, sep='/').items()}
+  wanted = {k: v.shape for k, v in model_files.flatten(shapes).items()}
   differ = {
     'missing': wanted.keys() - flat.keys(),
     'left over': {names[k] for k in flat.keys() - wanted.keys()},

@@ -100,14 +100,15 @@ def second_order(
     ValueError: a side that scale does not divide.
   """
   target = resizing.downsampled_size(hr, scale)
-  image, extent = hr, _full(hr.shape[1:3], hr)
-  for index, order in enumerate(orders):
-    last = index == len(orders) - 1
-    base = target if last else hr.shape[1:3]
+  height, width = hr.shape[1:3]
+  image, extent = hr, _full((height, width), hr)
+  *earlier, order = orders
+  for index, each in enumerate(earlier):
     one = blurring.fold_in(key, index)
-    image, extent, jpeg_uniforms = _round(one, image, extent, base, order)
-    if not last:
-      image = _compressed(jpeg_uniforms, image, order)
+    image, extent, jpeg_uniforms = _round(one, image, extent, (height, width), each)
+    image = _compressed(jpeg_uniforms, image, each)
+  one = blurring.fold_in(key, len(earlier))
+  image, extent, jpeg_uniforms = _round(one, image, extent, target, order)
 
   early, kernel, cutoff, ringing = _uniforms(blurring.fold_in(key, len(orders)), 4)
   early = blurring.per_example(early < 0.5)
@@ -196,8 +197,8 @@ def _round(
     1.0,
   )
   resized = jnp.maximum(jnp.round(factor[:, None] * _full(base, image)), 1)
-  canvas = tuple(math.ceil(side * max(high, 1)) for side in base)
-  image = _resample(kernel, image, extent, resized, canvas, order)
+  height, width = (math.ceil(side * max(high, 1)) for side in base)
+  image = _resample(kernel, image, extent, resized, (height, width), order)
 
   grey = grey < order.grey
   even = blurring.per_example(_between(strength, order.noise) / 127.5)

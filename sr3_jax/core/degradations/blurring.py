@@ -7,6 +7,9 @@ image back exactly. Noise is not clipped; where `grey`, a truth value or [B], is
 all channels get the same.
 """
 
+import functools
+import operator
+
 import jax
 import jax.numpy as jnp
 
@@ -144,11 +147,12 @@ def gaussian_blur(image: jax.Array, sigma: jax.Array, size: int) -> jax.Array:
   weights = weights / jnp.sum(weights, 1, keepdims=True)
   for axis in (1, 2):
     padded, extent = _mirrored(image, axis, size), image.shape[axis]
-    image = sum(
+    parts = (
       jax.lax.slice_in_dim(padded, tap, tap + extent, axis=axis)
       * weights[:, tap, None, None, None]
       for tap in range(size)
     )
+    image = functools.reduce(operator.add, parts)
   return image
 
 

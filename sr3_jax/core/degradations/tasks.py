@@ -296,7 +296,8 @@ def _mixed(key: jax.Array, hr: jax.Array, *, parts: Sequence[Task]) -> jax.Array
     condition = part.degrade(key, hr)
     if part.extras:
       return condition
-    condition = resize(condition, *hr.shape[1:3]) if part.scale > 1 else condition
+    height, width = hr.shape[1:3]
+    condition = resize(condition, height, width) if part.scale > 1 else condition
     return jnp.concatenate([condition, all_missing], axis=-1)
 
   def choose(key):
