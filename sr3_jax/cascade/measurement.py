@@ -185,8 +185,9 @@ class Measurement:
     if inception and against is None:
       part = truth_part(self.cascade, stage.side)
       features = summary.gather_features(self.records, part)
-      about = {'images': 'the true images'}
-      against = reference_statistics.of_features(features, about)
+      if features is not None:
+        about = {'images': 'the true images'}
+        against = reference_statistics.of_features(features, about)
     return summary.table(
       self.records,
       methods,

@@ -11,6 +11,7 @@ from sr3_jax.config import as_json
 from sr3_jax.evaluation import report_writer, summary
 from sr3_jax.images import image_files
 from sr3_jax.reports import paper
+from sr3_jax.reports.data import Sheet, SheetRow
 from sr3_jax.restoration.restorer import TRUTH
 from sr3_jax.weights import hub
 
@@ -54,7 +55,7 @@ def write(made: Measurement, rows: dict[str, summary.Row], folder: epath.Path) -
   )
 
 
-def _sheets(made: Measurement) -> list[dict[str, Any]]:
+def _sheets(made: Measurement) -> list[Sheet]:
   """Return the sheets of sampled images, and of stages alone if there are several."""
   cascade, count = made.cascade, made.config.sample.num_images
   first = made.records.scalars(TRUTH)['index'][:count].tolist()
@@ -69,14 +70,12 @@ def _sheets(made: Measurement) -> list[dict[str, Any]]:
   return sheets
 
 
-def _sheet(
-  title: str, pictures: Mapping[str, str], numbers: Sequence[int]
-) -> dict[str, Any]:
+def _sheet(title: str, pictures: Mapping[str, str], numbers: Sequence[int]) -> Sheet:
   """Return a sheet of report.json with a row for each number of an image.
 
   `pictures` has the title of each column and the name of its pictures.
   """
-  rows = []
+  rows: list[SheetRow] = []
   for i in numbers:
     cells = [f'pictures/{i:05d}_{name}.png' for name in pictures.values()]
     rows.append({'label': f'image {i}', 'cells': cells, 'index': i})

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from etils import epath
@@ -46,8 +47,8 @@ def check_data_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -
   if jax.process_index():  # the first process does it alone
     return
   folder = epath.Path(workdir) / 'check'
-  sets = {'training': _source(config, held_out=False)}
-  if (held_out := _source(config, held_out=True)) is not None:
+  sets = {'training': input_pipeline.make_source(config, held_out=False)}
+  if (held_out := _held_out(config)) is not None:
     sets['evaluation'] = held_out
   checked = {name: _check(config, name, source) for name, source in sets.items()}
   training, evaluation = checked['training'], checked.get('evaluation')
@@ -77,17 +78,14 @@ def check_data_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -
   print(f'report: {folder / "report.html"}')
 
 
-def _source(config: ml_collections.ConfigDict, *, held_out: bool) -> Source | None:
-  """Open the training images or the held-out ones, also those that are too small.
-
-  None means that the held-out images are the training images.
-  """
+def _held_out(config: ml_collections.ConfigDict) -> Source | None:
+  """Open the held-out images; None if they are the training images."""
   d = config.data
-  if held_out and d.eval_path in ('', d.path):
+  if d.eval_path in ('', d.path):
     has_splits = d.source not in ('folder', 'classes')
     if not has_splits or d.split == d.eval_split:
       return None
-  return input_pipeline.make_source(config, held_out=held_out)
+  return input_pipeline.make_source(config, held_out=True)
 
 
 def _check(config: ml_collections.ConfigDict, name: str, source: Source) -> CheckedSet:
@@ -248,7 +246,7 @@ def _show_examples(
   stored = next(batches)['image']
   batches.close()
   model = SR3.from_config(config)
-  hr = model.to_float(stored)
+  hr = model.to_float(jnp.asarray(stored))
   columns = {'crop': pixels.to_picture(hr)}
   if model.task.conditional:
     keys = jax.random.split(jax.random.key(config.seed), _CROPS)

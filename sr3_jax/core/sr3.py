@@ -11,7 +11,7 @@ image; a task may add others (which pixels are missing), or have none at all: K 
 
 import dataclasses
 from functools import partial
-from typing import cast
+from typing import cast, overload
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from sr3_jax.config import check_name, pick
 from sr3_jax.core import degradations, diffusion, samplers
 from sr3_jax.core.networks import Network, make_network
 from sr3_jax.images import pixels
-from sr3_jax.runtime.types import Params
+from sr3_jax.runtime.types import Array, Params
 
 Batch = dict[str, jax.Array]
 
@@ -133,10 +133,16 @@ class SR3:
     """Return the y0 of an image."""
     return (image - self._observed(x) if self.residual else image) * self.y0_scale
 
-  def decode(self, y0: jax.Array, x: jax.Array) -> jax.Array:
+  @overload
+  def decode(self, y0: np.ndarray, x: np.ndarray) -> np.ndarray: ...
+
+  @overload
+  def decode(self, y0: jax.Array, x: jax.Array) -> jax.Array: ...
+
+  def decode(self, y0: Array, x: Array) -> Array:
     """Return the image of a y0: the inverse of `encode`."""
     image = y0 / self.y0_scale
-    return image + self._observed(x) if self.residual else image
+    return image + x[..., : self.channels] if self.residual else image
 
   def _observed(self, x: jax.Array) -> jax.Array:
     """Return the image among the channels of a condition."""
@@ -148,7 +154,7 @@ class SR3:
       return y0
     return jnp.where(self.missing(x) > 0, y0, self.encode(self._observed(x), x))
 
-  def missing(self, x: jax.Array) -> jax.Array:
+  def missing(self, x: Array) -> Array:
     """Return 1 where pixels are missing, 0 where they are known: [B, H, W, 1]."""
     place = self.channels + self.task.extras.index('mask')
     return x[..., place : place + 1]
@@ -159,7 +165,7 @@ class SR3:
     x: jax.Array,
     y: jax.Array,
     gamma: jax.Array,
-    label: jax.Array | None = None,
+    label: Array | None = None,
     dropout_key: jax.Array | None = None,
   ) -> jax.Array:
     """Return f(x, y, gamma): the network's output, [B, H, W, C or 2 C]."""
@@ -247,7 +253,7 @@ class SR3:
     x: jax.Array,
     y: jax.Array,
     gamma: jax.Array,
-    label: jax.Array | None = None,
+    label: Array | None = None,
     guidance: jax.Array | None = None,
   ) -> samplers.Prediction:
     """Predict y0 from a noisy y.
@@ -287,7 +293,7 @@ class SR3:
     condition: jax.Array,
     coefficients: np.ndarray | None = None,
     gammas: np.ndarray | None = None,
-    label: jax.Array | None = None,
+    label: Array | None = None,
     noise: jax.Array | None = None,
     guidance: jax.Array | None = None,
   ) -> jax.Array:
@@ -329,7 +335,7 @@ class SR3:
     x: jax.Array,
     carry: samplers.Carry,
     steps: samplers.Steps,
-    label: jax.Array | None = None,
+    label: Array | None = None,
     guidance: jax.Array | None = None,
     condition: jax.Array | None = None,
   ) -> samplers.Carry:

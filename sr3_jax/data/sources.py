@@ -272,7 +272,11 @@ class Tfds:
       self.classes = tuple(label.names)
     decoders = {'image': tfds.decode.SkipDecoding()}  # they are decoded here
     try:
-      records = builder.as_data_source(split=split, decoders=decoders)
+      # TFDS declares a nest of decoders that refers to itself and can't be read.
+      records = builder.as_data_source(
+        split=split,
+        decoders=decoders,  # pyrefly: ignore[bad-argument-type]
+      )
       self._records = cast('Sequence[_TfdsRecord]', records)
       self._length = len(self._records)
     except Exception as error:

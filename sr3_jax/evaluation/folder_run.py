@@ -152,6 +152,8 @@ def measure_batch(
     else:
       if name in batch:
         output = image(name)
+      elif condition is None:
+        raise KeyError(name)  # neither a folder nor a baseline
       else:
         output = scoring.resized(name, *truth.shape[2:4])(condition)
       low = None

@@ -47,7 +47,8 @@ class Records:
       self._memory.setdefault(part, {})[name] = values
       return
     buffer = io.BytesIO()
-    np.savez(buffer, **values)
+    # NumPy's stub takes every name for `allow_pickle`.
+    np.savez(buffer, **values)  # pyrefly: ignore[bad-argument-type]
     atomic_files.write_bytes(self.folder / part / name, buffer.getvalue())
 
   def stream(self, part: str) -> Iterator[Values]:

@@ -68,7 +68,8 @@ def table(
     probabilities = evaluators.nets['inception'].probabilities
     if reference is None:
       features = summary.gather_features(records, 'truth')
-      reference = of_features(features, {'images': 'the true images themselves'})
+      if features is not None:
+        reference = of_features(features, {'images': 'the true images themselves'})
   if 'top1_error' in next(records.stream('truth'), {}):
     # The classifier's own errors, the paper's baseline.
     methods = methods | {'truth': ['truth']}
@@ -182,7 +183,7 @@ def ranked(scalars: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
 def with_spread(named: dict[str, np.ndarray], method: str) -> dict[str, np.ndarray]:
   """Add 'spread': how samples of a picture differ, as colours; dark is not at all."""
   samples = [p for n, p in named.items() if n == method or n.startswith(f'{method} ')]
-  spread = np.std(np.float32(samples), axis=0).mean(-1)
+  spread = np.std(np.asarray(samples, np.float32), axis=0).mean(-1)
   return named | {'spread': contact_sheets.heat_colours(spread)}
 
 
@@ -257,10 +258,12 @@ def curves(workdir: epath.Path) -> data.Curves:
   for name, folder in (('sr3', workdir), ('regression', workdir / 'regression')):
     for row in metrics_log.read_metrics(folder):
       for key, title in (('loss', 'loss'), ('eval_psnr', 'held-out PSNR dB')):
-        point = [row.get('step'), row.get(key)]
+        step, value = row.get('step'), row.get(key)
         # A run that diverged has losses that are no numbers.
-        if all(isinstance(v, int | float) and np.isfinite(v) for v in point):
-          found.setdefault(title, {}).setdefault(name, []).append(point)
+        if not isinstance(step, int | float) or not isinstance(value, int | float):
+          continue
+        if np.isfinite([step, value]).all():
+          found.setdefault(title, {}).setdefault(name, []).append([step, value])
   return found
 
 

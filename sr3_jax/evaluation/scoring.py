@@ -89,7 +89,7 @@ class Scorer:
     """
     output = quantize(output, stored)
     values = _formulas(self.border)(output, truth)
-    if low is not None:
+    if low is not None and condition is not None:
       values |= _low_formulas()(low, condition)
     for name, net in self._suited(output).items():
       if name != 'inception':
@@ -150,7 +150,9 @@ def _rounding(stored: Stored) -> Callable[[jax.Array], jax.Array]:
   """Compile the rounding to what files of a type hold."""
   if stored is None:
     return devices.pmap(lambda image: jnp.clip(image, -1, 1))
-  low, high = (np.float32(values).reshape(1, 1, 1, -1) for values in stored)
+  low, high = (
+    np.reshape(values, (1, 1, 1, -1)).astype(np.float32) for values in stored
+  )
   return devices.pmap(lambda image: image_metrics.quantize(image, low, high))
 
 

@@ -103,7 +103,7 @@ _MEANS = [m for m in METRICS if m not in ('detail', 'spectrum_db', 'fid', 'kid',
 
 def table(
   records: Records,
-  methods: dict[str, Sequence[str]],
+  methods: Mapping[str, Sequence[str]],
   *,
   scale: float | None,
   reference: Reference | None = None,

@@ -13,7 +13,7 @@ cent of power, 0.043 dB. But grain in the place of detail has the right power:
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import scipy.optimize
@@ -61,7 +61,8 @@ def linear_end(num_steps: int, start: float, level: float) -> float | None:
   top = 1 - 1e-9
   if excess(start) < 0 or excess(top) > 0:
     return None
-  return float(scipy.optimize.brentq(excess, start, top, xtol=1e-15, rtol=1e-14))
+  root = scipy.optimize.brentq(excess, start, top, xtol=1e-15, rtol=1e-14)
+  return float(cast(float, root))  # without full_output there is nothing else
 
 
 def all_settings(

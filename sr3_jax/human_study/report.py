@@ -54,7 +54,9 @@ def _people(found: Figures) -> str:
 
 def _table(found: Figures, task: int) -> list[str]:
   """Return the fool rates of a task, and those of the paper below them."""
-  rows = [('', 'fool rate', '95 % over subjects', '95 % Wilson', 'trials', 'subjects')]
+  rows: list[Sequence[str]] = [
+    ('', 'fool rate', '95 % over subjects', '95 % Wilson', 'trials', 'subjects')
+  ]
   for rate in found['rates']:
     if rate['task'] == task:
       ranges = _range(rate['low'], rate['high']), _range(*rate['wilson'])

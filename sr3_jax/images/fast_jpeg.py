@@ -83,10 +83,12 @@ def decode(
     return None
   divisor = scale_divisor(min(shape[:2]), decode_side)
   height, width = (-(-side // divisor) for side in shape[:2])
-  wanted = {'min_height': height, 'min_width': width} if divisor > 1 else {}
+  least = (height, width) if divisor > 1 else (0, 0)
   colour = 'GRAY' if shape[2] == 1 else 'RGB'
   try:
-    pixels = simplejpeg.decode_jpeg(data, colour, **wanted)
+    pixels = simplejpeg.decode_jpeg(
+      data, colour, min_height=least[0], min_width=least[1]
+    )
   except ValueError:
     return None
   return pixels if pixels.shape == (height, width, shape[2]) else None

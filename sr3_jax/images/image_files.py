@@ -87,7 +87,8 @@ def decode(data: bytes, channels: int, decode_side: int = 0) -> np.ndarray:
       return pixels
     if (divisor := fast_jpeg.scale_divisor(min(image.size), decode_side)) > 1:
       # Pillow does this for JPEG files and leaves others as they are.
-      image.draft(None, tuple(side // divisor for side in image.size))
+      width, height = image.size
+      image.draft(None, (width // divisor, height // divisor))
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     image = _flatten(image, profile)

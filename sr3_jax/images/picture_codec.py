@@ -129,7 +129,7 @@ def read(source: pathlib.Path | bytes, name: str = '') -> Picture:
         stored = sixteen_bit.upright(sixteen_bit.read_png(data), orientation)
       else:
         stored = _read8(image, icc)
-    return _picture(stored, icc, exif, format_)
+    return _picture(stored, icc, exif, str(format_))
 
 
 def _picture(

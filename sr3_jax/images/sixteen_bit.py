@@ -8,7 +8,7 @@ import contextlib
 import io
 import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
@@ -146,12 +146,24 @@ def encode_tiff(stored: np.ndarray, texts: dict[int, str], icc: bytes | None) ->
   )
 
 
-def deflate_tiff(array: np.ndarray, **options: object) -> bytes:
+def deflate_tiff(
+  array: np.ndarray,
+  *,
+  photometric: str,
+  description: str | None = None,
+  extrasamples: Sequence[str] | None = None,
+  iccprofile: bytes | None = None,
+  extratags: Sequence[tuple[int, str, int, str, bool]] = (),
+) -> bytes:
   """Return the bytes of a deflated TIFF file of [h, w, C], pixel by pixel.
 
   Args:
     array: uint8, uint16 or float32.
-    **options: those of `tifffile.imwrite`.
+    photometric: what the numbers mean; all options are those of `tifffile.imwrite`.
+    description: a text.
+    extrasamples: what channels beyond grey or RGB are.
+    iccprofile: colour profile.
+    extratags: other texts.
   """
   import tifffile
 
@@ -164,7 +176,11 @@ def deflate_tiff(array: np.ndarray, **options: object) -> bytes:
     predictor=True,
     software=False,
     metadata=None,
-    **options,
+    photometric=photometric,
+    description=description,
+    extrasamples=extrasamples,
+    iccprofile=iccprofile,
+    extratags=extratags,
   )
   return buffer.getvalue()
 

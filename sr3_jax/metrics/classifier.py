@@ -70,7 +70,8 @@ class Classifier:
         images, shape, 'cubic', antialias=True, precision=jax.lax.Precision.HIGHEST
       )
     x = (np.asarray(images, np.float32) + 1) / 2
-    x = (x - np.float32(self.mean)) / np.float32(self.std)
+    mean, std = (np.asarray(v, np.float32) for v in (self.mean, self.std))
+    x = (x - mean) / std
     if self.channels_first:
       x = np.moveaxis(x, -1, 1)
     x = np.ascontiguousarray(x, self.dtype)

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 Array = jax.Array
-Limit = float | Array | np.ndarray
+AnyArray = Array | np.ndarray
+Limit = float | AnyArray
 
 # [-1, 1] is 2 wide and 8 bits are 255 wide.
 _LEVELS = 127.5
@@ -175,7 +176,7 @@ def radial_power(image: Array) -> Array:
   return total / np.asarray(_ring_sizes(height), np.float32)[None]
 
 
-def detail(power: Array, power_truth: Array, scale: float) -> Array:
+def detail(power: AnyArray, power_truth: AnyArray, scale: float) -> Array:
   """Return the share of the true fine detail that a set of outputs holds.
 
   It is the power above the Nyquist frequency of the low-resolution grid (more than
@@ -200,7 +201,7 @@ def detail(power: Array, power_truth: Array, scale: float) -> Array:
   return found / wanted
 
 
-def spectrum_distance(power: Array, power_truth: Array) -> Array:
+def spectrum_distance(power: AnyArray, power_truth: AnyArray) -> Array:
   """Return the root mean square over rings of the ratio of spectra in dB; 0 is best.
 
   Counts missing detail and invented noise alike, and each frequency the same.
@@ -211,7 +212,7 @@ def spectrum_distance(power: Array, power_truth: Array) -> Array:
   return jnp.sqrt(jnp.mean(decibels**2, axis=-1))
 
 
-def _check_same_shape(a: Array, b: Array) -> None:
+def _check_same_shape(a: AnyArray, b: AnyArray) -> None:
   """Raise ValueError if two arrays are of different shapes."""
   if a.shape != b.shape:
     raise ValueError(f'metrics compare arrays of one shape, got {a.shape}, {b.shape}')

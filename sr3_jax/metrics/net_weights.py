@@ -256,8 +256,13 @@ def _fetch(source: Source, place: pathlib.Path) -> None:
   )
   downloader = pooch.HTTPDownloader(bar, chunk_size=1 << 20, timeout=_TIMEOUT)
   try:
+    # Pooch's own downloader doesn't fit the protocol that it declares.
     path = pooch.retrieve(
-      source.url, source.sha256, source.file, place, downloader=downloader
+      source.url,
+      source.sha256,
+      source.file,
+      place,
+      downloader=downloader,  # pyrefly: ignore[bad-argument-type]
     )
   except ValueError as error:
     trouble = f'{source.url} sent something else, try again later: {line(error)}'

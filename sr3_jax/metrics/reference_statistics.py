@@ -88,10 +88,13 @@ def of_batches(
     chosen = np.concatenate([chosen.reshape(-1, features.shape[1]), features])
     best = np.argsort(order)[:_STORED]
     order, chosen = order[best], chosen[best]
-  if jax.process_count() > 1:
+  all_have_some = devices.everywhere([moments is not None])[0]
+  if moments is not None and all_have_some and jax.process_count() > 1:
     moments, chosen = _over_processes(moments, chosen)
-  if moments is None or moments.count < 2:
-    raise StatisticsError('statistics need at least two images that can be read')
+  if moments is None or not all_have_some or moments.count < 2:
+    raise StatisticsError(
+      'statistics need at least two images that can be read, and one in each process'
+    )
   return Reference(moments, chosen, {**about, 'images': int(moments.count)})
 
 

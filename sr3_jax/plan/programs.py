@@ -18,7 +18,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 import jax
 import numpy as np
@@ -227,20 +227,34 @@ def _compile(lowered: jax.stages.Lowered, effort: float) -> ProgramCost:
   """Compile for a TPU and read what the program costs from its text."""
   options = {'exec_time_optimization_effort': effort} if effort else None
   try:
-    program = lowered.compile(compiler_options=options)
+    # JAX's annotation leaves out the options that are numbers.
+    program = lowered.compile(compiler_options=options)  # pyrefly: ignore[bad-argument-type]
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise PlanError(f'the compiler: {errors.first_line(error)[:200]}') from error
     return ProgramCost((), 0, 0, None, 0, needed=_needed(str(error)))
+  text = program.as_text()
+  if text is None:
+    raise PlanError('the compiler does not show the programs that it makes')
   return ProgramCost(
-    operations=tuple(hlo_costs.operations(hlo.parse(program.as_text()))),
+    operations=tuple(hlo_costs.operations(hlo.parse(text))),
     optimal_seconds=(program.cost_analysis() or {}).get('optimal_seconds'),
     **memory_of(program),
   )
 
 
-def memory_of(program: jax.stages.Compiled) -> dict[str, int]:
-  """Return the bytes that a compiled program takes, by the names of `ProgramCost`."""
+class MemoryUse(TypedDict):
+  """The bytes that a compiled program takes, by the names of `ProgramCost`."""
+
+  arguments: int
+  outputs: int
+  temporaries: int
+  aliased: int
+  code: int
+
+
+def memory_of(program: jax.stages.Compiled) -> MemoryUse:
+  """Return the bytes that a compiled program takes."""
   memory = devices.memory_analysis(program)
   return {
     'arguments': memory.argument_size_in_bytes,

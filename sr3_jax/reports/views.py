@@ -152,7 +152,10 @@ def pictures(sheets: Sequence[Sheet], folder: epath.PathLike) -> tuple[list[View
   """Return sheets with their pictures, as templates take them, and a note on these."""
   found, note = inline_images.embed(
     [
-      [[c and inline_images.locate(folder, c) for c in r['cells']] for r in s['rows']]
+      [
+        [inline_images.locate(folder, c) if c else None for c in r['cells']]
+        for r in s['rows']
+      ]
       for s in sheets
     ]
   )

@@ -28,7 +28,7 @@ from sr3_jax.core.sr3 import SR3
 from sr3_jax.restoration.canvas_arguments import Canvases, Downsampling, Tiles, Work
 from sr3_jax.restoration.tiling import CELL, Size
 from sr3_jax.runtime import devices as runtime_devices
-from sr3_jax.runtime.types import Params
+from sr3_jax.runtime.types import Array, Params
 
 # Capacity of the steps of any trajectory, so that all have one shape.
 MAX_STEPS = 4096
@@ -39,7 +39,7 @@ Predict = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 # ------------------------------------------------------------------ strips of a canvas
 
 
-def take_strip(canvas: jax.Array, strip: jax.Array, axis: int = 1) -> jax.Array:
+def take_strip(canvas: Array, strip: jax.Array, axis: int = 1) -> jax.Array:
   """Return a strip of CELL rows of a canvas."""
   return jax.lax.dynamic_slice_in_dim(canvas, strip * CELL, CELL, axis)
 
@@ -50,7 +50,7 @@ def put_strip(canvas: jax.Array, part: jax.Array, strip: jax.Array) -> jax.Array
 
 
 def noise_strip(
-  key: jax.Array, index: jax.Array, strip: jax.Array, width: int, channels: int
+  key: jax.Array, index: jax.Array | int, strip: jax.Array, width: int, channels: int
 ) -> jax.Array:
   """Draw the noise of a strip, cell by cell.
 
@@ -75,11 +75,11 @@ def noise_strip(
 
 
 def noise_strips(
-  seeds: jax.Array, index: jax.Array, strip: jax.Array, width: int, channels: int
+  seeds: Array, index: jax.Array | int, strip: jax.Array, width: int, channels: int
 ) -> jax.Array:
   """Draw a strip of several images: seeds [N, 4] -> [N, CELL, width, channels]."""
 
-  def one(seed: jax.Array) -> jax.Array:
+  def one(seed: Array) -> jax.Array:
     key = jax.random.key(seed[0])
     for number in seed[1:]:
       key = jax.random.fold_in(key, number)
@@ -91,7 +91,7 @@ def noise_strips(
 # ---------------------------------------------------------------- predictions of tiles
 
 
-def cut_tiles(canvas: jax.Array, corners: jax.Array, size: Size) -> jax.Array:
+def cut_tiles(canvas: Array, corners: Array, size: Size) -> jax.Array:
   """Cut tiles [B, *size, C] out of canvases [N, H, W, C], at corners [B, 3]."""
   shape = 1, *size, canvas.shape[-1]
   return jnp.concatenate(
@@ -102,7 +102,7 @@ def cut_tiles(canvas: jax.Array, corners: jax.Array, size: Size) -> jax.Array:
   )
 
 
-def add_tiles(canvas: jax.Array, tiles: jax.Array, corners: jax.Array) -> jax.Array:
+def add_tiles(canvas: jax.Array, tiles: jax.Array, corners: Array) -> jax.Array:
   """Return canvases [N, H, W, C] with tiles [B, h, w, C] added at their corners."""
   for k in range(len(corners)):
     corner = (*_corner(corners, k), 0)
@@ -111,7 +111,7 @@ def add_tiles(canvas: jax.Array, tiles: jax.Array, corners: jax.Array) -> jax.Ar
   return canvas
 
 
-def _corner(corners: jax.Array, k: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _corner(corners: Array, k: int) -> tuple[Array, Array, Array]:
   """Return image, top and left of tile k."""
   return corners[k, 0], corners[k, 1], corners[k, 2]
 
@@ -211,7 +211,7 @@ def correct(
 def update_strip(
   row: jax.Array,
   number: jax.Array,
-  seeds: jax.Array,
+  seeds: Array,
   strip: jax.Array,
   y: jax.Array,
   y0: jax.Array,

@@ -17,6 +17,7 @@ from sr3_jax.images import resizing
 from sr3_jax.restoration import tiling
 from sr3_jax.restoration.tiling import CELL, Layout, Planner, Size
 from sr3_jax.runtime import devices as runtime_devices
+from sr3_jax.runtime.types import Array
 
 Tree = TypeVar('Tree')
 
@@ -47,11 +48,11 @@ class Downsampling(NamedTuple):
     up_columns: float32 [N, W, w], right inverse of `down_columns`.
   """
 
-  condition: np.ndarray
-  down_rows: np.ndarray
-  down_columns: np.ndarray
-  up_rows: np.ndarray
-  up_columns: np.ndarray
+  condition: Array
+  down_rows: Array
+  down_columns: Array
+  up_rows: Array
+  up_columns: Array
 
 
 class Canvases(NamedTuple):
@@ -66,9 +67,9 @@ class Canvases(NamedTuple):
     downsampling: None where predictions are not corrected.
   """
 
-  x: np.ndarray
-  seed: np.ndarray
-  label: np.ndarray
+  x: Array
+  seed: Array
+  label: Array
   strips: np.int32
   guidance: np.float32 | None
   downsampling: Downsampling | None
@@ -83,9 +84,9 @@ class Tiles(NamedTuple):
     columns: float32 [M, tile width], blending windows along the width.
   """
 
-  corners: np.ndarray
-  rows: np.ndarray
-  columns: np.ndarray
+  corners: Array
+  rows: Array
+  columns: Array
 
   @property
   def size(self) -> Size:

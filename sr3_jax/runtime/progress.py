@@ -75,7 +75,7 @@ class Progress:
     self,
     total: int,
     *,
-    start: int = 0,
+    start: float = 0,
     unit: str = 'step',
     images_per_step: int | None = None,
     enabled: bool = True,
@@ -94,7 +94,7 @@ class Progress:
     self._shown_at = -math.inf
     self._shown_step: float | None = None
 
-  def update(self, step: int, **values: SupportsFloat) -> None:
+  def update(self, step: float, **values: SupportsFloat) -> None:
     """Say that `step` steps are done, with values that are shown with 4 digits.
 
     Values may be arrays still being computed: they are read only when a line is due.
