@@ -338,6 +338,20 @@ def test_a_sampler_of_ones_own():
   np.testing.assert_allclose(image, 0.5, atol=1e-6)
 
 
+def test_what_belongs_together_is_given_together():
+  x, y, gamma = jnp.zeros((1, 16, 16, 3)), jnp.zeros((1, 16, 16, 3)), jnp.ones(1)
+  model = Constant.from_config(tiny(diffusion__prediction='y0'))
+  with pytest.raises(ValueError, match='guidance needs the classes'):
+    model.denoise(0.5, x, y, gamma, guidance=jnp.ones(1))
+  coefficients = samplers.ddim(np.array([1, 0.5]))
+  with pytest.raises(ValueError, match='need the gammas'):
+    model.restore(0.5, keys(1), condition_of(photos(1)), coefficients)
+  config = tiny(diffusion__prediction='y0', sampler__consistency=True)
+  consistent, steps = Constant.from_config(config), samplers.steps(*model.trajectory)
+  with pytest.raises(ValueError, match='needs the condition'):
+    consistent.advance(0.5, None, x, (y, y), steps)
+
+
 # ------------------------------------------------------------------- regression
 
 

@@ -98,6 +98,7 @@ def test_names_packed_in_a_block():
   texts = ['', 'a', 'grün/ß.png', '日本.png', 'broken\udcff.png', 'z']
   names = FileNames.pack(texts)
   assert list(names) == texts and names[-1] == 'z'
+  assert names[1:5:2] == texts[1:5:2] and names[-2:] == texts[-2:]
   with pytest.raises(IndexError):
     names[6]
   wanted = np.array([True, False, True, False, True, False])

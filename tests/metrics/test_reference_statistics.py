@@ -73,6 +73,13 @@ def test_too_few_images(pixels):
       of(pixels, order)
 
 
+def test_a_process_without_images_ends_them_all(pixels, monkeypatch):
+  """Else it would fail alone, and the others would wait for its part."""
+  monkeypatch.setattr(reference_statistics.devices, 'everywhere', lambda _: [False])
+  with pytest.raises(StatisticsError, match='one in each process'):
+    of(pixels, range(COUNT))
+
+
 def test_choices():
   assert reference_statistics.choose(5, 10).tolist() == [0, 1, 2, 3, 4]
   some = reference_statistics.choose(1000, 100)
