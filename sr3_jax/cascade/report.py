@@ -77,7 +77,9 @@ def _sheet(title: str, pictures: Mapping[str, str], numbers: Sequence[int]) -> S
   """
   rows: list[SheetRow] = []
   for i in numbers:
-    cells = [f'pictures/{i:05d}_{name}.png' for name in pictures.values()]
+    cells: list[str | None] = [
+      f'pictures/{i:05d}_{name}.png' for name in pictures.values()
+    ]
     rows.append({'label': f'image {i}', 'cells': cells, 'index': i})
   return {'title': title, 'columns': list(pictures), 'rows': rows}
 

@@ -116,7 +116,7 @@ def heaviest(
   groups: dict[str, list[Operation]] = {}
   for o in operations:
     groups.setdefault(o.source or o.opcode, []).append(o)
-  places = []
+  places: list[dict[str, Any]] = []
   for source, group in groups.items():
     flops = sum(o.times * o.flops for o in group)
     moved = float(sum(o.times * o.bytes for o in group))
