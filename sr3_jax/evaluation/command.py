@@ -44,15 +44,10 @@ def make_parser() -> Parser:
   add('--report', **folder, default=pathlib.Path('report'), help=about)
   about = 'pixels at every side that PSNR and SSIM leave out; default: 0'
   add('--border', **number, default=0, help=about)
-  add(
-    '--networks',
-    nargs='*',
-    choices=NETWORKS,
-    default=NETWORKS,
-    metavar='NAME',
-    help=f'{", ".join(NETWORKS)}: for FID, KID and IS, and for LPIPS; default: all '
-    'three; without names: none',
-  )
+  about = f'{", ".join(NETWORKS)}: for FID, KID and IS, and for LPIPS; default: all '
+  about += 'three; without names: none'
+  names = {'nargs': '*', 'choices': NETWORKS, 'default': NETWORKS, 'metavar': 'NAME'}
+  add('--networks', **names, help=about)
   add('--weights', default='', metavar='DIR', help='of the networks; default: ~/.cache')
   about = 'for FID and KID: statistics (.npz) or a folder; default: the true images'
   add('--reference', type=pathlib.Path, metavar='FILE', help=about)
@@ -103,11 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _outputs(parser: Parser, texts: Sequence[str]) -> dict[str, pathlib.Path]:
-  """Return method -> folder.
-
-  Raises:
-    SystemExit: a name that cannot be one, or is taken.
-  """
+  """Return method -> folder; a name that can be none, or is taken, ends the command."""
   found = {}
   for text in texts:
     name, equals, folder = text.partition('=')

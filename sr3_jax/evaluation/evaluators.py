@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from sr3_jax.evaluation.scoring import Scorer
 from sr3_jax.metrics import classifier, feature_nets, reference_statistics
@@ -48,7 +48,7 @@ class Evaluators:
     return found
 
 
-def load_evaluators(config: ml_collections.ConfigDict) -> Evaluators:
+def load_evaluators(config: ConfigDict) -> Evaluators:
   """Load the evaluators that `eval` of a configuration names.
 
   A mistake in a file shows here, before the first image is restored.

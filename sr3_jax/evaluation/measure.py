@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import jax
-import ml_collections
 import numpy as np
+from ml_collections import ConfigDict
 
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import batches as data_batches
@@ -199,7 +199,7 @@ def hashes(images: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def restored(
-  config: ml_collections.ConfigDict,
+  config: ConfigDict,
   model: SR3,
   methods: dict[str, Restorer],
   held: HeldOut,

@@ -40,6 +40,7 @@ _ABOUT = {
 _PERCEPTUAL = ('lpips_alex', 'lpips_vgg', 'fid', 'spectrum_db')  # best first
 _RANKED = ('psnr', 'lpips_alex', 'lpips_vgg', 'consistency')
 _BINS = 24
+Columns = Mapping[str, np.ndarray]  # metric, or 'index' -> values of single images
 
 
 def conventions(channels: int, *, raw: bool) -> dict[str, str]:
@@ -167,7 +168,7 @@ def machine() -> str:
   )
 
 
-def ranked(scalars: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
+def ranked(scalars: Columns) -> dict[str, dict[str, int]]:
   """Return metric -> numbers of its best, median and worst image."""
   found = {}
   for key in _RANKED:
@@ -193,7 +194,7 @@ def sheets(
   methods: Sequence[str],
   main: str,
   samples: int,
-  scalars: Mapping[str, np.ndarray],
+  scalars: Columns,
   *,
   inputs: bool = True,
   truth: bool = True,
@@ -267,9 +268,7 @@ def curves(workdir: epath.Path) -> data.Curves:
   return found
 
 
-def _write_values(
-  path: epath.Path, scalars: Mapping[str, Mapping[str, np.ndarray]]
-) -> None:
+def _write_values(path: epath.Path, scalars: Mapping[str, Columns]) -> None:
   """Write 'index' and METHOD/METRIC of every image."""
   index = next(iter(scalars.values()))['index']
   values = {'index': index}
@@ -283,7 +282,7 @@ def _write_values(
 
 
 def _distributions(
-  scalars: Mapping[str, Mapping[str, np.ndarray]], keys: Sequence[str]
+  scalars: Mapping[str, Columns], keys: Sequence[str]
 ) -> dict[str, data.Distribution]:
   """Return histograms of every per-image metric, with the same bins for all methods."""
   found: dict[str, data.Distribution] = {}

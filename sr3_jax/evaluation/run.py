@@ -5,10 +5,10 @@ import functools
 from typing import NamedTuple
 
 import jax
-import ml_collections
 import numpy as np
 from absl import logging
 from etils import epath
+from ml_collections import ConfigDict
 
 from sr3_jax.config import as_json
 from sr3_jax.core import degradations
@@ -41,7 +41,7 @@ class Run(NamedTuple):
 
 
 def evaluate_run(
-  config: ml_collections.ConfigDict, workdir: epath.PathLike
+  config: ConfigDict, workdir: epath.PathLike
 ) -> dict[str, dict[str, float]]:
   """Do --mode=eval: write report/, results.json and samples.png; return the table.
 
@@ -74,7 +74,7 @@ def evaluate_run(
 
 
 def _evaluate(
-  config: ml_collections.ConfigDict, run: Run, folder: epath.Path
+  config: ConfigDict, run: Run, folder: epath.Path
 ) -> dict[str, dict[str, float]]:
   """Evaluate one task: write `folder` and a sheet of samples; return the table."""
   # The programs are those of the run's model, whatever the task is.
@@ -113,14 +113,14 @@ def _evaluate(
   return table
 
 
-def _task_name(config: ml_collections.ConfigDict) -> str:
+def _task_name(config: ConfigDict) -> str:
   """Return the name of the task; of a mixture the first of its tasks."""
   several = config.task.name == degradations.MIXTURE
   return config.task.mixture[0] if several else config.task.name
 
 
 def _measure(
-  config: ml_collections.ConfigDict, model: SR3, run: Run, folder: epath.Path
+  config: ConfigDict, model: SR3, run: Run, folder: epath.Path
 ) -> Evaluation:
   """Measure all held-out images, or what earlier starts have left of them."""
   e, methods = config.eval, run.methods
@@ -154,7 +154,7 @@ def save_images(
 
 
 def _sheets(
-  config: ml_collections.ConfigDict,
+  config: ConfigDict,
   model: SR3,
   result: Evaluation,
   run: Run,
@@ -183,7 +183,7 @@ def _sheets(
   return sheets
 
 
-def _made_by(config: ml_collections.ConfigDict, run: Run) -> dict[str, object]:
+def _made_by(config: ConfigDict, run: Run) -> dict[str, object]:
   """Return all that a recorded value depends on."""
   whole = as_json(config)
   parts = {key: whole[key] for key in ('seed', 'task', 'data', 'sampler')}
@@ -200,7 +200,7 @@ def _made_by(config: ml_collections.ConfigDict, run: Run) -> dict[str, object]:
 
 
 def _protocol(
-  config: ml_collections.ConfigDict, model: SR3, result: Evaluation, run: Run
+  config: ConfigDict, model: SR3, result: Evaluation, run: Run
 ) -> dict[str, object]:
   """Return what somebody needs to measure the same again."""
   d = config.data
@@ -227,7 +227,7 @@ def _protocol(
   }
 
 
-def _about(name: str, method: Restorer, config: ml_collections.ConfigDict) -> str:
+def _about(name: str, method: Restorer, config: ConfigDict) -> str:
   """Return a sentence about a method."""
   if name == 'regression':
     return 'The same network as a one-step predictor of the mean.'
@@ -238,7 +238,7 @@ def _about(name: str, method: Restorer, config: ml_collections.ConfigDict) -> st
   return f'{about}.'
 
 
-def reference_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> None:
+def reference_run(config: ConfigDict, workdir: epath.PathLike) -> None:
   """Do --mode=reference: write statistics of the training images.
 
   They are in WORKDIR/reference.npz, for FID and KID of later evaluations.

@@ -96,7 +96,7 @@ METRICS = {
   'top1_error': Metric('top-1 error', 3, 'lower', "The classifier's first guess."),
   'top5_error': Metric('top-5 error', 3, 'lower', "The classifier's first five."),
 }
-# What is printed. A report has everything.
+# What is printed; a report has everything.
 _PRINTED = [key for key in METRICS if key not in ('psnr_y', 'ssim_y', 'lpips_vgg')]
 _MEANS = [m for m in METRICS if m not in ('detail', 'spectrum_db', 'fid', 'kid', 'is')]
 

@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 from absl import logging
 from etils import epath
+from ml_collections import ConfigDict
 
 from sr3_jax.config import as_json
 from sr3_jax.core.check import check_config
@@ -45,7 +45,7 @@ FILE = 'sweep.json'
 Record = dict[str, Any]
 
 
-def sweep_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> list[Row]:
+def sweep_run(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
   """Do --mode=sweep: measure what sweep.json does not hold yet; choose presets.
 
   It writes sweep.json in the workdir (or model folder) after every setting, then
@@ -131,12 +131,8 @@ def _write(record: Record, perceptual: str, workdir: epath.Path) -> None:
   print(f'presets: {workdir / "presets.json"}, plot: {workdir / "sweep.png"}')
 
 
-def _nets(config: ml_collections.ConfigDict) -> dict[str, FeatureNet]:
-  """Load the feature network that `sweep.judge` names, if it names one.
-
-  Raises:
-    SweepError: another name, or a network that cannot be had.
-  """
+def _nets(config: ConfigDict) -> dict[str, FeatureNet]:
+  """Load the feature network that `sweep.judge` names, if it names one."""
   name = config.sweep.judge
   if name not in sweep_choice.TOLERANCES:
     raise SweepError(f'sweep.judge {name!r}: give {", ".join(sweep_choice.TOLERANCES)}')
@@ -150,7 +146,7 @@ def _nets(config: ml_collections.ConfigDict) -> dict[str, FeatureNet]:
 
 
 def _measured(
-  config: ml_collections.ConfigDict, weights: str, nets: dict[str, FeatureNet]
+  config: ConfigDict, weights: str, nets: dict[str, FeatureNet]
 ) -> dict[str, object]:
   """Return all that a row depends on beside its setting."""
   values = as_json(config)

@@ -48,32 +48,22 @@ def make_parser() -> Parser:
 def _build_options(add: Add) -> None:
   """Add the options of `sr3-study build`."""
   add('--truth', required=True, type=pathlib.Path, metavar='DIR', help='photographs')
-  add(
-    '--outputs',
-    required=True,
-    nargs='+',
-    action='extend',
-    metavar='NAME=DIR',
-    help="folders of outputs, one a method; files are named as the photographs'",
-  )
+  about = "folders of outputs, one a method; files are named as the photographs'"
+  several = {'nargs': '+', 'action': 'extend', 'metavar': 'NAME=DIR'}
+  add('--outputs', required=True, **several, help=about)
   add('--inputs', type=pathlib.Path, metavar='DIR', help='small inputs, for task 1')
-  add(
-    '--task',
-    choices=TASKS,
-    help='1 shows the input between the two, 2 does not; both: every other subject has '
-    'task 1; default: both with --inputs, else 2',
+  about = (
+    '1 shows the input between the two, 2 does not; both: every other subject has '
+    'task 1; default: both with --inputs, else 2'
   )
+  add('--task', choices=TASKS, help=about)
   add('--out', required=True, type=pathlib.Path, metavar='SITE', help='folder to make')
   seconds = number(float, 0.01, 600)
   add('--seconds', type=seconds, default=3.0, help='of viewing; default: 3')
   add('--images-per-subject', type=_COUNT, default=50, metavar='N', help='default: 50')
   add('--num-images', type=_COUNT, default=100, metavar='N', help='default: 100')
-  add(
-    '--subjects',
-    type=_COUNT,
-    metavar='N',
-    help='plans to make; default: 50 a task, or a few more until all is exactly even',
-  )
+  about = 'plans to make; default: 50 a task, or a few more until all is exactly even'
+  add('--subjects', type=_COUNT, metavar='N', help=about)
   add('--seed', type=int, default=0, help='draws images, orders, sides; default: 0')
   add('--post', metavar='URL', help='where results are sent; /results for `serve`')
   add('--contact', default='', metavar='TEXT', help='who asks; shown on the first page')
@@ -91,13 +81,9 @@ def _analyse_options(add: Add) -> None:
   add('key', type=pathlib.Path, metavar='KEY', help='SITE-key.json')
   add('results', nargs='+', type=pathlib.Path, help='result files, or folders of them')
   add('--json', type=pathlib.Path, metavar='OUT', help='writes all figures there')
-  add(
-    '--max-failed',
-    type=number(float, 0, 1),
-    default=0.2,
-    metavar='SHARE',
-    help='of attention checks, above which a subject is left out; default: 0.2',
-  )
+  share = {'type': number(float, 0, 1), 'default': 0.2, 'metavar': 'SHARE'}
+  about = 'of attention checks, above which a subject is left out; default: 0.2'
+  add('--max-failed', **share, help=about)
   add('--keep-all', action='store_true', help='leaves nobody out')
 
 

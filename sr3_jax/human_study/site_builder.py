@@ -319,11 +319,7 @@ def _key(
 
 
 def _origin(post: str | None) -> str:
-  """Return scheme, host and port of a URL; '' for none or a path on the site's host.
-
-  Raises:
-    StudyError: it is neither.
-  """
+  """Return scheme, host and port of a URL; '' for none or a path on the site's host."""
   own = r'/[A-Za-z0-9_./?&=%-]*'
   if not post or (re.fullmatch(own, post) and not post.startswith('//')):
     return ''

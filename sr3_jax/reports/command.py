@@ -32,20 +32,11 @@ def make_parser() -> Parser:
   """Return the parser of all options."""
   parser = Parser(prog='sr3-report', description=DESCRIPTION, epilog=EPILOG)
   add = parser.add_argument
-  add(
-    'reports',
-    nargs='+',
-    metavar='REPORT',
-    help="a report folder, a run's workdir with report/ inside, or a report.json",
-  )
+  about = "a report folder, a run's workdir with report/ inside, or a report.json"
+  add('reports', nargs='+', metavar='REPORT', help=about)
   add('-o', '--out', metavar='DIR', help='for the page; default: the first report')
-  add(
-    '-n',
-    '--names',
-    nargs='+',
-    metavar='NAME',
-    help='of the reports, in their order, after these; default: names of folders',
-  )
+  about = 'of the reports, in their order, after these; default: names of folders'
+  add('-n', '--names', nargs='+', metavar='NAME', help=about)
   return parser
 
 

@@ -26,6 +26,13 @@ def render(reports: Sequence[Report], pairs: Sequence[compare.Pair]) -> str:
   samples, note = _samples(reports) if comparable else (None, '')
   metrics = compare.metrics_of(reports)
   differing = compare.protocol_differences(reports)
+  table = merged(reports)
+  caption = (
+    'Below a value: its 95 % interval over images and, if there are several sampling '
+    'seeds, the lowest and the highest of them.'
+  )
+  if not comparable:
+    caption += ' No value is called best, for the images are not the same.'
   view: View = {
     'title': ', '.join(report.name for report in reports),
     'overline': 'Comparison of reports',
@@ -44,7 +51,9 @@ def render(reports: Sequence[Report], pairs: Sequence[compare.Pair]) -> str:
       'columns': ['', *(report.name for report in reports)],
       'rows': [[key, *texts] for key, texts in differing],
     },
-    'table': _results(reports, metrics, comparable),
+    'table': views.results(
+      metrics, [('', table, list(table))], caption, mark=comparable
+    ),
     'charts': _forests(metrics, pairs),
     'differences': _difference_table(metrics, pairs),
     'marks': chance(pairs),
@@ -53,20 +62,6 @@ def render(reports: Sequence[Report], pairs: Sequence[compare.Pair]) -> str:
     'footer': views.footer(reports[0].data.get('code')),
   }
   return views.fill('compare.html', view)
-
-
-def _results(
-  reports: Sequence[Report], metrics: Sequence[Metric], comparable: bool
-) -> View:
-  """Return the table of all results; the best are marked if reports are comparable."""
-  caption = (
-    'Below a value: its 95 % interval over images and, if there are several sampling '
-    'seeds, the lowest and the highest of them.'
-  )
-  if not comparable:
-    caption += ' No value is called best, for the images are not the same.'
-  table = merged(reports)
-  return views.results(metrics, [('', table, list(table))], caption, mark=comparable)
 
 
 def merged(reports: Sequence[Report]) -> dict[str, Row]:
