@@ -76,7 +76,6 @@ def main(argv: Sequence[str] | None = None) -> int:
       parser.error(f'--{name}={getattr(args, name)} is too small')
   if bool(args.classifier) != bool(args.labels):
     parser.error('--classifier and --labels belong together')
-
   from absl import flags
 
   from sr3_jax.evaluation import folder_run

@@ -17,7 +17,7 @@ from etils import epath
 
 from sr3_jax.evaluation import image_folders, report_writer, scoring, summary
 from sr3_jax.evaluation.evaluators import Evaluators
-from sr3_jax.evaluation.image_folders import INPUT, TRUTH, Item
+from sr3_jax.evaluation.image_folders import INPUT, TRUTH, Batch, Item
 from sr3_jax.evaluation.measure import hashes
 from sr3_jax.evaluation.records import Records, open_records
 from sr3_jax.evaluation.scoring import Scorer
@@ -30,16 +30,14 @@ from sr3_jax.runtime.progress import Progress
 from sr3_jax.runtime.version import __version__
 
 REFERENCES = pathlib.Path('~/.cache/sr3_jax/reference')
-_REDUCTION = (
-  'bicubic with antialiasing (equals Pillow BICUBIC) to the size of the input'
-)
+Folders = Mapping[str, pathlib.Path]  # method -> folder
 
 
 class _Comparison(NamedTuple):
   """Folders that are compared, and what measures them."""
 
   args: argparse.Namespace  # options of `sr3-evaluate`
-  outputs: Mapping[str, pathlib.Path]  # method -> folder
+  outputs: Folders
   items: Sequence[Item]
   left_out: Mapping[str, str]  # name of an image -> reason
   evaluators: Evaluators
@@ -51,9 +49,7 @@ class _Comparison(NamedTuple):
     return [*(restorer.BASELINES if self.args.inputs else ()), *self.outputs]
 
 
-def run(
-  args: argparse.Namespace, outputs: Mapping[str, pathlib.Path], command: str
-) -> None:
+def run(args: argparse.Namespace, outputs: Folders, command: str) -> None:
   """Measure the folders that options of `sr3-evaluate` name, and write the report.
 
   It is about the first of `outputs` (method -> folder), and quotes the command line.
@@ -118,20 +114,12 @@ def _load_evaluators(args: argparse.Namespace, side: int) -> Evaluators:
 
 
 def measure_batch(
-  scorer: Scorer,
-  records: Records,
-  number: int,
-  batch: Mapping[str, np.ndarray],
-  methods: Sequence[str],
+  scorer: Scorer, records: Records, number: int, batch: Batch, methods: Sequence[str]
 ) -> None:
   """Record those values of a batch of `image_folders.batches` that are missing.
 
-  Args:
-    scorer: measures.
-    records: where values go.
-    number: of the batch.
-    batch: may have 'label' int32 [B], too.
-    methods: folders in the batch, and baselines, which are resized from its inputs.
+  The batch may have 'label' int32 [B], too. Methods are folders in it, and baselines,
+  which are resized from its inputs.
   """
 
   def image(name: str) -> jax.Array:
@@ -243,10 +231,7 @@ def _report(job: _Comparison, command: str) -> dict[str, summary.Row]:
 
 
 def _write_pictures(
-  items: Sequence[Item],
-  places: Sequence[int],
-  methods: Sequence[str],
-  folder: epath.Path,
+  items: Sequence[Item], places: list[int], methods: list[str], folder: epath.Path
 ) -> None:
   """Write the pictures that sheets show as PNG; baselines are made from the inputs."""
   for place in places:
@@ -273,7 +258,8 @@ def _protocol(job: _Comparison, names: Mapping[str, str]) -> dict[str, object]:
     'task': 'images of folders against true images, by file name'
   }
   if args.inputs:
-    protocol['degradation'] = f'for consistency: {_REDUCTION}'
+    how = 'bicubic with antialiasing (equals Pillow BICUBIC) to the size of the input'
+    protocol['degradation'] = f'for consistency: {how}'
   protocol['images'] = f'{count} of {args.truth.resolve().name}, {size}'
   if missing:
     protocol['left out'] = f'{missing} images without partner or broken'

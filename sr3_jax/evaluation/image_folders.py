@@ -34,10 +34,7 @@ def match(
 ) -> tuple[list[Item], dict[str, str]]:
   """Return images that are there in every folder and fit together.
 
-  Args:
-    truth: folder of the true images.
-    outputs: method -> folder of its outputs.
-    inputs: folder of the small images that outputs were made from.
+  `outputs` is method -> folder, `inputs` the folder of the low-resolution inputs.
 
   Returns:
     The items, sorted by name, and name -> reason of every image that was left out.

@@ -19,7 +19,7 @@ from sr3_jax.data import batches as data_batches
 from sr3_jax.data import sources
 from sr3_jax.data.input_pipeline import HeldOut
 from sr3_jax.evaluation import summary
-from sr3_jax.evaluation.records import Records
+from sr3_jax.evaluation.records import Parts, Records
 from sr3_jax.evaluation.scoring import Scorer, quantize, stored_as
 from sr3_jax.images.pixels import to_picture
 from sr3_jax.restoration import restorer
@@ -34,20 +34,20 @@ class Evaluation:
   """What was measured on a held-out set."""
 
   records: Records  # per-image values; part 'truth' has what belongs to true images
-  methods: dict[str, list[str]]  # name -> its parts, one for each seed
+  methods: Parts
   scale: int | None  # magnification; None where outputs are as large as inputs
   # The first batch's real images, uint8 [n, H, W, 3] by name: 'input', methods,
   # 'truth'; empty if they had been measured before.
   first: dict[str, np.ndarray]
 
-  def table(self) -> dict[str, dict[str, float]]:
+  def table(self) -> summary.Means:
     """Return method -> metric -> mean, with the count 'images'.
 
     Distances of sets are not in it.
     """
     rows = summary.table(self.records, self.methods, scale=self.scale, intervals=False)
-    count = self.count()
-    return {name: row | {'images': count} for name, row in summary.values(rows).items()}
+    images = {'images': self.count()}
+    return {name: row | images for name, row in summary.values(rows).items()}
 
   def count(self) -> int:
     """Return how many images were measured."""
@@ -108,7 +108,7 @@ def evaluate(
 
 def parts_of(
   methods: Mapping[str, Restorer], beside: Iterable[str], num_seeds: int
-) -> dict[str, list[str]]:
+) -> Parts:
   """Return name -> parts of the records: one, or one a seed for what is sampled."""
   parts = {name: [name] for name in beside}
   for name, method in methods.items():

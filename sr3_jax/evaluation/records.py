@@ -19,6 +19,7 @@ from etils import epath
 
 from sr3_jax.runtime import atomic_files, devices
 
+Parts = dict[str, list[str]]  # method -> its parts, one for each seed
 Values = dict[str, np.ndarray]  # [n, ...] each; 'index' int [n] is always there
 
 

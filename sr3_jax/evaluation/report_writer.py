@@ -13,7 +13,7 @@ from etils import epath
 
 from sr3_jax.evaluation import summary
 from sr3_jax.evaluation.evaluators import Evaluators
-from sr3_jax.evaluation.records import Records
+from sr3_jax.evaluation.records import Parts, Records
 from sr3_jax.evaluation.summary import METRICS, Row
 from sr3_jax.images import contact_sheets, image_files
 from sr3_jax.metrics.reference_statistics import of_features
@@ -55,10 +55,7 @@ def conventions(channels: int, *, raw: bool) -> dict[str, str]:
 
 
 def table(
-  records: Records,
-  methods: dict[str, list[str]],
-  scale: float | None,
-  evaluators: Evaluators,
+  records: Records, methods: Parts, scale: float | None, evaluators: Evaluators
 ) -> dict[str, Row]:
   """Return the table of all metrics with intervals.
 
@@ -84,7 +81,7 @@ def write(
   *,
   title: str,
   records: Records,
-  methods: dict[str, list[str]],
+  methods: Parts,
   scale: float | None,
   image_size: int | None,
   rows: dict[str, Row],
@@ -95,22 +92,11 @@ def write(
   curves: data.Curves,
   command: str = '',
 ) -> None:
-  """Write values.npz, report.json and report.html.
+  """Write values.npz, report.json and report.html into a folder that has the pictures.
 
-  Args:
-    folder: of the report; its pictures/ are there already.
-    title: of the page.
-    records: of single images.
-    methods: name -> its parts.
-    scale: magnification; with `image_size` it finds the paper's table.
-    image_size: side of the outputs, None if they differ.
-    rows: from `table`.
-    sheets: of pictures.
-    left_out: which metrics are missing, and why.
-    protocol: all that somebody needs to measure the same again.
-    abouts: method -> a sentence.
-    curves: of training.
-    command: what made this report.
+  `rows` is what `table` returns. The scale and the side of the outputs (None if they
+  differ) find the paper's table; `abouts` has a sentence for each method. The other
+  arguments go into report.json as they are.
   """
   scalars = {name: over_seeds(records, parts) for name, parts in methods.items()}
   keys = [key for key in METRICS if any(key in row for row in rows.values())]
@@ -201,17 +187,10 @@ def sheets(
 ) -> list[data.Sheet]:
   """Return sheets of the pictures NUMBER_NAME.png: samples, then extremes.
 
-  Extremes are the best, the median and the worst image of each ranked metric.
-
-  Args:
-    first: numbers of the images of the first sheet.
-    ranked: metric -> 'best', 'median' and 'worst' -> number, from `ranked`.
-    methods: in the order of columns.
-    main: the method that the report is about.
-    samples: how many of each image it has.
-    scalars: values of single images of that method.
-    inputs: whether there are pictures of the inputs.
-    truth: whether there are of the true images.
+  Samples are the `first` images in all columns: inputs and true images if there are
+  any, all methods, and `samples` of the main method. Extremes are the best, the median
+  and the worst image of each metric in `ranked`, with the main method's values
+  (`scalars`).
   """
   # The degraded input is the input.
   methods = [m for m in methods if not (inputs and m == 'degraded')]
@@ -246,10 +225,8 @@ def _sheet(
 
 def contact_sheet(folder: epath.Path, sheet: data.Sheet) -> np.ndarray:
   """Return a sheet of report.json as one picture, uint8 [H, W, 3]."""
-  rows = [
-    [image_files.read(folder / cell) for cell in row['cells'] if cell]
-    for row in sheet['rows']
-  ]
+  files = ([folder / cell for cell in r['cells'] if cell] for r in sheet['rows'])
+  rows = [[image_files.read(file) for file in row] for row in files]
   return contact_sheets.sheet(rows, sheet['columns'])
 
 

@@ -40,9 +40,7 @@ class Run(NamedTuple):
   evaluators: Evaluators
 
 
-def evaluate_run(
-  config: ConfigDict, workdir: epath.PathLike
-) -> dict[str, dict[str, float]]:
+def evaluate_run(config: ConfigDict, workdir: epath.PathLike) -> summary.Means:
   """Do --mode=eval: write report/, results.json and samples.png; return the table.
 
   A model of several tasks has a report for each, report/TASK/, and a row of the table
@@ -73,9 +71,7 @@ def evaluate_run(
   return table
 
 
-def _evaluate(
-  config: ConfigDict, run: Run, folder: epath.Path
-) -> dict[str, dict[str, float]]:
+def _evaluate(config: ConfigDict, run: Run, folder: epath.Path) -> summary.Means:
   """Evaluate one task: write `folder` and a sheet of samples; return the table."""
   # The programs are those of the run's model, whatever the task is.
   task = degradations.make(config.task.name, config.task)
@@ -85,8 +81,8 @@ def _evaluate(
   rows = report_writer.table(
     result.records, result.methods, result.scale, run.evaluators
   )
-  name = _task_name(config)
   several = config.task.name == degradations.MIXTURE
+  name = config.task.mixture[0] if several else config.task.name
   sheet = run.workdir / (f'samples_{name}.png' if several else 'samples.png')
   sheets = _sheets(config, model, result, run, folder, sheet)
   devices.barrier('pictures')
@@ -102,7 +98,7 @@ def _evaluate(
       rows=rows,
       sheets=sheets,
       left_out=run.evaluators.left_out,
-      protocol=_protocol(config, model, result, run),
+      protocol=_protocol(config, name, model, result, run),
       abouts={n: _about(n, m, config) for n, m in run.methods.items()},
       curves=report_writer.curves(run.workdir),
       image_size=config.eval.image_size or config.data.image_size,
@@ -111,12 +107,6 @@ def _evaluate(
     print(summary.format_table(table))
     print(f'report: {folder / "report.html"}, pictures: {sheet}')
   return table
-
-
-def _task_name(config: ConfigDict) -> str:
-  """Return the name of the task; of a mixture the first of its tasks."""
-  several = config.task.name == degradations.MIXTURE
-  return config.task.mixture[0] if several else config.task.name
 
 
 def _measure(
@@ -200,7 +190,7 @@ def _made_by(config: ConfigDict, run: Run) -> dict[str, object]:
 
 
 def _protocol(
-  config: ConfigDict, model: SR3, result: Evaluation, run: Run
+  config: ConfigDict, task: str, model: SR3, result: Evaluation, run: Run
 ) -> dict[str, object]:
   """Return what somebody needs to measure the same again."""
   d = config.data
@@ -210,7 +200,6 @@ def _protocol(
   settings = as_json(config.sampler)
   sampled = {n: m for n, m in run.methods.items() if m.is_random}
   samples = ', '.join(map(str, range(config.eval.num_seeds)))
-  task = _task_name(config)
   return {
     'task': f'{task}, {size // model.scale} to {size}',
     'degradation': degradations.describe(task, config.task),

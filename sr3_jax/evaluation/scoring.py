@@ -47,11 +47,9 @@ def stored_as(model: SR3, dtype: np.typing.DTypeLike) -> Stored:
 class Scorer:
   """What measures batches of images.
 
-  Args:
-    border: pixels left out at every side by PSNR and SSIM.
-    nets: by name, of `feature_nets`: 'inception', 'lpips_alex', 'lpips_vgg'; left out
-      where images are `unsuited`.
-    classifier: for the error rates of labelled images; left out as the networks are.
+  PSNR and SSIM leave out `border` pixels at every side. Networks of `feature_nets`
+  ('inception', 'lpips_alex', 'lpips_vgg') and the classifier, for error rates of
+  labelled images, are left out where images are `unsuited`.
   """
 
   def __init__(

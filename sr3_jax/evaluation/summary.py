@@ -22,6 +22,7 @@ from sr3_jax.reports.data import Metric as ShownMetric
 from sr3_jax.runtime import text
 
 Row = dict[str, Entry]  # metric -> value with its interval and seeds
+Means = dict[str, dict[str, float]]  # method -> metric -> mean
 Probabilities = Callable[[np.ndarray], np.ndarray]  # features -> of classes
 
 RESAMPLES, IS_SPLITS = 1000, 10
@@ -140,7 +141,7 @@ def described(key: str) -> ShownMetric:
   return cast(ShownMetric, {'key': key, **METRICS[key]._asdict()})
 
 
-def values(rows: dict[str, Row]) -> dict[str, dict[str, float]]:
+def values(rows: dict[str, Row]) -> Means:
   """Return the table without its intervals."""
   return {
     name: {key: entry['value'] for key, entry in row.items()}

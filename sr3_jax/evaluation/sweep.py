@@ -38,8 +38,6 @@ from sr3_jax.runtime import atomic_files, devices
 from sr3_jax.weights import hub
 
 FILE = 'sweep.json'
-
-
 # What sweep.json holds: 'measured', 'step', 'yardstick', 'rows', and 'presets' when all
 # is measured.
 Record = dict[str, Any]
@@ -81,10 +79,16 @@ def sweep_run(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
   restorer = Restorer(model, params, config.seed, capacity=longest)
   _measure(record, settings, restorer, batches, nets, config.seed, workdir / FILE)
   record['rows'].sort(key=lambda row: settings.index(row['setting']))
-  record['presets'] = sweep_choice.choose(record['rows'], c.judge)
+  rows = record['rows']
+  record['presets'] = presets = sweep_choice.choose(rows, c.judge)
   if jax.process_index() == 0:
-    _write(record, c.judge, workdir)
-  return record['rows']
+    atomic_files.write_json(workdir / FILE, record)
+    atomic_files.write_json(workdir / 'presets.json', presets)
+    image_files.write(workdir / 'sweep.png', sweep_choice.plot(rows, c.judge))
+    print(summary.format_table(sweep_choice.shown(rows, c.judge)))
+    print(sweep_choice.verdicts(rows, presets, c.judge))
+    print(f'presets: {workdir / "presets.json"}, plot: {workdir / "sweep.png"}')
+  return rows
 
 
 def _measure(
@@ -118,17 +122,6 @@ def _measure(
       record['rows'].append({'setting': setting} | scores)
       if jax.process_index() == 0:
         atomic_files.write_json(path, record)
-
-
-def _write(record: Record, perceptual: str, workdir: epath.Path) -> None:
-  """Write the results of a whole sweep, and print them."""
-  rows, presets = record['rows'], record['presets']
-  atomic_files.write_json(workdir / FILE, record)
-  atomic_files.write_json(workdir / 'presets.json', presets)
-  image_files.write(workdir / 'sweep.png', sweep_choice.plot(rows, perceptual))
-  print(summary.format_table(sweep_choice.shown(rows, perceptual)))
-  print(sweep_choice.verdicts(rows, presets, perceptual))
-  print(f'presets: {workdir / "presets.json"}, plot: {workdir / "sweep.png"}')
 
 
 def _nets(config: ConfigDict) -> dict[str, FeatureNet]:

@@ -55,6 +55,9 @@ class Trial(NamedTuple):
   real: str  # side of the photograph, 'left' or 'right'
 
 
+Plan = tuple[int, list[Trial]]  # a subject's task and trials
+
+
 @dataclasses.dataclass(frozen=True)
 class Design:
   """The design of a study, from which all subjects' plans follow.
@@ -97,16 +100,9 @@ def make_design(
 ) -> Design:
   """Draw the scenes of practice, checks and trials, each scene for one of them.
 
-  So that few subjects make the study exactly even, a subject sees a whole fraction of
-  the images: 97 images and 50 a subject become 96 and 48.
-
-  Args:
-    names: of all scenes there are.
-    methods: their names.
-    tasks: 1, 2 or both.
-    num_images: scenes that count, at most.
-    images_per_subject: how many of them a subject sees, at most.
-    seed: of the random numbers.
+  At most `num_images` scenes count, of which a subject sees at most
+  `images_per_subject`. So that few subjects make the study exactly even, a subject sees
+  a whole fraction of them: 97 images and 50 a subject become 96 and 48.
 
   Raises:
     UserError: too few scenes.
@@ -133,7 +129,7 @@ def make_design(
   )
 
 
-def plan(design: Design, subject: int) -> tuple[int, list[Trial]]:
+def plan(design: Design, subject: int) -> Plan:
   """Return the task of a subject (1 or 2) and all its trials in order.
 
   Subjects count from 0. NUM_PRACTICE trials of practice are followed by those that
@@ -231,7 +227,7 @@ def is_disturbed(answer: Answer, seconds: float) -> bool:
 
 def analyse(
   results: Sequence[Result],
-  plans: Sequence[tuple[int, Sequence[Trial]]],
+  plans: Sequence[Plan],
   seconds: float,
   *,
   max_failed: float = 0.2,
@@ -239,12 +235,8 @@ def analyse(
 ) -> Figures:
   """Return everything that is said about a study, ready for JSON.
 
-  Args:
-    results: whole ones, one a subject; `result.number` counts from 1.
-    plans: task and trials of every subject.
-    seconds: for which pictures were to be shown.
-    max_failed: share of attention checks above which a subject is left out.
-    keep_all: leaves nobody out.
+  Results are whole ones, one a subject, whose numbers count from 1. Subjects that
+  failed more than a share of the attention checks are left out, unless all are kept.
 
   Returns:
     'rates' of every task and method, 'per_subject', 'per_image', 'attention' and
@@ -252,7 +244,7 @@ def analyse(
     fewer than two), and 'wilson', which takes all trials for independent.
   """
   people = [
-    _person(result, *plans[result.number - 1], seconds, max_failed, keep_all)
+    _person(result, plans[result.number - 1], seconds, max_failed, keep_all)
     for result in results
   ]
   subjects = [person.subject for person in people]
@@ -294,14 +286,10 @@ class _Person(NamedTuple):
 
 
 def _person(
-  result: Result,
-  task: int,
-  trials: Sequence[Trial],
-  seconds: float,
-  max_failed: float,
-  keep_all: bool,
+  result: Result, planned: Plan, seconds: float, max_failed: float, keep_all: bool
 ) -> _Person:
   """Count one subject's answers; those of practice say nothing."""
+  task, trials = planned
   pairs = [
     (trial, answer)
     for trial, answer in zip(trials, result.answers, strict=True)

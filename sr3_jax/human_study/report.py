@@ -88,15 +88,12 @@ def _subjects(people: Sequence[Figures]) -> list[str]:
   """Return the subjects, one a line."""
   rows = [('subject', 'task', 'fool rate', 'trials', 'checks failed', 'median s', '')]
   for person in sorted(people, key=lambda p: (p['number'], p['id'])):
+    first = str(person['number']), str(person['task']), _percent(person['rate'])
+    checks = f'{person["failed"]} of {person["checks"]}'
     seconds = person['median_answer_seconds']
-    rows.append(
-      (
-        *(str(person['number']), str(person['task']), _percent(person['rate'])),
-        *(str(person['trials']), f'{person["failed"]} of {person["checks"]}'),
-        '-' if seconds is None else f'{seconds:.2f}',
-        'left out' if person['left_out'] else '',
-      )
-    )
+    time = '-' if seconds is None else f'{seconds:.2f}'
+    out = 'left out' if person['left_out'] else ''
+    rows.append((*first, str(person['trials']), checks, time, out))
   return _aligned(rows)
 
 

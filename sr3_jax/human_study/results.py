@@ -19,6 +19,7 @@ MAX_MS = 24 * 3600 * 1000
 SIDES = ('left', 'right')
 DEVICES = ('keyboard', 'mouse', 'touch', 'pen')
 Record = Mapping[str, Any]  # a JSON object
+Check = Callable[[Any], object]  # whether a value of the right type is allowed
 
 
 class ResultError(UserError):
@@ -67,7 +68,7 @@ def parse(data: bytes) -> Result:
     id=_matching(record, 'id', r'[0-9a-f]{32}'),
     number=_integer(record, 'number', 1, 10**6),
     answers=tuple(_answer(value, i) for i, value in enumerate(answers)),
-    reduced=_boolean(record, 'reduced'),
+    reduced=_field(record, 'reduced', bool, 'be true or false'),
     finished=_time(record, 'finished'),
   )
 
@@ -118,7 +119,7 @@ def _answer(value: Any, index: int) -> Answer:
       shown=_milliseconds(value, 'shown_ms'),
       time=_milliseconds(value, 'answer_ms'),
       views=_integer(value, 'views', 1, 10**6),
-      interrupted=_boolean(value, 'interrupted'),
+      interrupted=_field(value, 'interrupted', bool, 'be true or false'),
       device=_one_of(value, 'device', DEVICES),
     )
   except ResultError as error:
@@ -126,7 +127,7 @@ def _answer(value: Any, index: int) -> Answer:
 
 
 def _field(
-  record: Record, name: str, kind: type, wanted: str, fits: Callable[[Any], object]
+  record: Record, name: str, kind: type, wanted: str, fits: Check = lambda _: True
 ) -> Any:
   """Return a value of a record that is of a kind and fits what is wanted."""
   value = record.get(name)
@@ -147,11 +148,6 @@ def _milliseconds(record: Record, name: str) -> float:
   wanted = f'be a number from 0 to {MAX_MS}'
   kind = float if isinstance(record.get(name), float) else int
   return _field(record, name, kind, wanted, lambda value: 0 <= value <= MAX_MS) / 1000
-
-
-def _boolean(record: Record, name: str) -> bool:
-  """Return a boolean."""
-  return _field(record, name, bool, 'be true or false', lambda _: True)
 
 
 def _one_of(record: Record, name: str, known: Sequence[str]) -> str:

@@ -23,8 +23,7 @@ def build(args: argparse.Namespace) -> None:
   """Make the site and its key; print what they are.
 
   Raises:
-    UserError: folders that do not fit together, too few images, or a place that is
-      taken.
+    UserError: folders that don't fit together, too few images, or a taken place.
   """
   task = args.task or ('2' if args.inputs is None else 'both')
   if task != '2' and args.inputs is None:

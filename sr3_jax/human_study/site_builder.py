@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from sr3_jax.human_study import design as study_design
-from sr3_jax.human_study.design import CHECK, PRACTICE, SIDES, Design, Trial
+from sr3_jax.human_study.design import CHECK, PRACTICE, SIDES, Design, Plan, Trial
 from sr3_jax.human_study.results import load_json
 from sr3_jax.images import image_files
 from sr3_jax.runtime import atomic_files
@@ -36,7 +36,6 @@ MAX_KEY_BYTES = 1 << 26
 PAGES = ('index.html', 'study.css', 'study.js', 'icon.svg')
 NAME = r'[A-Za-z0-9_.-][A-Za-z0-9_. -]{0,39}'
 Folder = Mapping[str, pathlib.Path]  # name of a scene -> file
-Plan = tuple[int, list[Trial]]  # a subject's task and trials
 Names = dict[tuple[str, str], str]  # scene and role -> name of the picture
 
 
@@ -91,10 +90,9 @@ def common(folders: Mapping[str, Folder]) -> tuple[list[str], list[str]]:
 
 def count(design: Design, inputs: Folder | None) -> int:
   """Return how many pictures `build` writes."""
-  counted = len(design.images) * (1 + len(design.methods))
-  easy = 2 * (len(design.practice) + len(design.checks))
-  scenes = len(design.images) + len(design.practice) + len(design.checks)
-  return counted + easy + (scenes if inputs is not None else 0)
+  images, easy = len(design.images), len(design.practice) + len(design.checks)
+  low = 0 if inputs is None else images + easy
+  return images * (1 + len(design.methods)) + 2 * easy + low
 
 
 def build(
@@ -110,15 +108,9 @@ def build(
 ) -> Key:
   """Write the site and, beside it, its key; the same arguments give the same bytes.
 
-  Args:
-    site: folder to be made; none may be there.
-    pictures: what is shown.
-    design: who sees what.
-    subjects: plans to write.
-    seconds: for which pictures are shown.
-    post: URL to which results are sent.
-    contact: who runs the study, for the first page.
-    on_picture: called with the number of pictures done.
+  Neither may be there before. The site has plans for so many subjects, shows pictures
+  for some seconds, and sends results to the URL `post`, if there is one; `contact` says
+  on its first page who asks. `on_picture` is called with the number of pictures done.
 
   Raises:
     StudyError: something is there already, pictures that can't be compared, or a URL

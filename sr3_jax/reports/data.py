@@ -4,7 +4,6 @@ Everything in a folder may come from anywhere: types are checked before anything
 used, arrays are read without pickle, and whatever is wrong is told in one line.
 """
 
-import dataclasses
 import functools
 import itertools
 import json
@@ -12,7 +11,7 @@ import math
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 
 import numpy as np
 from etils import epath
@@ -129,8 +128,7 @@ class ReportError(UserError):
   """One line: what is wrong with a report, and where."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
   """A checked report.json and the folder that its pictures and values are in."""
 
   folder: epath.Path

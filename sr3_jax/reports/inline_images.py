@@ -1,6 +1,7 @@
 """Embeds pictures of report folders as data URIs, within a limit on a page's size."""
 
 import base64
+import contextlib
 import io
 import itertools
 import os
@@ -127,13 +128,11 @@ def _picture(data: bytes, image: Image.Image) -> Picture:
 
 def _smaller(data: bytes, image: Image.Image) -> Picture:
   """Return a picture for a page, as WebP where that is smaller than its file."""
-  try:
+  # Files may be cut, or have sides that WebP can't: the browser may know better.
+  with contextlib.suppress(Exception):
     buffer = io.BytesIO()
     image.convert('RGB').save(buffer, 'WEBP', quality=_QUALITY)
-    small = buffer.getvalue()
-  except Exception:  # cut files, sides that WebP hasn't: the browser may know better
-    return _picture(data, image)
-  if len(small) >= len(data):
-    return _picture(data, image)
-  with Image.open(io.BytesIO(small)) as webp:
-    return _picture(small, webp)
+    if len(buffer.getvalue()) < len(data):
+      with Image.open(buffer) as webp:
+        return _picture(buffer.getvalue(), webp)
+  return _picture(data, image)

@@ -64,11 +64,8 @@ def results(
 ) -> View:
   """Return a table of methods and metrics, as the templates take it.
 
-  Args:
-    metrics: the columns; those that no method has are left out.
-    groups: title, method -> metric -> entry, and methods in order.
-    caption: what the numbers are.
-    mark: whether the best of a column is marked in each group.
+  Metrics that no method has are left out. The best method of each group is marked in a
+  column, if `mark`.
   """
   rows = [methods.get(n, {}) for _, methods, names in groups for n in names]
   used = [m for m in metrics if any(m['key'] in row for row in rows)]
