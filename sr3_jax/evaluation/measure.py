@@ -93,8 +93,7 @@ def evaluate(
   measurement = _Measurement(
     model, methods, parts, scorer, records, seed, on_steps, on_output
   )
-  seen = 0
-  began = time.monotonic()
+  seen, began = 0, time.monotonic()
   for number, host in enumerate(batches):
     seen += int(host['mask'].sum())
     measurement.measure(number, host)

@@ -5,6 +5,7 @@ loopback address only, with the files that the site had at the start and nothing
 to reach subjects elsewhere, put the site on a web host.
 """
 
+import contextlib
 import datetime
 import http.server
 import pathlib
@@ -65,17 +66,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
   def do_GET(self) -> None:
     """Answer with a file of the site."""
-    path = self.files.get(self.path.partition('?')[0])
+    path, data = self.files.get(self.path.partition('?')[0]), None
     if not self._is_own():
       self._answer(403, 'this host only')
-    elif path is None:
+      return
+    with contextlib.suppress(OSError):
+      data = path.read_bytes() if path else None
+    if path is None or data is None:
       self._answer(404, 'no such page')
     else:
-      try:
-        data = path.read_bytes()
-      except OSError:
-        self._answer(404, 'no such page')
-        return
       self._answer(200, data, TYPES[path.suffix])
 
   do_HEAD = do_GET

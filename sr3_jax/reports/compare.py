@@ -60,8 +60,7 @@ def metrics_of(reports: Sequence[Report]) -> list[Metric]:
   """Return all metrics in order, each as the first report that has it describes it."""
   found: dict[str, Metric] = {}
   for report in reports:
-    for key, metric in report.metrics().items():
-      found.setdefault(key, metric)
+    found |= {k: m for k, m in report.metrics().items() if k not in found}
   return list(found.values())
 
 

@@ -18,6 +18,7 @@ from sr3_jax.reports.data import ReportError
 LIMIT = 15_000_000  # characters of data URIs on a page
 _QUALITY = 90
 _TYPES = {'.png': 'PNG', '.jpg': 'JPEG', '.jpeg': 'JPEG', '.webp': 'WEBP'}
+Rows = Sequence[Sequence[epath.Path | None]]
 _PLAIN = re.compile(r'[^\\:\0]+')
 
 
@@ -27,9 +28,6 @@ class Picture(NamedTuple):
   uri: str
   width: int
   height: int
-
-
-Rows = Sequence[Sequence[epath.Path | None]]
 
 
 def locate(folder: epath.PathLike, cell: str) -> epath.Path:
