@@ -54,20 +54,18 @@ def _people(found: Figures) -> str:
 
 def _table(found: Figures, task: int) -> list[str]:
   """Return the fool rates of a task, and those of the paper below them."""
-  rows: list[Sequence[str]] = [
-    ('', 'fool rate', '95 % over subjects', '95 % Wilson', 'trials', 'subjects')
-  ]
+  rows = [['', 'fool rate', '95 % over subjects', '95 % Wilson', 'trials', 'subjects']]
   for rate in found['rates']:
     if rate['task'] == task:
       ranges = _range(rate['low'], rate['high']), _range(*rate['wilson'])
       counts = str(rate['trials']), str(rate['subjects'])
-      rows.append((rate['method'], _percent(rate['rate']), *ranges, *counts))
+      rows.append([rate['method'], _percent(rate['rate']), *ranges, *counts])
   for entry in found['paper']:
     if entry['task'] == task:
-      rows.append((f'the paper, {entry["data"]}', *[''] * 5))
+      rows.append([f'the paper, {entry["data"]}', *[''] * 5])
       mark = '' if entry['verified'] else ' *'
       for method, percent in entry['rates'].items():
-        rows.append((f'  {method}', f'{percent:.1f} %{mark}', *[''] * 4))
+        rows.append([f'  {method}', f'{percent:.1f} %{mark}', *[''] * 4])
   return _aligned(rows)
 
 

@@ -1,7 +1,7 @@
 """Draws line plots as pictures: numbers in, uint8 pixels out."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -13,9 +13,8 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which colour-blind people can tell apart, too.
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9')
-Dash = Literal['-'] | tuple[float, tuple[float, ...]]
 # Lengths of dash and gap in line widths of 2 pixels; the first is a solid line.
-DASHES: tuple[Dash, ...] = ('-', (0, (4.5, 2.5)), (0, (1, 2)), (0, (4.5, 2, 1, 2)))
+DASHES = ('-', (0, (4.5, 2.5)), (0, (1, 2)), (0, (4.5, 2, 1, 2)))
 _INK, _GREY, _GRID = '#202020', '#707070', '#e4e4e4'
 Size = tuple[int, int]  # height and width in pixels
 Styles = Mapping[str, tuple[int, int]]  # label -> numbers of a colour and a dash
@@ -80,18 +79,10 @@ def figure(
     _draw(axes, panel, styles, x_title)
   handles = [Line2D([], [], **_look(style)) for style in styles.values()]
   top_edge = (foot - below + 10) / whole_height
-  made.legend(
-    handles,
-    list(styles),
-    loc='upper center',
-    bbox_to_anchor=(0.5, top_edge),
-    fontsize=13,
-    labelcolor=_INK,
-    frameon=False,
-    ncols=columns,
-    handlelength=3.4,
-    labelspacing=0.4,
-  )
+  options: dict[str, Any] = {'loc': 'upper center', 'bbox_to_anchor': (0.5, top_edge)}
+  options |= {'fontsize': 13, 'labelcolor': _INK, 'frameon': False}
+  options |= {'ncols': columns, 'handlelength': 3.4, 'labelspacing': 0.4}
+  made.legend(handles, list(styles), **options)
   return made
 
 
@@ -124,20 +115,10 @@ def _draw(axes: 'Axes', panel: Panel, styles: Styles, x_title: str) -> None:
   axes.set_xlabel(x_title, size=13, color=_INK)
 
 
-class _Look(TypedDict):
-  """Options of matplotlib's lines."""
-
-  color: str
-  linestyle: Dash
-  linewidth: float
-  marker: str
-  markersize: float
-
-
-def _look(style: tuple[int, int]) -> _Look:
+def _look(style: tuple[int, int]) -> dict[str, Any]:
   """Return the options of matplotlib for numbers of a colour and a dash."""
   colour, dash = COLOURS[style[0] % len(COLOURS)], DASHES[style[1] % len(DASHES)]
-  return _Look(color=colour, linestyle=dash, linewidth=2, marker='o', markersize=6)
+  return {'color': colour, 'ls': dash, 'lw': 2, 'marker': 'o', 'ms': 6}
 
 
 def _hide_touching(axes: 'Axes') -> None:
