@@ -76,6 +76,7 @@ setuptools.setup(
     'sr3_jax': ['py.typed', 'models/*/*'],
     'sr3_jax.human_study': ['site/*'],
     'sr3_jax.reports': ['templates/*'],
+    'sr3_jax.weights': ['templates/*'],
   },
   python_requires='>=3.11',
   # Lower bounds that were installed together and tested.

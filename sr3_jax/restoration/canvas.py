@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from sr3_jax.core import samplers
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.restoration.canvas_arguments import Canvases, Downsampling, Tiles, Work
+from sr3_jax.restoration.canvas_arguments import Canvases, Work
 from sr3_jax.restoration.tiling import CELL, Size
 from sr3_jax.runtime import devices as runtime_devices
 from sr3_jax.runtime.types import Array, Params
@@ -36,10 +36,7 @@ MAX_STEPS = 4096
 Predict = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
-# ------------------------------------------------------------------ strips of a canvas
-
-
-def take_strip(canvas: Array, strip: jax.Array, axis: int = 1) -> jax.Array:
+def take_strip(canvas: jax.Array, strip: jax.Array, axis: int = 1) -> jax.Array:
   """Return a strip of CELL rows of a canvas."""
   return jax.lax.dynamic_slice_in_dim(canvas, strip * CELL, CELL, axis)
 
@@ -52,14 +49,9 @@ def put_strip(canvas: jax.Array, part: jax.Array, strip: jax.Array) -> jax.Array
 def noise_strip(
   key: jax.Array, index: jax.Array | int, strip: jax.Array, width: int, channels: int
 ) -> jax.Array:
-  """Draw the noise of a strip, cell by cell.
+  """Draw the noise of a strip of a canvas, cell by cell.
 
-  Args:
-    key: of the image.
-    index: 0 for the start, then the number of the step.
-    strip: number of the strip.
-    width: of the canvas, a multiple of CELL.
-    channels: of the noise.
+  `index` is 0 for the start, then the number of the step.
 
   Returns:
     Standard normal [CELL, width, channels]; each cell's is a function of key, index,
@@ -88,10 +80,7 @@ def noise_strips(
   return jax.vmap(one)(seeds)
 
 
-# ---------------------------------------------------------------- predictions of tiles
-
-
-def cut_tiles(canvas: Array, corners: Array, size: Size) -> jax.Array:
+def cut_tiles(canvas: jax.Array, corners: jax.Array, size: Size) -> jax.Array:
   """Cut tiles [B, *size, C] out of canvases [N, H, W, C], at corners [B, 3]."""
   shape = 1, *size, canvas.shape[-1]
   return jnp.concatenate(
@@ -116,34 +105,6 @@ def _corner(corners: Array, k: int) -> tuple[Array, Array, Array]:
   return corners[k, 0], corners[k, 1], corners[k, 2]
 
 
-def predict_tiles(
-  model: SR3,
-  params: Params,
-  canvases: Canvases,
-  tiles: Tiles,
-  y: jax.Array,
-  gamma: jax.Array,
-  input_scale: jax.Array,
-) -> jax.Array:
-  """Predict clean images in a batch of tiles, times their windows: [B, h, w, O].
-
-  `y` [N, H, W, C] are the noisy images, `gamma` is their noise level, and the network
-  sees `input_scale` times y.
-  """
-  batch = len(tiles.corners)
-  guidance = canvases.guidance
-  predicted = model.denoise(
-    params,
-    cut_tiles(canvases.x, tiles.corners, tiles.size),
-    input_scale * cut_tiles(y, tiles.corners, tiles.size),
-    jnp.full((batch,), gamma),
-    canvases.label[tiles.corners[:, 0]],
-    None if guidance is None else jnp.full((batch,), guidance),
-  )
-  out = jnp.concatenate(jax.tree.leaves(predicted), axis=-1)
-  return out * tiles.rows[:, :, None, None] * tiles.columns[:, None, :, None]
-
-
 def predict(
   model: SR3,
   params: Params,
@@ -157,15 +118,26 @@ def predict(
 ) -> jax.Array:
   """Predict clean images in all tiles and blend the predictions: [N, H, W, O].
 
-  `batch` tiles are done at a time; `shared` says that other devices have the other
-  tiles of these images. For the rest see `predict_tiles`.
+  `y` [N, H, W, C] are the noisy images, `gamma` is their noise level, and the network
+  sees `input_scale` times y. `batch` tiles are done at a time; `shared` says that other
+  devices have the other tiles of these images.
   """
+  guidance = canvases.guidance
 
   def add_batch(i: jax.Array, total: jax.Array) -> jax.Array:
     tiles = jax.tree.map(
       lambda a: jax.lax.dynamic_slice_in_dim(a, i * batch, batch), work.tiles
     )
-    out = predict_tiles(model, params, canvases, tiles, y, gamma, input_scale)
+    predicted = model.denoise(
+      params,
+      cut_tiles(canvases.x, tiles.corners, tiles.size),
+      input_scale * cut_tiles(y, tiles.corners, tiles.size),
+      jnp.full((batch,), gamma),
+      canvases.label[tiles.corners[:, 0]],
+      None if guidance is None else jnp.full((batch,), guidance),
+    )
+    out = jnp.concatenate(jax.tree.leaves(predicted), axis=-1)
+    out = out * tiles.rows[:, :, None, None] * tiles.columns[:, None, :, None]
     return add_tiles(total, out, tiles.corners)
 
   channels = y.shape[-1] * (2 if model.learned_variance else 1)
@@ -174,23 +146,16 @@ def predict(
   return jax.lax.psum(total, runtime_devices.AXIS) if shared else total
 
 
-# ------------------------------------------------------------------ steps on a canvas
-
-
-def correct(
-  model: SR3, canvases: Canvases, down: Downsampling, y0: jax.Array
-) -> jax.Array:
+def correct(model: SR3, canvases: Canvases, y0: jax.Array) -> jax.Array:
   """Return the predictions nearest to y0 that downsample to the conditions.
 
   y0 and the result are [N, H, W, C]; `down` is the downsampling of `canvases`.
   """
   einsum = functools.partial(jnp.einsum, precision='highest')
 
-  def image(s: jax.Array) -> jax.Array:
-    return model.decode(take_strip(y0, s), take_strip(canvases.x, s))
-
   def downsample(s: jax.Array, low: jax.Array) -> jax.Array:
-    strip = einsum('nsWc,nwW->nswc', image(s), down.down_columns)
+    image = model.decode(take_strip(y0, s), take_strip(canvases.x, s))
+    strip = einsum('nsWc,nwW->nswc', image, down.down_columns)
     return low + einsum('nhs,nswc->nhwc', take_strip(down.down_rows, s, 2), strip)
 
   low = jax.lax.fori_loop(
@@ -225,9 +190,9 @@ def update_strip(
     number: of the step, from 1.
     seeds: uint32 [N, 4], of the images.
     strip: number of the strip.
-    y: [N, H, W, C] noisy images.
-    y0: [N, H, W, C] blended predictions.
-    y0_previous: [N, H, W, C] those of the step before.
+    y: [N, H, W, C] noisy images; y0 and y0_previous are alike.
+    y0: blended predictions.
+    y0_previous: those of the step before.
     variance: [N, H, W, C] blended `Prediction.variance`; None for fixed variances.
   """
   take = functools.partial(take_strip, strip=strip)
@@ -274,22 +239,13 @@ def take_step(
 def program(model: SR3, batch: int, shared: bool) -> runtime_devices.Mapped:
   """Return a compiled function that takes some sampling steps on all devices.
 
-  Its arguments have a leading axis over devices:
+  Each device works on `batch` tiles at a time: of its own images, or, if they are
+  `shared`, on some of the tiles of the same images.
 
-    params: of the network.
-    canvases: `Canvases`.
-    work: `Work`, in whole batches.
-    steps: from `samplers.steps`, with a capacity of MAX_STEPS.
-    start, count: which steps to take; step 0 begins with drawing the noise.
-    y, y0: the carry, [N, H, W, C] each; their memory is taken over.
-
-  It returns the carry after these steps, y and y0.
-
-  Args:
-    model: the model.
-    batch: tiles at a time on each device.
-    shared: whether all devices hold the same images and each works on some of their
-      tiles; otherwise each has images of its own.
+  The function's arguments have a leading axis over devices. `steps` are from
+  `samplers.steps`, with a capacity of MAX_STEPS; `count` of them are taken from `start`
+  on, where step 0 begins with drawing the noise. y and y0, [N, H, W, C] each, are the
+  carry; their memory is taken over by the carry after these steps, which is returned.
   """
 
   def run(params, canvases, work, steps, start, count, y, y0):

@@ -4,89 +4,52 @@ Shapes: N images on canvases of [H, W], M tiles, C channels of an image, K of a
 condition.
 """
 
-import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from sr3_jax.core import samplers
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.images import resizing
 from sr3_jax.restoration import tiling
 from sr3_jax.restoration.tiling import CELL, Layout, Planner, Size
-from sr3_jax.runtime import devices as runtime_devices
-from sr3_jax.runtime.types import Array
-
-Tree = TypeVar('Tree')
 
 
-@dataclasses.dataclass(frozen=True)
-class Item:
-  """One run of the model: one sample of one image.
+class Item(NamedTuple):
+  """One run of the model: one sample of one image."""
 
-  Attributes:
-    condition: float32 [h, w, K].
-    seed: four numbers from which its noise is made.
-    label: class; ignored by models without.
-  """
-
-  condition: np.ndarray
-  seed: tuple[int, int, int, int]
-  label: int
+  condition: np.ndarray  # float32 [h, w, K]
+  seed: tuple[int, int, int, int]  # all its noise is made from these
+  label: int  # class; ignored by models without
 
 
 class Downsampling(NamedTuple):
-  """What makes the images on canvases agree with their conditions.
+  """What makes the images on canvases agree with their conditions; all float32."""
 
-  Attributes:
-    condition: float32 [N, h, w, C].
-    down_rows: float32 [N, h, H], downsamples columns of pixels.
-    down_columns: float32 [N, w, W], downsamples rows of pixels.
-    up_rows: float32 [N, H, h], right inverse of `down_rows`.
-    up_columns: float32 [N, W, w], right inverse of `down_columns`.
-  """
-
-  condition: Array
-  down_rows: Array
-  down_columns: Array
-  up_rows: Array
-  up_columns: Array
+  condition: np.ndarray  # [N, h, w, C]
+  down_rows: np.ndarray  # [N, h, H], downsamples columns of pixels
+  down_columns: np.ndarray  # [N, w, W], downsamples rows of pixels
+  up_rows: np.ndarray  # [N, H, h], right inverse of down_rows
+  up_columns: np.ndarray  # [N, W, w], right inverse of down_columns
 
 
 class Canvases(NamedTuple):
-  """The images of one device.
+  """The images of one device."""
 
-  Attributes:
-    x: float32 [N, H, W, K], upsampled conditions; H and W are multiples of CELL.
-    seed: uint32 [N, 4], `Item.seed`.
-    label: int32 [N].
-    strips: int32, how many strips of CELL rows are in use.
-    guidance: float32, how much the class counts; None for no guidance.
-    downsampling: None where predictions are not corrected.
-  """
-
-  x: Array
-  seed: Array
-  label: Array
-  strips: np.int32
-  guidance: np.float32 | None
-  downsampling: Downsampling | None
+  x: np.ndarray  # float32 [N, H, W, K], upsampled conditions; H, W: multiples of CELL
+  seed: np.ndarray  # uint32 [N, 4], `Item.seed`
+  label: np.ndarray  # int32 [N]
+  strips: np.int32  # how many strips of CELL rows are in use
+  guidance: np.float32 | None  # how much the class counts; None for no guidance
+  downsampling: Downsampling | None  # None where predictions are not corrected
 
 
 class Tiles(NamedTuple):
-  """Tiles of canvases, or a batch of them.
+  """Tiles of canvases, or a batch of them."""
 
-  Attributes:
-    corners: int32 [M, 3]: image, top, left.
-    rows: float32 [M, tile height], blending windows along the height.
-    columns: float32 [M, tile width], blending windows along the width.
-  """
-
-  corners: Array
-  rows: Array
-  columns: Array
+  corners: np.ndarray  # int32 [M, 3]: image, top, left
+  rows: np.ndarray  # float32 [M, tile height], blending windows along the height
+  columns: np.ndarray  # float32 [M, tile width], blending windows along the width
 
   @property
   def size(self) -> Size:
@@ -107,54 +70,6 @@ def upsample(model: SR3, condition: np.ndarray) -> np.ndarray:
   return resizing.resize(condition, height, width, model.upsampling)
 
 
-def arguments(
-  model: SR3,
-  plan: Planner,
-  layout: Layout,
-  items: Sequence[Item],
-  batch: int,
-  consistency: bool,
-  guidance: float | None = None,
-) -> tuple[Canvases, Work, samplers.Carry]:
-  """Return the canvases, the work and the first carry of `program`, on the devices.
-
-  Item k is on device k % D, or on all devices if they share canvases; then its tiles
-  are dealt out to them. Canvases without an item stay empty.
-
-  Args:
-    model: the model.
-    plan: which tiles to use.
-    layout: of the canvases.
-    items: at most as many as there are canvases.
-    batch: tiles at a time on each device.
-    consistency: whether predictions of y0 are to be corrected.
-    guidance: how much the class counts; None for no guidance.
-  """
-  devices = jax.local_device_count()
-  groups = 1 if layout.shared else devices
-  parts = [items[d::groups] for d in range(groups)]
-  canvases = [
-    make_canvases(model, plan, layout, part, consistency, guidance) for part in parts
-  ]
-  tiles = [tiles_of(plan, layout, part) for part in parts]
-  if layout.shared:
-    canvases = canvases * devices
-    tiles = [Tiles(*(array[d::devices] for array in tiles[0])) for d in range(devices)]
-  # The capacity is that of full canvases, so that one program serves all images.
-  most = plan.count((layout.height, layout.width), layout) * layout.images
-  capacity = tiling.round_up(-(-most // (devices // groups)), batch)
-  work = [make_work(part, capacity, batch) for part in tiles]
-  shape = devices, layout.images, layout.height, layout.width, model.channels
-  y = np.zeros(shape, np.float32)
-  put = runtime_devices.put
-  return put(_stack(canvases)), put(_stack(work)), (put(y), put(y))
-
-
-def _stack(trees: Sequence[Tree]) -> Tree:
-  """Return pytrees of NumPy arrays as one, with a leading axis over devices."""
-  return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
-
-
 def make_canvases(
   model: SR3,
   plan: Planner,
@@ -171,8 +86,7 @@ def make_canvases(
   for k, item in enumerate(items):
     rows, columns = plan.cover(plan.output(item.condition.shape[:2]), layout)
     full = rows[0][-1] + layout.tile[0], columns[0][-1] + layout.tile[1]
-    image = tiling.mirror(upsample(model, item.condition), *full)
-    x[k, : full[0], : full[1]] = image
+    x[k, : full[0], : full[1]] = tiling.mirror(upsample(model, item.condition), *full)
     used = max(used, full[0])
   spare = count - len(items)
   return Canvases(
@@ -199,10 +113,8 @@ def _downsampling(model: SR3, layout: Layout, items: Sequence[Item]) -> Downsamp
   for k, item in enumerate(items):
     h, w = item.condition.shape[:2]
     made.condition[k, :h, :w] = item.condition[..., : model.channels]
-    for down, up, side in (
-      (made.down_rows, made.up_rows, h),
-      (made.down_columns, made.up_columns, w),
-    ):
+    rows, columns = (made.down_rows, made.up_rows), (made.down_columns, made.up_columns)
+    for (down, up), side in ((rows, h), (columns, w)):
       to_low, to_high = resizing.downsampling_matrices(side * model.scale, side)
       down[k, :side, : len(to_high)] = to_low
       up[k, : len(to_high), :side] = to_high
@@ -210,7 +122,7 @@ def _downsampling(model: SR3, layout: Layout, items: Sequence[Item]) -> Downsamp
 
 
 def tiles_of(plan: Planner, layout: Layout, items: Sequence[Item]) -> Tiles:
-  """Return the tiles of the images of one device, M as many as there are."""
+  """Return all tiles of the images of one device."""
   tiles = [
     ((k, top, left), row_window, column_window)
     for k, item in enumerate(items)

@@ -9,9 +9,9 @@ import numpy as np
 from sr3_jax.core import samplers
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.restoration import canvas, canvas_arguments
-from sr3_jax.restoration.canvas_arguments import Canvases, Item, Work
+from sr3_jax.restoration.canvas_arguments import Canvases, Item, Tiles, Work
 from sr3_jax.restoration.settings import UpscalerError
-from sr3_jax.restoration.tiling import Layout, Planner, Size
+from sr3_jax.restoration.tiling import Layout, Planner, Size, round_up
 from sr3_jax.runtime import devices as runtime_devices
 from sr3_jax.runtime.types import Params
 
@@ -53,10 +53,6 @@ class CanvasRunner:
     """Return how many bytes a device needs for the largest of some conditions.
 
     Compiles the programs for them.
-
-    Args:
-      sizes: heights and widths of the conditions.
-      guidance: how much the class counts; None for no guidance.
     """
     needed = 0
     span = runtime_devices.replicate((np.int32(0), np.int32(0)))
@@ -101,11 +97,7 @@ class CanvasRunner:
     return [outputs[k] for k in range(len(items))]
 
   def _shrink(self, layout: Layout) -> None:
-    """Halve what takes the memory: the number of tiles at a time, then their size.
-
-    Raises:
-      UpscalerError: nothing is left to halve.
-    """
+    """Halve what takes the memory: the number of tiles at a time, then their size."""
     if self._batch > 1:
       self._batch //= 2
       self._note(f'out of memory: going on with {self._batch} tiles at a time')
@@ -149,7 +141,10 @@ class CanvasRunner:
   ) -> list[np.ndarray]:
     """Return the finished image of each item from the canvases y, [D, N, H, W, C]."""
     devices = 1 if layout.shared else jax.local_device_count()
-    canvases = runtime_devices.gather(y) if devices > 1 else _first(y)
+    own = devices > 1  # otherwise all devices hold the same
+    canvases = (
+      runtime_devices.gather(y) if own else np.asarray(y.addressable_data(0))[0]
+    )
     outputs = []
     for k, item in enumerate(items):
       height, width = self._plan.output(item.condition.shape[:2])
@@ -164,32 +159,45 @@ class CanvasRunner:
   def _arguments(
     self, layout: Layout, items: Sequence[Item], guidance: float | None
   ) -> tuple[Canvases, Work, samplers.Carry]:
-    """Return the program's arguments for some items, on the devices."""
-    return canvas_arguments.arguments(
-      self._model, self._plan, layout, items, self._batch, self._consistency, guidance
-    )
+    """Return the program's canvases, work and first carry, on the devices.
+
+    Item k is on device k % D, or on all devices if they share canvases; then its tiles
+    are dealt out to them. Canvases without an item stay empty.
+    """
+    model, plan, devices = self._model, self._plan, jax.local_device_count()
+    groups = 1 if layout.shared else devices
+    parts = [items[d::groups] for d in range(groups)]
+    canvases = [
+      canvas_arguments.make_canvases(
+        model, plan, layout, part, self._consistency, guidance
+      )
+      for part in parts
+    ]
+    tiles = [canvas_arguments.tiles_of(plan, layout, part) for part in parts]
+    if layout.shared:
+      canvases = canvases * devices
+      tiles = [
+        Tiles(*(array[d::devices] for array in tiles[0])) for d in range(devices)
+      ]
+    # The capacity is that of full canvases, so that one program serves all images.
+    most = plan.count((layout.height, layout.width), layout) * layout.images
+    capacity = round_up(-(-most // (devices // groups)), self._batch)
+    work = [canvas_arguments.make_work(part, capacity, self._batch) for part in tiles]
+    shape = devices, layout.images, layout.height, layout.width, model.channels
+    y = np.zeros(shape, np.float32)
+    arrays = [jax.tree.map(lambda *a: np.stack(a), *each) for each in (canvases, work)]
+    return runtime_devices.put((*arrays, (y, y)))
 
 
 def finish(model: SR3, condition: np.ndarray, y: np.ndarray) -> np.ndarray:
   """Return the image at the end of a trajectory, as `SR3.finish` does.
 
-  It is computed with NumPy, so that there is no program to compile for each size.
-
-  Args:
-    model: the model.
-    condition: [h, w, K].
-    y: [H, W, C].
-
-  Returns:
-    [H, W, C] in [-1, 1] but for known pixels, which are as they were.
+  From a condition [h, w, K] and y [H, W, C] comes [H, W, C] in [-1, 1], but for known
+  pixels, which are as they were. NumPy does it, so that there is no program to compile
+  for each size.
   """
   x = canvas_arguments.upsample(model, condition)
   image = np.clip(model.decode(y, x), -1, 1)
   if 'mask' not in model.task.extras:
     return image
   return np.where(model.missing(x) > 0, image, x[..., : model.channels])
-
-
-def _first(array: jax.Array) -> np.ndarray:
-  """Return the first device's part, on the host."""
-  return np.asarray(array.addressable_data(0))[0]

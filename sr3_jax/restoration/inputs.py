@@ -4,10 +4,9 @@ It decides on channels and missing pixels, and makes canvases larger. All is Num
 condition has any size and is made once for each run, on the host.
 """
 
-import dataclasses
 import re
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -32,21 +31,15 @@ Expand = tuple[int | str, ...]
 ImageLike: TypeAlias = Image.Image | ArrayLike
 
 
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-  """A checked input.
+class Prepared(NamedTuple):
+  """A checked input: the known image, 0 where it is missing, and its mask.
 
-  Attributes:
-    observed: float32 [h, w, 1 or C] in [-1, 1], the known image, already expanded; 0
-      where pixels are missing.
-    mask: float32 [h, w, 1], 1 where pixels are missing and 0 elsewhere; None if nothing
-      says that some are.
-    channels: of the output: 1 or C.
+  The mask is 1 where pixels are missing, else 0; None if nothing says that some are.
   """
 
-  observed: np.ndarray
-  mask: np.ndarray | None
-  channels: int
+  observed: np.ndarray  # float32 [h, w, 1 or C] in [-1, 1], already expanded
+  mask: np.ndarray | None  # float32 [h, w, 1]
+  channels: int  # of the output: 1 or C
 
 
 def tasks(config: ConfigDict) -> tuple[str, ...]:
@@ -73,26 +66,12 @@ def needs_mask(config: ConfigDict) -> bool:
 
 def check_options(
   loaded: Loaded,
-  *,
   consistency: bool,
-  expand: int | str | Sequence[int | str] | None,
-  blur: float,
-  noise: float,
+  expands: bool,
+  augmentation: Mapping[str, float],
   guidance: float | None,
 ) -> None:
-  """Refuse options that don't fit a model.
-
-  Args:
-    loaded: the model.
-    consistency: whether outputs must downsample to their inputs.
-    expand: what is added around images; None for nothing.
-    blur: standard deviation of the blur of inputs, in pixels.
-    noise: share of noise in inputs, 0 to 1.
-    guidance: how much the class counts; None for the model's own.
-
-  Raises:
-    UpscalerError: an option doesn't fit; says what the model is for.
-  """
+  """Raise UpscalerError if an option of `Upscaler` doesn't fit the model."""
   model, config = loaded.model, loaded.config
   kind = f'this model is for {describe(config)}'
   if not model.task.conditional:
@@ -101,9 +80,9 @@ def check_options(
     )
   if consistency and model.scale == 1:
     raise UpscalerError(f'no consistency: {kind} and upscales nothing')
-  if expand is not None and not takes_mask(config):
+  if expands and not takes_mask(config):
     raise UpscalerError(f'no expand: {kind} and fills in nothing')
-  for name, level in (('blur', blur), ('noise', noise)):
+  for name, level in augmentation.items():
     if not level:
       continue
     if name not in model.task.extras:
@@ -111,7 +90,7 @@ def check_options(
     known = config.task[f'augment_{name}'][1]
     if not 0 <= level <= known:
       raise UpscalerError(f'{name} {level:g}: this model knows 0 to {known:g}')
-  if consistency and (blur or noise):
+  if consistency and any(augmentation.values()):
     raise UpscalerError('consistency goes without blur and noise of the input')
   if guidance is not None and not model.label_dropout:
     raise UpscalerError(
@@ -120,9 +99,6 @@ def check_options(
     )
   if guidance is not None and not 0 <= guidance <= MAX_GUIDANCE:
     raise UpscalerError(f'guidance {guidance:g} is not from 0 to {MAX_GUIDANCE}')
-
-
-# ------------------------------------------------------------------------ expanding
 
 
 def parse_expand(value: int | str | Sequence[int | str]) -> Expand:
@@ -151,25 +127,13 @@ def parse_expand(value: int | str | Sequence[int | str]) -> Expand:
 
 
 def margins(expand: Expand | None, height: int, width: int) -> tuple[int, ...]:
-  """Return how many pixels `expand` adds to an image of this size, on each side.
-
-  Args:
-    expand: from `parse_expand`; None for nothing.
-    height: of the image.
-    width: of the image.
-
-  Returns:
-    Pixels added above, on the right, below and on the left.
-  """
+  """Return how many pixels `expand` adds: above, on the right, below, on the left."""
   if expand is None:
     return 0, 0, 0, 0
   return tuple(
     round(float(side[:-1]) * length / 100) if isinstance(side, str) else side
     for side, length in zip(expand, (height, width) * 2, strict=True)
   )
-
-
-# --------------------------------------------------------------------------- inputs
 
 
 def prepare(
@@ -179,15 +143,10 @@ def prepare(
   expand: Expand | None = None,
   note: Callable[[str], None] = lambda text: None,
 ) -> Prepared:
-  """Check an input and its mask, and expand them.
+  """Check an input and its mask, as `as_float` and `as_mask` take them; expand them.
 
-  Args:
-    image: as `as_float` takes it. Transparent pixels of a PIL image are missing for
-      models that fill in, if no mask is given.
-    mask: as `as_mask` takes it; None for none.
-    loaded: the model.
-    expand: from `parse_expand`.
-    note: called with a line of text if colours of the image are not used.
+  Transparent pixels of a PIL image are missing for models that fill in, if no mask is
+  given. `note` is called with a line of text if colours of the image are not used.
 
   Raises:
     UpscalerError: the model can't take the input.
@@ -197,14 +156,20 @@ def prepare(
     image, transparent = _split_transparency(image)
     mask = transparent if mask is None else mask
   given = as_float(image, model)
-  known = None if mask is None else _checked_mask(mask, config, given.shape[:2])
+  if mask is not None and not takes_mask(config):
+    raise UpscalerError(f'no masks: this model is for {describe(config)}')
+  known = None if mask is None else as_mask(mask, given.shape[:2])
   if known is None and expand is None and needs_mask(config):
     raise UpscalerError(
       'nothing says what is missing: give a mask (white is missing), a picture with '
       'transparent pixels, or expand'
     )
-  if expand is not None:
-    given, known = _expanded(given, known, expand)
+  if expand is not None:  # what is around the image is missing
+    if known is None:
+      known = np.zeros((*given.shape[:2], 1), np.float32)
+    top, right, bottom, left = margins(expand, *given.shape[:2])
+    around = (top, bottom), (left, right), (0, 0)
+    given, known = np.pad(given, around), np.pad(known, around, constant_values=1)
   given = _fit_channels(given, known is not None, loaded, note)
   if known is not None:
     given = np.where(known > 0, np.float32(0), given)
@@ -212,9 +177,7 @@ def prepare(
   return Prepared(given, known, 1 if grey else model.channels)
 
 
-def _split_transparency(
-  image: Image.Image,
-) -> tuple[Image.Image, np.ndarray | None]:
+def _split_transparency(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
   """Return an image without transparency, and where it was transparent: bool [h, w]."""
   if not image.has_transparency_data:
     return image, None
@@ -223,33 +186,12 @@ def _split_transparency(
   return image.convert('L' if image.mode == 'LA' else 'RGB'), transparent
 
 
-def _checked_mask(
-  mask: ImageLike, config: ConfigDict, size: tuple[int, int]
-) -> np.ndarray:
-  """Return `as_mask`, or refuse a mask where the model can't fill in."""
-  if not takes_mask(config):
-    raise UpscalerError(f'no masks: this model is for {describe(config)}')
-  return as_mask(mask, size)
-
-
-def _expanded(
-  image: np.ndarray, mask: np.ndarray | None, expand: Expand
-) -> tuple[np.ndarray, np.ndarray]:
-  """Return an image [h, w, C] and its mask [h, w, 1] with missing pixels around."""
-  if mask is None:
-    mask = np.zeros((*image.shape[:2], 1), np.float32)
-  top, right, bottom, left = margins(expand, *image.shape[:2])
-  around = (top, bottom), (left, right), (0, 0)
-  return np.pad(image, around), np.pad(mask, around, constant_values=1)
-
-
 def _fit_channels(
   image: np.ndarray, masked: bool, loaded: Loaded, note: Callable[[str], None]
 ) -> np.ndarray:
   """Return an image [h, w, c], made grey where the model works from grey.
 
-  Such are models of one channel, and without a mask those that can only colour and fill
-  in. `note` is called if colours are lost.
+  Models of one channel do, and without a mask those that can only colour and fill in.
   """
   if image.shape[-1] != 3:
     return image
@@ -265,16 +207,13 @@ def _fit_channels(
 
 
 def as_float(image: ImageLike, model: SR3) -> np.ndarray:
-  """Return an image of any kind as float32, about [-1, 1].
+  """Return an image of any kind as float32 [h, w, c], about [-1, 1].
 
   Args:
     image: a PIL image, or an array [h, w] or [h, w, c], where c is 1 or the model's
       number of channels; models of one channel also take 3. Floats are in [-1, 1],
       integers are scaled as the model's images were.
     model: that will be given the image.
-
-  Returns:
-    float32 [h, w, c].
 
   Raises:
     UpscalerError: it is not such an image.
@@ -335,9 +274,6 @@ def as_mask(mask: ImageLike, size: tuple[int, int]) -> np.ndarray:
   return array.astype(np.float32)[..., None]
 
 
-# ----------------------------------------------------------------------- conditions
-
-
 def assemble(
   model: SR3,
   image: np.ndarray,
@@ -346,19 +282,11 @@ def assemble(
   noise: float,
   seed: Sequence[int],
 ) -> np.ndarray:
-  """Return a model's condition: the image, then the channels that its task adds.
+  """Return a model's condition [h, w, K]: the image [h, w, C], then what its task adds.
 
-  Args:
-    model: the model.
-    image: float32 [h, w, C]; 0 where pixels are missing.
-    mask: float32 [h, w, 1]; None stands for 1 everywhere: no pixel is hidden, but all
-      may change.
-    blur: standard deviation in pixels, as in `degradations.augment`.
-    noise: share of the amplitude, as in `degradations.augment`.
-    seed: of that noise, numbers from 0 up.
-
-  Returns:
-    float32 [h, w, K].
+  Without a mask it is 1 everywhere: no pixel is hidden, but all may change. Blur,
+  standard deviation in pixels, and noise, share of the amplitude, are those of
+  `degradations.augment`; the numbers of the noise's seed are 0 or more.
   """
 
   def plane(value: float) -> np.ndarray:

@@ -34,17 +34,10 @@ OnSteps = Callable[[int], None]
 Batch = Mapping[str, jax.Array]
 
 
-# ------------------------------------------------------------------- loading a model
-
-
 def load_methods(
   config: ConfigDict, workdir: epath.PathLike
 ) -> tuple[int, dict[str, 'Restorer'], dict[str, str]]:
   """Load the newest averaged weights of a run, and of its regression baseline if any.
-
-  Args:
-    config: of the run.
-    workdir: of the run.
 
   Returns:
     The step of the run's weights; restorers by the name of their method, the baseline
@@ -53,27 +46,23 @@ def load_methods(
   Raises:
     CheckpointError: there are no weights, or they belong to another network.
   """
-  methods, fingerprints = {}, {}
+  methods = {}
   baseline = epath.Path(config.eval.regression or epath.Path(workdir) / 'regression')
   there = config.eval.regression or model_files.checkpoint_folder(baseline).exists()
   if there and config.method != 'regression':
     regression = config.copy_and_resolve_references()
     regression.method = 'regression'
-    _, restorer, fingerprint = load_method(regression, baseline)
-    methods['regression'], fingerprints['regression'] = restorer, fingerprint
-  step, restorer, fingerprint = load_method(config, workdir)
-  methods[config.method], fingerprints[config.method] = restorer, fingerprint
-  return step, methods, fingerprints
+    methods['regression'] = load_method(regression, baseline)
+  methods[config.method] = load_method(config, workdir)
+  restorers = {name: restorer for name, (_, restorer, _) in methods.items()}
+  fingerprints = {name: fingerprint for name, (*_, fingerprint) in methods.items()}
+  return methods[config.method][0], restorers, fingerprints
 
 
 def load_method(
   config: ConfigDict, place: epath.PathLike
 ) -> tuple[int, 'Restorer', str]:
-  """Load the averaged weights of a run or a model folder.
-
-  Args:
-    config: of the run.
-    place: the workdir of the run, or the model folder.
+  """Load the averaged weights of a run's workdir or a model folder.
 
   Returns:
     The step of the weights, a restorer, and the fingerprint of the weights.
@@ -90,9 +79,6 @@ def load_method(
     step, ema = checkpoint.load_ema(place, shapes)
   restorer = Restorer(model, ema, config.seed, guidance=config.sampler.guidance)
   return step, restorer, hub.fingerprint(ema)
-
-
-# ------------------------------------------------------------------ restoring batches
 
 
 class Restorer:
@@ -117,26 +103,17 @@ class Restorer:
   ):
     self._params = runtime_devices.replicate(params)
     self.model, self._capacity = model, capacity
-    self.guide(guidance)
+    guided = model.num_classes and guidance != 1  # 1 changes nothing
+    self._guidance = runtime_devices.replicate(np.float32(guidance)) if guided else None
     self._begin, self._advance, self._finish = programs(model, seed)
     if capacity is None:
       self.choose(*model.trajectory)
 
   def choose(self, gammas: np.ndarray, coefficients: np.ndarray) -> None:
-    """Set the trajectory of the calls to come.
-
-    Args:
-      gammas: [steps + 1], as in `samplers.Trajectory`.
-      coefficients: [steps, 4 to 6], as in `samplers.Trajectory`.
-    """
+    """Set the trajectory, as in `samplers.Trajectory`, of the calls to come."""
     self.num_steps = 1 if self.model.method == 'regression' else len(coefficients)
     steps = samplers.steps(gammas, coefficients, self._capacity)
     self._steps = runtime_devices.replicate(steps)
-
-  def guide(self, guidance: float) -> None:
-    """Set how much the class counts in the calls to come; 1 changes nothing."""
-    guided = self.model.num_classes and guidance != 1
-    self._guidance = runtime_devices.replicate(np.float32(guidance)) if guided else None
 
   @property
   def is_random(self) -> bool:
@@ -179,36 +156,21 @@ class Restorer:
     index, label = batch['index'], batch.get('label')
     number = runtime_devices.shard(np.full(jax.local_device_count(), sample, np.int32))
     x, carry = self._begin(condition, index, number)
+    corrections = self._guidance, condition if self.model.consistency else None
     for first in range(0, max(num_steps, 1), STRETCH):
       last = min(first + STRETCH, num_steps)
       limits = runtime_devices.replicate((np.int32(first), np.int32(last)))
-      carry = self._advance(
-        self._params,
-        x,
-        carry,
-        self._steps,
-        *limits,
-        index,
-        number,
-        label,
-        self._guidance,
-        condition if self.model.consistency else None,
-      )
+      state = self._params, x, carry, self._steps
+      carry = self._advance(*state, *limits, index, number, label, *corrections)
       jax.block_until_ready(carry)
       on_steps(last - first)
     return self._finish(x, carry)
 
 
 def keys(seed: int, index: jax.Array, sample: int | jax.Array) -> jax.Array:
-  """Return one key for each image, a function of seed, sample and index.
+  """Return keys [B], a function of seed, sample and each image's number in the data.
 
-  Args:
-    seed: of all noise.
-    index: int32 [B], the number of each image in the data.
-    sample: number of the sample.
-
-  Returns:
-    [B] keys.
+  `index` [B], int32, are these numbers.
   """
   key = jax.random.fold_in(jax.random.key(seed), sample)
   return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
@@ -221,12 +183,7 @@ def programs(
   """Return the three programs of a `Restorer`: begin, advance and finish.
 
   They are cached by model, so that a training run compiles them once and not at every
-  evaluation.
-
-  Args:
-    model: the model.
-    seed: of all noise.
-    devices: devices to compile for, not to run on; None for all there are.
+  evaluation. `devices` are those to compile for, not to run on; None for all there are.
   """
 
   def begin(condition, index, sample):
@@ -254,9 +211,6 @@ def programs(
   )
 
 
-# ------------------------------------------------------------------------ degradation
-
-
 def baselines(model: SR3) -> tuple[str, ...]:
   """Return the names of the images that `degrader` makes without a network."""
   if not model.task.conditional:
@@ -272,11 +226,7 @@ def degrader(
 
   From 'image' [D, b, H, W, C] and 'index' [D, b] of a batch it makes the truth
   [D, b, H, W, C] in [-1, 1], the condition [D, b, h, w, K], and the images
-  [D, b, H, W, C] of `baselines` by name.
-
-  Args:
-    model: the model.
-    seed: of what is random in the degradation.
+  [D, b, H, W, C] of `baselines` by name. What is random follows from `seed`.
   """
   names = baselines(model)
 
@@ -302,11 +252,7 @@ def output_degrader(model: SR3, seed: int) -> Mapped:
   """Return a compiled function that degrades outputs exactly as the truth was.
 
   It takes outputs [D, b, H, W, C] and 'index' [D, b] of the batch, and returns what is
-  observed of them, [D, b, h, w, C].
-
-  Args:
-    model: the model.
-    seed: the one that the truth was degraded with.
+  observed of them, [D, b, h, w, C]. `seed` is the one of the truth's degradation.
   """
 
   def degrade(output, index):
@@ -315,20 +261,11 @@ def output_degrader(model: SR3, seed: int) -> Mapped:
   return runtime_devices.pmap(degrade)
 
 
-# --------------------------------------------------------------------------- progress
-
-
 @contextlib.contextmanager
 def progress(total: int, unit: str = 'sampling step') -> Iterator[OnSteps]:
-  """Show progress; yield what is to be called with each number of units done.
-
-  Args:
-    total: units of the whole work.
-    unit: what one is called.
-  """
+  """Show progress; yield what is to be called with each number of units done."""
   done = 0
-  enabled = jax.process_index() == 0
-  with Progress(total, unit=unit, enabled=enabled) as shown:
+  with Progress(total, unit=unit, enabled=jax.process_index() == 0) as shown:
 
     def on_steps(steps: int) -> None:
       nonlocal done

@@ -16,10 +16,6 @@ from sr3_jax.runtime import devices
 def sample_run(config: ConfigDict, workdir: epath.PathLike) -> None:
   """Write samples/IMAGE_{input,truth,SAMPLE}.png and samples.png into a run's workdir.
 
-  Args:
-    config: of the run.
-    workdir: of the run.
-
   Raises:
     UserError: the options don't fit, the data can't be read, or there are no weights.
   """

@@ -27,16 +27,9 @@ def choose_trajectory(
   sampler: str | None = None,
   temperature: float | None = None,
 ) -> tuple[dict[str, Any], Trajectory]:
-  """Return the sampler options that these arguments mean, and their trajectory.
+  """Return the sampler options that arguments of `Upscaler` mean, and their trajectory.
 
-  Args:
-    loaded: the model.
-    steps: a number of sampling steps, or the name of a preset.
-    sampler: a key of `samplers.SAMPLERS`; None takes the preset's.
-    temperature: of the noise, above 0 and at most 1; None takes the preset's.
-
-  Returns:
-    Arguments of `samplers.make_trajectory`, and what it makes of them.
+  The options are arguments of `samplers.make_trajectory`.
 
   Raises:
     UpscalerError: the preset or sampler is unknown, there are more steps than trained
@@ -63,10 +56,10 @@ def choose_trajectory(
     options['temperature'] = temperature
   if options['name'] == 'ddpm_learned' and not model.learned_variance:
     raise UpscalerError("the sampler 'ddpm_learned' needs a model of learned variance")
-  if not 1 <= options['num_steps'] <= min(most, canvas.MAX_STEPS):
+  most = min(most, canvas.MAX_STEPS)
+  if not 1 <= options['num_steps'] <= most:
     raise UpscalerError(
-      f'{options["num_steps"]} steps: this model can take 1 to '
-      f'{min(most, canvas.MAX_STEPS)}'
+      f'{options["num_steps"]} steps: this model can take 1 to {most}'
     )
   try:
     return options, make_trajectory(model.gammas, **options)
@@ -75,12 +68,7 @@ def choose_trajectory(
 
 
 def _presets(loaded: Loaded, configured: int) -> dict[str, dict[str, Any]]:
-  """Return sampler options by the names of presets; the model's own come first.
-
-  Args:
-    loaded: the model.
-    configured: number of steps in the model's configuration.
-  """
+  """Return sampler options by the names of presets; the model's own come first."""
   general = {
     'fast': {'name': 'dpmpp_2m', 'num_steps': 12, 'spacing': 'log_snr'},
     'balanced': {'num_steps': min(configured, BALANCED)},
@@ -89,22 +77,15 @@ def _presets(loaded: Loaded, configured: int) -> dict[str, dict[str, Any]]:
   # The sweep measured presets with the defaults of `make_trajectory`, not with the
   # model's configuration, where they say nothing.
   defaults = {'eta': 0.0, 'temperature': 1.0}
-  own = {name: {**defaults, **preset} for name, preset in loaded.presets.items()}
-  return general | own
+  return general | {name: defaults | own for name, own in loaded.presets.items()}
 
 
 def choose_tiles(
   model: SR3, tile: int | None, tile_pad: int | None
 ) -> tuple[tuple[int, ...], int]:
-  """Return the sides of tiles and their pad, in output pixels.
+  """Return sides and pad of tiles in output pixels, as `Planner` takes them.
 
-  Args:
-    model: the model.
-    tile: side in input pixels; 0 is the whole image, None chooses.
-    tile_pad: half of the overlap in input pixels; None chooses.
-
-  Returns:
-    Sides, ascending, and half of the smallest overlap, as `Planner` takes them.
+  The arguments are in input pixels, as `Upscaler` takes them.
 
   Raises:
     UpscalerError: the pad is too large for the tiles.

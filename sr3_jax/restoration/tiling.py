@@ -5,9 +5,9 @@ they come in few sizes, because a program is compiled for each. `Planner` decide
 canvases, `cover` on the tiles along one side of an image.
 """
 
-import dataclasses
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,23 +26,14 @@ MAX_WASTE = 64
 Size = tuple[int, int]  # height, width
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
-  """Canvases that one program is compiled for.
+class Layout(NamedTuple):
+  """Canvases that one program is compiled for."""
 
-  Attributes:
-    tile: height and width of the tiles, in output pixels.
-    height: of a canvas.
-    width: of a canvas.
-    images: canvases at a time on each device.
-    shared: whether all devices work on the same canvases, each on some of the tiles.
-  """
-
-  tile: Size
-  height: int
-  width: int
-  images: int
-  shared: bool
+  tile: Size  # in output pixels, like all sides here
+  height: int  # of a canvas
+  width: int  # of a canvas
+  images: int  # canvases at a time on each device
+  shared: bool  # whether all devices work on the same canvases, each on some tiles
 
 
 class Planner:
@@ -70,10 +61,6 @@ class Planner:
 
     The model runs at its own scale until that is enough. The last of several runs
     starts from no more pixels than it needs. A model of scale 1 runs once.
-
-    Args:
-      size: of the input.
-      outscale: output side over input side.
     """
     if self.scale == 1:
       return [size]
@@ -99,25 +86,18 @@ class Planner:
       side = round_up(tile, CELL)
       images = max(1, 8 * 64**2 // tile**2) * self._at_once
       return Layout((tile, tile), side, side, images, shared=False)
-    fitting = [
-      layout
-      for layout in self._known
-      if layout.height >= height
-      and layout.width >= width
-      and layout.height * layout.width <= MAX_WASTE * self._used(height, width)
-    ]
-    if fitting:
-      return min(fitting, key=lambda layout: layout.height * layout.width)
+    most = MAX_WASTE * self._used(height, width)
+    known = sorted(self._known, key=lambda canvas: canvas.height * canvas.width)
+    for canvas in known:
+      fits = canvas.height >= height and canvas.width >= width
+      if fits and canvas.height * canvas.width <= most:
+        return canvas
     # None was reserved: take one that images of about this size fit on, too.
     step = 256 if max(height, width) <= 1024 else 1024
     return self._add(round_up(height, step), round_up(width, step))
 
   def reserve(self, sizes: Iterable[Size]) -> None:
-    """Plan few canvases for the conditions to come.
-
-    Args:
-      sizes: of the conditions.
-    """
+    """Plan few canvases for conditions of these sizes."""
     if self.sides == (0,):
       return
     large = [self.output(size) for size in sizes if not self._small_tile(size)]
@@ -136,7 +116,7 @@ class Planner:
       self._add(height, width)
 
   def cover(self, size: Size, layout: Layout) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return `cover` of both axes of an output of this size."""
+    """Return tiles and windows along both axes of an output, as `cover` makes them."""
     return [
       cover(length, tile, self.pad, self.multiple)
       for length, tile in zip(size, layout.tile, strict=True)
@@ -147,21 +127,13 @@ class Planner:
     return math.prod(len(starts) for starts, _ in self.cover(size, layout))
 
   def work(self, size: Size) -> int:
-    """Return how much work one step is, in units of 64 x 64 pixels.
-
-    Args:
-      size: of the condition.
-    """
+    """Return how much work a step is for a condition, in units of 64 x 64 pixels."""
     layout = self.layout(size)
-    area = max(1, math.prod(layout.tile) // 64**2)
-    return area * self.count(self.output(size), layout)
+    units = max(1, math.prod(layout.tile) // 64**2)
+    return units * self.count(self.output(size), layout)
 
   def halve(self, layout: Layout) -> int:
-    """Use tiles of half the side of this layout's from now on.
-
-    Returns:
-      Their side in output pixels, or 0 if they would be too small.
-    """
+    """Use tiles of half the side from now on; return it, or 0 if it is too small."""
     half = round_up(max(layout.tile) // 2, self.multiple)
     if half < max(32, 4 * self.multiple):
       return 0
@@ -226,9 +198,7 @@ def cover(
   rise = np.sin(rise * np.pi / 2) ** 2
   windows = np.empty((count, tile))
   for k in range(count):  # nothing fades at the borders of the image
-    left = rise if k else 1.0
-    right = rise[::-1] if k < count - 1 else 1.0
-    windows[k] = left * right
+    windows[k] = (rise if k else 1.0) * (rise[::-1] if k < count - 1 else 1.0)
   total_weight = np.zeros(total)
   for start, window in zip(starts, windows, strict=True):
     total_weight[start : start + tile] += window
@@ -243,18 +213,10 @@ def round_up(length: int, multiple: int) -> int:
 
 
 def mirror(image: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Continue an image to the right and below by reflection.
+  """Continue an image [h, w, C] to the right and below by reflection.
 
   So the network sees around the image what it is like inside, and the statistics of its
   normalisation layers are those of the image.
-
-  Args:
-    image: [h, w, C].
-    height: of the result, no less than h.
-    width: of the result, no less than w.
-
-  Returns:
-    [height, width, C].
   """
   rows, columns = (
     np.pad(np.arange(have), (0, want - have), mode='symmetric')
@@ -266,12 +228,8 @@ def mirror(image: np.ndarray, height: int, width: int) -> np.ndarray:
 def seam(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> float:
   """Return how much tiles show: mean gradient across their borders over that elsewhere.
 
-  It is 1 where nothing shows, but for what the image itself has there.
-
-  Args:
-    image: [H, W, C].
-    rows: first rows below the borders of tiles.
-    columns: first columns to the right of the borders of tiles.
+  It is 1 where nothing shows, but for what the image [H, W, C] itself has there. `rows`
+  are the first ones below borders of tiles, `columns` the first ones right of them.
   """
   near, far = 0.0, 0.0
   for axis, borders in enumerate((rows, columns)):

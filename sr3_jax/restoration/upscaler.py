@@ -7,6 +7,7 @@ batch.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -33,20 +34,16 @@ OnSteps = Callable[[int], None]
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """Restored images of one input; in [-1, 1] but for known pixels beyond it.
+  """Restored images of one input, float32; in [-1, 1] but for known pixels beyond it.
 
-  Attributes:
-    samples: float32 [n, H, W, C], C = 1 for grey inputs.
-    observed: float32 [h, w, C or 1], the input as the model sees it: 0 where pixels
-      are missing.
-    bicubic: float32 [H, W, C or 1], `observed` upsampled without a model, for
-      comparison; None where outputs are as large as inputs.
-    settings: all that the result depends on beside the input, fit for JSON.
+  `observed` is the input as the model sees it, 0 where pixels are missing; `bicubic` is
+  that upsampled without a model, None where outputs are as large as inputs. `settings`
+  are all that the result depends on beside the input, fit for JSON.
   """
 
-  samples: np.ndarray
-  observed: np.ndarray
-  bicubic: np.ndarray | None
+  samples: np.ndarray  # [n, H, W, C]; C = 1 for grey inputs
+  observed: np.ndarray  # [h, w, C or 1]
+  bicubic: np.ndarray | None  # [H, W, C or 1]
   settings: Settings
 
   @property
@@ -113,42 +110,28 @@ class Upscaler:
   ):
     if consistency is None:
       consistency = loaded.model.consistency
-    inputs.check_options(
-      loaded,
-      consistency=consistency,
-      expand=expand,
-      blur=blur,
-      noise=noise,
-      guidance=guidance,
-    )
+    augmentation = {'blur': float(blur), 'noise': float(noise)}
+    has_expand = expand is not None
+    inputs.check_options(loaded, consistency, has_expand, augmentation, guidance)
     self.loaded, self.model = loaded, loaded.model
-    self._seed, self._consistency, self._note = seed, consistency, on_note
-    self._noted: set[str] = set()
+    self._seed, self._consistency = seed, consistency
+    self._note_once = functools.cache(on_note)
     self._expand = None if expand is None else inputs.parse_expand(expand)
-    self._augmentation = {'blur': float(blur), 'noise': float(noise)}
-    self._guidance = guidance
+    self._augmentation, self._guidance = augmentation, guidance
+    own = loaded.config.sampler.guidance
+    self._class_weight = own if guidance is None else guidance
     self._sampler, trajectory = choose_trajectory(loaded, steps, sampler, temperature)
     self.num_steps = len(trajectory.coefficients)
     batch = batch or (1 if jax.default_backend() == 'cpu' else 8)
-    self._plan = Planner(
-      self.model.scale,
-      self.model.network.multiple,
-      *choose_tiles(self.model, tile, tile_pad),
-      at_once=batch,
-    )
-    self._asked = self._plan.sides
+    self._sides, pad = choose_tiles(self.model, tile, tile_pad)
+    grid = self.model.scale, self.model.network.multiple
+    self._plan = Planner(*grid, self._sides, pad, at_once=batch)
     self._runner = CanvasRunner(
       self.model, loaded.params, trajectory, self._plan, batch, consistency, on_note
     )
 
-  # -------------------------------------------------------------- what it will do
-
   def settings(self, outscale: float | None = None) -> Settings:
-    """Return all that results depend on beside the input, fit for JSON.
-
-    Args:
-      outscale: output side over input side; None is the model's scale.
-    """
+    """Return all that results depend on beside the input, fit for JSON."""
     own: Settings = {}
     if self._expand:
       own['expand'] = list(self._expand)
@@ -165,20 +148,10 @@ class Upscaler:
       'outscale': outscale or self.model.scale,
       **{'sampler' if k == 'name' else k: v for k, v in self._sampler.items()},
       'seed': self._seed,
-      'tiles': list(self._asked),
+      'tiles': list(self._sides),
       'tile_pad': self._plan.pad,
       'consistency': self._consistency,
     }
-
-  @property
-  def channels(self) -> int:
-    """Number of channels of the model's images."""
-    return self.model.channels
-
-  @property
-  def value_range(self) -> tuple[np.ndarray, np.ndarray] | None:
-    """Stored values [C] that mean -1 and 1; None for the ends of the integer type."""
-    return self.model.value_range
 
   @property
   def takes_masks(self) -> bool:
@@ -191,27 +164,13 @@ class Upscaler:
     return inputs.needs_mask(self.loaded.config) and self._expand is None
 
   def margins(self, height: int, width: int) -> tuple[int, ...]:
-    """Return how many pixels are added to an input of this size.
-
-    Args:
-      height: of the input.
-      width: of the input.
-
-    Returns:
-      Pixels added above, on the right, below and on the left.
-    """
+    """Return how many pixels are added above, right of, below and left of an input."""
     return inputs.margins(self._expand, height, width)
 
   def output_size(
     self, height: int, width: int, outscale: float | None = None
   ) -> tuple[int, int]:
-    """Return the height and width of the output for an input of this size.
-
-    Args:
-      height: of the input.
-      width: of the input.
-      outscale: output side over input side; None is the model's scale.
-    """
+    """Return the height and width of the output for an input of this size."""
     size = self._expanded_size(height, width)
     return output_size(size, outscale or self.model.scale)
 
@@ -220,11 +179,9 @@ class Upscaler:
     top, right, bottom, left = self.margins(height, width)
     return height + top + bottom, width + left + right
 
-  @property
-  def _class_weight(self) -> float:
-    """How much the class counts."""
-    own = self.loaded.config.sampler.guidance
-    return own if self._guidance is None else self._guidance
+  def _passes(self, size: Size, outscale: float | None) -> list[Size]:
+    """Return the sizes of the conditions of the model's runs for one input."""
+    return self._plan.passes(self._expanded_size(*size), outscale or self.model.scale)
 
   def _guidance_of(self, label: int) -> float | None:
     """Return how much the class counts; None where guidance changes nothing."""
@@ -234,35 +191,15 @@ class Upscaler:
   def work(
     self, height: int, width: int, outscale: float | None = None, num_samples: int = 1
   ) -> int:
-    """Return what `on_steps` will have counted when an input of this size is done.
-
-    Args:
-      height: of the input.
-      width: of the input.
-      outscale: output side over input side; None is the model's scale.
-      num_samples: how many samples are made.
-    """
-    size = self._expanded_size(height, width)
-    runs = self._plan.passes(size, outscale or self.model.scale)
+    """Return what `on_steps` will have counted when an input of this size is done."""
+    runs = self._passes((height, width), outscale)
     return num_samples * self.num_steps * sum(map(self._plan.work, runs))
 
   def reserve(
     self, sizes: Iterable[tuple[int, int]], outscale: float | None = None
   ) -> None:
-    """Plan canvases for inputs to come, so that few programs are compiled.
-
-    Args:
-      sizes: heights and widths of the inputs.
-      outscale: output side over input side; None is the model's scale.
-    """
-    outscale = outscale or self.model.scale
-    self._plan.reserve(
-      [
-        run
-        for size in sizes
-        for run in self._plan.passes(self._expanded_size(*size), outscale)
-      ]
-    )
+    """Plan canvases for inputs of some sizes, so that few programs are compiled."""
+    self._plan.reserve([run for size in sizes for run in self._passes(size, outscale)])
 
   def memory(
     self,
@@ -275,12 +212,6 @@ class Upscaler:
 
     Compiles the program, as the first image would.
 
-    Args:
-      height: of the input.
-      width: of the input.
-      outscale: output side over input side; None is the model's scale.
-      label: class, for models that have classes.
-
     Returns:
       Bytes that each device needs, and bytes free on the fullest, None if not known.
 
@@ -288,11 +219,9 @@ class Upscaler:
       UpscalerError: the model can't take the scale or the label.
     """
     outscale, label = self.check(outscale, label)
-    runs = self._plan.passes(self._expanded_size(height, width), outscale)
-    guidance = self._guidance_of(label)
-    return self._runner.memory(runs, guidance), devices.free_memory()
-
-  # ------------------------------------------------------------------ doing it
+    runs = self._passes((height, width), outscale)
+    needed = self._runner.memory(runs, self._guidance_of(label))
+    return needed, devices.free_memory()
 
   def upscale(
     self,
@@ -305,29 +234,10 @@ class Upscaler:
     number: int = 0,
     on_steps: OnSteps = lambda steps: None,
   ) -> Result:
-    """Restore one image.
-
-    Args:
-      image: as in `upscale_many`.
-      outscale: output side over input side; None is the model's scale.
-      mask: what is missing, as in `upscale_many`.
-      num_samples: how many to sample.
-      label: class, for models that have classes.
-      number: noise is a function of (seed, number, sample).
-      on_steps: as in `upscale_many`.
-
-    Raises:
-      UpscalerError: as `upscale_many`.
-    """
-    return self.upscale_many(
-      [image],
-      outscale,
-      masks=[mask],
-      num_samples=num_samples,
-      label=label,
-      numbers=[number],
-      on_steps=on_steps,
-    )[0]
+    """Restore one image; for the arguments and errors see `upscale_many`."""
+    same = {'num_samples': num_samples, 'label': label, 'on_steps': on_steps}
+    each = {'masks': [mask], 'numbers': [number]}
+    return self.upscale_many([image], outscale, **each, **same)[0]
 
   def upscale_many(
     self,
@@ -365,7 +275,12 @@ class Upscaler:
       for image, mask in zip(images, masks, strict=True)
     ]
     numbers = numbers or [0] * len(prepared)
-    current = [self._all_channels(p) for p in prepared for _ in range(num_samples)]
+    channels = self.model.channels
+    current = [
+      np.repeat(p.observed, channels // p.observed.shape[-1], -1)  # grey is repeated
+      for p in prepared
+      for _ in range(num_samples)
+    ]
     sizes = [self._plan.passes(p.observed.shape[:2], outscale) for p in prepared]
     for p in range(len(sizes[0]) if sizes else 0):
       items = []
@@ -373,21 +288,14 @@ class Upscaler:
         source, sample = divmod(k, num_samples)
         seed = (self._seed, numbers[source], sample, p)
         image = resizing.resize(image, *sizes[source][p])
-        mask = prepared[source].mask
-        condition = inputs.assemble(
-          self.model, image, mask, seed=seed, **self._augmentation
-        )
+        given = self.model, image, prepared[source].mask
+        condition = inputs.assemble(*given, seed=seed, **self._augmentation)
         items.append(Item(condition, seed, label))
       current = self._runner(items, self._guidance_of(label), on_steps)
     return [
       self._result(p, current[k * num_samples : (k + 1) * num_samples], outscale)
       for k, p in enumerate(prepared)
     ]
-
-  def _all_channels(self, given: Prepared) -> np.ndarray:
-    """Return an input with the channels of the model: grey is repeated."""
-    image = given.observed
-    return np.repeat(image, self.model.channels // image.shape[-1], -1)
 
   def _result(
     self, given: Prepared, outputs: Sequence[np.ndarray], outscale: float
@@ -399,7 +307,7 @@ class Upscaler:
     if self.model.scale > 1:
       bicubic = np.clip(resizing.resize(given.observed, *size), -1, 1)
     settings = self.settings(outscale)
-    if self._plan.sides != self._asked:  # it ran out of memory
+    if self._plan.sides != self._sides:  # it ran out of memory
       settings['tiles_used'] = list(self._plan.sides)
     return Result(samples, given.observed, bicubic, settings)
 
@@ -415,24 +323,13 @@ class Upscaler:
       sample = resizing.make_consistent(sample, image)
     return sample
 
-  def _note_once(self, text: str) -> None:
-    """Pass on a line of text, unless it has been."""
-    if text not in self._noted:
-      self._noted.add(text)
-      self._note(text)
-
   def check(
     self, outscale: float | None, label: int | None, masked: bool = False
   ) -> tuple[float, int]:
     """Return the scale and the class that images will be restored with.
 
-    Args:
-      outscale: output side over input side; None is the model's scale.
-      label: class; None for none.
-      masked: whether masks will be given.
-
     Raises:
-      UpscalerError: the model can't take one of them.
+      UpscalerError: the model can't take one of them, or masks if they are given.
     """
     kind = f'this model is for {inputs.describe(self.loaded.config)}'
     if masked and not self.takes_masks:
@@ -441,9 +338,8 @@ class Upscaler:
     if self.model.scale == 1 and outscale != 1:
       raise UpscalerError(f'outscale {outscale:g}: {kind} and upscales nothing')
     if not 0 < outscale <= MAX_OUTSCALE:
-      raise UpscalerError(
-        f'outscale must be above 0, at most {MAX_OUTSCALE}: {outscale}'
-      )
+      wanted = f'above 0, at most {MAX_OUTSCALE}'
+      raise UpscalerError(f'outscale must be {wanted}: {outscale}')
     return outscale, self._checked_label(label)
 
   def _checked_label(self, label: int | None) -> int:

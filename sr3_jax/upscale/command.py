@@ -6,6 +6,7 @@ the options are read.
 """
 
 import argparse
+import inspect
 import pathlib
 import sys
 import tempfile
@@ -23,10 +24,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Run the command and return its exit code.
-
-  Args:
-    argv: arguments, without the name of the program; None takes the process's.
+  """Run the command and return its exit code; `argv` lacks the program's name.
 
   Raises:
     SystemExit: --help, with code 0, or a mistake in the command, with code 2.
@@ -56,21 +54,10 @@ def load(args: argparse.Namespace) -> 'Upscaler':
   from sr3_jax.restoration.upscaler import Upscaler
   from sr3_jax.weights import hub
 
-  return Upscaler(
-    hub.load(args.model),
-    steps=args.steps,
-    sampler=args.sampler,
-    temperature=args.temperature,
-    tile=args.tile,
-    tile_pad=args.tile_pad,
-    seed=args.seed,
-    consistency=args.consistency,
-    expand=args.expand,
-    blur=args.blur,
-    noise=args.noise,
-    guidance=args.guidance,
-    on_note=logging.info,
-  )
+  # Options are named as the arguments that they are given as.
+  names = vars(args).keys() & inspect.signature(Upscaler).parameters.keys()
+  options = {name: getattr(args, name) for name in names}
+  return Upscaler(hub.load(args.model), **options, on_note=logging.info)
 
 
 def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int:
@@ -101,18 +88,9 @@ def _options(parser: Parser, args: argparse.Namespace) -> 'Options':
     mask = pathlib.Path(mask)
     if not mask.exists():
       parser.error(f'--mask={mask}: no such file or folder')
-  return jobs.Options(
-    output=None if args.output == '-' else pathlib.Path(args.output),
-    suffix=args.suffix,
-    ext=args.ext,
-    outscale=args.outscale,
-    num_samples=args.num_samples,
-    spread=args.spread,
-    compare=args.compare,
-    label=args.label,
-    mask=mask,
-    overwrite=args.overwrite,
-  )
+  output = None if args.output == '-' else pathlib.Path(args.output)
+  values = vars(args) | {'output': output, 'mask': mask}
+  return jobs.Options(**{name: values[name] for name in jobs.Options._fields})
 
 
 def _find(
@@ -157,21 +135,15 @@ def _start(args: argparse.Namespace) -> None:
 def _pictures(
   upscaler: 'Upscaler', sources: list['Source'], inputs: Sequence[str]
 ) -> list['Source']:
-  """Return the sources without arrays that lie among pictures by chance.
-
-  A model of pictures takes arrays (.npy) only if they are named, or if there is nothing
-  else.
-  """
+  """Return the sources; for pictures without arrays, if not named or all there is."""
   from sr3_jax.images import raster_codec
 
-  if raster_codec.needs_rasters(upscaler.channels, upscaler.value_range):
+  if raster_codec.needs_rasters(upscaler.model.channels, upscaler.model.value_range):
     return sources
   plain = [
-    source
-    for source in sources
-    if source.path is None
-    or source.name in inputs
-    or source.place.suffix.lower() != '.npy'
+    s
+    for s in sources
+    if s.path is None or s.name in inputs or s.place.suffix.lower() != '.npy'
   ]
   return plain or sources
 
@@ -198,10 +170,8 @@ def _restore(
   for name, reason in failed.items():
     print(f'failed: {name}: {reason}', file=sys.stderr)
   done = len(sources) + len(missing) - skipped - len(failed)
-  print(
-    f'{done} done, {skipped} skipped, {len(failed)} failed',
-    file=sys.stderr if options.output is None else sys.stdout,
-  )
+  to = sys.stderr if options.output is None else sys.stdout
+  print(f'{done} done, {skipped} skipped, {len(failed)} failed', file=to)
   return 1 if failed else 0
 
 
@@ -234,10 +204,7 @@ def _memory(upscaler: 'Upscaler', options: 'Options', size: tuple[int, int]) -> 
 
 
 def _check_folder(parser: Parser, folder: pathlib.Path) -> None:
-  """Make the output folder and write into it, before any work is done for it.
-
-  Ends the command with an error if that is not possible.
-  """
+  """Make the output folder and write into it, or end before any work is done."""
   try:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):

@@ -3,29 +3,24 @@
 Folders and patterns are mirrored below the output folder; files go directly into it.
 """
 
-import dataclasses
+import collections
 import glob
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from sr3_jax.images import rasters
 
 STDIN = '-'
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-  """One file of the input, or standard input.
+class Source(NamedTuple):
+  """One file of the input, or standard input."""
 
-  Attributes:
-    name: what messages call it.
-    path: the file; None is standard input.
-    place: where it would lie below the output folder, under its own name: 'sub/a.png'.
-  """
-
-  name: str
-  path: pathlib.Path | None
+  name: str  # what messages call it
+  path: pathlib.Path | None  # the file; None is standard input
+  # Where it would lie below the output folder, under its own name: 'sub/a.png'.
   place: pathlib.PurePath
 
 
@@ -75,8 +70,7 @@ def find(
 
 
 def stems(
-  sources: Sequence[Source],
-  outputs: Callable[[int, str], Iterable[str]],
+  sources: Sequence[Source], outputs: Callable[[int, str], Iterable[str]]
 ) -> list[str]:
   """Return a stem for the outputs of every input, so that no two share a file.
 
@@ -98,15 +92,13 @@ def stems(
     path = sources[i].path
     return str(places[i]), str(path and path.resolve())
 
-  owners: dict[str, int] = {}
-  plain = [place.stem for place in places]
-  for i, stem in enumerate(plain):
-    for path in paths(i, stem):
-      owners[path] = owners.get(path, 0) + 1
-  result, taken = list(plain), set()
+  result, taken = [place.stem for place in places], set()
+  owners = collections.Counter(
+    p for i, stem in enumerate(result) for p in paths(i, stem)
+  )
   # They are sorted, so that stems don't depend on the order of the inputs.
   for i in sorted(range(len(places)), key=order):
-    stem = plain[i]
+    stem = result[i]
     if any(owners[path] > 1 for path in paths(i, stem)) and places[i].suffix:
       stem = f'{stem}_{places[i].suffix[1:].lower()}'
     candidate, number = stem, 1
@@ -124,12 +116,7 @@ def _is_image(file: pathlib.Path) -> bool:
 
 
 def _below(folder: pathlib.Path, missing: dict[str, str]) -> list[pathlib.Path]:
-  """Return all image files below a folder, and note folders that can't be read.
-
-  Args:
-    folder: where to look.
-    missing: gets the folders that can't be read, and why.
-  """
+  """Return the image files below a folder; `missing` gets why others can't be read."""
   files = []
 
   def note(error: OSError) -> None:

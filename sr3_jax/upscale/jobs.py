@@ -10,12 +10,14 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from sr3_jax.images import image_files, picture_codec, pixels, raster_codec
-from sr3_jax.upscale import files as upscale_files
+from sr3_jax.images import image_files, picture_codec, raster_codec
+from sr3_jax.images.picture_codec import Header
+from sr3_jax.images.pixels import ImageError
 from sr3_jax.upscale import masks as upscale_masks
+from sr3_jax.upscale.files import Source, stems
 
 if TYPE_CHECKING:
   from sr3_jax.restoration.upscaler import Upscaler
@@ -25,73 +27,48 @@ if TYPE_CHECKING:
 Settings = Mapping[str, object]
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-  """What is to be written.
+class Options(NamedTuple):
+  """What is to be written."""
 
-  Attributes:
-    output: folder; None is standard output, for one picture.
-    suffix: of file names, after '_'; '' for none.
-    ext: 'auto', or an extension without its dot.
-    outscale: output sides over input sides; None is the model's scale.
-    num_samples: how many samples of each input.
-    spread: whether to write how samples differ, as a picture and as numbers.
-    compare: whether to write a comparison sheet.
-    label: class, for models that have classes.
-    mask: file or folder of masks that say what is missing; 'alpha' says that
-      transparent pixels are, and so does None for models that fill in.
-    overwrite: whether to replace outputs that are there.
-  """
-
-  output: pathlib.Path | None
-  suffix: str = 'out'
-  ext: str = 'auto'
-  outscale: float | None = None
-  num_samples: int = 1
-  spread: bool = False
-  compare: bool = False
-  label: int | None = None
+  output: pathlib.Path | None  # folder; None is standard output, for one picture
+  suffix: str = 'out'  # of file names, after '_'; '' for none
+  ext: str = 'auto'  # or an extension without its dot
+  outscale: float | None = (
+    None  # output sides over input sides; None: the model's scale
+  )
+  num_samples: int = 1  # of each input
+  spread: bool = False  # write how samples differ, as a picture and as numbers?
+  compare: bool = False  # write a comparison sheet?
+  label: int | None = None  # class, for models that have classes
+  # File or folder of masks that say what is missing; 'alpha' says that transparent
+  # pixels are, and so does None for models that fill in.
   mask: pathlib.Path | str | None = None
-  overwrite: bool = False
+  overwrite: bool = False  # replace outputs that are there?
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
-  """An input with the outputs to be made of it.
+  """An input with the outputs to be made of it."""
 
-  Attributes:
-    source: the input.
-    file: its path, or its bytes if it is no file.
-    codec: reads and writes such files.
-    size: its height and width.
-    extension: of its outputs.
-    files: paths of the outputs by what they show, in the order of writing.
-    mask: file that says what is missing.
-  """
-
-  source: upscale_files.Source
-  file: pathlib.Path | bytes
-  codec: raster_codec.Codec
-  size: tuple[int, int]
-  extension: str
-  files: dict[str, pathlib.Path]
-  mask: pathlib.Path | None = None
+  source: Source
+  data: bytes | None  # the input's bytes if it is no file
+  codec: raster_codec.Codec  # reads and writes such files
+  size: tuple[int, int]  # height and width of the input
+  extension: str  # of its outputs
+  files: dict[str, pathlib.Path]  # outputs by what they show, in the order of writing
+  mask: pathlib.Path | None = None  # file that says what is missing
 
   def read(self) -> bytes:
-    """Return the bytes of the input.
-
-    Raises:
-      ImageError: it can't be read.
-    """
+    """Return the bytes of the input; raise ImageError if it can't be read."""
     with image_files.errors(self.source.name):
       return self.file if isinstance(self.file, bytes) else self.file.read_bytes()
 
 
 class Failures(dict[str, str]):
-  """The inputs that can't be done: what is wrong in one line, by name."""
+  """What is wrong with the inputs that can't be done: one line each, by name."""
 
   @contextlib.contextmanager
-  def of(self, source: upscale_files.Source) -> Iterator[None]:
+  def of(self, source: Source) -> Iterator[None]:
     """Note an error that is raised inside, so that the other inputs are done."""
     try:
       yield
@@ -103,55 +80,35 @@ class Failures(dict[str, str]):
 
 
 def plan(
-  upscaler: 'Upscaler',
-  options: Options,
-  sources: Sequence[upscale_files.Source],
-  stdin: bytes | None = None,
+  upscaler: 'Upscaler', options: Options, sources: Sequence[Source], stdin: bytes | None
 ) -> tuple[list[Job], int, Failures]:
   """Plan the jobs of some inputs; read their headers, and outputs that are there.
 
-  Args:
-    upscaler: that will do them.
-    options: what is to be written.
-    sources: the inputs.
-    stdin: bytes of the source that is no file.
+  `stdin` are the bytes of the source that is no file.
 
   Returns:
     The jobs that are left, the largest first; how many inputs are finished; and those
     that can't be done.
   """
-  failed = Failures()
-  jobs = []
+  failed, jobs = Failures(), []
   for source in sources:
     with failed.of(source):
-      file = stdin if source.path is None else source.path
-      if file is None:
-        raise pixels.ImageError('nothing was read from standard input')
-      codec = raster_codec.choose_codec(
-        upscaler.channels, upscaler.value_range, source.place.suffix
-      )
-      header = codec.header(file, source.name)
-      size = header.height, header.width
-      extension = _extension(upscaler, options, codec, header.format, size)
-      mask = _find_mask(options, source, size)
-      if mask is None and (options.mask or upscaler.needs_masks):
-        _check_alpha(header)
-      jobs.append(Job(source, file, codec, size, extension, {}, mask))
+      jobs.append(_job(upscaler, options, source, stdin))
   if options.output is None:
     return jobs, 0, failed
-  stems = upscale_files.stems(
-    [job.source for job in jobs],
-    lambda i, stem: _names(stem, jobs[i].extension, options).values(),
-  )
+
+  def names(i: int, stem: str) -> Iterable[str]:
+    return _names(stem, jobs[i].extension, options).values()
+
   inputs = {source.path.resolve() for source in sources if source.path}
   left, finished = [], 0
-  for job, stem in zip(jobs, stems, strict=True):
-    folder = options.output / job.source.place.parent
+  for i, stem in enumerate(stems([job.source for job in jobs], names)):
+    job, folder = jobs[i], options.output / jobs[i].source.place.parent
     for shown, name in _names(stem, job.extension, options).items():
       job.files[shown] = folder / name
     with failed.of(job.source):
       if lost := [path for path in job.files.values() if path.resolve() in inputs]:
-        raise pixels.ImageError(f'{lost[0]} would replace an input')
+        raise ImageError(f'{lost[0]} would replace an input')
       if _is_finished(job, upscaler, options):
         finished += 1
       else:
@@ -176,56 +133,44 @@ def _names(stem: str, extension: str, options: Options) -> dict[str, str]:
   return names
 
 
-def _extension(
-  upscaler: 'Upscaler',
-  options: Options,
-  codec: raster_codec.Codec,
-  format_: str,
-  size: tuple[int, int],
-) -> str:
-  """Return the extension of the outputs of an input.
-
-  Raises:
-    ImageError: they would be larger than a file can be.
-  """
-  out = upscaler.output_size(*size, options.outscale)
-  if out[0] * out[1] > picture_codec.MAX_OUTPUT:
-    raise pixels.ImageError(
-      f'{size[1]} x {size[0]} pixels would become {out[1]} x {out[0]}, more than the '
-      f'limit of {picture_codec.MAX_OUTPUT / 1e6:.0f} Mpx'
-    )
-  if options.ext == 'auto':
-    # JPEG would change the known pixels, which stay as they are.
-    lossy = upscaler.takes_masks and format_ == 'JPEG'
-    return codec.extension('PNG' if lossy else format_, *out)
-  codec.check_sides(f'.{options.ext}', *out)
-  return f'.{options.ext}'
-
-
-def _find_mask(
-  options: Options,
-  source: upscale_files.Source,
-  size: tuple[int, int],
-) -> pathlib.Path | None:
-  """Return the mask file of an input, or None if no masks were given.
-
-  Raises:
-    ImageError: the input has no mask, or one of another size.
-  """
-  if not isinstance(options.mask, pathlib.Path):
-    return None
-  mask = upscale_masks.find(options.mask, source.place)
-  upscale_masks.check(mask, *size)
-  return mask
-
-
-def _check_alpha(header: picture_codec.Header) -> None:
-  """Raise ImageError if a file can't have transparent pixels."""
-  if not header.transparent:
-    raise pixels.ImageError(
+def _job(
+  upscaler: 'Upscaler', options: Options, source: Source, stdin: bytes | None
+) -> Job:
+  """Return the job of an input, without its files, or refuse an input by its header."""
+  model, data = upscaler.model, stdin if source.path is None else None
+  codec = raster_codec.choose_codec(
+    model.channels, model.value_range, source.place.suffix
+  )
+  header = codec.header(source.path if data is None else data, source.name)
+  size, mask = (header.height, header.width), None
+  extension = _extension(upscaler, options, codec, header)
+  if isinstance(options.mask, pathlib.Path):
+    mask = upscale_masks.find(options.mask, source.place)
+    upscale_masks.check(mask, *size)
+  elif (options.mask or upscaler.needs_masks) and not header.transparent:
+    raise ImageError(
       'nothing says what is missing: it has no transparent pixels; give --mask (white '
       'is missing) or --expand'
     )
+  return Job(source, data, codec, size, extension, {}, mask)
+
+
+def _extension(
+  upscaler: 'Upscaler', options: Options, codec: raster_codec.Codec, header: Header
+) -> str:
+  """Return the extension of an input's outputs; refuse those too large for a file."""
+  out = upscaler.output_size(header.height, header.width, options.outscale)
+  if out[0] * out[1] > picture_codec.MAX_OUTPUT:
+    raise ImageError(
+      f'{header.width} x {header.height} pixels would become {out[1]} x {out[0]}, more '
+      f'than the limit of {picture_codec.MAX_OUTPUT / 1e6:.0f} Mpx'
+    )
+  if options.ext == 'auto':
+    # JPEG would change the known pixels, which stay as they are.
+    lossy = upscaler.takes_masks and header.format == 'JPEG'
+    return codec.extension('PNG' if lossy else header.format, *out)
+  codec.check_sides(f'.{options.ext}', *out)
+  return f'.{options.ext}'
 
 
 def request(upscaler: 'Upscaler', options: Options) -> Settings:
@@ -233,25 +178,15 @@ def request(upscaler: 'Upscaler', options: Options) -> Settings:
 
   It must be called before anything is done: later the upscaler may have run out of
   memory and have other settings.
-
-  Args:
-    upscaler: that will do the jobs.
-    options: what is to be written.
   """
-  return {
-    **upscaler.settings(options.outscale),
-    'num_samples': options.num_samples,
-    'label': options.label,
-  }
+  own = {'num_samples': options.num_samples, 'label': options.label}
+  return upscaler.settings(options.outscale) | own
 
 
 def mark(job: Job, data: bytes, requested: Settings) -> Settings:
   """Return what an output file stores, to tell later what it was made from.
 
-  Args:
-    job: the job.
-    data: the bytes of its input.
-    requested: from `request`.
+  `data` are the bytes of the input, `requested` comes from `request`.
 
   Raises:
     ImageError: the mask can't be read.
@@ -261,13 +196,12 @@ def mark(job: Job, data: bytes, requested: Settings) -> Settings:
   # The name of the model is left out: a folder may be renamed, and its weights have a
   # fingerprint.
   made_by = {key: value for key, value in requested.items() if key != 'model'}
-  made_of, mask = [sha256, made_by], {}
+  made_of, made = [sha256, made_by], {}
   if job.mask is not None:
     with image_files.errors(job.mask):
-      mask = {'name': job.mask.name, 'sha256': _digest(job.mask.read_bytes())}
-    made_of.append(mask['sha256'])
-    mask = {'mask': mask}
-  return mask | {
+      made_of.append(_digest(job.mask.read_bytes()))
+    made['mask'] = {'name': job.mask.name, 'sha256': made_of[-1]}
+  return made | {
     'input': {'name': job.source.place.name, 'sha256': sha256},
     # It tells files of one name apart without giving their folders away.
     'path': _digest(place.encode()),
@@ -281,11 +215,7 @@ def _digest(data: bytes) -> str:
 
 
 def _is_finished(job: Job, upscaler: 'Upscaler', options: Options) -> bool:
-  """Return whether all outputs are there and were made with these settings.
-
-  Raises:
-    ImageError: a file is there that was made from something else.
-  """
+  """Return whether all outputs are there and were made with these settings."""
   there = {shown: path for shown, path in job.files.items() if path.exists()}
   if options.overwrite or not there:
     return False
@@ -296,7 +226,7 @@ def _is_finished(job: Job, upscaler: 'Upscaler', options: Options) -> bool:
       continue
     found = raster_codec.metadata(path) or {}
     if not any(found.get(key) == made[key] for key in ('input', 'path')):
-      raise pixels.ImageError(
+      raise ImageError(
         f'{path} is there and was not made from this file: choose another --output '
         'or --suffix, or --overwrite it'
       )

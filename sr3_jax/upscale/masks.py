@@ -12,14 +12,10 @@ ALPHA = 'alpha'
 
 
 def find(where: pathlib.Path, place: pathlib.PurePath) -> pathlib.Path:
-  """Return the file that is the mask of a picture.
+  """Return the mask of a picture: `where`, or the one in it if it is a folder.
 
-  Args:
-    where: a file, the mask of all pictures; or a folder of masks.
-    place: path of the picture relative to the folder that it was found in.
-
-  Returns:
-    `where`, or the one image file in it with the place and stem of the picture.
+  That is the image file with the stem and the place of the picture, which is relative
+  to the folder that the picture was found in.
 
   Raises:
     ImageError: there is no such file, or more than one.
@@ -47,13 +43,7 @@ def find(where: pathlib.Path, place: pathlib.PurePath) -> pathlib.Path:
 def is_mask(
   file: pathlib.Path, root: pathlib.Path, where: pathlib.Path | str | None
 ) -> bool:
-  """Return whether a file is a mask and no picture.
-
-  Args:
-    file: the file.
-    root: folder that it was found in.
-    where: the mask or folder of masks that was asked for, ALPHA or None.
-  """
+  """Return whether a file found in `root` is a mask, by --mask, and no picture."""
   if not isinstance(where, pathlib.Path):
     return False
   among = root.resolve() in where.resolve().parents
@@ -61,12 +51,7 @@ def is_mask(
 
 
 def check(path: pathlib.Path, height: int, width: int) -> None:
-  """Check by its header that a mask has the size of its picture.
-
-  Args:
-    path: of the mask.
-    height: of the picture.
-    width: of the picture.
+  """Check by its header that a mask has the size of its picture, `height` by `width`.
 
   Raises:
     ImageError: the sizes differ, or the mask can't be read.
@@ -91,22 +76,3 @@ def read(path: pathlib.Path) -> np.ndarray:
   picture = picture_codec.read(path)
   light = (picture.pixels.mean(-1) + 1) / 2
   return light * (1 if picture.alpha is None else picture.alpha) > 0.5
-
-
-def of_alpha(alpha: np.ndarray, must: bool) -> np.ndarray | None:
-  """Return the mask that the transparency of a picture stands for.
-
-  Args:
-    alpha: float [h, w] from 0, transparent, to 1.
-    must: whether some pixel has to be missing.
-
-  Returns:
-    bool [h, w], True where pixels are missing; or None if none is.
-
-  Raises:
-    ImageError: no pixel is missing, but one has to be.
-  """
-  mask = alpha < 0.5
-  if must and not mask.any():
-    raise ImageError('no pixel of it is transparent, so none is missing: give --mask')
-  return mask if mask.any() else None

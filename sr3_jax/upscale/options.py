@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from sr3_jax.runtime.cli import CACHE, Parser, number
 
@@ -28,7 +29,38 @@ examples:
 exit codes: 0 all is done; 1 some inputs, which are listed, could not be done; 2 a
 mistake in the command; 130 interrupted.
 """
-_WHOLE = number(int, 0, 2**31 - 1)
+_HELP = {
+  'inputs': 'files, folders (with all below), patterns in quotes, '
+  "'-' for standard input",
+  'input': 'the same',
+  'output': "folder, made if needed; '-' writes one picture to standard output",
+  'model': 'photo-x4, face-x4 or face-x8, which come with the package; a model folder, '
+  "a run's workdir, a .safetensors file or hf://owner/name; default: %(default)s",
+  'suffix': "of names: a_out.png; '' for none",
+  'ext': "format of outputs; default: the input's",
+  'overwrite': 'replace outputs that are there',
+  'compare': 'write a sheet: input, bicubic if upscaled, samples, spread',
+  'steps': 'fast, balanced, best, or a number of sampling steps; default: %(default)s',
+  'sampler': 'ddpm, ddim, dpmpp_2m...; default: that of --steps',
+  'temperature': 'of the noise, above 0 to 1: less gives less detail and less grain; '
+  'default: that of --steps',
+  'seed': 'of the noise; default: 0',
+  'num_samples': 'pictures per input',
+  'spread': 'how much the samples differ, as heat picture (.png) and numbers (.npy)',
+  'label': 'class, for models with classes',
+  'guidance': 'how much the class counts, for models trained for it; default: the '
+  "model's",
+  'outscale': "default: the model's own scale",
+  'consistency': "make outputs that, downsampled, are the input; default: the model's",
+  'blur': 'stages of cascades: blur inputs first, by so many pixels; default: 0',
+  'noise': 'stages of cascades: add noise to inputs first, 0 to 1; default: 0',
+  'mask': "white is missing; a folder has masks named as the inputs; 'alpha', also the "
+  'default: what is transparent is missing',
+  'expand': "pixels to add on all sides, or TOP,RIGHT,BOTTOM,LEFT; or per cent: '25%%'",
+  'tile': 'side of tiles in input pixels; 0: no tiles; default: chosen',
+  'tile_pad': 'half of their overlap in input pixels',
+  'cache': "compiled programs, for a fast start next time; '' for none",
+}
 
 
 def make_parser() -> Parser:
@@ -36,173 +68,48 @@ def make_parser() -> Parser:
 
   Options that Real-ESRGAN also has mean what they mean there.
   """
-  parser = Parser(
-    prog='sr3-upscale',
-    description=DESCRIPTION,
-    epilog=EPILOG,
-  )
-  for add_options in (
-    _add_files,
-    _add_sampling,
-    _add_upscaling,
-    _add_filling,
-    _add_memory,
-  ):
-    add_options(parser)
+  parser = Parser(prog='sr3-upscale', description=DESCRIPTION, epilog=EPILOG)
+  group: argparse._ActionsContainer = parser
+
+  def add(*names: str, **how: Any) -> None:
+    group.add_argument(*names, help=_HELP[names[-1].lstrip('-')], **how)
+
+  whole, size = number(int, 0, 2**31 - 1), number(float, 0)
+  add('inputs', nargs='*', metavar='INPUT')
+  group = parser.add_argument_group('files')
+  add('-i', '--input', nargs='+', action='extend', default=[])
+  add('-o', '--output', required=True, metavar='DIR')
+  add('-m', '--model', default='photo-x4')
+  add('--suffix', default='out')
+  add('--ext', choices=('auto', 'png', 'jpg', 'webp', 'tif'), default='auto')
+  add('--overwrite', action='store_true')
+  add('--compare', action='store_true')
+  group = parser.add_argument_group('sampling')
+  add('--steps', type=_steps, default='balanced')
+  add('--sampler')
+  add('--temperature', type=number(float, 0, 1, above=True), metavar='T')
+  add('--seed', type=whole, default=0)
+  add('--num_samples', type=number(int, 1, 1000), default=1, metavar='N')
+  add('--spread', action='store_true')
+  add('--label', type=whole)
+  add('--guidance', type=size)
+  group = parser.add_argument_group('models that upscale')
+  add('-s', '--outscale', type=number(float, 0, above=True))
+  add('--consistency', action=argparse.BooleanOptionalAction)
+  add('--blur', type=size, default=0.0, metavar='SIGMA')
+  add('--noise', type=size, default=0.0, metavar='SHARE')
+  group = parser.add_argument_group('models that fill in')
+  add('--mask', metavar='FILE_OR_FOLDER')
+  add('--expand', metavar='N')
+  group = parser.add_argument_group('memory and speed')
+  add('-t', '--tile', type=whole)
+  add('--tile_pad', type=whole)
+  add('--cache', default=CACHE, metavar='DIR')
   return parser
 
 
-def _add_files(parser: Parser) -> None:
-  """Add the options about inputs and outputs."""
-  add = parser.add_argument
-  add(
-    'inputs',
-    nargs='*',
-    metavar='INPUT',
-    help="files, folders (with all below), patterns in quotes, '-' for standard input",
-  )
-  group = parser.add_argument_group('files')
-  add = group.add_argument
-  add('-i', '--input', nargs='+', action='extend', default=[], help='the same')
-  add(
-    '-o',
-    '--output',
-    required=True,
-    metavar='DIR',
-    help="folder, made if needed; '-' writes one picture to standard output",
-  )
-  add(
-    '-m',
-    '--model',
-    default='photo-x4',
-    help='photo-x4, face-x4 or face-x8, which come with the package; a model folder, a '
-    "run's workdir, a .safetensors file or hf://owner/name; default: %(default)s",
-  )
-  add('--suffix', default='out', help="of names: a_out.png; '' for none")
-  add(
-    '--ext',
-    choices=('auto', 'png', 'jpg', 'webp', 'tif'),
-    default='auto',
-    help="format of outputs; default: the input's",
-  )
-  add('--overwrite', action='store_true', help='replace outputs that are there')
-  add(
-    '--compare',
-    action='store_true',
-    help='write a sheet: input, bicubic if upscaled, samples, spread',
-  )
-
-
-def _add_sampling(parser: Parser) -> None:
-  """Add the options about sampling."""
-  add = parser.add_argument_group('sampling').add_argument
-  add(
-    '--steps',
-    type=_steps,
-    default='balanced',
-    help='fast, balanced, best, or a number of sampling steps; default: %(default)s',
-  )
-  add('--sampler', help='ddpm, ddim, dpmpp_2m...; default: that of --steps')
-  add(
-    '--temperature',
-    type=number(float, 0, 1, above=True),
-    metavar='T',
-    help='of the noise, above 0 to 1: less gives less detail and less grain; default: '
-    'that of --steps',
-  )
-  add('--seed', type=_WHOLE, default=0, help='of the noise; default: 0')
-  add(
-    '--num_samples',
-    type=number(int, 1, 1000),
-    default=1,
-    metavar='N',
-    help='pictures per input',
-  )
-  add(
-    '--spread',
-    action='store_true',
-    help='how much the samples differ, as heat picture (.png) and numbers (.npy)',
-  )
-  add('--label', type=_WHOLE, help='class, for models with classes')
-  add(
-    '--guidance',
-    type=number(float, 0),
-    help="how much the class counts, for models trained for it; default: the model's",
-  )
-
-
-def _add_upscaling(parser: Parser) -> None:
-  """Add the options of models that upscale."""
-  add = parser.add_argument_group('models that upscale').add_argument
-  add(
-    '-s',
-    '--outscale',
-    type=number(float, 0, above=True),
-    help="default: the model's own scale",
-  )
-  add(
-    '--consistency',
-    action=argparse.BooleanOptionalAction,
-    help="make outputs that, downsampled, are the input; default: the model's",
-  )
-  add(
-    '--blur',
-    type=number(float, 0),
-    default=0.0,
-    metavar='SIGMA',
-    help='stages of cascades: blur inputs first, by so many pixels; default: 0',
-  )
-  add(
-    '--noise',
-    type=number(float, 0),
-    default=0.0,
-    metavar='SHARE',
-    help='stages of cascades: add noise to inputs first, 0 to 1; default: 0',
-  )
-
-
-def _add_filling(parser: Parser) -> None:
-  """Add the options of models that fill in."""
-  add = parser.add_argument_group('models that fill in').add_argument
-  add(
-    '--mask',
-    metavar='FILE_OR_FOLDER',
-    help='white is missing; a folder has masks named as the inputs; '
-    "'alpha', also the default: what is transparent is missing",
-  )
-  add(
-    '--expand',
-    metavar='N',
-    help="pixels to add on all sides, or TOP,RIGHT,BOTTOM,LEFT; or per cent: '25%%'",
-  )
-
-
-def _add_memory(parser: Parser) -> None:
-  """Add the options about memory and speed."""
-  add = parser.add_argument_group('memory and speed').add_argument
-  add(
-    '-t',
-    '--tile',
-    type=_WHOLE,
-    help='side of tiles in input pixels; 0: no tiles; default: chosen',
-  )
-  add('--tile_pad', type=_WHOLE, help='half of their overlap in input pixels')
-  add(
-    '--cache',
-    default=CACHE,
-    metavar='DIR',
-    help="compiled programs, for a fast start next time; '' for none",
-  )
-
-
 def check(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> None:
-  """End with an error for mistakes that show without files and a model.
-
-  Args:
-    parser: of the options.
-    args: the options.
-    inputs: all inputs.
-  """
+  """End with an error for mistakes that show without files and a model."""
   if not inputs:
     parser.error('no INPUT: name files, folders, a pattern in quotes, or -')
   if args.spread and args.num_samples < 2:

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import io
 import math
-import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -13,7 +12,7 @@ import jax
 import numpy as np
 
 from sr3_jax.images import contact_sheets, image_files, picture_codec
-from sr3_jax.images import pixels as images_pixels
+from sr3_jax.images.pixels import ImageError, to_float, to_picture
 from sr3_jax.restoration.upscaler import Result, Upscaler
 from sr3_jax.runtime import atomic_files
 from sr3_jax.runtime.progress import Progress
@@ -40,16 +39,7 @@ class _Input(NamedTuple):
 
 
 def run(upscaler: Upscaler, options: Options, todo: Sequence[Job]) -> Failures:
-  """Do jobs, with progress on stderr.
-
-  Args:
-    upscaler: does them.
-    options: what is written.
-    todo: the jobs.
-
-  Returns:
-    The inputs that failed.
-  """
+  """Do jobs, with progress on stderr; return the inputs that failed."""
   failed = Failures()
   work = {
     job: upscaler.work(*job.size, options.outscale, options.num_samples) for job in todo
@@ -130,33 +120,31 @@ def _do(
     with failed.of(job.source):
       result = restore(read[i : i + 1])[0] if results is None else results[i]
       settings = {**requested, **result.settings, **mark}
-      alpha = _alpha(upscaler, job, picture, result)
-      _write(job, picture, alpha, result, settings, options)
+      like = dataclasses.replace(picture, alpha=_alpha(upscaler, job, picture, result))
+      _write(job, like, result, settings, options)
 
 
 def _mask(
   upscaler: Upscaler, options: Options, job: Job, picture: picture_codec.Picture
 ) -> np.ndarray | None:
-  """Return what is missing of a picture: bool [h, w], or None.
-
-  Raises:
-    ImageError: the mask can't be read, or nothing is missing where something must be.
-  """
+  """Return what is missing of a picture: bool [h, w], or None for nothing."""
   if job.mask is not None:
     return upscale_masks.read(job.mask)
   if not upscaler.takes_masks or picture.alpha is None:
     return None
-  must = bool(options.mask) or upscaler.needs_masks
-  return upscale_masks.of_alpha(picture.alpha, must)
+  missing = picture.alpha < 0.5
+  if missing.any():
+    return missing
+  if options.mask or upscaler.needs_masks:
+    raise ImageError('no pixel of it is transparent, so none is missing: give --mask')
+  return None
 
 
 def _alpha(
   upscaler: Upscaler, job: Job, picture: picture_codec.Picture, result: Result
 ) -> np.ndarray | None:
-  """Return the transparency of an output, [H, W].
-
-  It is None if the input has none, or if transparent pixels were those to fill in.
-  """
+  """Return the transparency of an output, [H, W]; None if it has none."""
+  # Where transparent pixels of the input were those to fill in, none are left.
   if picture.alpha is None or (upscaler.takes_masks and job.mask is None):
     return None
   top, right, bottom, left = upscaler.margins(*job.size)
@@ -167,20 +155,15 @@ def _alpha(
 
 def _write(
   job: Job,
-  picture: picture_codec.Picture,
-  alpha: np.ndarray | None,
+  like: picture_codec.Picture,
   result: Result,
   settings: Settings,
   options: Options,
 ) -> None:
-  """Write all outputs of a job.
-
-  Raises:
-    ImageError: a file can't be written.
-  """
+  """Write all outputs of a job, with the transparency and colour profile of `like`."""
 
   def output(pixels: np.ndarray) -> picture_codec.Picture:
-    return dataclasses.replace(picture, pixels=pixels, alpha=alpha)
+    return dataclasses.replace(like, pixels=pixels)
 
   if options.output is None:
     data = job.codec.encode(output(result.samples[0]), job.extension, settings)
@@ -198,24 +181,13 @@ def _write(
       np.save(buffer, result.spread)
       with image_files.errors(path):
         atomic_files.write_bytes(path, buffer.getvalue())
-    elif shown == 'spread':
-      _write_drawing(path, _heat(result), None, marked)
     else:
-      _write_drawing(path, _sheet(result, options), picture.icc, marked)
-
-
-def _write_drawing(
-  path: pathlib.Path, drawing: np.ndarray, icc: bytes | None, settings: Settings
-) -> None:
-  """Write a drawing, uint8 [H, W, 3], with a colour profile and settings."""
-  picture = picture_codec.Picture(images_pixels.to_float(drawing), icc=icc)
-  picture_codec.write(path, picture, settings)
-
-
-def _heat(result: Result) -> np.ndarray:
-  """Draw how much samples differ, in colours with a legend."""
-  legend = f'spread of {len(result.samples)} samples, in levels of 255'
-  return contact_sheets.heat_map(result.spread * 127.5, legend)
+      drawing, icc = _sheet(result, options), like.icc
+      if shown == 'spread':
+        legend = f'spread of {len(result.samples)} samples, in levels of 255'
+        drawing, icc = contact_sheets.heat_map(result.spread * 127.5, legend), None
+      drawn = picture_codec.Picture(to_float(drawing), icc=icc)
+      picture_codec.write(path, drawn, marked)
 
 
 def _sheet(result: Result, options: Options) -> np.ndarray:
@@ -225,10 +197,9 @@ def _sheet(result: Result, options: Options) -> np.ndarray:
   if result.bicubic is not None:
     titles, first = ['input', 'bicubic'], [result.observed, result.bicubic]
   titles += [f'sample {i + 1}' for i in range(len(few))] if len(few) > 1 else ['output']
-  shown = [images_pixels.to_picture(image) for image in (*first, *few)]
+  shown = [to_picture(image) for image in (*first, *few)]
   if options.spread:
     titles.append('spread')
     shown.append(contact_sheets.heat_colours(result.spread))
-  largest = max(result.samples.shape[1:3])
-  cell = _CELL if largest > _CELL else None
+  cell = _CELL if max(result.samples.shape[1:3]) > _CELL else None
   return contact_sheets.sheet([shown], titles, cell=cell)

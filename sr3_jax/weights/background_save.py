@@ -13,11 +13,8 @@ class Manager(ocp.CheckpointManager):
 
   Orbax's own asynchronous saves spend about 0.2 s in Python before they return,
   whatever the size of the state (benchmarks/saving.py measures it): more than a step of
-  a small network, and more still with several processes.
-
-  Args:
-    directory: of the checkpoints.
-    options: Orbax's; those of processes and asynchrony are replaced.
+  a small network, and more still with several processes. Of the options those about
+  processes and asynchrony are replaced.
   """
 
   def __init__(self, directory: epath.Path, options: ocp.CheckpointManagerOptions):
@@ -32,11 +29,7 @@ class Manager(ocp.CheckpointManager):
     self._error: BaseException | None = None
 
   def begin_save(self, step: int, **options: Any) -> None:
-    """Start `save` in the background.
-
-    Args:
-      step: number of training steps done.
-      **options: of `save`; nobody may change their arrays until it is done.
+    """Start `save` in the background; until it is done no array of it may change.
 
     Raises:
       Exception: what the save before this one raised.

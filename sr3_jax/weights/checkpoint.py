@@ -73,8 +73,7 @@ def open_manager(
     workdir: of the run.
     keep: how many of the newest checkpoints are kept.
     keep_every: those at multiples of this number of steps are kept too; 0 for none.
-    best: the best by this metric, of those saved with metrics, is kept too; '' for
-      none.
+    best: the best by this metric, of those with metrics, is kept too; '' for none.
     lower_is_better: whether low values of that metric are good.
 
   Raises:
@@ -96,15 +95,13 @@ def open_manager(
   if jax.process_index() == 0:
     path.mkdir(parents=True, exist_ok=True)
   devices.barrier('folder of checkpoints')
-  manager = Manager(
-    path,
-    ocp.CheckpointManagerOptions(
-      preservation_policy=policies.AnyPreservationPolicy(preserved),
-      create=False,
-      cleanup_tmp_directories=True,  # of runs that were killed while saving
-      **options,
-    ),
+  options = ocp.CheckpointManagerOptions(
+    preservation_policy=policies.AnyPreservationPolicy(preserved),
+    create=False,
+    cleanup_tmp_directories=True,  # of runs that were killed while saving
+    **options,
   )
+  manager = Manager(path, options)
   try:
     yield manager
     with _written(manager):
@@ -140,11 +137,9 @@ def save(
   for leaf in jax.tree.leaves(state):
     if leaf.is_fully_addressable:
       leaf.copy_to_host_async()
-
   state = jax.tree.map(functools.partial(_copy, stacked=stacked), state)
-  parts = {name: ocp.args.StandardSave(state[name]) for name in PARTS}
   args = ocp.args.Composite(
-    **parts,
+    **{name: ocp.args.StandardSave(state[name]) for name in PARTS},
     data=ocp.args.JsonSave(data.get_state()),
     sums=ocp.args.JsonSave(sums | {'version': VERSION}),
   )
@@ -153,14 +148,7 @@ def save(
 
 
 def check(manager: Manager) -> None:
-  """Raise the error of a save in the background, if it failed; do not wait for it.
-
-  Args:
-    manager: from `open_manager`.
-
-  Raises:
-    CheckpointError: the checkpoint couldn't be written.
-  """
+  """Raise the CheckpointError of a save in the background, if it failed; don't wait."""
   if manager.failed:
     with _written(manager):
       manager.wait_until_finished()
@@ -181,7 +169,7 @@ def _copy(leaf: jax.Array, stacked: bool) -> jax.Array | np.ndarray:
 
 
 def restore(manager: Manager, state: State, data: DataIterator) -> tuple[int, State]:
-  """Read the newest good checkpoint and set the iterator to its position.
+  """Read step and state of the newest good checkpoint; set the iterator's position.
 
   Damaged ones are moved to WORKDIR/damaged, with a warning that says what was wrong.
 
@@ -190,9 +178,6 @@ def restore(manager: Manager, state: State, data: DataIterator) -> tuple[int, St
     state: like what was saved; its leaves have the shapes, dtypes and shardings that
       are wanted. Devices and processes need not be those of the writer.
     data: the iterator to set.
-
-  Returns:
-    The step and the state.
 
   Raises:
     CheckpointError: the checkpoint belongs to another network or optimizer, or to a
@@ -232,9 +217,7 @@ def restore(manager: Manager, state: State, data: DataIterator) -> tuple[int, St
 def load_ema(workdir: epath.PathLike, params: Params) -> tuple[int, Params]:
   """Return the step and the averaged weights of a run's newest good checkpoint.
 
-  Args:
-    workdir: of the run.
-    params: like the parameters; its leaves have their shapes and dtypes.
+  The leaves of `params` have the shapes and dtypes that are wanted.
 
   Raises:
     CheckpointError: there is no good one, or it belongs to another network or to a
@@ -242,9 +225,8 @@ def load_ema(workdir: epath.PathLike, params: Params) -> tuple[int, Params]:
   """
   path = checkpoint_folder(workdir)
   if not path.exists():
-    raise CheckpointError(
-      f'{workdir}: no checkpoints here; train first, or check --workdir'
-    )
+    advice = 'train first, or check --workdir'
+    raise CheckpointError(f'{workdir}: no checkpoints here; {advice}')
   with ocp.CheckpointManager(path) as manager:
     steps = sorted(manager.all_steps(), reverse=True)
     if not steps:
@@ -267,17 +249,7 @@ def load_ema(workdir: epath.PathLike, params: Params) -> tuple[int, Params]:
 def _checked(
   manager: ocp.CheckpointManager, step: int, args: State, summed: bool = True
 ) -> Mapping[str, Any]:
-  """Read a checkpoint and compare it with its checksums.
-
-  Args:
-    manager: of the run's checkpoints.
-    step: which one.
-    args: Orbax's arguments for each part that is to be read.
-    summed: whether it has checksums.
-
-  Raises:
-    Damaged: it can't be read, or isn't what was written.
-  """
+  """Read the parts named in `args`, and compare them with their checksums if any."""
   path = manager.directory / str(step)
   if summed:
     args = args | {'sums': ocp.args.JsonRestore()}
@@ -291,11 +263,7 @@ def _checked(
 
 
 def _version(path: epath.Path) -> int:
-  """Return the version of a checkpoint; this program's if it is too damaged to say.
-
-  Raises:
-    CheckpointError: its version is later than this program's.
-  """
+  """Return the version of a checkpoint; this program's if it is too damaged to say."""
   # Version 0 stored the iterator in a file for each process.
   if any((path / 'data').glob('process_*.json')):
     return 0
@@ -314,18 +282,13 @@ def _version(path: epath.Path) -> int:
 def _set_aside(
   manager: ocp.CheckpointManager, step: int, reason: Damaged | str
 ) -> None:
-  """Move a damaged checkpoint to WORKDIR/damaged, with a warning.
-
-  Raises:
-    CheckpointError: it can't be moved.
-  """
+  """Move a damaged checkpoint to WORKDIR/damaged, with a warning."""
   path = manager.directory / str(step)
   place = manager.directory.parent / 'damaged'
   if jax.process_index() == 0:
     place.mkdir(parents=True, exist_ok=True)
-    there = {p.name for p in place.iterdir()}
     names = (str(step), *(f'{step}.{i}' for i in range(1, 1000)))
-    target = place / next(name for name in names if name not in there)
+    target = next(place / name for name in names if not (place / name).exists())
     logging.warning('%s; moved to %s, the one before it is taken', reason, target)
     try:
       path.rename(target)
@@ -347,18 +310,8 @@ def _shapes(tree: object) -> dict[str, list[int]]:
 
 
 def _check_fits(path: epath.Path, tree: object) -> None:
-  """Compare the names and shapes of arrays with those that are stored.
-
-  Orbax would notice a difference while it reads, and print pages about it.
-
-  Args:
-    path: a part of a checkpoint.
-    tree: arrays like those that are wanted.
-
-  Raises:
-    CheckpointError: names an array that differs.
-    Damaged: the part can't be read.
-  """
+  """Raise an error that names the first array that isn't stored as it is in `tree`."""
+  # Orbax would notice a difference while it reads, and print pages about it.
   with _explained(path):
     stored = _shapes(ocp.StandardCheckpointHandler().metadata(path).tree)
   wanted = _shapes(tree)
@@ -374,11 +327,7 @@ def _check_fits(path: epath.Path, tree: object) -> None:
 
 @contextlib.contextmanager
 def _explained(path: epath.Path) -> Iterator[None]:
-  """Make one line of the pages that Orbax prints about what it can't read.
-
-  Raises:
-    Damaged: for any of the errors that Orbax raises then.
-  """
+  """Raise `Damaged`, one line, in place of the pages that Orbax prints."""
   try:
     yield
   except (ValueError, KeyError, EOFError, FileNotFoundError, NotADirectoryError) as e:
@@ -387,11 +336,7 @@ def _explained(path: epath.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _written(manager: ocp.CheckpointManager) -> Iterator[None]:
-  """Make one line of the error of a save.
-
-  Raises:
-    CheckpointError: for any of the errors that Orbax raises then.
-  """
+  """Raise `CheckpointError`, one line, in place of the errors that Orbax raises."""
   try:
     yield
   except (OSError, ValueError, RuntimeError) as error:

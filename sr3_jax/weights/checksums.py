@@ -34,10 +34,8 @@ def of_state(state: Mapping[str, object], stacked: bool = False) -> dict[str, in
     name: [of_leaf(*item) for item in enumerate(jax.tree.leaves(tree))]
     for name, tree in state.items()
   }
-  return {
-    name: int(np.sum(numbers, dtype=np.uint32))
-    for name, numbers in jax.device_get(totals).items()
-  }
+  totals = jax.device_get(totals)
+  return {name: int(np.sum(sums, dtype=np.uint32)) for name, sums in totals.items()}
 
 
 @functools.partial(jax.jit, static_argnames='stacked')

@@ -19,21 +19,27 @@ if TYPE_CHECKING:
 
   from sr3_jax.runtime.types import Params
 
-# Options that state what no tensor of a network shows.
-_GIVEN = ('groups', 'num_heads', 'scale', 'image_size')
+# Options that state what no tensor of a network shows, and their help.
+_GIVEN = {
+  'groups': 'groups of the group normalisation (norm_groups in the JSON file; 32 if it '
+  'is not there)',
+  'num_heads': "heads of guided-diffusion's attention (--num_heads there)",
+  'scale': "side of the output over the input's",
+  'image_size': 'side of the outputs in training, pixels',
+}
 
 
 def make_parser() -> argparse.ArgumentParser:
   """Return the parser of all options."""
+  presets = '; '.join(
+    f'{name}, {side // scale} to {side} pixels'
+    for name, (scale, side) in RELEASED.items()
+  )
   parser = argparse.ArgumentParser(
     prog='sr3-convert',
     description='Makes a model folder of PyTorch weights, or of a run of sr3_jax.',
-    epilog='presets: '
-    + '; '.join(
-      f'{name}, {side // scale} to {side} pixels'
-      for name, (scale, side) in RELEASED.items()
-    )
-    + '. Of other networks in these formats give the numbers that no tensor tells.',
+    epilog=f'presets: {presets}. Of other networks in these formats give the numbers '
+    'that no tensor tells.',
   )
   add = parser.add_argument
   add(
@@ -44,29 +50,8 @@ def make_parser() -> argparse.ArgumentParser:
   )
   add('-o', '--output', metavar='DIR', required=True, help='the model folder to write')
   add('--preset', choices=RELEASED, help='the released file that INPUT is, see below')
-  _add_network(parser)
-  _add_card(parser)
-  return parser
-
-
-def _add_network(parser: argparse.ArgumentParser) -> None:
-  """Add the options that describe a network without a preset."""
-  for name, text in (
-    (
-      '--groups',
-      'groups of the group normalisation (norm_groups in the JSON file; 32 if it is '
-      'not there)',
-    ),
-    ('--num_heads', "heads of guided-diffusion's attention (--num_heads there)"),
-    ('--scale', "side of the output over the input's"),
-    ('--image_size', 'side of the outputs in training, pixels'),
-  ):
-    parser.add_argument(name, type=number(int, 1), metavar='N', help=text)
-
-
-def _add_card(parser: argparse.ArgumentParser) -> None:
-  """Add the options about the model card and the stored weights."""
-  add = parser.add_argument
+  for name, text in _GIVEN.items():
+    add(f'--{name}', type=number(int, 1), metavar='N', help=text)
   add('--license', default='unknown', help='of the weights, for the model card')
   add(
     '--notes',
@@ -80,13 +65,11 @@ def _add_card(parser: argparse.ArgumentParser) -> None:
     default='float32',
     help='of the stored weights; float32, the default, is exact',
   )
+  return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-  """Run the command; print a line that says what was written.
-
-  Args:
-    argv: arguments, without the name of the program; None takes the process's.
+  """Run the command, and print what was written; `argv` lacks the program's name.
 
   Raises:
     SystemExit: a mistake, with one line and status 1; one in the flags, with status 2.
@@ -108,16 +91,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _convert(args: argparse.Namespace) -> tuple['ConfigDict', 'Params']:
-  """Write the model folder; return its configuration and parameters.
-
-  Raises:
-    UserError: the input is no model, or the output is no place for one.
-    OSError: a file can't be read or written.
-  """
+  """Write the model folder; return its configuration and parameters."""
   from sr3_jax.weights import model_writer, torch_files, torch_to_flax
 
   given = {key: getattr(args, key) for key in _GIVEN}
-  notes = _notes(args.notes) if args.notes else ''
+  try:
+    notes = args.notes.read_text() if args.notes else ''
+  except UnicodeDecodeError:
+    raise UserError(f'{args.notes}: not a text file') from None
   card = {'license': args.license, 'dtype': args.dtype, 'notes': notes}
   path = pathlib.Path(args.input).expanduser()
   if path.is_dir() or args.input.startswith('hf://'):
@@ -141,19 +122,6 @@ def _convert(args: argparse.Namespace) -> tuple['ConfigDict', 'Params']:
     **card,
   )
   return config, params
-
-
-def _notes(path: pathlib.Path) -> str:
-  """Return the text of a file.
-
-  Raises:
-    UserError: it is not a text file.
-    OSError: it can't be read.
-  """
-  try:
-    return path.read_text()
-  except UnicodeDecodeError:
-    raise UserError(f'{path}: not a text file') from None
 
 
 if __name__ == '__main__':

@@ -30,15 +30,7 @@ from sr3_jax.runtime.errors import line
 from sr3_jax.runtime.types import Params
 from sr3_jax.runtime.version import __version__
 from sr3_jax.weights import model_files
-from sr3_jax.weights.model_files import (
-  CONFIG,
-  FORMAT,
-  PRESETS,
-  WEIGHTS,
-  HubError,
-  Preset,
-  Presets,
-)
+from sr3_jax.weights.model_files import CONFIG, PRESETS, WEIGHTS, HubError, Presets
 
 # Models that come with the package: folders named as users name the models.
 SHIPPED = epath.Path(__file__).parent.parent / 'models'
@@ -48,26 +40,18 @@ SHIPPED = epath.Path(__file__).parent.parent / 'models'
 class Loaded:
   """A model with its weights.
 
-  Attributes:
-    model: the model.
-    params: float32 NumPy arrays, on the host.
-    config: of the run that trained it.
-    presets: sampler settings by name; may be empty.
-    fingerprint: of the weights, 16 hexadecimal digits; a run and the float32 folder
-      made from it have the same.
-    name: of the folder, or owner/name on the hub.
-    step: training steps done.
-    source: where the weights come from, in words.
+  The fingerprint of the weights has 16 hexadecimal digits; a run and the float32 folder
+  made from it have the same.
   """
 
   model: SR3
-  params: Params
-  config: ConfigDict
-  presets: Presets
+  params: Params  # float32 NumPy arrays, on the host
+  config: ConfigDict  # of the run that trained it
+  presets: Presets  # sampler settings by name; may be empty
   fingerprint: str
-  name: str
-  step: int
-  source: str
+  name: str  # of the folder, or owner/name on the hub
+  step: int  # training steps done
+  source: str  # where the weights come from, in words
 
 
 def load(path: epath.PathLike) -> Loaded:
@@ -86,11 +70,11 @@ def load(path: epath.PathLike) -> Loaded:
   folder = place if is_run(place) else place.parent
   header = model_files.read_json(folder / CONFIG)
   if is_run(place):
-    header = {'format': FORMAT, 'config': header}
+    header = {'format': model_files.FORMAT, 'config': header}
   where = str(folder / CONFIG)
   if 'format' not in header or not isinstance(header.get('config'), dict):
     raise HubError(f'{where}: not the configuration of a model folder')
-  if header['format'] != FORMAT:
+  if header['format'] != model_files.FORMAT:
     raise HubError(
       f'{where}: format {header["format"]!r}, made by a newer version '
       f'({header.get("sr3_jax")}) than this one ({__version__}): update sr3_jax'
@@ -102,24 +86,14 @@ def load(path: epath.PathLike) -> Loaded:
   except Exception as error:  # absurd sizes in a file may raise anything
     raise HubError(f'{where}: {line(error)}') from None
   step, params = load_weights(place, model)
-  return Loaded(
-    model=model,
-    params=params,
-    config=config,
-    presets=load_presets(folder, model.gammas),
-    fingerprint=fingerprint(params),
-    name=name,
-    step=step,
-    source=str(header.get('source') or f'trained on {data_name(config)}'),
-  )
+  presets = _presets(folder, model.gammas)
+  source = str(header.get('source') or f'trained on {data_name(config)}')
+  digits = fingerprint(params)
+  return Loaded(model, params, config, presets, digits, name, step, source)
 
 
 def load_weights(path: epath.PathLike, model: SR3) -> tuple[int, Params]:
-  """Load the weights of a model of which the network is known.
-
-  Args:
-    path: as in `load`.
-    model: whose network the weights must be of.
+  """Load the weights at a path, as in `load`, that must be of the network of `model`.
 
   Returns:
     The number of training steps done, and float32 NumPy arrays.
@@ -138,53 +112,31 @@ def load_weights(path: epath.PathLike, model: SR3) -> tuple[int, Params]:
 
     step, params = checkpoint.load_ema(place, shapes)
     return step, jax.tree.map(np.asarray, params)
-  header = model_files.read_json(place.parent / CONFIG)
-  step = header.get('step', 0)
-  wanted = {k: v.shape for k, v in model_files.flatten(shapes).items()}
-  params = model_files.read_tensors(place, wanted)
+  step = model_files.read_json(place.parent / CONFIG).get('step', 0)
+  params = model_files.read_tensors(place, model_files.flat_shapes(model))
   tree = traverse_util.unflatten_dict(params, sep='/')
   return step if isinstance(step, int) else 0, tree
 
 
-def load_presets(folder: epath.PathLike, gammas: np.ndarray) -> Presets:
-  """Load the sampler presets of a model folder or a run, and try each once.
-
-  Args:
-    folder: the model folder, or the workdir of the run.
-    gammas: [T + 1] trained levels.
-
-  Returns:
-    The presets by name; {} if the folder has none.
-
-  Raises:
-    HubError: a preset is not possible with these levels.
-  """
-  path = epath.Path(folder) / PRESETS
+def _presets(folder: epath.Path, gammas: np.ndarray) -> Presets:
+  """Return the sampler presets of a folder, {} for none, each tried once."""
+  path = folder / PRESETS
   if not path.exists():
     return {}
   presets: Presets = model_files.read_json(path)
   for name, preset in presets.items():
     try:
-      _try_preset(preset, gammas)
+      if not 1 <= preset['num_steps'] < len(gammas):
+        raise ValueError(f'num_steps {preset["num_steps"]} of {len(gammas) - 1} levels')
+      make_trajectory(gammas, **preset)
     except Exception as error:
       raise HubError(f'{path}: preset {name!r}: {line(error)}') from None
   return presets
 
 
-def _try_preset(preset: Preset, gammas: np.ndarray) -> None:
-  """Raise an exception if a preset is not possible with these levels."""
-  if not 1 <= preset['num_steps'] < len(gammas):
-    raise ValueError(f'num_steps {preset["num_steps"]} of {len(gammas) - 1} levels')
-  make_trajectory(gammas, **preset)
-
-
 def fingerprint(params: Params) -> str:
-  """Return 16 hexadecimal digits of the SHA-256 of all weights, names and shapes.
-
-  Args:
-    params: host or device arrays, by name or nested.
-  """
-  flat = model_files.flatten(params)
+  """Return 16 hexadecimal digits of the SHA-256 of all weights, names and shapes."""
+  flat = traverse_util.flatten_dict(params, sep='/')
   digest = hashlib.sha256()
   for name in sorted(flat):
     leaf = np.asarray(flat[name], '<f4')
@@ -204,10 +156,7 @@ def shipped() -> list[str]:
 
 
 def find(path: epath.PathLike) -> tuple[epath.Path, str]:
-  """Find a model.
-
-  Args:
-    path: as in `load`.
+  """Find a model; `path` is as in `load`.
 
   Returns:
     Where its weights are, a .safetensors file or the workdir of a run; and its name.
@@ -241,9 +190,9 @@ def find(path: epath.PathLike) -> tuple[epath.Path, str]:
 
 
 def publishable(config: ConfigDict) -> ConfigDict:
-  """Return a copy of a configuration without the folders of this machine.
+  """Return a copy of a configuration with the last names of paths, not their folders.
 
-  Of paths the last name stays. hf:// addresses stay as they are.
+  hf:// addresses stay as they are.
   """
   config = config.copy_and_resolve_references()
   config.data.data_dir = ''

@@ -11,23 +11,22 @@ import re
 import tempfile
 from typing import Any, NotRequired, TypedDict, cast
 
-import ml_collections
+import jax
 import numpy as np
 import safetensors
 from etils import epath
 from flax import traverse_util
+from ml_collections import ConfigDict
 
 from sr3_jax.config import get_config
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.runtime.errors import UserError, line, some
 from sr3_jax.runtime.types import Array, Params
 from sr3_jax.runtime.version import __version__
 
-WEIGHTS, CONFIG, PRESETS, CARD = FILES = (
-  'model.safetensors',
-  'config.json',
-  'presets.json',
-  'README.md',
-)
+WEIGHTS, CONFIG = 'model.safetensors', 'config.json'
+PRESETS, CARD = 'presets.json', 'README.md'
+FILES = WEIGHTS, CONFIG, PRESETS, CARD
 FORMAT = 1  # of config.json
 _STORED = ('F32', 'BF16', 'F16')  # dtypes of weights, as safetensors calls them
 # Bytes of a JSON file: no model has a larger one.
@@ -78,31 +77,25 @@ def read_json(path: epath.Path) -> dict[str, Any]:
     HubError: the file is missing, larger than 1 MiB, or holds no JSON object.
   """
   try:
-    if path.stat().length > _MAX_JSON:
-      raise HubError(f'{path}: larger than any file of a model: not read')
-    value = json.loads(path.read_text())
+    size, value = path.stat().length, None
+    if size <= _MAX_JSON:
+      value = json.loads(path.read_text())
   except (FileNotFoundError, NotADirectoryError):
     raise HubError(f'{path}: missing; a model needs it beside its weights') from None
   except (ValueError, RecursionError) as error:
-    if isinstance(error, HubError):
-      raise
     raise HubError(f'{path}: not JSON: {line(error)}') from None
+  if size > _MAX_JSON:
+    raise HubError(f'{path}: larger than any file of a model: not read')
   if not isinstance(value, dict):
     raise HubError(f'{path}: should hold a JSON object')
   return value
 
 
-def read_config(
-  stored: dict[str, Any], where: str, maker: str
-) -> ml_collections.ConfigDict:
+def read_config(stored: dict[str, Any], where: str, maker: str) -> ConfigDict:
   """Return the default configuration with the stored values in it.
 
-  Keys that are not stored are newer than the file and keep their defaults.
-
-  Args:
-    stored: from JSON.
-    where: file, for messages.
-    maker: version of sr3_jax that wrote it.
+  Keys that are not stored are newer than the file and keep their defaults. Messages
+  name the file, `where`, and the version of sr3_jax that wrote it, `maker`.
 
   Raises:
     HubError: a key is unknown, or a value is too large or of another type.
@@ -113,11 +106,7 @@ def read_config(
 
 
 def _merge(
-  config: ml_collections.ConfigDict,
-  stored: dict[str, Any],
-  where: str,
-  maker: str,
-  prefix: str,
+  config: ConfigDict, stored: dict[str, Any], where: str, maker: str, prefix: str
 ) -> None:
   """Set the stored values in `config`, whose name in messages is `prefix`."""
   for key, value in stored.items():
@@ -128,7 +117,7 @@ def _merge(
         f'{__version__}: update, or remove the key if it does not matter'
       )
     default = config[key]
-    if isinstance(default, ml_collections.ConfigDict) and isinstance(value, dict):
+    if isinstance(default, ConfigDict) and isinstance(value, dict):
       _merge(default, value, where, maker, name)
       continue
     if isinstance(default, tuple) and isinstance(value, list):
@@ -141,7 +130,7 @@ def _merge(
     else:
       good = type(value) is type(default)
     if not good:
-      group = isinstance(default, ml_collections.ConfigDict)
+      group = isinstance(default, ConfigDict)
       kind = 'an object' if group else f'like {default!r}'
       raise HubError(f'{where}: {name} should be {kind}, is {str(value)[:80]!r}')
     if type(value) is int and abs(value) > _MAX.get(name, 2**31):
@@ -152,14 +141,9 @@ def _merge(
 def read_tensors(
   path: epath.Path, wanted: dict[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
-  """Return the arrays of a .safetensors file.
+  """Return the arrays of a .safetensors file, local or gs://, by name as float32.
 
-  Args:
-    path: the file; local or gs://.
-    wanted: shapes by name; the file must hold exactly these.
-
-  Returns:
-    float32 arrays by name.
+  It must hold exactly those that are `wanted`, shapes by name.
 
   Raises:
     HubError: it is no such file, other arrays are in it, or a value is not finite.
@@ -183,6 +167,12 @@ def read_tensors(
     if not np.isfinite(tensor).all():
       raise HubError(f'{path}: {name} holds values that are not finite')
   return tensors
+
+
+def flat_shapes(model: SR3) -> dict[str, tuple[int, ...]]:
+  """Return the shapes of a model's parameters by name: 'conv_in/kernel'."""
+  tree = jax.eval_shape(model.init, jax.random.key(0))
+  return {k: v.shape for k, v in traverse_util.flatten_dict(tree, sep='/').items()}
 
 
 def check_same(

@@ -8,12 +8,7 @@ from typing import NamedTuple
 
 
 class Released(NamedTuple):
-  """Sizes of a released model.
-
-  Attributes:
-    scale: side of the output over that of the input.
-    image_size: side of the outputs in training, in pixels.
-  """
+  """Output side over input side, and side of the outputs in training in pixels."""
 
   scale: int
   image_size: int

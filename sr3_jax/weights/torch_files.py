@@ -23,14 +23,10 @@ class WeightsError(UserError):
 
 
 def read(path: pathlib.Path) -> Tensors:
-  """Return the tensors of a file of weights.
+  """Return the tensors of a .safetensors file, or of a PyTorch file of a state dict.
 
-  Args:
-    path: .safetensors, or a PyTorch file of a state dict.
-
-  Returns:
-    Arrays by name, without the prefixes 'module.', '_orig_mod.' and 'denoise_fn.';
-    floating-point ones as float32.
+  Names come without the prefixes 'module.', '_orig_mod.' and 'denoise_fn.';
+  floating-point arrays are float32.
 
   Raises:
     WeightsError: the file cannot be read, or holds other things than named tensors.
@@ -55,11 +51,7 @@ def read(path: pathlib.Path) -> Tensors:
 
 
 def _read_safetensors(path: pathlib.Path) -> Tensors:
-  """Return the tensors of a .safetensors file.
-
-  Raises:
-    WeightsError: it can't be read.
-  """
+  """Return the tensors of a .safetensors file."""
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
       tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -73,11 +65,7 @@ def _read_safetensors(path: pathlib.Path) -> Tensors:
 
 
 def _read_torch(path: pathlib.Path) -> Tensors:
-  """Return the tensors of a state dict that `torch.save` wrote.
-
-  Raises:
-    WeightsError: torch is not installed, or the file is no state dict.
-  """
+  """Return the tensors of a state dict that `torch.save` wrote."""
   try:
     import torch
   except ImportError:
@@ -91,10 +79,10 @@ def _read_torch(path: pathlib.Path) -> Tensors:
       stored = torch.load(path, map_location='cpu', weights_only=True)
   except pickle.UnpicklingError as error:
     found = re.search(r'GLOBAL (\S+)', str(error))
+    more = f' ({found[1]})' if found else ''
     raise WeightsError(
-      'not loaded: it holds more than weights'
-      + (f' ({found[1]})' if found else '')
-      + ', and unpickling that could run any program; save only the state dict'
+      f'not loaded: it holds more than weights{more}, and unpickling that could run '
+      'any program; save only the state dict'
     ) from None
   except Exception as error:  # a damaged file may raise anything
     raise WeightsError(f'cannot be read as a PyTorch file: {line(error)}') from None

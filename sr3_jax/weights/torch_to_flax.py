@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import numpy as np
 from flax import traverse_util
 
@@ -44,14 +43,7 @@ Attributes = dict[str, Any]
 
 
 def recognise(tensors: Tensors) -> str:
-  """Return the key of FAMILIES to which tensors belong.
-
-  Args:
-    tensors: as `torch_files.read` returns them.
-
-  Raises:
-    WeightsError: they belong to none, or to a sibling that is not supported.
-  """
+  """Return the key of FAMILIES that tensors belong to, or raise WeightsError."""
   if any(name.startswith('time_mlp.') for name in tensors):
     raise WeightsError(
       'is of the DDPM variant (ddpm_modules, "which_model_G": "ddpm"), which knows '
@@ -74,11 +66,8 @@ def recognise(tensors: Tensors) -> str:
 def linear_schedule(betas: np.ndarray) -> tuple[int, float, float]:
   """Return T, the first and the last beta of a linear schedule.
 
-  Args:
-    betas: [T], in (0, 1), stored in float32.
-
   Raises:
-    WeightsError: it is another schedule, or none.
+    WeightsError: `betas` are not [T] in (0, 1), or not linear.
   """
   betas = np.asarray(betas, np.float64)
   if betas.ndim != 1 or len(betas) < 2 or not np.all((betas > 0) & (betas < 1)):
@@ -129,10 +118,7 @@ def convert(
 
 
 def _facts(
-  family: str,
-  found: Attributes,
-  preset: str | None,
-  given: dict[str, int | None],
+  family: str, found: Attributes, preset: str | None, given: dict[str, int | None]
 ) -> Attributes:
   """Return the values that no tensor shows: those given, else those of the preset."""
   project, hidden = FAMILIES[family].PROJECT, FAMILIES[family].HIDDEN
@@ -183,10 +169,7 @@ def _check_widths(shapes: Mapping[str, tuple[int, ...]], facts: Attributes) -> N
 
 
 def _make_config(
-  family: str,
-  found: Attributes,
-  facts: Attributes,
-  levels: tuple[int, float, float],
+  family: str, found: Attributes, facts: Attributes, levels: tuple[int, float, float]
 ) -> ConfigDict:
   """Return a configuration whose network has exactly these tensors."""
   side, scale = facts['image_size'], facts['scale']
@@ -239,23 +222,19 @@ def _translate(
     flat[f'{module}/{leaf}'] = array
     names[f'{module}/{leaf}'] = name
   try:
-    shapes = jax.eval_shape(SR3.from_config(config).init, jax.random.key(0))
+    wanted = model_files.flat_shapes(SR3.from_config(config))
   except Exception as error:  # sizes may be absurd in any way
     raise WeightsError(f'no network can be built: {line(error)}') from None
-  wanted = {k: v.shape for k, v in model_files.flatten(shapes).items()}
+  other = [k for k in flat.keys() & wanted.keys() if flat[k].shape != wanted[k]]
   differ = {
     'missing': wanted.keys() - flat.keys(),
     'left over': {names[k] for k in flat.keys() - wanted.keys()},
-    'of another shape': {
-      f'{names[k]} {list(tensors[names[k]].shape)}'
-      for k in flat.keys() & wanted.keys()
-      if flat[k].shape != wanted[k]
-    },
+    'of another shape': {f'{names[k]} {list(tensors[names[k]].shape)}' for k in other},
   }
-  if any(differ.values()):
+  if parts := [f'{len(v)} {k}: {some(v)}' for k, v in differ.items() if v]:
     raise WeightsError(
       'its tensors are not those of the network that they seem to be: '
-      + '; '.join(f'{len(v)} {k}: {some(v)}' for k, v in differ.items() if v)
+      + '; '.join(parts)
     )
   for name, array in flat.items():
     if not np.isfinite(array).all():
@@ -264,7 +243,7 @@ def _translate(
 
 
 def _leaf(module: str, leaf: str, array: np.ndarray) -> tuple[str, np.ndarray]:
-  """Return a tensor's name and its layout in Flax."""
+  """Return the name of a parameter and its array in Flax's layout."""
   if leaf != 'weight':
     return leaf, array
   if module == 'label':

@@ -117,11 +117,7 @@ def test_colour_is_made_grey_for_colorization_and_that_is_said():
   # The same where filling in is the only other thing to do.
   both = loaded('mixture', task__mixture=('colorization', 'inpainting'))
   assert inputs.prepare(photo(), None, both).observed.shape == (6, 8, 1)
-  assert inputs.prepare(photo(), np.eye(6, 8), both).observed.shape == (
-    6,
-    8,
-    3,
-  )
+  assert inputs.prepare(photo(), np.eye(6, 8), both).observed.shape == (6, 8, 3)
 
 
 def test_grey_stays_grey_unless_the_model_colours():

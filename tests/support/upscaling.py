@@ -1,6 +1,7 @@
 """The upscale command with a stand-in for the model, and pictures for it."""
 
 import pathlib
+import types
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ class Standin:
   """Repeats pixels twice and adds noise that depends on seed and sample."""
 
   num_steps = 4
-  channels, value_range = 3, None
+  model = types.SimpleNamespace(channels=3, value_range=None)
   takes_masks = needs_masks = False
 
   def __init__(self, seed=0, **settings):

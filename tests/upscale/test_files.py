@@ -227,12 +227,7 @@ def test_a_failing_group_is_done_one_by_one(command, standin, capsys):
     save(f'in/{i}.png', 6, 8 + i)
   standin.fail_at = {(6, 9): RuntimeError('boom\n twice')}
   assert command('in') == 1
-  assert standin.groups == [
-    [(6, 10), (6, 9), (6, 8)],
-    [(6, 10)],
-    [(6, 9)],
-    [(6, 8)],
-  ]
+  assert standin.groups == [[(6, 10), (6, 9), (6, 8)], [(6, 10)], [(6, 9)], [(6, 8)]]
   assert 'failed: in/1.png: RuntimeError boom twice' in capsys.readouterr().err
   assert names_in() == ['0_out.png', '2_out.png']
 
