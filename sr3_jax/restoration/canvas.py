@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from sr3_jax.core import samplers
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.restoration.canvas_arguments import Canvases, Work
+from sr3_jax.restoration.canvas_arguments import Canvases, Downsampling, Work
 from sr3_jax.restoration.tiling import CELL, Size
 from sr3_jax.runtime import devices as runtime_devices
 from sr3_jax.runtime.types import Array, Params
@@ -36,7 +36,7 @@ MAX_STEPS = 4096
 Predict = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
-def take_strip(canvas: jax.Array, strip: jax.Array, axis: int = 1) -> jax.Array:
+def take_strip(canvas: Array, strip: jax.Array, axis: int = 1) -> jax.Array:
   """Return a strip of CELL rows of a canvas."""
   return jax.lax.dynamic_slice_in_dim(canvas, strip * CELL, CELL, axis)
 
@@ -80,7 +80,7 @@ def noise_strips(
   return jax.vmap(one)(seeds)
 
 
-def cut_tiles(canvas: jax.Array, corners: jax.Array, size: Size) -> jax.Array:
+def cut_tiles(canvas: Array, corners: Array, size: Size) -> jax.Array:
   """Cut tiles [B, *size, C] out of canvases [N, H, W, C], at corners [B, 3]."""
   shape = 1, *size, canvas.shape[-1]
   return jnp.concatenate(
@@ -146,7 +146,9 @@ def predict(
   return jax.lax.psum(total, runtime_devices.AXIS) if shared else total
 
 
-def correct(model: SR3, canvases: Canvases, y0: jax.Array) -> jax.Array:
+def correct(
+  model: SR3, canvases: Canvases, down: Downsampling, y0: jax.Array
+) -> jax.Array:
   """Return the predictions nearest to y0 that downsample to the conditions.
 
   y0 and the result are [N, H, W, C]; `down` is the downsampling of `canvases`.

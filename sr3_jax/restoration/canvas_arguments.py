@@ -1,7 +1,6 @@
-"""Puts images on canvases: makes the arguments of the program in `canvas`.
+"""Puts images on canvases: makes arguments of the program in `canvas`.
 
-Shapes: N images on canvases of [H, W], M tiles, C channels of an image, K of a
-condition.
+Shapes are as there, and M is a number of tiles.
 """
 
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from sr3_jax.core.sr3 import SR3
 from sr3_jax.images import resizing
 from sr3_jax.restoration import tiling
 from sr3_jax.restoration.tiling import CELL, Layout, Planner, Size
+from sr3_jax.runtime.types import Array
 
 
 class Item(NamedTuple):
@@ -26,19 +26,19 @@ class Item(NamedTuple):
 class Downsampling(NamedTuple):
   """What makes the images on canvases agree with their conditions; all float32."""
 
-  condition: np.ndarray  # [N, h, w, C]
-  down_rows: np.ndarray  # [N, h, H], downsamples columns of pixels
-  down_columns: np.ndarray  # [N, w, W], downsamples rows of pixels
-  up_rows: np.ndarray  # [N, H, h], right inverse of down_rows
-  up_columns: np.ndarray  # [N, W, w], right inverse of down_columns
+  condition: Array  # [N, h, w, C]
+  down_rows: Array  # [N, h, H], downsamples columns of pixels
+  down_columns: Array  # [N, w, W], downsamples rows of pixels
+  up_rows: Array  # [N, H, h], right inverse of down_rows
+  up_columns: Array  # [N, W, w], right inverse of down_columns
 
 
 class Canvases(NamedTuple):
   """The images of one device."""
 
-  x: np.ndarray  # float32 [N, H, W, K], upsampled conditions; H, W: multiples of CELL
-  seed: np.ndarray  # uint32 [N, 4], `Item.seed`
-  label: np.ndarray  # int32 [N]
+  x: Array  # float32 [N, H, W, K], upsampled conditions; H, W: multiples of CELL
+  seed: Array  # uint32 [N, 4], `Item.seed`
+  label: Array  # int32 [N]
   strips: np.int32  # how many strips of CELL rows are in use
   guidance: np.float32 | None  # how much the class counts; None for no guidance
   downsampling: Downsampling | None  # None where predictions are not corrected
@@ -47,9 +47,9 @@ class Canvases(NamedTuple):
 class Tiles(NamedTuple):
   """Tiles of canvases, or a batch of them."""
 
-  corners: np.ndarray  # int32 [M, 3]: image, top, left
-  rows: np.ndarray  # float32 [M, tile height], blending windows along the height
-  columns: np.ndarray  # float32 [M, tile width], blending windows along the width
+  corners: Array  # int32 [M, 3]: image, top, left
+  rows: Array  # float32 [M, tile height], blending windows along the height
+  columns: Array  # float32 [M, tile width], blending windows along the width
 
   @property
   def size(self) -> Size:

@@ -1,5 +1,6 @@
 """Runs a model on many conditions, canvas by canvas, and copes with full memory."""
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 
@@ -185,16 +186,16 @@ class CanvasRunner:
     work = [canvas_arguments.make_work(part, capacity, self._batch) for part in tiles]
     shape = devices, layout.images, layout.height, layout.width, model.channels
     y = np.zeros(shape, np.float32)
-    arrays = [jax.tree.map(lambda *a: np.stack(a), *each) for each in (canvases, work)]
-    return runtime_devices.put((*arrays, (y, y)))
+    put = runtime_devices.put
+    stack = functools.partial(jax.tree.map, lambda *leaves: np.stack(leaves))
+    return put(stack(*canvases)), put(stack(*work)), (put(y), put(y))
 
 
 def finish(model: SR3, condition: np.ndarray, y: np.ndarray) -> np.ndarray:
   """Return the image at the end of a trajectory, as `SR3.finish` does.
 
-  From a condition [h, w, K] and y [H, W, C] comes [H, W, C] in [-1, 1], but for known
-  pixels, which are as they were. NumPy does it, so that there is no program to compile
-  for each size.
+  It is [H, W, C] in [-1, 1], but for known pixels, which are as they were. NumPy makes
+  it, so that there is no program to compile for each size.
   """
   x = canvas_arguments.upsample(model, condition)
   image = np.clip(model.decode(y, x), -1, 1)

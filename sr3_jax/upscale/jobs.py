@@ -51,7 +51,7 @@ class Job:
   """An input with the outputs to be made of it."""
 
   source: Source
-  data: bytes | None  # the input's bytes if it is no file
+  file: pathlib.Path | bytes  # the input's path, or its bytes if it is no file
   codec: raster_codec.Codec  # reads and writes such files
   size: tuple[int, int]  # height and width of the input
   extension: str  # of its outputs
@@ -137,11 +137,13 @@ def _job(
   upscaler: 'Upscaler', options: Options, source: Source, stdin: bytes | None
 ) -> Job:
   """Return the job of an input, without its files, or refuse an input by its header."""
-  model, data = upscaler.model, stdin if source.path is None else None
+  model, file = upscaler.model, stdin if source.path is None else source.path
+  if file is None:
+    raise ImageError('nothing was read from standard input')
   codec = raster_codec.choose_codec(
     model.channels, model.value_range, source.place.suffix
   )
-  header = codec.header(source.path if data is None else data, source.name)
+  header = codec.header(file, source.name)
   size, mask = (header.height, header.width), None
   extension = _extension(upscaler, options, codec, header)
   if isinstance(options.mask, pathlib.Path):
@@ -152,7 +154,7 @@ def _job(
       'nothing says what is missing: it has no transparent pixels; give --mask (white '
       'is missing) or --expand'
     )
-  return Job(source, data, codec, size, extension, {}, mask)
+  return Job(source, file, codec, size, extension, {}, mask)
 
 
 def _extension(

@@ -95,13 +95,13 @@ def open_manager(
   if jax.process_index() == 0:
     path.mkdir(parents=True, exist_ok=True)
   devices.barrier('folder of checkpoints')
-  options = ocp.CheckpointManagerOptions(
+  manager_options = ocp.CheckpointManagerOptions(
     preservation_policy=policies.AnyPreservationPolicy(preserved),
     create=False,
     cleanup_tmp_directories=True,  # of runs that were killed while saving
     **options,
   )
-  manager = Manager(path, options)
+  manager = Manager(path, manager_options)
   try:
     yield manager
     with _written(manager):

@@ -136,7 +136,7 @@ def _presets(folder: epath.Path, gammas: np.ndarray) -> Presets:
 
 def fingerprint(params: Params) -> str:
   """Return 16 hexadecimal digits of the SHA-256 of all weights, names and shapes."""
-  flat = traverse_util.flatten_dict(params, sep='/')
+  flat = model_files.flatten(params)
   digest = hashlib.sha256()
   for name in sorted(flat):
     leaf = np.asarray(flat[name], '<f4')
@@ -190,10 +190,7 @@ def find(path: epath.PathLike) -> tuple[epath.Path, str]:
 
 
 def publishable(config: ConfigDict) -> ConfigDict:
-  """Return a copy of a configuration with the last names of paths, not their folders.
-
-  hf:// addresses stay as they are.
-  """
+  """Return a copy of a configuration whose paths, but hf://, are without folders."""
   config = config.copy_and_resolve_references()
   config.data.data_dir = ''
   if config.data.source in sources.LOCAL:

@@ -172,7 +172,7 @@ def read_tensors(
 def flat_shapes(model: SR3) -> dict[str, tuple[int, ...]]:
   """Return the shapes of a model's parameters by name: 'conv_in/kernel'."""
   tree = jax.eval_shape(model.init, jax.random.key(0))
-  return {k: v.shape for k, v in traverse_util.flatten_dict(tree, sep='/').items()}
+  return {k: v.shape for k, v in flatten(tree).items()}
 
 
 def check_same(

@@ -109,7 +109,7 @@ def _stored(
   if dtype not in DTYPES:
     raise HubError(f'unknown dtype {dtype!r}; known: {", ".join(DTYPES)}')
   wanted = model_files.flat_shapes(SR3.from_config(config))
-  flat = traverse_util.flatten_dict(params, sep='/')
+  flat = model_files.flatten(params)
   model_files.check_same(folder, {k: np.shape(v) for k, v in flat.items()}, wanted)
   with np.errstate(over='ignore'):  # what overflows is named below
     stored = {

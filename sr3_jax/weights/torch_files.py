@@ -25,8 +25,7 @@ class WeightsError(UserError):
 def read(path: pathlib.Path) -> Tensors:
   """Return the tensors of a .safetensors file, or of a PyTorch file of a state dict.
 
-  Names come without the prefixes 'module.', '_orig_mod.' and 'denoise_fn.';
-  floating-point arrays are float32.
+  Names lack 'module.', '_orig_mod.' and 'denoise_fn.' in front; floats are float32.
 
   Raises:
     WeightsError: the file cannot be read, or holds other things than named tensors.

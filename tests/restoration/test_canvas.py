@@ -89,7 +89,8 @@ def test_corrected_predictions_downsample_to_the_conditions():
   canvases = canvas_arguments.make_canvases(model, plan, layout, items, True, None)
   height, width = 80, 96
   y0 = random(1, *canvases.x.shape[1:3], 3)
-  fixed = jax.jit(functools.partial(canvas.correct, model))(canvases, y0)
+  correct = jax.jit(functools.partial(canvas.correct, model))
+  fixed = correct(canvases, canvases.downsampling, y0)
   x = canvases.x[:, :height, :width]
   image = model.decode(y0[:, :height, :width], x)
   want = degradations.nearest_consistent(image, items[0].condition[None])
