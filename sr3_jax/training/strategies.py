@@ -7,14 +7,12 @@ sums and scatters gradients, and every device updates its part. The same seed an
 batches give the same numbers with both, up to rounding.
 
 `devices` are those to compile for, not to run on; None stands for all there are.
-Strategies whose attribute `stacked` is true have an axis of length 1, one device's, in
-front of the arrays of `saved`.
 """
 
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -30,6 +28,49 @@ SMALL = 2**13  # elements
 
 Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 Tree = TypeVar('Tree')  # a nest of arrays
+
+
+class Strategy(Protocol):
+  """What training asks of a way to spread its step over devices."""
+
+  # Whether arrays of `saved` have an axis of length 1, one device's, in front.
+  stacked: bool
+
+  def create(self, make: Callable[[], TrainState]) -> TrainState:
+    """Make a state by a function without arguments, on all devices."""
+    ...
+
+  def abstract(self, state: Tree) -> Tree:
+    """Return what a checkpoint of a state is restored to."""
+    ...
+
+  def place(self, state: Tree) -> Tree:
+    """Put a state, whole or restored as `abstract` says, on all devices."""
+    ...
+
+  def shard(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    """Put this process's part of a batch, [B, ...], on its devices."""
+    ...
+
+  def fetch(self, tree: Tree) -> Tree:
+    """Return whole arrays of a state, on one device; every process must call it."""
+    ...
+
+  def metrics(self, tree: Tree) -> Tree:
+    """Return the metrics of a step, which are the same on all devices, from one."""
+    ...
+
+  def saved(self, state: Tree) -> Tree:
+    """Return what this process writes of a checkpoint of a state."""
+    ...
+
+  def compile(self, step: Step) -> Step:
+    """Compile `train_step` over all devices; it takes over the state's buffers."""
+    ...
+
+  def lower(self, step: Step, state: TrainState, batch: Tree) -> jax.stages.Lowered:
+    """Lower a step for the shapes of a state and of a whole batch."""
+    ...
 
 
 class Replicated:
@@ -191,9 +232,7 @@ class Sharded:
 STRATEGIES = {'pmap': Replicated, 'fsdp': Sharded}
 
 
-def get_strategy(
-  name: str, devices: Sequence[jax.Device] | None = None
-) -> Replicated | Sharded:
+def get_strategy(name: str, devices: Sequence[jax.Device] | None = None) -> Strategy:
   """Return a strategy by its name in `config.parallel.strategy`.
 
   Raises:
