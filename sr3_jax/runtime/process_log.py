@@ -170,7 +170,9 @@ def _crashes(path: epath.Path) -> Iterator[None]:
     try:
       yield
     finally:
-      if sys.__stderr__ is not None:
+      if sys.__stderr__ is None:  # started without a screen: `file` ends here
+        faulthandler.disable()
+      else:
         faulthandler.enable(sys.__stderr__)
 
 

@@ -118,6 +118,22 @@ crash()
   assert ' in crash' in text and ' ended: ' not in text
 
 
+def test_a_program_without_stderr_ends_properly(tmp_path):
+  """A service may be started with it closed: then stacks have nowhere else to go."""
+  program = f"""
+import faulthandler, sys
+from sr3_jax.runtime import process_log
+assert sys.__stderr__ is None
+with process_log.in_workdir({os.fspath(tmp_path)!r}, make=True):
+  assert faulthandler.is_enabled()
+assert not faulthandler.is_enabled()
+"""
+  command = ['sh', '-c', 'exec "$0" -c "$1" 2>&-', sys.executable, program]
+  subprocess.run(command, check=True)
+  text = (tmp_path / 'logs' / 'process_00000.log').read_text()
+  assert 'ended: finished' in text
+
+
 def test_the_next_start_reports_a_process_that_did_not_end_properly(tmp_path):
   file = tmp_path / 'logs' / 'process_00000.log'
   program = f"""
