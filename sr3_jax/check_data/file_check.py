@@ -144,6 +144,7 @@ def _table_sums() -> np.ndarray:
   for quality in range(1, 101):
     buffer = io.BytesIO()
     Image.new('L', (8, 8)).save(buffer, 'JPEG', quality=quality)
+    buffer.seek(0)
     with JpegImagePlugin.JpegImageFile(buffer) as image:
       sums.append(sum(image.quantization[0]))
   return np.array(sums)
