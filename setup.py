@@ -2,8 +2,10 @@
 
 import pathlib
 import re
+import shutil
 
 import setuptools
+from setuptools.command.build_py import build_py
 
 REPOSITORY = 'sr3-jax/sr3_jax'
 HERE = pathlib.Path(__file__).parent
@@ -26,9 +28,20 @@ def long_description():
   )
 
 
-# The folder configs/ stands beside the package in the source tree and inside of it when
-# installed, so that `--config=quickstart` works from any folder.
-CONFIGS = ('configs', 'configs.cascades', 'configs.small')
+class BuildWithConfigs(build_py):
+  """Copies configs/ into the package of a wheel, so that `--config=quickstart` works.
+
+  An editable install finds it beside the package.
+  """
+
+  def run(self):
+    """Build the package."""
+    super().run()
+    if not self.editable_mode:
+      target = pathlib.Path(self.build_lib, 'sr3_jax', 'configs')
+      ignore = shutil.ignore_patterns('__pycache__')
+      shutil.copytree(HERE / 'configs', target, ignore=ignore, dirs_exist_ok=True)
+
 
 setuptools.setup(
   name='sr3_jax',
@@ -67,11 +80,11 @@ setuptools.setup(
   ],
   license='Apache-2.0',
   license_files=['LICENSE'],
-  packages=[
-    *setuptools.find_packages(include=['sr3_jax', 'sr3_jax.*']),
-    *(f'sr3_jax.{name}' for name in CONFIGS),
-  ],
-  package_dir={'sr3_jax.configs': 'configs'},
+  packages=setuptools.find_packages(include=['sr3_jax', 'sr3_jax.*']),
+  # Said outright, an editable install is a line of a .pth file and needs no import hook,
+  # which would lose to a folder of the name sr3_jax (the clone) in the current one.
+  package_dir={'': '.'},
+  cmdclass={'build_py': BuildWithConfigs},
   package_data={
     'sr3_jax': ['py.typed', 'models/*/*'],
     'sr3_jax.human_study': ['site/*'],

@@ -25,19 +25,23 @@ def settings():
   return found
 
 
-def test_every_file_of_the_package_and_of_configs_is_installed(settings):
-  installed = set()
-  for package in settings['packages']:
-    inside, place = package, ''
-    while inside and inside not in settings['package_dir']:
-      inside, _, last = inside.rpartition('.')
-      place = f'{last}/{place}'
-    folder = ROOT / settings['package_dir'].get(inside, '') / place
-    patterns = ['*.py', *settings['package_data'].get(package, ())]
-    installed |= {path for pattern in patterns for path in folder.glob(pattern)}
-  wanted = [*(ROOT / 'sr3_jax').rglob('*'), *(ROOT / 'configs').rglob('*.py')]
-  wanted = {path for path in wanted if path.is_file() and path.suffix != '.pyc'}
-  assert {str(path.relative_to(ROOT)) for path in wanted - installed} == set()
+def test_every_file_of_the_package_and_of_configs_is_in_a_wheel(
+  settings, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(ROOT)
+  build = settings['cmdclass']['build_py'](
+    setuptools.Distribution(settings | {'script_name': 'setup.py'})
+  )
+  build.build_lib = str(tmp_path)
+  build.ensure_finalized()
+  build.run()
+  built = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob('*') if p.is_file()}
+  sources = {p.relative_to(ROOT) for p in (ROOT / 'sr3_jax').rglob('*') if p.is_file()}
+  wanted = {str(path) for path in sources if path.suffix != '.pyc'}
+  wanted |= {
+    f'sr3_jax/{path.relative_to(ROOT)}' for path in (ROOT / 'configs').rglob('*.py')
+  }
+  assert wanted == built
 
 
 def test_commands(settings):
