@@ -81,8 +81,8 @@ setuptools.setup(
   license='Apache-2.0',
   license_files=['LICENSE'],
   packages=setuptools.find_packages(include=['sr3_jax', 'sr3_jax.*']),
-  # Said outright, an editable install is a line of a .pth file and needs no import hook,
-  # which would lose to a folder of the name sr3_jax (the clone) in the current one.
+  # With this an editable install is a line of a .pth file. Without it, it is an import
+  # hook, which loses to a folder named sr3_jax (the clone) in the current folder.
   package_dir={'': '.'},
   cmdclass={'build_py': BuildWithConfigs},
   package_data={

@@ -6,6 +6,7 @@ and called, and a mistake of the user goes out as one line.
 
 import importlib
 import importlib.util
+import os
 import signal
 import sys
 import textwrap
@@ -68,18 +69,20 @@ flags.DEFINE_bool(
 flags.DEFINE_string(
   'coordinator',
   None,
-  'With --multihost where JAX does not find out by itself (it does on Cloud TPU, SLURM '
-  'and GKE): host:port of process 0.',
+  'With --multihost: host:port of process 0. JAX finds it on Cloud TPU, SLURM and GKE.',
 )
-flags.DEFINE_integer('num_processes', None, 'With --coordinator: of all hosts.')
-flags.DEFINE_integer('process_id', None, 'With --coordinator: number of this one.')
+flags.DEFINE_integer(
+  'num_processes', None, 'With --coordinator: number of all processes.'
+)
+flags.DEFINE_integer(
+  'process_id', None, 'With --coordinator: number of this one, from 0.'
+)
 flags.DEFINE_integer(
   'process_timeout',
   100,
-  'With --multihost: seconds after which a process that is not heard of is taken for '
-  'dead, and all others end.',
+  'With --multihost: a process that is silent for so many seconds counts as dead, '
+  'and all others end.',
 )
-flags.mark_flags_as_required(['config', 'workdir'])
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -96,12 +99,19 @@ def parse_flags(argv: list[str]) -> list[str]:
   except ValueError as error:
     fail(f'--config: {error}')
   try:
-    return FLAGS(argv)
+    rest = FLAGS(argv)
   except flags.Error as error:
-    fail(error)
+    fail(f'{error}; --help shows all flags')
   except Exception as error:  # a config file is a program: anything may go wrong
     reason = ' '.join(str(error).split())
     fail(f'--config: {type(error).__name__}: {reason[-300:]}')
+  missing = [f'--{name}' for name in ('config', 'workdir') if FLAGS[name].value is None]
+  if missing:
+    fail(
+      f'{" and ".join(missing)} missing, as in sr3-train --config=quickstart '
+      '--workdir=runs/quickstart; --help shows all flags'
+    )
+  return rest
 
 
 def with_config_path(argv: list[str]) -> list[str]:
@@ -123,9 +133,8 @@ def help_text() -> str:
   lines = ['Usage: sr3-train --config=NAME --workdir=FOLDER [--mode=MODE] [...]', '']
   for name in FLAG_NAMES:
     flag = FLAGS[name]
-    known = f' ({", ".join(MODES)})' if name == 'mode' else ''
     default = '' if flag.default in (None, False) else f' Default: {flag.default}.'
-    text = f'--{name}{known}: {flag.help}{default}'
+    text = f'--{name}: {flag.help}{default}'
     lines += textwrap.wrap(text, 80, subsequent_indent='    ')
   names = f'Configurations by name: {", ".join(config_names())}.'
   lines += ['', *textwrap.wrap(names, 80, break_on_hyphens=False)]
@@ -157,6 +166,8 @@ def main(argv: list[str]) -> None:
   """
   if len(argv) > 1:
     fail(f'unexpected argument {argv[1]!r}; flags look like --name=value')
+  if os.path.isfile(FLAGS.workdir):
+    fail(f'--workdir={FLAGS.workdir} is a file; name a folder, which may be new')
   # From here on JAX is needed, which takes most of a second to import.
   from sr3_jax.runtime import devices, process_log
 

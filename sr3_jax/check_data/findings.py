@@ -97,7 +97,8 @@ def list_findings(
     found += _quality(checked)
     found += _traits(checked)
   if evaluation and 0 < len(evaluation.usable) < _FEW_HELD_OUT:
-    title = f'The evaluation set has {len(evaluation.usable)} usable images'
+    number = len(evaluation.usable)
+    title = f'The evaluation set has {number} usable image{"s" if number > 1 else ""}'
     text = 'Means over so few have wide intervals, and FID says nothing.'
     found.append(Finding('note', title, text))
   return sorted(found, key=lambda finding: LEVELS.index(finding.level))

@@ -13,7 +13,7 @@ for each step, [steps, 4], computed in float64. With alpha = gamma_t / gamma_s:
   ddpm_posterior  posterior mean, posterior variance       DDPM's smaller variance
   ddim            arXiv:2010.02502; eta = 1 gives ddpm_posterior
   dpmpp_2m        DPM-Solver++(2M), arXiv:2211.01095
-  ddpm_learned    the variance is the network's, between the two of ddpm; a fifth column
+  ddpm_learned    the network predicts the variance, between those two; a fifth column
 
 Clipping and anything else that corrects the prediction happens inside `denoise`.
 `scale_temperature` gives any of them weaker noise, at the start and on the way.
@@ -34,8 +34,8 @@ class Prediction(NamedTuple):
   """The output of a denoiser for a noisy image."""
 
   y0: jax.Array  # [B, H, W, C] prediction of the clean image
-  # [B, H, W, C] of networks that also give the variance of a step: 0 means the
-  # posterior's, 1 that of `ddpm`, and logarithms are interpolated; else None.
+  # [B, H, W, C] from networks that also predict the variance of a step, else None. Its
+  # logarithm is interpolated: 0 is the variance of `ddpm_posterior`, 1 that of `ddpm`.
   variance: jax.Array | None = None
 
 
@@ -146,9 +146,9 @@ def scale_temperature(coefficients: np.ndarray, temperature: float) -> np.ndarra
 
   Below 1 there is less detail and less grain: a network that is not perfect turns some
   of the noise that it is given into noise of the picture, in proportion. All noise is
-  scaled by `temperature`, that of the start too. The start is drawn elsewhere, so a
-  sixth column, the input scale, scales y where the network sees it, and a has the
-  same factor at the first step.
+  scaled by `temperature`, that of the start too. The starting noise comes from
+  elsewhere with standard deviation 1. So the first step scales it: by the sixth column
+  (the input scale) for the network, and by the coefficient `a` for the next y.
 
   Returns:
     [steps, 6] from [steps, 4 or 5]; samplers without a column e get a copy of d.

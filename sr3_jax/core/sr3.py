@@ -26,8 +26,8 @@ from sr3_jax.runtime.types import Array, Params
 
 Batch = dict[str, jax.Array]
 
-# An example's key is folded with this number for its degradation. Smaller numbers are
-# for the noise of training and of sampling steps, which must not be the condition's.
+# An example's key is folded with this number for its degradation, and with smaller
+# numbers for the noise of training and sampling: the two must never be the same noise.
 _DEGRADATION = 2**30
 
 

@@ -3,8 +3,8 @@
 Every batch is a function of its position. The stream of training examples is fixed by
 (source, seed), and batch k holds examples k * B to (k + 1) * B - 1 of it, whatever the
 number of threads, workers or processes is. Process p of P takes the batches p, p + P,
-... of size B, so that all processes see together what one with batches of P * B would
-see. The state of an iterator is therefore one number.
+... of size B. Together the processes see what one process would see in batches of
+P * B. The state of an iterator is therefore one number.
 
 Start with `train_batches` and `eval_batches`.
 """

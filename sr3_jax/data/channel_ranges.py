@@ -17,14 +17,15 @@ def first_channels(folder: pathlib.Path) -> int:
   """Return the number of channels of the first image in a folder that can be read.
 
   Raises:
-    DataError: there is none.
+    DataError: there is no such folder, or no such image.
   """
-  if folder.is_dir():
-    for path in sorted(folder.rglob('*')):
-      if path.name.lower().endswith(rasters.EXTENSIONS) and path.name[0] != '.':
-        with contextlib.suppress(ImageError):
-          return rasters.header(path).channels
-  raise DataError(f'{folder}: no folder of images')
+  if not folder.is_dir():
+    raise DataError(f'{folder}: no such folder')
+  for path in sorted(folder.rglob('*')):
+    if path.name.lower().endswith(rasters.EXTENSIONS) and path.name[0] != '.':
+      with contextlib.suppress(ImageError):
+        return rasters.header(path).channels
+  raise DataError(f'{folder}: no image that can be read in this folder')
 
 
 def sample_pixels(source: Source, count: int) -> np.ndarray:
@@ -57,7 +58,7 @@ def percentile_range(
 
   Args:
     sample: pixels [n, C].
-    dtype: of the images; values of integers become whole numbers, outwards.
+    dtype: type of the images; for integers the range is rounded outwards.
     low: percentile that means -1, 0 to 100.
     high: percentile that means 1, above `low`.
 

@@ -19,8 +19,8 @@ class Folder:
 
   Only headers are read at first. Files whose header is broken or whose shorter side is
   below `min_size` are left out, counted, and named in `left_out` and in the log. So are
-  rasters with other channels, or of another type than the first. Hidden files and
-  folders (a dot in front) and links to folders aren't followed.
+  rasters whose number of channels or type differs from the first one's. Hidden files
+  and folders (a dot in front) and links to folders aren't followed.
 
   Args:
     path: local or gs://.

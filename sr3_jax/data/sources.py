@@ -70,7 +70,7 @@ def make_source(
   if source not in SOURCES:
     raise DataError(f'no source {source!r}, only {", ".join(SOURCES)}')
   if source != 'photos' and not path:
-    raise DataError(f'source {source!r} needs a path')
+    raise DataError(f'data.source={source!r} needs --config.data.path=PATH')
   if source in ('photos', 'tfds') and channels not in (1, 3):
     raise DataError(f'{source} are pictures, of 1 or 3 channels, not {channels}')
   if source == 'photos':

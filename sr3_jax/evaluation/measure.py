@@ -78,7 +78,8 @@ def evaluate(
     scorer: measures; None measures by formulas only.
     records: where values go; images that are there already are passed over.
     num_seeds: samples of every image by methods that are random.
-    beside: what needs no network; None is all that `restorer.baselines` has.
+    beside: names of baselines that need no network, such as bicubic; None means all
+      that `restorer.baselines` has.
     max_seconds: no further batch is begun after this time.
     on_steps: called with the number of sampling steps just done (or passed over).
     on_output: called with a name, images uint8 [n, H, W, 3] and their numbers [n]

@@ -117,10 +117,10 @@ class Records:
 
 
 def open_records(folder: epath.Path, made_by: Mapping[str, object]) -> Records:
-  """Return the records of an evaluation if they depend on the same, else new ones.
+  """Open the records of an evaluation, or begin anew if they were made by others.
 
-  All processes call it. `made_by`, all that a value depends on, is written to
-  FOLDER/made_by.json.
+  `made_by` describes all that a value depends on: weights, images, settings. It is
+  written to FOLDER/made_by.json. Every process must call this function.
   """
   path, known = folder / 'made_by.json', None
   wanted = json.loads(json.dumps(made_by))

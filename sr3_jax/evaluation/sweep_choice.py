@@ -5,8 +5,8 @@ perceptual measure. PSNR alone would choose blur (it did not track quality in th
 either). The measure is `spectrum_db`: the distance of the power spectra of outputs and
 truth, every frequency counting the same. It sees blur as missing and grain as invented
 power; being taken over a whole set of images, it does not ask for the one true picture,
-and it needs no trained network. Both are logarithmic: one per cent of it is one per
-cent of power, 0.043 dB. But grain in the place of detail has the right power:
+and it needs no trained network. Both PSNR and this measure are in dB; one per cent of
+power is 0.043 dB. But grain in the place of detail has the right power:
 `sweep.judge` may be LPIPS, whose network tells one from the other.
 """
 
@@ -31,8 +31,8 @@ Row = dict[str, Any]  # {'setting': Setting, metric: value or None, ...}
 
 PSNR_TOLERANCE = 0.1  # dB
 SPECTRUM_TOLERANCE = 10 * math.log10(1.01)  # dB: one per cent of power
-# Perceptual measures that config.sweep.judge may name, all of which are better if they
-# are lower -> the difference that counts as none.
+# Perceptual measures that config.sweep.judge may name -> the largest difference that
+# counts as equal. For all of them lower is better.
 TOLERANCES = {'spectrum_db': SPECTRUM_TOLERANCE, 'lpips_alex': 5e-3, 'lpips_vgg': 5e-3}
 # Presets and how many steps they may take; 'best' is not about steps.
 BUDGETS = {'fast': 20, 'balanced': 100}
@@ -76,7 +76,8 @@ def all_settings(
 
   Args:
     gammas: [T + 1] trained levels.
-    counts: of steps; those above T are left out. The largest is the yardstick's alone.
+    counts: numbers of steps; those above T are left out. Only the yardstick takes the
+      largest.
     search_steps: up to this many steps, lines of betas are searched too.
     learned: whether the model gives the variance of each step.
     temperatures: of the noise; the yardstick's is 1.

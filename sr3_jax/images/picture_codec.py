@@ -65,7 +65,7 @@ class Picture:
 
 
 class Header(NamedTuple):
-  """The facts about a picture that its header tells, for `read` to return."""
+  """What the header of a picture file says about it."""
 
   height: int  # in pixels, upright
   width: int

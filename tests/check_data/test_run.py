@@ -262,7 +262,7 @@ def test_a_set_of_which_nothing_is_of_use_still_has_a_report(tmp_path, capsys):
 def test_mistakes_are_data_errors(tmp_path):
   for settings, message in (
     ({'source': 'folder', 'path': str(tmp_path / 'gone')}, 'no such folder'),
-    ({'source': 'folder', 'path': ''}, 'needs a path'),
+    ({'source': 'folder', 'path': ''}, 'needs --config.data.path=PATH'),
     ({'source': 'photos', 'crop': 'wild'}, "no crop 'wild'"),
   ):
     with pytest.raises(sources.DataError, match=message):

@@ -251,7 +251,7 @@ def test_the_command_prints_settings(folder, stains, capsys):
 def test_the_command_ends_with_one_line(folder, tmp_path, capsys):
   rasters.write(tmp_path / 'a.npy', np.full((9, 9, 2), (3, 4), np.uint16))
   cases = {
-    str(tmp_path / 'gone'): 'no folder of images',
+    str(tmp_path / 'gone'): 'no such folder',
     str(tmp_path): 'channel 1 is 3 nearly everywhere',
     f'{folder} --channels=9': r'of 9 channel\(s\)',
     f'{folder} --low=50 --high=50': 'percentiles',

@@ -99,7 +99,7 @@ def test_unknown_names_are_answered_with_the_known():
   known = 'photos, folder, classes, arrays, tfds'
   with pytest.raises(data_batches.DataError, match=rf"'web'.*{known}"):
     sources.make_source('web')
-  with pytest.raises(data_batches.DataError, match='needs a path'):
+  with pytest.raises(data_batches.DataError, match=r'needs --config\.data\.path=PATH'):
     sources.make_source('folder')
   with pytest.raises(data_batches.DataError, match=r"'test'.*train, eval"):
     sources.make_source('photos', split='test')

@@ -72,7 +72,9 @@ SPECIAL = {
     ['--config=quickstrat', '--workdir=x'],
     ["'quickstrat'", 'imagenet_64_256', 'palette_256, quickstart; in cascades/: '],
   ),
-  'no workdir': ([CONFIG], ['workdir']),
+  'no workdir': ([CONFIG], ['--workdir missing', '--help']),
+  'nothing': ([], ['--config and --workdir missing', '--config=quickstart']),
+  'workdir is a file': ([CONFIG, '--workdir=setup.py'], ['setup.py is a file']),
 }
 
 
