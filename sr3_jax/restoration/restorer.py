@@ -24,8 +24,8 @@ from sr3_jax.weights import checkpoint, hub, model_files
 
 # Sampling is cut into stretches of this many steps, to show progress in between.
 STRETCH = 25
-# What results, pages and files call the images that need no network: upsampled ones
-# where models upsample, the inputs themselves elsewhere, and the truth.
+# Names, in results, pages and files, of the images that need no network: inputs
+# upsampled by a kernel, inputs as they are (of models that don't upsample), the truth.
 BASELINES = ('bicubic', 'lanczos')
 DEGRADED = 'degraded'
 TRUTH = 'truth'
@@ -88,8 +88,8 @@ class Restorer:
     model: the model.
     params: its weights, on the host or one device.
     seed: of all noise.
-    capacity: number of steps of the longest trajectory that will be chosen; None
-      chooses the model's own trajectory and has its capacity.
+    capacity: number of steps of the longest trajectory that will be chosen; None for
+      the model's own trajectory, which is then chosen.
     guidance: how much the class counts; 1 for as much as the network alone gives it.
   """
 

@@ -45,7 +45,9 @@ def choose_trajectory(
   if isinstance(steps, str):
     presets = _presets(loaded, options['num_steps'])
     if steps not in presets:
-      raise UpscalerError(f'no preset {steps!r}; there are {", ".join(presets)}')
+      raise UpscalerError(
+        f'steps={steps!r} is no number and no preset; presets: {", ".join(presets)}'
+      )
     options |= presets[steps]
     options['num_steps'] = min(options['num_steps'], most)
   else:

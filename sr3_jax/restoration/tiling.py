@@ -19,8 +19,8 @@ CELL = 32
 TILES = (64, 128, 256)
 # Images that fit on one tile of at most this side are done several at a time.
 SMALL = 128
-# A canvas may have this many times the pixels of an image on it: a pixel that no tile
-# covers costs about a hundredth of one that the network sees.
+# A canvas may be at most this many times as large as the image on it. The pixels around
+# an image cost little: no tile covers them, so the network never sees them.
 MAX_WASTE = 64
 
 Size = tuple[int, int]  # height, width
@@ -226,10 +226,11 @@ def mirror(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def seam(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> float:
-  """Return how much tiles show: mean gradient across their borders over that elsewhere.
+  """Return how visible the borders of tiles are in an image [H, W, C].
 
-  It is 1 where nothing shows, but for what the image [H, W, C] itself has there. `rows`
-  are the first ones below borders of tiles, `columns` the first ones right of them.
+  It is the mean gradient across borders over the mean gradient elsewhere, so about 1
+  where they can't be seen. `rows` are the first ones below borders of tiles, `columns`
+  the first ones right of them.
   """
   near, far = 0.0, 0.0
   for axis, borders in enumerate((rows, columns)):

@@ -18,8 +18,8 @@ class Manager(ocp.CheckpointManager):
   """
 
   def __init__(self, directory: epath.Path, options: ocp.CheckpointManagerOptions):
-    # Processes that are named wait for each other at the coordinator. Otherwise they
-    # would do so in a collective, which would mix with those of the training.
+    # With this option processes wait for each other at the coordinator. Without it they
+    # would wait in a collective, which would mix with those of the training.
     options.multiprocessing_options = ocp.options.MultiprocessingOptions(
       active_processes=set(range(jax.process_count()))
     )

@@ -60,7 +60,7 @@ def load(path: epath.PathLike) -> Loaded:
   Args:
     path: a model folder; a run's workdir (its newest averaged weights); a .safetensors
       file with config.json beside it; hf://owner/name, hf://owner/name@revision; or the
-      name of a model that comes with the package, unless a model lies at that path.
+      name of a model that comes with the package. A path that exists goes first.
 
   Raises:
     HubError: there is no model, or one of its files is damaged or doesn't fit.
@@ -183,7 +183,9 @@ def find(path: epath.PathLike) -> tuple[epath.Path, str]:
     advice = 'convert it first: sr3-convert'
   elif not place.exists():
     names = ', '.join(shipped())
-    advice = 'no such file or folder' + (names and f', and not one of ours: {names}')
+    advice = 'no such file or folder' + (
+      names and f', and no model of the package: {names}'
+    )
   else:
     advice = f'a model folder has {WEIGHTS}, a run has checkpoints'
   raise HubError(f'{text}: no model: {advice}')

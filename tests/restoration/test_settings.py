@@ -45,7 +45,10 @@ def test_presets_of_a_model_ignore_its_configuration():
 @pytest.mark.parametrize(
   'options, message',
   [
-    ({'steps': 'quick'}, "no preset 'quick'; there are fast, balanced, best"),
+    (
+      {'steps': 'quick'},
+      "steps='quick' is no number and no preset; presets: fast, balanced, best",
+    ),
     ({'steps': 0}, '0 steps: this model can take 1 to 50'),
     ({'steps': 51}, '51 steps: this model can take 1 to 50'),
     ({'sampler': 'euler'}, "unknown sampler 'euler'; known: ddpm"),

@@ -309,6 +309,6 @@ def test_folders_of_ones_own_come_first(shipped, model, state):
 
 
 def test_names_lead_nowhere_else(shipped):
-  refused('photo-x5', 'no such file or folder, and not one of ours: photo-x4')
+  refused('photo-x5', 'no such file or folder, and no model of the package: photo-x4')
   refused('./photo-x4', 'no such file')
   refused('../package', 'a model folder has')
