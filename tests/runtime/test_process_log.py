@@ -7,7 +7,7 @@ import textwrap
 import time
 
 import pytest
-from absl import logging
+from absl import flags, logging
 
 from sr3_jax.runtime import process_log
 from tests.runtime.test_logs import object_store
@@ -65,10 +65,12 @@ def log_info(message):
 @pytest.fixture(autouse=True)
 def verbose():
   """Switch messages on, which other tests may have switched off."""
-  before = logging.get_verbosity()
+  flag, before = flags.FLAGS['verbosity'], logging.get_verbosity()
+  default = flag.using_default_value
   logging.set_verbosity(logging.INFO)
   yield
   logging.set_verbosity(before)
+  flag.using_default_value = default  # `process_log.setup` asks for it
 
 
 def test_the_file_has_the_messages_and_the_end_of_every_start(tmp_path, monkeypatch):
