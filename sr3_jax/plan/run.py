@@ -253,22 +253,20 @@ def training_figures(
   peak = machine.chip.flops * machine.count
   seconds = cost.step_seconds or time.seconds
   hours = seconds * config.train.num_steps / 3600
-  plan.update(
-    {
-      'hardware_flops': hlo_costs.total_flops(cost.operations),
-      'bytes': sum(o.times * o.bytes for o in cost.operations),
-      'sent': sum(o.times * o.sent for o in cost.operations),
-      'time': dataclasses.asdict(time),
-      'step_seconds': seconds,
-      'mfu': plan['model_flops'] / peak / seconds,
-      'mfu_serial': plan['model_flops'] / peak / (cost.step_seconds or time.serial),
-      'images_per_second': batch / seconds,
-      'hours': hours,
-      'chip_hours': hours * machine.count,
-      'money': hours * machine.count * config.plan.price,
-      'heaviest': roofline.heaviest(cost.operations, machine),
-    }
-  )
+  plan |= {
+    'hardware_flops': hlo_costs.total_flops(cost.operations),
+    'bytes': sum(o.times * o.bytes for o in cost.operations),
+    'sent': sum(o.times * o.sent for o in cost.operations),
+    'time': dataclasses.asdict(time),
+    'step_seconds': seconds,
+    'mfu': plan['model_flops'] / peak / seconds,
+    'mfu_serial': plan['model_flops'] / peak / (cost.step_seconds or time.serial),
+    'images_per_second': batch / seconds,
+    'hours': hours,
+    'chip_hours': hours * machine.count,
+    'money': hours * machine.count * config.plan.price,
+    'heaviest': roofline.heaviest(cost.operations, machine),
+  }
   if plan['compiled'] and machine.count > 1:
     plan['weak_scaling'] = roofline.weak_scaling(cost.operations, machine, SIZES)
   return plan
