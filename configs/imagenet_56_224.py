@@ -1,4 +1,4 @@
-"""How well a classifier reads 4x outputs: the paper's Table 3, on a trained 64 -> 256.
+"""Measures how well a classifier reads 4x outputs: the paper's Table 3.
 
 The first 1,000 validation images are downsampled to a width of 56 pixels, upsampled to
 64 (bicubic), taken to 256 by the model of imagenet_64_256.py, downsampled to 224 and

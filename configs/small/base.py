@@ -1,4 +1,4 @@
-"""What small networks need: the shared base of the files in this folder.
+"""Sets what small networks need: the shared base of the files in this folder.
 
 They train in minutes or hours on the cores of a CPU, with one to five million
 parameters, some thousand steps and few images. Each setting here differs from the

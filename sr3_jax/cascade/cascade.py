@@ -57,11 +57,11 @@ class Job(NamedTuple):
 
 
 class CascadeError(UserError):
-  """What is not possible with a cascade."""
+  """A cascade can't do what was asked for."""
 
 
 class Levels(NamedTuple):
-  """How a stage's input is augmented: blur and noise."""
+  """Levels of the augmentation of a stage's input: blur and noise."""
 
   blur: float = 0.0  # sigma in pixels
   noise: float = 0.0  # share in the amplitude, 0 to 1
@@ -88,7 +88,7 @@ class Stage:
 
   @property
   def augmented(self) -> bool:
-    """Whether it is given levels of blur and noise."""
+    """Return whether the stage is given levels of blur and noise."""
     return bool(self.model.task.extras)
 
   @property
@@ -177,7 +177,7 @@ class Cascade:
 
   @property
   def made_by(self) -> dict[str, object]:
-    """All that images depend on, as JSON."""
+    """Return all that images depend on, as JSON."""
     stages = {f'stage {s.place + 1}': s.made_by for s in self.stages}
     return {'seed': self.seed, **stages, 'sr3_jax': __version__}
 

@@ -53,7 +53,7 @@ class Scan:
 
   @property
   def decodable(self) -> np.ndarray:
-    """Whether an image can be decoded, bool [N]."""
+    """Return whether each image can be decoded, bool [N]."""
     return ~np.isin(np.arange(len(self)), list(self.broken))
 
 

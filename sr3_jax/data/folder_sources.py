@@ -15,7 +15,7 @@ from sr3_jax.images import image_files, pixels, rasters
 
 
 class Folder:
-  """All images below a folder, in sorted order, without labels.
+  """A source of all images below a folder, in sorted order, without labels.
 
   Only headers are read at first. Files whose header is broken or whose shorter side is
   below `min_size` are left out, counted, and named in `left_out` and in the log. So are

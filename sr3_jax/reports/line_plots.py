@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sr3_jax.reports.charts import STEPS, default_settings
+from sr3_jax.reports.svg_chart import STEPS, default_settings
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes

@@ -126,11 +126,11 @@ def memory_analysis(program: jax.stages.Compiled) -> Any:
   """Return XLA's CompiledMemoryStats of a program: bytes on each device, by use.
 
   Raises:
-    NotImplementedError: the compiler of this platform doesn't say.
+    UserError: the compiler of this platform doesn't say.
   """
   stats = program.memory_analysis()
   if stats is None:
-    raise NotImplementedError('this compiler does not say what memory a program takes')
+    raise errors.UserError('this compiler does not say what memory a program takes')
   return stats
 
 

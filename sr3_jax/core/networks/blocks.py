@@ -39,7 +39,7 @@ class Network(nn.Module):
 
   @property
   def has_attention(self) -> bool:
-    """Whether any pixel sees all others."""
+    """Return whether any pixel sees all others."""
     return True
 
   def check_sides(self, inputs: jax.Array) -> None:
