@@ -158,22 +158,6 @@ def test_settings_that_do_not_fit_together_are_refused_before_compilation(
 
 
 @pytest.mark.parametrize(
-  ('name', 'words'),
-  [
-    ('trian.num_steps', ['config.trian', 'task, train']),
-    ('seed.a', ['config.seed.a', 'a value']),
-    ('model.depth', ['config.model.depth', 'channels, dropout']),
-  ],
-)
-def test_the_error_for_an_unknown_key_lists_the_known_ones(name, words):
-  main.check_key('train.num_steps')
-  with pytest.raises(SystemExit) as error:
-    main.check_key(name)
-  for word in words:
-    assert word in str(error.value)
-
-
-@pytest.mark.parametrize(
   'given', [['--config=quickstart'], ['-config=quickstart'], ['--config', 'quickstart']]
 )
 def test_a_configuration_is_found_by_its_name(given, tmp_path, monkeypatch):
@@ -197,24 +181,6 @@ def test_a_configuration_is_found_by_its_name_from_any_folder(tmp_path):
     text=True,
   )
   assert done.stderr.startswith('error: run: no checkpoints'), done.stderr
-
-
-@pytest.mark.parametrize('flag', ['--help', '-h', '--helpfull'])
-def test_help_imports_neither_jax_nor_numpy(flag):
-  code = (
-    'import sys\n'
-    'from sr3_jax import main\n'
-    'try: main.parse_flags(["sr3-train", "--config=nowhere.py", sys.argv[1]])\n'
-    'except SystemExit as stop: print("ended with", stop.code)\n'
-    'print(sorted({"jax", "numpy", "PIL", "flax"} & set(sys.modules)))'
-  )
-  done = subprocess.run(
-    [sys.executable, '-c', code, flag], cwd=ROOT, capture_output=True, text=True
-  )
-  assert done.stderr == ''
-  assert done.stdout.endswith('ended with 0\n[]\n')
-  for name in main.FLAG_NAMES:
-    assert f'\n--{name}' in done.stdout
 
 
 def test_a_wrong_init_from_is_refused_before_the_baseline_is_trained(tmp_path):

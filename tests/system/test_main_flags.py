@@ -1,0 +1,45 @@
+"""The flags of the program: its help, and keys that no configuration has."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from sr3_jax import main
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+  ('name', 'words'),
+  [
+    ('trian.num_steps', ['config.trian', 'task, train']),
+    ('seed.a', ['config.seed.a', 'a value']),
+    ('model.depth', ['config.model.depth', 'channels, dropout']),
+  ],
+)
+def test_the_error_for_an_unknown_key_lists_the_known_ones(name, words):
+  main.check_key('train.num_steps')
+  with pytest.raises(SystemExit) as error:
+    main.check_key(name)
+  for word in words:
+    assert word in str(error.value)
+
+
+@pytest.mark.parametrize('flag', ['--help', '-h', '--helpfull'])
+def test_help_imports_neither_jax_nor_numpy(flag):
+  code = (
+    'import sys\n'
+    'from sr3_jax import main\n'
+    'try: main.parse_flags(["sr3-train", "--config=nowhere.py", sys.argv[1]])\n'
+    'except SystemExit as stop: print("ended with", stop.code)\n'
+    'print(sorted({"jax", "numpy", "PIL", "flax"} & set(sys.modules)))'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code, flag], cwd=ROOT, capture_output=True, text=True
+  )
+  assert done.stderr == ''
+  assert done.stdout.endswith('ended with 0\n[]\n')
+  for name in main.FLAG_NAMES:
+    assert f'\n--{name}' in done.stdout
