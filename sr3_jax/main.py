@@ -16,7 +16,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from sr3_jax.config import ConfigDict, config_names, find_config, get_config
-from sr3_jax.runtime import errors
+from sr3_jax.runtime import errors, printing
 from sr3_jax.runtime.cli import CACHE
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ flags.DEFINE_integer(
 
 def parse_flags(argv: list[str]) -> list[str]:
   """Parse the flags; print the help if it is asked for, or one line about a mistake."""
+  printing.guard()
   if any(argument in HELP for argument in argv[1:]):
     print(help_text())
     sys.exit(0)
@@ -155,7 +156,7 @@ def check_key(name: str) -> None:
 
 def fail(error: BaseException | str) -> NoReturn:
   """End the program with a one-line error."""
-  sys.exit('error: ' + ' '.join(str(error).split()))
+  sys.exit(f'error: {printing.one_line(error)}')
 
 
 def main(argv: list[str]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from sr3_jax.check_data.near_duplicates import Matches
 from sr3_jax.check_data.scan import Scan
 from sr3_jax.runtime.errors import some
+from sr3_jax.runtime.printing import one_line
 
 LEVELS = ('serious', 'look', 'note')
 
@@ -245,7 +246,7 @@ def as_text(found: Sequence[Finding]) -> str:
   """Write findings for a terminal: a line for each, and one for what to do."""
   lines = []
   for finding in found:
-    lines.append(f'{finding.level + ":":9}{finding.title}')
+    lines.append(f'{finding.level + ":":9}{one_line(finding.title)}')
     if finding.text and finding.level != 'note':
-      lines.append(f'         {finding.text}')
+      lines.append(f'         {one_line(finding.text)}')
   return '\n'.join(lines)

@@ -13,6 +13,7 @@ from sr3_jax.human_study.results import Result, ResultError
 from sr3_jax.human_study.site_builder import Key, StudyError
 from sr3_jax.images import image_names
 from sr3_jax.runtime import atomic_files
+from sr3_jax.runtime.printing import one_line, printable
 from sr3_jax.runtime.progress import Progress
 
 TASKS = {'1': (1,), '2': (2,), 'both': (1, 2)}
@@ -55,7 +56,7 @@ def build(args: argparse.Namespace) -> None:
       on_picture=progress.update,
     )
   for note in notes:
-    print(note)
+    print(one_line(note))
   print(_summary(args.out, study, subjects, len(key.plans[0][1])))
 
 
@@ -119,7 +120,7 @@ def analyse(args: argparse.Namespace) -> None:
   key = site_builder.read_key(args.key)
   whole, skipped = read_results(args.results, key)
   for file, reason in skipped.items():
-    print(f'skipped: {file}: {reason}', file=sys.stderr)
+    print(one_line(f'skipped: {file}: {reason}'), file=sys.stderr)
   if not whole:
     raise StudyError('no result of this study among these files')
   found = {
@@ -150,7 +151,7 @@ def read_results(
   found: dict[str, Result] = {}
   skipped = {}
   for file in files:
-    name = str(file) if str(file).isprintable() else repr(str(file))
+    name = printable(file)
     try:
       if not file.is_file():  # reading a pipe would wait for ever
         raise ResultError('no such file')

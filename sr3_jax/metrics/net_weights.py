@@ -22,7 +22,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from sr3_jax.runtime import atomic_files
+from sr3_jax.runtime import atomic_files, printing
 from sr3_jax.runtime.errors import UserError, line
 from sr3_jax.weights import torch_files
 from sr3_jax.weights.torch_files import Tensors, WeightsError
@@ -248,6 +248,7 @@ def _fetch(source: Source, place: pathlib.Path) -> None:
   pooch.get_logger().setLevel('WARNING')
   bar = tqdm(
     desc=source.file,
+    file=printing.unguarded(sys.stderr),
     total=source.size,
     unit='B',
     unit_scale=True,
@@ -318,6 +319,7 @@ def _sha256(path: pathlib.Path) -> str:
 
 def main(argv: list[str] | None = None) -> None:
   """Run the command; status 1 if something could not be fetched or read."""
+  printing.guard()
   parser = argparse.ArgumentParser(
     prog='python -m sr3_jax.metrics.net_weights',
     description='Shows which weights of the networks behind FID, KID, the inception '
@@ -348,7 +350,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f'  there, from {loaded.source}')
         continue
     except (WeightsMissing, OSError) as error:
-      print(f'error: {error}', file=sys.stderr)
+      print(f'error: {line(error)}', file=sys.stderr)
       failed = True
       continue
     for source in weights.sources:

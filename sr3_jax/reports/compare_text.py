@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from sr3_jax.reports import compare, compare_page
 from sr3_jax.reports.data import Metric, Report, number
-from sr3_jax.runtime import text
+from sr3_jax.runtime import printing, text
 
 # Not every terminal has these.
 _PLAIN = str.maketrans({'−': '-', '–': '-', '∞': 'inf', '…': '...'})
@@ -80,4 +80,4 @@ def _folded(
 
 def printable(line: str) -> str:
   """Return a stranger's text in plain signs, without what would steer the terminal."""
-  return ''.join(c if c.isprintable() else '?' for c in line.translate(_PLAIN))
+  return printing.printable(line.translate(_PLAIN))

@@ -13,6 +13,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 
 from sr3_jax.runtime import text
+from sr3_jax.runtime.printing import printable
 
 WIDTH = 360
 COLOURS = 6  # classes s0 to s5
@@ -134,7 +135,7 @@ class Chart:
   ) -> None:
     """Write a line of text; y is its baseline, anchor 'left', 'center' or 'right'."""
     place = x / WIDTH, 1 - y / self.height
-    words = _NO_XML.sub(' ', words)
+    words = _NO_XML.sub(' ', printable(words))
     self._figure.text(*place, words, gid=kind, ha=anchor, size=11, parse_math=False)
     self._texts.append(_text_box(x, y, words, anchor))
 
@@ -196,7 +197,7 @@ class Chart:
     root.set('aria-labelledby', f'{names.ident}-title {names.ident}-desc')
     for name, words in (('title', names.title), ('desc', desc)):
       node = ET.SubElement(root, name, id=f'{names.ident}-{name}')
-      node.text = _NO_XML.sub(' ', words)
+      node.text = _NO_XML.sub(' ', printable(words))
     for group in ET.fromstring(buffer.getvalue()).iter():
       if group.tag.endswith('}g') and _class_of(group):
         root.append(_plain(group))

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from sr3_jax.reports import charts, data, inline_images
 from sr3_jax.reports.data import Entry, Metric, Protocol, Sheet, Table
 from sr3_jax.reports.inline_images import Picture
+from sr3_jax.runtime.printing import printable
 
 _CELL = 128  # pixels on the screen, about
 _MANY = 8  # entries of a protocol that are folded
@@ -48,10 +49,17 @@ def _environment() -> jinja2.Environment:
     loader=jinja2.PackageLoader('sr3_jax.reports'),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
+    finalize=_shown,
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
   )
+
+
+def _shown(value: object) -> object:
+  """Return what a template shows of a value: a text without control characters."""
+  is_text = isinstance(value, str) and not isinstance(value, Markup)
+  return printable(value, keep='\n\t') if is_text else value
 
 
 def source(name: str) -> str:

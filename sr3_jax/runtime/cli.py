@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
+from sr3_jax.runtime.printing import guard, one_line
+
 Number = TypeVar('Number', int, float)
 
 # Compiled programs are cached here between starts.
@@ -22,11 +24,14 @@ class Parser(argparse.ArgumentParser):
       **options,
     )
 
+  def parse_known_args(self, args=None, namespace=None):
+    """Parse the arguments; from here on nothing that is printed steers the terminal."""
+    guard()  # every way of parsing comes here first
+    return super().parse_known_args(args, namespace)
+
   def error(self, message: str) -> NoReturn:
     """End the program with one line and exit code 2."""
-    # A message may quote a stranger's file: nothing in it steers the terminal.
-    line = ''.join(c if c.isprintable() else '?' for c in ' '.join(message.split()))
-    self.exit(2, f'error: {line}; --help shows all options\n')
+    self.exit(2, f'error: {one_line(message)}; --help shows all options\n')
 
 
 def number(

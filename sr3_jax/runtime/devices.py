@@ -23,6 +23,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sr3_jax.runtime import errors
+from sr3_jax.runtime.printing import one_line
 
 AXIS = 'batch'
 # A nest of arrays: a function of it returns the same nest, of other arrays.
@@ -270,7 +271,7 @@ def all_end_together() -> Iterator[None]:
     if jax.process_count() == 1 or preempted:
       raise
     if isinstance(error, SystemExit):
-      print(error.code, file=sys.stderr)
+      print(one_line(error.code), file=sys.stderr)
     else:
       traceback.print_exception(error)
     _give_up(1)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from sr3_jax.runtime.printing import one_line
+
 
 class UserError(ValueError):
   """A mistake of the user, or of a file or place that the user named.
@@ -20,7 +22,7 @@ def line(error: BaseException | str) -> str:
   """Return what an exception says, in at most one line of 300 characters."""
   if isinstance(error, OSError) and error.filename and error.strerror:
     error = f'{error.filename}: {error.strerror}'
-  text = ' '.join(str(error).split()) or type(error).__name__
+  text = one_line(error) or type(error).__name__
   return f'no {text}'[:300] if isinstance(error, KeyError) else text[:300]
 
 
@@ -30,11 +32,11 @@ def first_line(error: BaseException) -> str:
   Libraries put a page of advice behind it.
   """
   lines = str(error).strip().splitlines()
-  return lines[0] if lines else type(error).__name__
+  return one_line(lines[0]) if lines else type(error).__name__
 
 
 def some(names: Iterable[str]) -> str:
   """Return the first five names, sorted, and how many more there are."""
-  names = sorted(names)
+  names = sorted(map(one_line, names))
   more = f' and {len(names) - 5} more' if len(names) > 5 else ''
   return ', '.join(names[:5])[:500] + more

@@ -22,9 +22,12 @@ import jax
 from absl import flags, logging
 from etils import epath
 
+from sr3_jax.runtime.printing import printable
+
 LIMIT = 1_000_000  # bytes of one file
 UPLOAD = 10.0  # seconds from a message to its upload to gs://
 
+_KEPT = '\n\t'  # control characters that logs have
 _ERASE_LINE = '\r\x1b[K'
 _STARTED = re.compile(r' \[(\d+)\] started on ')
 
@@ -72,6 +75,14 @@ class _OwnRecords(python_logging.Filter):
     return everything or os.path.abspath(record.pathname).startswith(cls._FOLDER)
 
 
+def _message(record: python_logging.LogRecord) -> str:
+  """Return the message of a record; its later lines are indented.
+
+  So no name with a newline in it looks like a message of its own.
+  """
+  return record.getMessage().replace('\n', '\n  ')
+
+
 class _LineFormatter(python_logging.Formatter):
   """A formatter of lines `STAMP message`; warnings and errors name their level."""
 
@@ -79,10 +90,10 @@ class _LineFormatter(python_logging.Formatter):
     """Return the line of a record."""
     stamp = self.formatTime(record, self.datefmt)
     level = record.levelname.lower() + ': ' if record.levelno >= 30 else ''
-    line = f'{stamp} {level}{record.getMessage()}'
+    line = f'{stamp} {level}{printable(_message(record), keep=_KEPT)}'
     # Tracebacks of other packages are left out: what matters is raised as well.
     if record.exc_info and _OwnRecords.is_own(record):
-      line += '\n' + self.formatException(record.exc_info)
+      line += '\n' + printable(self.formatException(record.exc_info), keep=_KEPT)
     return line
 
 

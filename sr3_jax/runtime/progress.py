@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import SupportsFloat, TextIO
 
+from sr3_jax.runtime.printing import printable, unguarded
+
 _ERASE_LINE = '\r\x1b[K'
 # Seconds and name of a unit of time, and of the next smaller one.
 _UNITS = (86400, 'd', 3600, 'h'), (3600, 'h', 60, 'm'), (60, 'm', 1, 's')
@@ -86,7 +88,7 @@ class Progress:
     self._total, self._step, self._unit = total, start, unit
     self._images_per_step = images_per_step
     self._enabled, self._clock = enabled, clock
-    self._stream = stream or sys.stderr
+    self._stream = unguarded(stream or sys.stderr)  # it moves the cursor
     self._terminal = self._stream.isatty()
     self._interval = 0.2 if self._terminal else interval
     self._throughput = Throughput(clock=clock)
@@ -144,7 +146,7 @@ class Progress:
     if not self._enabled or (not self._terminal and self._step == self._shown_step):
       return
     self._shown_at, self._shown_step = self._clock(), self._step
-    line = self._line()
+    line = printable(self._line())
     if self._terminal:
       # The cursor goes back to the start, where a log message may erase the line.
       line = _ERASE_LINE + line[: shutil.get_terminal_size().columns - 1] + '\r'

@@ -2,12 +2,16 @@
 
 from collections.abc import Collection, Sequence
 
+from sr3_jax.runtime.printing import printable
+
 
 def align(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
   """Return rows of equally many cells as lines with aligned columns.
 
-  The columns of the numbers `left` are flush left, the others flush right.
+  The columns of the numbers `left` are flush left, the others flush right. Characters
+  that show nothing are written out.
   """
+  rows = [[printable(cell) for cell in row] for row in rows]
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   return [
     '  '.join(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from sr3_jax.runtime.cli import Parser
 from sr3_jax.runtime.errors import UserError
+from sr3_jax.runtime.printing import one_line
 from sr3_jax.upscale.options import check, make_parser
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def _restore(
     logging.info(_memory(upscaler, options, todo[0].size))
     failed.update(run.run(upscaler, options, todo))
   for name, reason in failed.items():
-    print(f'failed: {name}: {reason}', file=sys.stderr)
+    print(one_line(f'failed: {name}: {reason}'), file=sys.stderr)
   done = len(sources) + len(missing) - skipped - len(failed)
   to = sys.stderr if options.output is None else sys.stdout
   print(f'{done} done, {skipped} skipped, {len(failed)} failed', file=to)

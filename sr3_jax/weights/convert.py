@@ -10,6 +10,7 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
+from sr3_jax.runtime import printing
 from sr3_jax.runtime.cli import number
 from sr3_jax.runtime.errors import UserError, line
 from sr3_jax.weights.released import RELEASED
@@ -74,6 +75,7 @@ def main(argv: list[str] | None = None) -> None:
   Raises:
     SystemExit: a mistake, with one line and status 1; one in the flags, with status 2.
   """
+  printing.guard()
   args = make_parser().parse_args(argv)
   import jax
 
@@ -82,7 +84,8 @@ def main(argv: list[str] | None = None) -> None:
   except UserError as error:
     sys.exit(f'error: {line(error)}')
   except OSError as error:
-    sys.exit(f'error: {error.filename or args.output}: {error.strerror or error}')
+    text = f'{error.filename or args.output}: {error.strerror or error}'
+    sys.exit(f'error: {line(text)}')
   leaves = jax.tree.leaves(params)
   print(
     f'{args.output}: {len(leaves)} tensors, {sum(x.size for x in leaves):,} parameters;'

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from ml_collections import ConfigDict
 
+from sr3_jax.runtime.printing import one_line, printable
 from sr3_jax.runtime.version import __version__
 from sr3_jax.weights.model_files import Presets
 
@@ -70,14 +71,14 @@ def make(
     table=table,
     metrics={k: v for k, v in _METRICS.items() if any(k in r for r in table.values())},
     sampler=results.get('config', {}).get('sampler', {}),
-    notes=notes.strip(),
+    notes=printable(notes.strip(), keep='\n\t'),
     version=__version__,
   )
 
 
 def _plain(text: object) -> str:
   """Return one line of text without what Markdown takes for markup."""
-  return re.sub(r'[`|<>\[\]*\\]', '', ' '.join(str(text).split()))
+  return re.sub(r'[`|<>\[\]*\\]', '', one_line(text))
 
 
 def _front_matter(license: str, method: str) -> str:

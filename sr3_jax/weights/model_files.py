@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from sr3_jax.config import get_config
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.runtime import printing
 from sr3_jax.runtime.errors import UserError, line, some
 from sr3_jax.runtime.types import Array, Params
 from sr3_jax.runtime.version import __version__
@@ -220,9 +221,10 @@ def download(text: str) -> tuple[epath.Path, str]:
       f"{text}: needs huggingface_hub: pip install 'sr3_jax[hub]'"
     ) from None
   try:
-    folder = huggingface_hub.snapshot_download(
-      repo_id=name, revision=revision, allow_patterns=list(FILES)
-    )
+    with printing.unguarded_errors():  # it shows its progress
+      folder = huggingface_hub.snapshot_download(
+        repo_id=name, revision=revision, allow_patterns=list(FILES)
+      )
   except Exception as error:  # the library's own, and those of libraries it uses
     raise HubError(f'{text}: cannot be downloaded: {line(error)}') from None
   folder = epath.Path(folder)

@@ -99,7 +99,7 @@ def test_the_file_has_the_messages_and_the_end_of_every_start(tmp_path, monkeypa
     *(start, 'ended: stopped by SIGTERM (exit code 143)'),
   ]
   assert messages[8:10] == [start, 'ended: Traceback (most recent call last):']
-  assert messages[-1] == 'ZeroDivisionError: division by zero'
+  assert messages[-1].strip() == 'ZeroDivisionError: division by zero'
   assert all(mark in line and line.startswith('20') for line in lines[:10])
 
 
