@@ -48,6 +48,9 @@ _KINDS = (
   (stat.S_ISBLK, 'a device'),
 )
 
+# Keys of a JSON object with the types of their values.
+Wanted = Mapping[str, type | tuple[type, ...]]
+
 
 class FileError(UserError):
   """One line: which file, what is wrong with it, what to do."""
@@ -178,8 +181,8 @@ def read_text(
     UserError: of the kind `error`: no file, too large, or no text in UTF-8.
   """
   with explained(path, 'a text file', error):
+    data = read_bytes(path, most)
     try:
-      data = read_bytes(path, most)
       return data.decode('utf-8', 'replace' if replace else 'strict')
     except UnicodeDecodeError:
       raise FileError(f'{path}: not a text in UTF-8{describe(data)}') from None
@@ -187,7 +190,7 @@ def read_text(
 
 def read_json(
   path: epath.PathLike,
-  wanted: Mapping[str, object] | None = None,
+  wanted: Wanted | None = None,
   *,
   what: str = 'the JSON file that it should be',
   most: int = MAX_JSON,
@@ -225,7 +228,7 @@ def parse_json(text: str) -> Any:
     raise ValueError(f'no JSON: {line(error)}') from None
 
 
-def checked(value: object, wanted: Mapping[str, object]) -> dict[str, Any]:
+def checked(value: object, wanted: Wanted) -> dict[str, Any]:
   """Return a value that is an object with the keys and types that are wanted.
 
   Raises:
