@@ -107,7 +107,7 @@ setuptools.setup(
     'numpy>=2.1.0',
     'optax>=0.2.8',
     'orbax-checkpoint>=0.11.33',
-    'pillow>=11.0.0',
+    'pillow>=11.3.0',
     'pooch[progress]>=1.8.0',
     'pyyaml>=6.0.2',
     'safetensors>=0.5.0',
@@ -119,6 +119,7 @@ setuptools.setup(
   ],
   extras_require={
     'cuda': ['jax[cuda13]'],
+    'heif': ['pillow-heif>=1.1.0'],
     'tpu': ['jax[tpu]', 'gcsfs'],
     'tensorboard': ['tensorflow-cpu', 'tensorboard'],
     'gcs': ['gcsfs'],

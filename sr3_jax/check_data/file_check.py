@@ -39,7 +39,7 @@ class FileFacts(NamedTuple):
 
 
 def check_file(path: epath.PathLike) -> FileFacts:
-  """Check a JPEG, PNG, WebP, TIFF or BMP file; return an error rather than raise it."""
+  """Check a file of a picture; return an error rather than raise it."""
   facts = FileFacts()
   try:
     with image_files.errors(path):

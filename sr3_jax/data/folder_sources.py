@@ -11,7 +11,7 @@ from etils import epath
 
 from sr3_jax.data.image_headers import find_usable
 from sr3_jax.data.records import DataError, Record
-from sr3_jax.images import image_files, pixels, rasters
+from sr3_jax.images import formats, image_files, pixels, rasters
 
 
 class Folder:
@@ -60,7 +60,7 @@ class Folder:
       raise DataError(f'{error.filename}: {error.strerror}') from None
     self._names, self.left_out, self.dtype = found
     if not self._names and not self.left_out:
-      kinds = rasters.EXTENSIONS if self._as_rasters else image_files.EXTENSIONS
+      kinds = rasters.EXTENSIONS if self._as_rasters else formats.EXTENSIONS
       raise DataError(f'{path}: no images in this folder ({", ".join(kinds)})')
     if self.left_out:
       # The reasons of the first three: there may be as many as files.

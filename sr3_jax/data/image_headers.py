@@ -22,7 +22,7 @@ from etils import epath
 from PIL import __version__ as pillow_version
 
 from sr3_jax.data.folder_listing import FileNames, list_files
-from sr3_jax.images import image_files, pixels, rasters
+from sr3_jax.images import formats, image_files, pixels, rasters
 from sr3_jax.runtime import atomic_files
 from sr3_jax.runtime.version import __version__
 
@@ -125,7 +125,7 @@ def find_usable(
   Raises:
     OSError: a folder can't be read.
   """
-  names = list_files(root, rasters.EXTENSIONS if channels else image_files.EXTENSIONS)
+  names = list_files(root, rasters.EXTENSIONS if channels else formats.EXTENSIONS)
   folder = os.fspath(root)
   if '://' not in folder:
     folder = os.path.abspath(folder)

@@ -18,19 +18,19 @@ import numpy.typing as npt
 from etils import epath
 from PIL import Image, ImageCms, ImageOps
 
-from sr3_jax.images import fast_jpeg
+from sr3_jax.images import fast_jpeg, formats, jpeg_xl, sixteen_bit
 from sr3_jax.images.pixels import ImageError, to_pillow, to_uint8
 from sr3_jax.runtime.atomic_files import write_bytes
 
-EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.tif', '.tiff', '.bmp')
 # The most pixels that a header may claim before any is decoded. It is the bound at
 # which Pillow warns, 89 Mpx.
 MAX_PIXELS = 1024**3 // 12
 
 Source = epath.PathLike | bytes  # a path, local or gs://, or the bytes of a file
 
-# A file meets no other decoder, whatever its name is; EPS would run Ghostscript.
-_FORMATS = ('JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP')
+# A file meets no other decoder, whatever its name is; EPS would run Ghostscript. TGA
+# and HEIF are tried where the first bytes allow it.
+_FORMATS = tuple(name for name in formats.FORMATS if name not in ('MPO', 'TGA', 'HEIF'))
 # JPEG without chroma subsampling; WebP without loss, as PNG always is.
 _SAVE = {
   '.png': ('PNG', {}),
@@ -40,6 +40,7 @@ _SAVE = {
 }
 _ICC_MODES = {'RGB': 'RGB', 'GRAY': 'L', 'CMYK': 'CMYK'}
 
+jpeg_xl.register()
 # ImageError already says what is wrong with a file. The filter is for the whole
 # process, because `warnings.catch_warnings` isn't safe in the threads that read images.
 warnings.filterwarnings('ignore', module=r'PIL\.')
@@ -48,7 +49,7 @@ warnings.filterwarnings('ignore', module=r'PIL\.')
 def read(
   source: Source, name: str = '', *, channels: int = 3, decode_side: int = 0
 ) -> np.ndarray:
-  """Read a JPEG, PNG, WebP, TIFF or BMP file as it is meant to be looked at.
+  """Read a file of one of `formats.FORMATS` as it is meant to be looked at.
 
   EXIF orientation is applied, an embedded colour profile is converted to sRGB (a
   broken one is ignored), 16 bits are scaled to 8, transparent pixels are laid over
@@ -201,16 +202,51 @@ def open_image(file: IO[bytes], max_pixels: int = 0) -> Image.Image:
   if not file.tell():
     raise ImageError('zero bytes')
   file.seek(0)
-  try:
-    image = Image.open(file, formats=_FORMATS)
-  except Image.UnidentifiedImageError:
-    raise ImageError('not a JPEG, PNG, WebP, TIFF or BMP image') from None
+  image = _identify(file)
   try:
     check_size(*image.size, max_pixels)
+    if image.format == 'TIFF':
+      sixteen_bit.check_opened(image)
   except ImageError:
     image.close()
     raise
   return image
+
+
+def _identify(file: IO[bytes]) -> Image.Image:
+  """Open a file at its start with the decoder that its content asks for.
+
+  Raises:
+    ImageError: none can read it; it says what the file is, as far as that is known.
+  """
+  head = file.read(formats.HEAD)
+  file.seek(0)
+  known = _FORMATS
+  if formats.is_heif(head):
+    known = _heif_formats()
+  elif formats.is_tga(head):
+    known += ('TGA',)
+  try:
+    return Image.open(file, formats=known)
+  except Image.UnidentifiedImageError:
+    file.seek(0)
+    if what := sixteen_bit.describe_tiff(file):
+      raise ImageError(what) from None
+    what, kinds = formats.describe(head), f'not a {formats.NAMES} file'
+    raise ImageError(f'{what}, {kinds}' if what else kinds) from None
+
+
+def _heif_formats() -> tuple[str, ...]:
+  """Return Pillow's names of HEIC files; raise ImageError if no reader is there."""
+  try:
+    import pillow_heif
+  except ImportError:
+    raise ImageError(
+      "HEIC needs a reader: pip install 'sr3_jax[heif]' (or pillow-heif)"
+    ) from None
+  # Thumbnails and depth maps belong to the picture and are none themselves.
+  pillow_heif.register_heif_opener(thumbnails=False)
+  return ('HEIF',)
 
 
 def check_size(width: int, height: int, max_pixels: int = 0) -> None:
@@ -251,12 +287,13 @@ def _fast(
 
 def _flatten(image: Image.Image, profile: bytes | None) -> Image.Image:
   """Turn any Pillow mode into 8 bits: no palette, no alpha, sRGB by its profile."""
-  if image.mode.startswith('I;16') or (image.mode == 'I' and image.format == 'PNG'):
+  if (wide := sixteen_bit.from_pillow(image)) is not None:
     # Pillow's own conversion of these modes to 8 bits clips at 255.
-    pixels = np.asarray(image).astype(np.uint32)
-    image = Image.fromarray(((pixels * 255 + 32767) // 65535).astype(np.uint8))
-  elif image.mode in ('I', 'F'):
-    raise ImageError('32-bit pixels have no defined range: convert to 8 or 16 bits')
+    pixels = (wide.astype(np.uint32) * 255 + 32767) // 65535
+    image = Image.fromarray(pixels.astype(np.uint8)[..., 0])
+    if wide.shape[-1] == 2:
+      alpha = Image.fromarray((wide[..., 1] // 257).astype(np.uint8))
+      image.putalpha(alpha)
   alpha = None
   if image.has_transparency_data:
     grey = image.mode in ('1', 'L', 'LA', 'La')

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from sr3_jax.images import image_files
+from sr3_jax.images import formats
 from sr3_jax.runtime.errors import UserError
 
 
@@ -25,7 +25,7 @@ def find(folder: pathlib.Path, *, nested: bool = True) -> dict[str, pathlib.Path
   for path in sorted(folder.rglob('*') if nested else folder.iterdir()):
     below = path.relative_to(folder)
     hidden = any(part.startswith('.') for part in below.parts)
-    is_image = path.suffix.lower() in image_files.EXTENSIONS
+    is_image = path.suffix.lower() in formats.EXTENSIONS
     if hidden or not is_image or not path.is_file():
       continue
     name = below.with_suffix('').as_posix()

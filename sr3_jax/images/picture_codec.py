@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
-from sr3_jax.images import image_files, rasters, resizing, sixteen_bit
+from sr3_jax.images import formats, image_files, jpeg_xl, rasters, resizing, sixteen_bit
 from sr3_jax.images import pixels as images_pixels
 from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime import atomic_files
@@ -38,7 +38,6 @@ _MARK = f'{KEY}: '
 # In EXIF, this announces the encoding of a comment.
 _ASCII = b'ASCII\0\0\0'
 
-_EXTENSION = {'PNG': '.png', 'BMP': '.png', 'WEBP': '.webp', 'TIFF': '.tif'}
 _ORIENTATION, _DESCRIPTION, _USER_COMMENT = 0x0112, 0x010E, 0x9286
 _EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
 # Tags about camera, date and people are kept. Tags that describe the old pixels are
@@ -94,7 +93,7 @@ def header(source: pathlib.Path | bytes, name: str = '') -> Header:
 
 
 def read(source: pathlib.Path | bytes, name: str = '') -> Picture:
-  """Read a JPEG, PNG, WebP, TIFF or BMP file.
+  """Read a file of one of `formats.FORMATS`.
 
   EXIF orientation is applied. Grey stays grey; palettes become RGB; CMYK becomes sRGB,
   through its profile if it has one. 16-bit PNG and TIFF, grey or RGB, keep all their
@@ -128,7 +127,7 @@ def read(source: pathlib.Path | bytes, name: str = '') -> Picture:
       if format_ == 'PNG' and data[24] == 16:  # the depth in IHDR, the first chunk
         stored = sixteen_bit.upright(sixteen_bit.read_png(data), orientation)
       else:
-        stored = _read8(image, icc)
+        stored = _read_opened(image, icc)
     return _picture(stored, icc, exif, str(format_))
 
 
@@ -147,9 +146,10 @@ def _picture(
 def extension(format_: str, height: int, width: int) -> str:
   """Return the extension under which a picture of this format and size is written.
 
-  BMP becomes PNG, and so does a picture with longer sides than its format can hold.
+  Formats that aren't written become PNG (see `formats.FORMATS`), and so does a picture
+  with longer sides than its format can hold.
   """
-  found = _EXTENSION.get(format_, '.jpg')
+  found = formats.output_ending(format_)
   return found if max(height, width) <= MAX_SIDE.get(found, 2**31) else '.png'
 
 
@@ -237,12 +237,14 @@ def resize_alpha(alpha: np.ndarray, height: int, width: int) -> np.ndarray:
   return np.clip(resizing.resize(alpha[..., None], height, width)[..., 0], 0, 1)
 
 
-def _read8(image: Image.Image, icc: bytes | None) -> np.ndarray:
-  """Decode an opened picture as uint8 [h, w, 1 to 4], upright."""
+def _read_opened(image: Image.Image, icc: bytes | None) -> np.ndarray:
+  """Decode an opened picture as uint8 or uint16 [h, w, 1 to 4], upright."""
+  if (stored := jpeg_xl.as_stored(image)) is not None:
+    return stored
   image.load()
   ImageOps.exif_transpose(image, in_place=True)
-  if image.mode[0] in 'IF':
-    raise ImageError(f'{image.mode} pixels have no defined range: use 8 or 16 bits')
+  if (stored := sixteen_bit.from_pillow(image)) is not None:
+    return stored
   if image.mode == 'CMYK':
     transform = image_files.icc_transform(icc, 'CMYK') if icc else None
     image = transform.apply(image) if transform else image.convert('RGB')

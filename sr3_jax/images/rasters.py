@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from etils import epath
 
-from sr3_jax.images import image_files, sixteen_bit
+from sr3_jax.images import formats, image_files, sixteen_bit
 from sr3_jax.images.image_files import Source
 from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime import atomic_files
@@ -26,7 +26,7 @@ from sr3_jax.runtime import atomic_files
 if TYPE_CHECKING:  # imported where a file needs it
   import tifffile
 
-EXTENSIONS = (*image_files.EXTENSIONS, '.npy')
+EXTENSIONS = (*formats.EXTENSIONS, '.npy')
 DESCRIPTION = 'Description'  # the keyword of a description in PNG files
 WRITABLE = ('.npy', '.tif', '.tiff', '.png')
 # The types of pixels, in arrays here and in files that we write.

@@ -12,7 +12,10 @@ from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 from PIL.PngImagePlugin import putchunk
+
+from sr3_jax.images.pixels import ImageError
 
 if TYPE_CHECKING:  # imported where a file needs it
   import tifffile
@@ -21,6 +24,8 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # TIFF's photometric interpretation
 PLAIN = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB)  # without palettes and other colour spaces
 _PREMULTIPLIED, _ALPHA = 1, 2  # kinds of extra samples
 ALPHAS = {_PREMULTIPLIED, _ALPHA}
+_SUBFILE_TYPE, _BITS_PER_SAMPLE, _SAMPLE_FORMAT = 254, 258, 339  # tags of TIFF
+_SIGNED = 2  # a sample format
 
 
 def read_png(data: bytes) -> np.ndarray:
@@ -97,6 +102,72 @@ def tiff_page(file: IO[bytes]) -> 'Iterator[tifffile.TiffPage | None]':
       return
   file.seek(0)
   yield None
+
+
+def describe_tiff(file: IO[bytes]) -> str:
+  """Return why a TIFF at the start of `file` can't be shown; '' for other files."""
+  if not is_tiff(file):
+    return ''
+  try:
+    with open_tiff(file) as tiff:
+      page = tiff.pages.first
+      if page.dtype is not None and page.dtype not in ('bool', 'uint8', 'uint16'):
+        return describe_pixels(page.dtype)
+      colours, compression = (
+        getattr(value, 'name', str(value)).lower().replace('_', ' ')
+        for value in (page.photometric, page.compression)
+      )
+      return (
+        f'a TIFF of {page.samplesperpixel} channel(s) of {page.bitspersample} bits, '
+        f'{colours}, compression {compression}, which is not read: convert it'
+      )
+  except Exception:  # a damaged file may raise anything
+    return 'a damaged TIFF'
+
+
+def describe_pixels(dtype: np.dtype) -> str:
+  """Return what is wrong with pixels of a type that has no defined range."""
+  kind = {'i': 'signed integers', 'u': 'integers'}.get(dtype.kind, 'floating point')
+  return (
+    f'pixels of {8 * dtype.itemsize} bits, {kind}, have no defined range: convert '
+    'to 8 or 16 bits'
+  )
+
+
+def check_opened(image: Image.Image) -> None:
+  """Refuse a TIFF that Pillow opens, but not as the picture that it is.
+
+  Raises:
+    ImageError: its first image is a smaller version of another, as in files of cameras;
+      or its numbers are signed, which Pillow doesn't look at.
+  """
+  tags = getattr(image, 'tag_v2', {})
+  kind = tags.get(_SUBFILE_TYPE, 0)
+  if isinstance(kind, int) and kind & 1:
+    raise ImageError('the first image in it is a thumbnail (camera raw?): convert it')
+  if image.mode not in ('I', 'F') and _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
+    bits = tags.get(_BITS_PER_SAMPLE, (8,))[0]
+    raise ImageError(describe_pixels(np.dtype(np.int16 if bits > 8 else np.int8)))
+
+
+def from_pillow(image: Image.Image) -> np.ndarray | None:
+  """Return the pixels of Pillow's deep grey modes: uint16 [h, w, 1 or 2].
+
+  A level that is transparent (PNG's tRNS) becomes alpha. Other modes give None.
+
+  Raises:
+    ImageError: 32 bits, of which nobody knows what black and white are.
+  """
+  scaled = image.mode == 'I' and image.format in ('PNG', 'PPM')  # 0 to 65535
+  if image.mode in ('I', 'F') and not scaled:
+    raise ImageError(describe_pixels(np.dtype(np.int32 if image.mode == 'I' else 'f4')))
+  if not image.mode.startswith('I'):
+    return None
+  grey = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
+  level = image.info.get('transparency')
+  if not isinstance(level, int):
+    return grey[..., None]
+  return np.stack([grey, np.where(grey == level, 0, 65535).astype(np.uint16)], -1)
 
 
 def orientation(page: 'tifffile.TiffPage') -> int:

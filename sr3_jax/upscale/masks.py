@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from sr3_jax.images import image_files, picture_codec
+from sr3_jax.images import formats, picture_codec
 from sr3_jax.images.pixels import ImageError
 
 # Given instead of a file, this says that transparent pixels are missing.
@@ -29,7 +29,7 @@ def find(where: pathlib.Path, place: pathlib.PurePath) -> pathlib.Path:
   found = [
     path
     for path in there
-    if path.stem == place.stem and path.suffix.lower() in image_files.EXTENSIONS
+    if path.stem == place.stem and path.suffix.lower() in formats.EXTENSIONS
   ]
   if len(found) != 1:
     names = ' and '.join(path.name for path in found)
