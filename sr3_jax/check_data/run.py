@@ -4,7 +4,7 @@ This is `--mode=check-data`.
 """
 
 import datetime
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -23,8 +23,9 @@ from sr3_jax.config import as_json
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
 from sr3_jax.data.batches import train_batches
+from sr3_jax.data.folder_sources import Folder
 from sr3_jax.data.records import Record, Source
-from sr3_jax.images import pixels
+from sr3_jax.images import folder_listing, pixels
 from sr3_jax.runtime import atomic_files
 from sr3_jax.runtime.progress import Progress
 from sr3_jax.runtime.version import __version__
@@ -62,6 +63,7 @@ def check_data_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -
     'findings': [vars(finding) for finding in found],
     'advice': [vars(entry) for entry in advice],
     'leaks': _pairs(leaks, evaluation, training) if evaluation and leaks else [],
+    'passed_over': {name: dict(passed) for name, passed in _passed(sets)},
     'sets': {name: _summary(each) for name, each in checked.items()},
     'config': as_json(config),
     'devices': f'{jax.device_count()} x {platform}',
@@ -75,7 +77,16 @@ def check_data_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -
   atomic_files.write_json(folder / 'check.json', report)
   atomic_files.write_bytes(folder / 'report.html', page.encode())
   print(as_text(found))
+  for name, passed in _passed(sets):
+    print(f'{name} set, passed over: {folder_listing.describe(passed)}')
   print(f'report: {folder / "report.html"}')
+
+
+def _passed(sets: Mapping[str, Source]) -> Iterator[tuple[str, Mapping[str, int]]]:
+  """Yield the folders that have files beside images, with their counts by kind."""
+  for name, source in sets.items():
+    if isinstance(source, Folder) and source.passed:
+      yield name, source.passed
 
 
 def _held_out(config: ml_collections.ConfigDict) -> Source | None:

@@ -4,9 +4,10 @@ import contextlib
 import pathlib
 
 import numpy as np
+from etils import epath
 
 from sr3_jax.data.records import DataError, Source
-from sr3_jax.images import rasters
+from sr3_jax.images import folder_listing, rasters
 from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime.progress import Progress
 
@@ -21,10 +22,9 @@ def first_channels(folder: pathlib.Path) -> int:
   """
   if not folder.is_dir():
     raise DataError(f'{folder}: no such folder')
-  for path in sorted(folder.rglob('*')):
-    if path.name.lower().endswith(rasters.EXTENSIONS) and path.name[0] != '.':
-      with contextlib.suppress(ImageError):
-        return rasters.header(path).channels
+  for name in folder_listing.list_files(epath.Path(folder), rasters.EXTENSIONS).names:
+    with contextlib.suppress(ImageError):
+      return rasters.header(folder / name).channels
   raise DataError(f'{folder}: no image that can be read in this folder')
 
 

@@ -11,7 +11,7 @@ from etils import epath
 
 from sr3_jax.data.image_headers import find_usable
 from sr3_jax.data.records import DataError, Record
-from sr3_jax.images import formats, image_files, pixels, rasters
+from sr3_jax.images import folder_listing, formats, image_files, pixels, rasters
 
 
 class Folder:
@@ -20,7 +20,7 @@ class Folder:
   Only headers are read at first. Files whose header is broken or whose shorter side is
   below `min_size` are left out, counted, and named in `left_out` and in the log. So are
   rasters whose number of channels or type differs from the first one's. Hidden files
-  and folders (a dot in front) and links to folders aren't followed.
+  and folders (a dot in front) are passed over; linked folders are read, each once.
 
   Args:
     path: local or gs://.
@@ -32,6 +32,7 @@ class Folder:
 
   Attributes:
     left_out: name -> reason of every file that can't be used.
+    passed: kind -> number of files that are no images by their names.
 
   Raises:
     DataError: no such folder, nothing in it, or nothing that can be used.
@@ -58,10 +59,14 @@ class Folder:
       found = find_usable(self._root, min_size, raster_channels, cache_folder)
     except OSError as error:
       raise DataError(f'{error.filename}: {error.strerror}') from None
-    self._names, self.left_out, self.dtype = found
+    self._names, self.left_out, self.dtype, self.passed = found
     if not self._names and not self.left_out:
       kinds = rasters.EXTENSIONS if self._as_rasters else formats.EXTENSIONS
-      raise DataError(f'{path}: no images in this folder ({", ".join(kinds)})')
+      there = folder_listing.describe(self.passed)
+      there = f'; passed over: {there}' if there else ''
+      raise DataError(f'{path}: no images in this folder ({", ".join(kinds)}){there}')
+    if self.passed:
+      logging.info('%s: passed over: %s', path, folder_listing.describe(self.passed))
     if self.left_out:
       # The reasons of the first three: there may be as many as files.
       first = itertools.islice(self.left_out.items(), 3)

@@ -12,7 +12,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from typing import NamedTuple, TypeVar
 
@@ -21,8 +21,8 @@ from absl import logging
 from etils import epath
 from PIL import __version__ as pillow_version
 
-from sr3_jax.data.folder_listing import FileNames, list_files
 from sr3_jax.images import formats, image_files, pixels, rasters
+from sr3_jax.images.folder_listing import FileNames, list_files
 from sr3_jax.runtime import atomic_files
 from sr3_jax.runtime.version import __version__
 
@@ -48,6 +48,7 @@ class UsableFiles(NamedTuple):
   names: FileNames  # of the usable files relative to the folder, sorted
   left_out: dict[str, str]  # name -> reason of every file that can't be used
   dtype: np.dtype  # of the pixels of all usable files
+  passed: Mapping[str, int]  # kind -> how many other files are there
 
 
 class HeaderIndex(NamedTuple):
@@ -109,7 +110,7 @@ def find_usable(
 ) -> UsableFiles:
   """Find all images below a folder that can be used, and why the others can't.
 
-  Hidden files and folders (a dot in front) and links to folders aren't followed.
+  Files are listed as `folder_listing.list_files` does: linked folders are read once.
 
   With `cache_folder` only the headers of new names are read, and those of known files
   that would be left out but changed in size or time since, or could not be read. Usable
@@ -125,7 +126,8 @@ def find_usable(
   Raises:
     OSError: a folder can't be read.
   """
-  names = list_files(root, rasters.EXTENSIONS if channels else formats.EXTENSIONS)
+  extensions = rasters.EXTENSIONS if channels else formats.EXTENSIONS
+  names, passed = list_files(root, extensions)
   folder = os.fspath(root)
   if '://' not in folder:
     folder = os.path.abspath(folder)
@@ -149,7 +151,7 @@ def find_usable(
     names[i]: errors.get(i) or index.reason(i, min_size, dtype)
     for i in np.flatnonzero(~usable).tolist()
   }
-  return UsableFiles(names.select(usable), left_out, dtype)
+  return UsableFiles(names.select(usable), left_out, dtype, passed)
 
 
 def load_index(path: epath.Path, settings: _Settings) -> HeaderIndex | None:

@@ -20,7 +20,7 @@ from sr3_jax.upscale.options import check, make_parser
 
 if TYPE_CHECKING:
   from sr3_jax.restoration.upscaler import Upscaler
-  from sr3_jax.upscale.files import Source
+  from sr3_jax.upscale.files import Found
   from sr3_jax.upscale.jobs import Job, Options
 
 
@@ -66,7 +66,7 @@ def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int
   from sr3_jax.upscale import files
 
   options = _options(parser, args)
-  sources, missing = _find(parser, inputs, options)
+  found = _find(parser, inputs, options)
   stdin = sys.stdin.buffer.read() if files.STDIN in inputs else None
   if options.output is not None:
     _check_folder(parser, options.output)
@@ -76,8 +76,8 @@ def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int
     upscaler.check(args.outscale, args.label, options.mask is not None)
   except (UserError, OSError) as error:
     parser.error(str(error))
-  sources = _pictures(upscaler, sources, inputs)
-  return _restore(upscaler, options, sources, missing, stdin)
+  found = _pictures(upscaler, found, inputs)
+  return _restore(upscaler, options, found, stdin)
 
 
 def _options(parser: Parser, args: argparse.Namespace) -> 'Options':
@@ -94,32 +94,33 @@ def _options(parser: Parser, args: argparse.Namespace) -> 'Options':
   return jobs.Options(**{name: values[name] for name in jobs.Options._fields})
 
 
-def _find(
-  parser: Parser, inputs: Sequence[str], options: 'Options'
-) -> tuple[list['Source'], dict[str, str]]:
+def _find(parser: Parser, inputs: Sequence[str], options: 'Options') -> 'Found':
   """Return the inputs' files, and why other inputs have none; end if there are none."""
-  from sr3_jax.images import raster_codec
+  from sr3_jax.images import folder_listing, raster_codec
   from sr3_jax.upscale import files, masks
 
-  output = None if options.output is None else options.output.resolve()
+  output = None if options.output is None else files.real(options.output)
 
   def is_ours(file: pathlib.Path, root: pathlib.Path) -> bool:
     if masks.is_mask(file, root, options.mask):
       return True
-    if output is None or not file.resolve().is_relative_to(output):
+    if output is None or not files.real(file).is_relative_to(output):
       return False
     # If the output folder lies inside of the input's, all in it are outputs; elsewhere
     # those files are that carry our settings.
-    root = root.resolve()
+    root = files.real(root)
     inside = output != root and output.is_relative_to(root)
     return inside or raster_codec.metadata(file) is not None
 
-  sources, missing = files.find(inputs, is_ours)
-  if not sources:
-    parser.error('; '.join(f'{name}: {reason}' for name, reason in missing.items()))
-  if output is None and len(sources) > 1:
-    parser.error(f'--output=- takes one picture, not {len(sources)}')
-  return sources, missing
+  found = files.find(inputs, is_ours)
+  if not found.sources:
+    reasons = [f'{name}: {reason}' for name, reason in found.missing.items()]
+    if found.passed:
+      reasons.append(f'passed over: {folder_listing.describe(found.passed)}')
+    parser.error('; '.join(reasons))
+  if output is None and len(found.sources) > 1:
+    parser.error(f'--output=- takes one picture, not {len(found.sources)}')
+  return found
 
 
 def _start(args: argparse.Namespace) -> None:
@@ -133,36 +134,37 @@ def _start(args: argparse.Namespace) -> None:
   devices.cache_programs(args.cache)
 
 
-def _pictures(
-  upscaler: 'Upscaler', sources: list['Source'], inputs: Sequence[str]
-) -> list['Source']:
-  """Return the sources; for pictures without arrays, if not named or all there is."""
+def _pictures(upscaler: 'Upscaler', found: 'Found', inputs: Sequence[str]) -> 'Found':
+  """Leave out arrays for models of pictures, if not named or all there is."""
   from sr3_jax.images import raster_codec
 
   if raster_codec.needs_rasters(upscaler.model.channels, upscaler.model.value_range):
-    return sources
+    return found
   plain = [
     s
-    for s in sources
+    for s in found.sources
     if s.path is None or s.name in inputs or s.place.suffix.lower() != '.npy'
   ]
-  return plain or sources
+  if plain and len(plain) < len(found.sources):
+    found.passed['.npy'] += len(found.sources) - len(plain)
+    return found._replace(sources=plain)
+  return found
 
 
 def _restore(
   upscaler: 'Upscaler',
   options: 'Options',
-  sources: Sequence['Source'],
-  missing: dict[str, str],
+  found: 'Found',
   stdin: bytes | None,
 ) -> int:
   """Restore what is left to do and print what came of it; return the exit code."""
   from absl import logging
 
+  from sr3_jax.images import folder_listing
   from sr3_jax.upscale import jobs, run
 
-  todo, skipped, failed = jobs.plan(upscaler, options, sources, stdin)
-  failed.update(missing)
+  todo, skipped, failed = jobs.plan(upscaler, options, found.sources, stdin)
+  failed.update(found.missing)
   if todo:
     upscaler.reserve([job.size for job in todo], options.outscale)
     logging.info(_announcement(upscaler, options, todo))
@@ -170,9 +172,12 @@ def _restore(
     failed.update(run.run(upscaler, options, todo))
   for name, reason in failed.items():
     print(one_line(f'failed: {name}: {reason}'), file=sys.stderr)
-  done = len(sources) + len(missing) - skipped - len(failed)
+  done = len(found.sources) + len(found.missing) - skipped - len(failed)
   to = sys.stderr if options.output is None else sys.stdout
-  print(f'{done} done, {skipped} skipped, {len(failed)} failed', file=to)
+  line = f'{done} done, {skipped} skipped, {len(failed)} failed'
+  if found.passed:
+    line += f'; passed over: {folder_listing.describe(found.passed)}'
+  print(line, file=to)
   return 1 if failed else 0
 
 

@@ -10,9 +10,13 @@ import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from sr3_jax.images import rasters
+from etils import epath
+
+from sr3_jax.images import folder_listing, rasters
 
 STDIN = '-'
+# A kind of files in folders that are no inputs.
+OWN = 'own output(s) or mask(s)'
 
 
 class Source(NamedTuple):
@@ -24,49 +28,90 @@ class Source(NamedTuple):
   place: pathlib.PurePath
 
 
+class Found(NamedTuple):
+  """What inputs mean."""
+
+  sources: list[Source]  # files, each once, in the order given; folders sorted
+  missing: dict[str, str]  # input that means no file, or folder in it -> reason
+  passed: collections.Counter[str]  # kind -> how many entries of folders are no inputs
+
+
 def find(
   inputs: Sequence[str], is_output: Callable[[pathlib.Path, pathlib.Path], bool]
-) -> tuple[list[Source], dict[str, str]]:
-  """Return the files that inputs mean, each once, in the order given; folders sorted.
+) -> Found:
+  """Find the files that inputs mean.
+
+  Of a file that has several names, because links lead to it, its own name is taken.
 
   Args:
     inputs: files; folders, in which images are found by extension at any depth, without
       hidden ones; patterns like 'photos/**/*.jpg'; or '-'.
     is_output: (file, folder that it was found in) -> whether this program wrote the
       file there.
-
-  Returns:
-    The sources; and for every input that means none, the reason.
   """
   found: dict[pathlib.Path | None, Source] = {}
-  missing: dict[str, str] = {}
+  result = Found([], {}, collections.Counter())
   for text in inputs:
     path = pathlib.Path(text)
-    base = pathlib.PurePath()
     if text == STDIN:
       found.setdefault(None, Source('standard input', None, pathlib.PurePath('stdin')))
-      continue
-    if path.is_dir():
-      root, reason = path, 'no image files in this folder'
+    elif not text:
+      result.missing[text] = 'an input without a name'
+    elif os.path.isdir(path):
       # Among several inputs each folder keeps its name.
-      base = pathlib.PurePath(path.resolve().name if len(inputs) > 1 else '')
-      files = [file for file in _below(path, missing) if not is_output(file, path)]
-    elif path.exists():
-      source = Source(text, path, pathlib.PurePath(path.name))
-      found.setdefault(path.resolve(), source)
-      continue
+      base = pathlib.PurePath(real(path).name if len(inputs) > 1 else '')
+      files = _below(path, result)
+      _add(found, result, text, files, path, base, is_output)
+    elif kind := folder_listing.special(path):
+      result.missing[text] = f'a {kind.removesuffix("(s)")}, not a file'
+    elif os.path.exists(path):
+      found.setdefault(real(path), Source(text, path, pathlib.PurePath(path.name)))
+    elif os.path.lexists(path):
+      result.missing[text] = 'a link that leads nowhere'
     elif not glob.has_magic(text):
-      missing[text] = 'no such file or folder'
-      continue
+      result.missing[text] = 'no such file or folder'
     else:
-      root, reason = _root(text), 'no image file matches this pattern'
-      files = [file for file in _matches(text) if not is_output(file, root)]
-    for file in files:
-      source = Source(str(file), file, base / file.relative_to(root))
-      found.setdefault(file.resolve(), source)
-    if not files:
-      missing.setdefault(text, reason)
-  return list(found.values()), missing
+      files = _matches(text, result)
+      _add(found, result, text, files, _root(text), pathlib.PurePath(), is_output)
+  result.sources.extend(found.values())
+  return result
+
+
+def _add(
+  found: dict[pathlib.Path | None, Source],
+  result: Found,
+  text: str,
+  files: Sequence[pathlib.Path],
+  root: pathlib.Path,
+  base: pathlib.PurePath,
+  is_output: Callable[[pathlib.Path, pathlib.Path], bool],
+) -> None:
+  """Add the files of a folder or pattern `text` to what was found."""
+  inputs = [file for file in files if not is_output(file, root)]
+  if len(inputs) < len(files):
+    result.passed[OWN] += len(files) - len(inputs)
+  if not inputs:
+    what = 'matches this pattern' if glob.has_magic(text) else 'in this folder'
+    result.missing.setdefault(text, f'no image file {what}')
+  for file in inputs:
+    source = Source(str(file), file, base / file.relative_to(root))
+    before = found.setdefault(real(file), source)
+    if before is source or before.path is None:
+      continue
+    if _directness(file) < _directness(before.path):
+      found[real(file)] = source
+    if real(file.parent) / file.name != real(before.path.parent) / before.path.name:
+      result.passed[folder_listing.SEEN] += 1
+
+
+def _directness(path: pathlib.Path) -> tuple[bool, int]:
+  """Return what is smaller for the better of two names of a file."""
+  return path.is_symlink(), len(path.parts)
+
+
+def real(path: pathlib.Path) -> pathlib.Path:
+  """Return where a path leads; of a link that leads nowhere, as far as it leads."""
+  return pathlib.Path(os.path.realpath(path))
 
 
 def stems(
@@ -90,7 +135,7 @@ def stems(
 
   def order(i: int) -> tuple[str, str]:
     path = sources[i].path
-    return str(places[i]), str(path and path.resolve())
+    return str(places[i]), str(path and real(path))
 
   result, taken = [place.stem for place in places], set()
   owners = collections.Counter(
@@ -110,28 +155,32 @@ def stems(
   return result
 
 
-def _is_image(file: pathlib.Path) -> bool:
-  """Return whether a file is an image by its name, and not hidden."""
-  return file.suffix.lower() in rasters.EXTENSIONS and not file.name.startswith('.')
-
-
-def _below(folder: pathlib.Path, missing: dict[str, str]) -> list[pathlib.Path]:
-  """Return the image files below a folder; `missing` gets why others can't be read."""
-  files = []
+def _below(folder: pathlib.Path, result: Found) -> list[pathlib.Path]:
+  """Return the image files below a folder; say why folders in it can't be read."""
 
   def note(error: OSError) -> None:
-    missing[str(error.filename)] = str(error.strerror)
+    result.missing[str(error.filename)] = str(error.strerror)
 
-  for parent, folders, names in os.walk(folder, onerror=note):
-    folders[:] = sorted(name for name in folders if not name.startswith('.'))
-    files += [pathlib.Path(parent, name) for name in sorted(names)]
-  return [file for file in files if _is_image(file)]
+  listing = folder_listing.list_files(
+    epath.Path(folder), rasters.EXTENSIONS, on_error=note
+  )
+  result.passed.update(listing.passed)
+  return [folder / name for name in listing.names]
 
 
-def _matches(pattern: str) -> list[pathlib.Path]:
+def _matches(pattern: str, result: Found) -> list[pathlib.Path]:
   """Return the image files that match a pattern, sorted."""
-  paths = map(pathlib.Path, sorted(glob.glob(pattern, recursive=True)))
-  return [path for path in paths if _is_image(path) and path.is_file()]
+  files = []
+  for path in map(pathlib.Path, sorted(glob.glob(pattern, recursive=True))):
+    if os.path.isdir(path):
+      continue
+    if kind := folder_listing.special(path):
+      result.passed[kind] += 1
+    elif path.name.lower().endswith(rasters.EXTENSIONS):
+      files.append(path)
+    else:
+      result.passed[folder_listing.ending(path.name)] += 1
+  return files
 
 
 def _root(pattern: str) -> pathlib.Path:

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +18,7 @@ from sr3_jax.images import image_files, picture_codec, raster_codec
 from sr3_jax.images.picture_codec import Header
 from sr3_jax.images.pixels import ImageError
 from sr3_jax.upscale import masks as upscale_masks
-from sr3_jax.upscale.files import Source, stems
+from sr3_jax.upscale.files import Source, real, stems
 
 if TYPE_CHECKING:
   from sr3_jax.restoration.upscaler import Upscaler
@@ -100,14 +101,14 @@ def plan(
   def names(i: int, stem: str) -> Iterable[str]:
     return _names(stem, jobs[i].extension, options).values()
 
-  inputs = {source.path.resolve() for source in sources if source.path}
+  inputs = {real(source.path) for source in sources if source.path}
   left, finished = [], 0
   for i, stem in enumerate(stems([job.source for job in jobs], names)):
     job, folder = jobs[i], options.output / jobs[i].source.place.parent
     for shown, name in _names(stem, job.extension, options).items():
       job.files[shown] = folder / name
     with failed.of(job.source):
-      if lost := [path for path in job.files.values() if path.resolve() in inputs]:
+      if lost := [path for path in job.files.values() if real(path) in inputs]:
         raise ImageError(f'{lost[0]} would replace an input')
       if _is_finished(job, upscaler, options):
         finished += 1
@@ -193,7 +194,7 @@ def mark(job: Job, data: bytes, requested: Settings) -> Settings:
   Raises:
     ImageError: the mask can't be read.
   """
-  place = '' if job.source.path is None else str(job.source.path.resolve())
+  place = b'' if job.source.path is None else os.fsencode(real(job.source.path))
   sha256 = _digest(data)
   # The name of the model is left out: a folder may be renamed, and its weights have a
   # fingerprint.
@@ -206,7 +207,7 @@ def mark(job: Job, data: bytes, requested: Settings) -> Settings:
   return made | {
     'input': {'name': job.source.place.name, 'sha256': sha256},
     # It tells files of one name apart without giving their folders away.
-    'path': _digest(place.encode()),
+    'path': _digest(place),
     'request': _digest(json.dumps(made_of, sort_keys=True).encode()),
   }
 

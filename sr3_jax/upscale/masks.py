@@ -6,6 +6,7 @@ import numpy as np
 
 from sr3_jax.images import formats, picture_codec
 from sr3_jax.images.pixels import ImageError
+from sr3_jax.upscale.files import real
 
 # Given instead of a file, this says that transparent pixels are missing.
 ALPHA = 'alpha'
@@ -46,8 +47,8 @@ def is_mask(
   """Return whether a file found in `root` is a mask, by --mask, and no picture."""
   if not isinstance(where, pathlib.Path):
     return False
-  among = root.resolve() in where.resolve().parents
-  return among and file.resolve().is_relative_to(where.resolve())
+  among = real(root) in real(where).parents
+  return among and real(file).is_relative_to(real(where))
 
 
 def check(path: pathlib.Path, height: int, width: int) -> None:

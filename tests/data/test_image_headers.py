@@ -10,9 +10,9 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from sr3_jax.data import folder_listing, image_headers, sources
-from sr3_jax.data.folder_listing import FileNames
-from sr3_jax.images import image_files, pixels
+from sr3_jax.data import image_headers, sources
+from sr3_jax.images import folder_listing, image_files, pixels
+from sr3_jax.images.folder_listing import FileNames
 from sr3_jax.runtime import devices
 from tests.support import datasets
 
@@ -80,7 +80,7 @@ def read(monkeypatch):
 
 
 def test_names_are_sorted_as_texts(tree):
-  names = list(folder_listing.list_files(epath.Path(tree), ('.png',)))
+  names = list(folder_listing.list_files(epath.Path(tree), ('.png',)).names)
   found = [str(p.relative_to(tree)) for p in tree.rglob('*.png')]
   assert names == sorted(found) and len(names) == 17
 
@@ -90,7 +90,7 @@ def test_more_folders_than_are_listed_at_a_time(tmp_path):
     (tmp_path / f'{i}' / 'in').mkdir(parents=True)
     (tmp_path / f'{i}' / 'in' / 'x.png').touch()
     (tmp_path / f'{i}.png').touch()
-  names = list(folder_listing.list_files(epath.Path(tmp_path), ('.png',)))
+  names = list(folder_listing.list_files(epath.Path(tmp_path), ('.png',)).names)
   assert names == sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob('*.png'))
 
 

@@ -33,7 +33,8 @@ def test_a_folder_is_mirrored(command, standin, capsys):
   pathlib.Path('in/notes.txt').write_text('no picture')
   assert command('in') == 0
   assert names_in() == ['a b_out.png', 'sub/deep/c_out.jpg', 'sub/ü_out.tif']
-  assert last_line(capsys) == '3 done, 0 skipped, 0 failed'
+  rest = '; passed over: 2 hidden, 1 .txt'
+  assert last_line(capsys) == f'3 done, 0 skipped, 0 failed{rest}'
   with Image.open('out/a b_out.png') as image:
     expected = truth.repeat(2, 0).repeat(2, 1)
     np.testing.assert_array_equal(np.asarray(image), expected)
@@ -100,13 +101,14 @@ def test_own_outputs_are_no_inputs(command, standin, output, capsys):
   assert command('in', *options) == 0
   first = names_in('.')
   assert command('in', *options) == 0
-  assert last_line(capsys) == '0 done, 2 skipped, 0 failed'
+  rest = '; passed over: 12 own output(s) or mask(s)' if output != '.' else ''
+  assert last_line(capsys) == f'0 done, 2 skipped, 0 failed{rest}'
   assert command('in/**/*.png', *options) == 0
   assert names_in('.') == first
   if output == 'in/large':  # where nothing is an input, whoever wrote it
     save('in/large/stripped.png')
     assert command('in', *options) == 0
-    assert last_line(capsys) == '0 done, 2 skipped, 0 failed'
+    assert last_line(capsys) == f'0 done, 2 skipped, 0 failed{rest.replace("12", "13")}'
   # Unless they are asked for.
   where = pathlib.Path(output, 'a_out_1.png')
   assert command(str(where), '--output=twice') == 0
@@ -128,6 +130,72 @@ def test_links_and_doubles(command):
   assert command('in/a.png', 'link.png', './in/a.png') == 0
   assert names_in() == ['a_out.png']
   assert command('in') == 1
+
+
+def test_a_link_does_not_hide_the_picture(command, capsys):
+  """Whatever the order of their names, a picture is done under its own."""
+  for name in ('a', 'z'):
+    save(f'in/{name}/m.png')
+    os.symlink('m.png', f'in/{name}/{name}.png')
+  os.symlink('../../in/z/m.png', 'in/a/b.png')
+  assert command('in') == 0
+  assert names_in() == ['a/m_out.png', 'z/m_out.png']
+  rest = 'passed over: 3 link(s) to what is read already'
+  assert last_line(capsys) == f'2 done, 0 skipped, 0 failed; {rest}'
+  shutil.rmtree('out')
+  assert command('in/**/*.png') == 0
+  assert names_in() == ['a/m_out.png', 'z/m_out.png']
+
+
+def test_odd_entries_of_a_folder_are_accounted_for(command, capsys):
+  save('in/good.png')
+  save('elsewhere/far.png', seed=1)
+  os.symlink('loop.png', 'in/loop.png')
+  os.symlink('nowhere', 'in/broken.png')
+  os.symlink('../elsewhere', 'in/linked')
+  os.symlink('../elsewhere', 'in/linked_too')
+  os.symlink('..', 'in/up')
+  os.symlink('.', 'in/self')
+  os.mkfifo('in/pipe.png')
+  for name in ('b.mov', 'c.MOV', 'notes', '.aabbcc.tmp'):
+    pathlib.Path('in', name).touch()
+  assert command('in') == 1
+  captured = capsys.readouterr()
+  failed = [line for line in captured.err.splitlines() if line.startswith('failed: ')]
+  assert [line.split(': ')[1] for line in failed] == ['in/broken.png', 'in/loop.png']
+  assert names_in() == ['good_out.png', 'linked/far_out.png']
+  assert captured.out.strip().splitlines()[-1] == (
+    '2 done, 0 skipped, 2 failed; passed over: 3 link(s) to what is read already, '
+    '2 .mov, 1 hidden, 1 named pipe(s), 1 without an ending'
+  )
+
+
+@pytest.mark.parametrize(
+  ('name', 'reason'),
+  [
+    ('pipe.png', 'a named pipe, not a file'),
+    ('loop.png', 'a link that leads nowhere'),
+    ('x' * 300 + '.png', 'no such file or folder'),
+    ('', 'an input without a name'),
+  ],
+)
+def test_inputs_that_are_no_files(command, capsys, name, reason):
+  save('a.png')
+  os.mkfifo('pipe.png')
+  os.symlink('loop.png', 'loop.png')
+  assert command('a.png', name) == 1
+  assert f'failed: {name}: {reason}' in capsys.readouterr().err
+  with pytest.raises(SystemExit):
+    command(name)
+
+
+def test_no_images_says_what_is_there(command, capsys):
+  pathlib.Path('in').mkdir()
+  pathlib.Path('in/a.mov').touch()
+  with pytest.raises(SystemExit):
+    command('in')
+  text = capsys.readouterr().err
+  assert 'in: no image file in this folder; passed over: 1 .mov' in text
 
 
 # --------------------------------------------------------------- skip, remake, fail
