@@ -145,13 +145,13 @@ setuptools.setup(
   },
   entry_points={
     'console_scripts': [
-      'sr3-channels = sr3_jax.data.channels:main',
-      'sr3-convert = sr3_jax.weights.convert:main',
-      'sr3-evaluate = sr3_jax.evaluation.command:main',
-      'sr3-report = sr3_jax.reports.command:main',
-      'sr3-study = sr3_jax.human_study.command:main',
-      'sr3-train = sr3_jax.main:cli',
-      'sr3-upscale = sr3_jax.upscale.command:main',
+      'sr3-channels = sr3_jax.runtime.start:channels',
+      'sr3-convert = sr3_jax.runtime.start:convert',
+      'sr3-evaluate = sr3_jax.runtime.start:evaluate',
+      'sr3-report = sr3_jax.runtime.start:report',
+      'sr3-study = sr3_jax.runtime.start:study',
+      'sr3-train = sr3_jax.runtime.start:train',
+      'sr3-upscale = sr3_jax.runtime.start:upscale',
     ],
   },
 )

@@ -4,10 +4,16 @@
 and called, and a mistake of the user goes out as one line.
 """
 
+if __name__ == '__main__':  # before the imports, which a signal may interrupt
+  import sys
+
+  from sr3_jax.runtime import start
+
+  sys.exit(start.train())
+
 import importlib
 import importlib.util
 import os
-import signal
 import sys
 import textwrap
 from typing import TYPE_CHECKING, NoReturn
@@ -163,7 +169,8 @@ def main(argv: list[str]) -> None:
   """Run what the flags ask for.
 
   Raises:
-    SystemExit: a mistake, in one line; or 143 after SIGTERM, with a checkpoint saved.
+    SystemExit: a mistake, in one line; or 130 or 143 after a signal, with a checkpoint
+      saved.
   """
   if len(argv) > 1:
     fail(f'unexpected argument {argv[1]!r}; flags look like --name=value')
@@ -199,7 +206,7 @@ def run_or_explain() -> None:
     fail(f'{error.filename or FLAGS.workdir}: {error.strerror or error}')
   except errors.Preempted as error:
     print(f'{error}', file=sys.stderr)
-    sys.exit(128 + signal.SIGTERM)  # as of a program that SIGTERM ended
+    sys.exit(128 + error.signal)  # as of a program that the signal ended
   except jax.errors.JaxRuntimeError as error:
     if jax.process_count() == 1:
       raise
@@ -207,8 +214,6 @@ def run_or_explain() -> None:
       'another process ended, or was cut off; start all of them again, they go on from '
       f'the newest checkpoint: {errors.first_line(error)[:200]}'
     )
-  except KeyboardInterrupt:
-    fail('interrupted; the same command goes on from what is finished')
 
 
 def join_processes() -> None:
@@ -218,6 +223,8 @@ def join_processes() -> None:
   given = (FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
   if any(value is not None for value in given) and None in given:
     fail('--coordinator, --num_processes and --process_id go together')
+  # With it SIGTERM only asks, which nothing but a training loop answers.
+  jax.config.update('jax_enable_preemption_service', FLAGS.mode == 'train')
   try:
     jax.distributed.initialize(*given, heartbeat_timeout_seconds=FLAGS.process_timeout)
   except (ValueError, RuntimeError) as error:
@@ -238,7 +245,3 @@ def run(config: ConfigDict, workdir: 'epath.Path', mode: str) -> None:
 def cli() -> None:
   """Run the program: the console script sr3-train."""
   app.run(main, flags_parser=parse_flags)
-
-
-if __name__ == '__main__':
-  cli()

@@ -1,5 +1,12 @@
 """Prints what the stored values of a folder should mean to a model: `sr3-channels`."""
 
+if __name__ == '__main__':  # before the imports, which a signal may interrupt
+  import sys
+
+  from sr3_jax.runtime import start
+
+  sys.exit(start.channels())
+
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -72,7 +79,3 @@ def _as_tuple(values: Sequence[float]) -> str:
   """Write numbers as a configuration takes them: a tuple without spaces."""
   text = ','.join(f'{value:.7g}' for value in values)
   return f'({text})' if len(values) > 1 else f'({text},)'
-
-
-if __name__ == '__main__':
-  sys.exit(main())

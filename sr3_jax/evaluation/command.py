@@ -90,9 +90,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.error(str(error))
   except OSError as error:
     parser.error(f'{error.filename or args.report}: {error.strerror or error}')
-  except KeyboardInterrupt:
-    print('interrupted; the same command goes on from here', file=sys.stderr)
-    return 130
   return 0
 
 

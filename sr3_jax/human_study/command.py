@@ -6,7 +6,6 @@ which --help does not wait for.
 
 import argparse
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 
 from sr3_jax.runtime.cli import Parser, number
@@ -103,6 +102,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
   except (UserError, OSError) as error:
     parser.error(line(error))
-  except KeyboardInterrupt:
-    print('', file=sys.stderr)
-    return 130

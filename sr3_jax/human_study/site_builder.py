@@ -13,9 +13,7 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import urllib.parse
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,7 +24,7 @@ from sr3_jax.human_study import design as study_design
 from sr3_jax.human_study.design import CHECK, PRACTICE, SIDES, Design, Plan, Trial
 from sr3_jax.human_study.results import load_json
 from sr3_jax.images import image_files
-from sr3_jax.runtime import atomic_files
+from sr3_jax.runtime import atomic_files, interruption
 from sr3_jax.runtime.errors import UserError
 
 FORMAT = 1
@@ -125,8 +123,10 @@ def build(
         f'choose another --out or remove it'
       )
   plans = [study_design.plan(design, subject) for subject in range(subjects)]
-  part = site.with_name(f'.{site.name}-{uuid.uuid4().hex}.tmp')
-  try:
+  with contextlib.ExitStack() as stack:
+    with image_files.errors(site):
+      made = stack.enter_context(atomic_files.temporary_folder(site.parent))
+    part = pathlib.Path(made)
     names, size = _write_pictures(part, design, pictures, on_picture)
     key = _key(design, plans, seconds, names)
     plan = {
@@ -142,11 +142,9 @@ def build(
       **_plan(plans, names),
     }
     _write_pages(part, plan, origin)
-    atomic_files.write_bytes(key_path(site), (_compact(key) + '\n').encode('ascii'))
-    with image_files.errors(site):
+    with interruption.writing(), image_files.errors(site):
+      atomic_files.write_bytes(key_path(site), (_compact(key) + '\n').encode('ascii'))
       part.rename(site)
-  finally:
-    shutil.rmtree(part, ignore_errors=True)
   return Key(str(key['study']), seconds, plans)
 
 

@@ -8,6 +8,13 @@ PyTorch or network. The folder is ~/.cache/sr3_jax/weights or $SR3_JAX_WEIGHTS.
 `python -m sr3_jax.metrics.net_weights` shows what is there and what is missing.
 """
 
+if __name__ == '__main__':  # before the imports, which a signal may interrupt
+  import sys
+
+  from sr3_jax.runtime import start
+
+  sys.exit(start.net_weights())
+
 import argparse
 import contextlib
 import dataclasses
@@ -359,7 +366,3 @@ def main(argv: list[str] | None = None) -> None:
       print(f'    SHA-256 {source.sha256}')
   if failed:
     sys.exit(1)
-
-
-if __name__ == '__main__':
-  main()

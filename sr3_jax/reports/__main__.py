@@ -2,7 +2,7 @@
 
 import sys
 
-from sr3_jax.reports.command import main
+from sr3_jax.runtime import start
 
 if __name__ == '__main__':
-  sys.exit(main())
+  sys.exit(start.report())

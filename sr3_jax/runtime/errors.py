@@ -15,7 +15,11 @@ class UserError(ValueError):
 
 
 class Preempted(Exception):
-  """SIGTERM ended a run after a save; one line says at what step, and how to go on."""
+  """A signal ended a run after a save; one line says at what step, and how to go on."""
+
+  def __init__(self, message: str, signal: int):
+    super().__init__(message)
+    self.signal = signal  # its number
 
 
 def line(error: BaseException | str) -> str:

@@ -11,6 +11,7 @@ import faulthandler
 import logging as python_logging
 import os
 import re
+import signal
 import socket
 import sys
 import threading
@@ -22,6 +23,7 @@ import jax
 from absl import flags, logging
 from etils import epath
 
+from sr3_jax.runtime import interruption
 from sr3_jax.runtime.printing import printable
 
 LIMIT = 1_000_000  # bytes of one file
@@ -126,9 +128,17 @@ def in_workdir(workdir: epath.PathLike, make: bool = False) -> Iterator[None]:
   )
   if lost is not None:
     _say(file, f'process [{lost}] has no end: killed, crashed, or still running')
+
+  def end(number: int) -> None:
+    name = signal.Signals(number).name
+    _say(file, f'ended: interrupted by {name} (exit code {128 + number})')
+    file.close()
+
   python_logging.root.addHandler(file)
   try:
-    with _crashes(path) if make and not remote else contextlib.nullcontext():
+    with interruption.at_end(end), contextlib.ExitStack() as stack:
+      if make and not remote:
+        stack.enter_context(_crashes(path))
       yield
     _say(file, 'ended: finished')
   except BaseException as error:

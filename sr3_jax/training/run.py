@@ -26,7 +26,7 @@ def train_run(config: ConfigDict, workdir: epath.PathLike) -> None:
 
   Raises:
     UserError: the configuration, the data or a checkpoint can't be used.
-    errors.Preempted: SIGTERM came; everything is saved.
+    errors.Preempted: a signal came; everything is saved.
   """
   workdir = epath.Path(workdir)
   check_training(config)

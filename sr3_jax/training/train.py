@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import signal
 
 import flax.traverse_util
 import jax
@@ -18,7 +19,7 @@ from sr3_jax.evaluation import measure as evaluation_measure
 from sr3_jax.evaluation import summary
 from sr3_jax.images import contact_sheets, image_files
 from sr3_jax.restoration.restorer import Restorer
-from sr3_jax.runtime import atomic_files, errors, metrics_log
+from sr3_jax.runtime import atomic_files, errors, interruption, metrics_log
 from sr3_jax.runtime.progress import Progress
 from sr3_jax.runtime.types import Params
 from sr3_jax.training import monitor, preemption, strategies
@@ -63,7 +64,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
   Raises:
     errors.UserError: the data, a checkpoint or the weights to start from can't be used.
     TrainingError: the loss is not finite.
-    errors.Preempted: SIGTERM came; everything is saved.
+    errors.Preempted: a signal came; everything is saved.
   """
   c = config.train
   workdir = epath.Path(workdir)
@@ -105,7 +106,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
         'long in parts; a smaller train.batch_size saves memory without that',
         c.accumulate,
       )
-    last_saved = step
+    last_saved, leaving = step, False
     run_step = strategy.compile(train_step)
     with (
       metrics_log.MetricsWriter(
@@ -158,13 +159,18 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
             parts = strategy.saved(state.saved())
             checkpoint.save(manager, step, parts, batches, scores, strategy.stacked)
           last_saved = step
-        if leaving and step < c.num_steps:
+        if leaving:
           break
       watch.close(step)
     batches.close()
-  if step < c.num_steps:
+  # A signal may also have come after the last step.
+  noted = interruption.noted()
+  if leaving or (noted is not None and jax.process_count() == 1):
+    number = signal.Signals(noted or signal.SIGTERM)
     raise errors.Preempted(
-      f'stopped by SIGTERM, saved at step {step}; the same command goes on from there'
+      f'stopped by {number.name}, saved at step {step}; the same command goes on from '
+      'there',
+      number,
     )
   return strategy.fetch(state)
 

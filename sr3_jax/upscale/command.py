@@ -5,6 +5,13 @@ done with them, and `run` does it with an `Upscaler`. Nothing heavy is imported 
 the options are read.
 """
 
+if __name__ == '__main__':  # before the imports, which a signal may interrupt
+  import sys
+
+  from sr3_jax.runtime import start
+
+  sys.exit(start.upscale())
+
 import argparse
 import inspect
 import pathlib
@@ -35,13 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   args = parser.parse_intermixed_args(argv)
   inputs = args.inputs + args.input
   check(parser, args, inputs)
-  try:
-    return _run(parser, args, inputs)
-  except KeyboardInterrupt:
-    if sys.stderr.isatty():  # leave the progress line on the screen
-      print(file=sys.stderr)
-    print('interrupted; the same command goes on with what is left', file=sys.stderr)
-    return 130
+  return _run(parser, args, inputs)
 
 
 def load(args: argparse.Namespace) -> 'Upscaler':
@@ -217,7 +218,3 @@ def _check_folder(parser: Parser, folder: pathlib.Path) -> None:
       pass
   except OSError as error:
     parser.error(f'--output={folder}: {error.strerror or error}')
-
-
-if __name__ == '__main__':
-  sys.exit(main())

@@ -4,6 +4,13 @@
 writes the folder. Nothing heavy is imported before the options are read.
 """
 
+if __name__ == '__main__':  # before the imports, which a signal may interrupt
+  import sys
+
+  from sr3_jax.runtime import start
+
+  sys.exit(start.convert())
+
 import argparse
 import pathlib
 import re
@@ -125,7 +132,3 @@ def _convert(args: argparse.Namespace) -> tuple['ConfigDict', 'Params']:
     **card,
   )
   return config, params
-
-
-if __name__ == '__main__':
-  main()

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import uuid
 from collections.abc import Iterator
 
 import ml_dtypes
@@ -15,7 +14,7 @@ from ml_collections import ConfigDict
 
 from sr3_jax.config import as_json
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.runtime import metrics_log
+from sr3_jax.runtime import atomic_files, interruption, metrics_log
 from sr3_jax.runtime.types import Params
 from sr3_jax.runtime.version import __version__
 from sr3_jax.weights import hub, model_card, model_files
@@ -130,22 +129,17 @@ def _replacement(folder: epath.Path) -> Iterator[epath.Path]:
   clone of a repository, only the files of a model are replaced; meanwhile it has no
   config.json, so that no reader combines weights with another model's configuration.
   """
-  folder.parent.mkdir(parents=True, exist_ok=True)
-  part = folder.parent / f'.{folder.name}.{uuid.uuid4().hex}.tmp'
-  part.mkdir()
-  try:
+  with atomic_files.temporary_folder(folder.parent) as part:
     yield part
-    if not folder.exists():
-      part.replace(folder)
-      return
-    for name in (CONFIG, PRESETS):
-      (folder / name).unlink(missing_ok=True)
-    for name in (WEIGHTS, PRESETS, model_files.CARD, CONFIG):
-      if (part / name).exists():
-        (part / name).replace(folder / name)
-  finally:
-    if part.exists():
-      part.rmtree()
+    with interruption.writing():
+      if not folder.exists():
+        part.replace(folder)
+        return
+      for name in (CONFIG, PRESETS):
+        (folder / name).unlink(missing_ok=True)
+      for name in (WEIGHTS, PRESETS, model_files.CARD, CONFIG):
+        if (part / name).exists():
+          (part / name).replace(folder / name)
 
 
 def export(path: epath.PathLike, folder: epath.PathLike, **card: str) -> hub.Loaded:

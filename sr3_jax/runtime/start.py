@@ -1,0 +1,68 @@
+"""Starts the commands: console scripts and `python -m` call these functions.
+
+Each takes over the signals first and imports its command then, which may take seconds.
+"""
+
+import contextlib
+import importlib
+import os
+import sys
+
+from sr3_jax.runtime import interruption
+
+_GOES_ON = 'the same command goes on from what is finished'
+_CLOSED = 141  # exit code of a program whose reader is gone, as shells give it
+
+
+def _start(module: str, function: str = 'main', advice: str = '') -> int | None:
+  """Run a command; return its exit code."""
+  interruption.install(advice)
+  try:
+    try:
+      return getattr(importlib.import_module(module), function)()
+    finally:
+      sys.stdout.flush()
+  except BrokenPipeError:  # `| head` has seen enough
+    with contextlib.suppress(OSError):
+      os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return _CLOSED
+
+
+def channels() -> int | None:
+  """Run sr3-channels; return its exit code."""
+  return _start('sr3_jax.data.channels')
+
+
+def convert() -> int | None:
+  """Run sr3-convert; return its exit code."""
+  return _start('sr3_jax.weights.convert')
+
+
+def evaluate() -> int | None:
+  """Run sr3-evaluate; return its exit code."""
+  return _start('sr3_jax.evaluation.command', advice=_GOES_ON)
+
+
+def net_weights() -> int | None:
+  """Run `python -m sr3_jax.metrics.net_weights`; return its exit code."""
+  return _start('sr3_jax.metrics.net_weights', advice=_GOES_ON)
+
+
+def report() -> int | None:
+  """Run sr3-report; return its exit code."""
+  return _start('sr3_jax.reports.command')
+
+
+def study() -> int | None:
+  """Run sr3-study; return its exit code."""
+  return _start('sr3_jax.human_study.command')
+
+
+def train() -> int | None:
+  """Run sr3-train; return its exit code."""
+  return _start('sr3_jax.main', 'cli', advice=_GOES_ON)
+
+
+def upscale() -> int | None:
+  """Run sr3-upscale; return its exit code."""
+  return _start('sr3_jax.upscale.command', advice=_GOES_ON)
