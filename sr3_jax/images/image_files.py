@@ -230,6 +230,9 @@ def _identify(file: IO[bytes]) -> Image.Image:
     return Image.open(file, formats=known)
   except Image.UnidentifiedImageError:
     file.seek(0)
+    with contextlib.suppress(Exception):
+      return sixteen_bit.TiffPageFile(file)
+    file.seek(0)
     if what := sixteen_bit.describe_tiff(file):
       raise ImageError(what) from None
     what, kinds = formats.describe(head), f'not a {formats.NAMES} file'
@@ -294,7 +297,7 @@ def _flatten(image: Image.Image, profile: bytes | None) -> Image.Image:
     if wide.shape[-1] == 2:
       alpha = Image.fromarray((wide[..., 1] // 257).astype(np.uint8))
       image.putalpha(alpha)
-  alpha = None
+  alpha, image = None, straight(image)
   if image.has_transparency_data:
     grey = image.mode in ('1', 'L', 'LA', 'La')
     image = image.convert('RGBA')
@@ -308,6 +311,12 @@ def _flatten(image: Image.Image, profile: bytes | None) -> Image.Image:
     white = Image.new('RGB', image.size, 'white')
     image = Image.composite(image.convert('RGB'), white, alpha)
   return image
+
+
+def straight(image: Image.Image) -> Image.Image:
+  """Return an image whose colours aren't premultiplied with its alpha."""
+  straight_mode = {'La': 'LA', 'RGBa': 'RGBA'}.get(image.mode)
+  return image.convert(straight_mode) if straight_mode else image
 
 
 @functools.lru_cache(maxsize=16)

@@ -248,7 +248,8 @@ def _read_opened(image: Image.Image, icc: bytes | None) -> np.ndarray:
   if image.mode == 'CMYK':
     transform = image_files.icc_transform(icc, 'CMYK') if icc else None
     image = transform.apply(image) if transform else image.convert('RGB')
-  mode = 'L' if image.mode in ('1', 'L', 'LA', 'La') else 'RGB'
+  image = image_files.straight(image)
+  mode = 'L' if image.mode in ('1', 'L', 'LA') else 'RGB'
   if image.has_transparency_data:
     # Pillow turns grey with a transparent level into LA only by way of RGBA.
     rgba = image.convert('RGBA')

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 from PIL.PngImagePlugin import putchunk
 
 from sr3_jax.images.pixels import ImageError
@@ -84,8 +84,14 @@ def open_tiff(file: IO[bytes]) -> 'tifffile.TiffFile':
 
 
 @contextlib.contextmanager
-def tiff_page(file: IO[bytes]) -> 'Iterator[tifffile.TiffPage | None]':
-  """Open the first page of a TIFF, undecoded, if its pixels are 16-bit grey or RGB.
+def tiff_page(
+  file: IO[bytes], bits: Sequence[int] = (16,)
+) -> 'Iterator[tifffile.TiffPage | None]':
+  """Open the first page of a TIFF, undecoded, if its pixels are grey or RGB.
+
+  Args:
+    file: seekable.
+    bits: how many a channel may have.
 
   Yields:
     The page; None for any other file, which is left at its start.
@@ -95,13 +101,52 @@ def tiff_page(file: IO[bytes]) -> 'Iterator[tifffile.TiffPage | None]':
     return
   with open_tiff(file) as tiff:
     page = tiff.pages.first
-    sixteen = (page.bitspersample, page.sampleformat) == (16, 1)
+    deep = page.bitspersample in bits and page.sampleformat == 1
     plain = page.imagedepth == 1 and page.samplesperpixel <= 8
-    if sixteen and plain and page.photometric in PLAIN:
+    if deep and plain and page.photometric in PLAIN:
       yield page
       return
   file.seek(0)
   yield None
+
+
+class TiffPageFile(ImageFile.ImageFile):
+  """The first page of a TIFF that Pillow can't read, decoded by tifffile to 8 bits.
+
+  These are grey with alpha in 16 bits, and compressions that Pillow hasn't.
+  """
+
+  format = 'TIFF'
+  tile: list = []  # noqa: RUF012 (Pillow's convention: there is nothing to decode)
+
+  def _open(self) -> None:
+    """Read the header, as Pillow asks for."""
+    assert self.fp is not None
+    self._data = self.fp.read()
+    with tiff_page(io.BytesIO(self._data), (8, 16)) as page:
+      if page is None:
+        raise SyntaxError('not such a TIFF')
+      self._size = page.imagewidth, page.imagelength
+      alpha = bool(ALPHAS & set(page.extrasamples[:1]))
+      modes = ('RGB', 'RGBA') if page.photometric == RGB else ('L', 'LA')
+      self._mode = modes[alpha]
+      if (turned := orientation(page)) >= 5:  # a quarter turn
+        self._size = self._size[::-1]
+      self._turned = turned
+
+  def load(self) -> 'Image.core.PixelAccess | None':
+    """Decode the pixels."""
+    if self._data:
+      with tiff_page(io.BytesIO(self._data), (8, 16)) as page:
+        assert page is not None
+        stored = upright(read_tiff(page), self._turned)
+      self._data = b''
+      if stored.dtype == np.uint16:
+        eight = (stored.astype(np.uint32) * 255 + 32767) // 65535
+        stored = eight.astype(np.uint8)
+      stored = np.ascontiguousarray(stored)
+      self.im = Image.fromarray(stored[..., 0] if stored.shape[-1] == 1 else stored).im
+    return super().load()
 
 
 def describe_tiff(file: IO[bytes]) -> str:
@@ -177,23 +222,24 @@ def orientation(page: 'tifffile.TiffPage') -> int:
 
 
 def read_tiff(page: 'tifffile.TiffPage') -> np.ndarray:
-  """Decode a `tiff_page` as uint16 [h, w, 1 to 4].
+  """Decode a `tiff_page` as uint8 or uint16 [h, w, 1 to 4].
 
   Premultiplied colours are divided by their alpha; channels beyond it are left out. A
   damaged page raises whatever its damage provokes.
   """
   stored = page.asarray()
+  top = np.iinfo(stored.dtype).max
   if page.axes.startswith('S'):  # one plane after the other
     stored = np.moveaxis(stored, 0, -1)
   stored = stored.reshape(page.imagelength, page.imagewidth, -1)
   colours = 3 if page.photometric == RGB else 1
   pixels, alpha = stored[..., :colours], stored[..., colours : colours + 1]
   if page.photometric == WHITE_IS_ZERO:
-    pixels = 65535 - pixels
+    pixels = top - pixels
   kind = page.extrasamples[0] if page.extrasamples else None
   if kind == _PREMULTIPLIED:
-    divided = pixels * (65535 / np.maximum(alpha, 1))
-    pixels = np.minimum(np.round(divided), 65535).astype(np.uint16)
+    divided = pixels * (top / np.maximum(alpha, 1))
+    pixels = np.minimum(np.round(divided), top).astype(stored.dtype)
   if kind not in ALPHAS:
     return pixels
   return np.concatenate([pixels, alpha], -1)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from sr3_jax.images import contact_sheets, image_files, picture_codec
+from sr3_jax.images import contact_sheets, image_files, picture_codec, transparency
 from sr3_jax.images.pixels import ImageError, to_float, to_picture
 from sr3_jax.restoration.upscaler import Result, Upscaler
 from sr3_jax.runtime import atomic_files
@@ -104,7 +104,7 @@ def _do(
 
   def restore(chosen: Sequence[_Input]) -> list[Result]:
     return upscaler.upscale_many(
-      [one.picture.pixels for one in chosen],
+      [_visible(one.picture) for one in chosen],
       options.outscale,
       masks=[one.mask for one in chosen],
       num_samples=options.num_samples,
@@ -122,6 +122,13 @@ def _do(
       settings = {**requested, **result.settings, **mark}
       like = dataclasses.replace(picture, alpha=_alpha(upscaler, job, picture, result))
       _write(job, like, result, settings, options)
+
+
+def _visible(picture: picture_codec.Picture) -> np.ndarray:
+  """Return pixels [h, w, C] in which nothing is left of what transparency hides."""
+  if picture.alpha is None:
+    return picture.pixels
+  return transparency.extend_colours(picture.pixels, picture.alpha)
 
 
 def _mask(
@@ -182,7 +189,7 @@ def _write(
       with image_files.errors(path):
         atomic_files.write_bytes(path, buffer.getvalue())
     else:
-      drawing, icc = _sheet(result, options), like.icc
+      drawing, icc = _sheet(result, like.alpha, options), like.icc
       if shown == 'spread':
         legend = f'spread of {len(result.samples)} samples, in levels of 255'
         drawing, icc = contact_sheets.heat_map(result.spread * 127.5, legend), None
@@ -190,14 +197,24 @@ def _write(
       picture_codec.write(path, drawn, marked)
 
 
-def _sheet(result: Result, options: Options) -> np.ndarray:
-  """Draw the comparison sheet: input, bicubic if there is one, samples, spread."""
+def _sheet(result: Result, alpha: np.ndarray | None, options: Options) -> np.ndarray:
+  """Draw the comparison sheet: input, bicubic if there is one, samples, spread.
+
+  What `alpha` of the output, [H, W], says to be transparent is white.
+  """
+
+  def show(image: np.ndarray) -> np.ndarray:
+    if alpha is not None:
+      own = picture_codec.resize_alpha(alpha, *image.shape[:2])
+      image = transparency.over_white(image, own)
+    return to_picture(image)
+
   few = result.samples[:_SHOWN]
   titles, first = ['input'], [result.observed]
   if result.bicubic is not None:
     titles, first = ['input', 'bicubic'], [result.observed, result.bicubic]
   titles += [f'sample {i + 1}' for i in range(len(few))] if len(few) > 1 else ['output']
-  shown = [to_picture(image) for image in (*first, *few)]
+  shown = [show(image) for image in (*first, *few)]
   if options.spread:
     titles.append('spread')
     shown.append(contact_sheets.heat_colours(result.spread))

@@ -183,6 +183,21 @@ def test_no_bytes_are_taken_for_a_tga():
     assert formats.is_tga(file_of('TGA', RGB)) and formats.is_tga(file_of('TGA', GREY))
 
 
+def test_tiffs_that_pillow_does_not_read():
+  deep = np.dstack([GREY, ALPHA]).astype(np.uint16) * 257
+  data = tiff_of(deep, photometric='minisblack', extrasamples=['unassalpha'])
+  picture, flat = read(data)
+  assert (
+    picture.bits == 16
+    and (picture.alpha * 255).round().astype(int)[3, 4] == ALPHA[3, 4]
+  )
+  white = 255 - (255 - GREY.astype(float)) * (ALPHA / 255)
+  assert np.abs(flat[..., 0] - white).max() <= 1
+  data = tiff_of(RGB, photometric='rgb', compression='jpegxl')
+  picture, _ = read(data)
+  np.testing.assert_array_equal(levels(picture).round(), RGB)
+
+
 def test_planes_and_big_tiffs():
   planes = tiff_of(np.moveaxis(RGB, -1, 0), photometric='rgb', planarconfig='separate')
   buffer = io.BytesIO()
