@@ -108,7 +108,7 @@ setuptools.setup(
     'optax>=0.2.8',
     'orbax-checkpoint>=0.11.33',
     'pillow>=11.3.0',
-    'pooch[progress]>=1.8.0',
+    'pooch>=1.8.0',
     'pyyaml>=6.0.2',
     'safetensors>=0.5.0',
     'scikit-image>=0.25.0',

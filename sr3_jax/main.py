@@ -22,7 +22,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from sr3_jax.config import ConfigDict, config_names, find_config, get_config
-from sr3_jax.runtime import errors, printing
+from sr3_jax.runtime import activity, errors, printing
 from sr3_jax.runtime.cli import CACHE
 
 if TYPE_CHECKING:
@@ -176,14 +176,24 @@ def main(argv: list[str]) -> None:
     fail(f'unexpected argument {argv[1]!r}; flags look like --name=value')
   if os.path.isfile(FLAGS.workdir):
     fail(f'--workdir={FLAGS.workdir} is a file; name a folder, which may be new')
+  first = not FLAGS.multihost or not FLAGS.process_id
+  quiet = FLAGS.verbosity < 0 or not first
+  with activity.shown(f'sr3-train --mode={FLAGS.mode}', quiet=quiet):
+    start()
+
+
+def start() -> None:
+  """Start JAX, the logs and other processes; then run the mode."""
   # From here on JAX is needed, which takes most of a second to import.
-  from sr3_jax.runtime import devices, process_log
+  with activity.doing('loading JAX'):
+    from sr3_jax.runtime import devices, process_log
 
   process_log.setup()
   if FLAGS.workdir.startswith('gs://') and not importlib.util.find_spec('gcsfs'):
     fail("a workdir on gs:// needs gcsfs: pip install 'sr3_jax[gcs]'")
   if FLAGS.multihost:
-    join_processes()
+    with activity.doing('waiting for the other processes'):
+      join_processes()
   devices.cache_programs(FLAGS.cache)
   # Of several processes one may fail before there is a workdir, and nobody sees it.
   with (
@@ -229,17 +239,21 @@ def join_processes() -> None:
     jax.distributed.initialize(*given, heartbeat_timeout_seconds=FLAGS.process_timeout)
   except (ValueError, RuntimeError) as error:
     fail(f'--multihost: {errors.first_line(error)}')
+  if jax.process_index():
+    activity.silence()
 
 
 def run(config: ConfigDict, workdir: 'epath.Path', mode: str) -> None:
   """Import the room of a mode, a key of `MODES`, and call its function."""
   if config.cascade.stages:
-    from sr3_jax.cascade import run as cascade
-
+    with activity.doing('loading the program'):
+      from sr3_jax.cascade import run as cascade
     cascade.run(config, workdir, mode)
     return
   module, function = MODES[mode].split(':')
-  getattr(importlib.import_module(module), function)(config, workdir)
+  with activity.doing('loading the program'):
+    loaded = importlib.import_module(module)
+  getattr(loaded, function)(config, workdir)
 
 
 def cli() -> None:

@@ -29,7 +29,7 @@ from sr3_jax.core.samplers import make_trajectory, trajectory_options
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.evaluation.scoring import quantize
 from sr3_jax.restoration.restorer import OnSteps, Restorer, keys
-from sr3_jax.runtime import devices
+from sr3_jax.runtime import activity, devices
 from sr3_jax.runtime.errors import UserError, line
 from sr3_jax.runtime.version import __version__
 from sr3_jax.weights import hub
@@ -256,7 +256,8 @@ def load(config: ConfigDict, workdir: epath.PathLike) -> Cascade:
   stages: list[Stage] = []
   models: list[hub.Loaded] = []
   for place, path in enumerate(c.stages):
-    loaded = hub.load(stage_path(path, workdir))
+    with activity.doing(f'reading the model {path}'):
+      loaded = hub.load(stage_path(path, workdir))
     _check_task(loaded, place)
     if stages:
       _check_chain(loaded, stages[-1], models[0])

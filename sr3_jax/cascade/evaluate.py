@@ -17,7 +17,7 @@ from absl import logging
 from etils import epath
 
 from sr3_jax.cascade import report
-from sr3_jax.cascade.cascade import Cascade, CascadeError, load
+from sr3_jax.cascade.cascade import Cascade, CascadeError, Stage, load
 from sr3_jax.cascade.measurement import (
   HeldBatch,
   Measurement,
@@ -33,8 +33,8 @@ from sr3_jax.evaluation import summary
 from sr3_jax.evaluation.measure import hashes
 from sr3_jax.images import image_files, pixels
 from sr3_jax.metrics import image_metrics
-from sr3_jax.restoration.restorer import TRUTH, progress
-from sr3_jax.runtime import atomic_files, devices
+from sr3_jax.restoration.restorer import TRUTH, check_finite, progress
+from sr3_jax.runtime import activity, atomic_files, devices
 
 
 def evaluate_run(
@@ -52,7 +52,8 @@ def evaluate_run(
   workdir = epath.Path(workdir)
   cascade, folder = load(config, workdir), workdir / 'report'
   config = with_size(config, cascade)
-  held = held_out(config)
+  with activity.doing('looking for the held-out images'):
+    held = held_out(config)
   _check_classes(config, cascade, held)
   count = config.eval.final_images
   more = {
@@ -75,11 +76,13 @@ def evaluate_run(
   if all(devices.everywhere([seen == 0])):
     raise sources.DataError('no held-out image could be read: nothing to measure')
   devices.barrier('measured')
-  rows = table(made)
+  with activity.doing('computing distances of sets and intervals'):
+    rows = table(made)
   count = len(made.records.scalars(TRUTH)['index'])
   found = {n: row | {'images': count} for n, row in summary.values(rows).items()}
   if jax.process_index() == 0:
-    report.write(made, rows, folder)
+    with activity.doing('writing the report'):
+      report.write(made, rows, folder)
     results = {'table': found, 'config': as_json(config)}
     atomic_files.write_json(workdir / 'results.json', results)
     logging.info('%d held-out images and as many sampled ones:', count)
@@ -123,6 +126,7 @@ def _add_sampled(made: Measurement, batch: HeldBatch, folder: epath.Path) -> Non
   image, wanted = None, made.wanted(batch.host)
   for stage, part in zip(stages, parts, strict=True):
     image = stage(image, wanted, made.on_steps)
+    _check(made, batch, image, stage)
     _write_pictures(made, folder, part, image, batch.host)
     made.add_sampled(part, stage, image, batch)
 
@@ -136,12 +140,23 @@ def _add_alone(made: Measurement, batch: HeldBatch, folder: epath.Path) -> None:
       continue
     low, truth = batch.truth[before.side], batch.truth[stage.side]
     output = stage(low, batch.sharded, made.on_steps)
+    _check(made, batch, output, stage)
     _write_pictures(made, folder, part, output, batch.host)
     again = _downsample(stage.model.scale)(output)
     score = made.scorers[stage.side]
     made.records.add(
       part, batch.number, score(output, truth, again, low, batch.sharded)
     )
+
+
+def _check(made: Measurement, batch: HeldBatch, image: jax.Array, stage: Stage) -> None:
+  """Raise NotFiniteError, with the held-out images that outputs go with."""
+  index = batch.host['index'].tolist()
+
+  def name(row: int) -> str:
+    return made.batches.image_name(index[row])
+
+  check_finite(image, batch.host['mask'], name, stage.name)
 
 
 def _write_pictures(

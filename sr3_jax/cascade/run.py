@@ -28,8 +28,8 @@ from sr3_jax.config import ConfigDict, config_names
 from sr3_jax.data import sources
 from sr3_jax.evaluation import run as evaluation_run
 from sr3_jax.images import contact_sheets, image_files, pixels
-from sr3_jax.restoration.restorer import OnSteps
-from sr3_jax.runtime import atomic_files, devices, text
+from sr3_jax.restoration.restorer import OnSteps, check_finite
+from sr3_jax.runtime import activity, atomic_files, devices, text
 from sr3_jax.runtime.progress import Progress
 
 REQUEST = 'made_by.json'
@@ -119,7 +119,8 @@ def sample_run(config: ConfigDict, workdir: epath.PathLike) -> None:
       table = time_table(cascade, times, compiled, len(todo))
       atomic_files.write_json(workdir / 'samples' / 'times.json', table)
       print(format_times(table))
-    _write_sheets(workdir, files, cascade, labels, c.images_per_class)
+    with activity.doing('writing the sheets'):
+      _write_sheets(workdir, files, cascade, labels, c.images_per_class)
     print(
       f'{total} images: {workdir / "samples" / str(cascade.side)}, '
       f'sheets: {workdir / "samples.png"}, {workdir / "stages.png"}'
@@ -195,6 +196,7 @@ def sample_batches(
     while not all(devices.everywhere([begun >= len(todo)])):
       part = todo[begun : begun + size]
       batch = cascade.batch(part, size)
+      real, names = np.arange(size) < len(part), list(map(_name, part))
       costs = list(times) if begun else guess
       image, pictures = None, []
       for stage in cascade.stages:
@@ -202,11 +204,17 @@ def sample_batches(
         began = time.monotonic()
         image = stage(image, batch, on_steps)
         jax.block_until_ready(image)
+        check_finite(image, real, names.__getitem__, stage.name)
         times[stage.place] += time.monotonic() - began
         pictures.append(pixels.to_uint8(devices.gather(image)[: len(part)]))
       yield part, pictures
       begun += len(part)
       shown.update(begun)
+
+
+def _name(image: Job) -> str:
+  """Return what messages call a sampled image."""
+  return f'image {image.number} of class {image.label}'
 
 
 def _count_steps(
@@ -234,7 +242,8 @@ def _compile(cascade: Cascade, size: int) -> list[float]:
   for stage in cascade.stages:
     logging.info('compiling %s, %d x %d', stage.name, stage.side, stage.side)
     began = time.monotonic()
-    stage.prepare(batch)
+    with activity.doing(f'compiling {stage.name}'):
+      stage.prepare(batch)
     seconds.append(time.monotonic() - began)
   return seconds
 

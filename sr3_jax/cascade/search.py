@@ -30,7 +30,7 @@ from sr3_jax.evaluation import summary
 from sr3_jax.images import image_files
 from sr3_jax.reports import line_plots
 from sr3_jax.restoration.restorer import progress
-from sr3_jax.runtime import atomic_files, devices
+from sr3_jax.runtime import activity, atomic_files, devices
 
 Row = dict[str, Any]  # {'stage': str, 'side': int, 'blur', 'noise', metric: float, ...}
 # The first of these metrics that was measured decides; less is better.
@@ -61,7 +61,8 @@ def search_run(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
   held, count = held_out(config), config.sweep.num_images
   more = {'cascade': _without_levels(cascade), 'num_images': count}
   search = _Search.open(config, cascade, held, workdir / 'search', count, more)
-  search.hosts = list(search.batches)
+  with activity.doing('reading the held-out images'):
+    search.hosts = list(search.batches)
   search.batches.close()
   # Each stage samples at all its levels, and once more for the stage that follows.
   steps = [s.num_steps * (len(grids[s.place]) + 1) for s in cascade.stages]

@@ -26,7 +26,7 @@ from sr3_jax.data.batches import train_batches
 from sr3_jax.data.folder_sources import Folder
 from sr3_jax.data.records import Record, Source
 from sr3_jax.images import folder_listing, pixels
-from sr3_jax.runtime import atomic_files
+from sr3_jax.runtime import activity, atomic_files
 from sr3_jax.runtime.progress import Progress
 from sr3_jax.runtime.version import __version__
 
@@ -70,9 +70,11 @@ def check_data_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -
     'code': {'sr3_jax': __version__},
     'time': datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%dT%H:%M:%SZ'),
   }
-  copies = list(_show_copies(sets, checked, leaks))
-  examples = _show_examples(config, sets['training'], training)
-  page = check_data_page.render(report, [*checked.values()], copies, examples)
+  with activity.doing('drawing copies and training examples'):
+    copies = list(_show_copies(sets, checked, leaks))
+    examples = _show_examples(config, sets['training'], training)
+  with activity.doing('writing the report'):
+    page = check_data_page.render(report, [*checked.values()], copies, examples)
   folder.mkdir(parents=True, exist_ok=True)
   atomic_files.write_json(folder / 'check.json', report)
   atomic_files.write_bytes(folder / 'report.html', page.encode())

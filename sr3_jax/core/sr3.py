@@ -282,7 +282,7 @@ class SR3:
     channels = y.shape[-1]
     y0 = diffusion.predict_y0(self.prediction, output[..., :channels], y, gamma)
     if self.clip:
-      y0 = self.encode(jnp.clip(self.decode(y0, x), -1, 1), x)
+      y0 = self.encode(clip_finite(self.decode(y0, x)), x)
     y0 = self.keep_known(y0, x)
     variance = (output[..., channels:] + 1) / 2 if self.learned_variance else None
     return samplers.Prediction(y0, variance)
@@ -365,9 +365,19 @@ class SR3:
   def finish(self, x: jax.Array, carry: samplers.Carry) -> jax.Array:
     """Return the images at the end of a trajectory, [B, H, W, C] in [-1, 1].
 
-    Known pixels are exactly those of the condition.
+    Known pixels are exactly those of the condition. NaN is where the network's output
+    was not finite.
     """
-    image = jnp.clip(self.decode(carry[0], x), -1, 1)
+    image = clip_finite(self.decode(carry[0], x))
     if 'mask' not in self.task.extras:
       return image
     return jnp.where(self.missing(x) > 0, image, self._observed(x))
+
+
+def clip_finite(image: jax.Array) -> jax.Array:
+  """Return an image clipped to [-1, 1], with NaN where it is not finite.
+
+  A plain clip would turn infinity into white, and nobody would see that the network is
+  broken.
+  """
+  return jnp.where(jnp.isfinite(image), jnp.clip(image, -1, 1), jnp.nan)

@@ -98,16 +98,21 @@ class _Reader:
     total = len(self.source) if limit is None else limit
     return total if self.cut.crop == 'random' else min(total, len(self.source))
 
+  def eval_number(self, total: int, index: int) -> int:
+    """Return the number of the record of image `index` of an evaluation set."""
+    count = len(self.source)
+    return index * count // total if total <= count else index % count
+
   def eval_example(self, total: int, index: int) -> _Example:
     """Read image number `index` of an evaluation set of `total`, or make padding."""
-    size, count = self.cut.image_size, len(self.source)
+    size = self.cut.image_size
     pixels = np.zeros((size, size, self.source.channels), self.source.dtype)
     record: Record = {'image': pixels}
     if self.source.classes:
       record['label'] = np.int32(0)
     skipped, usable = -1, False
     if index < total:
-      number = index * count // total if total <= count else index % count
+      number = self.eval_number(total, index)
       try:
         record = self.read(number, np.random.default_rng((self.seed, int(index))))
         usable = True
@@ -139,9 +144,10 @@ class Batches(grain.DatasetIterator[Batch]):
     *,
     batch_size: int,
     workers: int = 0,
+    total: int = 0,
   ):
     super().__init__()
-    self._batches, self._reader = batches, reader
+    self._batches, self._reader, self._total = batches, reader, total
     self._batch_size = batch_size  # of all processes together
     self._workers = workers
     self._position = 0
@@ -228,6 +234,10 @@ class Batches(grain.DatasetIterator[Batch]):
     running, self._running = getattr(self, '_running', None), None
     if running is not None:
       running.close()
+
+  def image_name(self, index: int) -> str:
+    """Return what messages call image `index` of an evaluation set."""
+    return self._reader.source.name(self._reader.eval_number(self._total, index))
 
   def _report_skipped(self, index: int) -> None:
     """Log once why a record was skipped; read it again, as workers tell no reason."""
@@ -325,7 +335,7 @@ def eval_batches(
   read = functools.partial(reader.eval_example, total)
   padded = grain.MapDataset.range(-(-total // step) * step).map(read)
   mine = padded.batch(batch_size)[process_index::process_count]
-  return Batches(mine, reader, batch_size=step)
+  return Batches(mine, reader, batch_size=step, total=total)
 
 
 def eval_images(

@@ -7,11 +7,13 @@ if __name__ == '__main__':  # before the imports, which a signal may interrupt
 
   sys.exit(start.channels())
 
+import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
 
-from sr3_jax.runtime.cli import Parser
+from sr3_jax.runtime import activity
+from sr3_jax.runtime.cli import Parser, add_quiet
 from sr3_jax.runtime.errors import UserError
 
 DESCRIPTION = """\
@@ -35,6 +37,7 @@ def make_parser() -> Parser:
   add('--low', type=float, default=0.1, help='percentile that is -1; %(default)s')
   add('--high', type=float, default=99.9, help='percentile that is 1; %(default)s')
   add('--images', type=int, default=256, help='look at so many; %(default)s')
+  add_quiet(parser)
   return parser
 
 
@@ -46,22 +49,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.error('--low and --high are percentiles, the first below the second')
   if args.images < 1 or (args.channels is not None and args.channels < 1):
     parser.error('--channels and --images must be at least 1')
+  try:
+    with activity.shown('sr3-channels', quiet=args.quiet):
+      _print_ranges(args)
+  except UserError as error:
+    parser.error(str(error))
+  return 0
+
+
+def _print_ranges(args: argparse.Namespace) -> None:
+  """Print the range of every channel, and the options that say the same."""
   # Imported here, so that --help and mistakes in options are answered at once.
   import numpy as np
 
   from sr3_jax.data import channel_ranges
   from sr3_jax.data.folder_sources import Folder
 
-  try:
-    folder = pathlib.Path(args.folder)
+  folder = pathlib.Path(args.folder)
+  with activity.doing(f'{folder}: looking for images'):
     channels = args.channels or channel_ranges.first_channels(folder)
     source = Folder(args.folder, channels=channels, as_rasters=True)
-    sample = channel_ranges.sample_pixels(source, args.images)
+  sample = channel_ranges.sample_pixels(source, args.images)
+  with activity.doing('finding percentiles'):
     low, high = channel_ranges.percentile_range(
       sample, source.dtype, args.low, args.high
     )
-  except UserError as error:
-    parser.error(str(error))
   print(f'{len(source)} images of {channels} channel(s), {source.dtype}')
   points = (0, args.low, 50, args.high, 100)
   heads = ('least', f'{args.low:g} %', 'median', f'{args.high:g} %', 'greatest')
@@ -72,7 +84,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     f'--config.data.channels={channels} --config.data.low="{_as_tuple(low)}" '
     f'--config.data.high="{_as_tuple(high)}"'
   )
-  return 0
 
 
 def _as_tuple(values: Sequence[float]) -> str:

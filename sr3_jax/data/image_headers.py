@@ -23,7 +23,7 @@ from PIL import __version__ as pillow_version
 
 from sr3_jax.images import formats, image_files, pixels, rasters
 from sr3_jax.images.folder_listing import FileNames, list_files
-from sr3_jax.runtime import atomic_files
+from sr3_jax.runtime import activity, atomic_files
 from sr3_jax.runtime.version import __version__
 
 # The headers of fewer files are read within two seconds: no index is saved.
@@ -126,8 +126,9 @@ def find_usable(
   Raises:
     OSError: a folder can't be read.
   """
-  extensions = rasters.EXTENSIONS if channels else formats.EXTENSIONS
-  names, passed = list_files(root, extensions)
+  with activity.doing(f'{root}: listing the files'):
+    extensions = rasters.EXTENSIONS if channels else formats.EXTENSIONS
+    names, passed = list_files(root, extensions)
   folder = os.fspath(root)
   if '://' not in folder:
     folder = os.path.abspath(folder)
@@ -143,7 +144,8 @@ def find_usable(
     hint = '' if path else '; --cache keeps what is found for the next start'
     logging.info(f'{root}: reading the headers of {new} images{hint}')
   read = functools.partial(_read_header, folder, channels)
-  errors, changed = _read_missing(index, folder, min_size, read)
+  with activity.doing(f'{root}: reading the headers of {new} images'):
+    errors, changed = _read_missing(index, folder, min_size, read)
   if path and (changed or not (old and old.names.equals(names))):
     save_index(path, index, settings)
   usable, dtype = index.usable(min_size)

@@ -5,13 +5,15 @@ run; outputs are matched to true images by their file names. This is the command
 only: `folder_run` does the work, and takes seconds to import.
 """
 
+import argparse
 import pathlib
 import re
 import shlex
 import sys
 from collections.abc import Sequence
 
-from sr3_jax.runtime.cli import CACHE, Parser
+from sr3_jax.runtime import activity, errors
+from sr3_jax.runtime.cli import CACHE, Parser, add_quiet
 
 DESCRIPTION = """\
 Measures images against true images: PSNR, SSIM, LPIPS, FID, KID and IS; with --inputs
@@ -58,6 +60,7 @@ def make_parser() -> Parser:
   add('--num_images', **number, default=8, help='images shown; default: 8')
   about = 'where compiled programs are cached'
   add('--cache', default=CACHE, metavar='DIR', help=about)
+  add_quiet(parser)
   return parser
 
 
@@ -76,21 +79,31 @@ def main(argv: Sequence[str] | None = None) -> int:
       parser.error(f'--{name}={getattr(args, name)} is too small')
   if bool(args.classifier) != bool(args.labels):
     parser.error('--classifier and --labels belong together')
-  from absl import flags
-
-  from sr3_jax.evaluation import folder_run
-  from sr3_jax.runtime import devices, errors, process_log
-
-  flags.FLAGS.mark_as_parsed()
-  process_log.setup()
-  devices.cache_programs(args.cache)
+  command = f'{parser.prog} {shlex.join(argv)}'
   try:
-    folder_run.run(args, outputs, f'{parser.prog} {shlex.join(argv)}')
+    with activity.shown('sr3-evaluate', quiet=args.quiet):
+      _run(args, outputs, command)
   except errors.UserError as error:
     parser.error(str(error))
   except OSError as error:
     parser.error(f'{error.filename or args.report}: {error.strerror or error}')
   return 0
+
+
+def _run(
+  args: argparse.Namespace, outputs: dict[str, pathlib.Path], command: str
+) -> None:
+  """Start JAX and measure the folders."""
+  with activity.doing('loading JAX and the program'):
+    from absl import flags
+
+    from sr3_jax.evaluation import folder_run
+    from sr3_jax.runtime import devices, process_log
+
+  flags.FLAGS.mark_as_parsed()
+  process_log.setup(args.quiet)
+  devices.cache_programs(args.cache)
+  folder_run.run(args, outputs, command)
 
 
 def _outputs(parser: Parser, texts: Sequence[str]) -> dict[str, pathlib.Path]:

@@ -9,6 +9,7 @@ from sr3_jax.evaluation.scoring import Scorer
 from sr3_jax.metrics import classifier, feature_nets, reference_statistics
 from sr3_jax.metrics.classifier import Classifier
 from sr3_jax.metrics.feature_nets import LeftOut
+from sr3_jax.runtime import activity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,5 +65,6 @@ def load_evaluators(config: ConfigDict) -> Evaluators:
   reference = reference_statistics.load(e.reference) if e.reference else None
   if reference and 'inception' in nets:
     reference_statistics.check(reference, nets['inception'])
-  network = classifier.load(e.classifier) if e.classifier else None
+  with activity.doing('loading the classifier'):
+    network = classifier.load(e.classifier) if e.classifier else None
   return Evaluators(nets, left_out, reference, network)

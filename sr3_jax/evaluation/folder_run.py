@@ -25,7 +25,7 @@ from sr3_jax.images import image_files, pixels, resizing
 from sr3_jax.metrics import classifier, feature_nets, reference_statistics
 from sr3_jax.metrics.reference_statistics import Reference
 from sr3_jax.restoration import restorer
-from sr3_jax.runtime import devices
+from sr3_jax.runtime import activity, devices
 from sr3_jax.runtime.progress import Progress
 from sr3_jax.runtime.version import __version__
 
@@ -58,7 +58,8 @@ def run(args: argparse.Namespace, outputs: Folders, command: str) -> None:
     ImageSetError: folders that do not fit together, or no readable image.
     UserError: networks, statistics or labels that cannot be used.
   """
-  items, left_out = image_folders.match(args.truth, outputs, args.inputs)
+  with activity.doing('reading the headers of the images'):
+    items, left_out = image_folders.match(args.truth, outputs, args.inputs)
   for name, reason in list(left_out.items())[:5]:
     logging.warning('left out: %s: %s', name, reason)
   if left_out:
@@ -95,7 +96,9 @@ def run(args: argparse.Namespace, outputs: Folders, command: str) -> None:
       progress.update(done)
   if not len(records.scalars(TRUTH).get('index', ())):
     raise image_folders.ImageSetError(f'{args.truth}: not one image could be read')
-  print(summary.format_table(summary.values(_report(job, command))))
+  with activity.doing('computing distances of sets and writing the report'):
+    rows = _report(job, command)
+  print(summary.format_table(summary.values(rows)))
   count = len(records.scalars(next(iter(outputs)))['index'])
   print(f'report: {folder / "report.html"} ({count} images)')
 
@@ -178,7 +181,16 @@ def _reference(
   about = {'folder': folder.name, 'network': net.about, 'hash': name}
   numbered = image_folders.batches(items, devices.round_up(args.batch_size))
   readable = (batch for _, batch in numbered if batch['mask'].any())
-  reference_statistics.save(path, reference_statistics.of_batches(net, readable, about))
+  with Progress(len(items), unit='reference image') as progress:
+    done = 0
+
+    def count(images: int) -> None:
+      nonlocal done
+      done += images
+      progress.update(done)
+
+    found = reference_statistics.of_batches(net, readable, about, count)
+  reference_statistics.save(path, found)
   return reference_statistics.load(path)  # rounded to float32, as at every later call
 
 

@@ -67,6 +67,7 @@ def evaluate(
   max_seconds: float = float('inf'),
   on_steps: OnSteps = lambda steps: None,
   on_output: OnOutput | None = None,
+  name_of: Callable[[int], str] | None = None,
 ) -> Evaluation:
   """Measure methods, and what needs no network, on the same images.
 
@@ -84,15 +85,18 @@ def evaluate(
     on_steps: called with the number of sampling steps just done (or passed over).
     on_output: called with a name, images uint8 [n, H, W, 3] and their numbers [n]
       before these are recorded: 'input', 'truth', and each method's first sample.
+    name_of: returns the name of an image by its number. With it an output that is not
+      finite is an error; without, its measures are not finite either.
 
   Raises:
+    errors.NotFiniteError: a network gave NaN or infinity for an image.
     sources.DataError: not one image could be read.
   """
   beside = restorer.baselines(model) if beside is None else beside
   parts = parts_of(methods, beside, num_seeds)
   scorer, records = scorer or Scorer(), records or Records()
   measurement = _Measurement(
-    model, methods, parts, scorer, records, seed, on_steps, on_output
+    model, methods, parts, scorer, records, seed, on_steps, on_output, name_of
   )
   seen, began = 0, time.monotonic()
   for number, host in enumerate(batches):
@@ -133,6 +137,7 @@ class _Measurement:
   seed: int
   on_steps: OnSteps
   on_output: OnOutput | None
+  name_of: Callable[[int], str] | None
   first: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
   def measure(self, number: int, host: dict[str, np.ndarray]) -> None:
@@ -159,6 +164,7 @@ class _Measurement:
         continue
       if name in self.methods:
         output = self.methods[name](condition, batch, sample, self.on_steps)
+        self._check(output, host, name)
       else:
         output = upsampled[name]
       if sample == 0:
@@ -174,6 +180,14 @@ class _Measurement:
       self._show(number, TRUTH, hr, host)
       values = self.scorer.of_set(hr, batch, stored)
       self.records.add(TRUTH, number, values | hashes(host['image'][host['mask']]))
+
+  def _check(self, output: jax.Array, host: dict[str, np.ndarray], method: str) -> None:
+    """Raise NotFiniteError, if it is asked for, and name the images."""
+    if (name_of := self.name_of) is not None:
+      index = host['index'].tolist()
+      restorer.check_finite(
+        output, host['mask'], lambda row: name_of(index[row]), method
+      )
 
   def _pass_over(self, name: str) -> None:
     """Count the steps of an output that was measured before."""

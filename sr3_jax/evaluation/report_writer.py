@@ -19,7 +19,7 @@ from sr3_jax.images import contact_sheets, image_files
 from sr3_jax.metrics.reference_statistics import of_features
 from sr3_jax.reports import data, paper
 from sr3_jax.reports import page as reports_page
-from sr3_jax.runtime import atomic_files, metrics_log
+from sr3_jax.runtime import activity, atomic_files, metrics_log
 from sr3_jax.runtime.version import __version__
 
 # How numbers are made, in every protocol.
@@ -76,6 +76,7 @@ def table(
   )
 
 
+@activity.doing('writing the report')
 def write(
   folder: epath.Path,
   *,

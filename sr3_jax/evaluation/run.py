@@ -24,7 +24,7 @@ from sr3_jax.images import image_files
 from sr3_jax.metrics import feature_nets, reference_statistics
 from sr3_jax.reports.data import Sheet
 from sr3_jax.restoration.restorer import Restorer, load_methods, progress
-from sr3_jax.runtime import atomic_files, devices
+from sr3_jax.runtime import activity, atomic_files, devices
 from sr3_jax.runtime.version import __version__
 from sr3_jax.weights import hub
 
@@ -51,9 +51,12 @@ def evaluate_run(config: ConfigDict, workdir: epath.PathLike) -> summary.Means:
   """
   check_config(config)
   workdir = epath.Path(workdir)
-  loaded = load_methods(config, workdir)
+  with activity.doing('reading the weights'):
+    loaded = load_methods(config, workdir)
   evaluators = load_evaluators(config)
-  run = Run(workdir, *loaded, held_out(config), evaluators)
+  with activity.doing('looking for the held-out images'):
+    held = held_out(config)
+  run = Run(workdir, *loaded, held, evaluators)
   if config.task.name != degradations.MIXTURE:
     table = _evaluate(config, run, workdir / 'report')
   else:
@@ -78,13 +81,15 @@ def _evaluate(config: ConfigDict, run: Run, folder: epath.Path) -> summary.Means
   model = dataclasses.replace(run.methods[config.method].model, task=task)
   result = _measure(config, model, run, folder)
   devices.barrier('measured')
-  rows = report_writer.table(
-    result.records, result.methods, result.scale, run.evaluators
-  )
+  with activity.doing('computing distances of sets and intervals'):
+    rows = report_writer.table(
+      result.records, result.methods, result.scale, run.evaluators
+    )
   several = config.task.name == degradations.MIXTURE
   name = config.task.mixture[0] if several else config.task.name
   sheet = run.workdir / (f'samples_{name}.png' if several else 'samples.png')
-  sheets = _sheets(config, model, result, run, folder, sheet)
+  with activity.doing('restoring the pictures of the report'):
+    sheets = _sheets(config, model, result, run, folder, sheet)
   devices.barrier('pictures')
   count = result.count()
   table = {n: row | {'images': count} for n, row in summary.values(rows).items()}
@@ -130,6 +135,7 @@ def _measure(
       num_seeds=e.num_seeds,
       on_steps=on_steps,
       on_output=save if e.save_images else None,
+      name_of=batches.image_name,
     )
   batches.close()
   return result

@@ -34,7 +34,7 @@ from sr3_jax.evaluation.sweep_choice import Row, Setting, SweepError
 from sr3_jax.images import image_files
 from sr3_jax.metrics.feature_nets import FeatureNet, load_nets
 from sr3_jax.restoration.restorer import Restorer, progress
-from sr3_jax.runtime import atomic_files, devices
+from sr3_jax.runtime import activity, atomic_files, devices
 from sr3_jax.weights import hub
 
 FILE = 'sweep.json'
@@ -63,9 +63,11 @@ def sweep_run(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
   settings = sweep_choice.all_settings(
     model.gammas, c.num_steps, c.search_steps, learned, c.temperatures
   )
-  step, params = hub.load_weights(workdir, model)
-  reader = input_pipeline.evaluation_data(config, c.num_images)
-  batches = list(reader)
+  with activity.doing('reading the weights'):
+    step, params = hub.load_weights(workdir, model)
+  with activity.doing('reading the held-out images'):
+    reader = input_pipeline.evaluation_data(config, c.num_images)
+    batches = list(reader)
   reader.close()
   measured = _measured(config, hub.fingerprint(params), nets)
   rows = _rows_of(workdir / FILE, measured)

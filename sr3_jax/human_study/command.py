@@ -8,7 +8,8 @@ import argparse
 import pathlib
 from collections.abc import Callable, Sequence
 
-from sr3_jax.runtime.cli import Parser, number
+from sr3_jax.runtime import activity
+from sr3_jax.runtime.cli import Parser, add_quiet, number
 from sr3_jax.runtime.errors import UserError, line
 
 DESCRIPTION = """\
@@ -40,7 +41,10 @@ def make_parser() -> Parser:
     ('analyse', 'prints fool rates with intervals', _analyse_options),
   ):
     description = f'{about[0].upper()}{about[1:]}.'
-    options(commands.add_parser(name, help=about, description=description).add_argument)
+    own = commands.add_parser(name, help=about, description=description)
+    options(own.add_argument)
+    if name != 'serve':
+      add_quiet(own)
   return parser
 
 
@@ -94,11 +98,14 @@ def main(argv: Sequence[str] | None = None) -> int:
   """
   parser = make_parser()
   args = parser.parse_args(argv)
-  from sr3_jax.human_study import run
-
-  actions = {'build': run.build, 'serve': run.serve, 'analyse': run.analyse}
+  # A server says at once where it is, and then waits.
+  quiet = args.command == 'serve' or args.quiet
   try:
-    actions[args.command](args)
+    with activity.shown(f'sr3-study {args.command}', quiet=quiet):
+      from sr3_jax.human_study import run
+
+      actions = {'build': run.build, 'serve': run.serve, 'analyse': run.analyse}
+      actions[args.command](args)
     return 0
   except (UserError, OSError) as error:
     parser.error(line(error))

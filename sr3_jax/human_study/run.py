@@ -12,7 +12,7 @@ from sr3_jax.human_study.design import CHECK, PRACTICE, Design
 from sr3_jax.human_study.results import Result, ResultError
 from sr3_jax.human_study.site_builder import Key, StudyError
 from sr3_jax.images import image_names
-from sr3_jax.runtime import atomic_files
+from sr3_jax.runtime import activity, atomic_files
 from sr3_jax.runtime.printing import one_line, printable
 from sr3_jax.runtime.progress import Progress
 
@@ -118,7 +118,8 @@ def analyse(args: argparse.Namespace) -> None:
     StudyError: no key, or not one result of this study.
   """
   key = site_builder.read_key(args.key)
-  whole, skipped = read_results(args.results, key)
+  with activity.doing('reading the results'):
+    whole, skipped = read_results(args.results, key)
   for file, reason in skipped.items():
     print(one_line(f'skipped: {file}: {reason}'), file=sys.stderr)
   if not whole:

@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 
 from sr3_jax.metrics import inception, lpips, net_weights
+from sr3_jax.runtime import activity
 from sr3_jax.runtime.types import Params
 
 NAMES = tuple(net_weights.WEIGHTS)
@@ -94,7 +95,8 @@ def load_nets(
       why = f'It needs images of at least {least} x {least} pixels.'
     if not why:
       try:
-        nets[name] = load(name, folder)
+        with activity.doing(f'loading the network {name}'):
+          nets[name] = load(name, folder)
       except net_weights.WeightsMissing as error:
         why = str(error)
         logging.warning('left out: %s: %s', ', '.join(metrics), error)

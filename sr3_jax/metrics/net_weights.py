@@ -29,8 +29,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from sr3_jax.runtime import atomic_files, printing
+from sr3_jax.runtime import activity, atomic_files, printing
 from sr3_jax.runtime.errors import UserError, line
+from sr3_jax.runtime.progress import Progress
 from sr3_jax.weights import torch_files
 from sr3_jax.weights.torch_files import Tensors, WeightsError
 
@@ -249,33 +250,47 @@ def _fetch(source: Source, place: pathlib.Path) -> None:
 
   WeightsMissing is raised if the server sent something else, OSError for the rest.
   """
-  import pooch  # both take a while, and are seldom needed
-  from tqdm import tqdm
+  import pooch  # takes a while, and is seldom needed
 
   pooch.get_logger().setLevel('WARNING')
-  bar = tqdm(
-    desc=source.file,
-    file=printing.unguarded(sys.stderr),
-    total=source.size,
-    unit='B',
-    unit_scale=True,
-    mininterval=0.2 if sys.stderr.isatty() else 10,  # seconds
-    disable=source.size < 10e6,
-  )
-  downloader = pooch.HTTPDownloader(bar, chunk_size=1 << 20, timeout=_TIMEOUT)
   try:
-    # Pooch's own downloader doesn't fit the protocol that it declares.
-    path = pooch.retrieve(
-      source.url,
-      source.sha256,
-      source.file,
-      place,
-      downloader=downloader,  # pyrefly: ignore[bad-argument-type]
-    )
+    with Progress(source.size, unit='byte') as progress:
+      bar = _Download(source.file, progress)
+      downloader = pooch.HTTPDownloader(bar, chunk_size=1 << 20, timeout=_TIMEOUT)
+      # Pooch's own downloader doesn't fit the protocol that it declares.
+      path = pooch.retrieve(
+        source.url,
+        source.sha256,
+        source.file,
+        place,
+        downloader=downloader,  # pyrefly: ignore[bad-argument-type]
+      )
   except ValueError as error:
     trouble = f'{source.url} sent something else, try again later: {line(error)}'
     raise WeightsMissing(trouble) from None
   os.chmod(path, 0o644)  # pooch lets only its owner read it
+
+
+class _Download:
+  """A progress bar as pooch wants it, which sets `total`."""
+
+  total = 0
+
+  def __init__(self, file: str, progress: Progress):
+    self._file, self._progress, self._done = file, progress, 0
+
+  def update(self, count: int) -> None:
+    """Count bytes that have come."""
+    self._done = min(self._done + count, self.total)
+    megabytes = f'{self._done / 1e6:.1f} of {self.total / 1e6:.1f} MB'
+    self._progress.update(self._done, f'{self._file}: {megabytes}')
+
+  def reset(self) -> None:
+    """Begin to count again, as pooch does at the end."""
+    self._done = 0
+
+  def close(self) -> None:
+    """Do nothing: whoever made the progress line closes it."""
 
 
 def save(path: pathlib.Path, tensors: Tensors, origin: dict[str, str]) -> None:
@@ -347,12 +362,20 @@ def main(argv: list[str] | None = None) -> None:
   args = parser.parse_args(argv)
   place = (args.folder or folder()).expanduser().absolute()
   print(f'folder: {place}')
+  with activity.shown('net_weights'):
+    failed = _report(place, args.fetch)
+  if failed:
+    sys.exit(1)
+
+
+def _report(place: pathlib.Path, fetch: bool) -> bool:
+  """Print which weights are there; return whether something could not be had."""
   failed = False
   for name, weights in WEIGHTS.items():
     print(f'{name}: {weights.about}; {weights.licence}')
     cached = place / f'{name}.safetensors'
     try:
-      if args.fetch or cached.exists():
+      if fetch or cached.exists():
         loaded = load(name, place=place)
         print(f'  there, from {loaded.source}')
         continue
@@ -364,5 +387,4 @@ def main(argv: list[str] | None = None) -> None:
       state = 'there' if (place / source.file).exists() else 'missing'
       print(f'  {state}: {source.file}, {source.size / 1e6:,.1f} MB, {source.url}')
       print(f'    SHA-256 {source.sha256}')
-  if failed:
-    sys.exit(1)
+  return failed

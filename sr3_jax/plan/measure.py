@@ -20,7 +20,7 @@ from sr3_jax.core.sr3 import SR3
 from sr3_jax.plan import estimate, programs, roofline
 from sr3_jax.plan.machines import Machine
 from sr3_jax.plan.programs import ProgramCost
-from sr3_jax.runtime import devices
+from sr3_jax.runtime import activity, devices
 from sr3_jax.training import train_step
 
 # A step is not run if it takes longer than this at best.
@@ -136,7 +136,7 @@ def _measure(
   if free is not None and known.memory > free:
     logging.info('%s: not enough memory is free to run it; estimated', name)
     return known
-  with programs.log_waiting(f'{name}: running'):
+  with activity.doing(f'{name}: running'):
     seconds = time_call(prepare(program)) / steps
   return dataclasses.replace(known, step_seconds=seconds)
 

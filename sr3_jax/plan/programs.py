@@ -15,9 +15,8 @@ import json
 import os
 import pathlib
 import re
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypedDict, TypeVar
 
 import jax
@@ -32,7 +31,7 @@ from sr3_jax.plan import hlo, hlo_costs, hlo_flops
 from sr3_jax.plan.hlo_costs import Operation
 from sr3_jax.plan.machines import Chip, Machine
 from sr3_jax.restoration import restorer
-from sr3_jax.runtime import atomic_files, devices, errors, progress
+from sr3_jax.runtime import activity, atomic_files, devices, errors
 from sr3_jax.runtime.errors import UserError
 from sr3_jax.training import train_step
 from sr3_jax.training.strategies import get_strategy
@@ -52,7 +51,6 @@ _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 # the number of the step before which it ends.
 CARRY, LAST = 2, 5
 T = TypeVar('T')
-MESSAGE_SECONDS = 30.0  # time between two messages that a compiler is still at work
 
 
 class PlanError(UserError):
@@ -230,7 +228,7 @@ def _compile(lowered: jax.stages.Lowered, effort: float) -> ProgramCost:
     # JAX's annotation leaves out the options that are numbers.
     program = lowered.compile(compiler_options=options)  # pyrefly: ignore[bad-argument-type]
   except jax.errors.JaxRuntimeError as error:
-    if 'RESOURCE_EXHAUSTED' not in str(error):
+    if not devices.out_of_memory(error):
       raise PlanError(f'the compiler: {errors.first_line(error)[:200]}') from error
     return ProgramCost((), 0, 0, None, 0, needed=_needed(str(error)))
   text = program.as_text()
@@ -294,31 +292,13 @@ def versions() -> dict[str, str | None]:
 
 
 def log_compiling(name: str, compile_program: Callable[[], T]) -> tuple[T, float]:
-  """Return what a compilation returns, and its seconds; log that it goes on."""
+  """Return what a compilation returns, and its seconds; log these."""
   began = time.monotonic()
-  with log_waiting(f'{name}: compiling'):
+  with activity.doing(f'{name}: compiling'):
     made = compile_program()
   seconds = time.monotonic() - began
-  logging.info('%s: compiled in %s', name, progress.duration(seconds))
+  logging.info('%s: compiled in %s', name, activity.duration(seconds))
   return made, round(seconds, 1)
-
-
-@contextlib.contextmanager
-def log_waiting(what: str, every: float = MESSAGE_SECONDS) -> Iterator[None]:
-  """Log every `every` seconds that `what` is going on, and for how long already."""
-  done, began = threading.Event(), time.monotonic()
-
-  def say() -> None:
-    while not done.wait(every):
-      logging.info('%s, %s so far', what, progress.duration(time.monotonic() - began))
-
-  thread = threading.Thread(target=say, daemon=True)
-  thread.start()
-  try:
-    yield
-  finally:
-    done.set()
-    thread.join()
 
 
 def largest_fitting(fits: Callable[[int], bool], start: int, limit: int = 1024) -> int:

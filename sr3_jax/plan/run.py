@@ -29,7 +29,7 @@ from sr3_jax.plan import (
 )
 from sr3_jax.plan.machines import Machine
 from sr3_jax.plan.programs import PlanError, ProgramCost
-from sr3_jax.runtime import atomic_files, devices
+from sr3_jax.runtime import activity, atomic_files, devices
 from sr3_jax.training import train_step
 from sr3_jax.training.strategies import STRATEGIES
 
@@ -77,21 +77,25 @@ def make_plan(config: ConfigDict, cache: epath.Path | None = None) -> dict[str, 
   """
   chosen = check(config)
   model = SR3.from_config(config)
-  per_image = estimate.model_flops(config)
+  with activity.doing('counting operations'):
+    per_image = estimate.model_flops(config)
   state = jax.eval_shape(functools.partial(train_step.create_state, config, model))
   plans, samplers = [], []
   for machine in chosen:
     # On the one device of this machine all strategies are the same program.
     here, names = is_run(config, machine), config.plan.strategies
     for name in names[:1] if here else names:
-      plans.append(plan_one(config, model, machine, name, per_image, cache))
+      with activity.doing(f'{machine.name} {name}: planning the training step'):
+        plans.append(plan_one(config, model, machine, name, per_image, cache))
     if here:
       plans += [plans[-1] | {'strategy': name} for name in names[1:]]
-    samplers.append(plan_sampler(config, model, machine, cache))
+    with activity.doing(f'{machine.name}: planning the sampler'):
+      samplers.append(plan_sampler(config, model, machine, cache))
   ceiling = None
   if any(one['measured'] for one in [*plans, *samplers]):
     # Other programs slow the machine at times: the better of two counts.
-    ceiling = max(measure.matrix_product_flops(config.model.dtype) for _ in range(2))
+    with activity.doing('measuring matrix products'):
+      ceiling = max(measure.matrix_product_flops(config.model.dtype) for _ in range(2))
     for key, made in (('step_seconds', plans), ('seconds_per_step', samplers)):
       for one in made:
         if one['measured']:

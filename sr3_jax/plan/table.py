@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sr3_jax.runtime import progress, text
+from sr3_jax.runtime import activity, text
 
 GIB = 2**30
 HEAD = ('machine', 'strategy', 'memory', 'of', 'fits', 'step', 'waited', 'MFU')
@@ -55,7 +55,7 @@ def row(plan: dict[str, Any], price: float) -> tuple[str, ...]:
     f'{plan["time"]["waited"] * 1e3:.3g} ms',
     f'{plan["mfu_serial"]:.0%} - {plan["mfu"]:.0%}',
     f'{plan["images_per_second"]:.4g}',
-    progress.duration(plan['hours'] * 3600),
+    activity.duration(plan['hours'] * 3600),
     f'{plan["chip_hours"]:,.1f}',
     f'{plan["money"]:,.2f}' if price else '-',
     largest,

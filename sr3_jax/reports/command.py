@@ -10,7 +10,8 @@ import pathlib
 import shutil
 from collections.abc import Sequence
 
-from sr3_jax.runtime.cli import Parser
+from sr3_jax.runtime import activity, errors
+from sr3_jax.runtime.cli import Parser, add_quiet
 
 DESCRIPTION = """\
 One report: makes its page, report.html, again from report.json and the pictures.
@@ -37,6 +38,7 @@ def make_parser() -> Parser:
   add('-o', '--out', metavar='DIR', help='for the page; default: the first report')
   about = 'of the reports, in their order, after these; default: names of folders'
   add('-n', '--names', nargs='+', metavar='NAME', help=about)
+  add_quiet(parser)
   return parser
 
 
@@ -54,10 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       f'--names: {len(args.reports)} different names, one for each report, not '
       f'{", ".join(map(repr, names))}'
     )
-  from sr3_jax.runtime import errors
-
   try:
-    _write(args.reports, names, args.out)
+    with activity.shown('sr3-report', quiet=args.quiet):
+      _write(args.reports, names, args.out)
   except (errors.UserError, OSError) as error:
     parser.error(errors.line(error))
   return 0
@@ -70,19 +71,23 @@ def _write(places: Sequence[str], names: Sequence[str], out: str | None) -> None
   from sr3_jax.reports.data import load
   from sr3_jax.runtime import atomic_files
 
-  reports = [load(place, name) for place, name in zip(places, names, strict=True)]
+  with activity.doing('reading the reports'):
+    reports = [load(place, name) for place, name in zip(places, names, strict=True)]
   folder = epath.Path(out) if out else reports[0].folder
   if len(reports) == 1:
     from sr3_jax.reports import page
 
     file = folder / 'report.html'
-    html = page.render(reports[0].data, reports[0].folder)
+    with activity.doing('drawing the page'):
+      html = page.render(reports[0].data, reports[0].folder)
   else:
     from sr3_jax.reports import compare, compare_page, compare_text
 
-    pairs = [p for r in reports[1:] for p in compare.differences(reports[0], r)]
+    with activity.doing('computing differences and intervals'):
+      pairs = [p for r in reports[1:] for p in compare.differences(reports[0], r)]
     file = folder / 'compare.html'
-    html = compare_page.render(reports, pairs)
+    with activity.doing('drawing the page'):
+      html = compare_page.render(reports, pairs)
     width = shutil.get_terminal_size().columns
     for line in compare_text.lines(reports, pairs, width):
       print(compare_text.printable(line))

@@ -89,8 +89,8 @@ class CanvasRunner:
       group = [k for k in waiting if layouts[k] == layout][:most]
       try:
         done = self._run(layout, [items[k] for k in group], guidance, on_steps)
-      except jax.errors.JaxRuntimeError as error:
-        if 'RESOURCE_EXHAUSTED' not in str(error) and 'emory' not in str(error):
+      except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if not runtime_devices.out_of_memory(error):
           raise
         self._shrink(layout)
       else:
@@ -194,11 +194,13 @@ class CanvasRunner:
 def finish(model: SR3, condition: np.ndarray, y: np.ndarray) -> np.ndarray:
   """Return the image at the end of a trajectory, as `SR3.finish` does.
 
-  It is [H, W, C] in [-1, 1], but for known pixels, which are as they were. NumPy makes
-  it, so that there is no program to compile for each size.
+  It is [H, W, C] in [-1, 1], but for known pixels, which are as they were, and NaN
+  where the model's output is not finite. NumPy makes it, so that there is no program to
+  compile for each size.
   """
   x = canvas_arguments.upsample(model, condition)
-  image = np.clip(model.decode(y, x), -1, 1)
+  image = model.decode(y, x)
+  image = np.where(np.isfinite(image), np.clip(image, -1, 1), np.float32(np.nan))
   if 'mask' not in model.task.extras:
     return image
   return np.where(model.missing(x) > 0, image, x[..., : model.channels])

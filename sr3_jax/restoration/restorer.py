@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from sr3_jax.core import degradations, samplers
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.runtime import devices as runtime_devices
+from sr3_jax.runtime import errors
 from sr3_jax.runtime.devices import Mapped
 from sr3_jax.runtime.progress import Progress
 from sr3_jax.runtime.types import Params
@@ -209,6 +210,28 @@ def programs(
     runtime_devices.pmap(advance, donate_argnums=(2,), devices=devices),
     runtime_devices.pmap(model.finish, devices=devices),
   )
+
+
+def check_finite(
+  image: jax.Array, mask: np.ndarray, name: Callable[[int], str], method: str
+) -> None:
+  """Raise NotFiniteError for images that a method left with NaN.
+
+  Args:
+    image: [D, b, H, W, C], what the method made.
+    mask: bool [B], which of this process's images are real.
+    name: returns what messages call the image of a row.
+    method: the name of the method.
+  """
+  good = runtime_devices.gather(_finite()(image))
+  if bad := np.flatnonzero(mask & ~good).tolist():
+    raise errors.NotFiniteError(map(name, bad), method)
+
+
+@functools.cache
+def _finite() -> Mapped:
+  """Compile images [D, b, H, W, C] -> whether each is finite, [D, b]."""
+  return runtime_devices.pmap(lambda x: jnp.isfinite(x).all(axis=(1, 2, 3)))
 
 
 def baselines(model: SR3) -> tuple[str, ...]:

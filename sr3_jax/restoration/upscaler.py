@@ -22,6 +22,7 @@ from sr3_jax.restoration.inputs import ImageLike, Prepared
 from sr3_jax.restoration.settings import UpscalerError, choose_tiles, choose_trajectory
 from sr3_jax.restoration.tiling import Planner, Size, output_size
 from sr3_jax.runtime import devices
+from sr3_jax.runtime.errors import NotFiniteError
 from sr3_jax.runtime.version import __version__
 from sr3_jax.weights.hub import Loaded
 
@@ -50,6 +51,11 @@ class Result:
   def image(self) -> np.ndarray:
     """The first sample, [H, W, C]."""
     return self.samples[0]
+
+  def check_finite(self) -> None:
+    """Raise NotFiniteError if the model gave NaN or infinity for this input."""
+    if not np.isfinite(self.samples).all():
+      raise NotFiniteError([], f'the model {self.settings["model"]}')
 
   @property
   def mean(self) -> np.ndarray:
@@ -249,6 +255,7 @@ class Upscaler:
     label: int | None = None,
     numbers: Sequence[int] | None = None,
     on_steps: OnSteps = lambda steps: None,
+    allow_broken: bool = False,
   ) -> list[Result]:
     """Restore images, small ones several at a time.
 
@@ -264,9 +271,11 @@ class Upscaler:
       label: class, for models that have classes.
       numbers: noise is a function of (seed, number, sample); None means 0 for all.
       on_steps: called with how much work was just done; `work` says the sum.
+      allow_broken: return results that are not finite, in place of an error.
 
     Raises:
       UpscalerError: the model can't take an image or the label, or memory runs out.
+      NotFiniteError: the model gives NaN or infinity.
     """
     outscale, label = self.check(outscale, label)
     masks = [None] * len(images) if masks is None else masks
@@ -292,10 +301,14 @@ class Upscaler:
         condition = inputs.assemble(*given, seed=seed, **self._augmentation)
         items.append(Item(condition, seed, label))
       current = self._runner(items, self._guidance_of(label), on_steps)
-    return [
+    results = [
       self._result(p, current[k * num_samples : (k + 1) * num_samples], outscale)
       for k, p in enumerate(prepared)
     ]
+    if not allow_broken:
+      for result in results:
+        result.check_finite()
+    return results
 
   def _result(
     self, given: Prepared, outputs: Sequence[np.ndarray], outscale: float

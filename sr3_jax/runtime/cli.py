@@ -34,6 +34,12 @@ class Parser(argparse.ArgumentParser):
     self.exit(2, f'error: {one_line(message)}; --help shows all options\n')
 
 
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+  """Add the option -q, for `activity.shown`."""
+  about = 'say nothing of what is being done: only warnings, errors and results'
+  parser.add_argument('-q', '--quiet', action='store_true', help=about)
+
+
 def number(
   kind: type[Number], low: float, high: float = math.inf, *, above: bool = False
 ) -> Callable[[str], Number]:

@@ -22,7 +22,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sr3_jax.runtime import errors
+from sr3_jax.runtime import activity, errors
 from sr3_jax.runtime.printing import one_line
 
 AXIS = 'batch'
@@ -94,7 +94,9 @@ class Mapped:
     shapes = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
     if shapes not in self._programs:
       options = compiler_options(self._platform)
-      self._programs[shapes] = self.lower(*args).compile(compiler_options=options)
+      with activity.doing('compiling'):
+        made = self.lower(*args).compile(compiler_options=options)
+      self._programs[shapes] = made
     return self._programs[shapes]
 
   def memory(self, *args: Any) -> int:
@@ -133,6 +135,14 @@ def memory_analysis(program: jax.stages.Compiled) -> Any:
   if stats is None:
     raise errors.UserError('this compiler does not say what memory a program takes')
   return stats
+
+
+def out_of_memory(error: BaseException) -> bool:
+  """Return whether an error says that memory ran out, on a device or the host."""
+  if isinstance(error, jax.errors.JaxRuntimeError):
+    # The status of the error; what wraps it, as autotuning does, comes before it.
+    return 'RESOURCE_EXHAUSTED' in str(error)
+  return isinstance(error, MemoryError)
 
 
 def free_memory() -> int | None:

@@ -14,6 +14,19 @@ class UserError(ValueError):
   """
 
 
+class NotFiniteError(UserError):
+  """A network gave NaN or infinity; `names` are the images that it gave it for."""
+
+  def __init__(self, names: Iterable[str], what: str):
+    self.names = list(names)
+    where = f'{some(self.names)}: ' if self.names else ''
+    super().__init__(
+      f'{where}the output of {what} is not finite (NaN or infinity): its weights are '
+      'damaged or training diverged; take another checkpoint or model, or more '
+      'sampling steps, and float32 where it is bfloat16'
+    )
+
+
 class Preempted(Exception):
   """A signal ended a run after a save; one line says at what step, and how to go on."""
 

@@ -34,11 +34,11 @@ _ERASE_LINE = '\r\x1b[K'
 _STARTED = re.compile(r' \[(\d+)\] started on ')
 
 
-def setup() -> None:
+def setup(quiet: bool = False) -> None:
   """Show short log lines on stderr, only those of this package below warnings.
 
   Orbax writes about fifty INFO lines per checkpoint. `--verbosity=1` shows everything,
-  `--verbosity=-1` only warnings.
+  `--verbosity=-1` and `quiet` only warnings.
   """
   # TensorFlow and XLA print from C++; 1 leaves their warnings and errors.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1')
@@ -47,7 +47,7 @@ def setup() -> None:
   sys.unraisablehook = _unraisable
   logging.use_absl_handler()
   if flags.FLAGS['verbosity'].using_default_value:  # in a notebook absl has no app
-    logging.set_verbosity(logging.INFO)
+    logging.set_verbosity(logging.WARNING if quiet else logging.INFO)
   handler = logging.get_absl_handler()
   handler.setFormatter(_ScreenFormatter(datefmt='%H:%M:%S'))
   for old in [f for f in handler.filters if isinstance(f, _OwnRecords)]:

@@ -3,17 +3,12 @@
 import collections
 import contextlib
 import math
-import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import SupportsFloat, TextIO
 
-from sr3_jax.runtime.printing import printable, unguarded
-
-_ERASE_LINE = '\r\x1b[K'
-# Seconds and name of a unit of time, and of the next smaller one.
-_UNITS = (86400, 'd', 3600, 'h'), (3600, 'h', 60, 'm'), (60, 'm', 1, 's')
+from sr3_jax.runtime import activity
+from sr3_jax.runtime.activity import Activity, Screen, duration
 
 
 class Throughput:
@@ -54,11 +49,12 @@ class Throughput:
       self._paused += self._clock() - start
 
 
-class Progress:
+class Progress(Activity):
   """A progress line on stderr: step, percent, rate, time to go, and given values.
 
   In a terminal one line is rewritten; elsewhere a plain line is printed every
-  `interval` seconds, so that log files stay readable. The rate and the time to go
+  `interval` seconds, so that log files stay readable. In a command (`activity.shown`)
+  the line comes again when no step was done meanwhile. The rate and the time to go
   come from the last minute, without compilation (what precedes the first `update`)
   and without pauses.
 
@@ -69,7 +65,7 @@ class Progress:
     images_per_step: if given, the line shows images/s, else units/s.
     enabled: False writes nothing, for processes other than 0.
     interval: seconds between plain lines.
-    stream: where the line goes.
+    stream: where the line goes; None is where the command shows what it does.
     clock: returns monotonic seconds.
   """
 
@@ -77,32 +73,40 @@ class Progress:
     self,
     total: int,
     *,
-    start: float = 0,
+    start: int = 0,
     unit: str = 'step',
     images_per_step: int | None = None,
     enabled: bool = True,
-    interval: float = 10.0,
+    interval: float = activity.EVERY,
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
   ):
+    super().__init__(unit)
     self._total, self._step, self._unit = total, start, unit
     self._images_per_step = images_per_step
-    self._enabled, self._clock = enabled, clock
-    self._stream = unguarded(stream or sys.stderr)  # it moves the cursor
-    self._terminal = self._stream.isatty()
-    self._interval = 0.2 if self._terminal else interval
+    self._enabled, self._clock, self.began = enabled, clock, clock()
+    self._screen = Screen(stream) if stream else activity.screen()
+    self._interval = 0.2 if self._screen.terminal else interval
     self._throughput = Throughput(clock=clock)
+    self._place = ''
     self._values: dict[str, SupportsFloat] = {}
+    self._read = ''  # the values as they were shown last
     self._shown_at = -math.inf
-    self._shown_step: float | None = None
+    self._shown_step: int | None = None
+    self._doing = contextlib.ExitStack()
 
-  def update(self, step: float, **values: SupportsFloat) -> None:
+  def update(self, step: int, place: str = '', **values: SupportsFloat) -> None:
     """Say that `step` steps are done, with values that are shown with 4 digits.
 
     Values may be arrays still being computed: they are read only when a line is due.
+
+    Args:
+      step: a number of steps.
+      place: what is shown for it; '' shows the number and the total.
+      **values: shown by their names.
     """
     self._throughput.add(step - self._step)
-    self._step, self._values = step, values
+    self._step, self._place, self._values = step, place, values
     if self._clock() - self._shown_at >= self._interval:
       self._show()
 
@@ -124,56 +128,47 @@ class Progress:
   def pause(self) -> Iterator[None]:
     """Leave the time inside (of an evaluation) out of the rate and the time to go."""
     self._show()
-    if self._enabled and self._terminal:
-      self._stream.write('\n')  # what happens inside may print
+    if self._enabled:
+      self._screen.keep()  # what happens inside may print
     with self._throughput.pause():
       yield
 
   def close(self) -> None:
     """Leave the last state on the screen."""
     self._show()
-    if self._enabled and self._terminal and self._shown_step is not None:
-      self._stream.write('\n')
-      self._stream.flush()
+    if self._enabled and self._shown_step is not None:
+      self._screen.keep()
 
   def __enter__(self) -> 'Progress':
+    if self._enabled:
+      self._doing.enter_context(activity.doing(self))
     return self
 
   def __exit__(self, *_: object) -> None:
     self.close()
+    self._doing.close()
 
   def _show(self) -> None:
-    if not self._enabled or (not self._terminal and self._step == self._shown_step):
-      return
-    self._shown_at, self._shown_step = self._clock(), self._step
-    line = printable(self._line())
-    if self._terminal:
-      # The cursor goes back to the start, where a log message may erase the line.
-      line = _ERASE_LINE + line[: shutil.get_terminal_size().columns - 1] + '\r'
-    else:
-      line += '\n'
-    self._stream.write(line)
-    self._stream.flush()
+    seen = not self._screen.terminal and self._step == self._shown_step
+    if self._enabled and not seen:
+      self._shown_at, self._shown_step, self.said = self._clock(), self._step, True
+      # Not in `line`, which another thread calls: an array may not be there yet.
+      read = [f'{name} {float(value):.4g}' for name, value in self._values.items()]
+      self._read = '  '.join(read)
+      self._screen.draw(self.line())
 
-  def _line(self) -> str:
+  def line(self) -> str:
+    """Return the line of this moment."""
     percent = 100 * self._step / self._total if self._total else 100
-    parts = [f'{self._unit} {self._step}/{self._total}', f'{percent:.1f}%']
+    place = self._place or f'{self._unit} {self._step}/{self._total}'
+    parts = [place, f'{percent:.1f}%']
     rate, unit = self._throughput.per_second(), f'{self._unit}s'
     if self._images_per_step is not None:
       rate, unit = self.images_per_second, 'images'
     left = self.seconds_left
-    if rate is not None:
+    if rate is not None and not self._place:
       parts.append(f'{rate:.{3 if rate < 1 else 1 if rate < 1000 else 0}f} {unit}/s')
+    parts.append(f'{duration(self._clock() - self.began)} so far')
     if left is not None and self._step < self._total:
       parts.append(f'{duration(left)} to go')
-    parts += [f'{name} {float(value):.4g}' for name, value in self._values.items()]
-    return '  '.join(parts)
-
-
-def duration(seconds: float) -> str:
-  """Return seconds as people write them: 45s, 12m05s, 3h20m, 2d04h."""
-  seconds = round(seconds)
-  for size, name, small, small_name in _UNITS:
-    if seconds >= size:
-      return f'{seconds // size}{name}{seconds % size // small:02d}{small_name}'
-  return f'{seconds}s'
+    return '  '.join([*parts, self._read]).rstrip()

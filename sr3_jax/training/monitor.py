@@ -19,11 +19,17 @@ import jax
 from absl import logging
 from etils import epath
 
-from sr3_jax.runtime import atomic_files
+from sr3_jax.runtime import activity, atomic_files
 
 # Seconds between two writings: often enough for a watchdog, too rare to slow a run.
 HEARTBEAT, TIMING = 10.0, 60.0
 _BINS_AN_OCTAVE = 4
+# What is done beside steps, as the screen says it.
+_SAID = {
+  'input': 'waiting for images',
+  'save': 'writing a checkpoint',
+  'evaluation': 'measuring held-out images',
+}
 
 
 class Histogram:
@@ -87,7 +93,8 @@ class Monitor:
     if what != 'input':
       self._beat(None, what)
     try:
-      yield
+      with activity.doing(_SAID[what]):
+        yield
     finally:
       took = time.monotonic() - began
       self._seconds[what].add(took)

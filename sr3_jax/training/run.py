@@ -12,7 +12,7 @@ from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
 from sr3_jax.evaluation import summary
 from sr3_jax.evaluation.run import evaluate_run
-from sr3_jax.runtime import devices
+from sr3_jax.runtime import activity, devices
 from sr3_jax.runtime.errors import UserError, line
 from sr3_jax.training import strategies, train
 from sr3_jax.weights import hub
@@ -37,7 +37,8 @@ def train_run(config: ConfigDict, workdir: epath.PathLike) -> None:
   # A mistake there must not come to light when the training is over. (Without a path
   # of their own the held-out images are those of training, checked in a moment.)
   if config.data.eval_path or config.data.source != 'folder':
-    input_pipeline.evaluation_data(config, limit=1).close()
+    with activity.doing('looking for the held-out images'):
+      input_pipeline.evaluation_data(config, limit=1).close()
   if config.regression_steps and config.method != 'regression':
     # The same for the weights that the second training starts from.
     if config.train.init_from and not hub.is_run(workdir):

@@ -19,7 +19,7 @@ from sr3_jax.evaluation import measure as evaluation_measure
 from sr3_jax.evaluation import summary
 from sr3_jax.images import contact_sheets, image_files
 from sr3_jax.restoration.restorer import Restorer
-from sr3_jax.runtime import atomic_files, errors, interruption, metrics_log
+from sr3_jax.runtime import activity, atomic_files, errors, interruption, metrics_log
 from sr3_jax.runtime.progress import Progress
 from sr3_jax.runtime.types import Params
 from sr3_jax.training import monitor, preemption, strategies
@@ -69,7 +69,8 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
   c = config.train
   workdir = epath.Path(workdir)
   model = SR3.from_config(config)
-  batches = input_pipeline.training_data(config)
+  with activity.doing('looking for the training images'):
+    batches = input_pipeline.training_data(config)
   strategy = strategies.get_strategy(config.parallel.strategy)
   create = functools.partial(create_state, config, model)
   shapes = jax.eval_shape(create)
@@ -79,7 +80,8 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
     step = 0
     if manager.latest_step() is not None:
       wanted = strategy.abstract(shapes.saved())
-      step, saved = checkpoint.restore(manager, wanted, batches)
+      with activity.doing('reading the newest checkpoint'):
+        step, saved = checkpoint.restore(manager, wanted, batches)
       state = shapes.replace(params=saved['params'], ema=saved['ema'])
       state = state.replace(step=np.int32(step), opt_state=saved['optimizer'])
       if step >= c.num_steps:
@@ -89,11 +91,13 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
       logging.info('resuming from step %d', step)
       state = strategy.place(state)
     elif c.init_from:
-      _, params = hub.load_weights(c.init_from, model)
+      with activity.doing(f'reading the weights of {c.init_from}'):
+        _, params = hub.load_weights(c.init_from, model)
       state = strategy.place(create().replace(params=params, ema=params))
       logging.info('starting from the weights of %s', c.init_from)
     else:
-      state = strategy.create(create)
+      with activity.doing('making the first weights'):
+        state = strategy.create(create)
     write_config(config, workdir)
     millions = sum(leaf.size for leaf in jax.tree.leaves(shapes.params)) / 1e6
     size = f'{millions:.2f}M parameters, {jax.device_count()} device(s)'
@@ -107,7 +111,8 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
         c.accumulate,
       )
     last_saved, leaving = step, False
-    run_step = strategy.compile(train_step)
+    compiled = strategy.compile(train_step)
+    run_step = activity.first_call('compiling the training step', compiled)
     with (
       metrics_log.MetricsWriter(
         workdir, resume_step=step, tensorboard=c.tensorboard, enabled=main_process

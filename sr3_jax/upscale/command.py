@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sr3_jax.runtime import activity
 from sr3_jax.runtime.cli import Parser
 from sr3_jax.runtime.errors import UserError
 from sr3_jax.runtime.printing import one_line
@@ -42,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   args = parser.parse_intermixed_args(argv)
   inputs = args.inputs + args.input
   check(parser, args, inputs)
-  return _run(parser, args, inputs)
+  with activity.shown('sr3-upscale', quiet=args.quiet):
+    return _run(parser, args, inputs)
 
 
 def load(args: argparse.Namespace) -> 'Upscaler':
@@ -67,13 +69,15 @@ def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int
   from sr3_jax.upscale import files
 
   options = _options(parser, args)
-  found = _find(parser, inputs, options)
+  with activity.doing('looking for pictures'):
+    found = _find(parser, inputs, options)
   stdin = sys.stdin.buffer.read() if files.STDIN in inputs else None
   if options.output is not None:
     _check_folder(parser, options.output)
   _start(args)
   try:
-    upscaler = load(args)
+    with activity.doing(f'reading the model {args.model}'):
+      upscaler = load(args)
     upscaler.check(args.outscale, args.label, options.mask is not None)
   except (UserError, OSError) as error:
     parser.error(str(error))
@@ -126,12 +130,13 @@ def _find(parser: Parser, inputs: Sequence[str], options: 'Options') -> 'Found':
 
 def _start(args: argparse.Namespace) -> None:
   """Set up logs and the cache of compiled programs."""
-  from absl import flags
+  with activity.doing('loading JAX'):
+    from absl import flags
 
-  from sr3_jax.runtime import devices, process_log
+    from sr3_jax.runtime import devices, process_log
 
   flags.FLAGS.mark_as_parsed()  # else absl warns that it has not seen the flags
-  process_log.setup()
+  process_log.setup(args.quiet)
   devices.cache_programs(args.cache)
 
 
@@ -164,7 +169,8 @@ def _restore(
   from sr3_jax.images import folder_listing
   from sr3_jax.upscale import jobs, run
 
-  todo, skipped, failed = jobs.plan(upscaler, options, found.sources, stdin)
+  with activity.doing('reading headers, and outputs that are there'):
+    todo, skipped, failed = jobs.plan(upscaler, options, found.sources, stdin)
   failed.update(found.missing)
   if todo:
     upscaler.reserve([job.size for job in todo], options.outscale)

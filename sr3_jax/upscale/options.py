@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from sr3_jax.runtime.cli import CACHE, Parser, number
+from sr3_jax.runtime.cli import CACHE, Parser, add_quiet, number
 
 DESCRIPTION = """\
 Restores pictures with a diffusion model, in the way that the model was trained for: it
@@ -105,6 +105,7 @@ def make_parser() -> Parser:
   add('-t', '--tile', type=whole)
   add('--tile_pad', type=whole)
   add('--cache', default=CACHE, metavar='DIR')
+  add_quiet(parser)
   return parser
 
 

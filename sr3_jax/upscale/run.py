@@ -1,6 +1,5 @@
 """Does jobs: reads pictures, restores them with one upscaler, writes the outputs."""
 
-import contextlib
 import dataclasses
 import io
 import math
@@ -10,11 +9,13 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
 
 from sr3_jax.images import contact_sheets, image_files, picture_codec, transparency
 from sr3_jax.images.pixels import ImageError, to_float, to_picture
 from sr3_jax.restoration.upscaler import Result, Upscaler
-from sr3_jax.runtime import atomic_files
+from sr3_jax.runtime import activity, atomic_files
+from sr3_jax.runtime.errors import line
 from sr3_jax.runtime.progress import Progress
 from sr3_jax.upscale import jobs
 from sr3_jax.upscale import masks as upscale_masks
@@ -45,24 +46,37 @@ def run(upscaler: Upscaler, options: Options, todo: Sequence[Job]) -> Failures:
     job: upscaler.work(*job.size, options.outscale, options.num_samples) for job in todo
   }
   requested = jobs.request(upscaler, options)
-  share, before = len(todo) / max(sum(work.values()), 1), 0
-  with Progress(len(todo), unit='picture') as progress:
+  before = done = 0
+  with Progress(sum(work.values()), unit='picture') as progress:
     for group in _groups(upscaler, options, todo):
       expected = sum(work[job] for job in group)
       counted = 0
 
-      def on_steps(count: int, before: int = before, expected: int = expected) -> None:
+      def on_steps(
+        count: int,
+        place: str = _place(done, len(group), len(todo)),
+        before: int = before,
+        expected: int = expected,
+      ) -> None:
         nonlocal counted
         # Steps that are repeated because memory ran out count once.
         counted = min(counted + count, expected)
         step = counted * upscaler.num_steps // max(expected, 1)
-        progress.update(round((before + counted) * share, 2), sampling_step=step)
+        at = f'{place}, step {step}/{upscaler.num_steps}'
+        progress.update(before + counted, at)
 
+      on_steps(0)
       _do(upscaler, options, requested, group, on_steps, failed)
-      before += expected
-      progress.update(round(before * share, 2))
-    progress.update(len(todo))
+      before, done = before + expected, done + len(group)
+    progress.update(before, f'picture {done}/{len(todo)}')
   return failed
+
+
+def _place(done: int, count: int, total: int) -> str:
+  """Return which pictures are next: 'picture 3/12', or 'pictures 3-8/12'."""
+  if count == 1:
+    return f'picture {done + 1}/{total}'
+  return f'pictures {done + 1}-{done + count}/{total}'
 
 
 def _groups(
@@ -96,7 +110,8 @@ def _do(
   read: list[_Input] = []
   for job in group:
     with failed.of(job.source):
-      data = job.read()
+      with activity.doing(f'reading {job.source.name}'):
+        data = job.read()
       picture = job.codec.read(data, job.source.name)
       mark = jobs.mark(job, data, requested)
       mask = _mask(upscaler, options, job, picture)
@@ -110,18 +125,23 @@ def _do(
       num_samples=options.num_samples,
       label=options.label,
       on_steps=on_steps,
+      allow_broken=True,
     )
 
   results = None
   if len(read) > 1:
-    with contextlib.suppress(Exception):
+    try:
       results = restore(read)
+    except Exception as error:  # one picture may spoil it for all
+      logging.warning('%d pictures at a time: %s; one by one', len(read), line(error))
   for i, (job, picture, _, mark) in enumerate(read):
     with failed.of(job.source):
       result = restore(read[i : i + 1])[0] if results is None else results[i]
+      result.check_finite()
       settings = {**requested, **result.settings, **mark}
       like = dataclasses.replace(picture, alpha=_alpha(upscaler, job, picture, result))
-      _write(job, like, result, settings, options)
+      with activity.doing(f'writing {job.source.name}'):
+        _write(job, like, result, settings, options)
 
 
 def _visible(picture: picture_codec.Picture) -> np.ndarray:

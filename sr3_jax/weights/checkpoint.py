@@ -23,7 +23,7 @@ from absl import logging
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from sr3_jax.runtime import devices
+from sr3_jax.runtime import activity, devices
 from sr3_jax.runtime.errors import UserError, first_line
 from sr3_jax.runtime.types import Params
 from sr3_jax.weights import checksums
@@ -104,7 +104,7 @@ def open_manager(
   manager = Manager(path, manager_options)
   try:
     yield manager
-    with _written(manager):
+    with activity.doing('writing checkpoints'), _written(manager):
       manager.wait_until_finished()
   finally:
     # Closing raises an error of the last save again, and would hide the first one.

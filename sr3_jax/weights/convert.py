@@ -17,8 +17,8 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-from sr3_jax.runtime import printing
-from sr3_jax.runtime.cli import number
+from sr3_jax.runtime import activity, printing
+from sr3_jax.runtime.cli import add_quiet, number
 from sr3_jax.runtime.errors import UserError, line
 from sr3_jax.weights.released import RELEASED
 
@@ -73,6 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
     default='float32',
     help='of the stored weights; float32, the default, is exact',
   )
+  add_quiet(parser)
   return parser
 
 
@@ -84,10 +85,11 @@ def main(argv: list[str] | None = None) -> None:
   """
   printing.guard()
   args = make_parser().parse_args(argv)
-  import jax
-
   try:
-    config, params = _convert(args)
+    with activity.shown('sr3-convert', quiet=args.quiet):
+      import jax
+
+      config, params = _convert(args)
   except UserError as error:
     sys.exit(f'error: {line(error)}')
   except OSError as error:
@@ -102,7 +104,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def _convert(args: argparse.Namespace) -> tuple['ConfigDict', 'Params']:
   """Write the model folder; return its configuration and parameters."""
-  from sr3_jax.weights import model_writer, torch_files, torch_to_flax
+  with activity.doing('loading JAX and the program'):
+    from sr3_jax.weights import model_writer, torch_files, torch_to_flax
 
   given = {key: getattr(args, key) for key in _GIVEN}
   try:
@@ -114,21 +117,25 @@ def _convert(args: argparse.Namespace) -> tuple['ConfigDict', 'Params']:
   if path.is_dir() or args.input.startswith('hf://'):
     if args.preset or any(given.values()):
       raise UserError(f'{args.input}: a model of sr3_jax says itself what it is')
-    loaded = model_writer.export(args.input, args.output, **card)
+    with activity.doing(f'reading and writing {args.input}'):
+      loaded = model_writer.export(args.input, args.output, **card)
     return loaded.config, loaded.params
   try:
-    tensors = torch_files.read(path)
-    config, params = torch_to_flax.convert(tensors, args.preset, **given)
+    with activity.doing(f'reading {path}'):
+      tensors = torch_files.read(path)
+    with activity.doing('translating the weights'):
+      config, params = torch_to_flax.convert(tensors, args.preset, **given)
   except torch_files.WeightsError as error:
     raise UserError(f'{path}: {error}') from None
   project = torch_to_flax.FAMILIES[config.model.network].PROJECT
   step = re.match(r'(?:I|model|ema_[\d.]+_)(\d+)', path.name)
-  model_writer.save(
-    args.output,
-    params,
-    config,
-    step=int(step[1]) if step else 0,
-    source=f'converted from {path.name}, weights of {project}',
-    **card,
-  )
+  with activity.doing(f'writing {args.output}'):
+    model_writer.save(
+      args.output,
+      params,
+      config,
+      step=int(step[1]) if step else 0,
+      source=f'converted from {path.name}, weights of {project}',
+      **card,
+    )
   return config, params

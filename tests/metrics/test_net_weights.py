@@ -10,7 +10,6 @@ import threading
 import numpy as np
 import pytest
 import safetensors.numpy
-import tqdm
 
 from sr3_jax.metrics import net_weights
 from sr3_jax.metrics.net_weights import Source, Weights, WeightsMissing
@@ -188,7 +187,7 @@ def test_a_killed_download_leaves_no_file(net, monkeypatch):
     assert _files(net) != []  # a part of it has arrived
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(tqdm.tqdm, 'update', update)
+  monkeypatch.setattr(net_weights._Download, 'update', update)
   with pytest.raises(KeyboardInterrupt):
     net_weights.load('net')
   assert _files(net) == []

@@ -277,15 +277,6 @@ def test_results_of_the_compiler_are_cached(tmp_path, monkeypatch, config):
   assert not list((tmp_path / 'plans').glob('*.part'))
 
 
-def test_a_long_compilation_logs_that_it_goes_on(caplog):
-  with (
-    caplog.at_level('INFO', logger='absl'),
-    plan_programs.log_waiting('it', every=0.01),
-  ):
-    plan_programs.time.sleep(0.1)
-  assert 'it, 0s so far' in caplog.text
-
-
 # ----------------------------------------------------------------------- the real thing
 
 

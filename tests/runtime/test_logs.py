@@ -250,7 +250,7 @@ def test_speed_and_time_left_ignore_compilation_and_pauses():
   clock.now += 10
   progress.update(141, loss=0.123456)
   assert out.getvalue().splitlines()[-1] == (
-    'step 141/200  70.5%  16.0 images/s  30s to go  loss 0.1235'
+    'step 141/200  70.5%  16.0 images/s  18m30s so far  30s to go  loss 0.1235'
   )
 
 
@@ -290,9 +290,11 @@ def test_plain_lines_are_written_every_interval_and_at_the_end():
   assert [line.split()[1] for line in lines] == [
     f'{step}/100' for step in (1, 21, 41, 61, 81, 100)
   ]
-  assert lines[0] == 'step 1/100  1.0%  loss 1'
-  assert lines[1] == 'step 21/100  21.0%  2.0 steps/s  40s to go  loss 0.04762'
-  assert lines[-1] == 'step 100/100  100.0%  2.0 steps/s  loss 0.01'
+  assert lines[0] == 'step 1/100  1.0%  0s so far  loss 1'
+  assert lines[1] == (
+    'step 21/100  21.0%  2.0 steps/s  10s so far  40s to go  loss 0.04762'
+  )
+  assert lines[-1] == 'step 100/100  100.0%  2.0 steps/s  50s so far  loss 0.01'
   assert '\r' not in out.getvalue() and '\x1b' not in out.getvalue()
 
 
@@ -318,7 +320,7 @@ def test_a_terminal_gets_one_line_that_is_rewritten_and_fits(monkeypatch):
       progress.update(step, loss=0.5, psnr=23.0)
   assert out.getvalue().count('\n') == 1 and out.getvalue().endswith('\n')
   drawn = [line.strip() for line in out.getvalue().split('\r\x1b[K')[1:]]
-  assert drawn[1] == 'step 2/10  20.0%  1.0 steps/s  8s to go'
+  assert drawn[1] == 'step 2/10  20.0%  1.0 steps/s  2s so far'
   assert all(len(line) < 40 for line in drawn)
 
 

@@ -50,7 +50,15 @@ class Standin:
     return outscale or 2, 0
 
   def upscale_many(
-    self, images, outscale=None, *, masks, num_samples=1, label=None, on_steps=None
+    self,
+    images,
+    outscale=None,
+    *,
+    masks,
+    num_samples=1,
+    label=None,
+    on_steps=None,
+    allow_broken=False,
   ):
     assert masks == [None] * len(images)
     self.groups.append([image.shape[:2] for image in images])

@@ -1,0 +1,225 @@
+"""Says on stderr what a command is doing and for how long, so that no minute is silent.
+
+`doing('compiling')` names a part of the work. Commands switch the lines on by `shown`;
+elsewhere, in a program that imports this package, `doing` prints nothing. A thread
+prints the lines, because compilers and libraries that read files don't come back for
+minutes. A terminal has one line that is rewritten. A log has plain lines: one when
+something has taken a second, then one every `EVERY` seconds.
+"""
+
+import contextlib
+import io
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO, TypeVar, cast
+
+from sr3_jax.runtime.printing import printable, unguarded
+
+T = TypeVar('T')
+
+# Seconds between two lines of a log. Who waits is promised one every ten.
+EVERY = 8.0
+# Seconds after which a log names what has just begun.
+_SOON = 1.0
+# Seconds between two looks at what is being done.
+_TICK = 0.25
+_ERASE_LINE = '\r\x1b[K'
+# Seconds and name of a unit of time, and of the next smaller one.
+_UNITS = (86400, 'd', 3600, 'h'), (3600, 'h', 60, 'm'), (60, 'm', 1, 's')
+
+
+def duration(seconds: float) -> str:
+  """Return seconds as people write them: 45s, 12m05s, 3h20m, 2d04h."""
+  seconds = round(seconds)
+  for size, name, small, small_name in _UNITS:
+    if seconds >= size:
+      return f'{seconds // size}{name}{seconds % size // small:02d}{small_name}'
+  return f'{seconds}s'
+
+
+class Activity:
+  """Something that is being done; `what` may change while it is."""
+
+  def __init__(self, what: str):
+    self.what = what
+    self.began = time.monotonic()
+    self.said = False  # has it been shown already?
+
+  def line(self) -> str:
+    """Return the line that says what is being done at this moment."""
+    seconds = time.monotonic() - self.began
+    return f'{self.what}, {duration(seconds)} so far' if seconds >= 1 else self.what
+
+
+class Screen:
+  """A stream with one line at its end: rewritten in a terminal, else a new one."""
+
+  def __init__(self, stream: TextIO | None = None):
+    # It moves the cursor, and what it shows is printable.
+    self.stream = unguarded(stream or sys.stderr or io.StringIO())
+    self.terminal = self.stream.isatty()
+    self.quiet = False  # writes nothing
+    self.lock = threading.RLock()
+    self.written_at = time.monotonic()
+    self._drawn = False  # is there a line that the next one replaces?
+
+  def draw(self, line: str) -> None:
+    """Write a line; in a terminal the next one takes its place."""
+    line = printable(line)
+    if self.terminal:
+      # The cursor goes back to the start, where a log message may erase the line.
+      width = shutil.get_terminal_size().columns - 1
+      self._write(_ERASE_LINE + line[:width] + '\r', drawn=True)
+    else:
+      self._write(line + '\n', drawn=False)
+
+  def keep(self) -> None:
+    """Leave the line in the terminal, above what comes next."""
+    if self._drawn:
+      self._write('\n', drawn=False)
+
+  def erase(self) -> None:
+    """Take the line from the terminal."""
+    if self._drawn:
+      self._write(_ERASE_LINE, drawn=False)
+
+  def _write(self, text: str, drawn: bool) -> None:
+    with self.lock:
+      if self.quiet:
+        return
+      self._drawn, self.written_at = drawn, time.monotonic()
+      # A reader that went away, as `head` does, ends no work.
+      with contextlib.suppress(OSError, ValueError):
+        self.stream.write(text)
+        self.stream.flush()
+
+
+class _Erasing:
+  """A stream of the terminal that erases the line before something else is printed."""
+
+  def __init__(self, stream: TextIO, screen: Screen):
+    self._stream, self._screen = stream, screen
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._stream, name)
+
+  def write(self, text: str) -> int:
+    """Write text where the line was."""
+    with self._screen.lock:
+      self._screen.erase()
+      return self._stream.write(text)
+
+
+# What is being done, the innermost last, and where it is shown if it is.
+_doing: list[Activity] = []
+_screen: Screen | None = None
+
+
+@contextlib.contextmanager
+def doing(what: str | Activity) -> Iterator[Activity]:
+  """Say what is done inside, if it takes a while and a command has asked for it."""
+  activity = what if isinstance(what, Activity) else Activity(what)
+  _doing.append(activity)
+  try:
+    yield activity
+  finally:
+    _doing.remove(activity)
+    if _screen and not _doing:
+      _screen.erase()
+
+
+def first_call(what: str, function: Callable[..., T]) -> Callable[..., T]:
+  """Return a function whose first call says what it does: it compiles."""
+  first = True
+
+  def call(*args: Any) -> T:
+    nonlocal first
+    with doing(what) if first else contextlib.nullcontext():
+      first = False
+      return function(*args)
+
+  return call
+
+
+def screen() -> Screen:
+  """Return where lines are shown: that of the command, or else stderr as it is."""
+  return _screen or Screen()
+
+
+def silence() -> None:
+  """Show nothing more: this process is not the first of several."""
+  if _screen:
+    _screen.erase()
+    _screen.quiet = True
+
+
+@contextlib.contextmanager
+def shown(what: str, *, quiet: bool = False) -> Iterator[None]:
+  """Show on stderr what is being done inside, at once and at least every ten seconds.
+
+  Within another `shown` nothing changes.
+
+  Args:
+    what: is done where nothing inside says more: the name of the command.
+    quiet: show nothing.
+  """
+  global _screen
+  if _screen:
+    with doing(what):
+      yield
+    return
+  _screen = Screen()
+  _screen.quiet = quiet
+  ended = threading.Event()
+  args = _screen, ended
+  thread = threading.Thread(target=_beat, args=args, name='activity', daemon=True)
+  try:
+    with _erasing(_screen), doing(what) as whole:
+      if not quiet:
+        _screen.draw(f'{what}: starting')
+        whole.said = True
+        thread.start()
+      yield
+  finally:
+    ended.set()
+    if thread.is_alive():
+      thread.join(timeout=1)
+    _screen.erase()
+    _screen = None
+
+
+@contextlib.contextmanager
+def _erasing(screen: Screen) -> Iterator[None]:
+  """Erase the line, inside, before anything is printed in its terminal."""
+  with contextlib.ExitStack() as stack:
+    for redirect, stream in (
+      (contextlib.redirect_stdout, sys.stdout),
+      (contextlib.redirect_stderr, sys.stderr),
+    ):
+      if screen.terminal and stream is not None and stream.isatty():
+        erasing = cast('TextIO', _Erasing(stream, screen))
+        stack.enter_context(redirect(erasing))
+    yield
+
+
+def _beat(screen: Screen, ended: threading.Event) -> None:
+  """Show what is being done until the command has ended."""
+  said: dict[str, float] = {}  # when a log last had these words
+  while not ended.wait(_TICK):
+    activity = _doing[-1] if _doing else None
+    if activity is None:
+      continue
+    with screen.lock:
+      now = time.monotonic()
+      waited = now - screen.written_at
+      if screen.terminal:
+        due = waited >= 1 - _TICK / 2
+      else:
+        new = now - said.get(activity.what, -EVERY) >= EVERY and not activity.said
+        due = waited >= EVERY or (new and now - activity.began >= _SOON)
+      if due:
+        said[activity.what], activity.said = now, True
+        screen.draw(activity.line())
