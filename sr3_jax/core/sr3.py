@@ -375,9 +375,9 @@ class SR3:
 
 
 def clip_finite(image: jax.Array) -> jax.Array:
-  """Return an image clipped to [-1, 1], with NaN where it is not finite.
+  """Return an image clipped to [-1, 1], with NaN where its square is not finite.
 
-  A plain clip would turn infinity into white, and nobody would see that the network is
-  broken.
+  A plain clip would turn infinity, and 1e38, into white, and nobody would see that the
+  network is broken.
   """
-  return jnp.where(jnp.isfinite(image), jnp.clip(image, -1, 1), jnp.nan)
+  return jnp.where(jnp.isfinite(jnp.square(image)), jnp.clip(image, -1, 1), jnp.nan)

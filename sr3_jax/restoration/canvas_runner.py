@@ -200,7 +200,9 @@ def finish(model: SR3, condition: np.ndarray, y: np.ndarray) -> np.ndarray:
   """
   x = canvas_arguments.upsample(model, condition)
   image = model.decode(y, x)
-  image = np.where(np.isfinite(image), np.clip(image, -1, 1), np.float32(np.nan))
+  with np.errstate(over='ignore', invalid='ignore'):  # as `sr3.clip_finite` does it
+    broken = ~np.isfinite(np.square(image))
+  image = np.where(broken, np.float32(np.nan), np.clip(image, -1, 1))
   if 'mask' not in model.task.extras:
     return image
   return np.where(model.missing(x) > 0, image, x[..., : model.channels])

@@ -6,9 +6,10 @@ result is a function of that image and the settings, never of the other images o
 batch.
 """
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -21,8 +22,9 @@ from sr3_jax.restoration.canvas_runner import CanvasRunner
 from sr3_jax.restoration.inputs import ImageLike, Prepared
 from sr3_jax.restoration.settings import UpscalerError, choose_tiles, choose_trajectory
 from sr3_jax.restoration.tiling import Planner, Size, output_size
-from sr3_jax.runtime import devices
+from sr3_jax.runtime import activity, devices
 from sr3_jax.runtime.errors import NotFiniteError
+from sr3_jax.runtime.progress import Progress
 from sr3_jax.runtime.version import __version__
 from sr3_jax.weights.hub import Loaded
 
@@ -91,6 +93,7 @@ class Upscaler:
     guidance: how much the class counts, for models trained for that; None takes theirs.
     batch: tiles at a time on each device; None chooses.
     on_note: called with a line of text when something is worth telling the user.
+    progress: say on stderr what is being done, and how far it is.
 
   Raises:
     UpscalerError: an option doesn't fit the model.
@@ -113,6 +116,7 @@ class Upscaler:
     guidance: float | None = None,
     batch: int | None = None,
     on_note: Callable[[str], None] = print,
+    progress: bool = False,
   ):
     if consistency is None:
       consistency = loaded.model.consistency
@@ -120,7 +124,7 @@ class Upscaler:
     has_expand = expand is not None
     inputs.check_options(loaded, consistency, has_expand, augmentation, guidance)
     self.loaded, self.model = loaded, loaded.model
-    self._seed, self._consistency = seed, consistency
+    self._seed, self._consistency, self._progress = seed, consistency, progress
     self._note_once = functools.cache(on_note)
     self._expand = None if expand is None else inputs.parse_expand(expand)
     self._augmentation, self._guidance = augmentation, guidance
@@ -291,16 +295,18 @@ class Upscaler:
       for _ in range(num_samples)
     ]
     sizes = [self._plan.passes(p.observed.shape[:2], outscale) for p in prepared]
-    for p in range(len(sizes[0]) if sizes else 0):
-      items = []
-      for k, image in enumerate(current):
-        source, sample = divmod(k, num_samples)
-        seed = (self._seed, numbers[source], sample, p)
-        image = resizing.resize(image, *sizes[source][p])
-        given = self.model, image, prepared[source].mask
-        condition = inputs.assemble(*given, seed=seed, **self._augmentation)
-        items.append(Item(condition, seed, label))
-      current = self._runner(items, self._guidance_of(label), on_steps)
+    work = num_samples * sum(self._plan.work(run) for runs in sizes for run in runs)
+    with self._shown(work * self.num_steps, on_steps) as on_steps:
+      for p in range(len(sizes[0]) if sizes else 0):
+        items = []
+        for k, image in enumerate(current):
+          source, sample = divmod(k, num_samples)
+          seed = (self._seed, numbers[source], sample, p)
+          image = resizing.resize(image, *sizes[source][p])
+          given = self.model, image, prepared[source].mask
+          condition = inputs.assemble(*given, seed=seed, **self._augmentation)
+          items.append(Item(condition, seed, label))
+        current = self._runner(items, self._guidance_of(label), on_steps)
     results = [
       self._result(p, current[k * num_samples : (k + 1) * num_samples], outscale)
       for k, p in enumerate(prepared)
@@ -309,6 +315,27 @@ class Upscaler:
       for result in results:
         result.check_finite()
     return results
+
+  @contextlib.contextmanager
+  def _shown(self, total: int, on_steps: OnSteps) -> Iterator[OnSteps]:
+    """Yield what takes the place of `on_steps`: it shows progress if that is asked for.
+
+    `total` is the sum of what it will be called with.
+    """
+    if not self._progress:
+      yield on_steps
+      return
+    done = 0
+    with activity.shown('upscaling'), Progress(total) as shown:
+
+      def count(steps: int) -> None:
+        nonlocal done
+        done = min(done + steps, total)
+        step = done * self.num_steps // max(total, 1)
+        shown.update(done, f'step {step}/{self.num_steps}')
+        on_steps(steps)
+
+      yield count
 
   def _result(
     self, given: Prepared, outputs: Sequence[np.ndarray], outscale: float

@@ -3,12 +3,13 @@
 `doing('compiling')` names a part of the work. Commands switch the lines on by `shown`;
 elsewhere, in a program that imports this package, `doing` prints nothing. A thread
 prints the lines, because compilers and libraries that read files don't come back for
-minutes. A terminal has one line that is rewritten. A log has plain lines: one when
-something has taken a second, then one every `EVERY` seconds.
+minutes. A terminal has one line that is rewritten. A log has plain lines: one after
+half a second, one when something has taken a second, then one every `EVERY` seconds.
 """
 
 import contextlib
 import io
+import math
 import shutil
 import sys
 import threading
@@ -22,6 +23,9 @@ T = TypeVar('T')
 
 # Seconds between two lines of a log. Who waits is promised one every ten.
 EVERY = 8.0
+# Seconds after which a command says its first line: one that ends sooner, with a result
+# or with a mistake of the user, says only that.
+_FIRST = 0.5
 # Seconds after which a log names what has just begun.
 _SOON = 1.0
 # Seconds between two looks at what is being done.
@@ -85,6 +89,12 @@ class Screen:
     """Take the line from the terminal."""
     if self._drawn:
       self._write(_ERASE_LINE, drawn=False)
+
+  def silence(self) -> None:
+    """Take the line from the terminal, and write nothing more."""
+    with self.lock:
+      self.erase()
+      self.quiet = True
 
   def _write(self, text: str, drawn: bool) -> None:
     with self.lock:
@@ -152,13 +162,12 @@ def screen() -> Screen:
 def silence() -> None:
   """Show nothing more: this process is not the first of several."""
   if _screen:
-    _screen.erase()
-    _screen.quiet = True
+    _screen.silence()
 
 
 @contextlib.contextmanager
 def shown(what: str, *, quiet: bool = False) -> Iterator[None]:
-  """Show on stderr what is being done inside, at once and at least every ten seconds.
+  """Show on stderr what is being done inside, soon and at least every ten seconds.
 
   Within another `shown` nothing changes.
 
@@ -173,21 +182,19 @@ def shown(what: str, *, quiet: bool = False) -> Iterator[None]:
     return
   _screen = Screen()
   _screen.quiet = quiet
-  ended = threading.Event()
-  args = _screen, ended
+  whole, ended = Activity(what), threading.Event()
+  args = _screen, whole, ended
   thread = threading.Thread(target=_beat, args=args, name='activity', daemon=True)
   try:
-    with _erasing(_screen), doing(what) as whole:
+    with _erasing(_screen), doing(whole):
       if not quiet:
-        _screen.draw(f'{what}: starting')
-        whole.said = True
         thread.start()
       yield
   finally:
     ended.set()
     if thread.is_alive():
       thread.join(timeout=1)
-    _screen.erase()
+    _screen.silence()
     _screen = None
 
 
@@ -205,21 +212,23 @@ def _erasing(screen: Screen) -> Iterator[None]:
     yield
 
 
-def _beat(screen: Screen, ended: threading.Event) -> None:
-  """Show what is being done until the command has ended."""
-  said: dict[str, float] = {}  # when a log last had these words
+def _beat(screen: Screen, whole: Activity, ended: threading.Event) -> None:
+  """Show what is being done until the command, the activity `whole`, has ended."""
+  said = {whole.what: math.inf}  # when a log last had these words
+  blank = screen.written_at  # until something is written
+  last = whole
   while not ended.wait(_TICK):
-    activity = _doing[-1] if _doing else None
-    if activity is None:
-      continue
     with screen.lock:
-      now = time.monotonic()
-      waited = now - screen.written_at
-      if screen.terminal:
-        due = waited >= 1 - _TICK / 2
+      now, activity = time.monotonic(), _doing[-1] if _doing else whole
+      line, waited = activity.line(), now - screen.written_at
+      if screen.written_at == blank:
+        due = now - whole.began >= _FIRST
+        line = f'{whole.what}: {"starting" if activity is whole else line}'
+      elif screen.terminal:
+        due = waited >= 1 - _TICK / 2 or activity is not last
       else:
         new = now - said.get(activity.what, -EVERY) >= EVERY and not activity.said
         due = waited >= EVERY or (new and now - activity.began >= _SOON)
       if due:
-        said[activity.what], activity.said = now, True
-        screen.draw(activity.line())
+        said[activity.what], activity.said, last = now, True, activity
+        screen.draw(line)

@@ -23,7 +23,7 @@ from sr3_jax.images import image_files, pixels
 from sr3_jax.metrics import image_metrics
 from sr3_jax.restoration import restorer
 from sr3_jax.restoration import sample as restoration_sample
-from sr3_jax.runtime import atomic_files
+from sr3_jax.runtime import atomic_files, errors
 from sr3_jax.training import run as training_run
 from sr3_jax.weights import checkpoint
 
@@ -74,6 +74,37 @@ def test_the_batch_size_changes_nothing(narrow, wide):
   exact = narrow['bicubic']
   for key, value in exact.items():
     np.testing.assert_allclose(value, table['bicubic'][key], rtol=1e-5)
+
+
+class Spoiled:
+  """A method whose output for image 3 is infinite in one pixel."""
+
+  num_steps, is_random = 1, False
+
+  def __call__(self, condition, batch, sample, on_steps):
+    output = jnp.zeros((*condition.shape[:2], 16, 16, 3))
+    spoil = jnp.where(batch['index'] == 3, jnp.inf, 0.0)
+    return output.at[:, :, 0, 0, 0].add(spoil)
+
+
+def test_an_output_that_is_not_finite_is_an_error_that_names_the_image(trained):
+  config = trained.config
+  batches = input_pipeline.evaluation_data(config, COUNT)
+  name = batches.image_name(3)
+  model = SR3.from_config(config)
+
+  def evaluate(**options):
+    evaluation_measure.evaluate(
+      model, {'sr3': Spoiled()}, batches, seed=config.seed, **options
+    )
+
+  with pytest.raises(errors.NotFiniteError, match='output of sr3') as error:
+    evaluate(name_of=batches.image_name)
+  batches.close()
+  assert error.value.names == [name] and str(error.value).startswith(name)
+  assert name == input_pipeline.held_out(config).source.name(
+    batches._reader.eval_number(COUNT, 3)
+  )
 
 
 def small(image: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from sr3_jax.images import resizing
 from sr3_jax.restoration import canvas, tiling
 from sr3_jax.restoration.canvas_runner import CanvasRunner
 from sr3_jax.restoration.upscaler import Upscaler, UpscalerError
+from sr3_jax.runtime.errors import NotFiniteError
 from tests.support import runs
 from tests.support.models import Local, Pointwise, residual
 
@@ -315,6 +316,41 @@ def test_out_of_memory_halves_and_goes_on(pointwise, monkeypatch):
   assert result.image.shape == (160, 160, 3)
   assert result.settings['tiles_used'] == [32] and asked['tiles'] == [128]
   assert upscaler.settings() == asked  # a second run finds its files finished
+
+
+@pytest.mark.parametrize('weight', [3e38, np.inf, np.nan])
+@pytest.mark.parametrize('tile', [0, 32])
+def test_an_output_that_is_not_finite_is_an_error(pointwise, weight, tile):
+  """Clipping would make white of infinity, and files black of NaN."""
+  params = jax.tree.map(lambda p: np.full_like(p, weight), pointwise.params)
+  upscaler = Upscaler(
+    dataclasses.replace(pointwise, params=params), steps=2, tile=tile, tile_pad=2
+  )
+  with pytest.raises(NotFiniteError, match='the model test is not finite'):
+    upscaler.upscale(photo(40, 8))
+  (result,) = upscaler.upscale_many([photo(40, 8)], allow_broken=True)
+  assert np.isnan(result.image).all()
+
+
+def test_progress_from_python_is_shown_if_asked_for(pointwise, capsys):
+  steps = []
+  Upscaler(pointwise, steps=2).upscale(photo(8, 8))
+  assert capsys.readouterr() == ('', '')
+  upscaler = Upscaler(pointwise, steps=2, progress=True)
+  upscaler.upscale(photo(8, 8), on_steps=steps.append)
+  out, lines = capsys.readouterr()
+  assert out == ''
+  assert 'step 2/2  100.0%' in lines and sum(steps) == upscaler.work(8, 8)
+
+
+def test_memory_is_what_ran_out_only_if_the_status_says_so(pointwise, monkeypatch):
+  def broken(*args):
+    raise jax.errors.JaxRuntimeError('INTERNAL: memory of the kernel is misaligned')
+
+  monkeypatch.setattr(canvas, 'program', lambda *args: broken)
+  upscaler = Upscaler(pointwise, steps=2, on_note=lambda note: None)
+  with pytest.raises(jax.errors.JaxRuntimeError, match='misaligned'):
+    upscaler.upscale(photo(8, 8))
 
 
 def test_out_of_memory_for_good(pointwise, monkeypatch):

@@ -312,7 +312,7 @@ def test_a_plain_line_is_written_once_before_a_pause():
 
 
 def test_a_terminal_gets_one_line_that_is_rewritten_and_fits(monkeypatch):
-  monkeypatch.setenv('COLUMNS', '40')
+  monkeypatch.setenv('COLUMNS', '51')
   clock, out = Clock(), Terminal()
   with Progress(10, stream=out, clock=clock) as progress:
     for step in range(1, 11):
@@ -320,8 +320,8 @@ def test_a_terminal_gets_one_line_that_is_rewritten_and_fits(monkeypatch):
       progress.update(step, loss=0.5, psnr=23.0)
   assert out.getvalue().count('\n') == 1 and out.getvalue().endswith('\n')
   drawn = [line.strip() for line in out.getvalue().split('\r\x1b[K')[1:]]
-  assert drawn[1] == 'step 2/10  20.0%  1.0 steps/s  2s so far'
-  assert all(len(line) < 40 for line in drawn)
+  assert drawn[1] == 'step 2/10  20.0%  1.0 steps/s  2s so far  8s to go'
+  assert all(len(line) < 51 for line in drawn)
 
 
 def test_values_are_only_read_when_a_line_is_written():

@@ -21,6 +21,7 @@ class Standin:
   def __init__(self, seed=0, **settings):
     self.seed, self.given = seed, settings
     self.groups, self.reserved, self.fail_at = [], None, set()
+    self.broken_at = None  # size of an image that becomes NaN
 
   def settings(self, outscale=None):
     own = {'model': 'standin', 'weights': 'abc', 'version': '1', 'seed': self.seed}
@@ -78,6 +79,8 @@ class Standin:
         on_steps(num_samples * image.shape[0] * image.shape[1])
       settings = self.settings(outscale)
       samples = (large + noise).astype(np.float32)
+      if image.shape[:2] == self.broken_at:
+        samples[0, 0, 0] = np.nan
       results.append(upscaler.Result(samples, image, large, settings))
     return results
 

@@ -122,8 +122,9 @@ EXPECTED['broken config'] = ['ZeroDivisionError', 'division by zero']
 def test_a_wrong_argument_is_an_error_of_one_line(mistakes, name):
   done = mistakes[name]
   assert done.returncode == 1, done.stderr
-  (line,) = done.stderr.splitlines()
+  *said, line = done.stderr.splitlines()
   assert line.startswith('error: '), line
+  assert all(re.match('sr3-train|loading|reading|looking', words) for words in said)
   assert len(line) < 600
   for word in EXPECTED[name]:
     assert word in line
@@ -180,7 +181,7 @@ def test_a_configuration_is_found_by_its_name_from_any_folder(tmp_path):
     capture_output=True,
     text=True,
   )
-  assert done.stderr.startswith('error: run: no checkpoints'), done.stderr
+  assert 'error: run: no checkpoints' in done.stderr, done.stderr
 
 
 def test_a_wrong_init_from_is_refused_before_the_baseline_is_trained(tmp_path):
@@ -361,7 +362,7 @@ def test_a_changed_network_is_refused(whole_run):
     *lines, error = done.stderr.splitlines()
     assert error.startswith('error: ')
     assert 'another network' in error
-    assert all(re.match(r'\d\d:\d\d:\d\d ', line) for line in lines)
+    assert 'Traceback' not in ''.join(lines)
 
 
 @pytest.mark.slow

@@ -223,10 +223,15 @@ def test_progress_and_announcement(command, standin, capsys, caplog):
     '2 pictures, up to 30 x 20 pixels, 2 times larger; standin (abc)' in caplog.text
   )
   assert 'memory: 1.00 GB for the largest, 2.00 GB free' in caplog.text
-  assert 'picture 2/2  100.0%' in capsys.readouterr().err
+  errors = capsys.readouterr().err
+  assert 'pictures 1-2/2, step 0/4  0.0%' in errors
+  assert 'picture 2/2  100.0%' in errors
   standin.memory = lambda *size: (3 * 10**9, 2 * 10**9)
   assert command('in', '--overwrite') == 0
   assert 'smaller tiles (--tile) need less' in caplog.text
+  capsys.readouterr()
+  assert command('in', '--overwrite', '--quiet') == 0
+  assert capsys.readouterr().err == ''
 
 
 # -------------------------------------------------------------------------- a model

@@ -290,13 +290,27 @@ def test_what_is_too_large_is_refused_with_its_size(command, standin, capsys):
   assert '.webp files hold no 100 x 20000 pixels: use .png' in capsys.readouterr().err
 
 
-def test_a_failing_group_is_done_one_by_one(command, standin, capsys):
+def test_a_failing_group_is_done_one_by_one(command, standin, capsys, caplog):
   for i in range(3):
     save(f'in/{i}.png', 6, 8 + i)
   standin.fail_at = {(6, 9): RuntimeError('boom\n twice')}
   assert command('in') == 1
   assert standin.groups == [[(6, 10), (6, 9), (6, 8)], [(6, 10)], [(6, 9)], [(6, 8)]]
   assert 'failed: in/1.png: RuntimeError boom twice' in capsys.readouterr().err
+  assert '3 pictures at a time: boom twice; one by one' in caplog.text
+  assert names_in() == ['0_out.png', '2_out.png']
+
+
+def test_a_picture_that_is_not_finite_fails_by_its_name(command, standin, capsys):
+  for i in range(3):
+    save(f'in/{i}.png', 6, 8 + i)
+  standin.broken_at = (6, 9)
+  assert command('in') == 1
+  assert standin.groups == [[(6, 10), (6, 9), (6, 8)]]  # nothing is done twice
+  out, errors = capsys.readouterr()
+  (line,) = [text for text in errors.splitlines() if text.startswith('failed: ')]
+  assert line.startswith('failed: in/1.png: the output of the model standin is not fin')
+  assert '2 done, 0 skipped, 1 failed' in out
   assert names_in() == ['0_out.png', '2_out.png']
 
 
