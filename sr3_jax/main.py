@@ -179,10 +179,10 @@ def main(argv: list[str]) -> None:
   first = not FLAGS.multihost or not FLAGS.process_id
   quiet = FLAGS.verbosity < 0 or not first
   with activity.shown(f'sr3-train --mode={FLAGS.mode}', quiet=quiet):
-    start()
+    begin()
 
 
-def start() -> None:
+def begin() -> None:
   """Start JAX, the logs and other processes; then run the mode."""
   # From here on JAX is needed, which takes most of a second to import.
   with activity.doing('loading JAX'):
