@@ -18,7 +18,7 @@ import numpy.typing as npt
 from etils import epath
 from PIL import Image, ImageCms, ImageOps
 
-from sr3_jax.images import fast_jpeg, formats, jpeg_xl, sixteen_bit
+from sr3_jax.images import fast_jpeg, formats, jpeg_xl, png_chunks, sixteen_bit
 from sr3_jax.images.pixels import ImageError, to_pillow, to_uint8
 from sr3_jax.runtime.atomic_files import write_bytes
 
@@ -78,7 +78,7 @@ def decode(data: bytes, channels: int, decode_side: int = 0) -> np.ndarray:
   shape = fast_jpeg.plain_shape(data, MAX_PIXELS)
   if shape and (pixels := _fast(data, shape, channels, decode_side)) is not None:
     return pixels
-  with open_image(io.BytesIO(data)) as image:
+  with open_image(io.BytesIO(png_chunks.harmless(data))) as image:
     profile = image.info.get('icc_profile')
     # A damaged EXIF block is no reason to lose the picture.
     with contextlib.suppress(SyntaxError, KeyError, TypeError, ValueError):
@@ -227,7 +227,7 @@ def _identify(file: IO[bytes]) -> Image.Image:
   elif formats.is_tga(head):
     known += ('TGA',)
   try:
-    return Image.open(file, formats=known)
+    return _open(file, known)
   except Image.UnidentifiedImageError:
     file.seek(0)
     with contextlib.suppress(Exception):
@@ -237,6 +237,20 @@ def _identify(file: IO[bytes]) -> Image.Image:
       raise ImageError(what) from None
     what, kinds = formats.describe(head), f'not a {formats.NAMES} file'
     raise ImageError(f'{what}, {kinds}' if what else kinds) from None
+
+
+def _open(file: IO[bytes], known: tuple[str, ...]) -> Image.Image:
+  """Open a file with Pillow; a PNG without the texts that Pillow refuses it for."""
+  try:
+    return Image.open(file, formats=known)
+  except Image.UnidentifiedImageError:
+    raise
+  except Exception:
+    file.seek(0)
+    data = file.read()
+    if (harmless := png_chunks.harmless(data)) is data:
+      raise
+    return Image.open(io.BytesIO(harmless), formats=known)
 
 
 def _heif_formats() -> tuple[str, ...]:

@@ -2,8 +2,8 @@
 
 `image_files` turns every file into what a network is trained on: 8 bits, sRGB, no
 transparency. This module keeps what the owner of a picture wants back: 16 bits, alpha,
-the colour profile, EXIF. Pillow reads and writes 8-bit pixels and all headers;
-`sixteen_bit` does the rest.
+the colour profile, and `metadata`. Pillow reads and writes 8-bit pixels and all
+headers; `sixteen_bit` does the rest.
 
 The module's functions are those of `raster_codec.Codec`.
 """
@@ -17,10 +17,20 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageOps
 
-from sr3_jax.images import formats, image_files, jpeg_xl, rasters, resizing, sixteen_bit
+from sr3_jax.images import (
+  formats,
+  image_files,
+  jpeg_xl,
+  png_chunks,
+  rasters,
+  resizing,
+  sixteen_bit,
+)
+from sr3_jax.images import metadata as metadata_of
 from sr3_jax.images import pixels as images_pixels
+from sr3_jax.images.metadata import Metadata
 from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime import atomic_files
 
@@ -38,13 +48,7 @@ _MARK = f'{KEY}: '
 # In EXIF, this announces the encoding of a comment.
 _ASCII = b'ASCII\0\0\0'
 
-_ORIENTATION, _DESCRIPTION, _USER_COMMENT = 0x0112, 0x010E, 0x9286
-_EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
-# Tags about camera, date and people are kept. Tags that describe the old pixels are
-# left out, in the main directory and below: sizes, resolution, orientation, thumbnail,
-# maker notes (they point into the old file) and the offset of a further directory.
-_KEPT_TAGS = (_DESCRIPTION, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
-_OMITTED_TAGS = (0xA002, 0xA003, 0xA005, 0x927C)
+_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 _COLOUR_SPACE = {1: b'GRAY', 3: b'RGB '}
 
 
@@ -58,8 +62,8 @@ class Picture:
   alpha: np.ndarray | None = None
   bits: int = 8  # of a channel in the file, 8 or 16 (32 of rasters)
   icc: bytes | None = None  # colour profile of the pixels; None is sRGB
-  # The block without orientation, sizes, thumbnail and maker notes.
-  exif: bytes | None = None
+  # What else the file holds.
+  metadata: Metadata = dataclasses.field(default_factory=Metadata)
   format: str = 'PNG'  # as Pillow names it
 
 
@@ -112,27 +116,25 @@ def read(source: pathlib.Path | bytes, name: str = '') -> Picture:
       if page is not None:
         image_files.check_size(page.imagewidth, page.imagelength)
         stored, turned = sixteen_bit.read_tiff(page), sixteen_bit.orientation(page)
-        stored, icc, exif = sixteen_bit.upright(stored, turned), page.iccprofile, None
+        stored, icc = sixteen_bit.upright(stored, turned), page.iccprofile
+        own = Metadata()
         with contextlib.suppress(Exception), Image.open(io.BytesIO(data)) as image:
-          exif = _kept_exif(image.getexif())
-        return _picture(stored, icc, exif, 'TIFF')
-    with image_files.open_image(io.BytesIO(data)) as image:
-      orientation, exif = 1, None
-      # A damaged EXIF block is no reason to lose the picture.
-      with contextlib.suppress(Exception):
-        orientation = image.getexif().get(_ORIENTATION, 1)
-        exif = _kept_exif(image.getexif())
+          own = metadata_of.read(data, image, turned)
+        return _picture(stored, icc, own, 'TIFF')
+    with image_files.open_image(io.BytesIO(png_chunks.harmless(data))) as image:
       # Taken now: turning a picture may drop what it came with.
-      icc, format_ = image.info.get('icc_profile'), image.format
+      turned, format_ = image_files.orientation(image), image.format
+      own = metadata_of.read(data, image, turned)
+      icc = image.info.get('icc_profile') or png_chunks.profile(data)
       if format_ == 'PNG' and data[24] == 16:  # the depth in IHDR, the first chunk
-        stored = sixteen_bit.upright(sixteen_bit.read_png(data), orientation)
+        stored = sixteen_bit.upright(sixteen_bit.read_png(data), turned)
       else:
         stored = _read_opened(image, icc)
-    return _picture(stored, icc, exif, str(format_))
+    return _picture(stored, icc, own, str(format_))
 
 
 def _picture(
-  stored: np.ndarray, icc: bytes | None, exif: bytes | None, format_: str
+  stored: np.ndarray, icc: bytes | None, own: Metadata, format_: str
 ) -> Picture:
   """Make a picture of uint8 or uint16 [h, w, 1 to 4]: grey or RGB, then alpha."""
   channels = 1 if stored.shape[-1] < 3 else 3
@@ -140,7 +142,7 @@ def _picture(
   if stored.shape[-1] > channels:
     alpha = stored[..., channels].astype(np.float32) / np.iinfo(stored.dtype).max
   bits, icc = 8 * stored.dtype.itemsize, _matching(icc, channels)
-  return Picture(pixels, alpha, bits, icc, exif, format_)
+  return Picture(pixels, alpha, bits, icc, own, format_)
 
 
 def extension(format_: str, height: int, width: int) -> str:
@@ -163,14 +165,14 @@ def encode(picture: Picture, extension: str, settings: Settings) -> bytes:
   """Return the bytes of a file.
 
   PNG and TIFF keep 16 bits; JPEG (quality 95, full colour resolution) and WebP
-  (lossless) have 8, and JPEG lays transparency over white. The colour profile and EXIF
-  are written too; a TIFF gets the texts of EXIF only.
+  (lossless) have 8, and JPEG lays transparency over white. The colour profile and the
+  metadata are written too, as far as the format holds them (`metadata.not_kept`).
 
   Args:
     picture: values beyond [-1, 1] are clipped.
     extension: one of EXTENSIONS.
     settings: what made the picture, for `metadata`. Other programs find them as JSON in
-      the PNG text 'sr3_jax', the TIFF image description or the EXIF user comment.
+      the PNG text 'sr3_jax', or the tag ProcessingSoftware of EXIF or TIFF.
 
   Raises:
     ImageError: an unknown extension, or sides that the format can't hold.
@@ -185,13 +187,16 @@ def encode(picture: Picture, extension: str, settings: Settings) -> bytes:
   if picture.alpha is not None:
     alpha = np.clip(np.round(picture.alpha * top), 0, top).astype(stored.dtype)
     stored = np.concatenate([stored, alpha[..., None]], -1)
-  icc = _matching(picture.icc, picture.pixels.shape[-1])
-  text = json.dumps(settings)
+  own, channels = picture.metadata, picture.pixels.shape[-1]
+  icc = _matching(picture.icc, channels)
+  icc = icc or metadata_of.colour_profile(own, extension, channels == 1)
+  if extension == '.png':
+    data = _encode_png(stored)
+    return metadata_of.png(data, own, json.dumps(settings), icc, KEY)
+  text = as_text(settings)
   if extension == '.tif':
-    return sixteen_bit.encode_tiff(stored, _tiff_texts(picture.exif, text), icc)
-  if stored.dtype == np.uint16:
-    return sixteen_bit.encode_png(stored, {KEY: text}, icc, picture.exif)
-  return _encode8(stored, extension, icc, picture.exif, text)
+    return metadata_of.tiff(stored, own, text, icc)
+  return _encode8(stored, extension, icc, own, text)
 
 
 def write(path: pathlib.Path, picture: Picture, settings: Settings) -> None:
@@ -210,13 +215,20 @@ def metadata(path: pathlib.Path) -> Settings | None:
   with contextlib.suppress(Exception), path.open('rb') as file:
     if sixteen_bit.is_tiff(file):
       with sixteen_bit.open_tiff(file) as tiff:
-        return from_text(tiff.pages.first.description)
+        page = tiff.pages.first
+        ours = page.tags.get(metadata_of.SETTINGS)
+        # Earlier versions wrote it into the description.
+        return from_text(ours.value if ours else page.description)
     with image_files.open_image(file, MAX_OUTPUT) as image:
       if KEY in image.info:
         return from_text(_MARK + image.info[KEY])
       if rasters.DESCRIPTION in image.info:
         return from_text(image.info[rasters.DESCRIPTION])
-      comment = image.getexif().get_ifd(_EXIF_IFD)[_USER_COMMENT]
+      exif = image.getexif()
+      if metadata_of.SETTINGS in exif:
+        return from_text(exif[metadata_of.SETTINGS])
+      # Earlier versions wrote it into the comment.
+      comment = exif.get_ifd(_EXIF_IFD)[_USER_COMMENT]
       return from_text(comment.removeprefix(_ASCII).decode())
   return None
 
@@ -259,34 +271,27 @@ def _read_opened(image: Image.Image, icc: bytes | None) -> np.ndarray:
   return np.array(image).reshape(image.height, image.width, -1)
 
 
-def _kept_exif(exif: Image.Exif) -> bytes | None:
-  """Return the tags that still hold for a picture of another size, turned upright."""
-  kept = Image.Exif()
-  kept.update({tag: exif[tag] for tag in _KEPT_TAGS if tag in exif})
-  for directory in (_EXIF_IFD, _GPS_IFD):
-    tags = exif.get_ifd(directory).items()
-    if tags := {tag: value for tag, value in tags if tag not in _OMITTED_TAGS}:
-      kept[directory] = tags
-  return kept.tobytes() if len(kept) else None
-
-
 def _matching(icc: bytes | None, channels: int) -> bytes | None:
   """Return the profile if it is one for pixels of so many channels, else None."""
   return icc if icc and icc[16:20] == _COLOUR_SPACE[channels] else None
 
 
+def _encode_png(stored: np.ndarray) -> bytes:
+  """Return the bytes of a PNG file of uint8 or uint16 [h, w, 1 to 4]."""
+  if stored.dtype == np.uint16:
+    return sixteen_bit.encode_png(stored, {})
+  buffer = io.BytesIO()
+  images_pixels.to_pillow(stored).save(buffer, 'PNG')
+  return buffer.getvalue()
+
+
 def _encode8(
-  stored: np.ndarray, extension: str, icc: bytes | None, exif: bytes | None, text: str
+  stored: np.ndarray, extension: str, icc: bytes | None, own: Metadata, text: str
 ) -> bytes:
-  """Return the bytes of a JPEG, PNG or WebP file of uint8 [h, w, 1 to 4]."""
-  image = Image.fromarray(stored[..., 0] if stored.shape[-1] == 1 else stored)
-  options: dict[str, object] = {'icc_profile': icc}
-  if extension == '.png':
-    info = PngImagePlugin.PngInfo()
-    info.add_itxt(KEY, text)
-    options |= {'pnginfo': info, 'exif': exif or b''}
-  else:
-    options['exif'] = _commented(exif, text)
+  """Return the bytes of a JPEG or WebP file of uint8 [h, w, 1 to 4]."""
+  image = images_pixels.to_pillow(stored)
+  options = metadata_of.pillow_options(own, extension, text, *stored.shape[:2])
+  options['icc_profile'] = icc
   if extension == '.jpg':
     if image.mode in ('LA', 'RGBA'):
       white = Image.new(image.mode, image.size, 'white')
@@ -301,32 +306,6 @@ def _encode8(
     # saves 0.4 % of the size.
     options |= {'lossless': True, 'exact': True, 'quality': 20}
   buffer = io.BytesIO()
-  format_ = {'.png': 'PNG', '.jpg': 'JPEG', '.webp': 'WEBP'}[extension]
-  image.save(buffer, format_, **options)
-  return buffer.getvalue()
-
-
-def _commented(exif: bytes | None, text: str) -> bytes:
-  """Add our user comment to an EXIF block; give the comment alone if that fails."""
-  comment = {_USER_COMMENT: _ASCII + (_MARK + text).encode()}
-  own = Image.Exif()
-  own[_EXIF_IFD] = comment
-  if exif:
-    both = Image.Exif()
-    # Pillow reads some tags that it can't write.
-    with contextlib.suppress(Exception):
-      both.load(exif)
-      both[_EXIF_IFD] = both.get_ifd(_EXIF_IFD) | comment
-      if len(data := both.tobytes()) < 65500:  # a JPEG segment
-        return data
-  return own.tobytes()
-
-
-def _tiff_texts(exif: bytes | None, text: str) -> dict[int, str]:
-  """Return the texts of an EXIF block as ASCII, with ours as the description."""
-  known = Image.Exif()
-  known.load(exif or b'')
-  texts = {tag: str(known[tag]) for tag in _KEPT_TAGS if tag in known}
-  texts[_DESCRIPTION] = _MARK + text
-  ascii_ = {k: v.encode('ascii', 'replace').decode() for k, v in texts.items()}
-  return {tag: kept for tag, text in ascii_.items() if (kept := text.strip('\0 '))}
+  image.save(buffer, {'.jpg': 'JPEG', '.webp': 'WEBP'}[extension], **options)
+  data = buffer.getvalue()
+  return metadata_of.jpeg(data, own) if extension == '.jpg' else data

@@ -1,5 +1,6 @@
 """Converts pixels: integers of files, floats of networks, pictures for people."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
@@ -11,6 +12,9 @@ from sr3_jax.runtime.types import Array
 
 if TYPE_CHECKING:  # processes that read images start without JAX
   import jax
+
+# Values that are converted at a time.
+_PART = 2**20
 
 
 class ImageError(UserError):
@@ -32,8 +36,28 @@ def to_float(image: Array) -> Array:
 
 def to_uint8(image: npt.ArrayLike) -> np.ndarray:
   """Convert float [...] in [-1, 1] to uint8, clipped and rounded to nearest."""
-  image = np.asarray(image).astype(np.float32)
-  return np.clip(np.round((image + 1.0) * 127.5), 0, 255).astype(np.uint8)
+
+  def convert(part: np.ndarray) -> np.ndarray:
+    part = (part.astype(np.float32) + np.float32(1)) * np.float32(127.5)
+    return np.clip(np.round(part), 0, 255)
+
+  return by_parts(convert, np.asarray(image), np.uint8)
+
+
+def by_parts(
+  convert: Callable[[np.ndarray], np.ndarray], array: np.ndarray, dtype: npt.DTypeLike
+) -> np.ndarray:
+  """Convert an array value by value, some rows at a time, to save memory.
+
+  `convert` maps a part to as many values, which are stored as `dtype`.
+  """
+  if array.size <= _PART or array.ndim < 2:
+    return convert(array).astype(dtype)
+  made = np.empty(array.shape, dtype)
+  rows = max(1, _PART * len(array) // array.size)
+  for start in range(0, len(array), rows):
+    made[start : start + rows] = convert(array[start : start + rows])
+  return made
 
 
 def to_picture(image: npt.ArrayLike) -> np.ndarray:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from etils import epath
 
 from sr3_jax.images import formats, image_files, sixteen_bit
+from sr3_jax.images import pixels as images_pixels
 from sr3_jax.images.image_files import Source
 from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime import atomic_files
@@ -125,7 +126,7 @@ def encode(array: np.ndarray, extension: str, description: str = '') -> bytes:
     if array.dtype == np.float32 or channels not in (1, 3):
       raise ImageError(f'PNG has no {array.dtype} of {channels} channels: use .tif')
     pixels = array if channels == 3 else array[..., 0]
-    return sixteen_bit.encode_png(pixels, {DESCRIPTION: description}, None, None)
+    return sixteen_bit.encode_png(pixels, {DESCRIPTION: description})
   if extension == '.npy':
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
@@ -163,11 +164,15 @@ def from_float(
   """
   stored: np.dtype = np.dtype(dtype)
   bottom, top = _range(stored, low, high)
-  # It is computed in float64, because float32 may round half a level of 16 bits wrong.
-  array = (image.astype(np.float64) + 1) * ((top - bottom) / 2) + bottom
-  if stored.kind == 'u':
-    array = np.clip(np.round(array), 0, np.iinfo(stored).max)
-  return array.astype(stored)
+
+  def convert(part: np.ndarray) -> np.ndarray:
+    # In float64, because float32 may round half a level of 16 bits wrong.
+    array = (part.astype(np.float64) + 1) * ((top - bottom) / 2) + bottom
+    if stored.kind == 'u':
+      array = np.clip(np.round(array), 0, np.iinfo(stored).max)
+    return array
+
+  return images_pixels.by_parts(convert, image, stored)
 
 
 def _range(dtype: np.dtype, low: Values, high: Values) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ import math
 import numpy as np
 from PIL import Image
 
+from sr3_jax.images import banded
 from sr3_jax.images.pixels import to_pillow
 
 KERNELS = {
@@ -32,11 +33,11 @@ def _resize_planes(
   image: np.ndarray, sides: tuple[int, int], method: Image.Resampling
 ) -> np.ndarray:
   """Resize [H, W, C] to [*sides[::-1], C] of float32, each channel alone."""
-  planes = [
-    np.asarray(Image.fromarray(plane.astype(np.float32)).resize(sides, method))
-    for plane in np.moveaxis(image, -1, 0)
-  ]
-  return np.stack(planes, -1)
+  resized = np.empty((*sides[::-1], image.shape[-1]), np.float32)
+  for k in range(image.shape[-1]):
+    plane = Image.fromarray(image[..., k].astype(np.float32))
+    resized[..., k] = plane.resize(sides, method)
+  return resized
 
 
 def center_square(image: np.ndarray) -> np.ndarray:
@@ -111,22 +112,36 @@ def make_consistent(
   Returns:
     float32 [H, W, C] in [-1, 1].
   """
-  down_rows, up_rows = downsampling_matrices(image.shape[0], small.shape[0])
-  down_columns, up_columns = downsampling_matrices(image.shape[1], small.shape[1])
+  down_rows, up_rows = banded.pair(image.shape[0], small.shape[0])
+  down_columns, up_columns = banded.pair(image.shape[1], small.shape[1])
   # Matrix products over planes use BLAS, many times faster than einsum over pixels.
   small = np.moveaxis(np.asarray(small, np.float32), -1, 0)
 
   def missing(planes: np.ndarray) -> np.ndarray:
-    return small - down_rows @ planes @ down_columns.T
+    error = np.empty(small.shape, np.float32)
+    for part, rows in banded.multiply_rows(down_rows, planes):
+      error[:, part] = small[:, part] - banded.multiply(down_columns, rows)
+    return error
 
-  now = ahead = np.clip(np.moveaxis(np.asarray(image, np.float32), -1, 0), -1, 1)
-  momentum = 1.0
+  def correct(planes: np.ndarray, error: np.ndarray) -> None:
+    for part, rows in banded.multiply_rows(up_rows, error):
+      planes[:, part] += banded.multiply(up_columns, rows)
+    np.clip(planes, -1, 1, out=planes)
+
+  # Two buffers take turns, because outputs may be as large as memory allows.
+  now = np.array(np.moveaxis(image, -1, 0), np.float32, order='C')
+  np.clip(now, -1, 1, out=now)
+  ahead, momentum = now.copy(), 1.0
   for _ in range(iterations):
-    before, error = now, missing(ahead)
-    now = np.clip(ahead + up_rows @ error @ up_columns.T, -1, 1)
+    before = now
+    correct(ahead, missing(ahead))
+    now = ahead
     if np.abs(missing(now)).max() < 0.1 / 127.5:
       break
     faster = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
-    ahead = now + (momentum - 1) / faster * (now - before)
-    momentum = faster
+    # now + (momentum - 1) / faster * (now - before), in the memory of `before`
+    before -= now
+    before *= (1 - momentum) / faster
+    before += now
+    ahead, momentum = before, faster
   return np.moveaxis(now, 0, -1)

@@ -6,15 +6,15 @@ if there is any.
 
 import contextlib
 import io
+import itertools
 import logging
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageFile
-from PIL.PngImagePlugin import putchunk
 
+from sr3_jax.images import png_chunks
 from sr3_jax.images.pixels import ImageError
 
 if TYPE_CHECKING:  # imported where a file needs it
@@ -36,33 +36,17 @@ def read_png(data: bytes) -> np.ndarray:
   return stored if stored.ndim == 3 else stored[..., None]
 
 
-def encode_png(
-  stored: np.ndarray, texts: dict[str, str], icc: bytes | None, exif: bytes | None
-) -> bytes:
+def encode_png(stored: np.ndarray, texts: dict[str, str]) -> bytes:
   """Return the bytes of a PNG file.
-
-  libpng writes the pixels. It writes no texts, profile or EXIF: these chunks are put in
-  behind the header.
 
   Args:
     stored: uint16 [h, w] or [h, w, 1 to 4].
     texts: keyword (ASCII) -> text, written as iTXt.
-    icc: colour profile; None for none.
-    exif: EXIF block, with or without 'Exif' in front; None for none.
   """
   import imagecodecs
 
-  data = imagecodecs.png_encode(np.ascontiguousarray(stored))
-  chunks = io.BytesIO()
-  if icc:  # must stand before the pixels
-    putchunk(chunks, b'iCCP', b'ICC profile\0\0', zlib.compress(icc))
-  if exif:
-    putchunk(chunks, b'eXIf', exif.removeprefix(b'Exif\0\0'))
-  for keyword, text in texts.items():
-    # Five zeros end the keyword and say: not compressed, no language, not translated.
-    putchunk(chunks, b'iTXt', keyword.encode(), b'\0\0\0\0\0', text.encode())
-  header_end = 8 + 25  # signature and header chunk
-  return b''.join([data[:header_end], chunks.getvalue(), data[header_end:]])
+  data = bytes(imagecodecs.png_encode(np.ascontiguousarray(stored)))
+  return png_chunks.insert(data, itertools.starmap(png_chunks.text, texts.items()))
 
 
 def is_tiff(file: IO[bytes]) -> bool:
@@ -245,24 +229,6 @@ def read_tiff(page: 'tifffile.TiffPage') -> np.ndarray:
   return np.concatenate([pixels, alpha], -1)
 
 
-def encode_tiff(stored: np.ndarray, texts: dict[int, str], icc: bytes | None) -> bytes:
-  """Return the bytes of a TIFF file, deflated.
-
-  Args:
-    stored: uint8 or uint16 [h, w, 1 to 4].
-    texts: tag -> ASCII text.
-    icc: colour profile; None for none.
-  """
-  channels = stored.shape[-1]
-  return deflate_tiff(
-    stored,
-    photometric='rgb' if channels > 2 else 'minisblack',
-    extrasamples=['unassalpha'] if channels in (2, 4) else None,
-    iccprofile=icc,
-    extratags=[(tag, 's', 0, text, True) for tag, text in texts.items()],
-  )
-
-
 def deflate_tiff(
   array: np.ndarray,
   *,
@@ -270,7 +236,9 @@ def deflate_tiff(
   description: str | None = None,
   extrasamples: Sequence[str] | None = None,
   iccprofile: bytes | None = None,
-  extratags: Sequence[tuple[int, str, int, str, bool]] = (),
+  extratags: Sequence[tuple[int, str, int, object, bool]] = (),
+  resolution: tuple[float, float] | None = None,
+  resolutionunit: str | None = None,
 ) -> bytes:
   """Return the bytes of a deflated TIFF file of [h, w, C], pixel by pixel.
 
@@ -280,7 +248,9 @@ def deflate_tiff(
     description: a text.
     extrasamples: what channels beyond grey or RGB are.
     iccprofile: colour profile.
-    extratags: other texts.
+    extratags: other tags.
+    resolution: pixels per unit along width and height.
+    resolutionunit: of `resolution`.
   """
   import tifffile
 
@@ -298,6 +268,8 @@ def deflate_tiff(
     extrasamples=extrasamples,
     iccprofile=iccprofile,
     extratags=extratags,
+    resolution=resolution,
+    resolutionunit=resolutionunit,
   )
   return buffer.getvalue()
 

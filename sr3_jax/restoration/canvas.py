@@ -22,9 +22,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sr3_jax.core import samplers
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.restoration import canvas_arguments
 from sr3_jax.restoration.canvas_arguments import Canvases, Downsampling, Work
 from sr3_jax.restoration.tiling import CELL, Size
 from sr3_jax.runtime import devices as runtime_devices
@@ -153,26 +155,43 @@ def correct(
 
   y0 and the result are [N, H, W, C]; `down` is the downsampling of `canvases`.
   """
-  einsum = functools.partial(jnp.einsum, precision='highest')
+  rows, scale = canvas_arguments.low_rows(model.scale), model.scale
+  down_row, up_row = canvas_arguments.windows(scale, y0.shape[1])
+  down_column, up_column = canvas_arguments.windows(scale, y0.shape[2])
+  cut = jax.lax.dynamic_slice_in_dim
 
-  def downsample(s: jax.Array, low: jax.Array) -> jax.Array:
-    image = model.decode(take_strip(y0, s), take_strip(canvases.x, s))
-    strip = einsum('nsWc,nwW->nswc', image, down.down_columns)
-    return low + einsum('nhs,nswc->nhwc', take_strip(down.down_rows, s, 2), strip)
+  def downsample(k: jax.Array, low: jax.Array) -> jax.Array:
+    start = jnp.asarray(down_row.starts)[k]
+    near = [cut(canvas, start, down_row.width, 1) for canvas in (y0, canvases.x)]
+    part = _einsum('nrv,nvWc->nrWc', down.down_rows[:, k], model.decode(*near))
+    part = _along_width(down.down_columns, part, down_column.indices)
+    return jax.lax.dynamic_update_slice_in_dim(low, part, k * rows, 1)
 
-  low = jax.lax.fori_loop(
-    0, canvases.strips, downsample, jnp.zeros_like(down.condition)
-  )
+  blocks = -(-canvases.strips * CELL // (rows * scale))
+  blocks = jnp.minimum(blocks, len(down_row.starts))
+  low = jax.lax.fori_loop(0, blocks, downsample, jnp.zeros_like(down.condition))
   missing = down.condition - low
 
   def add(s: jax.Array, y0: jax.Array) -> jax.Array:
+    near = cut(missing, jnp.asarray(up_row.starts)[s], up_row.width, 1)
+    fix = _einsum('nsv,nvwc->nswc', down.up_rows[:, s], near)
+    fix = _along_width(down.up_columns, fix, up_column.indices)
     x = take_strip(canvases.x, s)
-    fix = einsum('nsh,nhwc->nswc', take_strip(down.up_rows, s), missing)
-    fix = einsum('nswc,nWw->nsWc', fix, down.up_columns)
-    strip = model.decode(take_strip(y0, s), x) + fix
-    return put_strip(y0, model.encode(strip, x), s)
+    return put_strip(y0, model.encode(model.decode(take_strip(y0, s), x) + fix, x), s)
 
   return jax.lax.fori_loop(0, canvases.strips, add, y0)
+
+
+_einsum = functools.partial(jnp.einsum, precision='highest')
+
+
+def _along_width(matrices: Array, strip: jax.Array, indices: np.ndarray) -> jax.Array:
+  """Multiply [N, S, V, C] by matrices [N, n, r, v] along V: [N, S, n r, C].
+
+  `indices` [n, v] are those of the windows of the matrices.
+  """
+  product = _einsum('nbrv,nsbvc->nsbrc', matrices, strip[:, :, indices])
+  return product.reshape(*strip.shape[:2], -1, strip.shape[-1])
 
 
 def update_strip(

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.images import resizing
+from sr3_jax.images import banded, resizing
+from sr3_jax.images.banded import Windows
 from sr3_jax.restoration import tiling
-from sr3_jax.restoration.tiling import CELL, Layout, Planner, Size
+from sr3_jax.restoration.tiling import CELL, Layout, Planner, Size, round_up
 from sr3_jax.runtime.types import Array
 
 
@@ -26,11 +27,12 @@ class Item(NamedTuple):
 class Downsampling(NamedTuple):
   """What makes the images on canvases agree with their conditions; all float32."""
 
-  condition: Array  # [N, h, w, C]
-  down_rows: Array  # [N, h, H], downsamples columns of pixels
-  down_columns: Array  # [N, w, W], downsamples rows of pixels
-  up_rows: Array  # [N, H, h], right inverse of down_rows
-  up_columns: Array  # [N, W, w], right inverse of down_columns
+  condition: Array  # [N, h, w, C]; h, w: multiples of `low_rows`
+  # Matrices of `images.banded`, with blocks of `low_rows` and of CELL rows.
+  down_rows: Array  # [N, h / r, r, V], downsamples columns of pixels
+  down_columns: Array  # [N, w / r, r, V], downsamples rows of pixels
+  up_rows: Array  # [N, H / CELL, CELL, V], right inverse of down_rows
+  up_columns: Array  # [N, W / CELL, CELL, V], right inverse of down_columns
 
 
 class Canvases(NamedTuple):
@@ -99,26 +101,41 @@ def make_canvases(
   )
 
 
+def low_rows(scale: int) -> int:
+  """Return how many rows of a condition are corrected at a time."""
+  return max(1, CELL // scale)
+
+
+def windows(scale: int, side: int) -> tuple[Windows, Windows]:
+  """Return the windows of downsampling a side of a canvas, and of its inverse."""
+  rows = low_rows(scale)
+  blocks = -(-side // (scale * rows))
+  down = banded.down_windows(blocks, rows, scale, side)
+  return down, banded.up_windows(side // CELL, CELL, scale, blocks * rows)
+
+
 def _downsampling(model: SR3, layout: Layout, items: Sequence[Item]) -> Downsampling:
   """Return the conditions of one device, and the matrices that downsample to them."""
-  count, height, width = layout.images, layout.height, layout.width
-  low = [-(-side // model.scale) for side in (height, width)]
-  made = Downsampling(
-    condition=np.zeros((count, *low, model.channels), np.float32),
-    down_rows=np.zeros((count, low[0], height), np.float32),
-    down_columns=np.zeros((count, low[1], width), np.float32),
-    up_rows=np.zeros((count, height, low[0]), np.float32),
-    up_columns=np.zeros((count, width, low[1]), np.float32),
-  )
+  scale, rows, count = model.scale, low_rows(model.scale), layout.images
+  sides = layout.height, layout.width
+  low = [round_up(-(-side // scale), rows) for side in sides]
+  condition = np.zeros((count, *low, model.channels), np.float32)
   for k, item in enumerate(items):
     h, w = item.condition.shape[:2]
-    made.condition[k, :h, :w] = item.condition[..., : model.channels]
-    rows, columns = (made.down_rows, made.up_rows), (made.down_columns, made.up_columns)
-    for (down, up), side in ((rows, h), (columns, w)):
-      to_low, to_high = resizing.downsampling_matrices(side * model.scale, side)
-      down[k, :side, : len(to_high)] = to_low
-      up[k, : len(to_high), :side] = to_high
-  return made
+    condition[k, :h, :w] = item.condition[..., : model.channels]
+  matrices: list[list[np.ndarray]] = [[], []]
+  for axis, side in enumerate(sides):
+    down, up = windows(scale, side)
+    shape = count, len(down.starts), rows, down.width
+    downs = np.zeros(shape, np.float32)
+    ups = np.zeros((count, len(up.starts), CELL, up.width), np.float32)
+    for k, item in enumerate(items):
+      small = item.condition.shape[axis]
+      downs[k] = banded.down_matrices(scale * small, small, rows, down)
+      ups[k] = banded.up_matrices(scale * small, small, CELL, up)
+    matrices[0].append(downs)
+    matrices[1].append(ups)
+  return Downsampling(condition, *matrices[0], *matrices[1])
 
 
 def tiles_of(plan: Planner, layout: Layout, items: Sequence[Item]) -> Tiles:

@@ -1,6 +1,5 @@
 """Runs a model on many conditions, canvas by canvas, and copes with full memory."""
 
-import functools
 import time
 from collections.abc import Callable, Sequence
 
@@ -55,14 +54,25 @@ class CanvasRunner:
 
     Compiles the programs for them.
     """
-    needed = 0
-    span = runtime_devices.replicate((np.int32(0), np.int32(0)))
+    needed, devices = 0, jax.local_device_count()
+
+    def shape(leaf: np.ndarray | np.generic) -> jax.ShapeDtypeStruct:
+      return jax.ShapeDtypeStruct((devices, *np.shape(leaf)), leaf.dtype)
+
     for size in sizes:
       layout = self._plan.layout(size)
-      canvases, work, carry = self._arguments(layout, [], guidance)
-      args = self._params, canvases, work, self._steps, *span, *carry
+      canvases, work, y = self._host_arguments(layout, [], guidance)
+      first, one = shape(y[0]), shape(np.int32(0))
+      arrays = jax.tree.map(shape, (canvases[0], work[0]))
+      args = self._params, *arrays, self._steps, one, one, first, first
       needed = max(needed, self._program(layout).memory(*args))
     return needed
+
+  @property
+  def resident(self) -> int:
+    """The bytes of weights and sampler on each device: they are there already."""
+    leaves = jax.tree.leaves((self._params, self._steps))
+    return sum(leaf.nbytes for leaf in leaves) // jax.local_device_count()
 
   def __call__(
     self, items: Sequence[Item], guidance: float | None, on_steps: OnSteps
@@ -135,7 +145,9 @@ class CanvasRunner:
       # Report progress about once a second, and wait for the device no more often. The
       # first call is not timed, because it may have compiled the program.
       stretch = 1 if done == 1 else max(1, int(stretch / max(seconds, 1e-3)))
-    return self._outputs(layout, items, carry[0])
+    y = carry[0]
+    del canvases, work, carry  # what is done next needs their memory
+    return self._outputs(layout, items, y)
 
   def _outputs(
     self, layout: Layout, items: Sequence[Item], y: jax.Array
@@ -160,7 +172,20 @@ class CanvasRunner:
   def _arguments(
     self, layout: Layout, items: Sequence[Item], guidance: float | None
   ) -> tuple[Canvases, Work, samplers.Carry]:
-    """Return the program's canvases, work and first carry, on the devices.
+    """Return the program's canvases, work and first carry, on the devices."""
+    canvases, work, y = self._host_arguments(layout, items, guidance)
+
+    def stack(*leaves: np.ndarray) -> np.ndarray:
+      return np.stack(leaves) if len(leaves) > 1 else np.asarray(leaves[0])[None]
+
+    put = runtime_devices.put
+    on_devices = put(jax.tree.map(stack, *canvases)), put(jax.tree.map(stack, *work))
+    return *on_devices, (put(y), put(y))
+
+  def _host_arguments(
+    self, layout: Layout, items: Sequence[Item], guidance: float | None
+  ) -> tuple[list[Canvases], list[Work], np.ndarray]:
+    """Return canvases and work of each device, and the first carry of all.
 
     Item k is on device k % D, or on all devices if they share canvases; then its tiles
     are dealt out to them. Canvases without an item stay empty.
@@ -185,10 +210,7 @@ class CanvasRunner:
     capacity = round_up(-(-most // (devices // groups)), self._batch)
     work = [canvas_arguments.make_work(part, capacity, self._batch) for part in tiles]
     shape = devices, layout.images, layout.height, layout.width, model.channels
-    y = np.zeros(shape, np.float32)
-    put = runtime_devices.put
-    stack = functools.partial(jax.tree.map, lambda *leaves: np.stack(leaves))
-    return put(stack(*canvases)), put(stack(*work)), (put(y), put(y))
+    return canvases, work, np.zeros(shape, np.float32)
 
 
 def finish(model: SR3, condition: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -199,10 +221,11 @@ def finish(model: SR3, condition: np.ndarray, y: np.ndarray) -> np.ndarray:
   compile for each size.
   """
   x = canvas_arguments.upsample(model, condition)
-  image = model.decode(y, x)
+  image = np.array(model.decode(y, x), np.float32)  # a copy, not the device's memory
   with np.errstate(over='ignore', invalid='ignore'):  # as `sr3.clip_finite` does it
     broken = ~np.isfinite(np.square(image))
-  image = np.where(broken, np.float32(np.nan), np.clip(image, -1, 1))
+    np.clip(image, -1, 1, out=image)
+  image[broken] = np.nan
   if 'mask' not in model.task.extras:
     return image
   return np.where(model.missing(x) > 0, image, x[..., : model.channels])

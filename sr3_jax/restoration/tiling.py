@@ -22,6 +22,9 @@ SMALL = 128
 # A canvas may be at most this many times as large as the image on it. The pixels around
 # an image cost little: no tile covers them, so the network never sees them.
 MAX_WASTE = 64
+# An output of more than so many tiles' length has narrow tiles if it is narrow: its
+# canvas is then a few times smaller, which is worth a program of its own.
+LONG = 4
 
 Size = tuple[int, int]  # height, width
 
@@ -86,15 +89,16 @@ class Planner:
       side = round_up(tile, CELL)
       images = max(1, 8 * 64**2 // tile**2) * self._at_once
       return Layout((tile, tile), side, side, images, shared=False)
-    most = MAX_WASTE * self._used(height, width)
+    tile, most = self._tile(height, width), MAX_WASTE * self._used(height, width)
     known = sorted(self._known, key=lambda canvas: canvas.height * canvas.width)
     for canvas in known:
       fits = canvas.height >= height and canvas.width >= width
-      if fits and canvas.height * canvas.width <= most:
+      if fits and canvas.tile == tile and canvas.height * canvas.width <= most:
         return canvas
     # None was reserved: take one that images of about this size fit on, too.
     step = 256 if max(height, width) <= 1024 else 1024
-    return self._add(round_up(height, step), round_up(width, step))
+    sides = zip((height, width), tile, strict=True)
+    return self._add(tile, *(s if s <= t else round_up(s, step) for s, t in sides))
 
   def reserve(self, sizes: Iterable[Size]) -> None:
     """Plan few canvases for conditions of these sizes."""
@@ -102,18 +106,19 @@ class Planner:
       return
     large = [self.output(size) for size in sizes if not self._small_tile(size)]
     # The largest come first. One that nearly fits makes its canvas a little larger.
-    canvases: list[list[int]] = []
+    canvases: list[tuple[Size, list[int]]] = []
     for height, width in sorted(large, key=math.prod, reverse=True):
-      for known in canvases:
+      own = self._tile(height, width)
+      for tile, known in canvases:
         union = max(known[0], height), max(known[1], width)
         waste = 2 * self._used(*known), MAX_WASTE * self._used(height, width)
-        if math.prod(union) <= min(waste):
+        if tile == own and math.prod(union) <= min(waste):
           known[:] = union
           break
       else:
-        canvases.append([height, width])
-    for height, width in canvases:
-      self._add(height, width)
+        canvases.append((own, [height, width]))
+    for tile, (height, width) in canvases:
+      self._add(tile, height, width)
 
   def cover(self, size: Size, layout: Layout) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return tiles and windows along both axes of an output, as `cover` makes them."""
@@ -147,16 +152,30 @@ class Planner:
     side = max(self.output(size))
     return min((t for t in self.sides if side <= t <= SMALL), default=None)
 
+  def _tile(self, height: int, width: int) -> Size:
+    """Return the tiles of an output: narrow ones for one that is long and narrow."""
+    most = self.sides[-1]
+    if max(height, width) <= LONG * most:
+      return most, most
+    least_height, least_width = (
+      min((t for t in self.sides if side <= t), default=most)
+      for side in (height, width)
+    )
+    return least_height, least_width
+
   def _used(self, height: int, width: int) -> int:
     """Return how many pixels the tiles of an output have at least."""
-    return max(height, self.sides[-1]) * max(width, self.sides[-1])
+    tile = self._tile(height, width)
+    return max(height, tile[0]) * max(width, tile[1])
 
-  def _add(self, height: int, width: int) -> Layout:
-    """Add a canvas of at least this size for the largest tiles, and return it."""
-    tile = self.sides[-1]
-    covered = [max(round_up(side, self.multiple), tile) for side in (height, width)]
+  def _add(self, tile: Size, height: int, width: int) -> Layout:
+    """Add a canvas of at least this size for these tiles, and return it."""
+    covered = [
+      max(round_up(side, self.multiple), least)
+      for side, least in zip((height, width), tile, strict=True)
+    ]
     sides = [round_up(side, CELL) for side in covered]
-    layout = Layout((tile, tile), *sides, images=1, shared=True)
+    layout = Layout(tile, *sides, images=1, shared=True)
     self._known.append(layout)
     return layout
 
@@ -218,11 +237,8 @@ def mirror(image: np.ndarray, height: int, width: int) -> np.ndarray:
   So the network sees around the image what it is like inside, and the statistics of its
   normalisation layers are those of the image.
   """
-  rows, columns = (
-    np.pad(np.arange(have), (0, want - have), mode='symmetric')
-    for have, want in zip(image.shape[:2], (height, width), strict=True)
-  )
-  return image[rows][:, columns]
+  around = (0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)
+  return np.pad(image, around, mode='symmetric')
 
 
 def seam(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> float:

@@ -9,6 +9,7 @@ batch.
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,13 +17,14 @@ import jax
 import numpy as np
 
 from sr3_jax.images import resizing
-from sr3_jax.restoration import inputs
+from sr3_jax.restoration import inputs, memory
 from sr3_jax.restoration.canvas_arguments import Item
 from sr3_jax.restoration.canvas_runner import CanvasRunner
 from sr3_jax.restoration.inputs import ImageLike, Prepared
+from sr3_jax.restoration.memory import Memory
 from sr3_jax.restoration.settings import UpscalerError, choose_tiles, choose_trajectory
 from sr3_jax.restoration.tiling import Planner, Size, output_size
-from sr3_jax.runtime import activity, devices
+from sr3_jax.runtime import activity
 from sr3_jax.runtime.errors import NotFiniteError
 from sr3_jax.runtime.progress import Progress
 from sr3_jax.runtime.version import __version__
@@ -39,15 +41,22 @@ OnSteps = Callable[[int], None]
 class Result:
   """Restored images of one input, float32; in [-1, 1] but for known pixels beyond it.
 
-  `observed` is the input as the model sees it, 0 where pixels are missing; `bicubic` is
-  that upsampled without a model, None where outputs are as large as inputs. `settings`
+  `observed` is the input as the model sees it, 0 where pixels are missing. `settings`
   are all that the result depends on beside the input, fit for JSON.
   """
 
   samples: np.ndarray  # [n, H, W, C]; C = 1 for grey inputs
   observed: np.ndarray  # [h, w, C or 1]
-  bicubic: np.ndarray | None  # [H, W, C or 1]
   settings: Settings
+  upsampled: bool = True  # whether the model upscales
+
+  @property
+  def bicubic(self) -> np.ndarray | None:
+    """The input, upsampled without a model: [H, W, C or 1]; None: it isn't upscaled."""
+    if not self.upsampled:
+      return None
+    size = self.samples.shape[1:3]
+    return np.clip(resizing.resize(self.observed, *size), -1, 1)
 
   @property
   def image(self) -> np.ndarray:
@@ -67,7 +76,10 @@ class Result:
   @property
   def spread(self) -> np.ndarray:
     """Standard deviation over samples, averaged over channels: [H, W]."""
-    return self.samples.std(0).mean(-1)
+    mean, squares = self.mean, np.zeros(self.samples.shape[1:], np.float32)
+    for sample in self.samples:
+      squares += (sample - mean) ** 2
+    return np.sqrt(squares / len(self.samples)).mean(-1)
 
 
 class Upscaler:
@@ -211,27 +223,46 @@ class Upscaler:
     """Plan canvases for inputs of some sizes, so that few programs are compiled."""
     self._plan.reserve([run for size in sizes for run in self._passes(size, outscale)])
 
+  def canvas(self, height: int, width: int, outscale: float | None = None) -> int:
+    """Return the pixels of the largest canvas that an input of this size needs."""
+    runs = self._passes((height, width), outscale)
+    layouts = [self._plan.layout(run) for run in runs]
+    return max(layout.images * layout.height * layout.width for layout in layouts)
+
   def memory(
     self,
     height: int,
     width: int,
     outscale: float | None = None,
     label: int | None = None,
-  ) -> tuple[int, int | None]:
-    """Return the memory that an input of this size needs and that there is, in bytes.
+    num_samples: int = 1,
+  ) -> Memory:
+    """Return the memory that an input of this size needs and that there is.
 
-    Compiles the program, as the first image would.
-
-    Returns:
-      Bytes that each device needs, and bytes free on the fullest, None if not known.
+    Takes none for the input. Compiles the program, as the first image would, but not
+    for an input whose canvases alone don't fit.
 
     Raises:
       UpscalerError: the model can't take the scale or the label.
     """
     outscale, label = self.check(outscale, label)
     runs = self._passes((height, width), outscale)
-    needed = self._runner.memory(runs, self._guidance_of(label))
-    return needed, devices.free_memory()
+    channels, weights = self.model.channels, self._runner.resident
+    outputs = max(map(math.prod, map(self._plan.output, runs)))
+    outputs = max(outputs, math.prod(self.output_size(height, width, outscale)))
+    conditions = self.model.task.num_channels(channels)
+    sizes = memory.Sizes(
+      inputs=height * width * channels,
+      conditions=num_samples * max(map(math.prod, runs)) * conditions,
+      outputs=outputs * channels,
+      samples=num_samples,
+    )
+    canvases = [memory.least(self._plan.layout(run), channels) for run in runs]
+    found = memory.of_picture(sizes, weights + max(canvases), weights)
+    if not found.fits:
+      return found
+    program = self._runner.memory(runs, self._guidance_of(label))
+    return memory.of_picture(sizes, program, weights)
 
   def upscale(
     self,
@@ -307,10 +338,10 @@ class Upscaler:
           condition = inputs.assemble(*given, seed=seed, **self._augmentation)
           items.append(Item(condition, seed, label))
         current = self._runner(items, self._guidance_of(label), on_steps)
-    results = [
-      self._result(p, current[k * num_samples : (k + 1) * num_samples], outscale)
-      for k, p in enumerate(prepared)
-    ]
+    results = []
+    for p in prepared:
+      outputs, current = current[:num_samples], current[num_samples:]
+      results.append(self._result(p, outputs, outscale))
     if not allow_broken:
       for result in results:
         result.check_finite()
@@ -338,18 +369,21 @@ class Upscaler:
       yield count
 
   def _result(
-    self, given: Prepared, outputs: Sequence[np.ndarray], outscale: float
+    self, given: Prepared, outputs: list[np.ndarray], outscale: float
   ) -> Result:
-    """Return the result for an input from the model's outputs, [H, W, C] each."""
+    """Return the result for an input from the model's outputs, [H, W, C] each.
+
+    Takes outputs off their list, so that they and the samples share the memory.
+    """
     size = output_size(given.observed.shape[:2], outscale)
-    samples = np.stack([self._finished(output, given, size) for output in outputs])
-    bicubic = None
-    if self.model.scale > 1:
-      bicubic = np.clip(resizing.resize(given.observed, *size), -1, 1)
+    shape = len(outputs), *size, given.channels
+    samples = np.empty(shape, np.float32)
+    for sample in samples:
+      sample[...] = self._finished(outputs.pop(0), given, size)
     settings = self.settings(outscale)
     if self._plan.sides != self._sides:  # it ran out of memory
       settings['tiles_used'] = list(self._plan.sides)
-    return Result(samples, given.observed, bicubic, settings)
+    return Result(samples, given.observed, settings, self.model.scale > 1)
 
   def _finished(self, sample: np.ndarray, given: Prepared, size: Size) -> np.ndarray:
     """Return a sample of the right size, grey if the input is, consistent if asked."""

@@ -8,7 +8,6 @@ leading axis over all devices; each process holds the part of its own devices.
 import contextlib
 import functools
 import os
-import pathlib
 import sys
 import threading
 import traceback
@@ -22,7 +21,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sr3_jax.runtime import activity, errors
+from sr3_jax.runtime import activity, errors, memory
 from sr3_jax.runtime.printing import one_line
 
 AXIS = 'batch'
@@ -150,12 +149,8 @@ def free_memory() -> int | None:
   stats = [device.memory_stats() for device in jax.local_devices()]
   if all(stats):
     return min(s['bytes_limit'] - s['bytes_in_use'] for s in stats)
-  try:
-    lines = pathlib.Path('/proc/meminfo').read_text().splitlines()
-    free = next(line for line in lines if line.startswith('MemAvailable'))
-    return int(free.split()[1]) * 1024 // jax.local_device_count()
-  except (OSError, StopIteration):
-    return None
+  free = memory.free()
+  return None if free is None else free // jax.local_device_count()
 
 
 def per_process(batch_size: int, parts: int = 1) -> int:

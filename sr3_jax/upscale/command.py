@@ -29,7 +29,7 @@ from sr3_jax.upscale.options import check, make_parser
 if TYPE_CHECKING:
   from sr3_jax.restoration.upscaler import Upscaler
   from sr3_jax.upscale.files import Found
-  from sr3_jax.upscale.jobs import Job, Options
+  from sr3_jax.upscale.jobs import Failures, Job, Options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -173,9 +173,9 @@ def _restore(
     todo, skipped, failed = jobs.plan(upscaler, options, found.sources, stdin)
   failed.update(found.missing)
   if todo:
-    upscaler.reserve([job.size for job in todo], options.outscale)
     logging.info(_announcement(upscaler, options, todo))
-    logging.info(_memory(upscaler, options, todo[0].size))
+    todo = _fitting(upscaler, options, todo, failed)
+  if todo:
     failed.update(run.run(upscaler, options, todo))
   for name, reason in failed.items():
     print(one_line(f'failed: {name}: {reason}'), file=sys.stderr)
@@ -206,14 +206,28 @@ def _announcement(
   )
 
 
-def _memory(upscaler: 'Upscaler', options: 'Options', size: tuple[int, int]) -> str:
-  """Return a line that says how much memory the largest picture needs."""
-  needed, free = upscaler.memory(*size, options.outscale, options.label)
-  text = f'memory: {needed / 1e9:.2f} GB for the largest'
-  if free is None:
-    return text
-  text += f', {free / 1e9:.2f} GB free'
-  return text if needed <= free else f'{text}: smaller tiles (--tile) need less'
+def _fitting(
+  upscaler: 'Upscaler', options: 'Options', todo: list['Job'], failed: 'Failures'
+) -> list['Job']:
+  """Return the jobs whose pictures fit into memory; say how much the largest needs."""
+  from absl import logging
+
+  while todo:
+    upscaler.reserve([job.size for job in todo], options.outscale)
+    largest = max(todo, key=lambda job: upscaler.canvas(*job.size, options.outscale))
+    needed = upscaler.memory(
+      *largest.size, options.outscale, options.label, options.num_samples
+    )
+    if needed.fits:
+      logging.info('memory: at most %s', needed)
+      break
+    height, width = largest.size
+    failed[largest.source.name] = (
+      f'{width} x {height} pixels need more memory than there is, {needed}: '
+      'a smaller --outscale, --tile or --num_samples needs less, or cut the picture'
+    )
+    todo = [job for job in todo if job is not largest]
+  return todo
 
 
 def _check_folder(parser: Parser, folder: pathlib.Path) -> None:

@@ -169,9 +169,10 @@ def _extension(
       f'than the limit of {picture_codec.MAX_OUTPUT / 1e6:.0f} Mpx'
     )
   if options.ext == 'auto':
+    extension = codec.extension(header.format, *out)
     # JPEG would change the known pixels, which stay as they are.
-    lossy = upscaler.takes_masks and header.format == 'JPEG'
-    return codec.extension('PNG' if lossy else header.format, *out)
+    lossy = upscaler.takes_masks and extension == '.jpg'
+    return codec.extension('PNG', *out) if lossy else extension
   codec.check_sides(f'.{options.ext}', *out)
   return f'.{options.ext}'
 

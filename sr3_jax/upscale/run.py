@@ -1,5 +1,6 @@
 """Does jobs: reads pictures, restores them with one upscaler, writes the outputs."""
 
+import collections
 import dataclasses
 import io
 import math
@@ -11,7 +12,14 @@ import jax
 import numpy as np
 from absl import logging
 
-from sr3_jax.images import contact_sheets, image_files, picture_codec, transparency
+from sr3_jax.images import (
+  contact_sheets,
+  image_files,
+  metadata,
+  picture_codec,
+  transparency,
+)
+from sr3_jax.images.metadata import Metadata
 from sr3_jax.images.pixels import ImageError, to_float, to_picture
 from sr3_jax.restoration.upscaler import Result, Upscaler
 from sr3_jax.runtime import activity, atomic_files
@@ -40,8 +48,11 @@ class _Input(NamedTuple):
 
 
 def run(upscaler: Upscaler, options: Options, todo: Sequence[Job]) -> Failures:
-  """Do jobs, with progress on stderr; return the inputs that failed."""
-  failed = Failures()
+  """Do jobs, with progress on stderr; return the inputs that failed.
+
+  Says what belonged to pictures and could not be kept.
+  """
+  failed, lost = Failures(), collections.Counter()
   work = {
     job: upscaler.work(*job.size, options.outscale, options.num_samples) for job in todo
   }
@@ -66,9 +77,11 @@ def run(upscaler: Upscaler, options: Options, todo: Sequence[Job]) -> Failures:
         progress.update(before + counted, at)
 
       on_steps(0)
-      _do(upscaler, options, requested, group, on_steps, failed)
+      _do(upscaler, options, requested, group, on_steps, failed, lost)
       before, done = before + expected, done + len(group)
     progress.update(before, f'picture {done}/{len(todo)}')
+  for what, count in lost.items():
+    logging.info('not kept of %d picture%s: %s', count, 's'[: count > 1], what)
   return failed
 
 
@@ -105,8 +118,12 @@ def _do(
   group: Sequence[Job],
   on_steps: Callable[[int], None],
   failed: Failures,
+  lost: collections.Counter[str],
 ) -> None:
-  """Read, restore and write some jobs at a time; if that fails, one by one."""
+  """Read, restore and write some jobs at a time; if that fails, one by one.
+
+  `lost` counts the pictures with something that their output can't hold.
+  """
   read: list[_Input] = []
   for job in group:
     with failed.of(job.source):
@@ -142,6 +159,8 @@ def _do(
       like = dataclasses.replace(picture, alpha=_alpha(upscaler, job, picture, result))
       with activity.doing(f'writing {job.source.name}'):
         _write(job, like, result, settings, options)
+      for what in metadata.not_kept(picture.metadata, job.extension):
+        lost[f'{what} (not in {job.extension} files)'] += 1
 
 
 def _visible(picture: picture_codec.Picture) -> np.ndarray:
@@ -209,11 +228,14 @@ def _write(
       with image_files.errors(path):
         atomic_files.write_bytes(path, buffer.getvalue())
     else:
-      drawing, icc = _sheet(result, like.alpha, options), like.icc
       if shown == 'spread':
         legend = f'spread of {len(result.samples)} samples, in levels of 255'
-        drawing, icc = contact_sheets.heat_map(result.spread * 127.5, legend), None
-      drawn = picture_codec.Picture(to_float(drawing), icc=icc)
+        drawing = contact_sheets.heat_map(result.spread * 127.5, legend)
+        drawn = picture_codec.Picture(to_float(drawing))
+      else:
+        drawing, colours = _sheet(result, like.alpha, options), like.metadata.colours
+        shown_as = {'icc': like.icc, 'metadata': Metadata(colours=colours)}
+        drawn = picture_codec.Picture(to_float(drawing), **shown_as)
       picture_codec.write(path, drawn, marked)
 
 

@@ -1,7 +1,5 @@
 """Tests of written pictures as this package, Pillow and libpng read them."""
 
-import io
-import json
 import pathlib
 import zlib
 
@@ -93,48 +91,6 @@ def test_one_pixel(tmp_path, extension):
       assert again.shape[:2] == (1, 1)
       np.testing.assert_allclose(again, 0.2, atol=0.02)
       assert picture_codec.metadata(path) == {}
-
-
-def test_exif_is_kept_where_it_still_holds():
-  exif = Image.Exif()
-  exif[271], exif[272], exif[0x0132] = 'Maker', 'Model Ü', '2026:11:22 10:00:00'
-  exif[270], exif[282] = 'my words', 72.0
-  comment = b'ASCII\0\0\0mine'
-  exif[0x8769] = {0x829D: 2.8, 0xA002: 640, 0x927C: b'secret', 0x9286: comment}
-  exif[0x8825] = {1: 'N'}
-  data = file_of('JPEG', noise(8, 8), exif=exif)
-  picture = picture_codec.read(data)
-  for extension in ('.png', '.jpg', '.webp'):
-    written = picture_codec.encode(picture, extension, SETTINGS)
-    with Image.open(io.BytesIO(written)) as image:
-      found = image.getexif()
-      camera, gps = found.get_ifd(0x8769), found.get_ifd(0x8825)
-    assert found[271] == 'Maker' and found[0x0132] == '2026:11:22 10:00:00'
-    assert found[270] == 'my words' and 282 not in found
-    assert float(camera[0x829D]) == 2.8 and gps[1] == 'N'
-    assert 0xA002 not in camera and 0x927C not in camera
-    comment = camera[0x9286]
-    if extension == '.png':
-      assert comment == b'ASCII\0\0\0mine'
-    else:
-      assert json.loads(comment[8:].decode().removeprefix('sr3_jax: ')) == SETTINGS
-  for bits in (8, 16):
-    sixteen = picture_codec.Picture(picture.pixels, bits=bits, exif=picture.exif)
-    for extension in ('.png', '.tif'):
-      written = picture_codec.encode(sixteen, extension, SETTINGS)
-      with Image.open(io.BytesIO(written)) as image:
-        assert image.getexif()[271] == 'Maker'
-      if extension == '.png':  # by the standard, without 'Exif' in front
-        at = written.index(b'eXIf') + 4
-        assert written[at : at + 2] in (b'II', b'MM')
-
-
-def test_large_exif_gives_way_to_the_settings(tmp_path):
-  exif = Image.Exif()
-  exif[270] = 'x' * 65400
-  picture = picture_codec.read(file_of('WEBP', noise(8, 8), exif=exif))
-  picture_codec.write(tmp_path / 'a.jpg', picture, SETTINGS)
-  assert picture_codec.metadata(tmp_path / 'a.jpg') == SETTINGS
 
 
 def test_profile_of_other_pixels_is_dropped():

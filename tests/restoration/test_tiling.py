@@ -80,6 +80,16 @@ def test_one_huge_image_does_not_cost_the_small_ones():
   assert tall.height > tall.width and wide.width > wide.height
 
 
+def test_long_and_narrow_outputs_have_narrow_tiles():
+  plan = planner()
+  assert plan.layout((2, 4000)) == ((64, 256), 64, 16384, 1, True)
+  plan.reserve([(2, 4000), (4000, 20), (300, 400)])
+  assert plan.layout((2, 4000))[:3] == ((64, 256), 64, 16000)
+  assert plan.layout((4000, 20))[:3] == ((256, 128), 16000, 128)
+  assert plan.layout((300, 400))[:3] == ((256, 256), 1216, 1600)
+  assert plan.count((8, 16000), plan.layout((2, 4000))) == 72
+
+
 def test_no_tiles():
   plan = planner(sides=(0,))
   plan.reserve([(1000, 1000)])

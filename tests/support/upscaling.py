@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from sr3_jax.restoration import upscaler
+from sr3_jax.restoration.memory import Memory
 from sr3_jax.upscale import command as upscale_command
 
 
@@ -40,8 +41,11 @@ class Standin:
   def reserve(self, sizes, outscale=None):
     self.reserved = list(sizes)
 
-  def memory(self, height, width, outscale=None, label=None):
-    return 10**9, 2 * 10**9
+  def canvas(self, height, width, outscale=None):
+    return height * width
+
+  def memory(self, height, width, outscale=None, label=None, num_samples=1):
+    return Memory(10**9, 2 * 10**9)
 
   def check(self, outscale, label, masked=False):
     if masked:
@@ -81,7 +85,7 @@ class Standin:
       samples = (large + noise).astype(np.float32)
       if image.shape[:2] == self.broken_at:
         samples[0, 0, 0] = np.nan
-      results.append(upscaler.Result(samples, image, large, settings))
+      results.append(upscaler.Result(samples, image, settings))
     return results
 
 

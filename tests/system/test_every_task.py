@@ -181,9 +181,7 @@ def test_inpainting_a_folder_with_masks_keeps_known_pixels_and_resumes(command, 
     save(f'in/{name}.{"jpg" if name == "a" else "png"}', photo(*size), quality=90)
     save(f'in/masks/{name}.png', hole(*size).astype(np.uint8) * 255)
   pixels_16_bit = np.asarray(photo(14, 10)).astype(np.uint16) * 257 + 5
-  pathlib.Path('in/d.png').write_bytes(
-    sixteen_bit.encode_png(pixels_16_bit, {}, None, None)
-  )
+  pathlib.Path('in/d.png').write_bytes(sixteen_bit.encode_png(pixels_16_bit, {}))
   save('in/masks/d.png', np.dstack([hole(14, 10).astype(np.uint8) * 140] * 3))
   options = ('in', '--mask=in/masks', '--compare')
   assert command('inpainting', *options) == 0

@@ -15,6 +15,7 @@ from PIL import Image, ImageCms
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.images import image_files, picture_codec
 from sr3_jax.images import pixels as images_pixels
+from sr3_jax.restoration.memory import Memory
 from sr3_jax.upscale import command as upscale_command
 from tests.support import programs, runs, upscaling
 from tests.support.upscaling import last_line, names_in, save
@@ -222,16 +223,28 @@ def test_progress_and_announcement(command, standin, capsys, caplog):
   assert (
     '2 pictures, up to 30 x 20 pixels, 2 times larger; standin (abc)' in caplog.text
   )
-  assert 'memory: 1.00 GB for the largest, 2.00 GB free' in caplog.text
+  assert 'memory: at most 1.00 GB of 2.00 GB' in caplog.text
   errors = capsys.readouterr().err
   assert 'pictures 1-2/2, step 0/4  0.0%' in errors
   assert 'picture 2/2  100.0%' in errors
-  standin.memory = lambda *size: (3 * 10**9, 2 * 10**9)
-  assert command('in', '--overwrite') == 0
-  assert 'smaller tiles (--tile) need less' in caplog.text
-  capsys.readouterr()
   assert command('in', '--overwrite', '--quiet') == 0
   assert capsys.readouterr().err == ''
+
+
+def test_a_picture_that_does_not_fit_is_refused_and_the_others_are_done(
+  command, standin, capsys
+):
+  save('in/large.png', 20, 30)
+  save('in/small.png')
+
+  def memory(height, *rest):
+    return Memory(3 * 10**9 if height == 20 else 10**9, 2 * 10**9)
+
+  standin.memory = memory
+  assert command('in') == 1
+  out, err = capsys.readouterr()
+  assert '1 done, 0 skipped, 1 failed' in out and standin.reserved == [(6, 8)]
+  assert 'large.png: 30 x 20 pixels need more memory than there is, 3.00 GB of' in err
 
 
 # -------------------------------------------------------------------------- a model
