@@ -1,10 +1,10 @@
 """Compares the memory that `sr3-upscale` announces with the peak of its process.
 
 Every picture is upscaled by a process of its own, with one sampling step. The peak is
-what the system says of that process when it has ended (`ru_maxrss`, as `/usr/bin/time -v`
-shows it). The package's models take a minute for the larger of these sizes:
+what the system says of that process when it has ended (`ru_maxrss`, as
+`/usr/bin/time -v` shows it). Options of the command can follow:
 
-    python benchmarks/memory.py --sizes 1x1,500x400,2x4000,2000x1500 --tile=128
+  python benchmarks/memory.py --sizes=1x1,500x400,2x4000,2000x1500 --tile=128
 """
 
 import argparse
