@@ -28,6 +28,8 @@ import scipy.special
 _HALF_WIDTH = 1.96
 # Kernels between this many images of each set fit into memory: 200 MB each.
 _MOST_IN_MEMORY = 5000
+# Seed of the order in which images are split; torch-fidelity has the same.
+_SHUFFLE = 2020
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -226,8 +228,10 @@ def inception_score(
   """Return the inception score (Salimans et al., arXiv:1606.03498; more is better).
 
   It is exp of the mean KL divergence of p(class | image), `probabilities` [n, classes],
-  from its mean over the images, in `splits` parts of the images in their order. It
-  rises with the number of images in a part: compare only scores of equally many images.
+  from its mean over the images, in `splits` parts of the images. They are shuffled
+  first, because images in the order of their classes would make parts of few classes.
+  Order and parts are those of torch-fidelity. The score rises with the number of images
+  in a part: compare only scores of equally many images.
 
   Returns:
     Mean and standard deviation over the parts.
@@ -239,9 +243,11 @@ def inception_score(
   if len(p) < splits:
     need = f'an inception score of {splits} parts needs at least {splits} images'
     raise ValueError(f'{need}, got {len(p)}')
+  p = p[np.random.RandomState(_SHUFFLE).permutation(len(p))]
+  edges = np.arange(splits + 1) * len(p) // splits
   scores = [
     np.exp(_entropy(part.mean(axis=0)) - _entropy(part).mean())
-    for part in np.array_split(p, splits)
+    for part in np.split(p, edges[1:-1])
   ]
   return float(np.mean(scores)), float(np.std(scores))
 

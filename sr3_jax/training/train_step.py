@@ -14,6 +14,9 @@ from sr3_jax.runtime.types import Params
 
 # (params, step, batch) -> (loss, their gradient)
 Gradients = Callable[..., tuple[jax.Array, Params]]
+# Folded into the seed first. `restorer.keys` folds the number of a sample there, which
+# is small: without this, step 0 would train on the noise that evaluation samples with.
+_TRAINING = 2**31 - 1
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -130,8 +133,7 @@ def gradients(
   """
   size = batch['image'].shape[0]
   first = jax.lax.axis_index(axis_name) * size if axis_name else 0
-  key = jax.random.fold_in(jax.random.key(seed), step)
-  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(size))
+  keys = example_keys(seed, step, first + jnp.arange(size))
 
   def loss(params, keys, batch):
     return model.loss(gather(params), keys, batch)
@@ -145,3 +147,9 @@ def gradients(
       accumulator=optax.microbatching.AccumulationType.MEAN,
     )
   return gradient(params, keys, batch)
+
+
+def example_keys(seed: int, step: int | jax.Array, place: jax.Array) -> jax.Array:
+  """Return the keys [B] of the examples at `place` [B] in the batch of a step."""
+  key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _TRAINING), step)
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, place)

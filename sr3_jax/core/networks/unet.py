@@ -31,6 +31,43 @@ def noise_embedding(gamma: jax.Array, width: int) -> jax.Array:
   return blocks.sinusoids(angle, width)
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def moments(x: jax.Array, groups: int) -> tuple[jax.Array, jax.Array]:
+  """Return mean and variance of groups of channels, [B, groups] each, in one reading.
+
+  `x` is float32 [B, H, W, C]. Squares are taken of distances to the mean of the middle
+  row. A row is at most sqrt(H) standard deviations away from the whole, so E[d^2] -
+  E[d]^2 loses at most a share of H in 2^24 of the variance, wherever the mean is;
+  E[x^2] - E[x]^2 is off by 1 % where the mean is 100 standard deviations.
+  """
+  middle = _over_groups(x[:, x.shape[1] // 2, None], groups)
+  mean = _over_groups(x, groups)
+  distance = x - _to_channels(middle, x)[:, None, None]
+  square = _over_groups(jnp.square(distance), groups)
+  # Rounding makes it negative where x is constant.
+  return mean, jnp.maximum(square - (mean - middle) ** 2, 0)
+
+
+@moments.defjvp
+def _moments_jvp(groups, primals, tangents):
+  """Differentiate exactly, with x as it is: distances would be written to memory."""
+  (x,), (dx,) = primals, tangents
+  mean, variance = moments(x, groups)
+  d_mean = _over_groups(dx, groups)
+  d_variance = 2 * (_over_groups(x * dx, groups) - mean * d_mean)
+  return (mean, variance), (d_mean, d_variance)
+
+
+def _over_groups(x: jax.Array, groups: int) -> jax.Array:
+  """Return the means of groups of channels: [B, H, W, C] to [B, groups]."""
+  return x.mean((1, 2)).reshape(len(x), groups, -1).mean(2)
+
+
+def _to_channels(grouped: jax.Array, x: jax.Array) -> jax.Array:
+  """Return values of groups, [B, groups], for each channel of x: [B, C]."""
+  return jnp.repeat(grouped, x.shape[-1] // grouped.shape[1], axis=1)
+
+
 class GroupNorm(nn.Module):
   """Group normalisation with min(C // 4, 32) groups; statistics in float32.
 
@@ -44,24 +81,15 @@ class GroupNorm(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Return x [B, H, W, C], normalised."""
-    batch, channels = x.shape[0], x.shape[-1]
+    channels = x.shape[-1]
     most = max(1, min(channels // 4, 32))
     groups = next(g for g in range(most, 0, -1) if channels % g == 0)
     scale = self.param('scale', nn.initializers.ones_init(), (channels,))
     bias = self.param('bias', _zeros, (channels,))
     x32 = x.astype(jnp.float32)
-
-    def grouped(c):
-      return c.reshape(batch, groups, channels // groups).mean(2)
-
-    def spread(g):
-      return jnp.repeat(g, channels // groups, axis=1)
-
-    mean = grouped(x32.mean((1, 2)))
-    square = grouped(jnp.square(x32).mean((1, 2)))
-    variance = jnp.maximum(square - mean**2, 0)  # rounding, where x is constant
-    factor = scale[None] * spread(jax.lax.rsqrt(variance + 1e-6))
-    shift = bias[None] - spread(mean) * factor
+    mean, variance = moments(x32, groups)
+    factor = scale[None] * _to_channels(jax.lax.rsqrt(variance + 1e-6), x)
+    shift = bias[None] - _to_channels(mean, x) * factor
     return (x32 * factor[:, None, None] + shift[:, None, None]).astype(self.dtype)
 
 
