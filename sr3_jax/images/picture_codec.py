@@ -74,6 +74,8 @@ class Header(NamedTuple):
   width: int
   format: str  # as Pillow names it
   transparent: bool  # whether it has an alpha channel or a transparent colour
+  frames: int = 1  # of an animation, or pages; 0: several, which can't be read
+  pages: bool = False  # are they pages?
 
 
 def header(source: pathlib.Path | bytes, name: str = '') -> Header:
@@ -90,10 +92,35 @@ def header(source: pathlib.Path | bytes, name: str = '') -> Header:
         if sixteen_bit.orientation(page) >= 5:  # a quarter turn
           sides = sides[::-1]
         transparent = bool(sixteen_bit.ALPHAS & set(page.extrasamples[:1]))
-        return Header(*sides, 'TIFF', transparent)
+        count = len(sixteen_bit.split_pages(file))
+        return Header(*sides, 'TIFF', transparent, count, True)
     with image_files.open_image(file) as image:
       sides = image_files.upright_size(image)
-      return Header(*sides, image.format or '', image.has_transparency_data)
+      found = Header(*sides, image.format or '', image.has_transparency_data)
+      if image.format == 'TIFF':
+        return found._replace(frames=len(sixteen_bit.split_pages(file)), pages=True)
+      count = count_frames(image)
+      return found._replace(frames=count, pages=image.format == 'HEIF')
+
+
+def count_frames(image: Image.Image) -> int:
+  """Return how many frames an opened file has; pages of TIFFs aren't counted here.
+
+  The other pictures of a camera's MPO belong to the first one and are not counted. Of
+  JPEG XL animations neither number nor timing is known: that is 0.
+  """
+  if image.format == 'JXL' and getattr(image, 'is_animated', False):
+    return 0
+  if image.format not in ('GIF', 'PNG', 'WEBP', 'AVIF', 'HEIF'):
+    return 1
+  hidden = getattr(image, 'default_image', False)  # what other frames don't belong to
+  return max(1, getattr(image, 'n_frames', 1) - bool(hidden))
+
+
+def from_opened(image: Image.Image, like: Picture) -> Picture:
+  """Return a frame that Pillow has decoded, with all else from another picture."""
+  stored = _read_opened(image, like.icc)
+  return _picture(stored, like.icc, like.metadata, like.format)
 
 
 def read(source: pathlib.Path | bytes, name: str = '') -> Picture:

@@ -8,6 +8,7 @@ import contextlib
 import io
 import itertools
 import logging
+import struct
 from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING
 
@@ -63,6 +64,7 @@ def open_tiff(file: IO[bytes]) -> 'tifffile.TiffFile':
 
   # tifffile raises errors that matter, so what it logs besides is noise.
   logging.getLogger('tifffile').setLevel(logging.CRITICAL)
+  file.seek(0)
   # A file may name others that belong to the same data set: they aren't opened.
   return tifffile.TiffFile(file, _multifile=False)
 
@@ -197,6 +199,25 @@ def from_pillow(image: Image.Image) -> np.ndarray | None:
   if not isinstance(level, int):
     return grey[..., None]
   return np.stack([grey, np.where(grey == level, 0, 65535).astype(np.uint16)], -1)
+
+
+def split_pages(file: IO[bytes]) -> list[bytes]:
+  """Return where the pages of a TIFF begin, as the bytes with which its header says it.
+
+  Smaller versions of a page and masks are left out.
+  """
+  with open_tiff(file) as tiff:
+    pages = [page for page in tiff.pages if not (_reduced(page) or page.is_mask)]
+    # A file that has nothing else is left to the reader, which says what is wrong.
+    pages = pages or [tiff.pages.first]
+    form = '>' if tiff.byteorder == '>' else '<'
+    form += 'Q' if tiff.is_bigtiff else 'I'
+    return [struct.pack(form, page.offset) for page in pages]
+
+
+def _reduced(page: 'tifffile.TiffPage | tifffile.TiffFrame') -> bool:
+  """Return whether a page is a smaller version of another."""
+  return bool(page.aspage().subfiletype & 1)
 
 
 def orientation(page: 'tifffile.TiffPage') -> int:

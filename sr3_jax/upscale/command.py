@@ -181,7 +181,12 @@ def _restore(
     print(one_line(f'failed: {name}: {reason}'), file=sys.stderr)
   done = len(found.sources) + len(found.missing) - skipped - len(failed)
   to = sys.stderr if options.output is None else sys.stdout
-  line = f'{done} done, {skipped} skipped, {len(failed)} failed'
+  frames = sum(
+    job.frames for job in todo if job.frames > 1 and job.source.name not in failed
+  )
+  line = f'{done} done'
+  line += f' (with {frames} frames or pages)' if frames else ''
+  line += f', {skipped} skipped, {len(failed)} failed'
   if found.passed:
     line += f'; passed over: {folder_listing.describe(found.passed)}'
   print(line, file=to)

@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from sr3_jax.images import image_files, picture_codec, raster_codec
+from sr3_jax.images import animations, image_files, picture_codec, raster_codec
 from sr3_jax.images.picture_codec import Header
 from sr3_jax.images.pixels import ImageError
 from sr3_jax.upscale import masks as upscale_masks
@@ -40,6 +40,7 @@ class Options(NamedTuple):
   num_samples: int = 1  # of each input
   spread: bool = False  # write how samples differ, as a picture and as numbers?
   compare: bool = False  # write a comparison sheet?
+  frames: str = 'all'  # of animations and pages, or 'first'
   label: int | None = None  # class, for models that have classes
   # File or folder of masks that say what is missing; 'alpha' says that transparent
   # pixels are, and so does None for models that fill in.
@@ -58,6 +59,7 @@ class Job:
   extension: str  # of its outputs
   files: dict[str, pathlib.Path]  # outputs by what they show, in the order of writing
   mask: pathlib.Path | None = None  # file that says what is missing
+  frames: int = 1  # of the input, or pages, that are done
 
   def read(self) -> bytes:
     """Return the bytes of the input; raise ImageError if it can't be read."""
@@ -155,7 +157,8 @@ def _job(
       'nothing says what is missing: it has no transparent pixels; give --mask (white '
       'is missing) or --expand'
     )
-  return Job(source, file, codec, size, extension, {}, mask)
+  frames = header.frames if options.frames == 'all' else 1
+  return Job(source, file, codec, size, extension, {}, mask, frames)
 
 
 def _extension(
@@ -168,6 +171,8 @@ def _extension(
       f'{header.width} x {header.height} pixels would become {out[1]} x {out[0]}, more '
       f'than the limit of {picture_codec.MAX_OUTPUT / 1e6:.0f} Mpx'
     )
+  if options.frames == 'all' and header.frames != 1:
+    return _frames_extension(options, codec, header, out)
   if options.ext == 'auto':
     extension = codec.extension(header.format, *out)
     # JPEG would change the known pixels, which stay as they are.
@@ -175,6 +180,32 @@ def _extension(
     return codec.extension('PNG', *out) if lossy else extension
   codec.check_sides(f'.{options.ext}', *out)
   return f'.{options.ext}'
+
+
+def _frames_extension(
+  options: Options, codec: raster_codec.Codec, header: Header, out: tuple[int, int]
+) -> str:
+  """Return the extension of a file that holds all frames or pages, each `out` large."""
+  count, first = header.frames, 'or take the first one by --frames=first'
+  if not count:
+    raise ImageError(
+      f'the timing of {header.format} animations is not read: convert it, {first}'
+    )
+  fit = (animations.PAGED,) if header.pages else animations.ANIMATED
+  found = f'.{options.ext}'
+  if options.ext == 'auto':
+    found = codec.extension(header.format, *out)
+    # Animations in other formats become WebP, whose files are small.
+    found = found if found in fit and header.format in ('WEBP', 'PNG') else fit[0]
+    if found == '.webp' and max(out) > picture_codec.MAX_SIDE['.webp']:
+      found = '.png'
+  if found not in fit:
+    kind = 'pages' if header.pages else 'frames and their timing'
+    raise ImageError(
+      f'{found} files do not hold its {count} {kind}: use --ext={fit[-1][1:]}, {first}'
+    )
+  codec.check_sides(found, *out)
+  return found
 
 
 def request(upscaler: 'Upscaler', options: Options) -> Settings:
@@ -200,11 +231,16 @@ def mark(job: Job, data: bytes, requested: Settings) -> Settings:
   # The name of the model is left out: a folder may be renamed, and its weights have a
   # fingerprint.
   made_by = {key: value for key, value in requested.items() if key != 'model'}
-  made_of, made = [sha256, made_by], {}
+  made_of: list[object] = [sha256, made_by]
+  made: dict[str, object] = {}
+  if job.frames > 1:
+    made_of.append(f'{job.frames} frames')
+    made['frames'] = job.frames
   if job.mask is not None:
     with image_files.errors(job.mask):
-      made_of.append(_digest(job.mask.read_bytes()))
-    made['mask'] = {'name': job.mask.name, 'sha256': made_of[-1]}
+      mask = _digest(job.mask.read_bytes())
+    made_of.append(mask)
+    made['mask'] = {'name': job.mask.name, 'sha256': mask}
   return made | {
     'input': {'name': job.source.place.name, 'sha256': sha256},
     # It tells files of one name apart without giving their folders away.

@@ -38,6 +38,7 @@ _HELP = {
   "a run's workdir, a .safetensors file or hf://owner/name; default: %(default)s",
   'suffix': "of names: a_out.png; '' for none",
   'ext': "format of outputs; default: the input's",
+  'frames': 'of animations and pages of TIFFs: all, or the first; default: %(default)s',
   'overwrite': 'replace outputs that are there',
   'compare': 'write a sheet: input, bicubic if upscaled, samples, spread',
   'steps': 'fast, balanced, best, or a number of sampling steps; default: %(default)s',
@@ -82,6 +83,7 @@ def make_parser() -> Parser:
   add('-m', '--model', default='photo-x4')
   add('--suffix', default='out')
   add('--ext', choices=('auto', 'png', 'jpg', 'webp', 'tif'), default='auto')
+  add('--frames', choices=('all', 'first'), default='all')
   add('--overwrite', action='store_true')
   add('--compare', action='store_true')
   group = parser.add_argument_group('sampling')

@@ -2,10 +2,13 @@
 
 import collections
 import dataclasses
+import hashlib
 import io
 import math
+import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 import jax
@@ -13,7 +16,9 @@ import numpy as np
 from absl import logging
 
 from sr3_jax.images import (
+  animations,
   contact_sheets,
+  frames,
   image_files,
   metadata,
   picture_codec,
@@ -53,9 +58,7 @@ def run(upscaler: Upscaler, options: Options, todo: Sequence[Job]) -> Failures:
   Says what belonged to pictures and could not be kept.
   """
   failed, lost = Failures(), collections.Counter()
-  work = {
-    job: upscaler.work(*job.size, options.outscale, options.num_samples) for job in todo
-  }
+  work = {job: job.frames * _work(upscaler, options, job) for job in todo}
   requested = jobs.request(upscaler, options)
   before = done = 0
   with Progress(sum(work.values()), unit='picture') as progress:
@@ -77,7 +80,10 @@ def run(upscaler: Upscaler, options: Options, todo: Sequence[Job]) -> Failures:
         progress.update(before + counted, at)
 
       on_steps(0)
-      _do(upscaler, options, requested, group, on_steps, failed, lost)
+      if group[0].frames > 1:
+        _do_frames(upscaler, options, requested, group[0], on_steps, failed, lost)
+      else:
+        _do(upscaler, options, requested, group, on_steps, failed, lost)
       before, done = before + expected, done + len(group)
     progress.update(before, f'picture {done}/{len(todo)}')
   for what, count in lost.items():
@@ -92,16 +98,23 @@ def _place(done: int, count: int, total: int) -> str:
   return f'pictures {done + 1}-{done + count}/{total}'
 
 
+def _work(upscaler: Upscaler, options: Options, job: Job) -> int:
+  """Return the steps of one frame, as `Upscaler.work` counts them."""
+  return upscaler.work(*job.size, options.outscale, options.num_samples)
+
+
 def _groups(
   upscaler: Upscaler, options: Options, todo: Iterable[Job]
 ) -> Iterator[list[Job]]:
-  """Yield the jobs to be done at a time; large ones are alone."""
+  """Yield the jobs to be done at a time; large ones and animations are alone."""
   capacity = GROUP * jax.local_device_count()
   group: list[Job] = []
   filled = 0.0
   for job in todo:
     out = math.prod(upscaler.output_size(*job.size, options.outscale))
     pixels = max(out, _LEAST) * options.num_samples
+    if job.frames > 1:
+      pixels = capacity
     if group and filled + pixels > capacity:
       yield group
       group, filled = [], 0.0
@@ -134,33 +147,126 @@ def _do(
       mask = _mask(upscaler, options, job, picture)
       read.append(_Input(job, picture, mask, mark))
 
-  def restore(chosen: Sequence[_Input]) -> list[Result]:
-    return upscaler.upscale_many(
-      [_visible(one.picture) for one in chosen],
-      options.outscale,
-      masks=[one.mask for one in chosen],
-      num_samples=options.num_samples,
-      label=options.label,
-      on_steps=on_steps,
-      allow_broken=True,
-    )
-
   results = None
   if len(read) > 1:
     try:
-      results = restore(read)
+      results = _restore(upscaler, options, read, on_steps)
     except Exception as error:  # one picture may spoil it for all
       logging.warning('%d pictures at a time: %s; one by one', len(read), line(error))
   for i, (job, picture, _, mark) in enumerate(read):
     with failed.of(job.source):
-      result = restore(read[i : i + 1])[0] if results is None else results[i]
+      if results is None:
+        (result,) = _restore(upscaler, options, read[i : i + 1], on_steps)
+      else:
+        result = results[i]
       result.check_finite()
       settings = {**requested, **result.settings, **mark}
       like = dataclasses.replace(picture, alpha=_alpha(upscaler, job, picture, result))
       with activity.doing(f'writing {job.source.name}'):
         _write(job, like, result, settings, options)
-      for what in metadata.not_kept(picture.metadata, job.extension):
-        lost[f'{what} (not in {job.extension} files)'] += 1
+      lost.update(_lost(picture, job))
+
+
+def _lost(picture: picture_codec.Picture, job: Job) -> set[str]:
+  """Return what belongs to a picture and can't be kept in its output."""
+  kinds = metadata.not_kept(picture.metadata, job.extension)
+  return {f'{what} (not in {job.extension} files)' for what in kinds}
+
+
+def _restore(
+  upscaler: Upscaler,
+  options: Options,
+  chosen: Sequence[_Input],
+  on_steps: Callable[[int], None],
+) -> list[Result]:
+  """Restore pictures that have been read."""
+  return upscaler.upscale_many(
+    [_visible(one.picture) for one in chosen],
+    options.outscale,
+    masks=[one.mask for one in chosen],
+    num_samples=options.num_samples,
+    label=options.label,
+    on_steps=on_steps,
+    allow_broken=True,
+  )
+
+
+def _do_frames(
+  upscaler: Upscaler,
+  options: Options,
+  requested: Settings,
+  job: Job,
+  on_steps: Callable[[int], None],
+  failed: Failures,
+  lost: collections.Counter[str],
+) -> None:
+  """Restore an animation or the pages of a file, one after the other, and write it.
+
+  All have the same noise, so that what doesn't move doesn't flicker, and equal frames
+  are restored once. Outputs are kept compressed until the last is made. Drawings (the
+  spread, the comparison) show the first.
+  """
+  with failed.of(job.source):
+    data, name = job.read(), job.source.name
+    facts, mark = frames.facts(data, name), jobs.mark(job, data, requested)
+    known: dict[bytes, dict[str, bytes]] = {}  # outputs of each different frame
+    order: list[bytes] = []
+    seconds: list[Fraction] = []
+    unkept: set[str] = set()
+    for number, (picture, shown_for) in enumerate(frames.read(data, name), 1):
+      order.append(_digest(picture))
+      seconds.append(shown_for)
+      unkept |= _lost(picture, job)
+      if order[-1] in known:
+        on_steps(_work(upscaler, options, job))
+        continue
+      with image_files.errors(name, f'{"page" if facts.pages else "frame"} {number}'):
+        mask = _mask(upscaler, options, job, picture)
+        one = _Input(job, picture, mask, mark)
+        (result,) = _restore(upscaler, options, [one], on_steps)
+        result.check_finite()
+      settings = {**requested, **result.settings, **mark}
+      like = dataclasses.replace(picture, alpha=_alpha(upscaler, job, picture, result))
+      known[order[-1]] = {
+        shown: job.codec.encode(
+          dataclasses.replace(like, pixels=_pixels(result, shown)),
+          job.extension,
+          {**settings, 'shown': shown},
+        )
+        for shown in _shown(job, options)
+      }
+      if number == 1:
+        _write_drawings(job, like, result, settings, options)
+    with activity.doing(f'writing {name}'):
+      for shown in _shown(job, options):
+        stills = [known[frame][shown] for frame in order]
+        whole = animations.assemble(job.extension, stills, seconds, facts.plays)
+        _put(whole, job.files.get(shown))
+    lost.update(unkept)
+    logging.info(_report(job, facts, seconds, len(known)))
+
+
+def _digest(picture: picture_codec.Picture) -> bytes:
+  """Return what is the same for frames that are equal in all they hold."""
+  digest = hashlib.sha256()
+  for value in vars(picture).values():
+    is_array = isinstance(value, np.ndarray)
+    digest.update(value.tobytes() if is_array else repr(value).encode())
+  return digest.digest()
+
+
+def _report(
+  job: Job, facts: frames.Facts, seconds: Sequence[Fraction], different: int
+) -> str:
+  """Return a line about the frames or pages of a job that is done."""
+  count = len(seconds)
+  if facts.pages:
+    return f'{job.source.name}: {count} pages, {different} of them different'
+  plays = {0: 'for ever', 1: 'once'}.get(facts.plays, f'{facts.plays} times')
+  return (
+    f'{job.source.name}: {count} frames in {float(sum(seconds)):.2f} s, played '
+    f'{plays}, {different} of them different, as {job.extension[1:]}'
+  )
 
 
 def _visible(picture: picture_codec.Picture) -> np.ndarray:
@@ -208,26 +314,51 @@ def _write(
 ) -> None:
   """Write all outputs of a job, with the transparency and colour profile of `like`."""
 
-  def output(pixels: np.ndarray) -> picture_codec.Picture:
-    return dataclasses.replace(like, pixels=pixels)
+  for shown in _shown(job, options):
+    output = dataclasses.replace(like, pixels=_pixels(result, shown))
+    if path := job.files.get(shown):
+      job.codec.write(path, output, {**settings, 'shown': shown})
+    else:
+      _put(job.codec.encode(output, job.extension, settings), None)
+  _write_drawings(job, like, result, settings, options)
 
+
+def _shown(job: Job, options: Options) -> list[str]:
+  """Return which outputs of a job are pictures like the input: samples, their mean."""
   if options.output is None:
-    data = job.codec.encode(output(result.samples[0]), job.extension, settings)
+    return ['1']
+  return [shown for shown in job.files if shown.isdigit() or shown == 'mean']
+
+
+def _pixels(result: Result, shown: str) -> np.ndarray:
+  """Return the pixels of an output of `_shown`."""
+  return result.mean if shown == 'mean' else result.samples[int(shown) - 1]
+
+
+def _put(data: bytes, path: pathlib.Path | None) -> None:
+  """Write the bytes of an output; without a path, to standard output."""
+  if path is None:
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
     return
+  with image_files.errors(path):
+    atomic_files.write_bytes(path, data)
+
+
+def _write_drawings(
+  job: Job,
+  like: picture_codec.Picture,
+  result: Result,
+  settings: Settings,
+  options: Options,
+) -> None:
+  """Write what is no picture like the input: how samples differ, and the comparison."""
   for shown, path in job.files.items():
-    marked = {**settings, 'shown': shown}
-    if shown.isdigit():
-      job.codec.write(path, output(result.samples[int(shown) - 1]), marked)
-    elif shown == 'mean':
-      job.codec.write(path, output(result.mean), marked)
-    elif shown == 'numbers':
+    if shown == 'numbers':
       buffer = io.BytesIO()
       np.save(buffer, result.spread)
-      with image_files.errors(path):
-        atomic_files.write_bytes(path, buffer.getvalue())
-    else:
+      _put(buffer.getvalue(), path)
+    elif shown in ('spread', 'compare'):
       if shown == 'spread':
         legend = f'spread of {len(result.samples)} samples, in levels of 255'
         drawing = contact_sheets.heat_map(result.spread * 127.5, legend)
@@ -236,7 +367,7 @@ def _write(
         drawing, colours = _sheet(result, like.alpha, options), like.metadata.colours
         shown_as = {'icc': like.icc, 'metadata': Metadata(colours=colours)}
         drawn = picture_codec.Picture(to_float(drawing), **shown_as)
-      picture_codec.write(path, drawn, marked)
+      picture_codec.write(path, drawn, {**settings, 'shown': shown})
 
 
 def _sheet(result: Result, alpha: np.ndarray | None, options: Options) -> np.ndarray:
