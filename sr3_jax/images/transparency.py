@@ -7,16 +7,17 @@ show at the edges. Here it is replaced by the colours of the visible pixels arou
 
 import numpy as np
 
-# Colours of pixels more transparent than this count less, because files hold them with
-# few levels, or none.
-_FAINT = 1 / 16
+# Colours of pixels more transparent than this count less, because premultiplied files
+# hold them with a few levels. On any background that changes no pixel by more than one
+# level of 255.
+_FAINT = 4 / 255
 
 
 def extend_colours(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
   """Replace the colours of transparent pixels by those of visible pixels around them.
 
   Means of blocks of 2 x 2, 4 x 4 and so on, weighted by visibility, are interpolated
-  from coarse to fine. Pixels of 1/16 opacity or more stay exactly as they are.
+  from coarse to fine. Pixels of 4/255 opacity or more stay exactly as they are.
 
   Args:
     pixels: float32 [h, w, C], not premultiplied with alpha.

@@ -91,8 +91,9 @@ def _add(
   if len(inputs) < len(files):
     result.passed[OWN] += len(files) - len(inputs)
   if not inputs:
-    what = 'matches this pattern' if glob.has_magic(text) else 'in this folder'
-    result.missing.setdefault(text, f'no image file {what}')
+    is_folder = os.path.isdir(text)
+    what = 'files in this folder' if is_folder else 'file matches this pattern'
+    result.missing.setdefault(text, f'no image {what}')
   for file in inputs:
     source = Source(str(file), file, base / file.relative_to(root))
     before = found.setdefault(real(file), source)

@@ -22,7 +22,7 @@ def test_outputs_come_back_with_their_settings(tmp_path, extension, bits):
   np.testing.assert_array_equal(rasters.read(path), stored)
   assert rasters.read(path).dtype == stored.dtype
   assert raster_codec.metadata(path) == SETTINGS
-  height, width, format_, transparent = codec.header(path)
+  height, width, format_, transparent, *_ = codec.header(path)
   assert (height, width, transparent) == (5, 6, False) and codec.extension(
     format_, 5, 6
   ) == extension

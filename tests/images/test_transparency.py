@@ -141,7 +141,7 @@ def test_sheets_show_white_where_it_is_transparent(command, tmp_path):
 def test_visible_pixels_stay_and_hidden_ones_are_smooth():
   rng = np.random.default_rng(0)
   alpha = np.zeros((37, 50), np.float32)
-  alpha[10:20, 10:30] = rng.uniform(1 / 16, 1, (10, 20))
+  alpha[10:20, 10:30] = rng.uniform(4 / 255, 1, (10, 20))
   pixels = rng.uniform(-1, 1, (37, 50, 3)).astype(np.float32)
   pixels[alpha == 0] = np.nan
   filled = transparency.extend_colours(pixels, alpha)

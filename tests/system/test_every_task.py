@@ -226,7 +226,7 @@ def test_missing_and_unfit_masks_are_reported_before_any_work(
   assert 'a.png: the mask masks/a.png has 9 x 8 pixels, the picture 8 x 8' in lines[0]
   assert 'masks has b.bmp and b.png: which is the mask?' in lines[1]
   assert 'in/c.png: no mask masks/c.png' in lines[2]
-  assert 'masks/d.png: not a JPEG' in lines[3]
+  assert 'masks/d.png: a text, not a JPEG' in lines[3]
   assert command('inpainting', 'in') == 1
   error = capsys.readouterr().err
   assert 'in/a.png: nothing says what is missing' in error and '--expand' in error

@@ -45,7 +45,8 @@ def test_what_belongs_to_a_picture_is_kept(command):
     assert image.getexif()[271] == 'Camera' and image.getexif().get(274, 1) == 1
     upright = np.rot90(truth, -1)
     pixels = np.asarray(image)
-  np.testing.assert_array_equal(pixels[::2, ::2, :3], upright[..., :3])
+  shown = upright[..., 3] >= 4  # less is hardly there, and may change
+  np.testing.assert_array_equal(pixels[::2, ::2, :3][shown], upright[..., :3][shown])
   bicubic = Image.fromarray(np.ascontiguousarray(upright[..., 3])).resize(
     (12, 16), Image.Resampling.BICUBIC
   )
@@ -142,7 +143,7 @@ def test_streams(standin, tmp_path, monkeypatch, capsys):
 
   monkeypatch.setattr(sys, 'stdin', _Stream(b'text'))
   assert upscale_command.main(['-', '-m', 'm', '-o', 'out', '--cache=']) == 1
-  assert 'failed: standard input: not a JPEG' in capsys.readouterr().err
+  assert 'failed: standard input: a text, not a JPEG' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ def test_no_images_says_what_is_there(command, capsys):
   with pytest.raises(SystemExit):
     command('in')
   text = capsys.readouterr().err
-  assert 'in: no image file in this folder; passed over: 1 .mov' in text
+  assert 'in: no image files in this folder; passed over: 1 .mov' in text
 
 
 # --------------------------------------------------------------- skip, remake, fail
