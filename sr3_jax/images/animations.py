@@ -61,7 +61,7 @@ def _png(stills: Sequence[bytes], seconds: Sequence[Fraction], plays: int) -> by
   for still, shown in zip(stills, seconds, strict=True):
     is_first = number == 0
     pixels = []
-    for kind, body in png_chunks.read(still):
+    for kind, body in png_chunks.read(still, pixels=True):
       if kind == b'IHDR' and body != first[b'IHDR']:
         raise ImageError('frames of a PNG have one size and kind of pixels')
       if kind == b'IDAT':

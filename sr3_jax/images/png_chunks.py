@@ -31,15 +31,18 @@ class Chunk(NamedTuple):
   data: bytes
 
 
-def read(data: bytes) -> Iterator[Chunk]:
-  """Yield the chunks of a file, without those of pixels; stop where it is damaged."""
+def read(data: bytes, pixels: bool = False) -> Iterator[Chunk]:
+  """Yield the chunks of a file; stop where it is damaged.
+
+  Those of pixels are left out unless `pixels`.
+  """
   place = len(SIGNATURE)
   while data.startswith(SIGNATURE) and place + 12 <= len(data):
     length, kind = struct.unpack_from('>I4s', data, place)
     end = place + 12 + length
     if end > len(data):
       return
-    if kind not in (b'IDAT', b'fdAT'):
+    if pixels or kind not in (b'IDAT', b'fdAT'):
       yield Chunk(kind, data[place + 8 : end - 4])
     place = end
 

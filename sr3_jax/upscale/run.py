@@ -313,7 +313,6 @@ def _write(
   options: Options,
 ) -> None:
   """Write all outputs of a job, with the transparency and colour profile of `like`."""
-
   for shown in _shown(job, options):
     output = dataclasses.replace(like, pixels=_pixels(result, shown))
     if path := job.files.get(shown):
