@@ -207,7 +207,7 @@ def split_pages(file: IO[bytes]) -> list[bytes]:
   Smaller versions of a page and masks are left out.
   """
   with open_tiff(file) as tiff:
-    pages = [page for page in tiff.pages if not (_reduced(page) or page.is_mask)]
+    pages = [page for page in tiff.pages if _is_whole(page)]
     # A file that has nothing else is left to the reader, which says what is wrong.
     pages = pages or [tiff.pages.first]
     form = '>' if tiff.byteorder == '>' else '<'
@@ -215,9 +215,9 @@ def split_pages(file: IO[bytes]) -> list[bytes]:
     return [struct.pack(form, page.offset) for page in pages]
 
 
-def _reduced(page: 'tifffile.TiffPage | tifffile.TiffFrame') -> bool:
-  """Return whether a page is a smaller version of another."""
-  return bool(page.aspage().subfiletype & 1)
+def _is_whole(page: 'tifffile.TiffPage | tifffile.TiffFrame') -> bool:
+  """Return whether a page is no smaller version of another, and no mask."""
+  return not page.aspage().subfiletype & 5
 
 
 def orientation(page: 'tifffile.TiffPage') -> int:
