@@ -11,6 +11,7 @@ if __name__ == '__main__':  # before the imports, which a signal may interrupt
 
   sys.exit(start.train())
 
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -39,6 +40,8 @@ MODES = {
   'check-data': 'sr3_jax.check_data.run:check_data_run',
   'plan': 'sr3_jax.plan.run:plan_run',
 }
+# Modes that write the same files exclude each other; all others may run beside them.
+LOCKS = {'train': 'run', 'eval': 'run'}
 HELP = ('-h', '-help', '--help', '--helpshort', '--helpfull')
 FLAG_NAMES = (
   *('config', 'workdir', 'mode', 'cache'),
@@ -208,8 +211,14 @@ def run_or_explain() -> None:
   import jax
   from etils import epath
 
+  from sr3_jax.runtime import folder_lock
+
   try:
-    run(FLAGS.config, epath.Path(FLAGS.workdir), FLAGS.mode)
+    with contextlib.ExitStack() as stack:
+      if jax.process_index() == 0:  # it has the folder for all processes of the run
+        written = LOCKS.get(FLAGS.mode, FLAGS.mode)
+        stack.enter_context(folder_lock.owned(FLAGS.workdir, written))
+      run(FLAGS.config, epath.Path(FLAGS.workdir), FLAGS.mode)
   except errors.UserError as error:
     fail(error)
   except OSError as error:

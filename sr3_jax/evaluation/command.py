@@ -98,12 +98,13 @@ def _run(
     from absl import flags
 
     from sr3_jax.evaluation import folder_run
-    from sr3_jax.runtime import devices, process_log
+    from sr3_jax.runtime import devices, folder_lock, process_log
 
   flags.FLAGS.mark_as_parsed()
   process_log.setup(args.quiet)
   devices.cache_programs(args.cache)
-  folder_run.run(args, outputs, command)
+  with folder_lock.owned(args.report, 'report', '--report'):
+    folder_run.run(args, outputs, command)
 
 
 def _outputs(parser: Parser, texts: Sequence[str]) -> dict[str, pathlib.Path]:

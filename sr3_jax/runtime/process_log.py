@@ -23,7 +23,7 @@ import jax
 from absl import flags, logging
 from etils import epath
 
-from sr3_jax.runtime import interruption
+from sr3_jax.runtime import folder_lock, interruption
 from sr3_jax.runtime.printing import printable
 
 LIMIT = 1_000_000  # bytes of one file
@@ -117,7 +117,11 @@ def in_workdir(workdir: epath.PathLike, make: bool = False) -> Iterator[None]:
   workdir = epath.Path(workdir)
   path = workdir / 'logs' / f'process_{index:05d}.log'
   remote = '://' in os.fspath(workdir)
-  file = (_BucketFile if remote else _DiskFile)(path, lambda: make or workdir.exists())
+
+  def ready() -> bool:
+    return make or (workdir.exists() if remote else _has_files(workdir))
+
+  file = (_BucketFile if remote else _DiskFile)(path, ready)
   file.setFormatter(_LineFormatter(datefmt=f'%Y-%m-%d %H:%M:%S [{pid}]'))
   file.addFilter(_OwnRecords())
   lost = _unfinished(_text(path))
@@ -147,6 +151,14 @@ def in_workdir(workdir: epath.PathLike, make: bool = False) -> Iterator[None]:
   finally:
     python_logging.root.removeHandler(file)
     file.close()
+
+
+def _has_files(folder: epath.Path) -> bool:
+  """Return whether a folder is there, and has more than the lock of its owner."""
+  try:
+    return any(not n.startswith(folder_lock.PREFIX) for n in os.listdir(folder))
+  except OSError:
+    return False
 
 
 def _say(file: python_logging.Handler, message: str) -> None:
