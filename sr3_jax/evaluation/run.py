@@ -16,7 +16,7 @@ from sr3_jax.core.check import check_config
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import sources
 from sr3_jax.data.input_pipeline import HeldOut, evaluation_data, held_out
-from sr3_jax.evaluation import report_writer, summary
+from sr3_jax.evaluation import places, report_writer, summary
 from sr3_jax.evaluation.evaluators import Evaluators, load_evaluators
 from sr3_jax.evaluation.measure import Evaluation, evaluate, restored
 from sr3_jax.evaluation.records import open_records
@@ -33,6 +33,7 @@ class Run(NamedTuple):
   """A run that is measured."""
 
   workdir: epath.Path
+  place: epath.Path  # where the evaluation is written
   step: int  # of its weights
   methods: dict[str, Restorer]  # the run's model, its regression baseline if any
   hashes: dict[str, str]  # of the weights of each method
@@ -43,7 +44,8 @@ class Run(NamedTuple):
 def evaluate_run(config: ConfigDict, workdir: epath.PathLike) -> summary.Means:
   """Do --mode=eval: write report/, results.json and samples.png; return the table.
 
-  A model of several tasks has a report for each, report/TASK/, and a row of the table
+  They are in the workdir for the run's own settings, else in `places.place`. A model
+  of several tasks has a report for each, report/TASK/, and a row of the table
   for each task and method.
 
   Raises:
@@ -56,21 +58,22 @@ def evaluate_run(config: ConfigDict, workdir: epath.PathLike) -> summary.Means:
   evaluators = load_evaluators(config)
   with activity.doing('looking for the held-out images'):
     held = held_out(config)
-  run = Run(workdir, *loaded, held, evaluators)
+  place = places.place(config, workdir)
+  run = Run(workdir, place, *loaded, held, evaluators)
   if config.task.name != degradations.MIXTURE:
-    table = _evaluate(config, run, workdir / 'report')
+    table = _evaluate(config, run, place / 'report')
   else:
     table = {}
     for task in dict.fromkeys(config.task.mixture):
       single = config.copy_and_resolve_references()
       single.task.mixture = (task,)
-      rows = _evaluate(single, run, workdir / 'report' / task)
+      rows = _evaluate(single, run, place / 'report' / task)
       table |= {f'{task} {name}': row for name, row in rows.items()}
     if jax.process_index() == 0:
       print(summary.format_table(table))
   if jax.process_index() == 0:
     results = {'step': run.step, 'table': table, 'config': as_json(config)}
-    atomic_files.write_json(workdir / 'results.json', results)
+    atomic_files.write_json(place / 'results.json', results)
   return table
 
 
@@ -87,7 +90,7 @@ def _evaluate(config: ConfigDict, run: Run, folder: epath.Path) -> summary.Means
     )
   several = config.task.name == degradations.MIXTURE
   name = config.task.mixture[0] if several else config.task.name
-  sheet = run.workdir / (f'samples_{name}.png' if several else 'samples.png')
+  sheet = run.place / (f'samples_{name}.png' if several else 'samples.png')
   with activity.doing('restoring the pictures of the report'):
     sheets = _sheets(config, model, result, run, folder, sheet)
   devices.barrier('pictures')

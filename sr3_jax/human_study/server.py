@@ -64,6 +64,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
   server_version, sys_version = 'sr3_jax', ''
   timeout = 30  # seconds for a client that says nothing
 
+  def handle(self) -> None:
+    """Answer until the client hangs up, which it may do at any moment."""
+    with contextlib.suppress(ConnectionError, TimeoutError):
+      super().handle()
+
+  def finish(self) -> None:
+    """Send what is left, if anybody still listens."""
+    with contextlib.suppress(ConnectionError, TimeoutError):
+      super().finish()
+
   def do_GET(self) -> None:
     """Answer with a file of the site."""
     path, data = self.files.get(self.path.partition('?')[0]), None

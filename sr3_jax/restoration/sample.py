@@ -20,7 +20,7 @@ from sr3_jax.runtime import activity, devices
 
 
 def sample_run(config: ConfigDict, workdir: epath.PathLike) -> None:
-  """Write samples/IMAGE_{input,truth,SAMPLE}.png and samples.png into a run's workdir.
+  """Write IMAGE_{input,truth,SAMPLE}.png and sheet.png into WORKDIR/samples.
 
   Raises:
     UserError: the options don't fit, the data can't be read, there are no weights, or
@@ -60,6 +60,8 @@ def sample_run(config: ConfigDict, workdir: epath.PathLike) -> None:
           image_files.write(workdir / 'samples' / f'{number:05d}_{name}.png', column[i])
   batches.close()
   if jax.process_index() == 0:
-    image_files.write(workdir / 'samples.png', contact_sheets.sheet(rows[:16], titles))
+    # WORKDIR/samples.png is the run's result.
+    sheet = workdir / 'samples' / 'sheet.png'
+    image_files.write(sheet, contact_sheets.sheet(rows[:16], titles))
     logging.info('step %d: %d samples of each of %d images', step, samples, count)
-    print(f'pictures: {workdir / "samples"}, sheet: {workdir / "samples.png"}')
+    print(f'pictures: {workdir / "samples"}, sheet: {sheet}')

@@ -3,7 +3,10 @@
 import http.client
 import json
 import re
+import socket
+import struct
 import threading
+import time
 
 import pytest
 
@@ -42,6 +45,33 @@ def server(site, monkeypatch, tmp_path):
   server.shutdown()
   server.server_close()
   thread.join()
+
+
+PARTS = {
+  'nothing': b'',
+  'half a line': b'GET /pl',
+  'half of the headers': b'GET / HTTP/1.1\r\nHost: 127.0',
+  'no wait for the answer': b'GET /plan.js HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n' * 50,
+  'half a result': b'POST /results HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: '
+  b'application/json\r\nContent-Length: 900\r\n\r\n{',
+  'no HTTP': b'\x16\x03\x01\x02\x00' * 200,
+}
+
+
+@pytest.mark.parametrize('part', PARTS)
+@pytest.mark.parametrize('reset', [False, True], ids=['closed', 'reset'])
+def test_a_client_that_hangs_up_leaves_no_word(server, part, reset, capfd):
+  for _ in range(5):
+    client = socket.create_connection(('127.0.0.1', server.server_port))
+    if reset:  # the kernel sends RST in place of a polite end
+      client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+    port = b'%d' % server.server_port
+    client.sendall(PARTS[part].replace(b'%d', port))
+    client.close()
+  response, _ = ask(server, 'GET', '/')
+  assert response.status == 200
+  time.sleep(0.2)
+  assert capfd.readouterr() == ('', '')
 
 
 def ask(server, method, path, body=None, **headers):
