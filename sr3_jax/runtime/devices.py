@@ -21,7 +21,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sr3_jax.runtime import activity, errors, memory
+from sr3_jax.runtime import activity, atomic_files, errors, memory
 from sr3_jax.runtime.printing import one_line
 
 AXIS = 'batch'
@@ -61,8 +61,33 @@ def cache_programs(folder: str) -> None:
   """
   several_cpus = jax.distributed.is_initialized() and jax.default_backend() == 'cpu'
   if folder and not several_cpus:
+    _write_programs_whole()
     jax.config.update('jax_compilation_cache_dir', folder)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+
+
+@functools.cache
+def _write_programs_whole() -> None:
+  """Make JAX write each cached program whole or not at all.
+
+  It would leave a part of one where it is killed meanwhile, never replace it, and warn
+  of it at every start.
+  """
+  try:
+    from jax._src.lru_cache import LRUCache
+
+    write = LRUCache.put
+  except (ImportError, AttributeError):  # not an interface that JAX promises
+    return
+
+  def put(self: Any, key: str, value: bytes) -> None:
+    path = self.path / f'{key}-cache'
+    if self.eviction_enabled:  # it has locks, and files beside
+      write(self, key, value)
+    elif not path.exists():
+      atomic_files.write_bytes(path, value)
+
+  LRUCache.put = put
 
 
 def cache_folder(name: str) -> epath.Path | None:

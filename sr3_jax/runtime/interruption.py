@@ -179,6 +179,12 @@ def _say(text: str) -> None:
     os.write(2, line.encode())
 
 
+def _silence(number: int) -> None:
+  """Send what is written to a file descriptor nowhere."""
+  with contextlib.suppress(OSError):
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
 def _is_terminal(number: int) -> bool:
   with contextlib.suppress(OSError):
     return os.isatty(number)
@@ -188,6 +194,8 @@ def _is_terminal(number: int) -> bool:
 def _end(number: int) -> None:
   """End the process because of a signal."""
   _say('; '.join(filter(None, [_WORDS[signal.Signals(number)], _advice])))
+  # What other threads say from now on, as their work is cut off, is no news to anybody.
+  _silence(2)
   _gate.close(_PATIENCE)
   last = threading.Thread(target=_do_last, args=(number,), daemon=True)
   last.start()
@@ -199,11 +207,7 @@ def _do_last(number: int) -> None:
   """Do what is left to do, each thing even if another fails."""
   with contextlib.suppress(Exception):
     sys.stdout.flush()
-  # What other threads say about their end is no news to anybody.
-  with contextlib.suppress(OSError):
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
+  _silence(1)
   for act in reversed(_last_acts):
     with contextlib.suppress(Exception):
       act(number)

@@ -1,5 +1,10 @@
 """Tests of arrays on eight virtual devices, and of what `pmap` compiles."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +12,8 @@ import pytest
 
 from sr3_jax.runtime import devices
 from tests.support import runs
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_replicate_puts_a_copy_on_every_device_and_unreplicate_takes_one():
@@ -105,3 +112,31 @@ def test_an_option_that_the_compiler_does_not_know_is_left_out(monkeypatch, opti
 def test_one_process_agrees_with_itself():
   assert devices.agree(True) is True
   assert devices.agree(False) is False
+
+
+CACHING = """
+import os, signal, sys
+from sr3_jax.runtime import devices
+devices.cache_programs(sys.argv[1])
+import jax
+
+def kill(event, arguments):
+  if event == 'os.rename':
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if len(sys.argv) > 2:
+  sys.addaudithook(kill)
+print(jax.jit(lambda x: x * 3 + 1)(2))
+"""
+
+
+def test_a_kill_while_a_program_is_cached_leaves_no_part_of_one(tmp_path):
+  command = [sys.executable, '-c', CACHING, str(tmp_path)]
+  environment = os.environ | {'PYTHONPATH': str(ROOT)}
+  killed = subprocess.run([*command, 'kill'], env=environment, capture_output=True)
+  assert killed.returncode == -9
+  assert [path.suffix for path in tmp_path.iterdir()] == ['.tmp']
+  for _ in range(2):
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, '7\n', '')
+  assert {path.name[-6:] for path in tmp_path.iterdir()} == {'-cache'}
