@@ -200,7 +200,9 @@ def sample_batches(
       costs = list(times) if begun else guess
       image, pictures = None, []
       for stage in cascade.stages:
-        on_steps = _count_steps(shown, begun, len(part), costs, stage)
+        last = begun + len(part)
+        place = f'images {begun + 1}-{last}/{len(todo)}, {stage.name}'
+        on_steps = _count_steps(shown, begun, len(part), costs, stage, place)
         began = time.monotonic()
         image = stage(image, batch, on_steps)
         jax.block_until_ready(image)
@@ -218,11 +220,17 @@ def _name(image: Job) -> str:
 
 
 def _count_steps(
-  shown: Progress, begun: int, count: int, costs: Sequence[float], stage: Stage
+  shown: Progress,
+  begun: int,
+  count: int,
+  costs: Sequence[float],
+  stage: Stage,
+  place: str,
 ) -> OnSteps:
-  """Return what a stage calls with steps, to show a share of a batch as images.
+  """Return what a stage calls with steps, to show where in a batch it is.
 
-  The batch has `count` images after `begun` ones; `costs` is the work of each stage.
+  The batch has `count` images after `begun` ones; `costs` is the work of each stage;
+  `place` is shown before the step.
   """
   done = 0
 
@@ -231,7 +239,8 @@ def _count_steps(
     done += steps
     own = costs[stage.place] * done / stage.num_steps
     share = (sum(costs[: stage.place]) + own) / sum(costs)
-    shown.update(begun + int(count * min(share, 1)))
+    at = f'{place} step {done}/{stage.num_steps}'
+    shown.update(begun + count * min(share, 1), at)
 
   return on_steps
 

@@ -82,7 +82,8 @@ class Progress(Activity):
     clock: Callable[[], float] = time.monotonic,
   ):
     super().__init__(unit)
-    self._total, self._step, self._unit = total, start, unit
+    self._total, self._unit = total, unit
+    self._step: float = start
     self._images_per_step = images_per_step
     self._enabled, self._clock, self.began = enabled, clock, clock()
     self._screen = Screen(stream) if stream else activity.screen()
@@ -92,16 +93,16 @@ class Progress(Activity):
     self._values: dict[str, SupportsFloat] = {}
     self._read = ''  # the values as they were shown last
     self._shown_at = -math.inf
-    self._shown_step: int | None = None
+    self._shown_step: float | None = None
     self._doing = contextlib.ExitStack()
 
-  def update(self, step: int, place: str = '', **values: SupportsFloat) -> None:
+  def update(self, step: float, place: str = '', **values: SupportsFloat) -> None:
     """Say that `step` steps are done, with values that are shown with 4 digits.
 
     Values may be arrays still being computed: they are read only when a line is due.
 
     Args:
-      step: a number of steps.
+      step: a number of steps; a part of one needs a place.
       place: what is shown for it; '' shows the number and the total.
       **values: shown by their names.
     """
