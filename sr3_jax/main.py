@@ -109,7 +109,9 @@ def parse_flags(argv: list[str]) -> list[str]:
   except ValueError as error:
     fail(f'--config: {error}')
   try:
-    rest = FLAGS(argv)
+    # A configuration is a program, too.
+    with activity.shown('sr3-train', quiet='--verbosity=-1' in argv):
+      rest = FLAGS(argv)
   except flags.Error as error:
     fail(f'{error}; --help shows all flags')
   except Exception as error:  # a config file is a program: anything may go wrong

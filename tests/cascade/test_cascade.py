@@ -23,7 +23,7 @@ from sr3_jax.core import degradations
 from sr3_jax.images import image_files, pixels
 from sr3_jax.restoration import restorer
 from sr3_jax.runtime import devices
-from sr3_jax.runtime.errors import UserError
+from sr3_jax.runtime.errors import NotFiniteError, UserError
 from sr3_jax.weights import hub
 from tests.support import cascades as stage_models
 from tests.support import runs
@@ -120,6 +120,22 @@ def test_an_image_is_the_same_whatever_else_is_asked_for(base, config, sampled, 
     p.stat().st_mtime_ns == t for p, t in times.items() if 'grids' not in p.parts
   )
   assert '8 images on 8 x cpu' in capsys.readouterr().out
+
+
+def test_images_that_are_not_finite_are_an_error_and_no_files(
+  base, config, monkeypatch
+):
+  call = restorer.Restorer.__call__
+
+  def spoiled(self, condition, batch, *rest):
+    output = call(self, condition, batch, *rest)
+    return output + jnp.where(batch['index'] == 2**20, jnp.nan, 0.0)[..., *3 * [None]]
+
+  monkeypatch.setattr(restorer.Restorer, '__call__', spoiled)
+  with pytest.raises(NotFiniteError, match='the output of base is not fin') as error:
+    cascade_run.sample_run(config, base / 'spoiled')
+  assert error.value.names == ['image 0 of class 1']
+  assert not list((base / 'spoiled').rglob('*.png'))
 
 
 def test_one_device_samples_what_eight_do(base, config, sampled):

@@ -4,6 +4,7 @@ import json
 import pathlib
 from collections.abc import Iterator
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
@@ -16,6 +17,7 @@ from sr3_jax.evaluation.evaluators import Evaluators
 from sr3_jax.images import image_files
 from sr3_jax.reports import paper
 from sr3_jax.restoration import restorer
+from sr3_jax.runtime.errors import NotFiniteError
 from tests.support import cascades as stage_models
 from tests.support import feature_networks
 
@@ -62,6 +64,17 @@ def config(base):
 @pytest.fixture(scope='module')
 def table(base, config):
   return cascade_evaluate.evaluate_run(config, base / 'run')
+
+
+def test_outputs_that_are_not_finite_are_an_error(base, config, monkeypatch):
+  call = restorer.Restorer.__call__
+
+  def spoiled(self, *given):
+    return call(self, *given) * jnp.nan
+
+  monkeypatch.setattr(restorer.Restorer, '__call__', spoiled)
+  with pytest.raises(NotFiniteError, match='the output of base is not finite'):
+    cascade_evaluate.evaluate_run(config, base / 'spoiled')
 
 
 @pytest.fixture(scope='module')

@@ -107,6 +107,17 @@ def test_an_output_that_is_not_finite_is_an_error_that_names_the_image(trained):
   )
 
 
+def test_sampling_what_is_not_finite_is_an_error(trained, tmp_path, monkeypatch):
+  method = Spoiled()
+  method.model = SR3.from_config(trained.config)
+  monkeypatch.setattr(restoration_sample, 'load_method', lambda *_: (1, method, ''))
+  config = trained.config.copy_and_resolve_references()
+  config.sample.num_images, config.sample.num_samples = 5, 1
+  with pytest.raises(errors.NotFiniteError, match='output of sr3') as error:
+    restoration_sample.sample_run(config, tmp_path)
+  assert len(error.value.names) == 1 and not list(tmp_path.rglob('*.png'))
+
+
 def small(image: np.ndarray) -> np.ndarray:
   """Pillow's bicubic downsampling of a float [16, 16, 3] image, to [4, 4, 3]."""
   channels = [PIL.Image.fromarray(np.float32(image[..., c])) for c in range(3)]
