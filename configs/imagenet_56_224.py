@@ -21,5 +21,6 @@ def get_config() -> ConfigDict:
   c.task.through = 56
   c.data.workers = 0  # a thousand images need no processes of their own
   c.eval.final_images = 1_000
+  c.eval.order = 'first'
   c.eval.networks = ()
   return c

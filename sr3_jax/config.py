@@ -74,6 +74,9 @@ def _data() -> ConfigDict:
   data.low = ()  # stored values that mean black and white, one for each channel;
   data.high = ()  # (): the ends of the files' integer type
   data.crop = 'center'  # 'random'; 'center': largest square, area-resized; 'none'
+  # Pixels on the edge of an area: 'shares' of them count, as with OpenCV, or whole
+  # 'pixels' by their centres, as in runs that have no such key.
+  data.area = 'shares'
   data.reduce = (1,)  # before random crops, area-downsample by one of these factors
   data.flip = True  # random left-right flips in training
   data.rotate = False  # random quarter turns too (textures, satellite images)
@@ -194,6 +197,8 @@ def _eval() -> ConfigDict:
   evaluation.image_size = 0  # side of the held-out crops; 0: as in training
   evaluation.num_images = 64  # in the fixed set used during training
   evaluation.final_images = 1_000  # at the end and by --mode=eval
+  evaluation.order = 'spread'  # fewer images than there are: over all; or the 'first'
+  evaluation.order = 'spread'  # fewer images than there are: over all; or the 'first'
   evaluation.batch_size = 64  # over all devices
   evaluation.max_seconds = 300.0  # time budget of one evaluation during training
   # The options below are for the final evaluation and for --mode=eval.

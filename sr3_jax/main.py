@@ -261,6 +261,9 @@ def run(config: ConfigDict, workdir: 'epath.Path', mode: str) -> None:
       from sr3_jax.cascade import run as cascade
     cascade.run(config, workdir, mode)
     return
+  from sr3_jax.weights import model_files
+
+  model_files.keep_ways(config, workdir)
   module, function = MODES[mode].split(':')
   with activity.doing('loading the program'):
     loaded = importlib.import_module(module)

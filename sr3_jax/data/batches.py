@@ -28,6 +28,8 @@ from sr3_jax.runtime.errors import first_line
 # failures in a row end the training.
 _TRIES = 64
 
+ORDERS = ('spread', 'first')  # of a part of the images that is evaluated
+
 # 'image' [B, S, S, C] and, where they belong to it, 'label', 'mask' and 'index' [B].
 Batch = dict[str, np.ndarray]
 # One row of a batch. 'skipped' is the number of a record that can't be used, or -1.
@@ -41,6 +43,11 @@ class _Reader:
   source: Source
   cut: Cut
   seed: int
+  order: str = 'spread'  # of a part of the images for evaluation; or 'first'
+
+  def __post_init__(self):
+    if self.order not in ORDERS:
+      raise DataError(f'no eval.order {self.order!r}, only {", ".join(ORDERS)}')
 
   def read(
     self, index: int, rng: np.random.Generator, out: np.ndarray | None = None
@@ -101,7 +108,8 @@ class _Reader:
   def eval_number(self, total: int, index: int) -> int:
     """Return the number of the record of image `index` of an evaluation set."""
     count = len(self.source)
-    return index * count // total if total <= count else index % count
+    spread = self.order == 'spread' and total <= count
+    return index * count // total if spread else index % count
 
   def eval_example(self, total: int, index: int) -> _Example:
     """Read image number `index` of an evaluation set of `total`, or make padding."""
@@ -302,6 +310,7 @@ def eval_batches(
   *,
   batch_size: int,
   limit: int | None = None,
+  order: str = 'spread',
   seed: int = 0,
   process_index: int = 0,
   process_count: int = 1,
@@ -315,9 +324,10 @@ def eval_batches(
     source: the images.
     cut: crops the images to squares of S pixels.
     batch_size: B, images per batch of this process.
-    limit: size of the set. Fewer images than the source has are spread evenly over it.
-      If there are more and crops are random, the records are cropped again in turn.
-      None takes every record once.
+    limit: size of the set. If there are more than the source has, and crops are random,
+      the records are cropped again in turn. None takes every record once.
+    order: fewer images than the source has are spread evenly over it ('spread'), or are
+      its 'first'.
     seed: fixes random crops.
     process_index: number of this process.
     process_count: processes that share the set.
@@ -330,7 +340,7 @@ def eval_batches(
   Raises:
     DataError: the source is empty.
   """
-  reader = _Reader(source, cut, seed)
+  reader = _Reader(source, cut, seed, order)
   total, step = reader.eval_total(limit), batch_size * process_count
   read = functools.partial(reader.eval_example, total)
   padded = grain.MapDataset.range(-(-total // step) * step).map(read)
@@ -344,6 +354,7 @@ def eval_images(
   numbers: Iterable[int],
   *,
   limit: int | None = None,
+  order: str = 'spread',
   seed: int = 0,
 ) -> Batch:
   """Read some images of an evaluation set, as a batch like those of `eval_batches`.
@@ -351,7 +362,7 @@ def eval_images(
   `numbers` are the 'index' of each image in the set, where -1 gives padding. The other
   arguments are those that `eval_batches` had.
   """
-  reader = _Reader(source, cut, seed)
+  reader = _Reader(source, cut, seed, order)
   total = reader.eval_total(limit)
   rows = [reader.eval_example(total, i if i >= 0 else total) for i in numbers]
   return {k: np.stack([row[k] for row in rows]) for k in rows[0] if k != 'skipped'}

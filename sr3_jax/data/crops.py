@@ -9,6 +9,7 @@ from sr3_jax.data.records import DataError
 from sr3_jax.images import pixels, resizing
 
 CROPS = ('random', 'center', 'none')
+AREAS = ('shares', 'pixels')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +30,13 @@ class Cut:
   # photographs are often soft at full size. If there are several, one is chosen at
   # random among those that leave the image large enough.
   reduce: int | tuple[int, ...] = 1
+  area: str = 'shares'  # how pixels count; see `resizing.resize_area`
 
   def __post_init__(self):
     if self.crop not in CROPS:
       raise DataError(f'no crop {self.crop!r}, only {", ".join(CROPS)}')
+    if self.area not in AREAS:
+      raise DataError(f'no data.area {self.area!r}, only {", ".join(AREAS)}')
     if self.image_size < 1 or min(self.factors, default=0) < 1:
       raise DataError('image_size and every factor of reduce must be at least 1')
     if self.crop != 'random' and self.factors != (1,):
@@ -89,7 +93,8 @@ class Cut:
       side = self.image_size * factor
       top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
       image = image[top : top + side, left : left + side]
-    image = resizing.resize_area(resizing.center_square(image), self.image_size)
+    image = resizing.center_square(image)
+    image = resizing.resize_area(image, self.image_size, self.area)
     if self.rotate:
       image = np.rot90(image, int(rng.integers(4)))
     if self.flip and rng.integers(2):

@@ -58,8 +58,8 @@ def make_cut(config: ml_collections.ConfigDict, *, held_out: bool) -> Cut:
   d = config.data
   if held_out:
     size = config.eval.image_size or d.image_size
-    return Cut(size, d.crop, reduce=tuple(d.reduce))
-  return Cut(d.image_size, d.crop, d.flip, d.rotate, tuple(d.reduce))
+    return Cut(size, d.crop, reduce=tuple(d.reduce), area=d.area)
+  return Cut(d.image_size, d.crop, d.flip, d.rotate, tuple(d.reduce), d.area)
 
 
 def held_out(config: ml_collections.ConfigDict) -> HeldOut:
@@ -96,6 +96,7 @@ def evaluation_data(
     cut,
     batch_size=devices.per_process(config.eval.batch_size),
     limit=limit,
+    order=config.eval.order,
     seed=config.seed,
     process_index=jax.process_index(),
     process_count=jax.process_count(),

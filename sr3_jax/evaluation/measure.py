@@ -232,7 +232,12 @@ def restored(
     chosen = (numbers[start : start + size] + [-1] * size)[:size]
     chosen = chosen[jax.process_index() * mine :][:mine]
     host = data_batches.eval_images(
-      held.source, held.cut, chosen, limit=config.eval.final_images, seed=seed
+      held.source,
+      held.cut,
+      chosen,
+      limit=config.eval.final_images,
+      order=config.eval.order,
+      seed=seed,
     )
     batch = devices.shard(host)
     hr, condition, upsampled = restorer.degrader(model, seed)(batch)

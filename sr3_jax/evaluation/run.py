@@ -188,7 +188,7 @@ def _made_by(config: ConfigDict, run: Run) -> dict[str, object]:
   parts = {key: whole[key] for key in ('seed', 'task', 'data', 'sampler')}
   # Pictures are written while images are measured, so those that are asked for later
   # have to be measured again.
-  keys = ('image_size', 'final_images', 'border', 'save_images')
+  keys = ('image_size', 'final_images', 'order', 'border', 'save_images')
   return parts | {
     'eval': {key: whole['eval'][key] for key in keys},
     'images': sources.fingerprint(run.held.source),
@@ -212,7 +212,8 @@ def _protocol(
   return {
     'task': f'{task}, {size // model.scale} to {size}',
     'degradation': degradations.describe(task, config.task),
-    'images': f'{result.count()} of {name}, {size} x {size}, crop {d.crop!r}',
+    'images': f'{result.count()} of {name} ({config.eval.order}), {size} x {size}, '
+    f'crop {d.crop!r}, area by {d.area}',
     'image list': report_writer.list_hash(result.records),
     **report_writer.conventions(d.channels, raw=d.channels != 3 or bool(d.low)),
     'border': f'{config.eval.border} pixels left out by PSNR and SSIM',

@@ -14,6 +14,7 @@ from typing import Any, NotRequired, TypedDict, cast
 import jax
 import numpy as np
 import safetensors
+from absl import logging
 from etils import epath
 from flax import traverse_util
 from ml_collections import ConfigDict
@@ -92,16 +93,43 @@ def read_json(path: epath.Path) -> dict[str, Any]:
   return value
 
 
+# Keys that are newer than some runs and models, and what their absence means there,
+# where that is not the default.
+_ABSENT = {('data', 'area'): 'pixels'}
+
+
+def keep_ways(config: ConfigDict, workdir: epath.Path) -> None:
+  """Set in `config` what a run that was begun by an older version goes on with.
+
+  A run keeps it, whatever the configuration says: its data must not change on the way.
+  A configuration file of the run that can't be read changes nothing here.
+  """
+  try:
+    stored = read_json(workdir / CONFIG)
+  except (HubError, OSError):
+    return
+  stored = stored.get('config', stored)
+  for (group, key), old in _ABSENT.items():
+    values = stored.get(group) if isinstance(stored, dict) else None
+    begun = values.get(key, old) if isinstance(values, dict) else config[group][key]
+    if begun == old != config[group][key]:
+      logging.info('config.%s.%s stays %r, as the run began', group, key, old)
+      config[group][key] = old
+
+
 def read_config(stored: dict[str, Any], where: str, maker: str) -> ConfigDict:
   """Return the default configuration with the stored values in it.
 
-  Keys that are not stored are newer than the file and keep their defaults. Messages
-  name the file, `where`, and the version of sr3_jax that wrote it, `maker`.
+  Keys that are not stored are newer than the file. They mean what was done before there
+  was the key, which for nearly all is the default. Messages name the file, `where`, and
+  the version of sr3_jax that wrote it, `maker`.
 
   Raises:
     HubError: a key is unknown, or a value is too large or of another type.
   """
   config = get_config()
+  for (group, key), old in _ABSENT.items():
+    config[group][key] = old
   _merge(config, stored, where, maker, 'config')
   return config
 

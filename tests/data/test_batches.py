@@ -312,6 +312,12 @@ def test_evaluation_limits():
   # Few images are spread over the source, many go round it; whole ones never repeat.
   np.testing.assert_array_equal(numbers(limit=4), [0, 2, 5, 7])
   np.testing.assert_array_equal(numbers(limit=12), [*range(10), 0, 1])
+  np.testing.assert_array_equal(numbers(limit=4, order='first'), [0, 1, 2, 3])
+  np.testing.assert_array_equal(numbers(limit=12, order='first'), [*range(10), 0, 1])
+  with pytest.raises(
+    data_batches.DataError, match=r"no eval\.order 'last', only spread, first"
+  ):
+    numbers(limit=4, order='last')
   assert len(list(_evaluate(Numbers(10), crop='none', limit=40))) == 3
 
 

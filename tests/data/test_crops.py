@@ -8,7 +8,8 @@ import skimage.transform
 from PIL import Image
 
 from sr3_jax.data import crops
-from sr3_jax.images import image_files, pixels
+from sr3_jax.data.records import DataError
+from sr3_jax.images import image_files, pixels, resizing
 from tests.support.datasets import PHOTO, One, coordinates, take, training
 
 # pytest undoes the filter that images.py sets.
@@ -71,8 +72,15 @@ def test_several_factors_are_chosen_where_they_fit():
 def test_center_crop_is_the_recipe_of_imagenet():
   image = image_files.read(PHOTO)
   truth = Image.fromarray(image).crop((100, 0, 500, 400)).resize((64, 64), Image.BOX)
-  (batch,) = take(training(One(image), batch_size=1, image_size=64, crop='center'), 1)
+  how = {'image_size': 64, 'crop': 'center'}
+  (batch,) = take(training(One(image), batch_size=1, **how, area='pixels'), 1)
   np.testing.assert_array_equal(batch['image'][0], np.asarray(truth))
+  # OpenCV counts shares of pixels, and so do runs that do not say otherwise.
+  (batch,) = take(training(One(image), batch_size=1, **how), 1)
+  truth = resizing.resize_area(image[:, 100:500], 64)
+  np.testing.assert_array_equal(batch['image'][0], truth)
+  with pytest.raises(DataError, match=r"no data\.area 'box', only shares, pixels"):
+    crops.Cut(64, 'center', area='box')
   cut = crops.Cut(401, 'center')
   with pytest.raises(pixels.ImageError, match='600 x 400 pixels are too small, 401'):
     cut(image, np.random.default_rng(0))

@@ -28,14 +28,62 @@ def test_resize_area_against_skimage():
   np.testing.assert_array_equal(grey[..., 0], resizing.resize_area(image, 15)[..., 0])
 
 
-def test_resize_area_by_any_factor():
+def test_resize_area_is_opencvs():
+  """OpenCV 5.0.0, opencv-python-headless: resize(..., interpolation=INTER_AREA)."""
+  rng = np.random.default_rng(3)
+  small = rng.integers(0, 256, (5, 7, 1)).astype(np.uint8)
+  wanted = [[112, 43, 88, 184], [82, 132, 83, 106], [125, 179, 164, 110]]
+  np.testing.assert_array_equal(resizing.resize_area(small, (3, 4))[..., 0], wanted)
+  exact = [
+    [112.1429, 43.2857, 87.5714, 183.9714],
+    [82.0286, 131.9143, 82.9714, 106.1714],
+  ]
+  exact.append([125.2, 179.4857, 164.0, 109.7143])
+  found = resizing.resize_area(small.astype(np.float32), (3, 4))
+  np.testing.assert_allclose(found[..., 0], exact, atol=1e-4)
+  large = np.random.default_rng(4).integers(0, 256, (375, 500, 3)).astype(np.uint8)
+  found = resizing.resize_area(large, (256, 200))
+  assert found.astype(int).sum() == 19590542
+  assert found[::64, ::64, 0].tolist() == [
+    [169, 152, 147, 180],
+    [66, 93, 136, 129],
+    [110, 132, 179, 154],
+    [153, 72, 133, 92],
+  ]
+  power = [np.square(np.diff(found.astype(float), axis=axis)).mean() for axis in (0, 1)]
+  np.testing.assert_allclose(power, [1753.0606928104576, 1946.4348565745393])
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize(
+  'size', [(17, 23), (17, 10), (60, 7), (59, 49), (1, 1), (90, 75)]
+)
+def test_resize_area_is_the_integral_over_blocks(size, dtype):
+  """The oracle integrates cumulative sums in float64, upsampling included."""
+  image = noise(60, 50).astype(np.float64) * (257 if dtype != np.uint8 else 1)
+  truth = image
+  for axis, side in enumerate(size):
+    whole = np.cumsum(np.moveaxis(truth, axis, 0), 0)
+    whole = np.concatenate([0 * whole[:1], whole])
+    edges = np.linspace(0, len(whole) - 1, side + 1)
+    low = np.minimum(edges.astype(int), len(whole) - 2)
+    share = (edges - low)[:, None, None]
+    blocks = np.diff(whole[low] * (1 - share) + whole[low + 1] * share, axis=0)
+    truth = np.moveaxis(blocks * side / (len(whole) - 1), 0, axis)
+  found = resizing.resize_area(image.astype(dtype), size)
+  assert found.dtype == dtype
+  bound = 0.02 if dtype == np.float32 else 1 if dtype == np.uint8 else 0.52
+  assert np.abs(found - truth).max() <= bound
+
+
+def test_resize_area_by_whole_pixels():
   """Every pixel belongs to the block in which its centre lies, with equal weight."""
   image = noise(60, 50).astype(float)
   rows = np.floor((np.arange(60) + 0.5) * 17 / 60).astype(int)
   columns = np.floor((np.arange(50) + 0.5) * 23 / 50).astype(int)
   truth = np.stack([image[rows == r].mean(0) for r in range(17)])
   truth = np.stack([truth[:, columns == c].mean(1) for c in range(23)], 1)
-  resized = resizing.resize_area(image.astype(np.uint8), (17, 23))
+  resized = resizing.resize_area(image.astype(np.uint8), (17, 23), 'pixels')
   assert np.abs(resized - truth).max() <= 1.0
 
 

@@ -1,5 +1,6 @@
 """Model folders against the safetensors library and themselves; the hub."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -25,6 +26,35 @@ state, run, loaded = model_folders.state, model_folders.run, model_folders.loade
 exported, model = model_folders.exported, model_folders.model
 
 # --------------------------------------------------------------------- round trip
+
+
+def test_the_absence_of_a_newer_key_means_what_was_done_before():
+  """Area means were of whole pixels before `data.area`: old models keep them."""
+  stored = as_json(runs.get_config())
+  assert stored['data']['area'] == 'shares'
+  assert model_files.read_config(stored, 'a', '1').data.area == 'shares'
+  del stored['data']['area']
+  assert model_files.read_config(stored, 'a', '1').data.area == 'pixels'
+  del stored['data']
+  assert model_files.read_config(stored, 'a', '1').data.area == 'pixels'
+
+
+@pytest.mark.parametrize('stored', [None, '{', '[]', '{"data": 3}'])
+def test_a_run_keeps_the_way_it_began_with(tmp_path, stored):
+  config, workdir = runs.get_config(), epath.Path(tmp_path)
+  old = as_json(config)
+  for area in ('shares', 'pixels', None):
+    begun = {**old, 'data': {k: v for k, v in old['data'].items() if k != 'area'}}
+    begun['data'] |= {'area': area} if area else {}
+    (workdir / 'config.json').write_text(json.dumps(begun))
+    changed = runs.get_config()
+    model_files.keep_ways(changed, workdir)
+    assert changed.data.area == (area or 'pixels')
+  (workdir / 'config.json').unlink()
+  if stored is not None:
+    (workdir / 'config.json').write_text(stored)
+  model_files.keep_ways(config, workdir)
+  assert config.data.area == 'shares'
 
 
 def test_a_run_gives_its_averaged_weights(state, loaded):
