@@ -77,7 +77,7 @@ def check_data_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -
     page = check_data_page.render(report, [*checked.values()], copies, examples)
   folder.mkdir(parents=True, exist_ok=True)
   atomic_files.write_json(folder / 'check.json', report)
-  atomic_files.write_bytes(folder / 'report.html', page.encode())
+  atomic_files.write_text(folder / 'report.html', page)
   print(as_text(found))
   for name, passed in _passed(sets):
     print(f'{name} set, passed over: {folder_listing.describe(passed)}')

@@ -6,6 +6,7 @@ is written. A run that was killed goes on with the batches that are not recorded
 
 import argparse
 import hashlib
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -172,7 +173,7 @@ def _reference(
   folder = args.reference.resolve()
   items = _readable(args.reference)
   key = f'{image_folders.fingerprint(items)} {net.fingerprint} {folder}'
-  name = hashlib.sha256(key.encode()).hexdigest()[:16]
+  name = hashlib.sha256(os.fsencode(key)).hexdigest()[:16]
   path = REFERENCES.expanduser() / f'{name}.npz'
   if path.exists():
     logging.info('statistics of %s: %s', args.reference, path)

@@ -1,6 +1,7 @@
 """Matches images of several folders by name, and batches them by size."""
 
 import hashlib
+import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -144,5 +145,5 @@ def fingerprint(items: Sequence[Item]) -> str:
     for key, path in item.files.items():
       stat = path.stat()
       line = f'{item.name}\n{key}\n{stat.st_size}\n{stat.st_mtime_ns}\n'
-      digest.update(line.encode())
+      digest.update(os.fsencode(line))
   return digest.hexdigest()[:16]

@@ -125,7 +125,7 @@ def write(
   finite = without_infinities(report)
   atomic_files.write_json(folder / 'report.json', finite)
   page = reports_page.render(finite, folder)
-  atomic_files.write_bytes(folder / 'report.html', page.encode())
+  atomic_files.write_text(folder / 'report.html', page)
 
 
 def over_seeds(records: Records, parts: Sequence[str]) -> dict[str, np.ndarray]:

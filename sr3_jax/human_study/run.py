@@ -135,7 +135,7 @@ def analyse(args: argparse.Namespace) -> None:
   }
   if args.json:
     text = json.dumps(found, indent=2, allow_nan=False) + '\n'
-    atomic_files.write_bytes(args.json, text.encode())
+    atomic_files.write_text(args.json, text)
   print(report.report(found))
 
 

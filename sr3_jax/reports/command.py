@@ -91,7 +91,7 @@ def _write(places: Sequence[str], names: Sequence[str], out: str | None) -> None
     width = shutil.get_terminal_size().columns
     for line in compare_text.lines(reports, pairs, width):
       print(compare_text.printable(line))
-  atomic_files.write_bytes(file, html.encode())
+  atomic_files.write_text(file, html)
   print(f'page: {file}')
 
 

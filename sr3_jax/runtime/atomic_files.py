@@ -55,6 +55,17 @@ def write_bytes(path: epath.PathLike, data: bytes) -> None:
     raise OSError(number, reason, str(path)) from error
 
 
+def write_text(path: epath.PathLike, text: str) -> None:
+  """Write a text in UTF-8, as `write_bytes` does.
+
+  Bytes of file names that are no UTF-8 are written out, because a text can't hold them.
+
+  Raises:
+    OSError: the place can't be written.
+  """
+  write_bytes(path, text.encode('utf-8', 'backslashreplace'))
+
+
 def write_json(path: epath.PathLike, value: object) -> None:
   """Write `value` as indented JSON, as `write_bytes` does.
 

@@ -39,9 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit: --help, with code 0, or a mistake in the command, with code 2.
   """
   parser = make_parser()
+  argv = sys.argv[1:] if argv is None else [*argv]
+  # What stands behind '--' are inputs, whatever they begin with.
+  end = argv.index('--') if '--' in argv else len(argv)
   # Options may stand between inputs, as in other commands.
-  args = parser.parse_intermixed_args(argv)
-  inputs = args.inputs + args.input
+  args = parser.parse_intermixed_args(argv[:end])
+  inputs = args.inputs + args.input + argv[end + 1 :]
   check(parser, args, inputs)
   with activity.shown('sr3-upscale', quiet=args.quiet):
     return _run(parser, args, inputs)

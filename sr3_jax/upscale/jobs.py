@@ -24,6 +24,9 @@ if TYPE_CHECKING:
   from sr3_jax.restoration.upscaler import Upscaler
 
 
+# The most bytes of an output's name in front of '_compare.png' and the like: file
+# systems take 255 in all.
+_LONGEST = 230
 # What an output depends on, fit for JSON.
 Settings = Mapping[str, object]
 
@@ -123,6 +126,11 @@ def plan(
 def _names(stem: str, extension: str, options: Options) -> dict[str, str]:
   """Return the names of the outputs of an input by what they show."""
   base = f'{stem}_{options.suffix}' if options.suffix else stem
+  if (size := len(os.fsencode(base))) > _LONGEST:
+    # The end may tell it from others; what is cut is replaced by a digest of the whole.
+    cut = os.fsencode(stem)[: _LONGEST - 10 - (size - len(os.fsencode(stem)))]
+    base = f'{os.fsdecode(cut)}~{_digest(os.fsencode(stem))[:8]}'
+    base += f'_{options.suffix}' if options.suffix else ''
   if options.num_samples == 1:
     names = {'1': base + extension}
   else:
