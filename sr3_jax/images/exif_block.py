@@ -61,6 +61,14 @@ class Block:
         return self._unpack('H', entry.value)[0]
     return 1
 
+  def text(self, tag: int) -> str | None:
+    """Return the text of a tag of the main directory, None if there is none."""
+    for entry in self._entries(self._first):
+      if entry.tag == tag and entry.kind == _ASCII:
+        stored = self._data[entry.value : entry.value + entry.count]
+        return stored.split(b'\0')[0].decode('utf-8', 'replace')
+    return None
+
   def density(self) -> tuple[float, float, bool] | None:
     """Return pixels per inch along width and height, and True; None if not said."""
     found = {entry.tag: entry for entry in self._entries(self._first)}
@@ -97,9 +105,12 @@ class Block:
   def add(self, values: Mapping[int, str | int | float]) -> None:
     """Set tags of the main directory, as text, short or ratio; others stay.
 
-    The directory is written anew at the end of the block.
+    The directory is written anew at the end of the block, without damaged entries.
     """
-    entries = self._all()
+    entries = {
+      e.tag: bytes(self._data[e.place : e.place + 12])
+      for e in self._entries(self._first)
+    }
     for tag, value in values.items():
       if isinstance(value, str):
         stored = value.encode('utf-8') + b'\0'
@@ -149,11 +160,6 @@ class Block:
       if size and value + size <= len(self._data):
         yield _Entry(at, tag, kind, count, value)
 
-  def _all(self) -> dict[int, bytes]:
-    """Return all entries of the main directory by tag, also those without sense."""
-    places = (self._first + 2 + 12 * k for k in range(self._count(self._first)))
-    return {self._unpack('H', at)[0]: bytes(self._data[at : at + 12]) for at in places}
-
   def _store(self, entry: _Entry, number: int) -> None:
     """Replace the number of an entry; one too large for it becomes a long number."""
     if entry.kind == _SHORT and number > 65535:
@@ -172,8 +178,9 @@ class Block:
 
   def _drop_thumbnail(self) -> None:
     """Cut the directory of the thumbnail off, and blank the thumbnail itself."""
-    end = self._first + 2 + 12 * self._count(self._first)
-    if end + 4 > len(self._data):
+    count = self._count(self._first)
+    end = self._first + 2 + 12 * count
+    if not count or end + 4 > len(self._data):
       return
     (link,) = self._unpack('I', end)
     found = {}

@@ -344,9 +344,11 @@ def _tiff_tags(
   """Return the tags of a TIFF file, for tifffile, and EXIF's directories by tag."""
   known = Image.Exif()
   with contextlib.suppress(Exception):
-    known.load(exif(own, settings, height, width))
+    known.load(exif(own, '', height, width))
   tags: list[tuple[int, str, int, object, bool]] = []
-  for tag in (SETTINGS, *_OWNERS):
+  if settings:
+    tags.append((SETTINGS, 's', 0, settings, True))
+  for tag in _OWNERS:
     value = known.get(tag)
     if isinstance(value, str) and (words := value.strip('\0 ')):
       tags.append((tag, 's', 0, words.encode('ascii', 'replace').decode(), True))

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from sr3_jax.images import (
+  exif_block,
   formats,
   image_files,
   jpeg_xl,
@@ -251,11 +252,11 @@ def metadata(path: pathlib.Path) -> Settings | None:
         return from_text(_MARK + image.info[KEY])
       if rasters.DESCRIPTION in image.info:
         return from_text(image.info[rasters.DESCRIPTION])
-      exif = image.getexif()
-      if metadata_of.SETTINGS in exif:
-        return from_text(exif[metadata_of.SETTINGS])
+      block = exif_block.Block(image.info['exif'])
+      if ours := block.text(metadata_of.SETTINGS):
+        return from_text(ours)
       # Earlier versions wrote it into the comment.
-      comment = exif.get_ifd(_EXIF_IFD)[_USER_COMMENT]
+      comment = image.getexif().get_ifd(_EXIF_IFD)[_USER_COMMENT]
       return from_text(comment.removeprefix(_ASCII).decode())
   return None
 

@@ -57,10 +57,12 @@ def of_png(colours: dict[bytes, bytes], grey: bool) -> bytes | None:
   usual = all(np.abs(np.subtract(points, SRGB)).ravel() < 0.001)
   if usual and abs(power - 1 / 2.2) < 0.001:
     return None  # what programs write that mean sRGB
+  if min(y for _, y in points) <= 0 or np.max(points) > 1:
+    return None  # no colours that exist
   try:
     return _profile(points, _gamma(1 / power), grey)
-  except (np.linalg.LinAlgError, ZeroDivisionError):
-    return None  # no colours that exist
+  except (np.linalg.LinAlgError, struct.error):
+    return None  # all in one point
 
 
 def _profile(points: tuple, curve: bytes, grey: bool) -> bytes:

@@ -302,10 +302,20 @@ def tiff_with_orientation(orientation):
   return buffer.getvalue()
 
 
-def test_damaged_exif_never_costs_the_picture():
+def test_colours_that_do_not_exist():
+  """Primaries in one point, below the axis, far away: shown as if nothing was said."""
+  for number in (0, 1, 31270, 2**31, 2**32 - 1):
+    chunks = [Chunk(b'gAMA', struct.pack('>I', 50000))]
+    chunks.append(Chunk(b'cHRM', struct.pack('>8I', *[number] * 8)))
+    picture = picture_codec.read(png_chunks.insert(file_of('PNG'), chunks))
+    for extension in picture_codec.EXTENSIONS:
+      assert opened(picture_codec.encode(picture, extension, {})).size == (8, 6)
+
+
+def test_damaged_exif_never_costs_the_picture(tmp_path):
   rng = np.random.default_rng(0)
   whole = owners_exif()
-  for number in range(300):
+  for number in range(100):
     block = bytearray(whole)
     for place in rng.integers(6, len(block), rng.integers(1, 30)):
       block[place] = rng.integers(256)
@@ -313,17 +323,22 @@ def test_damaged_exif_never_costs_the_picture():
     data = file_of('WEBP', exif=bytes(cut), lossless=True)
     picture = picture_codec.read(data)
     for extension in ('.png', '.jpg', '.tif'):
-      written = picture_codec.encode(picture, extension, SETTINGS)
-      assert opened(written).size == picture.pixels.shape[1::-1]
+      path = tmp_path / f'a{extension}'
+      path.write_bytes(picture_codec.encode(picture, extension, SETTINGS))
+      assert opened(path.read_bytes()).size == picture.pixels.shape[1::-1]
+      assert picture_codec.metadata(path) == SETTINGS
 
 
-def test_circular_directories():
-  for link in (8, 26):
-    block = b'MM\0*\0\0\0\x08\0\1' + struct.pack('>HHII', 0x8769, 4, 1, link)
+def test_circular_directories(tmp_path):
+  for first, link in ((8, 8), (8, 26), (0, 8), (2**32 - 1, 8)):
+    block = b'MM\0*' + struct.pack('>IH', first, 1)
+    block += struct.pack('>HHII', 0x8769, 4, 1, link)
     block += struct.pack('>I', 8)
     for extension in picture_codec.EXTENSIONS:
-      written = upscaled(file_of('PNG', exif=block), extension)
-      assert opened(written).size == (16, 12)
+      path = tmp_path / f'a{extension}'
+      path.write_bytes(upscaled(file_of('PNG', exif=block), extension))
+      assert opened(path.read_bytes()).size == (16, 12)
+      assert picture_codec.metadata(path) == SETTINGS
 
 
 def test_what_does_not_fit_is_said(tmp_path):
