@@ -17,7 +17,8 @@ FOLDER = 'evaluations'
 _PARTS = ('method', 'seed', 'task', 'data', 'sampler', 'eval', 'sample')
 _SILENT = (
   *('eval.every_steps', 'eval.num_images', 'eval.batch_size', 'eval.max_seconds'),
-  *('eval.weights', 'eval.reference_images', 'data.workers', 'data.data_dir'),
+  *('eval.weights', 'eval.reference_images', 'eval.save_images'),
+  *('data.workers', 'data.data_dir'),
 )
 _LONGEST = 80  # letters of a name
 

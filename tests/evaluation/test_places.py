@@ -27,6 +27,7 @@ def name(workdir, **changes) -> str:
 def test_the_settings_of_the_run_and_what_changes_no_number(workdir):
   assert name(workdir) == '.'
   same = {'train__num_steps': 99, 'eval__batch_size': 4, 'eval__weights': '/x'}
+  same |= {'eval__save_images': True}  # docs/human_study.md says where they are
   assert name(workdir, **same, checkpoint__keep=7, data__workers=2) == '.'
 
 

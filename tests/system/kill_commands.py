@@ -168,7 +168,8 @@ def differences(one: pathlib.Path, other: pathlib.Path) -> list[str]:
 
 def loop(name: str, base: pathlib.Path, kills: int, rng: random.Random) -> str:
   """Kill a command so often, and again to its end; return a line about it."""
-  straight = base / f'{name}-straight'
+  # Reports have the name of the folder in their title.
+  straight, out = base / 'straight' / name, base / 'killed' / name
   began = time.monotonic()
   code, changes = Command(name, base, straight).run()
   if code:
@@ -176,7 +177,6 @@ def loop(name: str, base: pathlib.Path, kills: int, rng: random.Random) -> str:
   whole = time.monotonic() - began
   done, ends, kinds = 0, 0, collections.Counter()
   while done < kills:
-    out = base / f'{name}-{ends}'
     command, code = Command(name, base, out), -9
     while code and done < kills:
       kind = rng.choice(['moment', 'write', 'write'])
