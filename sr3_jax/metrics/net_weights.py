@@ -254,7 +254,8 @@ def _fetch(source: Source, place: pathlib.Path) -> None:
 
   pooch.get_logger().setLevel('WARNING')
   try:
-    with Progress(source.size, unit='byte') as progress:
+    large = source.size >= 10e6  # bytes; of small files there is nothing to tell
+    with Progress(source.size, unit='byte', enabled=large) as progress:
       bar = _Download(source.file, progress)
       downloader = pooch.HTTPDownloader(bar, chunk_size=1 << 20, timeout=_TIMEOUT)
       # Pooch's own downloader doesn't fit the protocol that it declares.
@@ -282,8 +283,9 @@ class _Download:
   def update(self, count: int) -> None:
     """Count bytes that have come."""
     self._done = min(self._done + count, self.total)
-    megabytes = f'{self._done / 1e6:.1f} of {self.total / 1e6:.1f} MB'
-    self._progress.update(self._done, f'{self._file}: {megabytes}')
+    percent = 100 * self._done // max(self.total, 1)
+    place = f'{self._file}: {percent}% of {self.total / 1e6:.1f} MB'
+    self._progress.update(self._done, place)
 
   def reset(self) -> None:
     """Begin to count again, as pooch does at the end."""

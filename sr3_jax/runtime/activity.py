@@ -3,8 +3,8 @@
 `doing('compiling')` names a part of the work. Commands switch the lines on by `shown`;
 elsewhere, in a program that imports this package, `doing` prints nothing. A thread
 prints the lines, because compilers and libraries that read files don't come back for
-minutes. A terminal has one line that is rewritten. A log has plain lines: one after
-half a second, one when something has taken a second, then one every `EVERY` seconds.
+minutes. A terminal has one line that is rewritten. A log has plain lines: one within
+a second, one when something has taken a second, then one every `EVERY` seconds.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ T = TypeVar('T')
 EVERY = 8.0
 # Seconds after which a command says its first line: one that ends sooner, with a result
 # or with a mistake of the user, says only that.
-_FIRST = 0.5
+_FIRST = 0.7
 # Seconds after which a log names what has just begun.
 _SOON = 1.0
 # Seconds between two looks at what is being done.

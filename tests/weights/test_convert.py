@@ -159,7 +159,9 @@ def _fails(argv, capsys):
     convert.main([str(arg) for arg in argv])
   line = error.value.code
   assert isinstance(line, str) and line.startswith('error: ') and '\n' not in line
-  assert len(line) < 1000 and capsys.readouterr() == ('', '')
+  out, said = capsys.readouterr()
+  # A slow machine says meanwhile what it does.
+  assert len(line) < 1000 and not out and 'error' not in said
   return line
 
 
