@@ -169,16 +169,24 @@ def _job(
   return Job(source, file, codec, size, extension, {}, mask, frames)
 
 
+def check_output(
+  upscaler: 'Upscaler', options: Options, height: int, width: int
+) -> tuple[int, int]:
+  """Return height and width of what a picture becomes; refuse what is too large."""
+  out = upscaler.output_size(height, width, options.outscale)
+  if out[0] * out[1] > picture_codec.MAX_OUTPUT:
+    raise ImageError(
+      f'{width} x {height} pixels would become {out[1]} x {out[0]}, more than the '
+      f'limit of {picture_codec.MAX_OUTPUT / 1e6:.0f} Mpx'
+    )
+  return out
+
+
 def _extension(
   upscaler: 'Upscaler', options: Options, codec: raster_codec.Codec, header: Header
 ) -> str:
   """Return the extension of an input's outputs; refuse those too large for a file."""
-  out = upscaler.output_size(header.height, header.width, options.outscale)
-  if out[0] * out[1] > picture_codec.MAX_OUTPUT:
-    raise ImageError(
-      f'{header.width} x {header.height} pixels would become {out[1]} x {out[0]}, more '
-      f'than the limit of {picture_codec.MAX_OUTPUT / 1e6:.0f} Mpx'
-    )
+  out = check_output(upscaler, options, header.height, header.width)
   if options.frames == 'all' and header.frames != 1:
     return _frames_extension(options, codec, header, out)
   if options.ext == 'auto':

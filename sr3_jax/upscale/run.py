@@ -221,6 +221,7 @@ def _do_frames(
         on_steps(_work(upscaler, options, job))
         continue
       with image_files.errors(name, f'{"page" if facts.pages else "frame"} {number}'):
+        jobs.check_output(upscaler, options, *picture.pixels.shape[:2])
         mask = _mask(upscaler, options, job, picture)
         one = _Input(job, picture, mask, mark)
         (result,) = _restore(upscaler, options, [one], on_steps)
@@ -299,7 +300,8 @@ def _alpha(
   # Where transparent pixels of the input were those to fill in, none are left.
   if picture.alpha is None or (upscaler.takes_masks and job.mask is None):
     return None
-  top, right, bottom, left = upscaler.margins(*job.size)
+  # Pages have their own sizes, which aren't that of the job.
+  top, right, bottom, left = upscaler.margins(*picture.pixels.shape[:2])
   around = (top, bottom), (left, right)
   alpha = np.pad(picture.alpha, around, constant_values=1.0)
   return picture_codec.resize_alpha(alpha, *result.samples.shape[1:3])

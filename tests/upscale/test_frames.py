@@ -277,3 +277,14 @@ def test_memory_is_that_of_one_frame(command, monkeypatch):
   monkeypatch.setattr(picture_codec, 'from_opened', counted)
   assert command('a.png') == 0
   assert most[0] <= 3
+
+
+def test_a_page_that_would_be_too_large_is_named(command, capsys, monkeypatch):
+  monkeypatch.setattr(picture_codec, 'MAX_OUTPUT', 1600)
+  with tifffile.TiffWriter('a.tif') as writer:
+    for side in (16, 24):
+      page = np.zeros((side, side, 3), np.uint8)
+      writer.write(page, photometric='rgb', metadata=None)
+  assert command('a.tif') == 1
+  error = capsys.readouterr().err
+  assert 'failed: a.tif: page 2: 24 x 24 pixels would become 48 x 48' in error
