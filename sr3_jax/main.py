@@ -15,6 +15,7 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import re
 import sys
 import textwrap
 from typing import TYPE_CHECKING, NoReturn
@@ -22,9 +23,11 @@ from typing import TYPE_CHECKING, NoReturn
 from absl import app, flags
 from ml_collections import config_flags
 
-from sr3_jax.config import ConfigDict, config_names, find_config, get_config
+from sr3_jax import config as configs
+from sr3_jax.config import ConfigDict, config_names, find_config, load_config
 from sr3_jax.runtime import activity, errors, printing
 from sr3_jax.runtime.cli import CACHE
+from sr3_jax.runtime.values import Name, Whole, shown
 
 if TYPE_CHECKING:
   from etils import epath
@@ -47,6 +50,14 @@ FLAG_NAMES = (
   *('config', 'workdir', 'mode', 'cache'),
   *('multihost', 'coordinator', 'num_processes', 'process_id', 'process_timeout'),
 )
+
+# Flags of a kind that absl doesn't check.
+KINDS = {
+  'workdir': Name(),
+  'num_processes': Whole(1, 2**20),
+  'process_id': Whole(0, 2**20),
+  'process_timeout': Whole(1),
+}
 
 flags.DEFINE_string('workdir', None, 'Folder of the run: local or gs://.')
 flags.DEFINE_enum(
@@ -100,34 +111,44 @@ def parse_flags(argv: list[str]) -> list[str]:
   if any(argument in HELP for argument in argv[1:]):
     print(help_text())
     sys.exit(0)
-  for argument in argv:
-    name, _, _ = argument.lstrip('-').partition('=')
-    if name.startswith('config.'):
-      check_key(name.removeprefix('config.'))
   try:
+    for argument in argv[1:]:
+      name, _, _ = argument.lstrip('-').removeprefix('no').partition('=')
+      if argument.startswith('-') and name.startswith('config.'):
+        configs.find_option(name.removeprefix('config.'))
     argv = with_config_path(argv)
   except ValueError as error:
     fail(f'--config: {error}')
+  except Exception as error:  # a config file is a program: anything may go wrong
+    fail(f'--config: {configs.explain(error)}')
   try:
     # A configuration is a program, too.
     with activity.shown('sr3-train', quiet='--verbosity=-1' in argv):
       rest = FLAGS(argv)
   except flags.Error as error:
-    fail(f'{error}; --help shows all flags')
-  except Exception as error:  # a config file is a program: anything may go wrong
-    reason = ' '.join(str(error).split())
-    fail(f'--config: {type(error).__name__}: {reason[-300:]}')
+    fail(explain_flag(error))
+  for name, kind in KINDS.items():
+    value = FLAGS[name].value
+    if value is not None and not kind.fits(value):
+      fail(f'--{name}={value} must be {kind}')
   missing = [f'--{name}' for name in ('config', 'workdir') if FLAGS[name].value is None]
   if missing:
     fail(
       f'{" and ".join(missing)} missing, as in sr3-train --config=quickstart '
       '--workdir=runs/quickstart; --help shows all flags'
     )
+  try:
+    configs.check_values(FLAGS.config)
+  except configs.ConfigError as error:
+    fail(error)
   return rest
 
 
 def with_config_path(argv: list[str]) -> list[str]:
-  """Return the arguments with the path of the configuration in place of its name."""
+  """Return the arguments with the path of the configuration in place of its name.
+
+  The file is run, as absl would hide in which of its lines it fails.
+  """
   argv = list(argv)
   for i, argument in enumerate(argv):
     flag, equals, name = argument.partition('=')
@@ -136,7 +157,9 @@ def with_config_path(argv: list[str]) -> list[str]:
     if equals:
       argv[i] = f'{flag}={find_config(name)}'
     elif i + 1 < len(argv):
-      argv[i + 1] = find_config(argv[i + 1])
+      name = argv[i + 1]
+      argv[i + 1] = find_config(name)
+    load_config(name)
   return argv
 
 
@@ -150,19 +173,20 @@ def help_text() -> str:
     lines += textwrap.wrap(text, 80, subsequent_indent='    ')
   names = f'Configurations by name: {", ".join(config_names())}.'
   lines += ['', *textwrap.wrap(names, 80, break_on_hyphens=False)]
-  lines += ['', 'Every --config.KEY, its default and its meaning: sr3_jax/config.py.']
+  lines += ['', 'Every --config.KEY, its default, range and meaning: docs/options.md.']
   return '\n'.join(lines)
 
 
-def check_key(name: str) -> None:
-  """Refuse an override of a key that no configuration has; list those that it has."""
-  known = get_config()
-  for i, key in enumerate(name.split('.')):
-    if not isinstance(known, ConfigDict) or key not in known:
-      at = '.'.join(['config', *name.split('.')[:i]])
-      keys = ', '.join(known) if isinstance(known, ConfigDict) else 'a value, no keys'
-      fail(f'no key config.{name}; {at} has: {keys}')
-    known = known[key]
+def explain_flag(error: flags.Error) -> str:
+  """Return what is wrong with a flag, in one line."""
+  found = re.match(r'flag --config\.([\w.]+)=(.*?): ', str(error), re.DOTALL)
+  if found:
+    name, given = found.groups()
+    return str(configs.refused(name, configs.find_option(name), shown(given)))
+  found = re.match(r'flag --(\w+)=(.*?): ', str(error), re.DOTALL)
+  if found and found[1] in KINDS:
+    return f'--{found[1]}={found[2]} must be {KINDS[found[1]]}'
+  return f'{error}; --help shows all flags'
 
 
 def fail(error: BaseException | str) -> NoReturn:
@@ -255,7 +279,10 @@ def join_processes() -> None:
 
 
 def run(config: ConfigDict, workdir: 'epath.Path', mode: str) -> None:
-  """Import the room of a mode, a key of `MODES`, and call its function."""
+  """Check the configuration; import the room of a mode and call its function."""
+  with activity.doing('loading the program'):
+    from sr3_jax.core.relations import check_relations
+  check_relations(config)
   if config.cascade.stages:
     with activity.doing('loading the program'):
       from sr3_jax.cascade import run as cascade

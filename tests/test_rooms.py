@@ -11,8 +11,9 @@ PACKAGE = ROOT / 'sr3_jax'
 # The one list of floors, lowest first; docs/architecture.md has it as a table. A module
 # imports from lower floors and from its own room, not from its neighbours.
 FLOORS = (
-  ('runtime', 'config'),
-  ('images',),
+  ('runtime',),
+  ('options', 'images'),
+  ('config',),
   ('core', 'data', 'human_study'),
   ('weights',),
   ('metrics', 'restoration'),

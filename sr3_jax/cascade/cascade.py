@@ -12,10 +12,9 @@ What stage s makes of image k is a function of (seed, s, k) alone. k is the clas
 images that were there before.
 """
 
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -220,21 +219,6 @@ def job(position: int, labels: Sequence[int]) -> Job:
   return Job(labels[place], number)
 
 
-@contextlib.contextmanager
-def name_option(key: str) -> Iterator[None]:
-  """Name the option `key` in errors about a batch that does not split over devices.
-
-  Raises:
-    CascadeError: in place of a ValueError.
-  """
-  try:
-    yield
-  except ValueError as error:
-    if type(error) is not ValueError:  # errors of subclasses say enough
-      raise
-    raise CascadeError(f'{key}: {error}') from None
-
-
 def load(config: ConfigDict, workdir: epath.PathLike) -> Cascade:
   """Load the models of `config.cascade` and check that they fit together.
 
@@ -243,8 +227,8 @@ def load(config: ConfigDict, workdir: epath.PathLike) -> Cascade:
     workdir: of the cascade; relative paths of stages begin in the folder around it.
 
   Raises:
-    CascadeError: the models do not fit together, or an option does not fit them.
-    hub.HubError, checkpoint.CheckpointError: a model cannot be loaded.
+    CascadeError: a model cannot be loaded, the models do not fit together, or an
+      option does not fit them.
   """
   c = config.cascade
   for name in _STAGE_OPTIONS:
@@ -256,8 +240,11 @@ def load(config: ConfigDict, workdir: epath.PathLike) -> Cascade:
   stages: list[Stage] = []
   models: list[hub.Loaded] = []
   for place, path in enumerate(c.stages):
-    with activity.doing(f'reading the model {path}'):
-      loaded = hub.load(stage_path(path, workdir))
+    try:
+      with activity.doing(f'reading the model {path}'):
+        loaded = hub.load(stage_path(path, workdir))
+    except UserError as error:
+      raise CascadeError(f'stage {place + 1} of cascade.stages: {error}') from None
     _check_task(loaded, place)
     if stages:
       _check_chain(loaded, stages[-1], models[0])

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from sr3_jax.cascade.cascade import Cascade, Stage, job, name_option
+from sr3_jax.cascade.cascade import Cascade, Stage, job
 from sr3_jax.config import ConfigDict, as_json
 from sr3_jax.core import degradations
 from sr3_jax.core.sr3 import SR3
@@ -87,12 +87,11 @@ class Measurement:
       made_by: what else the values depend on, as JSON.
 
     Raises:
-      CascadeError: eval.batch_size does not split over the devices.
-      UserError: the images, statistics or a network cannot be read.
+      UserError: eval.batch_size does not split over the devices, or the images,
+        statistics or a network cannot be read.
     """
     evaluators, whole = load_evaluators(config), as_json(config)
-    with name_option('eval.batch_size'):
-      batches = evaluation_data(config, count, held)
+    batches = evaluation_data(config, count, held)
     depends_on: dict[str, Any] = {
       'cascade': cascade.made_by,
       'classes': whole['cascade']['classes'],

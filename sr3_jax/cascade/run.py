@@ -21,7 +21,6 @@ from sr3_jax.cascade.cascade import (
   Stage,
   job,
   load,
-  name_option,
   stage_path,
 )
 from sr3_jax.config import ConfigDict, config_names
@@ -96,8 +95,7 @@ def sample_run(config: ConfigDict, workdir: epath.PathLike) -> None:
   """
   workdir = epath.Path(workdir)
   c = config.cascade
-  with name_option('cascade.batch_size'):
-    size = devices.per_process(c.batch_size)
+  size = devices.per_process(c.batch_size, key='cascade.batch_size')
   cascade = load(config, workdir)
   labels = cascade.labels(c.classes)
   files = Files(workdir / 'samples', _open(workdir / 'samples', cascade, config))

@@ -1,32 +1,40 @@
-"""Refuses configurations that don't fit together, before anything expensive begins."""
-
-import functools
+"""Refuses a configuration that can't work, before anything expensive begins."""
 
 import jax
 import ml_collections
 
+from sr3_jax.config import ConfigError
+from sr3_jax.core.relations import check_relations
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.runtime import devices
-from sr3_jax.runtime.errors import UserError, line
+from sr3_jax.runtime.types import Params
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
-  """Trace, without computing, a run's model on the image sizes that it will see.
+  """Check the values of a run, and the size of its network, without computing.
 
   Raises:
-    UserError: options that don't describe a model, sizes that the degradation or the
-      network can't take, or a batch that doesn't split over devices.
+    UserError: values that can't be, alone or together, a network that is larger than
+      this machine, or a batch that doesn't split over devices.
   """
-  try:
-    model = SR3.from_config(config)
-    key = jax.random.split(jax.random.key(0), 1)
-    for size in {config.data.image_size, config.eval.image_size or model.image_size}:
-      image = jax.ShapeDtypeStruct((1, size, size, model.channels), 'float32')
-      x = jax.eval_shape(lambda hr: model.upsample(model.degrade(key, hr)), image)
-      jax.eval_shape(functools.partial(model.init, side=x.shape[1]), jax.random.key(0))
-    size = config.eval.image_size or config.data.image_size
-    if size <= 2 * config.eval.border:
-      raise ValueError(f'eval.border={config.eval.border} leaves nothing of {size}')
-    devices.per_process(config.eval.batch_size)
-  except ValueError as error:
-    raise UserError(line(error)) from None
+  check_relations(config)
+  param_shapes(SR3.from_config(config))
+  devices.per_process(config.eval.batch_size, key='eval.batch_size')
+
+
+def param_shapes(model: SR3) -> Params:
+  """Return the shapes of a model's parameters, of which nothing is made.
+
+  Raises:
+    ConfigError: there is not enough memory for the parameters alone.
+  """
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+  needed, there = 4 * count / jax.process_count(), devices.total_memory()
+  if needed > there:
+    raise ConfigError(
+      f'a network of {count:.3g} parameters needs {needed / 1e9:.3g} GB, this machine '
+      f'has {there / 1e9:.3g} GB: lower model.channels, model.multipliers or '
+      'model.num_blocks'
+    )
+  return shapes

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from sr3_jax.config import check_name, pick
+from sr3_jax.config import check_values
 from sr3_jax.core import degradations, diffusion, samplers
 from sr3_jax.core.networks import Network, make_network
-from sr3_jax.core.options import check_options, value_range
+from sr3_jax.core.relations import check_model
 from sr3_jax.images import pixels
 from sr3_jax.runtime.types import Array, Params
 
@@ -30,6 +30,18 @@ Batch = dict[str, jax.Array]
 # An example's key is folded with this number for its degradation, and with smaller
 # numbers for the noise of training and sampling: the two must never be the same noise.
 _DEGRADATION = 2**30
+
+
+def value_range(
+  data: ml_collections.ConfigDict,
+) -> tuple[np.ndarray, np.ndarray] | None:
+  """Return the stored values [C] that `config.data` lets mean -1 and 1.
+
+  None stands for the whole range of the stored type of integer.
+  """
+  if not data.low:
+    return None
+  return np.array(data.low, np.float32), np.array(data.high, np.float32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,13 +74,13 @@ class SR3:
     """Build the model that a configuration describes.
 
     Raises:
-      ValueError: an unknown name, answered with the known ones, or options that do not
-        fit together.
+      ConfigError: a value that its key can't have, or values that don't go together.
     """
+    check_values(config)
+    check_model(config)
     d, m, sampler = config.diffusion, config.model, config.sampler
     task = degradations.make(config.task.name, config.task)
-    check_options(config, task)
-    make_gammas = pick('schedule', diffusion.SCHEDULES, d.schedule)
+    make_gammas = diffusion.SCHEDULES[d.schedule]
     if d.schedule == 'linear':
       make_gammas = partial(make_gammas, start=d.start, end=d.end)
     gammas = make_gammas(d.num_levels)
@@ -80,13 +92,13 @@ class SR3:
       channels=config.data.channels,
       value_range=value_range(config.data),
       gammas=gammas,
-      upsampling=check_name('upsampling', degradations.RESIZE, m.upsampling),
-      method=check_name('method', ('sr3', 'regression'), config.method),
-      prediction=check_name('prediction', diffusion.TARGETS, d.prediction),
+      upsampling=m.upsampling,
+      method=config.method,
+      prediction=d.prediction,
       residual=d.residual,
       y0_scale=d.y0_scale,
       learned_variance=d.learned_variance,
-      loss_power=pick('loss', {'l1': 1, 'l2': 2}, d.loss),
+      loss_power={'l1': 1, 'l2': 2}[d.loss],
       noise_weight=d.noise_weight,
       hole_loss=d.hole_loss,
       num_classes=m.num_classes,

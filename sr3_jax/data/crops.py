@@ -5,20 +5,12 @@ import functools
 
 import numpy as np
 
-from sr3_jax.data.records import DataError
 from sr3_jax.images import pixels, resizing
-
-CROPS = ('random', 'center', 'none')
-AREAS = ('shares', 'pixels')
 
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
-  """A way to make a square from an image.
-
-  Raises:
-    DataError: the settings have no meaning, alone or together.
-  """
+  """A way to make a square from an image; `core.relations` checks the settings."""
 
   image_size: int  # S, side of the square in pixels
   # 'random' takes a square anywhere. 'center' downsamples the largest central square by
@@ -31,16 +23,6 @@ class Cut:
   # random among those that leave the image large enough.
   reduce: int | tuple[int, ...] = 1
   area: str = 'shares'  # how pixels count; see `resizing.resize_area`
-
-  def __post_init__(self):
-    if self.crop not in CROPS:
-      raise DataError(f'no crop {self.crop!r}, only {", ".join(CROPS)}')
-    if self.area not in AREAS:
-      raise DataError(f'no data.area {self.area!r}, only {", ".join(AREAS)}')
-    if self.image_size < 1 or min(self.factors, default=0) < 1:
-      raise DataError('image_size and every factor of reduce must be at least 1')
-    if self.crop != 'random' and self.factors != (1,):
-      raise DataError(f"reduce is for crop='random', not {self.crop!r}")
 
   @functools.cached_property
   def factors(self) -> tuple[int, ...]:
@@ -57,15 +39,9 @@ class Cut:
     """Pixels of the shorter side that a decoder must leave of a picture.
 
     They are four for each pixel of the result, so that blocks which begin elsewhere
-    move it by an eighth of a pixel at most.
-
-    Raises:
-      DataError: random crops are taken from the whole picture.
+    move it by an eighth of a pixel at most. Random crops are taken from the whole
+    picture.
     """
-    if self.crop == 'random':
-      raise DataError(
-        "data.reduced_decoding is for data.crop='center' or 'none', not 'random'"
-      )
     return 4 * self.image_size
 
   def __call__(

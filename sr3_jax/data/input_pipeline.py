@@ -50,11 +50,7 @@ def make_source(
 
 
 def make_cut(config: ml_collections.ConfigDict, *, held_out: bool) -> Cut:
-  """Return how the training images or the held-out images are cropped.
-
-  Raises:
-    DataError: data.crop, data.reduce or a size has no meaning.
-  """
+  """Return how the training images or the held-out images are cropped."""
   d = config.data
   if held_out:
     size = config.eval.image_size or d.image_size
@@ -94,7 +90,7 @@ def evaluation_data(
   return eval_batches(
     source,
     cut,
-    batch_size=devices.per_process(config.eval.batch_size),
+    batch_size=devices.per_process(config.eval.batch_size, key='eval.batch_size'),
     limit=limit,
     order=config.eval.order,
     seed=config.seed,
@@ -120,7 +116,7 @@ def training_data(config: ml_collections.ConfigDict) -> Batches:
   return train_batches(
     source,
     cut,
-    batch_size=devices.per_process(config.train.batch_size),
+    batch_size=devices.per_process(config.train.batch_size, key='train.batch_size'),
     seed=config.seed,
     workers=d.workers,
     process_index=jax.process_index(),

@@ -23,7 +23,6 @@ from sr3_jax.runtime.errors import first_line
 if TYPE_CHECKING:  # it takes a second, and only one source needs it
   import tensorflow_datasets as tfds
 
-SOURCES = ('photos', 'folder', 'classes', 'arrays', 'tfds')
 # Sources whose path is on this machine.
 LOCAL = ('folder', 'classes', 'arrays')
 # Photographs inside scikit-image's wheel. No scene is in both splits: the two views of
@@ -51,7 +50,7 @@ def make_source(
   """Make a source by name.
 
   Args:
-    source: one of SOURCES.
+    source: a name that `data.source` can have.
     path: the folder or file, or the name of the TFDS dataset; photos need none.
     split: 'train' or 'eval' of photos, 'train' or 'test' of arrays, or a TFDS split. A
       folder is taken whole: hold images out by keeping them in another folder.
@@ -64,11 +63,9 @@ def make_source(
     decode_side: how a JPEG picture may be decoded; see `image_files.read`.
 
   Raises:
-    DataError: unknown name, missing path, channels that the source can't have, floating
+    DataError: missing path, channels that the source can't have, floating
       point without a range, or what the source itself raises.
   """
-  if source not in SOURCES:
-    raise DataError(f'no source {source!r}, only {", ".join(SOURCES)}')
   if source != 'photos' and not path:
     raise DataError(f'data.source={source!r} needs --config.data.path=PATH')
   if source in ('photos', 'tfds') and channels not in (1, 3):

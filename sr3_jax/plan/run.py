@@ -31,7 +31,6 @@ from sr3_jax.plan.machines import Machine
 from sr3_jax.plan.programs import PlanError, ProgramCost
 from sr3_jax.runtime import activity, atomic_files, devices
 from sr3_jax.training import train_step
-from sr3_jax.training.strategies import STRATEGIES
 
 SIZES = (4, 16, 64, 256)  # numbers of chips that weak scaling is given for
 
@@ -121,21 +120,13 @@ def check(config: ConfigDict) -> list[Machine]:
   """Return the machines that a configuration names.
 
   Raises:
-    PlanError: a machine or strategy is unknown, an effort is out of range, or the batch
-      does not split over the chips.
+    PlanError: a machine is unknown, or the batch does not split over the chips.
   """
   names = [name.strip() for name in config.plan.topology.split(',')]
   try:
     chosen = [machines.parse(name) for name in names]
   except ValueError as error:
     raise PlanError(error) from error
-  if not -1 <= config.plan.effort <= 0:
-    raise PlanError(f'plan.effort={config.plan.effort} must be from -1 to 0')
-  for strategy in config.plan.strategies:
-    if strategy not in STRATEGIES:
-      raise PlanError(
-        f'plan.strategies: no {strategy!r}; known: {", ".join(STRATEGIES)}'
-      )
   for machine in chosen:
     check_batch(config, machine)
   return chosen

@@ -7,6 +7,7 @@ leading axis over all devices; each process holds the part of its own devices.
 
 import contextlib
 import functools
+import math
 import os
 import sys
 import threading
@@ -178,17 +179,29 @@ def free_memory() -> int | None:
   return None if free is None else free // jax.local_device_count()
 
 
-def per_process(batch_size: int, parts: int = 1) -> int:
+def total_memory() -> float:
+  """Return the bytes of this process's machine: the host's, and its devices' own."""
+  stats = [device.memory_stats() for device in jax.local_devices()]
+  try:
+    host = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+  except (ValueError, OSError):
+    return math.inf
+  return host + sum(s['bytes_limit'] for s in stats if s)
+
+
+def per_process(batch_size: int, parts: int = 1, key: str = 'batch_size') -> int:
   """Return this process's share of a global batch.
 
   Raises:
-    ValueError: devices, or the equal `parts` of each one's share, don't divide it.
+    UserError: devices, or the equal `parts` of each one's share, don't divide it; it
+      names the option `key`.
   """
   multiple = jax.device_count() * parts
-  if batch_size < 1 or parts < 1 or batch_size % multiple:
-    raise ValueError(
-      f'a batch of {batch_size} cannot be split over {jax.device_count()} devices '
-      f'x {parts} parts: make it a multiple of {max(multiple, 1)}'
+  if batch_size % multiple:
+    in_parts = f' x {parts} parts' if parts > 1 else ''
+    raise errors.UserError(
+      f'{key}={batch_size} cannot be split over {jax.device_count()} devices'
+      f'{in_parts}: make it a multiple of {multiple}'
     )
   return batch_size // jax.process_count()
 

@@ -13,8 +13,7 @@ from sr3_jax.data import input_pipeline
 from sr3_jax.evaluation import summary
 from sr3_jax.evaluation.run import evaluate_run
 from sr3_jax.runtime import activity, devices
-from sr3_jax.runtime.errors import UserError, line
-from sr3_jax.training import strategies, train
+from sr3_jax.training import train
 from sr3_jax.weights import hub
 
 
@@ -51,27 +50,8 @@ def train_run(config: ConfigDict, workdir: epath.PathLike) -> None:
 def check_training(config: ConfigDict) -> None:
   """Raise UserError for what can't be trained, before anything expensive begins."""
   check_config(config)
-  try:
-    strategies.get_strategy(config.parallel.strategy)
-    check_retention(config)
-    devices.per_process(config.train.batch_size, parts=config.train.accumulate)
-  except ValueError as error:
-    raise UserError(line(error)) from None
-
-
-def check_retention(config: ConfigDict) -> None:
-  """Raise UserError if checkpoint.keep_best can't be known: nothing measures it."""
-  name, every = config.checkpoint.keep_best, config.eval.every_steps
-  if not name:
-    return
-  if name not in train.SCORES:
-    known = ', '.join(train.SCORES)
-    raise UserError(f'no metric {name!r} for checkpoint.keep_best, only {known}')
-  if not every or every % config.checkpoint.every_steps:
-    raise UserError(
-      f'checkpoint.keep_best needs eval.every_steps={every} to be a multiple of '
-      f'checkpoint.every_steps={config.checkpoint.every_steps}'
-    )
+  parts = config.train.accumulate
+  devices.per_process(config.train.batch_size, parts, key='train.batch_size')
 
 
 def finished(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:

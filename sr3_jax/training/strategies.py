@@ -18,7 +18,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sr3_jax.config import pick
 from sr3_jax.runtime import devices as runtime_devices
 from sr3_jax.training.train_step import Gradients, TrainState
 
@@ -233,12 +232,8 @@ STRATEGIES = {'pmap': Replicated, 'fsdp': Sharded}
 
 
 def get_strategy(name: str, devices: Sequence[jax.Device] | None = None) -> Strategy:
-  """Return a strategy by its name in `config.parallel.strategy`.
-
-  Raises:
-    ValueError: an unknown name.
-  """
-  return pick('parallel.strategy', STRATEGIES, name)(devices)
+  """Return a strategy by its name in `config.parallel.strategy`."""
+  return STRATEGIES[name](devices)
 
 
 def split(shape: Sequence[int], axes: Mapping[str, int]) -> PartitionSpec:

@@ -26,12 +26,6 @@ from sr3_jax.training import monitor, preemption, strategies
 from sr3_jax.training.train_step import TrainState, create_state, train_step
 from sr3_jax.weights import checkpoint, hub
 
-# Measures of the evaluations during training that can choose a best checkpoint.
-SCORES = (
-  *('psnr', 'ssim', 'psnr_y', 'ssim_y'),
-  *('consistency', 'spectrum_db', 'colour_drift'),
-)
-
 
 class TrainingError(errors.UserError):
   """Training can't go on."""

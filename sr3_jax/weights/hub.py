@@ -23,9 +23,12 @@ from etils import epath
 from flax import traverse_util
 from ml_collections import ConfigDict
 
+from sr3_jax.config import ConfigError, check_value
+from sr3_jax.core.check import param_shapes
 from sr3_jax.core.samplers import make_trajectory
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import sources
+from sr3_jax.options import DIFFUSION, SAMPLER
 from sr3_jax.runtime.errors import line
 from sr3_jax.runtime.types import Params
 from sr3_jax.runtime.version import __version__
@@ -83,8 +86,8 @@ def load(path: epath.PathLike) -> Loaded:
   config = model_files.read_config(header['config'], where, maker)
   try:
     model = SR3.from_config(config)
-  except Exception as error:  # absurd sizes in a file may raise anything
-    raise HubError(f'{where}: {line(error)}') from None
+  except ConfigError as error:
+    raise HubError(f'{where}: {error}') from None
   step, params = load_weights(place, model)
   presets = _presets(folder, model.gammas)
   source = str(header.get('source') or f'trained on {data_name(config)}')
@@ -104,9 +107,9 @@ def load_weights(path: epath.PathLike, model: SR3) -> tuple[int, Params]:
   """
   place, _ = find(path)
   try:
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-  except Exception as error:
-    raise HubError(f'{place}: no network can be built: {line(error)}') from None
+    shapes = param_shapes(model)
+  except ConfigError as error:
+    raise HubError(f'{place}: {error}') from None
   if is_run(place):
     from sr3_jax.weights import checkpoint  # Orbax takes 0.3 s to import
 
@@ -126,7 +129,13 @@ def _presets(folder: epath.Path, gammas: np.ndarray) -> Presets:
   presets: Presets = model_files.read_json(path)
   for name, preset in presets.items():
     try:
-      if not 1 <= preset['num_steps'] < len(gammas):
+      for key, value in preset.items():
+        # 'linear' is for presets only; `make_trajectory` knows it and its betas.
+        if key in ('start', 'end'):
+          check_value(key, DIFFUSION[key], value)
+        elif (key, value) != ('spacing', 'linear'):
+          check_value(key, SAMPLER[key], value)
+      if preset['num_steps'] >= len(gammas):
         raise ValueError(f'num_steps {preset["num_steps"]} of {len(gammas) - 1} levels')
       make_trajectory(gammas, **preset)
     except Exception as error:

@@ -9,9 +9,9 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from typing import Any, NotRequired, TypedDict, cast
 
-import jax
 import numpy as np
 import safetensors
 from absl import logging
@@ -19,11 +19,14 @@ from etils import epath
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from sr3_jax.config import get_config
+from sr3_jax.config import ConfigError, find_option, get_config, refused
+from sr3_jax.core.check import param_shapes
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.options import OPTIONS
 from sr3_jax.runtime import printing
 from sr3_jax.runtime.errors import UserError, line, some
 from sr3_jax.runtime.types import Array, Params
+from sr3_jax.runtime.values import shown
 from sr3_jax.runtime.version import __version__
 
 WEIGHTS, CONFIG = 'model.safetensors', 'config.json'
@@ -33,12 +36,6 @@ FORMAT = 1  # of config.json
 _STORED = ('F32', 'BF16', 'F16')  # dtypes of weights, as safetensors calls them
 # Bytes of a JSON file: no model has a larger one.
 _MAX_JSON = 2**20
-# Building a network takes time and memory in proportion to these.
-_MAX = {
-  'config.model.num_blocks': 64,
-  'config.diffusion.num_levels': 10**6,
-  'config.sampler.num_steps': 10**6,
-}
 
 
 class HubError(UserError):
@@ -125,46 +122,37 @@ def read_config(stored: dict[str, Any], where: str, maker: str) -> ConfigDict:
   the version of sr3_jax that wrote it, `maker`.
 
   Raises:
-    HubError: a key is unknown, or a value is too large or of another type.
+    HubError: a key is unknown, or its value is one that it can't have.
   """
   config = get_config()
   for (group, key), old in _ABSENT.items():
     config[group][key] = old
-  _merge(config, stored, where, maker, 'config')
+  for name, value in _flat(stored, OPTIONS):
+    try:
+      option = find_option(name)
+    except ConfigError as error:
+      if name in OPTIONS:  # a section that is no object
+        raise HubError(f'{where}: {error}') from None
+      raise HubError(
+        f'{where}: unknown key config.{name}; written by sr3_jax {maker}, this is '
+        f'{__version__}: update, or remove the key if it does not matter'
+      ) from None
+    value = option.kind.from_json(value)
+    if not option.kind.fits(value):
+      raise HubError(f'{where}: {refused(name, option, shown(value))}')
+    section, _, key = name.rpartition('.')
+    (config[section] if section else config)[key] = value
   return config
 
 
-def _merge(
-  config: ConfigDict, stored: dict[str, Any], where: str, maker: str, prefix: str
-) -> None:
-  """Set the stored values in `config`, whose name in messages is `prefix`."""
+def _flat(stored: Any, options: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
+  """List the values of a stored configuration by the names of their keys."""
   for key, value in stored.items():
-    name = f'{prefix}.{key}'
-    if key not in config:
-      raise HubError(
-        f'{where}: unknown key {name}; written by sr3_jax {maker}, this is '
-        f'{__version__}: update, or remove the key if it does not matter'
-      )
-    default = config[key]
-    if isinstance(default, ConfigDict) and isinstance(value, dict):
-      _merge(default, value, where, maker, name)
-      continue
-    if isinstance(default, tuple) and isinstance(value, list):
-      value = tuple(value)
-      kinds = {type(default[0])} if default else {int, float, str}
-      kinds |= {int} if float in kinds else set()  # JSON may write 1.0 as 1
-      good = all(type(v) in kinds for v in value) and len(value) <= 32
-    elif isinstance(default, float) and type(value) is int:
-      value, good = float(value), abs(value) < 2**53
+    section = options.get(key)
+    if isinstance(section, dict) and isinstance(value, dict):
+      yield from _flat(value, section, f'{prefix}{key}.')
     else:
-      good = type(value) is type(default)
-    if not good:
-      group = isinstance(default, ConfigDict)
-      kind = 'an object' if group else f'like {default!r}'
-      raise HubError(f'{where}: {name} should be {kind}, is {str(value)[:80]!r}')
-    if type(value) is int and abs(value) > _MAX.get(name, 2**31):
-      raise HubError(f'{where}: {name} is {value}: too large')
-    config[key] = value
+      yield f'{prefix}{key}', value
 
 
 def read_tensors(
@@ -200,8 +188,7 @@ def read_tensors(
 
 def flat_shapes(model: SR3) -> dict[str, tuple[int, ...]]:
   """Return the shapes of a model's parameters by name: 'conv_in/kernel'."""
-  tree = jax.eval_shape(model.init, jax.random.key(0))
-  return {k: v.shape for k, v in flatten(tree).items()}
+  return {k: v.shape for k, v in flatten(param_shapes(model)).items()}
 
 
 def check_same(

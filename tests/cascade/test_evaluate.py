@@ -17,7 +17,7 @@ from sr3_jax.evaluation.evaluators import Evaluators
 from sr3_jax.images import image_files
 from sr3_jax.reports import paper
 from sr3_jax.restoration import restorer
-from sr3_jax.runtime.errors import NotFiniteError
+from sr3_jax.runtime.errors import NotFiniteError, UserError
 from tests.support import cascades as stage_models
 from tests.support import feature_networks
 
@@ -199,7 +199,7 @@ def test_classes_need_labelled_images_like_those_of_training(base, config):
   assert '\n' not in str(error.value)
   c = config.copy_and_resolve_references()
   c.eval.batch_size = 12
-  with pytest.raises(CascadeError, match=r'eval\.batch_size.*multiple of 8'):
+  with pytest.raises(UserError, match=r'eval\.batch_size.*multiple of 8'):
     cascade_evaluate.evaluate_run(c, base / 'unlabelled')
 
 

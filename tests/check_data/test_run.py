@@ -263,7 +263,6 @@ def test_mistakes_are_data_errors(tmp_path):
   for settings, message in (
     ({'source': 'folder', 'path': str(tmp_path / 'gone')}, 'no such folder'),
     ({'source': 'folder', 'path': ''}, 'needs --config.data.path=PATH'),
-    ({'source': 'photos', 'crop': 'wild'}, "no crop 'wild'"),
   ):
     with pytest.raises(sources.DataError, match=message):
       check_data_run.check_data_run(_config(**settings), tmp_path / 'run')

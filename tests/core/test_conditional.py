@@ -204,11 +204,14 @@ def test_stored_values_have_ranges_of_their_own():
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'data__channels': 2, 'data__low': (0.0,), 'data__high': (1.0,)}, '2 numbers'),
+    (
+      {'data__channels': 2, 'data__low': (0.0,), 'data__high': (1.0,)},
+      'channels=2 numbers',
+    ),
     ({'data__channels': 1, 'data__low': (1.0,), 'data__high': (1.0,)}, 'rising'),
-    ({'data__channels': 1, 'task__name': 'jpeg'}, 'images of 3 channels'),
+    ({'data__channels': 1, 'task__name': 'jpeg'}, 'is for 3 channels'),
     ({'task__name': 'mixture'}, r'needs task\.mixture'),
-    ({'task__name': 'sharpen'}, "unknown task 'sharpen'"),
+    ({'task__name': 'sharpen'}, "task.name='sharpen' must be one of"),
   ],
 )
 def test_mistakes(changes, message):

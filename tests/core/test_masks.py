@@ -195,11 +195,6 @@ def test_uncropping_of_chosen_sides(sides, kinds):
   assert (corners == {'one': 2, 'all': 4}[sides]).all()
 
 
-def test_uncropping_says_what_it_knows():
-  with pytest.raises(ValueError, match="'left' is none of mix, one, all"):
-    masks.uncropping(KEYS[:1], 8, 8, sides='left')
-
-
 def test_border_is_numpys_pad():
   known = np.zeros((1, 5, 7, 1))
   truth = np.pad(known, ((0, 0), (2, 0), (1, 3), (0, 0)), constant_values=1)

@@ -110,11 +110,6 @@ def test_errors_count_by_their_noise(weight, mean):
   np.testing.assert_allclose(loss(image), truth, rtol=0.02)
 
 
-def test_errors_cannot_count_less_the_more_noise():
-  with pytest.raises(ValueError, match=r'noise_weight=-1\.0 must not be negative'):
-    SR3.from_config(tiny(diffusion__noise_weight=-1.0))
-
-
 # ------------------------------------------------------------------- randomness
 
 
@@ -309,9 +304,9 @@ def test_consistent_outputs_downsample_to_the_input(name):
 
 def test_consistency_needs_downsampled_inputs():
   for task in ('jpeg', 'cascade', 'generation'):
-    with pytest.raises(ValueError, match=f'consistency: the task {task!r}'):
+    with pytest.raises(ValueError, match=f'consistency: task.name={task!r}'):
       SR3.from_config(tiny(task__name=task, sampler__consistency=True))
-  with pytest.raises(ValueError, match=r'with task\.through'):
+  with pytest.raises(ValueError, match=r'with task\.through=2'):
     SR3.from_config(tiny(task__through=2, sampler__consistency=True))
   baseline = SR3.from_config(tiny(method='regression', sampler__consistency=True))
   assert not baseline.consistency

@@ -26,28 +26,30 @@ def test_encode_and_decode(residual):
 @pytest.mark.parametrize(
   ('key', 'known'),
   [
-    ('task.name', 'super_resolution'),
-    ('method', 'sr3, regression'),
-    ('diffusion.schedule', 'linear, cosine'),
-    ('diffusion.prediction', 'eps, v, y0'),
-    ('diffusion.loss', 'l1, l2'),
-    ('sampler.name', 'ddpm, ddpm_posterior, ddim, dpmpp_2m'),
-    ('sampler.spacing', 'time, log_snr, cosine'),
+    ('task.name', "'super_resolution'"),
+    ('method', "'sr3', 'regression'"),
+    ('diffusion.schedule', "'linear', 'cosine'"),
+    ('sampler.name', "'ddpm', 'ddpm_posterior', 'ddim', 'dpmpp_2m'"),
   ],
 )
 def test_unknown_names_are_answered_with_the_known_ones(key, known):
   config = tiny()
   config.update_from_flattened_dict({key: 'nonsense'})
-  with pytest.raises(ValueError, match=rf"unknown \w+ 'nonsense'; known: {known}"):
+  with pytest.raises(ValueError, match=f"{key}='nonsense' must be one of {known}"):
     SR3.from_config(config)
 
 
 def test_more_steps_than_levels():
-  with pytest.raises(ValueError, match='2001 sampling steps'):
+  with pytest.raises(
+    ValueError, match=r'sampler\.num_steps=2001 .* diffusion\.num_levels=2000'
+  ):
     SR3.from_config(tiny(sampler__num_steps=2001))
 
 
-@pytest.mark.parametrize('name', config_names())
+MODELS = [name for name in config_names() if not load_config(name).cascade.stages]
+
+
+@pytest.mark.parametrize('name', MODELS)
 def test_trajectories_of_the_configs(name):
   """Sampling starts where the network was trained on noise, for any step count."""
   config = load_config(name)

@@ -170,10 +170,6 @@ def test_names_that_are_not_known():
     degradations.make('mixture', options(mixture=()))
   with pytest.raises(ValueError, match="'generation' cannot be a part"):
     degradations.make('mixture', options(mixture=('jpeg', 'generation')))
-  with pytest.raises(ValueError, match="unknown masks 'round'"):
-    degradations.make('inpainting', options(masks='round')).degrade(
-      keys(1), np.zeros((1, 8, 8, 3), np.float32)
-    )
 
 
 def test_a_task_describes_itself():

@@ -17,6 +17,7 @@ from sr3_jax.evaluation import sweep, sweep_choice
 from sr3_jax.metrics import feature_nets
 from sr3_jax.restoration import restorer
 from sr3_jax.runtime import atomic_files, devices
+from sr3_jax.runtime.errors import UserError
 from sr3_jax.weights import hub, model_writer
 from tests.support import feature_networks, runs
 
@@ -234,5 +235,7 @@ def test_a_network_may_decide_a_sweep(
   assert record['measured']['lpips_alex'] == '22ff'
   assert record['presets'] == sweep_choice.choose(rows, 'lpips_alex')
   c.sweep.judge = 'taste'
-  with pytest.raises(sweep.SweepError, match="'taste': give spectrum_db, lpips_alex"):
+  with pytest.raises(
+    UserError, match=r"sweep\.judge='taste' must be one of 'spectrum_db', 'lpips"
+  ):
     sweep.sweep_run(c, folder)

@@ -14,6 +14,7 @@ import PIL.Image
 import pytest
 
 from sr3_jax import main
+from sr3_jax.core.relations import check_relations
 from sr3_jax.runtime.errors import UserError
 from sr3_jax.training import run as training_run
 from sr3_jax.weights import checkpoint, hub
@@ -49,9 +50,12 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 MISTAKES = {
   'key': (
     ['--config.train.num_stps=5'],
-    ['train.num_stps', 'num_steps, profile, tensorboard'],
+    ['train.num_stps', 'init_from, profile, tensorboard'],
   ),
-  'type': (['--config.train.num_steps=many'], ['num_steps', 'many']),
+  'type': (
+    ['--config.train.num_steps=many'],
+    ["train.num_steps='many' must be a whole number from 1"],
+  ),
   'mode': (['--mode=trian'], ['mode', 'train|eval|sample|sweep']),
   'argument': (['extra'], ['extra']),
   'eval untrained': (['--mode=eval'], ['no checkpoints', 'train first']),
@@ -60,7 +64,10 @@ MISTAKES = {
     ['--config.data.source=folder', '--config.data.path=/no/such'],
     ['/no/such', 'no such folder'],
   ),
-  'sampler': (['--config.sampler.name=dpm'], ["'dpm'", 'ddpm, ddpm_posterior']),
+  'sampler': (
+    ['--config.sampler.name=dpm'],
+    ["sampler.name='dpm'", "'ddpm', 'ddpm_posterior'"],
+  ),
   'held out': (
     ['--config.data.eval_split=validation'],
     ["'validation'", 'train, eval'],
@@ -81,7 +88,7 @@ SPECIAL = {
 @pytest.mark.parametrize(
   ('name', 'every', 'said'),
   [
-    ('fid', 5, r"no metric 'fid' .* only psnr, ssim"),
+    ('fid', 5, r"keep_best='fid' must be one of '', 'psnr', 'ssim'"),
     ('psnr', 0, r'eval\.every_steps=0 to be a multiple of checkpoint\.every_steps=5'),
     ('psnr', 7, r'eval\.every_steps=7 to be a multiple'),
   ],
@@ -92,9 +99,9 @@ def test_keep_best_needs_a_metric_that_is_measured_at_every_checkpoint(
   config = runs.get_config()
   config.checkpoint.keep_best, config.eval.every_steps = name, every
   with pytest.raises(ValueError, match=said):
-    training_run.check_retention(config)
+    check_relations(config)
   config.checkpoint.keep_best, config.eval.every_steps = 'psnr', 10
-  training_run.check_retention(config)
+  check_relations(config)
 
 
 @pytest.fixture(scope='module')
@@ -135,14 +142,17 @@ def test_a_wrong_argument_is_an_error_of_one_line(mistakes, name):
 @pytest.mark.parametrize(
   ('change', 'words'),
   [
-    ({'model.dtype': 'float31'}, ["'float31'", 'float32, bfloat16']),
-    ({'method': 'gan'}, ["'gan'", 'sr3, regression']),
-    ({'train.batch_size': 12}, ['batch of 12', 'multiple of 8']),
-    ({'train.accumulate': 2}, ['batch of 8', 'multiple of 16']),
-    ({'eval.batch_size': 9}, ['batch of 9', 'multiple of 8']),
-    ({'data.image_size': 18}, ['18 x 18', 'downsampled 4x']),
-    ({'data.image_size': 20, 'model.patch': 8}, ['multiples of 8', '20 x 20']),
-    ({'eval.image_size': 22}, ['22 x 22', 'downsampled 4x']),
+    ({'model.dtype': 'float31'}, ["model.dtype='float31'", "'float32', 'bfloat16'"]),
+    ({'method': 'gan'}, ["method='gan'", "'sr3', 'regression'"]),
+    ({'train.batch_size': 12}, ['train.batch_size=12', 'multiple of 8']),
+    ({'train.accumulate': 2}, ['train.batch_size=8', 'multiple of 16']),
+    ({'eval.batch_size': 9}, ['eval.batch_size=9', 'multiple of 8']),
+    ({'data.image_size': 18}, ['data.image_size=18', 'task.scale=4']),
+    (
+      {'data.image_size': 20, 'model.patch': 8},
+      ['data.image_size=20', 'multiple of 8', 'model.patch=8'],
+    ),
+    ({'eval.image_size': 22}, ['eval.image_size=22', 'task.scale=4']),
   ],
   ids=str,
 )

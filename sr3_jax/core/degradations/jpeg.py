@@ -217,12 +217,7 @@ def sample_quality(
 
   Low ones are more frequent: p(Q) ~ exp(-Q / temperature). Palette (arXiv:2111.05826)
   trains on 5 to 30 with a temperature of 10.
-
-  Raises:
-    ValueError: a range that is empty or leaves 1..100.
   """
-  if not 1 <= low <= high <= 100:
-    raise ValueError(f'JPEG qualities from {low} to {high}: no range within 1 to 100')
   logits = -np.arange(high - low + 1, dtype=np.float32) / temperature
   drawn = jax.vmap(lambda k: jax.random.categorical(k, logits))(key)
   return low + drawn.astype(jnp.float32)

@@ -32,8 +32,6 @@ SWING, SWING_SPREAD = 2 * math.pi / 5, 2 * math.pi / 15
 # How far the direction in which a stroke advances turns at a segment: ours, in radians.
 DRIFT = math.pi / 12
 
-SIDES = ('mix', 'one', 'all')
-
 
 def _each(draw: Callable[[jax.Array], jax.Array], key: jax.Array) -> jax.Array:
   """Call `draw`, key -> bool [H, W], for every key: float32 [B, H, W, 1]."""
@@ -215,12 +213,7 @@ def uncropping(
   rows or columns the middle one is known. All sides: the window's sides are sqrt(1/2)
   of the image's, with margins of whole pixels, the same on opposite sides. `sides` is
   'one', 'all', or 'mix': either with probability 1/2, as Palette trains.
-
-  Raises:
-    ValueError: unknown `sides`.
   """
-  if sides not in SIDES:
-    raise ValueError(f"sides = '{sides}' is none of {', '.join(SIDES)}")
   y, x = (round(side * (1 - math.sqrt(0.5)) / 2) for side in (height, width))
   h, w = height // 2, width // 2
   margins = [(0, 0, w, 0), (0, 0, 0, w), (h, 0, 0, 0), (0, h, 0, 0), (y, y, x, x)]

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sr3_jax.config import check_name, pick
+from sr3_jax.config import check_name
 from sr3_jax.core.degradations import blind, blurring, jpeg, masks
 from sr3_jax.core.degradations.resizing import area, downsampled_size, resize
 
@@ -127,17 +127,15 @@ def generation(key: jax.Array, hr: jax.Array) -> jax.Array:
 def inpainting(key: jax.Array, hr: jax.Array, *, masks: str) -> jax.Array:
   """Make holes: grey (0) where pixels are missing, and the mask. [B, H, W, C + 1].
 
-  Raises:
-    ValueError: `masks` is no key of `MASKS`.
+  `masks` is a key of `MASKS`.
   """
-  return with_hole(hr, pick('masks', MASKS, masks)(key, *hr.shape[1:3]))
+  return with_hole(hr, MASKS[masks](key, *hr.shape[1:3]))
 
 
 def uncropping(key: jax.Array, hr: jax.Array, *, sides: str) -> jax.Array:
   """Hide half of the image beyond a border. [B, H, W, C + 1].
 
-  Raises:
-    ValueError: `sides` is neither 'mix' (Palette's), 'one' nor 'all'.
+  `sides` is 'mix' (Palette's), 'one' or 'all'.
   """
   return with_hole(hr, masks.uncropping(key, *hr.shape[1:3], sides=sides))
 
@@ -261,10 +259,10 @@ def make(name: str, options: Options) -> Task:
   if name == MIXTURE:
     parts = [make(part, options) for part in options[MIXTURE]]
     if not parts:
-      raise ValueError("the task 'mixture' needs task.mixture, names of tasks")
+      raise ValueError("task.name='mixture' needs task.mixture, names of tasks")
     for part, single in zip(options[MIXTURE], parts, strict=True):
       if not single.conditional or single.extras not in ((), ('mask',)):
-        raise ValueError(f'{part!r} cannot be a part of a mixture of tasks')
+        raise ValueError(f'task.mixture: {part!r} cannot be a part of a mixture')
     degrade = functools.partial(_mixed, parts=parts)
     about = 'every image by one of these tasks'
     names = {MIXTURE: tuple(options[MIXTURE])}

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from sr3_jax.config import check_name, pick
 from sr3_jax.core.networks.blocks import Network
 from sr3_jax.core.networks.unet import UNet
 
@@ -18,12 +17,8 @@ def make_network(config: ml_collections.ConfigDict, gammas: np.ndarray) -> Netwo
   """Return the network that `config.model` describes.
 
   Only 'guided' needs to know the trained levels, `gammas` [T + 1].
-
-  Raises:
-    ValueError: an unknown name.
   """
   m = config.model
-  check_name('network', ('sr3', 'janspiry', 'guided'), m.network)
   first = config.data.image_size // m.patch
   common = {
     'channels': m.channels,
@@ -33,7 +28,7 @@ def make_network(config: ml_collections.ConfigDict, gammas: np.ndarray) -> Netwo
       i for i in range(len(m.multipliers)) if first / 2**i in m.attention_resolutions
     ),
     'dropout': m.dropout,
-    'dtype': pick('dtype', DTYPES, m.dtype),
+    'dtype': DTYPES[m.dtype],
   }
   # These two are imported where they are used: few users need them.
   if m.network == 'janspiry':

@@ -1,0 +1,206 @@
+"""Checks how the values of a configuration go together.
+
+What a key may be by itself is said in `sr3_jax.options`.
+"""
+
+from collections.abc import Iterator
+
+import ml_collections
+import numpy as np
+
+from sr3_jax.config import ConfigError, check_values
+from sr3_jax.core import degradations, diffusion
+
+# Group normalisations of 'guided' have this many groups.
+_GUIDED_GROUPS = 32
+
+
+def check_relations(config: ml_collections.ConfigDict) -> None:
+  """Refuse a configuration of a run whose values can't be, alone or together.
+
+  Raises:
+    ConfigError: which keys, and why.
+  """
+  check_values(config)
+  if config.cascade.stages:  # they have configurations of their own
+    return
+  check_model(config)
+  for fault in (*_data(config), *_run(config)):
+    raise ConfigError(fault)
+
+
+def check_model(config: ml_collections.ConfigDict) -> None:
+  """Refuse a configuration whose model can't be, as far as the values go together.
+
+  Every value by itself must be one that its key can have.
+
+  Raises:
+    ConfigError: which keys, and why.
+  """
+  try:
+    task = degradations.make(config.task.name, config.task)
+  except ValueError as error:
+    raise ConfigError(error) from None
+  faults = (
+    *_task(config, task),
+    *_sizes(config),
+    *_network(config, task),
+    *_levels(config),
+    *_sampler(config, task),
+  )
+  for fault in faults:
+    raise ConfigError(fault)
+
+
+def _task(config: ml_collections.ConfigDict, task: degradations.Task) -> Iterator[str]:
+  """Say what is wrong with a task and the images that it is for."""
+  data, name = config.data, config.task.name
+  if task.colour and data.channels != 3:
+    yield f'data.channels={data.channels}: task.name={name!r} is for 3 channels'
+  if config.diffusion.residual and not task.conditional:
+    yield f'diffusion.residual needs a condition; task.name={name!r} has none'
+  low, high = (np.array(limits, np.float32) for limits in (data.low, data.high))
+  count = len(low) or len(high)
+  wrong = {len(low), len(high)} != {data.channels} or np.any(high <= low)
+  if count and wrong:
+    yield (
+      f'data.low={tuple(data.low)} and data.high={tuple(data.high)} must be '
+      f'data.channels={data.channels} numbers each, one for each channel, and rising'
+    )
+
+
+def _sizes(config: ml_collections.ConfigDict) -> Iterator[str]:
+  """Say which sizes of images don't fit the task and the network."""
+  t, model = config.task, config.model
+  names = t.mixture if t.name == degradations.MIXTURE else (t.name,)
+  scale = max(degradations.make(name, t).scale for name in names)
+  levels = len(model.multipliers)
+  multiple = model.patch * 2 ** (levels - 1)
+  for key in ('data.image_size', 'eval.image_size'):
+    size = config[key]
+    if size % scale:
+      yield f'{key}={size} must be a multiple of task.scale={scale}'
+    if size % multiple:
+      yield (
+        f'{key}={size} must be a multiple of {multiple}: model.patch={model.patch} '
+        f'and {levels} model.multipliers, each but the first at half the size'
+      )
+    if size and t.through > size and 'super_resolution' in names:
+      yield f'task.through={t.through} must not be above {key}={size}'
+
+
+def _network(
+  config: ml_collections.ConfigDict, task: degradations.Task
+) -> Iterator[str]:
+  """Say which options the network doesn't have, or can't have together."""
+  m, network = config.model, f'model.network={config.model.network!r}'
+  if m.network == 'sr3':
+    return
+  if config.data.channels != 3 or not task.conditional or task.extras:
+    yield (
+      f'{network} is for data.channels=3 and tasks whose condition is an image of 3 '
+      f'channels, not for data.channels={config.data.channels} and '
+      f'task.name={config.task.name!r}'
+    )
+  if m.patch != 1:
+    yield f'model.patch={m.patch}: {network} has none, it must be 1'
+  if m.label_dropout:
+    yield (
+      f'model.label_dropout={m.label_dropout:g}: {network} has no row for "no class", '
+      'it must be 0'
+    )
+  if m.network == 'janspiry' and m.num_classes:
+    yield f'model.num_classes={m.num_classes}: {network} has no classes'
+  widths = [m.channels * factor for factor in m.multipliers]
+  groups = m.groups if m.network == 'janspiry' else _GUIDED_GROUPS
+  if any(width % groups for width in widths):
+    of = 'model.groups' if m.network == 'janspiry' else f'the groups of {network}'
+    yield (
+      f'model.channels={m.channels} times each of model.multipliers must be multiples '
+      f'of {groups}, {of}'
+    )
+  sides = (config.data.image_size / 2**level for level in range(len(widths) - 1))
+  attend = [
+    w for w, side in zip(widths, sides, strict=False) if side in m.attention_resolutions
+  ]
+  if m.network == 'guided' and any(w % m.num_heads for w in (*attend, widths[-1])):
+    yield (
+      f'model.num_heads={m.num_heads} must divide model.channels={m.channels} times '
+      'the model.multipliers of all sides that have attention'
+    )
+
+
+def _levels(config: ml_collections.ConfigDict) -> Iterator[str]:
+  """Say what is wrong with the noise schedule and the steps over it."""
+  d, sampler = config.diffusion, config.sampler
+  if d.schedule == 'linear':
+    try:
+      diffusion.linear_gammas(d.num_levels, d.start, d.end)
+    except ValueError as error:
+      yield (
+        f'diffusion.num_levels={d.num_levels} from diffusion.start={d.start:g} to '
+        f'diffusion.end={d.end:g}: {error}'
+      )
+  if sampler.num_steps > d.num_levels:
+    yield (
+      f'sampler.num_steps={sampler.num_steps} must not be above '
+      f'diffusion.num_levels={d.num_levels}'
+    )
+
+
+def _sampler(
+  config: ml_collections.ConfigDict, task: degradations.Task
+) -> Iterator[str]:
+  """Say which options of the sampler the model doesn't have."""
+  sampler, through = config.sampler, config.task.through
+  if sampler.guidance != 1 and not config.model.label_dropout:
+    yield f'sampler.guidance={sampler.guidance:g} needs model.label_dropout above 0'
+  if sampler.name == 'ddpm_learned' and not config.diffusion.learned_variance:
+    yield "sampler.name='ddpm_learned' needs diffusion.learned_variance"
+  if sampler.consistency and (task.scale == 1 or task.extras or through):
+    with_through = f' with task.through={through}' if through else ''
+    yield (
+      f'sampler.consistency: task.name={config.task.name!r}{with_through} has no '
+      'inputs that are its outputs downsampled'
+    )
+
+
+def _data(config: ml_collections.ConfigDict) -> Iterator[str]:
+  """Say which ways to make crops don't go together."""
+  d = config.data
+  if d.crop != 'random' and tuple(d.reduce) != (1,):
+    yield f"data.reduce={tuple(d.reduce)} is for data.crop='random', not {d.crop!r}"
+  if d.crop == 'random' and d.reduced_decoding:
+    yield "data.reduced_decoding is for data.crop='center' or 'none', not 'random'"
+
+
+def _run(config: ml_collections.ConfigDict) -> Iterator[str]:
+  """Say what is wrong with the lengths and parts of a run."""
+  t, m, e = config.train, config.model, config.eval
+  if t.decay_steps > t.num_steps:
+    yield (
+      f'train.decay_steps={t.decay_steps} must not be above '
+      f'train.num_steps={t.num_steps}'
+    )
+  if t.profile and t.profile[1] > t.num_steps:
+    yield (
+      f'train.profile={tuple(t.profile)} must end by train.num_steps={t.num_steps}'
+    )
+  if t.batch_size % t.accumulate:
+    yield (
+      f'train.batch_size={t.batch_size} must be a multiple of '
+      f'train.accumulate={t.accumulate}'
+    )
+  if m.label_dropout and not m.num_classes:
+    yield f'model.label_dropout={m.label_dropout:g} needs model.num_classes above 0'
+  if config.diffusion.learned_variance and m.network != 'guided':
+    yield f"diffusion.learned_variance needs model.network='guided', not {m.network!r}"
+  every, saves = e.every_steps, config.checkpoint.every_steps
+  if config.checkpoint.keep_best and (not every or every % saves):
+    yield (
+      f'checkpoint.keep_best needs eval.every_steps={every} to be a multiple of '
+      f'checkpoint.every_steps={saves}'
+    )
+  key = 'eval.image_size' if e.image_size else 'data.image_size'
+  if config[key] <= 2 * e.border:
+    yield f'eval.border={e.border} leaves nothing of {key}={config[key]}'
