@@ -13,8 +13,9 @@ import sys
 from collections.abc import Sequence
 
 from sr3_jax.runtime import activity
-from sr3_jax.runtime.cli import Parser, add_quiet
+from sr3_jax.runtime.cli import Parser, add_quiet, value
 from sr3_jax.runtime.errors import UserError
+from sr3_jax.runtime.values import Name, Number, Whole
 
 DESCRIPTION = """\
 Looks at a folder of images with any number of channels (.npy, TIFF, 16-bit PNG) and
@@ -32,11 +33,14 @@ def make_parser() -> Parser:
   """Make the parser of all options."""
   parser = Parser(prog='sr3-channels', description=DESCRIPTION, epilog=EPILOG)
   add = parser.add_argument
-  add('folder', help='of the training images, with all folders below')
-  add('--channels', type=int, help="default: those of the folder's first image")
-  add('--low', type=float, default=0.1, help='percentile that is -1; %(default)s')
-  add('--high', type=float, default=99.9, help='percentile that is 1; %(default)s')
-  add('--images', type=int, default=256, help='look at so many; %(default)s')
+  name, share = value(Name()), value(Number(0, 100))
+  add('folder', type=name, help='of the training images, with all folders below')
+  about = "default: those of the folder's first image"
+  add('--channels', type=value(Whole(1, 1024)), help=about)
+  add('--low', type=share, default=0.1, help='percentile that is -1; %(default)s')
+  add('--high', type=share, default=99.9, help='percentile that is 1; %(default)s')
+  about = 'look at so many; %(default)s'
+  add('--images', type=value(Whole(1)), default=256, help=about)
   add_quiet(parser)
   return parser
 
@@ -45,10 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Print the range of every channel; return the exit code."""
   parser = make_parser()
   args = parser.parse_args(argv)
-  if not 0 <= args.low < args.high <= 100:
-    parser.error('--low and --high are percentiles, the first below the second')
-  if args.images < 1 or (args.channels is not None and args.channels < 1):
-    parser.error('--channels and --images must be at least 1')
+  if args.low >= args.high:
+    parser.error(f'--low={args.low:g} must be below --high={args.high:g}')
   try:
     with activity.shown('sr3-channels', quiet=args.quiet):
       _print_ranges(args)

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Sequence
 
 from sr3_jax.runtime import activity, errors
-from sr3_jax.runtime.cli import CACHE, Parser, add_quiet
+from sr3_jax.runtime.cli import CACHE, Parser, add_quiet, path, value
+from sr3_jax.runtime.values import Whole
 
 DESCRIPTION = """\
 Measures images against true images: PSNR, SSIM, LPIPS, FID, KID and IS; with --inputs
@@ -36,8 +37,7 @@ def make_parser() -> Parser:
   """Return the parser of all options."""
   parser = Parser(prog='sr3-evaluate', description=DESCRIPTION, epilog=EPILOG)
   add = parser.add_argument
-  folder = {'type': pathlib.Path, 'metavar': 'DIR'}
-  number = {'type': int, 'metavar': 'N'}
+  folder = {'type': path, 'metavar': 'DIR'}
   add('--truth', **folder, required=True, help='the true images')
   about = "what is measured; without NAME= the folder's name"
   add('--outputs', nargs='+', required=True, metavar='NAME=DIR', help=about)
@@ -45,19 +45,20 @@ def make_parser() -> Parser:
   about = 'folder of the report; default: report'
   add('--report', **folder, default=pathlib.Path('report'), help=about)
   about = 'pixels at every side that PSNR and SSIM leave out; default: 0'
-  add('--border', **number, default=0, help=about)
+  add('--border', type=value(Whole(0, 8192)), metavar='N', default=0, help=about)
   about = f'{", ".join(NETWORKS)}: for FID, KID and IS, and for LPIPS; default: all '
   about += 'three; without names: none'
   names = {'nargs': '*', 'choices': NETWORKS, 'default': NETWORKS, 'metavar': 'NAME'}
   add('--networks', **names, help=about)
   add('--weights', default='', metavar='DIR', help='of the networks; default: ~/.cache')
   about = 'for FID and KID: statistics (.npz) or a folder; default: the true images'
-  add('--reference', type=pathlib.Path, metavar='FILE', help=about)
+  add('--reference', type=path, metavar='FILE', help=about)
   add('--classifier', default='', metavar='FILE', help='ONNX, for error rates')
   about = 'its classes: lines "NAME CLASS"'
-  add('--labels', type=pathlib.Path, metavar='FILE', help=about)
-  add('--batch_size', **number, default=8, help='images at a time; default: 8')
-  add('--num_images', **number, default=8, help='images shown; default: 8')
+  add('--labels', type=path, metavar='FILE', help=about)
+  count = {'type': value(Whole(1, 2**16)), 'metavar': 'N'}
+  add('--batch_size', **count, default=8, help='images at a time; default: 8')
+  add('--num_images', **count, default=8, help='images shown; default: 8')
   about = 'where compiled programs are cached'
   add('--cache', default=CACHE, metavar='DIR', help=about)
   add_quiet(parser)
@@ -74,9 +75,6 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser = make_parser()
   args = parser.parse_args(argv)
   outputs = _outputs(parser, args.outputs)
-  for name, least in (('border', 0), ('batch_size', 1), ('num_images', 1)):
-    if getattr(args, name) < least:
-      parser.error(f'--{name}={getattr(args, name)} is too small')
   if bool(args.classifier) != bool(args.labels):
     parser.error('--classifier and --labels belong together')
   command = f'{parser.prog} {shlex.join(argv)}'

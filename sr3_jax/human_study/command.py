@@ -5,12 +5,12 @@ which --help does not wait for.
 """
 
 import argparse
-import pathlib
 from collections.abc import Callable, Sequence
 
 from sr3_jax.runtime import activity
-from sr3_jax.runtime.cli import Parser, add_quiet, number
+from sr3_jax.runtime.cli import Parser, add_quiet, path, value
 from sr3_jax.runtime.errors import UserError, line
+from sr3_jax.runtime.values import Number, Whole
 
 DESCRIPTION = """\
 Two-alternative forced choice, as in the SR3 paper: people see a photograph and a
@@ -27,7 +27,7 @@ examples:
 docs/human_study.md is the guide.
 """
 TASKS = ('1', '2', 'both')
-_COUNT = number(int, 1, 5000)
+_COUNT = value(Whole(1, 5000))
 Add = Callable[..., argparse.Action]
 
 
@@ -50,41 +50,42 @@ def make_parser() -> Parser:
 
 def _build_options(add: Add) -> None:
   """Add the options of `sr3-study build`."""
-  add('--truth', required=True, type=pathlib.Path, metavar='DIR', help='photographs')
+  add('--truth', required=True, type=path, metavar='DIR', help='photographs')
   about = "folders of outputs, one a method; files are named as the photographs'"
   several = {'nargs': '+', 'action': 'extend', 'metavar': 'NAME=DIR'}
   add('--outputs', required=True, **several, help=about)
-  add('--inputs', type=pathlib.Path, metavar='DIR', help='small inputs, for task 1')
+  add('--inputs', type=path, metavar='DIR', help='small inputs, for task 1')
   about = (
     '1 shows the input between the two, 2 does not; both: every other subject has '
     'task 1; default: both with --inputs, else 2'
   )
   add('--task', choices=TASKS, help=about)
-  add('--out', required=True, type=pathlib.Path, metavar='SITE', help='folder to make')
-  seconds = number(float, 0.01, 600)
+  add('--out', required=True, type=path, metavar='SITE', help='folder to make')
+  seconds = value(Number(0.01, 600))
   add('--seconds', type=seconds, default=3.0, help='of viewing; default: 3')
   add('--images-per-subject', type=_COUNT, default=50, metavar='N', help='default: 50')
   add('--num-images', type=_COUNT, default=100, metavar='N', help='default: 100')
   about = 'plans to make; default: 50 a task, or a few more until all is exactly even'
   add('--subjects', type=_COUNT, metavar='N', help=about)
-  add('--seed', type=int, default=0, help='draws images, orders, sides; default: 0')
+  about = 'draws images, orders, sides; default: 0'
+  add('--seed', type=value(Whole()), default=0, help=about)
   add('--post', metavar='URL', help='where results are sent; /results for `serve`')
   add('--contact', default='', metavar='TEXT', help='who asks; shown on the first page')
 
 
 def _serve_options(add: Add) -> None:
   """Add the options of `sr3-study serve`."""
-  add('site', type=pathlib.Path, metavar='SITE')
-  port = number(int, 0, 65535)
+  add('site', type=path, metavar='SITE')
+  port = value(Whole(0, 65535))
   add('--port', type=port, default=8000, help='default: %(default)s; 0: a free one')
 
 
 def _analyse_options(add: Add) -> None:
   """Add the options of `sr3-study analyse`."""
-  add('key', type=pathlib.Path, metavar='KEY', help='SITE-key.json')
-  add('results', nargs='+', type=pathlib.Path, help='result files, or folders of them')
-  add('--json', type=pathlib.Path, metavar='OUT', help='writes all figures there')
-  share = {'type': number(float, 0, 1), 'default': 0.2, 'metavar': 'SHARE'}
+  add('key', type=path, metavar='KEY', help='SITE-key.json')
+  add('results', nargs='+', type=path, help='result files, or folders of them')
+  add('--json', type=path, metavar='OUT', help='writes all figures there')
+  share = {'type': value(Number(0, 1)), 'default': 0.2, 'metavar': 'SHARE'}
   about = 'of attention checks, above which a subject is left out; default: 0.2'
   add('--max-failed', **share, help=about)
   add('--keep-all', action='store_true', help='leaves nobody out')

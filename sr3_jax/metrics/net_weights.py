@@ -11,11 +11,11 @@ PyTorch or network. The folder is ~/.cache/sr3_jax/weights or $SR3_JAX_WEIGHTS.
 if __name__ == '__main__':  # before the imports, which a signal may interrupt
   import sys
 
-  from sr3_jax.runtime import start
+  from sr3_jax.runtime.cli import Parser, path
+from sr3_jax.runtime import start
 
   sys.exit(start.net_weights())
 
-import argparse
 import contextlib
 import dataclasses
 import hashlib
@@ -344,12 +344,12 @@ def _sha256(path: pathlib.Path) -> str:
 def main(argv: list[str] | None = None) -> None:
   """Run the command; status 1 if something could not be fetched or read."""
   printing.guard()
-  parser = argparse.ArgumentParser(
+  parser = Parser(
     prog='python -m sr3_jax.metrics.net_weights',
-    description='Shows which weights of the networks behind FID, KID, the inception '
+    description='Shows which weights of the networks behind FID, KID, the inception\n'
     'score and LPIPS are there, and gets the missing ones.',
-    epilog='Without network: download what is listed elsewhere, put it into the folder '
-    "and run this again. PyTorch (pip install 'sr3_jax[convert]') is needed once, to "
+    epilog='Without network: download what is listed elsewhere, put it into a folder\n'
+    "and run this again. PyTorch (pip install 'sr3_jax[convert]') is needed once, to\n"
     'make the .safetensors; these can be copied instead.',
   )
   parser.add_argument(
@@ -358,7 +358,7 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument(
     '--folder',
     metavar='DIR',
-    type=pathlib.Path,
+    type=path,
     help=f'where the weights are, instead of ${VARIABLE} or ~/.cache/sr3_jax/weights',
   )
   args = parser.parse_args(argv)

@@ -11,7 +11,8 @@ import shutil
 from collections.abc import Sequence
 
 from sr3_jax.runtime import activity, errors
-from sr3_jax.runtime.cli import Parser, add_quiet
+from sr3_jax.runtime.cli import Parser, add_quiet, value
+from sr3_jax.runtime.values import Name
 
 DESCRIPTION = """\
 One report: makes its page, report.html, again from report.json and the pictures.
@@ -34,10 +35,12 @@ def make_parser() -> Parser:
   parser = Parser(prog='sr3-report', description=DESCRIPTION, epilog=EPILOG)
   add = parser.add_argument
   about = "a report folder, a run's workdir with report/ inside, or a report.json"
-  add('reports', nargs='+', metavar='REPORT', help=about)
-  add('-o', '--out', metavar='DIR', help='for the page; default: the first report')
+  name = value(Name())
+  add('reports', nargs='+', metavar='REPORT', type=name, help=about)
+  about = 'for the page; default: the first report'
+  add('-o', '--out', metavar='DIR', type=name, help=about)
   about = 'of the reports, in their order, after these; default: names of folders'
-  add('-n', '--names', nargs='+', metavar='NAME', help=about)
+  add('-n', '--names', nargs='+', metavar='NAME', type=name, help=about)
   add_quiet(parser)
   return parser
 

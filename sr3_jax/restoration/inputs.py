@@ -24,7 +24,6 @@ from sr3_jax.weights.hub import Loaded
 HOLES = frozenset({'inpainting', 'uncropping'})
 # Radius in pixels of the kernel of `degradations.augment`.
 BLUR_RADIUS = 4
-MAX_GUIDANCE = 100
 
 # Top, right, bottom and left: pixels, or 'N%' of the image's height or width.
 Expand = tuple[int | str, ...]
@@ -97,8 +96,6 @@ def check_options(
       f'no guidance: {kind}, trained '
       + ('with all its labels' if model.num_classes else 'without classes')
     )
-  if guidance is not None and not 0 <= guidance <= MAX_GUIDANCE:
-    raise UpscalerError(f'guidance {guidance:g} is not from 0 to {MAX_GUIDANCE}')
 
 
 def parse_expand(value: int | str | Sequence[int | str]) -> Expand:

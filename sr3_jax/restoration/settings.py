@@ -8,8 +8,10 @@ from sr3_jax.core import samplers
 from sr3_jax.core.samplers import Trajectory, make_trajectory, trajectory_options
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.restoration import canvas, tiling
+from sr3_jax.restoration.limits import LIMITS
 from sr3_jax.restoration.tiling import TILES
 from sr3_jax.runtime.errors import UserError
+from sr3_jax.runtime.values import shown
 from sr3_jax.weights.hub import Loaded
 
 # The most steps of the preset 'balanced' and the fewest of 'best', of models without
@@ -19,6 +21,14 @@ BALANCED, BEST = 100, 250
 
 class UpscalerError(UserError):
   """One line: what a model can't take (image, mask, label, option), and what it can."""
+
+
+def check_limits(**options: Any) -> None:
+  """Raise UpscalerError for an option that can't be so for any model; None is fine."""
+  for name, value in options.items():
+    plain = value.item() if isinstance(value, np.generic) else value
+    if plain is not None and not LIMITS[name].fits(plain):
+      raise UpscalerError(f'{name}={shown(plain)} must be {LIMITS[name]}')
 
 
 def choose_trajectory(

@@ -22,15 +22,18 @@ from sr3_jax.restoration.canvas_arguments import Item
 from sr3_jax.restoration.canvas_runner import CanvasRunner
 from sr3_jax.restoration.inputs import ImageLike, Prepared
 from sr3_jax.restoration.memory import Memory
-from sr3_jax.restoration.settings import UpscalerError, choose_tiles, choose_trajectory
+from sr3_jax.restoration.settings import (
+  UpscalerError,
+  check_limits,
+  choose_tiles,
+  choose_trajectory,
+)
 from sr3_jax.restoration.tiling import Planner, Size, output_size
 from sr3_jax.runtime import activity
 from sr3_jax.runtime.errors import NotFiniteError
 from sr3_jax.runtime.progress import Progress
 from sr3_jax.runtime.version import __version__
 from sr3_jax.weights.hub import Loaded
-
-MAX_OUTSCALE = 64
 
 # What results depend on beside the input, fit for JSON.
 Settings = dict[str, Any]
@@ -130,6 +133,8 @@ class Upscaler:
     on_note: Callable[[str], None] = print,
     progress: bool = False,
   ):
+    check_limits(temperature=temperature, tile=tile, tile_pad=tile_pad, seed=seed)
+    check_limits(blur=blur, noise=noise, guidance=guidance)
     if consistency is None:
       consistency = loaded.model.consistency
     augmentation = {'blur': float(blur), 'noise': float(noise)}
@@ -408,12 +413,10 @@ class Upscaler:
     kind = f'this model is for {inputs.describe(self.loaded.config)}'
     if masked and not self.takes_masks:
       raise UpscalerError(f'no masks: {kind}')
+    check_limits(outscale=outscale, label=label)
     outscale = outscale or self.model.scale
     if self.model.scale == 1 and outscale != 1:
       raise UpscalerError(f'outscale {outscale:g}: {kind} and upscales nothing')
-    if not 0 < outscale <= MAX_OUTSCALE:
-      wanted = f'above 0, at most {MAX_OUTSCALE}'
-      raise UpscalerError(f'outscale must be {wanted}: {outscale}')
     return outscale, self._checked_label(label)
 
   def _checked_label(self, label: int | None) -> int:

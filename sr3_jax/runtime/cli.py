@@ -1,14 +1,13 @@
 """Parses command lines: what the commands of this package have in common."""
 
 import argparse
-import math
 import os
+import pathlib
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from sr3_jax.runtime.printing import guard, one_line
-
-Number = TypeVar('Number', int, float)
+from sr3_jax.runtime.values import Kind, Name, shown
 
 # Compiled programs are cached here between starts.
 CACHE = os.path.join(os.path.expanduser('~'), '.cache', 'sr3_jax', 'xla')
@@ -40,30 +39,18 @@ def add_quiet(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('-q', '--quiet', action='store_true', help=about)
 
 
-def number(
-  kind: type[Number], low: float, high: float = math.inf, *, above: bool = False
-) -> Callable[[str], Number]:
-  """Return a parser of finite numbers in a range, as `type` of `add_argument`.
+def value(kind: Kind) -> Callable[[str], Any]:
+  """Return a parser of values of a kind, as `type` of `add_argument`."""
 
-  Args:
-    kind: int or float.
-    low: the least number allowed.
-    high: the greatest number allowed.
-    above: whether `low` itself is refused.
-  """
-  text = 'a whole number' if kind is int else 'a number'
-  text += f' {"above" if above else "from"} {low}'
-  if high < math.inf:
-    text += f' to {high}' if not above else f', at most {high}'
-
-  def parse(given: str) -> Number:
-    try:
-      value = kind(given)
-    except ValueError:
-      value = None
-    fits = value is not None and (low < value if above else low <= value)
-    if value is None or not (fits and value <= high and value < math.inf):
-      raise argparse.ArgumentTypeError(f'{given!r} is not {text}')
-    return value
+  def parse(given: str) -> Any:
+    found = kind.from_text(given)
+    if not kind.fits(found):
+      raise argparse.ArgumentTypeError(f'{shown(given)} must be {kind}')
+    return found
 
   return parse
+
+
+def path(given: str) -> pathlib.Path:
+  """Return a path, as `type` of `add_argument`; no text is none, not this folder."""
+  return pathlib.Path(value(Name())(given))

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from sr3_jax.runtime.cli import CACHE, Parser, add_quiet, number
+from sr3_jax.restoration.limits import LIMITS
+from sr3_jax.runtime.cli import CACHE, Parser, add_quiet, value
+from sr3_jax.runtime.values import Name
 
 DESCRIPTION = """\
 Restores pictures with a diffusion model, in the way that the model was trained for: it
@@ -75,12 +77,15 @@ def make_parser() -> Parser:
   def add(*names: str, **how: Any) -> None:
     group.add_argument(*names, help=_HELP[names[-1].lstrip('-')], **how)
 
-  whole, size = number(int, 0, 2**31 - 1), number(float, 0)
-  add('inputs', nargs='*', metavar='INPUT')
+  def limited(*names: str, **how: Any) -> None:
+    add(*names, type=value(LIMITS[names[-1].lstrip('-')]), **how)
+
+  name = value(Name())
+  add('inputs', nargs='*', metavar='INPUT', type=name)
   group = parser.add_argument_group('files')
-  add('-i', '--input', nargs='+', action='extend', default=[])
-  add('-o', '--output', required=True, metavar='DIR')
-  add('-m', '--model', default='photo-x4')
+  add('-i', '--input', nargs='+', action='extend', default=[], type=name)
+  add('-o', '--output', metavar='DIR', type=name)
+  add('-m', '--model', default='photo-x4', type=name)
   add('--suffix', default='out')
   add('--ext', choices=('auto', 'png', 'jpg', 'webp', 'tif'), default='auto')
   add('--frames', choices=('all', 'first'), default='all')
@@ -89,23 +94,23 @@ def make_parser() -> Parser:
   group = parser.add_argument_group('sampling')
   add('--steps', type=_steps, default='balanced')
   add('--sampler')
-  add('--temperature', type=number(float, 0, 1, above=True), metavar='T')
-  add('--seed', type=whole, default=0)
-  add('--num_samples', type=number(int, 1, 1000), default=1, metavar='N')
+  limited('--temperature', metavar='T')
+  limited('--seed', default=0)
+  limited('--num_samples', default=1, metavar='N')
   add('--spread', action='store_true')
-  add('--label', type=whole)
-  add('--guidance', type=size)
+  limited('--label')
+  limited('--guidance')
   group = parser.add_argument_group('models that upscale')
-  add('-s', '--outscale', type=number(float, 0, above=True))
+  limited('-s', '--outscale')
   add('--consistency', action=argparse.BooleanOptionalAction)
-  add('--blur', type=size, default=0.0, metavar='SIGMA')
-  add('--noise', type=size, default=0.0, metavar='SHARE')
+  limited('--blur', default=0.0, metavar='SIGMA')
+  limited('--noise', default=0.0, metavar='SHARE')
   group = parser.add_argument_group('models that fill in')
-  add('--mask', metavar='FILE_OR_FOLDER')
+  add('--mask', metavar='FILE_OR_FOLDER', type=name)
   add('--expand', metavar='N')
   group = parser.add_argument_group('memory and speed')
-  add('-t', '--tile', type=whole)
-  add('--tile_pad', type=whole)
+  limited('-t', '--tile')
+  limited('--tile_pad')
   add('--cache', default=CACHE, metavar='DIR')
   add_quiet(parser)
   return parser
@@ -113,8 +118,12 @@ def make_parser() -> Parser:
 
 def check(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> None:
   """End with an error for mistakes that show without files and a model."""
+  if not inputs and args.output is None:
+    parser.error('no INPUT and no --output, as in sr3-upscale photos --output=large')
   if not inputs:
     parser.error('no INPUT: name files, folders, a pattern in quotes, or -')
+  if args.output is None:
+    parser.error('no --output: name a folder, or - for standard output')
   if args.spread and args.num_samples < 2:
     parser.error('--spread needs --num_samples=2 or more')
   if '/' in args.suffix or os.sep in args.suffix:
@@ -133,4 +142,4 @@ def check(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> No
 
 def _steps(text: str) -> int | str:
   """Return a number of steps, or the name of a preset."""
-  return number(int, 1)(text) if text.lstrip('-').isdigit() else text
+  return value(LIMITS['steps'])(text) if text.lstrip('-').isdigit() else text

@@ -15,11 +15,13 @@ import argparse
 import pathlib
 import re
 import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 from sr3_jax.runtime import activity, printing
-from sr3_jax.runtime.cli import add_quiet, number
+from sr3_jax.runtime.cli import Parser, add_quiet, path, value
 from sr3_jax.runtime.errors import UserError, line
+from sr3_jax.runtime.values import Name, Whole
 from sr3_jax.weights.released import RELEASED
 
 if TYPE_CHECKING:
@@ -37,33 +39,37 @@ _GIVEN = {
 }
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
   """Return the parser of all options."""
   presets = '; '.join(
     f'{name}, {side // scale} to {side} pixels'
     for name, (scale, side) in RELEASED.items()
   )
-  parser = argparse.ArgumentParser(
+  parser = Parser(
     prog='sr3-convert',
     description='Makes a model folder of PyTorch weights, or of a run of sr3_jax.',
-    epilog=f'presets: {presets}. Of other networks in these formats give the numbers '
-    'that no tensor tells.',
+    epilog=textwrap.fill(
+      f'presets: {presets}. Of other networks in these formats give the numbers that '
+      'no tensor tells.'
+    ),
   )
   add = parser.add_argument
   add(
     'input',
     metavar='INPUT',
+    type=value(Name()),
     help="PyTorch weights as .pth, .pt (these need torch: pip install 'sr3_jax[convert]"
     "') or .safetensors; or the workdir of a run, for its newest averaged weights",
   )
-  add('-o', '--output', metavar='DIR', required=True, help='the model folder to write')
+  folder = {'metavar': 'DIR', 'type': value(Name())}
+  add('-o', '--output', **folder, required=True, help='the model folder to write')
   add('--preset', choices=RELEASED, help='the released file that INPUT is, see below')
   for name, text in _GIVEN.items():
-    add(f'--{name}', type=number(int, 1), metavar='N', help=text)
+    add(f'--{name}', type=value(Whole(1)), metavar='N', help=text)
   add('--license', default='unknown', help='of the weights, for the model card')
   add(
     '--notes',
-    type=pathlib.Path,
+    type=path,
     metavar='FILE',
     help='Markdown for the model card: data and their terms, known failures',
   )

@@ -53,7 +53,14 @@ def test_presets_of_a_model_ignore_its_configuration():
     ({'steps': 51}, '51 steps: this model can take 1 to 50'),
     ({'sampler': 'euler'}, "unknown sampler 'euler'; known: ddpm"),
     ({'sampler': 'ddpm_learned'}, 'needs a model of learned variance'),
-    ({'temperature': 0.0}, 'temperature 0 is not above 0 and at most 1'),
+    ({'temperature': 0.0}, 'temperature=0.0 must be a number above 0 up to 1'),
+    ({'tile': 10**9}, 'tile=1000000000 must be a whole number from 0 to 16384'),
+    ({'tile': -1}, 'tile=-1 must be'),
+    ({'seed': 2**31}, 'seed=2147483648 must be'),
+    ({'seed': True}, 'seed=True must be'),
+    ({'temperature': float('nan')}, 'temperature=nan must be'),
+    ({'guidance': float('inf')}, 'guidance=inf must be'),
+    ({'blur': -0.1}, r'blur=-0\.1 must be'),
     ({'tile': 16, 'tile_pad': 5}, 'a pad of at most 4, not 5'),
   ],
 )
@@ -72,8 +79,8 @@ def test_options_that_do_not_fit(pointwise, options, message):
     (np.full((4, 4, 3), 255.0), {}, 'must be in'),
     (np.full((4, 4, 3), np.nan), {}, 'must be in'),
     (np.zeros((4, 4, 3)), {'label': 3}, 'no classes'),
-    (np.zeros((4, 4, 3)), {'outscale': -1}, 'above 0'),
-    (np.zeros((4, 4, 3)), {'outscale': 100}, 'at most'),
+    (np.zeros((4, 4, 3)), {'outscale': -1}, 'outscale=-1 must be a number above 0'),
+    (np.zeros((4, 4, 3)), {'outscale': 100}, 'up to 64'),
   ],
 )
 def test_images_that_it_cannot_take(pointwise, image, options, message):
