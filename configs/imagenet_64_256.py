@@ -26,7 +26,7 @@ from sr3_jax.config import get_config as default
 
 
 def get_config() -> ConfigDict:
-  """Return the whole recipe. The defaults of sr3_jax/config.py are the same one."""
+  """Return the whole recipe. The defaults of sr3_jax/options.py are the same."""
   c = default()
   c.task.name = 'super_resolution'
   c.task.scale = 4

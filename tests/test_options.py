@@ -3,6 +3,7 @@
 import itertools
 import math
 import pathlib
+import runpy
 import sys
 from unittest import mock
 
@@ -253,6 +254,12 @@ def test_other_mistakes_in_flags(arguments, words, monkeypatch):
   said = refusal(*arguments)
   for word in words:
     assert word in said
+
+
+def test_the_page_of_options_is_that_of_the_list():
+  docs = pathlib.Path(__file__).parents[1] / 'docs'
+  made = runpy.run_path(str(docs / 'make_options.py'))['page']()
+  assert (docs / 'options.md').read_text() == made, 'run python docs/make_options.py'
 
 
 def test_a_refusal_shows_no_more_than_a_line():
