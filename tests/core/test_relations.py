@@ -1,4 +1,4 @@
-"""What must hold between options: each mistake names the keys, before anything is made."""
+"""What must hold between options: a mistake names the keys before anything is made."""
 
 import pytest
 
