@@ -13,10 +13,11 @@ HEAD = """\
 
 Every option of a configuration, with its default, the values that it may have, and its
 meaning. Set one on the command line with `--config.KEY=VALUE`, or in a configuration
-file with `config.KEY = VALUE`. A value that an option can't have ends the program with one
-line before anything is read, compiled or written; so do options that don't go together,
-such as a `train.decay_steps` above `train.num_steps`. Tuples are quoted on the command
-line: `--config.model.multipliers="(1, 2, 4)"`.
+file with `config.KEY = VALUE`. A value that an option can't have ends the program with
+one line before anything is read, compiled or written; so do options that don't go
+together, such as a `train.decay_steps` above `train.num_steps`. Tuples are quoted on
+the command line:
+`--config.model.multipliers="(1, 2, 4)"`.
 
 This page is made from [`sr3_jax/options.py`](../sr3_jax/options.py) by
 `python docs/make_options.py`.

@@ -45,7 +45,7 @@ def value(kind: Kind) -> Callable[[str], Any]:
   def parse(given: str) -> Any:
     found = kind.from_text(given)
     if not kind.fits(found):
-      raise argparse.ArgumentTypeError(f'{shown(given)} must be {kind}')
+      raise argparse.ArgumentTypeError(f'{shown(found)} must be {kind}')
     return found
 
   return parse
