@@ -11,8 +11,7 @@ PyTorch or network. The folder is ~/.cache/sr3_jax/weights or $SR3_JAX_WEIGHTS.
 if __name__ == '__main__':  # before the imports, which a signal may interrupt
   import sys
 
-  from sr3_jax.runtime.cli import Parser, path
-from sr3_jax.runtime import start
+  from sr3_jax.runtime import start
 
   sys.exit(start.net_weights())
 
@@ -30,6 +29,7 @@ import safetensors
 import safetensors.numpy
 
 from sr3_jax.runtime import activity, atomic_files, printing
+from sr3_jax.runtime.cli import Parser, path
 from sr3_jax.runtime.errors import UserError, line
 from sr3_jax.runtime.progress import Progress
 from sr3_jax.weights import torch_files
