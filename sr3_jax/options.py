@@ -134,10 +134,10 @@ MODEL: Section = {
   'channels': Option(128, Whole(2, 8192), 'at full resolution'),
   'multipliers': Option(
     (1, 2, 4, 4, 8, 8),
-    Several(Whole(1, 64), 1, 12),
+    Several(Whole(1, 64), 1, 10),
     'of the channels, one for each resolution',
   ),
-  'num_blocks': Option(3, Whole(1, 64), 'residual blocks at each resolution'),
+  'num_blocks': Option(3, Whole(1, 32), 'residual blocks at each resolution'),
   'attention_resolutions': Option(
     (16,), Several(Whole(1, _SIDE)), 'sides at which attention follows each block'
   ),

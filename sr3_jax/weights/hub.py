@@ -116,7 +116,8 @@ def load_weights(path: epath.PathLike, model: SR3) -> tuple[int, Params]:
     step, params = checkpoint.load_ema(place, shapes)
     return step, jax.tree.map(np.asarray, params)
   step = model_files.read_json(place.parent / CONFIG).get('step', 0)
-  params = model_files.read_tensors(place, model_files.flat_shapes(model))
+  wanted = {name: leaf.shape for name, leaf in model_files.flatten(shapes).items()}
+  params = model_files.read_tensors(place, wanted)
   tree = traverse_util.unflatten_dict(params, sep='/')
   return step if isinstance(step, int) else 0, tree
 

@@ -89,7 +89,7 @@ def test_every_configuration_goes_together(name):
 
 
 def test_a_network_beyond_the_memory_is_refused_before_it_is_made(monkeypatch):
-  config = tiny(model__channels=8192, model__multipliers=(64,), model__num_blocks=64)
+  config = tiny(model__channels=8192, model__multipliers=(64,), model__num_blocks=32)
   model = SR3.from_config(config)
   with compilations() as compiled, pytest.raises(ConfigError) as error:
     check.param_shapes(model)

@@ -95,11 +95,11 @@ def test_a_file_that_is_no_configuration(model, text, word):
     ('model.channels', True, ['model.channels=True must be a whole number']),
     ('model.channels', 8.0, ['model.channels=8.0 must be a whole number']),
     ('model.channels', 2**31, ['model.channels=2147483648 must be', 'to 8192']),
-    ('model.num_blocks', 10**6, ['model.num_blocks=1000000 must be', 'from 1 to 64']),
+    ('model.num_blocks', 10**6, ['model.num_blocks=1000000 must be', 'from 1 to 32']),
     (
       'model.multipliers',
       [1] * 99,
-      ['model.multipliers=(1, 1', '...', '1 to 12 values'],
+      ['model.multipliers=(1, 1', '...', '1 to 10 values'],
     ),
     ('model.multipliers', ['1'], ["model.multipliers=('1',) must be"]),
     ('model.patch', 0, ['model.patch=0 must be']),
