@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser = make_parser()
   args = parser.parse_args(argv)
   if args.low >= args.high:
-    parser.error(f'--low={args.low:g} must be below --high={args.high:g}')
+    parser.error(f'--low={args.low:g} must be below --high={args.high:g}: percentiles')
   try:
     with activity.shown('sr3-channels', quiet=args.quiet):
       _print_ranges(args)

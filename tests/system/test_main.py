@@ -59,7 +59,10 @@ MISTAKES = {
   'mode': (['--mode=trian'], ['mode', 'train|eval|sample|sweep']),
   'argument': (['extra'], ['extra']),
   'eval untrained': (['--mode=eval'], ['no checkpoints', 'train first']),
-  'border': (['--config.eval.border=8'], ['eval.border=8', 'nothing of data.image_size=16']),
+  'border': (
+    ['--config.eval.border=8'],
+    ['eval.border=8', 'nothing of data.image_size=16'],
+  ),
   'folder': (
     ['--config.data.source=folder', '--config.data.path=/no/such'],
     ['/no/such', 'no such folder'],
