@@ -22,7 +22,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from sr3_jax.images import exif_block, png_chunks, simple_profile, sixteen_bit
+from sr3_jax.images import (
+  exif_block,
+  photoshop,
+  png_chunks,
+  simple_profile,
+  sixteen_bit,
+)
 from sr3_jax.images.png_chunks import Chunk
 
 # In EXIF and TIFF, the tag under which our settings stand beside what the owner wrote.
@@ -31,7 +37,6 @@ _XMP_START = b'http://ns.adobe.com/xap/1.0/\0'
 _PHOTOSHOP_START = b'Photoshop 3.0\0'
 _SEGMENT = 65533  # the most bytes of data in a segment of a JPEG file
 _XMP_TAG, _IPTC_TAG, _PHOTOSHOP_TAG = 700, 33723, 34377
-_IPTC, _THUMBNAILS = 0x0404, (0x0409, 0x040C)  # kinds of Photoshop's resources
 _EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
 # Texts of PNG files that EXIF has a tag for.
 _EXIF_TEXTS = {
@@ -91,7 +96,7 @@ def read(data: bytes, image: Image.Image, orientation: int) -> Metadata:
 
 def _of_jpeg(data: bytes, image: Image.Image) -> dict[str, Any]:
   found: dict[str, Any] = {}
-  comments, photoshop = [], b''
+  comments, resources = [], b''
   for name, segment in getattr(image, 'applist', ()):
     if name == 'COM':
       comments.append(segment)
@@ -100,11 +105,14 @@ def _of_jpeg(data: bytes, image: Image.Image) -> dict[str, Any]:
     elif name == 'APP1' and segment.startswith(_XMP_START):
       found.setdefault('xmp', segment.removeprefix(_XMP_START))
     elif name == 'APP13' and segment.startswith(_PHOTOSHOP_START):
-      photoshop += segment.removeprefix(_PHOTOSHOP_START)
+      resources += segment.removeprefix(_PHOTOSHOP_START)
   unit = image.info.get('jfif_unit')
   if unit == 0 and len(set(image.info['jfif_density'])) > 1:
     found['density'] = *image.info['jfif_density'], False
-  return found | {'comments': tuple(comments), 'photoshop': _resources(photoshop)}
+  return found | {
+    'comments': tuple(comments),
+    'photoshop': photoshop.without_thumbnails(resources),
+  }
 
 
 def _of_png(data: bytes, image: Image.Image) -> dict[str, Any]:
@@ -148,10 +156,10 @@ def _of_tiff(data: bytes, image: Image.Image) -> dict[str, Any]:
   resources = bytes(tags.get(_PHOTOSHOP_TAG, b''))
   iptc = tags.get(_IPTC_TAG, b'')
   if not resources and isinstance(iptc, bytes) and iptc:
-    resources = _resource(_IPTC, iptc)
+    resources = photoshop.resource(photoshop.IPTC, iptc)
   if isinstance(xmp := tags.get(_XMP_TAG), bytes):
     found['xmp'] = xmp
-  return found | {'photoshop': _resources(resources)}
+  return found | {'photoshop': photoshop.without_thumbnails(resources)}
 
 
 def _of_others(data: bytes, image: Image.Image) -> dict[str, object]:
@@ -180,34 +188,6 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _raw_profile(value: bytes) -> bytes:
   """Return the bytes of a profile that ImageMagick wrote as a text."""
   return bytes.fromhex(''.join(value.decode('latin-1').split()[2:]))
-
-
-def _resource(kind: int, data: bytes) -> bytes:
-  """Return one of Photoshop's resources."""
-  head = struct.pack('>4sHHI', b'8BIM', kind, 0, len(data))
-  return head + data + bytes(len(data) % 2)
-
-
-def _walk(resources: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-  """Yield kind, data and all bytes of Photoshop's resources, up to where they end."""
-  place = 0
-  while resources[place : place + 4] == b'8BIM' and place + 12 <= len(resources):
-    (kind,), name = struct.unpack_from('>H', resources, place + 4), resources[place + 6]
-    at = place + 6 + (name + 2) // 2 * 2
-    if at + 4 > len(resources):
-      return
-    (length,) = struct.unpack_from('>I', resources, at)
-    end = at + 4 + length + length % 2
-    if at + 4 + length > len(resources):
-      return
-    yield kind, resources[at + 4 : at + 4 + length], resources[place:end]
-    place = end
-
-
-def _resources(resources: bytes) -> bytes | None:
-  """Return Photoshop's resources without thumbnails; None for none."""
-  kept = [whole for kind, _, whole in _walk(resources) if kind not in _THUMBNAILS]
-  return b''.join(kept) or None
 
 
 # ---------------------------------------------------------------------------- writing
@@ -242,10 +222,10 @@ def png(
   if own.xmp:
     packet = _xmp(own.xmp, height, width)
     chunks.append(Chunk(b'iTXt', png_chunks.XMP.encode() + bytes(5) + packet))
-  if iptc := _iptc(own.photoshop):
-    digits = '\n'.join(re.findall('.{1,72}', (_resource(_IPTC, iptc)).hex()))
-    length = len(_resource(_IPTC, iptc))
-    value = f'\niptc\n{length:8}\n{digits}\n'
+  if iptc := photoshop.iptc(own.photoshop):
+    stored = photoshop.resource(photoshop.IPTC, iptc)
+    digits = '\n'.join(re.findall('.{1,72}', stored.hex()))
+    value = f'\niptc\n{len(stored):8}\n{digits}\n'
     chunks.append(png_chunks.text('Raw profile type iptc', value))
   for comment in own.comments:
     words = comment.decode('utf-8', 'replace').replace('\0', '')
@@ -356,7 +336,7 @@ def _tiff_tags(
       tags.append((tag, 'H', 1, value, True))
     elif isinstance(value, bytes) and value:
       tags.append((tag, 'B', len(value), value, True))
-  iptc, xmp = _iptc(own.photoshop), None
+  iptc, xmp = photoshop.iptc(own.photoshop), None
   if own.xmp:
     xmp = _xmp(own.xmp, height, width)
   blocks = {_XMP_TAG: xmp, _IPTC_TAG: iptc, _PHOTOSHOP_TAG: own.photoshop}
@@ -438,11 +418,6 @@ def _size(data: bytes) -> tuple[int, int]:
   """Return height and width of a PNG file."""
   width, height = struct.unpack_from('>II', data, 16)
   return height, width
-
-
-def _iptc(resources: bytes | None) -> bytes | None:
-  """Return the IPTC data among Photoshop's resources."""
-  return next((d for kind, d, _ in _walk(resources or b'') if kind == _IPTC), None)
 
 
 def _xmp_fits_jpeg(packet: bytes) -> bool:

@@ -54,6 +54,7 @@ class Sizes(NamedTuple):
   conditions: int  # of all samples in the largest run
   outputs: int  # of one sample, in the largest run
   samples: int
+  frames: int = 1  # of an animation; outputs are kept compressed until the last is made
 
 
 def least(layout: Layout, channels: int) -> int:
@@ -69,6 +70,7 @@ def of_picture(sizes: Sizes, program: int, weights: int) -> Memory:
   now, before = runtime_memory.resident()
   on_host = jax.default_backend() == 'cpu'
   held = 4 * (2 * sizes.inputs + sizes.conditions)
+  held += 2 * (sizes.frames - 1) * sizes.samples * sizes.outputs
   earlier = 4 * (sizes.samples - 1) * sizes.outputs
   running = held + earlier
   if on_host:

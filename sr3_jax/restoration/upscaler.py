@@ -241,6 +241,7 @@ class Upscaler:
     outscale: float | None = None,
     label: int | None = None,
     num_samples: int = 1,
+    frames: int = 1,
   ) -> Memory:
     """Return the memory that an input of this size needs and that there is.
 
@@ -261,6 +262,7 @@ class Upscaler:
       conditions=num_samples * max(map(math.prod, runs)) * conditions,
       outputs=outputs * channels,
       samples=num_samples,
+      frames=frames,
     )
     canvases = [memory.least(self._plan.layout(run), channels) for run in runs]
     found = memory.of_picture(sizes, weights + max(canvases), weights)

@@ -223,9 +223,8 @@ def _fitting(
   while todo:
     upscaler.reserve([job.size for job in todo], options.outscale)
     largest = max(todo, key=lambda job: upscaler.canvas(*job.size, options.outscale))
-    needed = upscaler.memory(
-      *largest.size, options.outscale, options.label, options.num_samples
-    )
+    scale, label, samples = options.outscale, options.label, options.num_samples
+    needed = upscaler.memory(*largest.size, scale, label, samples, largest.frames)
     if needed.fits:
       logging.info('memory: at most %s', needed)
       break

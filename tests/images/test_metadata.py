@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms, PngImagePlugin
 
-from sr3_jax.images import exif_block, metadata, picture_codec, png_chunks
+from sr3_jax.images import exif_block, metadata, photoshop, picture_codec, png_chunks
 from sr3_jax.images.png_chunks import Chunk
 
 pytestmark = pytest.mark.filterwarnings(r'ignore:::PIL\.')
@@ -191,7 +191,7 @@ def test_texts_of_all_kinds_and_comments():
 
 def test_iptc():
   iptc = b'\x1c\x02\x78\0\x07caption'
-  resources = metadata._resource(0x040C, b'old pixels') + metadata._resource(1028, iptc)
+  resources = photoshop.resource(0x040C, b'old pixels') + photoshop.resource(1028, iptc)
   plain = file_of('JPEG')
   own = metadata.Metadata(photoshop=resources)
   data = upscaled(metadata.jpeg(plain, own), '.jpg')

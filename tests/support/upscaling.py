@@ -44,7 +44,7 @@ class Standin:
   def canvas(self, height, width, outscale=None):
     return height * width
 
-  def memory(self, height, width, outscale=None, label=None, num_samples=1):
+  def memory(self, height, width, outscale=None, label=None, num_samples=1, frames=1):
     return Memory(10**9, 2 * 10**9)
 
   def check(self, outscale, label, masked=False):
