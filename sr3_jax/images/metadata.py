@@ -6,28 +6,25 @@ what would be wrong of the output: size, orientation and thumbnails. The resolut
 stays as it is, in pixels per inch, so that an output is printed larger. Damaged blocks
 are left out, and never cost the picture.
 
-`read` takes it from a file. `png`, `pillow_options` with `jpeg`, and `tiff` put it into
-one, each as far as the format can hold it; `not_kept` says what it can't.
+`read` takes it from a file. `png`, `pillow_options` with `jpeg`, and `tiff_metadata`
+put it into one, each as far as the format can hold it; `not_kept` says what it can't.
 """
 
 import contextlib
 import dataclasses
-import io
 import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
 from sr3_jax.images import (
   exif_block,
   photoshop,
   png_chunks,
   simple_profile,
-  sixteen_bit,
 )
 from sr3_jax.images.png_chunks import Chunk
 
@@ -36,8 +33,8 @@ SETTINGS = exif_block.SOFTWARE_OF_PROCESSING
 _XMP_START = b'http://ns.adobe.com/xap/1.0/\0'
 _PHOTOSHOP_START = b'Photoshop 3.0\0'
 _SEGMENT = 65533  # the most bytes of data in a segment of a JPEG file
-_XMP_TAG, _IPTC_TAG, _PHOTOSHOP_TAG = 700, 33723, 34377
-_EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
+XMP_TAG, IPTC_TAG, PHOTOSHOP_TAG = 700, 33723, 34377
+EXIF_IFD, GPS_IFD = 0x8769, 0x8825
 # Texts of PNG files that EXIF has a tag for.
 _EXIF_TEXTS = {
   'Author': exif_block.ARTIST,
@@ -48,8 +45,8 @@ _EXIF_TEXTS = {
 }
 # Tags of the main directory of a TIFF file that belong to the owner, not the pixels:
 # description, maker, software, times, people, rating, XP*, copyright.
-_OWNERS = (0x010D, 0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746)
-_OWNERS += (0x4749, 0x8298, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F)
+OWNERS = (0x010D, 0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746)
+OWNERS += (0x4749, 0x8298, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,19 +142,19 @@ def _of_tiff(data: bytes, image: Image.Image) -> dict[str, Any]:
   tags = getattr(image, 'tag_v2', {})
   kept = Image.Exif()
   exif = image.getexif()
-  kept.update({tag: exif[tag] for tag in _OWNERS if tag in exif})
-  for directory in (_EXIF_IFD, _GPS_IFD):
+  kept.update({tag: exif[tag] for tag in OWNERS if tag in exif})
+  for directory in (EXIF_IFD, GPS_IFD):
     if values := dict(exif.get_ifd(directory)):
       values.pop(0xA005, None)  # the place of a directory in the old file
       kept[directory] = values
   if len(kept):
     with contextlib.suppress(Exception):  # Pillow reads some tags that it can't write
       found['exif'] = kept.tobytes()
-  resources = bytes(tags.get(_PHOTOSHOP_TAG, b''))
-  iptc = tags.get(_IPTC_TAG, b'')
+  resources = bytes(tags.get(PHOTOSHOP_TAG, b''))
+  iptc = tags.get(IPTC_TAG, b'')
   if not resources and isinstance(iptc, bytes) and iptc:
     resources = photoshop.resource(photoshop.IPTC, iptc)
-  if isinstance(xmp := tags.get(_XMP_TAG), bytes):
+  if isinstance(xmp := tags.get(XMP_TAG), bytes):
     found['xmp'] = xmp
   return found | {'photoshop': photoshop.without_thumbnails(resources)}
 
@@ -220,7 +217,7 @@ def png(
   if settings:
     chunks.append(png_chunks.text(keyword, settings))
   if own.xmp:
-    packet = _xmp(own.xmp, height, width)
+    packet = adapted_xmp(own.xmp, height, width)
     chunks.append(Chunk(b'iTXt', png_chunks.XMP.encode() + bytes(5) + packet))
   if iptc := photoshop.iptc(own.photoshop):
     stored = photoshop.resource(photoshop.IPTC, iptc)
@@ -259,7 +256,7 @@ def pillow_options(
     block = exif(dataclasses.replace(own, exif=None), settings, height, width)
   options: dict[str, object] = {'exif': exif_block.PREFIX + block}
   if own.xmp and (extension != '.jpg' or _xmp_fits_jpeg(own.xmp)):
-    options['xmp'] = _xmp(own.xmp, height, width)
+    options['xmp'] = adapted_xmp(own.xmp, height, width)
   return options
 
 
@@ -290,87 +287,6 @@ def jpeg(data: bytes, own: Metadata) -> bytes:
     struct.pack('>BBH', 0xFF, marker, len(part) + 2) + part for marker, part in added
   )
   return b''.join([data[:place], *segments, data[place:]])
-
-
-def tiff(stored: np.ndarray, own: Metadata, settings: str, icc: bytes | None) -> bytes:
-  """Return a deflated TIFF file with all that belongs to it.
-
-  Args:
-    stored: uint8 or uint16 [h, w, 1 to 4].
-    own: what the owner wrote.
-    settings: our text.
-    icc: colour profile.
-  """
-  height, width, channels = stored.shape
-  tags, directories = _tiff_tags(own, settings, height, width)
-  density: dict[str, Any] = {}
-  if own.density:
-    unit = 'INCH' if own.density[2] else 'NONE'
-    density = {'resolution': own.density[:2], 'resolutionunit': unit}
-  data = sixteen_bit.deflate_tiff(
-    stored,
-    photometric='rgb' if channels > 2 else 'minisblack',
-    extrasamples=['unassalpha'] if channels in (2, 4) else None,
-    iccprofile=icc,
-    extratags=[*tags, *((tag + 1, 'I', 1, 1, True) for tag in directories)],
-    **density,
-  )
-  return _append_directories(data, directories)
-
-
-def _tiff_tags(
-  own: Metadata, settings: str, height: int, width: int
-) -> tuple[list[tuple[int, str, int, object, bool]], dict[int, Mapping[int, Any]]]:
-  """Return the tags of a TIFF file, for tifffile, and EXIF's directories by tag."""
-  known = Image.Exif()
-  with contextlib.suppress(Exception):
-    known.load(exif(own, '', height, width))
-  tags: list[tuple[int, str, int, object, bool]] = []
-  if settings:
-    tags.append((SETTINGS, 's', 0, settings, True))
-  for tag in _OWNERS:
-    value = known.get(tag)
-    if isinstance(value, str) and (words := value.strip('\0 ')):
-      tags.append((tag, 's', 0, words.encode('ascii', 'replace').decode(), True))
-    elif isinstance(value, int):
-      tags.append((tag, 'H', 1, value, True))
-    elif isinstance(value, bytes) and value:
-      tags.append((tag, 'B', len(value), value, True))
-  iptc, xmp = photoshop.iptc(own.photoshop), None
-  if own.xmp:
-    xmp = _xmp(own.xmp, height, width)
-  blocks = {_XMP_TAG: xmp, _IPTC_TAG: iptc, _PHOTOSHOP_TAG: own.photoshop}
-  tags += [(tag, 'B', len(data), data, True) for tag, data in blocks.items() if data]
-  directories: dict[int, Mapping[int, Any]] = {}
-  for tag in (_EXIF_IFD, _GPS_IFD):
-    with contextlib.suppress(Exception):
-      if values := known.get_ifd(tag):
-        directories[tag] = values
-  return tags, directories
-
-
-def _append_directories(
-  data: bytes, directories: Mapping[int, Mapping[int, Any]]
-) -> bytes:
-  """Return a TIFF file with EXIF's directories behind it, to which tags refer.
-
-  tifffile leaves these tags out, so the file has the numbers after them until now.
-  """
-  with sixteen_bit.open_tiff(io.BytesIO(data)) as file:
-    places = {tag: file.pages.first.tags[tag + 1].offset for tag in directories}
-  made = bytearray(data)
-  for tag, values in directories.items():
-    made += bytes(len(made) % 2)
-    start = len(made)
-    with contextlib.suppress(Exception):
-      ifd = TiffImagePlugin.ImageFileDirectory_v2(b'II*\0\0\0\0\0', group=tag)
-      for name, value in values.items():
-        ifd[name] = value
-      made += ifd.tobytes(start)
-    if len(made) == start:  # it can't be written
-      made += bytes(6)
-    struct.pack_into('<HHII', made, places[tag], tag, 4, 1, start)  # a long number
-  return bytes(made)
 
 
 def colour_profile(own: Metadata, extension: str, grey: bool) -> bytes | None:
@@ -425,7 +341,7 @@ def _xmp_fits_jpeg(packet: bytes) -> bool:
   return len(packet) <= _SEGMENT - len(_XMP_START) - 100
 
 
-def _xmp(packet: bytes, height: int, width: int) -> bytes:
+def adapted_xmp(packet: bytes, height: int, width: int) -> bytes:
   """Return XMP for an upright picture of this size, without thumbnails."""
   lengths = {b'Width': width, b'PixelXDimension': width, b'Orientation': 1}
   lengths |= {b'Length': height, b'PixelYDimension': height}

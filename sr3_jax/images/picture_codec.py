@@ -28,6 +28,7 @@ from sr3_jax.images import (
   rasters,
   resizing,
   sixteen_bit,
+  tiff_metadata,
 )
 from sr3_jax.images import metadata as metadata_of
 from sr3_jax.images import pixels as images_pixels
@@ -223,7 +224,7 @@ def encode(picture: Picture, extension: str, settings: Settings) -> bytes:
     return metadata_of.png(data, own, json.dumps(settings), icc, KEY)
   text = as_text(settings)
   if extension == '.tif':
-    return metadata_of.tiff(stored, own, text, icc)
+    return tiff_metadata.encode(stored, own, text, icc)
   return _encode8(stored, extension, icc, own, text)
 
 
