@@ -13,7 +13,6 @@ if __name__ == '__main__':  # before the imports, which a signal may interrupt
 
 import contextlib
 import importlib
-import importlib.util
 import os
 import re
 import sys
@@ -218,8 +217,7 @@ def begin() -> None:
     from sr3_jax.runtime import devices, process_log
 
   process_log.setup()
-  if FLAGS.workdir.startswith('gs://') and not importlib.util.find_spec('gcsfs'):
-    fail("a workdir on gs:// needs gcsfs: pip install 'sr3_jax[gcs]'")
+  check_places()
   if FLAGS.multihost:
     with activity.doing('waiting for the other processes'):
       join_processes()
@@ -259,6 +257,23 @@ def run_or_explain() -> None:
       'another process ended, or was cut off; start all of them again, they go on from '
       f'the newest checkpoint: {errors.first_line(error)[:200]}'
     )
+
+
+def check_places() -> None:
+  """Refuse addresses in the flags that this machine cannot reach."""
+  from flax import traverse_util
+
+  from sr3_jax.config import as_json
+  from sr3_jax.runtime import foreign_files
+
+  given = traverse_util.flatten_dict(as_json(FLAGS.config), sep='.')
+  for name, value in {'workdir': FLAGS.workdir, **given}.items():
+    for text in value if isinstance(value, list) else [value]:
+      if isinstance(text, str) and '://' in text and not text.startswith('hf://'):
+        try:
+          foreign_files.place(text)
+        except foreign_files.FileError as error:
+          fail(f'--{name if name == "workdir" else f"config.{name}"}={error}')
 
 
 def join_processes() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,8 @@ from sr3_jax.data import sources
 from sr3_jax.evaluation import run as evaluation_run
 from sr3_jax.images import contact_sheets, image_files, pixels
 from sr3_jax.restoration.restorer import OnSteps, check_finite
-from sr3_jax.runtime import activity, atomic_files, devices, text
+from sr3_jax.runtime import activity, atomic_files, devices, foreign_files, text
+from sr3_jax.runtime.errors import UserError
 from sr3_jax.runtime.progress import Progress
 
 REQUEST = 'made_by.json'
@@ -262,12 +264,14 @@ def _open(folder: epath.Path, cascade: Cascade, config: ConfigDict) -> list[str]
   """Return the names of all classes' folders; refuse the images of another cascade."""
   path = folder / REQUEST
   wanted = json.loads(json.dumps(cascade.made_by))
-  if path.exists():
+  if foreign_files.exists(path):
     try:
-      known = json.loads(path.read_text())
+      known = foreign_files.read_json(path, {'made_by': dict, 'folders': list})
       made, names = known['made_by'], known['folders']
-    except (ValueError, KeyError, TypeError):
-      raise CascadeError(f'{path}: damaged; move the folder away') from None
+      if any(n == '..' or n != os.path.basename(n) for n in map(str, names)):
+        raise UserError(f'{path}: its folders are no names')
+    except UserError as error:
+      raise CascadeError(f'{error}; move the folder away') from None
     if differs := list(_differences(made, wanted)):
       raise CascadeError(
         f'{folder}: these images differ in {", ".join(differs[:4])}: give another '

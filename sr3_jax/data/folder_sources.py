@@ -12,6 +12,7 @@ from etils import epath
 from sr3_jax.data.image_headers import find_usable
 from sr3_jax.data.records import DataError, Record
 from sr3_jax.images import folder_listing, formats, image_files, pixels, rasters
+from sr3_jax.runtime import foreign_files
 
 
 class Folder:
@@ -48,7 +49,7 @@ class Folder:
     cache_folder: epath.Path | None = None,
     decode_side: int = 0,
   ):
-    self._root = epath.Path(path)
+    self._root = foreign_files.place(path)
     self.channels, self._decode_side = channels, decode_side
     self._as_rasters = as_rasters or channels != 3
     if not self._root.is_dir():

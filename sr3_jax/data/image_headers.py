@@ -23,7 +23,8 @@ from PIL import __version__ as pillow_version
 
 from sr3_jax.images import formats, image_files, pixels, rasters
 from sr3_jax.images.folder_listing import FileNames, list_files
-from sr3_jax.runtime import activity, atomic_files
+from sr3_jax.runtime import activity, atomic_files, foreign_arrays, foreign_files
+from sr3_jax.runtime.errors import UserError
 from sr3_jax.runtime.version import __version__
 
 # The headers of fewer files are read within two seconds: no index is saved.
@@ -163,17 +164,19 @@ def load_index(path: epath.Path, settings: _Settings) -> HeaderIndex | None:
     None if there is no such index, or if the file is damaged.
   """
   try:
-    if not path.exists():
+    if not foreign_files.exists(path):
       return None
-    with path.open('rb') as file, np.load(file, allow_pickle=False) as stored:
+    with foreign_files.explained(path, 'an index of headers'):
+      wanted = ('made_by', 'block', 'ends', *HeaderIndex._fields[1:])
+      stored = foreign_arrays.read_npz(path, wanted)
       if json.loads(stored['made_by'].tobytes()) != _MADE_BY | settings:
         return None
       names = FileNames(stored['block'], stored['ends'])
       index = HeaderIndex(names, *(stored[key] for key in HeaderIndex._fields[1:]))
-    _check_columns(index)
-    return index
-  except Exception as error:  # damage to a zip file or an array raises many types
-    logging.warning('%s: damaged, headers are read again (%s)', path, error)
+      _check_columns(index)
+      return index
+  except UserError as error:
+    logging.warning('%s; headers are read again', error)
     return None
 
 
@@ -194,6 +197,9 @@ def _check_columns(index: HeaderIndex) -> None:
   """Raise ValueError if the columns of a loaded index don't fit together."""
   ends, count = index.names.ends, len(index.names)
   whole = not count or (ends[-1] == len(index.names.block) and ends[0] >= 0)
+  block = index.names.block
+  if block.ndim != 1 or block.dtype != np.uint8 or ends.ndim != 1:
+    raise ValueError('names do not fit together')
   types = [(column.shape, column.dtype) for column in (ends, *index[1:])]
   empty = HeaderIndex.empty(index.names)
   expected = [(column.shape, column.dtype) for column in empty[1:]]

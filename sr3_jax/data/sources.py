@@ -7,7 +7,6 @@ import functools
 import hashlib
 import importlib.util
 import os
-import zipfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
@@ -18,6 +17,7 @@ from sr3_jax.data.folder_sources import ClassFolder, Folder, file_state
 from sr3_jax.data.records import DataError, Record, Source
 from sr3_jax.images import image_files, rasters
 from sr3_jax.images.pixels import ImageError
+from sr3_jax.runtime import foreign_arrays, foreign_files
 from sr3_jax.runtime.errors import first_line
 
 if TYPE_CHECKING:  # it takes a second, and only one source needs it
@@ -163,20 +163,27 @@ class Arrays:
   """
 
   def __init__(self, path: epath.PathLike, split: str, channels: int = 3):
-    self._path, self._name = epath.Path(path), f'{epath.Path(path).name}:{split}'
+    self._path = foreign_files.place(path)
+    self._name = f'{self._path.name}:{split}'
     if split not in ('train', 'test'):
       raise DataError(f"{path}: no split {split!r}, only 'train' and 'test'")
-    try:
-      with epath.Path(path).open('rb') as file, np.load(file) as stored:
-        if f'x_{split}' in stored:
-          self._images, labels = stored[f'x_{split}'], stored[f'y_{split}']
-        else:
-          test = np.arange(len(stored['y'])) % 10 == 9
-          chosen = test if split == 'test' else ~test
-          self._images, labels = stored['x'][chosen], stored['y'][chosen]
-        names = stored.get('classes', ())
-    except (OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
-      raise DataError(f'{path}: {first_line(error)}') from None
+    what, parts = 'images and labels', (f'x_{split}', f'y_{split}')
+    with foreign_files.explained(path, what, DataError):
+      there = foreign_arrays.npz_names(path)
+      wanted = parts if parts[0] in there else ('x', 'y')
+      if not set(wanted) <= set(there):
+        found = ', '.join(there) or 'nothing'
+        raise ValueError(f'holds {found}; wanted are {" and ".join(parts)}, or x and y')
+      options = {'only': (*wanted, 'classes'), 'what': what, 'finite': False}
+      stored = foreign_arrays.read_npz(path, wanted, **options)
+      self._images, labels = (stored[name] for name in wanted)
+      names = stored.get('classes', np.array(()))
+      if labels.ndim != 1 or self._images.shape[:1] != labels.shape or names.ndim != 1:
+        raise ValueError('labels must be integers from 0, one for each image')
+      if wanted == ('x', 'y'):
+        test = np.arange(len(labels)) % 10 == 9
+        chosen = test if split == 'test' else ~test
+        self._images, labels = self._images[chosen], labels[chosen]
     shape, self.dtype = self._images.shape, self._images.dtype
     wrong = ''
     if self.dtype not in rasters.DTYPES or len(shape) != 4 or not shape[0]:

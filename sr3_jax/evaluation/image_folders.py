@@ -13,6 +13,7 @@ from absl import logging
 from sr3_jax.images import image_files
 from sr3_jax.images.image_names import ImageSetError, find
 from sr3_jax.images.pixels import ImageError
+from sr3_jax.runtime import foreign_files
 
 TRUTH, INPUT = 'truth', 'input'
 Size = tuple[int, int]
@@ -122,7 +123,8 @@ def labels(path: pathlib.Path, items: Sequence[Item]) -> np.ndarray:
     ImageSetError: a line is another, or there is none for an item.
   """
   found = {}
-  for number, line in enumerate(path.read_text(errors='replace').splitlines(), 1):
+  text = foreign_files.read_text(path, error=ImageSetError, replace=True)
+  for number, line in enumerate(text.splitlines(), 1):
     name, _, label = line.strip().rpartition(' ')
     if not line.strip():
       continue

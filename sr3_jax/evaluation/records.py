@@ -17,7 +17,8 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax.runtime import atomic_files, devices
+from sr3_jax.runtime import atomic_files, devices, foreign_arrays, foreign_files
+from sr3_jax.runtime.errors import UserError
 
 Parts = dict[str, list[str]]  # method -> its parts, one for each seed
 Values = dict[str, np.ndarray]  # [n, ...] each; 'index' int [n] is always there
@@ -106,13 +107,15 @@ class Records:
       return self._memory[part][name]
     path = self.folder / part / name
     try:
-      with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-        values = {key: file[key] for key in file.files}
-      if len({len(values['index']), *map(len, values.values())}) > 1:
-        raise ValueError('not one value for each image')
+      values = foreign_arrays.read_npz(path, ('index',), finite=False)
+      index = values['index']
+      if index.ndim != 1 or index.dtype.kind not in 'iu':
+        raise UserError(f'{path}: index is no list of whole numbers')
+      if any(value.shape[:1] != index.shape for value in values.values()):
+        raise UserError(f'{path}: not one value for each image')
       return values
-    except Exception as error:  # zip and array headers fail in any way
-      logging.warning('%s: damaged, measured again (%s)', path, error)
+    except UserError as error:
+      logging.warning('%s; measured again', error)
       return None
 
 
@@ -125,9 +128,9 @@ def open_records(folder: epath.Path, made_by: Mapping[str, object]) -> Records:
   path, known = folder / 'made_by.json', None
   wanted = json.loads(json.dumps(made_by))
   if jax.process_index() == 0:
-    if path.exists():
-      with contextlib.suppress(ValueError):
-        known = json.loads(path.read_text())
+    if foreign_files.exists(path):
+      with contextlib.suppress(UserError):
+        known = foreign_files.read_json(path)
       if known != wanted:
         reason = 'made by other weights, images or settings'
         logging.info('%s was %s: measuring anew', folder, reason)

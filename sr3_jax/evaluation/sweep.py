@@ -11,7 +11,6 @@ compiled program takes them all, whatever their length. The yardstick is the pap
 sampler, alone with the most steps; `sweep_choice` says what is as good as it.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,7 +33,7 @@ from sr3_jax.evaluation.sweep_choice import Row, Setting, SweepError
 from sr3_jax.images import image_files
 from sr3_jax.metrics.feature_nets import FeatureNet, load_nets
 from sr3_jax.restoration.restorer import Restorer, progress
-from sr3_jax.runtime import activity, atomic_files, devices
+from sr3_jax.runtime import activity, atomic_files, devices, foreign_files
 from sr3_jax.weights import hub
 
 FILE = 'sweep.json'
@@ -159,10 +158,10 @@ def _rows_of(path: epath.Path, measured: Mapping[str, object]) -> list[Row]:
     return []
   why = 'was made by other weights or images'
   try:
-    record = json.loads(path.read_text())
+    record = foreign_files.read_json(path, {'measured': dict, 'rows': list})
     if record['measured'] == measured:
-      return record['rows']
-  except (ValueError, KeyError, TypeError):
+      return [foreign_files.checked(r, {'setting': dict}) for r in record['rows']]
+  except ValueError:  # no file, no record, or rows that are none
     why = 'cannot be read as the record of a sweep'
   logging.warning('%s %s: measuring anew', path, why)
   return []

@@ -12,7 +12,7 @@ from sr3_jax.human_study.design import CHECK, PRACTICE, Design
 from sr3_jax.human_study.results import Result, ResultError
 from sr3_jax.human_study.site_builder import Key, StudyError
 from sr3_jax.images import image_names
-from sr3_jax.runtime import activity, atomic_files
+from sr3_jax.runtime import activity, atomic_files, foreign_files
 from sr3_jax.runtime.printing import one_line, printable
 from sr3_jax.runtime.progress import Progress
 
@@ -102,7 +102,8 @@ def serve(args: argparse.Namespace) -> None:
     found = server.make_server(args.site, args.port)
   except OSError as error:
     raise StudyError(f'port {args.port}: {error.strerror}') from None
-  if '"post":"/results"' not in (args.site / 'plan.js').read_text():
+  plan = foreign_files.read_text(args.site / 'plan.js', error=StudyError)
+  if '"post":"/results"' not in plan:
     print('note: built without --post=/results, so subjects download their results')
   folder = server.results_path(args.site)
   print(f'http://127.0.0.1:{found.server_port}/ (Ctrl+C ends it)\nresults: {folder}')
@@ -154,17 +155,13 @@ def read_results(
   for file in files:
     name = printable(file)
     try:
-      if not file.is_file():  # reading a pipe would wait for ever
-        raise ResultError('no such file')
-      with file.open('rb') as stream:
-        data = stream.read(results.MAX_BYTES + 1)
+      with foreign_files.explained(file, 'a result', ResultError):
+        data = foreign_files.read_bytes(file, results.MAX_BYTES)
       result = results.parse(data)
       results.match(result, key.study, lengths)
       if result.id in found:
         raise ResultError('the same session is in another file')
       found[result.id] = result
-    except OSError as error:
-      skipped[name] = error.strerror or 'cannot be read'
     except ResultError as error:
-      skipped[name] = str(error)
+      skipped[name] = str(error).removeprefix(f'{file}: ')
   return list(found.values()), skipped

@@ -14,8 +14,8 @@ import uuid
 from typing import cast
 
 from sr3_jax.human_study import results
-from sr3_jax.runtime import atomic_files
-from sr3_jax.runtime.errors import line
+from sr3_jax.runtime import atomic_files, foreign_files
+from sr3_jax.runtime.errors import UserError, line
 
 TYPES = {
   '.html': 'text/html; charset=utf-8',
@@ -80,8 +80,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     if not self._is_own():
       self._answer(403, 'this host only')
       return
-    with contextlib.suppress(OSError):
-      data = path.read_bytes() if path else None
+    with contextlib.suppress(OSError, UserError):
+      data = foreign_files.read_bytes(path) if path else None
     if path is None or data is None:
       self._answer(404, 'no such page')
     else:

@@ -24,7 +24,7 @@ from sr3_jax.human_study import design as study_design
 from sr3_jax.human_study.design import CHECK, PRACTICE, SIDES, Design, Plan, Trial
 from sr3_jax.human_study.results import load_json
 from sr3_jax.images import image_files
-from sr3_jax.runtime import atomic_files, interruption
+from sr3_jax.runtime import atomic_files, foreign_files, interruption
 from sr3_jax.runtime.errors import UserError
 
 FORMAT = 1
@@ -202,10 +202,10 @@ def read_key(path: pathlib.Path) -> Key:
   Raises:
     StudyError: it isn't one.
   """
+  with foreign_files.explained(path, 'the key of a study', StudyError):
+    data = foreign_files.read_bytes(path, MAX_KEY_BYTES)
   try:
-    if path.stat().st_size > MAX_KEY_BYTES:
-      raise StudyError(f'{path}: too large for the key of a study')
-    value: Any = load_json(path.read_bytes())
+    value: Any = load_json(data)
     if value['format'] != FORMAT:
       raise StudyError(
         f'{path}: format {value["format"]!r} is not known, only {FORMAT}'
@@ -218,8 +218,6 @@ def read_key(path: pathlib.Path) -> Key:
         raise ValueError
       plans.append((int(entry['task']), trials))
     return Key(str(value['study']), float(value['seconds']), plans)
-  except OSError as error:
-    raise StudyError(f'{path}: {error.strerror}') from None
   except StudyError:
     raise
   except (ValueError, KeyError, TypeError):

@@ -241,7 +241,7 @@ def write(path: pathlib.Path, picture: Picture, settings: Settings) -> None:
 
 def metadata(path: pathlib.Path) -> Settings | None:
   """Return the settings that were written into a picture or raster; None if none."""
-  with contextlib.suppress(Exception), path.open('rb') as file:
+  with contextlib.suppress(Exception), image_files.open_source(path) as file:
     if sixteen_bit.is_tiff(file):
       with sixteen_bit.open_tiff(file) as tiff:
         page = tiff.pages.first

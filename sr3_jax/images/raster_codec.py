@@ -7,7 +7,6 @@ which stored values mean -1 and 1. Rasters have no transparency and no colour pr
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 from typing import Protocol
 
@@ -16,7 +15,7 @@ import numpy as np
 from sr3_jax.images import image_files, picture_codec, rasters
 from sr3_jax.images.picture_codec import Header, Picture, Settings
 from sr3_jax.images.pixels import ImageError
-from sr3_jax.runtime import atomic_files
+from sr3_jax.runtime import atomic_files, foreign_files
 
 
 class Codec(Protocol):
@@ -102,7 +101,7 @@ def metadata(path: pathlib.Path) -> Settings | None:
   if path.suffix != '.npy':
     return picture_codec.metadata(path)
   with contextlib.suppress(Exception):
-    return json.loads(path.with_suffix('.json').read_text())[picture_codec.KEY]
+    return foreign_files.read_json(path.with_suffix('.json'))[picture_codec.KEY]
   if path.stem.endswith('_spread'):  # an array without settings, beside its drawing
     return picture_codec.metadata(path.with_suffix('.png'))
   return None

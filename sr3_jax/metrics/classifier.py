@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from numpy.typing import DTypeLike
 
+from sr3_jax.runtime import foreign_files
 from sr3_jax.runtime.errors import UserError, line
 
 if TYPE_CHECKING:
@@ -112,14 +113,14 @@ def load(
     ClassifierError: no such file, no onnxruntime, or not a classifier of RGB images.
   """
   path = pathlib.Path(path).expanduser()
-  if not path.is_file():
-    raise ClassifierError(f'{path}: no such file')
+  with foreign_files.explained(path, 'a classifier', ClassifierError):
+    data = foreign_files.read_bytes(path)
   try:
     session = _session(path)
     given = _input(session)
   except ValueError as error:
     raise ClassifierError(f'{path}: {error}') from None
-  digest = hashlib.sha256(path.read_bytes()).hexdigest()
+  digest = hashlib.sha256(data).hexdigest()
   return Classifier(path.name, session, *given, tuple(mean), tuple(std), digest[:16])
 
 

@@ -25,14 +25,13 @@ import pathlib
 import sys
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 
-from sr3_jax.runtime import activity, atomic_files, printing
+from sr3_jax.runtime import activity, atomic_files, foreign_files, printing
 from sr3_jax.runtime.cli import Parser, path
 from sr3_jax.runtime.errors import UserError, line
 from sr3_jax.runtime.progress import Progress
-from sr3_jax.weights import torch_files
+from sr3_jax.weights import safetensors_files, torch_files
 from sr3_jax.weights.torch_files import Tensors, WeightsError
 
 VARIABLE = 'SR3_JAX_WEIGHTS'
@@ -175,7 +174,8 @@ def load(name: str, path: str = '', *, place: pathlib.Path | None = None) -> Loa
   except WeightsMissing as error:
     reason = str(error)
   except WeightsError as error:
-    reason = f'{place}: {error}'
+    text = str(error)
+    reason = text if str(place) in text else f'{place}: {text}'
   except OSError as error:
     reason = f'{error.filename or place}: {error.strerror or error}'
   raise WeightsMissing(f'{name}: {reason}')
@@ -194,7 +194,8 @@ def _from_folder(
       return _read(cached, weights)
     except WeightsError as error:
       again = 'delete it to have it made again'
-      raise WeightsMissing(f'{cached}: {error}; {again}') from None
+      reason = str(error).removeprefix(f'{cached}: ')
+      raise WeightsMissing(f'{cached}: {reason}; {again}') from None
   missing = [s for s in weights.sources if not (place / s.file).exists()]
   files = ' and '.join(f'{s.url} (SHA-256 {s.sha256})' for s in missing)
   by_hand = f'download {files} into {_shown(place)}'
@@ -310,13 +311,16 @@ def _read(path: pathlib.Path, weights: Weights) -> Loaded:
   """Return the weights in a file of any origin, or raise WeightsError."""
   tensors, metadata = torch_files.read(path), {}
   if path.suffix == '.safetensors':
-    with safetensors.safe_open(path, framework='numpy') as file:
+    with safetensors_files.opened(path, WeightsError) as file:
       metadata = file.metadata() or {}
   if 'tensors_sha256' not in metadata:  # not written by `save`
     return _loaded(tensors, {path.name: _sha256(path)}, weights)
   if metadata['tensors_sha256'] != _digest(tensors):
     raise WeightsError('is damaged, its checksum is wrong')
-  return _loaded(tensors, json.loads(metadata['origin']), weights)
+  with foreign_files.explained(path, 'the weights of a metric', WeightsError):
+    origin = foreign_files.parse_json(metadata.get('origin', 'null'))
+    wanted = dict.fromkeys(origin if isinstance(origin, dict) else (), str)
+    return _loaded(tensors, foreign_files.checked(origin, wanted), weights)
 
 
 def _loaded(tensors: Tensors, origin: dict[str, str], weights: Weights) -> Loaded:
@@ -337,6 +341,7 @@ def _digest(tensors: Tensors) -> str:
 
 def _sha256(path: pathlib.Path) -> str:
   """Return the SHA-256 of a file."""
+  foreign_files.check_file(path)
   with path.open('rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
@@ -382,7 +387,7 @@ def _report(place: pathlib.Path, fetch: bool) -> bool:
         print(f'  there, from {loaded.source}')
         continue
     except (WeightsMissing, OSError) as error:
-      print(f'error: {line(error)}', file=sys.stderr)
+      print(printing.one_line(f'error: {error}'), file=sys.stderr)
       failed = True
       continue
     for source in weights.sources:

@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 from sr3_jax.images import pixels
 from sr3_jax.metrics.feature_nets import FeatureNet
 from sr3_jax.metrics.fid_kid_is import Moments, merge
-from sr3_jax.runtime import atomic_files, devices
+from sr3_jax.runtime import atomic_files, devices, foreign_arrays, foreign_files
 from sr3_jax.runtime.errors import UserError
 
 FORMAT = 1
@@ -156,10 +156,9 @@ def load(path: epath.PathLike) -> Reference:
   Raises:
     StatisticsError: not such a file.
   """
-  path = epath.Path(path)
-  try:
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-      stored = {name: file[name] for name in file.files}
+  path, what = foreign_files.place(path), 'reference statistics'
+  with foreign_files.explained(path, what, StatisticsError):
+    stored = foreign_arrays.read_npz(path, ('mu', 'sigma'), what=what)
     mean, covariance = (np.asarray(stored[k], np.float64) for k in ('mu', 'sigma'))
     features = stored.get('features')
     size = mean.size
@@ -167,17 +166,10 @@ def load(path: epath.PathLike) -> Reference:
       raise ValueError(f'mu {mean.shape} and sigma {covariance.shape} do not fit')
     if features is not None and (features.shape[1:] != (size,) or len(features) < 2):
       raise ValueError(f'mu {mean.shape} and features {features.shape} do not fit')
-    known = [mean, covariance, 0 if features is None else features]
-    if not all(np.isfinite(array).all() for array in known):
-      raise ValueError('numbers that are not finite')
     count = int(stored.get('count', 50_000))  # only scales what is divided by it
     if count < 2:
       raise ValueError(f'of {count} images')
     moments = Moments(count, mean, covariance * (count - 1))
-    about = json.loads(str(stored['about'])) if 'about' in stored else {}
+    about = foreign_files.parse_json(str(stored.get('about', '{}')))
+    about = foreign_files.checked(about, {})
     return Reference(moments, features, {'file': path.name} | about)
-  except FileNotFoundError:
-    raise StatisticsError(f'{path}: no such file') from None
-  except Exception as error:  # zip and array headers fail in any way
-    reason = ' '.join(str(error).split()) or type(error).__name__
-    raise StatisticsError(f'{path}: not reference statistics ({reason})') from None

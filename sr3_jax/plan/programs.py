@@ -11,7 +11,6 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
-import json
 import os
 import pathlib
 import re
@@ -31,7 +30,13 @@ from sr3_jax.plan import hlo, hlo_costs, hlo_flops
 from sr3_jax.plan.hlo_costs import Operation
 from sr3_jax.plan.machines import Chip, Machine
 from sr3_jax.restoration import restorer
-from sr3_jax.runtime import activity, atomic_files, devices, errors
+from sr3_jax.runtime import (
+  activity,
+  atomic_files,
+  devices,
+  errors,
+  foreign_files,
+)
 from sr3_jax.runtime.errors import UserError
 from sr3_jax.training import train_step
 from sr3_jax.training.strategies import get_strategy
@@ -208,17 +213,25 @@ def compile_for_tpu(
     PlanError: the compiler refuses the program for another reason than its size.
   """
   path = cache / _file_name(lowered, machine, effort) if cache else None
-  if path and path.exists():
+  if path and (known := _known(path)):
     logging.info('%s: known from an earlier plan', name)
-    found = json.loads(path.read_text())
-    found['operations'] = tuple(Operation(**o) for o in found['operations'])
-    return ProgramCost(**found)
+    return known
   made, seconds = log_compiling(name, lambda: _compile(lowered, effort))
   made = dataclasses.replace(made, compile_seconds=seconds)
   if path:
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_files.write_json(path, dataclasses.asdict(made))
   return made
+
+
+def _known(path: epath.Path) -> ProgramCost | None:
+  """Return the result in a file of the cache; None if there is none, or damaged."""
+  try:
+    found = foreign_files.read_json(path, {'operations': list})
+    found['operations'] = tuple(Operation(**o) for o in found['operations'])
+    return ProgramCost(**found)
+  except (UserError, TypeError):  # TypeError: other keys
+    return None
 
 
 def _compile(lowered: jax.stages.Lowered, effort: float) -> ProgramCost:

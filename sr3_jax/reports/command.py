@@ -69,14 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _write(places: Sequence[str], names: Sequence[str], out: str | None) -> None:
   """Write the page of one report, or compare several."""
-  from etils import epath
-
   from sr3_jax.reports.data import load
-  from sr3_jax.runtime import atomic_files
+  from sr3_jax.runtime import atomic_files, foreign_files
 
   with activity.doing('reading the reports'):
     reports = [load(place, name) for place, name in zip(places, names, strict=True)]
-  folder = epath.Path(out) if out else reports[0].folder
+  folder = foreign_files.place(out) if out else reports[0].folder
   if len(reports) == 1:
     from sr3_jax.reports import page
 

@@ -6,7 +6,6 @@ used, arrays are read without pickle, and whatever is wrong is told in one line.
 
 import functools
 import itertools
-import json
 import math
 import types
 import typing
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 import numpy as np
 from etils import epath
 
+from sr3_jax.runtime import foreign_arrays, foreign_files
 from sr3_jax.runtime.errors import UserError
 
 FORMAT = 1
@@ -152,28 +152,21 @@ def load(place: epath.PathLike, name: str = '') -> Report:
   Raises:
     ReportError: it isn't one, is damaged, or is of another format.
   """
-  place = epath.Path(place)
+  with foreign_files.explained(place, 'a report', ReportError):
+    place = foreign_files.place(place)
   files = [place / NAME, place / 'report' / NAME]
   if place.suffix == '.json':
     files = [place]
-  try:
+  with foreign_files.explained(place, 'a report', ReportError):
     if place not in files and not place.exists():
       raise ReportError(f'{place}: no such file or folder')
-    file = next((file for file in files if file.is_file()), None)
-    data = file.read_bytes() if file else None
-  except OSError as error:
-    raise ReportError(f'{place}: {error.strerror or error}') from None
-  if file is None or data is None:
+    file = next((file for file in files if foreign_files.exists(file)), None)
+  if file is None:
     raise ReportError(
       f'{place}: no {NAME} in it; give a folder that --mode=eval or sr3-evaluate '
       'wrote, or a workdir with report/ inside'
     )
-  try:
-    value = json.loads(data.decode())
-  except UnicodeDecodeError:
-    raise ReportError(f'{file}: not a report: no UTF-8 text') from None
-  except (ValueError, RecursionError) as error:
-    raise ReportError(f'{file}: damaged JSON: {error}') from None
+  value = foreign_files.read_json(file, what='a report', error=ReportError)
   try:
     return Report(file.parent, checked(value), name)
   except ReportError as error:
@@ -264,14 +257,12 @@ def values(report: Report) -> dict[str, np.ndarray]:
     ReportError: damaged, or arrays that don't fit each other.
   """
   file = report.folder / 'values.npz'
-  if not file.exists():
+  if not foreign_files.exists(file):
     return {}
-  try:
-    with file.open('rb') as stream, np.load(stream, allow_pickle=False) as archive:
-      found = {key: archive[key] for key in archive.files}
-  except Exception as error:  # zip and array headers fail in any way
-    reason = ' '.join(str(error).split()) or type(error).__name__
-    raise ReportError(f'{file}: {reason}') from None
+  what = 'the values of a report'
+  found = foreign_arrays.read_npz(
+    file, ('index',), what=what, finite=False, error=ReportError
+  )
   index = found.get('index')
   if index is None or index.ndim != 1 or index.dtype.kind not in 'iu':
     raise ReportError(f"{file}: no whole numbers 'index' [n]")

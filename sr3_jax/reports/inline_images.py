@@ -14,8 +14,10 @@ from PIL import Image
 
 from sr3_jax.images import image_files, pixels
 from sr3_jax.reports.data import ReportError
+from sr3_jax.runtime import foreign_files
 
 LIMIT = 15_000_000  # characters of data URIs on a page
+_MOST = 2**28  # bytes of a picture file
 _QUALITY = 90
 _TYPES = {'.png': 'PNG', '.jpg': 'JPEG', '.jpeg': 'JPEG', '.webp': 'WEBP'}
 Rows = Sequence[Sequence[epath.Path | None]]
@@ -98,10 +100,8 @@ def embed(
 
 def read_bytes(file: epath.Path) -> bytes:
   """Return what is in a file; a ReportError says why it can't be read."""
-  try:
-    return file.read_bytes()
-  except OSError as error:
-    raise ReportError(f'{file}: {error.strerror or error}') from None
+  with foreign_files.explained(file, 'a picture', ReportError):
+    return foreign_files.read_bytes(file, _MOST)
 
 
 def _read(file: epath.Path) -> tuple[bytes, Image.Image]:

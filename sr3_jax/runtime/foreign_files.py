@@ -2,29 +2,30 @@
 
 A file may come from anybody, and be damaged in any way. Only regular files are opened
 (a pipe would be waited for, a device has no end), sizes are bounded before anything is
-read, and JSON and arrays are checked before they are used. Whatever is wrong is one
+read, and JSON is checked before it is used; `foreign_arrays` does
+so with .npz files. Whatever is wrong is one
 line: which file, what it is, what to do.
 """
 
 import contextlib
 import errno
+import functools
 import importlib.util
 import json
 import os
-import pathlib
 import stat
-import zipfile
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
-import numpy as np
 from etils import epath
 
+from sr3_jax.runtime import memory
 from sr3_jax.runtime.errors import UserError, line
 
 MAX_JSON = 2**26  # bytes of a JSON or text file: the largest, a report, has 10 MB
 MAX_BYTES = 2**34  # bytes of any file that is read whole, if memory has room for them
-_MAX_ENTRIES = 100_000  # files in an .npz archive
+
+_LARGE = 2**26  # bytes from which a file must fit into the free memory
 
 # What begins like this is something else than it is called.
 _MAGIC = {
@@ -40,8 +41,9 @@ _MAGIC = {
   b'\x93NUMPY': 'a single NumPy array (.npy)',
   b'{"message"': 'the answer of a server that refused (JSON)',
 }
+FOLDER = 'a folder'
 _KINDS = (
-  (stat.S_ISDIR, 'a folder'),
+  (stat.S_ISDIR, FOLDER),
   (stat.S_ISFIFO, 'a pipe (FIFO)'),
   (stat.S_ISSOCK, 'a socket'),
   (stat.S_ISCHR, 'a device'),
@@ -64,7 +66,7 @@ def place(path: epath.PathLike) -> epath.Path:
   """
   text = os.fspath(path)
   scheme, found, _ = text.partition('://')
-  if found and not (scheme == 'gs' and importlib.util.find_spec('gcsfs')):
+  if found and not (scheme == 'gs' and _has_gcsfs()):
     if scheme == 'gs':
       raise FileError(f"{text}: gs:// needs gcsfs: pip install 'sr3_jax[gcs]'")
     raise FileError(f'{text}: give a path of this machine, or a gs:// address')
@@ -73,11 +75,23 @@ def place(path: epath.PathLike) -> epath.Path:
   return epath.Path(path)
 
 
+@functools.cache
+def _has_gcsfs() -> bool:
+  """Return whether gs:// can be reached."""
+  return importlib.util.find_spec('gcsfs') is not None
+
+
 def kind(mode: int) -> str:
   """Return what a file of a mode is, as 'a pipe (FIFO)'; '' for a regular file."""
   if stat.S_ISREG(mode):
     return ''
   return next((name for test, name in _KINDS if test(mode)), 'no regular file')
+
+
+def exists(path: epath.PathLike) -> bool:
+  """Return whether something is there; a link that leads nowhere is something, too."""
+  text = os.fspath(path)
+  return epath.Path(path).exists() if '://' in text else os.path.lexists(text)
 
 
 def open_file(path: epath.PathLike, most: int = MAX_BYTES) -> IO[bytes]:
@@ -93,12 +107,8 @@ def open_file(path: epath.PathLike, most: int = MAX_BYTES) -> IO[bytes]:
   """
   text = os.fspath(path)
   if '://' in text:
-    remote = place(path)
-    if remote.is_dir():
-      raise FileError(f'{text}: a folder, should be a file')
-    if remote.stat().length > most:
-      raise FileError(_too_large(text, most))
-    return remote.open('rb')
+    # Objects are regular; to ask for the size first would take as long as to open it.
+    return epath.Path(path).open('rb')
   # Without O_NONBLOCK a pipe would be waited for before its kind is known.
   number = os.open(text, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
   try:
@@ -124,9 +134,11 @@ def read_bytes(path: epath.PathLike, most: int = MAX_BYTES) -> bytes:
   A file that memory has no room for is a FileError.
   """
   with open_file(path, most) as file:
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    check_memory(path, size)
+    with contextlib.suppress(OSError):  # files of /proc have no end
+      size = file.seek(0, os.SEEK_END)
+      file.seek(0)
+      if size > _LARGE:
+        check_memory(path, size)
     data = file.read(most + 1)  # files of /proc say that they have no bytes
   if len(data) > most:
     raise FileError(_too_large(os.fspath(path), most))
@@ -151,16 +163,29 @@ def explained(
   except FileNotFoundError:
     raise kind_of_error(f'{path}: no such file') from None
   except OSError as error:
-    reason = _reasons().get(error.errno or 0) or error.strerror or line(error)
-    raise kind_of_error(f'{path}: {reason}') from None
+    raise kind_of_error(f'{path}: {reason(error)}') from None
+  except ImportError as error:  # of what reaches gs://
+    raise kind_of_error(f'{path}: {line(error)}') from None
   except UserError as error:
     text = str(error).removeprefix(f'{path}: ')
     raise kind_of_error(f'{path}: {text}') from None
   # Decoders of archives, arrays and JSON raise nearly anything on hostile bytes.
   except Exception as error:
-    is_ours = type(error) is ValueError
-    reason = line(error) if is_ours else f'damaged: {line(error)}'
-    raise kind_of_error(f'{path}: not {what} ({reason}){_hint(path)}') from None
+    ours = '' if type(error) is ValueError else 'damaged: '
+    text = f'{path}: not {what} ({ours}{line(error)}){_hint(path)}'
+    raise kind_of_error(text) from None
+
+
+def reason(error: OSError) -> str:
+  """Return what an error of a file means, without the file's name."""
+  known = {
+    errno.ELOOP: 'a link that leads to itself',
+    errno.ENXIO: 'a socket, should be a file',
+    errno.EINVAL: 'damaged',
+    errno.EISDIR: 'a folder, should be a file',
+    errno.ENAMETOOLONG: 'the name is too long',
+  }
+  return known.get(error.errno or 0) or error.strerror or line(error)
 
 
 def read_text(
@@ -246,89 +271,20 @@ def checked(value: object, wanted: Wanted) -> dict[str, Any]:
   return value
 
 
-def read_npz(
-  path: epath.PathLike,
-  wanted: tuple[str, ...] = (),
-  *,
-  what: str = 'the .npz file that it should be',
-  finite: bool = True,
-  error: type[UserError] = FileError,
-) -> dict[str, np.ndarray]:
-  """Return the arrays of an .npz file, without pickles and within memory.
-
-  Args:
-    path: of the file, local or gs://.
-    wanted: names of arrays that must be there.
-    what: what the file should be, for messages: 'reference statistics'.
-    finite: whether NaN and infinities are refused.
-    error: the kind of error that is raised.
-
-  Raises:
-    UserError: of the kind `error`: no file, no .npz file, damaged, too large for this
-      machine's memory, an array is missing or holds objects.
-  """
-  with explained(path, what, error), open_file(path) as file:
-    if not file.read(1):
-      raise ValueError(f'zero bytes{_names(wanted)}')
-    if not zipfile.is_zipfile(file):
-      raise ValueError(f'no .npz archive{_names(wanted)}')
-    with zipfile.ZipFile(file) as archive:
-      entries = archive.infolist()
-      names = [entry.filename.removesuffix('.npy') for entry in entries]
-      if missing := [name for name in wanted if name not in names]:
-        there = ', '.join(names[:8]) + (', ...' if len(names) > 8 else '')
-        raise ValueError(
-          f'lacks {", ".join(missing)}; it holds {there or "nothing"}{_names(wanted)}'
-        )
-      if len(set(names)) < len(names) or len(names) > _MAX_ENTRIES:
-        raise ValueError('an array is there twice, or there are too many')
-      check_memory(path, sum(entry.file_size for entry in entries))
-      arrays = {
-        name: _array(archive, entry, name)
-        for name, entry in zip(names, entries, strict=True)
-      }
-    for name, array in arrays.items():
-      if finite and array.dtype.kind in 'fc' and not np.isfinite(array).all():
-        raise ValueError(f'{name} holds values that are not finite')
-    return arrays
-
-
-def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> np.ndarray:
-  """Return an array of an archive, after its header was compared with its size."""
-  with archive.open(entry) as file:
-    version = np.lib.format.read_magic(file)
-    readers = {
-      (1, 0): np.lib.format.read_array_header_1_0,
-      (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    shape, _, dtype = readers[version](file)
-    if dtype.hasobject:
-      raise ValueError(f'{name} holds Python objects, which are not read')
-    count = 1
-    for side in shape:  # Python's integers do not overflow
-      count *= side
-    if min(shape, default=1) < 0 or count * dtype.itemsize > entry.file_size:
-      raise ValueError(f'{name} is cut: {list(shape)} of {dtype} do not fit its bytes')
-  with archive.open(entry) as file:
-    return np.lib.format.read_array(file, allow_pickle=False)
+def check_numbers(table: Mapping[str, object]) -> None:
+  """Raise ValueError if the rows of a table are no objects of numbers."""
+  for row in table.values():
+    keys = checked(row, {})
+    checked(row, dict.fromkeys(keys, (int, float)))
 
 
 def check_memory(path: object, size: int) -> None:
   """Raise FileError if so many bytes are more than what is free in memory."""
-  free = free_memory()
+  free = memory.free()
   if free is not None and size > free:
     raise FileError(
       f'{path}: takes {size / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free'
     )
-
-
-def free_memory() -> int | None:
-  """Return the bytes of memory that are free on this machine; None if not known."""
-  with contextlib.suppress(OSError, ValueError, StopIteration):
-    lines = pathlib.Path('/proc/meminfo').read_text().splitlines()
-    free = next(text for text in lines if text.startswith('MemAvailable'))
-    return int(free.split()[1]) * 1024
-  return None
 
 
 def describe(start: bytes) -> str:
@@ -358,11 +314,6 @@ def _hint(path: object) -> str:
   return f'{found}; get it again'
 
 
-def _names(wanted: tuple[str, ...]) -> str:
-  """Return a hint about the arrays that are wanted."""
-  return f'; wanted are {", ".join(wanted)}' if wanted else ''
-
-
 def _too_large(path: str, most: int) -> str:
   """Return the text of the error about a file that is too large."""
   return f'{path}: larger than {most / 1e6:,.0f} MB, not read'
@@ -381,13 +332,3 @@ def _named(types: tuple[Any, ...]) -> str:
   return ' or '.join(
     dict.fromkeys(names.get(t, 'a number' if t is float else t.__name__) for t in types)
   )
-
-
-def _reasons() -> dict[int, str]:
-  """Return what the usual errors of files mean."""
-  return {
-    errno.ELOOP: 'a link that leads to itself',
-    errno.ENXIO: 'a socket, should be a file',
-    errno.EISDIR: 'a folder, should be a file',
-    errno.ENAMETOOLONG: 'the name is too long',
-  }

@@ -5,7 +5,6 @@ extra (CLU writes it through TensorFlow). Numbers are converted only when they a
 written, so that a metric still being computed on a device isn't waited for early.
 """
 
-import contextlib
 import json
 import math
 import os
@@ -16,10 +15,13 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax.runtime import atomic_files
+from sr3_jax.runtime import atomic_files, foreign_files
 
 if TYPE_CHECKING:
   from clu.metric_writers import MetricWriter
+
+
+_MOST = 2**30  # bytes of a log: a line has about 300
 
 
 class MetricsWriter:
@@ -110,13 +112,16 @@ class MetricsWriter:
 
 
 def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
-  """Return the lines of a run's metrics.jsonl; [] without one, and no torn lines."""
+  """Return the lines of a run's metrics.jsonl; [] without one, and no damaged lines.
+
+  Every line is an object with a whole number "step".
+
+  Raises:
+    FileError: it is no regular file, or larger than 1 GiB.
+  """
   path = epath.Path(workdir) / 'metrics.jsonl'
-  found = []
-  for line in path.read_text().splitlines() if path.exists() else ():
-    with contextlib.suppress(ValueError):  # torn by a kill
-      found.append(json.loads(line))
-  return found
+  found = (_parsed(line) for line in _text(path).splitlines())
+  return [row for row in found if row is not None]
 
 
 def training_seconds(workdir: epath.PathLike, batch_size: int) -> float:
@@ -124,7 +129,7 @@ def training_seconds(workdir: epath.PathLike, batch_size: int) -> float:
   seconds, done = 0.0, 0
   for row in read_metrics(workdir):
     rate = row.get('images_per_second')  # missing in lines before the second step
-    if rate and row['step'] > done:
+    if isinstance(rate, int | float) and rate > 0 and row['step'] > done:
       seconds += (row['step'] - done) * batch_size / rate
       done = row['step']
   return seconds
@@ -142,20 +147,30 @@ def _number(value: SupportsFloat | None) -> int | float | None:
 
 def _kept_lines(path: epath.Path, resume_step: int | None) -> list[str]:
   """Return the whole lines up to a step; rewrite the file if it has others."""
-  if not path.exists():
-    return []
-  text = path.read_text()
+  text = _text(path)
   kept = []
   for line in text.splitlines(keepends=True):
-    try:
-      step = json.loads(line)['step'] if line.endswith('\n') else None
-    except (ValueError, KeyError, TypeError):
-      step = None
-    if step is not None and (resume_step is None or step <= resume_step):
+    row = _parsed(line) if line.endswith('\n') else None
+    if row is not None and (resume_step is None or row['step'] <= resume_step):
       kept.append(line)
   if ''.join(kept) != text:
     atomic_files.write_bytes(path, ''.join(kept).encode())
   return kept
+
+
+def _text(path: epath.Path) -> str:
+  """Return what the log has; '' if there is none."""
+  if not foreign_files.exists(path):
+    return ''
+  return foreign_files.read_text(path, _MOST, replace=True)
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+  """Return the object in a line; None if a kill tore it, or it is damaged."""
+  try:
+    return foreign_files.checked(foreign_files.parse_json(line), {'step': int})
+  except ValueError:
+    return None
 
 
 def _tensorboard_writer(folder: epath.Path) -> 'MetricWriter | None':

@@ -17,13 +17,15 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 
 import jax
 from absl import flags, logging
 from etils import epath
 
-from sr3_jax.runtime import folder_lock, interruption
+from sr3_jax.runtime import folder_lock, foreign_files, interruption
+from sr3_jax.runtime.errors import UserError
 from sr3_jax.runtime.printing import printable
 
 LIMIT = 1_000_000  # bytes of one file
@@ -187,15 +189,15 @@ def _unfinished(text: str) -> str | None:
 def _text(path: epath.Path) -> str:
   """Return what a log has so far; '' if it can't be read."""
   try:
-    return path.read_text()
-  except Exception:
+    return foreign_files.read_text(path, 2 * LIMIT, replace=True)
+  except UserError:
     return ''
 
 
 @contextlib.contextmanager
 def _crashes(path: epath.Path) -> Iterator[None]:
   """Send the stacks that Python shows at a crash to a log instead of the screen."""
-  if not path.exists():
+  if not os.path.isfile(path):
     yield
     return
   with path.open('a') as file:
@@ -220,6 +222,12 @@ class _DiskFile(RotatingFileHandler):
     self.namer = lambda name: name.removesuffix('.1') + '.old'
     self._folder, self._ready = path.parent, ready
     self._early: list[python_logging.LogRecord] = []
+
+  def _open(self) -> TextIOWrapper:
+    """Open the file to append to it; a pipe would be waited for."""
+    if os.path.lexists(self.baseFilename):
+      foreign_files.check_file(self.baseFilename)
+    return super()._open()
 
   def emit(self, record: python_logging.LogRecord) -> None:
     """Write a record, after those that came before there was a folder."""

@@ -1,8 +1,8 @@
 """Trains a run and measures it: `--mode=train`."""
 
-import json
 from typing import Any
 
+from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -12,7 +12,8 @@ from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
 from sr3_jax.evaluation import summary
 from sr3_jax.evaluation.run import evaluate_run
-from sr3_jax.runtime import activity, devices
+from sr3_jax.runtime import activity, devices, foreign_files
+from sr3_jax.runtime.errors import line
 from sr3_jax.training import train
 from sr3_jax.weights import hub
 
@@ -57,8 +58,14 @@ def check_training(config: ConfigDict) -> None:
 def finished(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
   """Return results.json if it is of this configuration's whole run; else None."""
   path = epath.Path(workdir) / 'results.json'
-  if not path.exists():
+  if not foreign_files.exists(path):
     return None
-  results = json.loads(path.read_text())
+  wanted = {'step': int, 'config': dict, 'table': dict}
+  try:
+    results = foreign_files.read_json(path, wanted, what='the results of a run')
+    foreign_files.check_numbers(results['table'])
+  except ValueError as error:
+    logging.warning('%s; the run is measured again', line(error))
+    return None
   whole = results['step'] == config.train.num_steps
   return results if whole and results['config'] == as_json(config) else None

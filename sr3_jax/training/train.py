@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 import signal
 
 import flax.traverse_util
@@ -19,7 +18,14 @@ from sr3_jax.evaluation import measure as evaluation_measure
 from sr3_jax.evaluation import summary
 from sr3_jax.images import contact_sheets, image_files
 from sr3_jax.restoration.restorer import Restorer
-from sr3_jax.runtime import activity, atomic_files, errors, interruption, metrics_log
+from sr3_jax.runtime import (
+  activity,
+  atomic_files,
+  errors,
+  foreign_files,
+  interruption,
+  metrics_log,
+)
 from sr3_jax.runtime.progress import Progress
 from sr3_jax.runtime.types import Params
 from sr3_jax.training import monitor, preemption, strategies
@@ -242,8 +248,13 @@ def write_config(config: ml_collections.ConfigDict, workdir: epath.Path) -> None
     return
   path = workdir / 'config.json'
   new = as_json(config)
-  if path.exists():
-    written = json.loads(path.read_text())
+  written = {}
+  if foreign_files.exists(path):
+    try:
+      written = foreign_files.read_json(path)
+    except errors.UserError as error:
+      logging.warning('%s; it is written anew', error)
+  if written:
     old, now = (flax.traverse_util.flatten_dict(c, sep='.') for c in (written, new))
     for name in sorted(old.keys() | now.keys()):
       before, after = old.get(name), now.get(name)

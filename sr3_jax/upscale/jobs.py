@@ -67,7 +67,7 @@ class Job:
   def read(self) -> bytes:
     """Return the bytes of the input; raise ImageError if it can't be read."""
     with image_files.errors(self.source.name):
-      return self.file if isinstance(self.file, bytes) else self.file.read_bytes()
+      return image_files.read_bytes(self.file)
 
 
 class Failures(dict[str, str]):
@@ -254,7 +254,7 @@ def mark(job: Job, data: bytes, requested: Settings) -> Settings:
     made['frames'] = job.frames
   if job.mask is not None:
     with image_files.errors(job.mask):
-      mask = _digest(job.mask.read_bytes())
+      mask = _digest(image_files.read_bytes(job.mask))
     made_of.append(mask)
     made['mask'] = {'name': job.mask.name, 'sha256': mask}
   return made | {

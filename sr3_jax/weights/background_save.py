@@ -7,6 +7,8 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from sr3_jax.weights import checkpoint_files
+
 
 class Manager(ocp.CheckpointManager):
   """Orbax's manager of checkpoints, whose saves can also run in the background.
@@ -45,6 +47,8 @@ class Manager(ocp.CheckpointManager):
     """Save, and remember what goes wrong."""
     try:
       self.save(step, **options)
+      if jax.process_index() == 0:
+        checkpoint_files.remember(self.directory, step)
     except BaseException as error:
       self._error = error
 

@@ -7,26 +7,28 @@ position of the input pipeline. `sums` are checksums, computed on the devices be
 anything is written: what is read later is compared with them.
 
 Saving is asynchronous, and a checkpoint appears under its name only when it is
-complete. A damaged one is moved to WORKDIR/damaged, and the one before it is taken.
+complete. A damaged one is moved to WORKDIR/damaged, and the one before it is taken;
+`checkpoint_files` finds damage to any file.
 """
 
 import contextlib
 import functools
-import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from sr3_jax.runtime import activity, devices
+from sr3_jax.runtime import activity, devices, foreign_files
 from sr3_jax.runtime.errors import UserError, first_line
 from sr3_jax.runtime.types import Params
-from sr3_jax.weights import checksums
+from sr3_jax.weights import checkpoint_files, checksums
 from sr3_jax.weights.background_save import Manager
 from sr3_jax.weights.model_files import checkpoint_folder
 
@@ -34,6 +36,8 @@ PARTS = ('params', 'ema', 'optimizer')
 # Format of a checkpoint, raised when older programs can't read it any more. Stored
 # in `sums`; checkpoints from before there were checksums count as version 0.
 VERSION = 1
+
+_NONE_GOOD = 'no checkpoint here is good: bring back a copy, or start anew elsewhere'
 
 State = dict[str, Any]  # PARTS -> pytrees of arrays
 
@@ -77,7 +81,8 @@ def open_manager(
     lower_is_better: whether low values of that metric are good.
 
   Raises:
-    CheckpointError: a checkpoint couldn't be written.
+    CheckpointError: a checkpoint couldn't be written, or the files of all that are
+      there are damaged.
   """
   preserved: list[policies.PreservationPolicy] = [policies.LatestN(keep)]
   if keep_every:
@@ -94,6 +99,7 @@ def open_manager(
   path = checkpoint_folder(workdir)
   if jax.process_index() == 0:
     path.mkdir(parents=True, exist_ok=True)
+    _look_at_files(path)
   devices.barrier('folder of checkpoints')
   manager_options = ocp.CheckpointManagerOptions(
     preservation_policy=policies.AnyPreservationPolicy(preserved),
@@ -134,14 +140,17 @@ def save(
     CheckpointError: this one or the one before couldn't be written.
   """
   sums = checksums.of_state(state, stacked)
+  position = data.get_state()
   for leaf in jax.tree.leaves(state):
     if leaf.is_fully_addressable:
       leaf.copy_to_host_async()
   state = jax.tree.map(functools.partial(_copy, stacked=stacked), state)
   args = ocp.args.Composite(
     **{name: ocp.args.StandardSave(state[name]) for name in PARTS},
-    data=ocp.args.JsonSave(data.get_state()),
-    sums=ocp.args.JsonSave(sums | {'version': VERSION}),
+    data=ocp.args.JsonSave(position),
+    sums=ocp.args.JsonSave(
+      sums | {'version': VERSION, 'data': checksums.of_json(position)}
+    ),
   )
   with _written(manager):
     manager.begin_save(step, args=args, metrics=metrics or {})
@@ -196,7 +205,9 @@ def restore(manager: Manager, state: State, data: DataIterator) -> tuple[int, St
     try:
       for name in PARTS:
         _check_fits(path / name, state[name])
-      restored = _checked(manager, step, args)
+      restored = _checked(path, manager.restore, step, args)
+      with _explained(path / 'data'):
+        data.set_state(restored['data'])
     except Damaged as error:
       damaged[step] = error
     # A file may be unreadable for one process only; all must take the same checkpoint.
@@ -204,14 +215,10 @@ def restore(manager: Manager, state: State, data: DataIterator) -> tuple[int, St
     if restored is not None and all(good):
       for other, reason in damaged.items():
         _set_aside(manager, other, reason)
-      data.set_state(restored['data'])
       return step, {name: restored[name] for name in PARTS}
     damaged.setdefault(step, f'{path}: another process could not read it')
   # They stay where they are: in an empty folder the next start would begin at step 0.
-  raise CheckpointError(
-    f'{next(iter(damaged.values()))}; no checkpoint here is good: bring back a copy, '
-    'or remove the folder to start anew'
-  )
+  raise CheckpointError(f'{next(iter(damaged.values()))}; {_NONE_GOOD}')
 
 
 def load_ema(workdir: epath.PathLike, params: Params) -> tuple[int, Params]:
@@ -227,39 +234,62 @@ def load_ema(workdir: epath.PathLike, params: Params) -> tuple[int, Params]:
   if not path.exists():
     advice = 'train first, or check --workdir'
     raise CheckpointError(f'{workdir}: no checkpoints here; {advice}')
-  with ocp.CheckpointManager(path) as manager:
-    steps = sorted(manager.all_steps(), reverse=True)
-    if not steps:
-      raise CheckpointError(f'{path}: no complete checkpoint yet')
-    ema = ocp.args.StandardRestore(devices.restore_targets(params))
-    for step in steps:
-      version = _version(path / str(step))
-      try:
-        _check_fits(path / str(step) / 'ema', params)
-        return step, _checked(manager, step, {'ema': ema}, summed=version > 0)['ema']
-      except Damaged as error:
-        if step == steps[-1]:
-          raise CheckpointError(
-            f'{error}; no checkpoint here is good: bring back a copy, or train again'
-          ) from None
-        logging.warning('%s; the checkpoint before it is taken', error)
+  steps = checkpoint_files.steps_in(path)
+  if not steps:
+    raise CheckpointError(f'{path}: no complete checkpoint yet')
+  for step in steps:
+    try:
+      return step, _read_ema(path / str(step), params)
+    except Damaged as error:
+      if step == steps[-1]:
+        raise CheckpointError(
+          f'{error}; no checkpoint here is good: bring back a copy, or train again'
+        ) from None
+      logging.warning('%s; the checkpoint before it is taken', error)
   raise AssertionError
 
 
-def _checked(
-  manager: ocp.CheckpointManager, step: int, args: State, summed: bool = True
-) -> Mapping[str, Any]:
-  """Read the parts named in `args`, and compare them with their checksums if any."""
-  path = manager.directory / str(step)
+def _read_ema(path: epath.Path, params: Params) -> Params:
+  """Read the averaged weights of one checkpoint, or raise Damaged."""
+  # Orbax's manager would read files of all checkpoints, and wait for a pipe.
+  if reason := checkpoint_files.damage(path):
+    raise Damaged(reason)
+  summed = _version(path) > 0
+  _check_fits(path / 'ema', params)
+  wanted = ocp.args.StandardRestore(devices.restore_targets(params))
+  with _explained(path / 'ema'):
+    ema = ocp.StandardCheckpointHandler().restore(path / 'ema', args=wanted)
   if summed:
-    args = args | {'sums': ocp.args.JsonRestore()}
+    with _explained(path / 'sums'):
+      sums = foreign_files.read_json(path / 'sums' / 'metadata')
+    _compare(path, {'ema': ema}, sums)
+  for place, leaf in jax.tree_util.tree_leaves_with_path(ema):
+    if not jnp.isfinite(leaf).all():
+      name = jax.tree_util.keystr(place, simple=True, separator='/')
+      raise CheckpointError(f'{path}: {name} of ema holds values that are not finite')
+  return ema
+
+
+def _checked(
+  path: epath.Path, restore: Callable[..., Any], step: int, args: State
+) -> Mapping[str, Any]:
+  """Read the parts named in `args`, and compare them with their checksums."""
+  args = args | {'sums': ocp.args.JsonRestore()}
   with _explained(path):
-    restored = manager.restore(step, args=ocp.args.Composite(**args))
-  read = {name: restored[name] for name in PARTS if name in restored}
-  for name, total in (checksums.of_state(read) if summed else {}).items():
-    if total != restored['sums'].get(name):
-      raise Damaged(f'{path / name}: damaged: not the numbers that were written')
+    restored = restore(step, args=ocp.args.Composite(**args))
+    sums = foreign_files.checked(restored['sums'], {})
+  _compare(path, {name: restored[name] for name in PARTS}, sums)
+  # Checkpoints of earlier programs have no checksum of the position.
+  if sums.get('data', total := checksums.of_json(restored['data'])) != total:
+    raise Damaged(f'{path / "data"}: damaged: not the position that was written')
   return restored
+
+
+def _compare(path: epath.Path, read: State, sums: Mapping[str, Any]) -> None:
+  """Raise Damaged if parts that were read don't have their checksums."""
+  for name, total in checksums.of_state(read).items():
+    if total != sums.get(name):
+      raise Damaged(f'{path / name}: damaged: not the numbers that were written')
 
 
 def _version(path: epath.Path) -> int:
@@ -268,9 +298,10 @@ def _version(path: epath.Path) -> int:
   if any((path / 'data').glob('process_*.json')):
     return 0
   try:
-    version = int(json.loads((path / 'sums' / 'metadata').read_text())['version'])
-  except (OSError, ValueError, KeyError, TypeError):
+    sums = foreign_files.read_json(path / 'sums' / 'metadata', {'version': int})
+  except UserError:
     return VERSION
+  version = sums['version']
   if version > VERSION:
     raise CheckpointError(
       f'{path}: of a later sr3_jax (version {version} of checkpoints, this one knows '
@@ -283,22 +314,37 @@ def _set_aside(
   manager: ocp.CheckpointManager, step: int, reason: Damaged | str
 ) -> None:
   """Move a damaged checkpoint to WORKDIR/damaged, with a warning."""
-  path = manager.directory / str(step)
-  place = manager.directory.parent / 'damaged'
   if jax.process_index() == 0:
-    place.mkdir(parents=True, exist_ok=True)
-    names = (str(step), *(f'{step}.{i}' for i in range(1, 1000)))
-    target = next(place / name for name in names if not (place / name).exists())
-    logging.warning('%s; moved to %s, the one before it is taken', reason, target)
-    try:
-      path.rename(target)
-    except OSError as error:
-      raise CheckpointError(
-        f'{path}: damaged, and cannot be moved ({error.strerror}): move it away, and '
-        'the one before it is taken'
-      ) from None
+    _move(manager.directory / str(step), reason)
   devices.barrier(f'set aside {step}')
   manager.reload()
+
+
+def _look_at_files(folder: epath.Path) -> None:
+  """Move checkpoints whose files are damaged away, if there are good ones."""
+  steps = checkpoint_files.steps_in(folder)
+  reasons = {step: checkpoint_files.damage(folder / str(step)) for step in steps}
+  damaged = {step: reason for step, reason in reasons.items() if reason}
+  if damaged and len(damaged) == len(steps):
+    raise CheckpointError(f'{damaged[steps[0]]}; {_NONE_GOOD}')
+  for step, reason in damaged.items():
+    _move(folder / str(step), reason)
+
+
+def _move(path: epath.Path, reason: Damaged | str) -> None:
+  """Move a damaged checkpoint to WORKDIR/damaged, with a warning."""
+  place, step = path.parent.parent / 'damaged', path.name
+  place.mkdir(parents=True, exist_ok=True)
+  names = (step, *(f'{step}.{i}' for i in range(1, 1000)))
+  target = next(place / name for name in names if not os.path.lexists(place / name))
+  logging.warning('%s; moved to %s, the one before it is taken', reason, target)
+  try:
+    path.rename(target)
+  except OSError as error:
+    raise CheckpointError(
+      f'{path}: damaged, and cannot be moved ({error.strerror}): move it away, and '
+      'the one before it is taken'
+    ) from None
 
 
 def _shapes(tree: object) -> dict[str, list[int]]:
@@ -330,8 +376,14 @@ def _explained(path: epath.Path) -> Iterator[None]:
   """Raise `Damaged`, one line, in place of the pages that Orbax prints."""
   try:
     yield
-  except (ValueError, KeyError, EOFError, FileNotFoundError, NotADirectoryError) as e:
-    raise Damaged(f'{path}: damaged: {first_line(e)[:200]}') from None
+  except (CheckpointError, MemoryError, jax.errors.JaxRuntimeError):
+    raise
+  except PermissionError as error:
+    raise CheckpointError(f'{path}: cannot be read: {error.strerror}') from None
+  except Exception as error:  # TensorStore and Orbax raise many types for damage
+    while isinstance(error, ExceptionGroup):
+      error = error.exceptions[0]
+    raise Damaged(f'{path}: damaged: {first_line(error)[:200]}') from None
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
-"""Computes checksums of training states on the devices that hold them."""
+"""Computes checksums of training states, on the devices that hold them."""
 
 import functools
+import json
+import zlib
 from collections.abc import Mapping
 
 import jax
@@ -36,6 +38,11 @@ def of_state(state: Mapping[str, object], stacked: bool = False) -> dict[str, in
   }
   totals = jax.device_get(totals)
   return {name: int(np.sum(sums, dtype=np.uint32)) for name, sums in totals.items()}
+
+
+def of_json(value: object) -> int:
+  """Return a checksum of a value that JSON can hold, from 0 to 2^32 - 1."""
+  return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 @functools.partial(jax.jit, static_argnames='stacked')

@@ -111,13 +111,11 @@ def main(argv: list[str] | None = None) -> None:
 def _convert(args: argparse.Namespace) -> tuple['ConfigDict', 'Params']:
   """Write the model folder; return its configuration and parameters."""
   with activity.doing('loading JAX and the program'):
+    from sr3_jax.runtime import foreign_files
     from sr3_jax.weights import model_writer, torch_files, torch_to_flax
 
   given = {key: getattr(args, key) for key in _GIVEN}
-  try:
-    notes = args.notes.read_text() if args.notes else ''
-  except UnicodeDecodeError:
-    raise UserError(f'{args.notes}: not a text file') from None
+  notes = foreign_files.read_text(args.notes, 2**20) if args.notes else ''
   card = {'license': args.license, 'dtype': args.dtype, 'notes': notes}
   path = pathlib.Path(args.input).expanduser()
   if path.is_dir() or args.input.startswith('hf://'):

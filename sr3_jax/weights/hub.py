@@ -29,6 +29,7 @@ from sr3_jax.core.samplers import make_trajectory
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import sources
 from sr3_jax.options import DIFFUSION, SAMPLER
+from sr3_jax.runtime import foreign_files
 from sr3_jax.runtime.errors import line
 from sr3_jax.runtime.types import Params
 from sr3_jax.runtime.version import __version__
@@ -178,15 +179,19 @@ def find(path: epath.PathLike) -> tuple[epath.Path, str]:
   if text.startswith('hf://'):
     folder, name = model_files.download(text)
     return folder / WEIGHTS, name
-  place = epath.Path(text).expanduser()
+  place = foreign_files.place(text).expanduser()
   if '://' not in text:
     place = epath.Path(os.path.abspath(place))  # a link gives the model its name
-  if place.suffix == '.safetensors' and place.is_file():
-    return place, place.parent.name if place.name == WEIGHTS else place.stem
-  if (place / WEIGHTS).is_file():
-    return place / WEIGHTS, place.name
-  if is_run(place):
-    return place, place.name
+  try:
+    if place.suffix == '.safetensors' and place.exists() and not place.is_dir():
+      return place, place.parent.name if place.name == WEIGHTS else place.stem
+    if foreign_files.exists(place / WEIGHTS):
+      return place / WEIGHTS, place.name
+    if is_run(place):
+      return place, place.name
+  # OSError: a name that is too long. Buckets raise whatever their library has.
+  except Exception as error:
+    raise HubError(f'{text}: cannot be reached: {line(error)}') from None
   if text in shipped():  # a name, never a path that could lead out of the folder
     return SHIPPED / text / WEIGHTS, text
   if place.suffix in ('.pth', '.pt', '.ckpt', '.bin', '.pkl'):

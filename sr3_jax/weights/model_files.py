@@ -5,7 +5,7 @@ settings are compared with the known keys and their types, arrays with the names
 shapes of the network. What doesn't fit is named in one line.
 """
 
-import json
+import math
 import os
 import re
 import tempfile
@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
-import safetensors
 from absl import logging
 from etils import epath
 from flax import traverse_util
@@ -23,11 +22,12 @@ from sr3_jax.config import ConfigError, find_option, get_config, refused
 from sr3_jax.core.check import param_shapes
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.options import OPTIONS
-from sr3_jax.runtime import printing
+from sr3_jax.runtime import foreign_files, printing
 from sr3_jax.runtime.errors import UserError, line, some
 from sr3_jax.runtime.types import Array, Params
 from sr3_jax.runtime.values import shown
 from sr3_jax.runtime.version import __version__
+from sr3_jax.weights import safetensors_files
 
 WEIGHTS, CONFIG = 'model.safetensors', 'config.json'
 PRESETS, CARD = 'presets.json', 'README.md'
@@ -75,19 +75,11 @@ def read_json(path: epath.Path) -> dict[str, Any]:
   Raises:
     HubError: the file is missing, larger than 1 MiB, or holds no JSON object.
   """
-  try:
-    size, value = path.stat().length, None
-    if size <= _MAX_JSON:
-      value = json.loads(path.read_text())
-  except (FileNotFoundError, NotADirectoryError):
-    raise HubError(f'{path}: missing; a model needs it beside its weights') from None
-  except (ValueError, RecursionError) as error:
-    raise HubError(f'{path}: not JSON: {line(error)}') from None
-  if size > _MAX_JSON:
-    raise HubError(f'{path}: larger than any file of a model: not read')
-  if not isinstance(value, dict):
-    raise HubError(f'{path}: should hold a JSON object')
-  return value
+  if not foreign_files.exists(path):
+    raise HubError(f'{path}: missing; a model needs it beside its weights')
+  return foreign_files.read_json(
+    path, what='a file of a model', most=_MAX_JSON, error=HubError
+  )
 
 
 # Keys that are newer than some runs and models, and what their absence means there,
@@ -170,16 +162,15 @@ def read_tensors(
       local = epath.Path(folder) / WEIGHTS
       path.copy(local)
       return read_tensors(local, wanted)
-  try:
-    with safetensors.safe_open(os.fspath(path), framework='numpy') as file:
-      slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-      check_same(path, {k: tuple(s.get_shape()) for k, s in slices.items()}, wanted)
-      for name, stored in slices.items():
-        if stored.get_dtype() not in _STORED:
-          raise HubError(f'{path}: {name} is {stored.get_dtype()}, not a float')
-      tensors = {k: np.array(file.get_tensor(k), np.float32) for k in wanted}
-  except safetensors.SafetensorError as error:
-    raise HubError(f'{path}: not a whole safetensors file: {line(error)}') from None
+  with safetensors_files.opened(path, HubError) as file:
+    slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+    check_same(path, {k: tuple(s.get_shape()) for k, s in slices.items()}, wanted)
+    for name, stored in slices.items():
+      if stored.get_dtype() not in _STORED:
+        raise HubError(f'{path}: {name} is {stored.get_dtype()}, not a float')
+    count = sum(math.prod(shape) for shape in wanted.values())
+    foreign_files.check_memory(path, 4 * count)
+    tensors = {k: np.array(file.get_tensor(k), np.float32) for k in wanted}
   for name, tensor in tensors.items():
     if not np.isfinite(tensor).all():
       raise HubError(f'{path}: {name} holds values that are not finite')

@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 from sr3_jax.config import as_json
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.runtime import atomic_files, interruption, metrics_log
+from sr3_jax.runtime import atomic_files, foreign_files, interruption, metrics_log
+from sr3_jax.runtime.errors import line
 from sr3_jax.runtime.types import Params
 from sr3_jax.runtime.version import __version__
 from sr3_jax.weights import hub, model_card, model_files
@@ -172,9 +173,17 @@ def export(path: epath.PathLike, folder: epath.PathLike, **card: str) -> hub.Loa
 def _results(run: epath.Path, step: int) -> Results | None:
   """Return results.json of a run, or None if there is none of this step."""
   path = run / 'results.json'
-  results = model_files.read_json(path) if path.exists() else None
-  if results and results.get('step') != step:
-    of = f'of step {results.get("step")}, the weights of step {step}'
+  if not foreign_files.exists(path):
+    return None
+  wanted = {'step': int, 'config': dict, 'table': dict}
+  try:
+    results = foreign_files.read_json(path, wanted, what='the results of a run')
+    foreign_files.check_numbers(results['table'])
+  except ValueError as error:
+    logging.warning('%s; left out of the card', line(error))
+    return None
+  if results['step'] != step:
+    of = f'of step {results["step"]}, the weights of step {step}'
     logging.warning('%s: results.json is %s; left out of the card', run, of)
     return None
   return results

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
+import ml_dtypes
 import numpy as np
 from flax import traverse_util
 
@@ -72,14 +73,31 @@ def linear_schedule(betas: np.ndarray) -> tuple[int, float, float]:
   betas = np.asarray(betas, np.float64)
   if betas.ndim != 1 or len(betas) < 2 or not np.all((betas > 0) & (betas < 1)):
     raise WeightsError(f'its betas, {list(betas.shape)}, are no noise schedule')
-  # Six digits undo the rounding to float32: 1e-6 and not 9.99999997e-07.
-  start, end = (float(f'{beta:.6g}') for beta in betas[[0, -1]])
-  if not np.allclose(betas, np.linspace(start, end, len(betas)), rtol=1e-5, atol=0):
+  error = _rounding(betas)
+  # The shortest numbers undo the rounding: 1e-6 and not 9.99999997e-07.
+  start, end = (_shortest(betas[i], error[i]) for i in (0, -1))
+  line_between = np.linspace(start, end, len(betas))
+  if not np.all(np.abs(betas - line_between) <= 2 * error):
     raise WeightsError(
       f'its {len(betas)} betas, {start:g} to {end:g}, do not lie on a line; only '
       'linear schedules can be converted'
     )
   return len(betas), start, end
+
+
+def _rounding(betas: np.ndarray) -> np.ndarray:
+  """Return how far betas may be from what they were: the error of their precision."""
+  for kind in (ml_dtypes.bfloat16, np.float16):
+    if np.array_equal(betas, betas.astype(kind).astype(np.float64)):
+      spacing = np.asarray(np.spacing(betas.astype(kind)), np.float64)
+      return spacing / 2 + 1e-7 * betas
+  return 5e-6 * betas  # float32, and what sums of it add
+
+
+def _shortest(value: float, error: float) -> float:
+  """Return the number with the fewest digits that is `value` within an error."""
+  shown = (float(f'{value:.{digits}g}') for digits in range(1, 18))
+  return next((number for number in shown if abs(number - value) <= error), value)
 
 
 def convert(

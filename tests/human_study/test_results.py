@@ -47,7 +47,7 @@ def hostile(key):
     'nan': (changed(number=math.nan), 'NaN is no number'),
     'large': (
       b' ' * human_study_results.MAX_BYTES + changed(),
-      'more than 1048576 bytes',
+      'larger than 1 MB',
     ),
     'list': (b'[]', 'not a JSON object'),
     'format': (changed(format=2), 'format 2 is not known'),

@@ -148,7 +148,7 @@ def test_a_damaged_file_is_found(net):
   path.write_bytes(data)
   assert 'net.safetensors: is damaged, its checksum is wrong; delete it' in _refused()
   path.write_bytes(data[:-3])
-  assert 'net.safetensors: cannot be read as safetensors: ' in _refused()
+  assert 'net.safetensors: not a whole safetensors file (' in _refused()
 
 
 def test_a_folder_of_the_user(server, net, tmp_path):

@@ -89,10 +89,10 @@ def test_what_cannot_be_read_is_named(tmp_path):
     'missing': 'no such file or folder',
     'missing.json': 'no report.json|no such file',
     'empty': 'no report.json in it',
-    'text.json': 'damaged JSON',
-    'cut.json': 'damaged JSON',
-    'deep.json': 'damaged JSON',
-    'binary.json': 'no UTF-8 text',
+    'text.json': 'no JSON',
+    'cut.json': 'no JSON',
+    'deep.json': 'nested too deeply',
+    'binary.json': 'UTF-8',
     'other.json': 'not a report',
   }
   (tmp_path / 'empty').mkdir()
@@ -121,7 +121,7 @@ def test_values_are_read_without_pickle_and_have_to_fit(tmp_path):
     'index': {'a/psnr': np.zeros(3)},
     'twice': {'index': np.zeros(3, int)},
     'a/psnr': {'index': np.arange(3), 'a/psnr': np.zeros(2)},
-    'pickle': {'index': np.arange(1), 'a/psnr': np.array([{}], object)},
+    'Python objects': {'index': np.arange(1), 'a/psnr': np.array([{}], object)},
   }
   for reason, arrays in bad.items():
     np.savez(file, **arrays)

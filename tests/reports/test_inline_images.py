@@ -64,7 +64,7 @@ def test_other_files_are_refused(tmp_path, cell):
 def test_what_is_no_picture_is_refused(tmp_path):
   (tmp_path / 'a.png').write_text('<svg onload="alert(1)">')
   Image.new('RGB', (4, 4)).save(tmp_path / 'b.png', format='BMP')
-  for name, reason in {'a': 'not a JPEG', 'b': 'BMP', 'c': 'No such file'}.items():
+  for name, reason in {'a': 'not a JPEG', 'b': 'BMP', 'c': 'no such file'}.items():
     file = inline_images.locate(tmp_path, f'{name}.png')
     with pytest.raises(ReportError, match=f'{name}.png.*{reason}') as error:
       inline_images.embed([[[file]]])

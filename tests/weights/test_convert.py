@@ -236,8 +236,8 @@ def test_mistakes_end_in_one_line(source, tmp_path, capsys):
   for name, words in (
     ('no.pth', 'no such file'),
     ('x.onnx', 'should end in .safetensors, .pth'),
-    ('short.safetensors', 'cannot be read as safetensors'),
-    ('text.safetensors', 'cannot be read as safetensors'),
+    ('short.safetensors', 'not a whole safetensors file'),
+    ('text.safetensors', 'not a whole safetensors file'),
     ('twice.safetensors', 'downs.0.weight is there twice'),
     ('empty', 'no model'),
   ):
@@ -293,7 +293,7 @@ def test_half_precision_is_read(tmp_path):
 
 def test_without_torch_the_extra_is_named(tmp_path, monkeypatch, capsys):
   monkeypatch.setitem(sys.modules, 'torch', None)
-  (tmp_path / 'a.pth').write_bytes(b'')
+  (tmp_path / 'a.pth').write_bytes(b'\x80\x02')
   line = _fails([tmp_path / 'a.pth', f'--output={tmp_path / "out"}'], capsys)
   assert "pip install 'sr3_jax[convert]'" in line
 
@@ -309,7 +309,7 @@ def test_torch_is_never_given_a_program_to_run(tmp_path, monkeypatch, capsys):
   monkeypatch.setitem(sys.modules, 'torch', types.SimpleNamespace(load=load))
   for suffix in ('pth', 'pt', 'ckpt', 'bin'):
     path = tmp_path / f'a.{suffix}'
-    path.write_bytes(b'')
+    path.write_bytes(b'\x80\x02')
     line = _fails([path, f'--output={tmp_path / "out"}'], capsys)
     assert 'cannot be read as a PyTorch file: Ran out of input' in line
   assert len(asked) == 4 and all(options['weights_only'] is True for options in asked)

@@ -69,14 +69,14 @@ def test_a_newer_format_is_refused(model):
 @pytest.mark.parametrize(
   ('text', 'word'),
   [
-    ('', 'not JSON'),
-    ('{"format": 1,', 'not JSON'),
-    ('[1]', 'JSON object'),
+    ('', 'no JSON'),
+    ('{"format": 1,', 'no JSON'),
+    ('[1]', 'should hold an object'),
     ('{"seed": 1}', 'not the configuration of a model folder'),
     ('{"format": 1, "config": [1]}', 'not the configuration of a model folder'),
-    ('[' * 100_000, 'not JSON'),
+    ('[' * 100_000, 'nested too deeply'),
     (' ' * (2**20 + 1), 'larger than'),
-    (b'\xff\xfe', 'not JSON'),
+    (b'\xff\xfe', 'not a text in UTF-8'),
   ],
   ids=range(8),
 )
