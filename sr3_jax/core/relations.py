@@ -135,7 +135,12 @@ def _levels(config: ml_collections.ConfigDict) -> Iterator[str]:
   d, sampler = config.diffusion, config.sampler
   if d.schedule == 'linear':
     try:
-      diffusion.linear_gammas(d.num_levels, d.start, d.end)
+      gammas = diffusion.linear_gammas(d.num_levels, d.start, d.end)
+      # In float32 a smaller share of the signal is no number to divide by.
+      if gammas[-1] < 1e-30:
+        raise ValueError('betas must leave some signal at the last level')
+      if np.any(np.diff(gammas) >= 0):
+        raise ValueError('betas must be large enough to tell a level from the next')
     except ValueError as error:
       yield (
         f'diffusion.num_levels={d.num_levels} from diffusion.start={d.start:g} to '

@@ -255,7 +255,7 @@ def test_the_command_ends_with_one_line(folder, tmp_path, capsys):
     str(tmp_path): 'channel 1 is 3 nearly everywhere',
     f'{folder} --channels=9': r'of 9 channel\(s\)',
     f'{folder} --low=50 --high=50': 'percentiles',
-    f'{folder} --images=0': 'at least 1',
+    f'{folder} --images=0': '--images: 0 must be a whole number from 1',
   }
   for command, reason in cases.items():
     with pytest.raises(SystemExit) as error:

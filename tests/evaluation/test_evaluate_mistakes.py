@@ -15,8 +15,8 @@ tiny_networks = image_folders.tiny_networks
 MISTAKES = {
   'no truth': (['--truth={}/nowhere'], 'nowhere: no such folder'),
   'border': (['--border=8'], '--border=8 leaves nothing of images of 16 pixels'),
-  'negative border': (['--border=-1'], '--border=-1 is too small'),
-  'batch': (['--batch_size=0'], '--batch_size=0 is too small'),
+  'negative border': (['--border=-1'], '--border: -1 must be'),
+  'batch': (['--batch_size=0'], '--batch_size: 0 must be'),
   'no labels': (['--classifier=net.onnx'], 'belong together'),
   'no such labels': (['--classifier={}/net.onnx', '--labels={}/no.txt'], 'no.txt: No'),
   'no such network': (['--classifier={}/x.onnx', '--labels={}/labels.txt'], 'x.onnx'),
