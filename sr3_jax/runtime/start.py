@@ -3,12 +3,13 @@
 Each takes over the signals first and imports its command then, which may take seconds.
 """
 
-import contextlib
 import importlib
 import os
 import sys
 
-from sr3_jax.runtime import interruption
+from sr3_jax.runtime import early
+
+early.install()  # what is imported above is there already, or takes no time
 
 _GOES_ON = 'the same command goes on from what is finished'
 _CLOSED = 141  # exit code of a program whose reader is gone, as shells give it
@@ -16,6 +17,8 @@ _CLOSED = 141  # exit code of a program whose reader is gone, as shells give it
 
 def _start(module: str, function: str = 'main', advice: str = '') -> int | None:
   """Run a command; return its exit code."""
+  from sr3_jax.runtime import interruption
+
   interruption.install(advice)
   try:
     try:
@@ -23,8 +26,7 @@ def _start(module: str, function: str = 'main', advice: str = '') -> int | None:
     finally:
       sys.stdout.flush()
   except BrokenPipeError:  # `| head` has seen enough
-    with contextlib.suppress(OSError):
-      os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return _CLOSED
 
 

@@ -234,14 +234,21 @@ ready()
     'sr3_jax.metrics.net_weights',
   ],
 )
-def test_every_command_takes_over_the_signals_before_its_imports(module):
+@pytest.mark.parametrize(
+  'names', [('numpy', 'argparse', 'absl'), ('sr3_jax.runtime.interruption',)]
+)
+def test_every_command_takes_over_the_signals_before_its_imports(module, names):
   """An import of NumPy, or of the parser of options, sends the signal here."""
   code = f"""
 import os, runpy, signal, sys, time
 
+NAMES = {names!r}
+for name in NAMES:
+  sys.modules.pop(name, None)
+
 class Finder:
   def find_spec(self, name, path=None, target=None):
-    if name in ('numpy', 'argparse', 'absl', 'ml_collections'):
+    if name in NAMES:
       os.kill(os.getpid(), signal.SIGINT)
       time.sleep(60)
 
