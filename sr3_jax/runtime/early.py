@@ -3,7 +3,7 @@
 It imports nothing that takes time: `_signal` is the built-in half of `signal`.
 """
 
-import _signal
+import _signal  # pyrefly: ignore[missing-import]
 import os
 
 
