@@ -61,17 +61,14 @@ def run(args: argparse.Namespace, outputs: Folders, command: str) -> None:
   """
   with activity.doing('reading the headers of the images'):
     items, left_out = image_folders.match(args.truth, outputs, args.inputs)
+  items, too_small = image_folders.without_border(items, args.border)
+  left_out |= too_small
   for name, reason in list(left_out.items())[:5]:
     logging.warning('left out: %s: %s', name, reason)
   if left_out:
     count = len(left_out)
     logging.warning('%d of %d images left out', count, count + len(items))
-  side = min(min(item.size) for item in items)
-  if side <= 2 * args.border:
-    raise image_folders.ImageSetError(
-      f'--border={args.border} leaves nothing of images of {side} pixels'
-    )
-  evaluators = _load_evaluators(args, side)
+  evaluators = _load_evaluators(args, items)
   labels = None
   if evaluators.classifier:
     labels = image_folders.labels(args.labels, items)
@@ -104,10 +101,15 @@ def run(args: argparse.Namespace, outputs: Folders, command: str) -> None:
   print(f'report: {folder / "report.html"} ({count} images)')
 
 
-def _load_evaluators(args: argparse.Namespace, side: int) -> Evaluators:
-  """Load the networks that the options name, for images of at least `side` pixels."""
+def _load_evaluators(args: argparse.Namespace, items: Sequence[Item]) -> Evaluators:
+  """Load the networks that the options name; say what they and formulas leave out."""
+  side = max(min(item.size) for item in items)
   nets, left_out = feature_nets.load_nets(args.networks, args.weights, side)
   network = classifier.load(args.classifier) if args.classifier else None
+  least = {name: net.smallest for name, net in nets.items() if net.smallest}
+  for entry in image_folders.unmeasured(items, args.border, least):
+    logging.warning('%s: %s', ', '.join(entry['metrics']), entry['why'])
+    left_out.append(entry)
   if not args.inputs:
     why = 'They need the small images: --inputs=DIR.'
     left_out.append({'metrics': ['consistency', 'colour_drift', 'detail'], 'why': why})

@@ -1,10 +1,11 @@
 """Matches images of several folders by name, and batches them by size."""
 
+import collections
 import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,10 @@ from absl import logging
 from sr3_jax.images import image_files
 from sr3_jax.images.image_names import ImageSetError, find
 from sr3_jax.images.pixels import ImageError
+from sr3_jax.metrics import image_metrics
+from sr3_jax.metrics.feature_nets import LeftOut
 from sr3_jax.runtime import foreign_files
+from sr3_jax.runtime.errors import some
 
 TRUTH, INPUT = 'truth', 'input'
 Size = tuple[int, int]
@@ -71,6 +75,59 @@ def match(
       'belong together by their names without extensions)'
     )
   return items, left_out
+
+
+def without_border(
+  items: Sequence[Item], border: int
+) -> tuple[list[Item], dict[str, str]]:
+  """Return the items that are larger than their border, and name -> reason of others.
+
+  Raises:
+    ImageSetError: there are none.
+  """
+  left = [item for item in items if min(item.size) > 2 * border]
+  if not left:
+    side = min(min(item.size) for item in items)
+    raise ImageSetError(f'--border={border} leaves nothing of images of {side} pixels')
+  reason = f'--border={border} leaves nothing of it'
+  return left, {i.name: reason for i in items if min(i.size) <= 2 * border}
+
+
+def unmeasured(
+  items: Sequence[Item], border: int, networks: Mapping[str, int]
+) -> list[LeftOut]:
+  """Return which images some metrics leave out, by name, and why.
+
+  `networks` has the shortest side that each network of LPIPS can measure.
+  """
+  sides = collections.Counter(h for h, w in (i.size for i in items) if h == w)
+  even = {side: count for side, count in sides.items() if side % 2 == 0}
+  common = max(even, key=lambda side: (even[side], side), default=0)
+  window = image_metrics.SSIM_WINDOW
+  rules: list[tuple[list[str], str, Callable[[Item], bool]]] = [
+    (
+      ['ssim', 'ssim_y'],
+      f'shorter than the window of {window} pixels',
+      lambda item: min(item.size) - 2 * border < window,
+    ),
+    (
+      ['detail', 'spectrum_db'],
+      f'not {common} x {common}' if common else 'no square of even sides',
+      lambda item: item.size != (common, common),
+    ),
+  ]
+  for name, least in networks.items():
+    rules.append(
+      ([name], f'smaller than {least} x {least}', lambda i, n=least: min(i.size) < n)
+    )
+  found: list[LeftOut] = []
+  for metrics, reason, lacks in rules:
+    if names := [item.name for item in items if lacks(item)]:
+      why = (
+        f'{len(names)} of {len(items)} images are left out, {reason}: {some(names)}.'
+      )
+      found.append({'metrics': metrics, 'why': why})
+  return found
 
 
 def batches(items: Sequence[Item], batch_size: int) -> Iterator[tuple[int, Batch]]:

@@ -89,8 +89,9 @@ class Scorer:
     values = _formulas(self.border)(output, truth)
     if low is not None and condition is not None:
       values |= _low_formulas()(low, condition)
+    side = min(output.shape[2:4])
     for name, net in self._suited(output).items():
-      if name != 'inception':
+      if name != 'inception' and side >= net.smallest:
         values[name] = _network(net.apply)(self._params[name], output, truth)
     return self._gather(values, output, batch)
 

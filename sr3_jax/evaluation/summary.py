@@ -47,7 +47,11 @@ class Score(NamedTuple):
 
 METRICS = {
   'psnr': Metric(
-    'PSNR dB', 2, 'higher', 'Peak signal-to-noise ratio over RGB, mean over images.'
+    'PSNR dB',
+    2,
+    'higher',
+    'Peak signal-to-noise ratio over RGB, mean over images; equal '
+    'images count as 100 dB.',
   ),
   'ssim': Metric(
     'SSIM', 3, 'higher', 'Structural similarity, Gaussian window of 11, mean over RGB.'
@@ -188,26 +192,30 @@ def _pixel_scores(
   records: Records, part: str, scale: float | None, resamples: int
 ) -> dict[str, Score]:
   """Return means and spectra of a part, with bootstrap values."""
-  total: dict[str, np.ndarray] = {}  # [1 + resamples, ...]: all images, then resampled
+  # Of each value, by its shape: its sum and the number of images that have it,
+  # [1 + resamples, ...]: all images, then resampled. Small images lack SSIM, and those
+  # of other sizes have another number of rings.
+  totals: dict[str, dict[tuple[int, ...], list[np.ndarray]]] = {}
   for batch in records.stream(part):
     # [1 + resamples, n]
     weights = np.ones((1, len(batch['index'])))
     if resamples:
       weights = np.concatenate([weights, image_weights(batch['index'], resamples).T])
-    sums = {'weight': weights.sum(1)}
     for key in (*_MEANS, 'power', 'power_truth'):
       if key in batch:
-        sums[key] = weights @ batch[key].astype(np.float64)
-    # Images of other sizes may lack a value (SSIM) or have another number of rings.
-    common = [
-      k for k in sums if not total or (k in total and total[k].shape == sums[k].shape)
-    ]
-    total = {k: total[k] + sums[k] if total else sums[k] for k in common}
+        value = weights @ batch[key].astype(np.float64)
+        parts = totals.setdefault(key, {}).setdefault(value.shape, [0 * value, 0])
+        parts[0], parts[1] = parts[0] + value, parts[1] + weights.sum(1)
+  # Spectra are of the size that most images have.
+  total = {
+    key: shapes[max(shapes, key=lambda shape: (shapes[shape][1][0], shape))]
+    for key, shapes in totals.items()
+  }
   # A resample of very few images may hold no image.
   with np.errstate(invalid='ignore'):
-    found = {key: total[key] / total['weight'] for key in _MEANS if key in total}
+    found = {key: total[key][0] / total[key][1] for key in _MEANS if key in total}
     if 'power' in total:
-      power, truth = total['power'], total['power_truth']
+      power, truth = total['power'][0], total['power_truth'][0]
       if scale is not None and scale > 1:
         found['detail'] = np.asarray(image_metrics.detail(power, truth, scale))
       found['spectrum_db'] = np.asarray(image_metrics.spectrum_distance(power, truth))

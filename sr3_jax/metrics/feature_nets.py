@@ -30,6 +30,7 @@ class FeatureNet:
   probabilities: Callable[[np.ndarray], np.ndarray] | None
   fingerprint: str  # 16 hexadecimal digits of the files that the weights come from
   about: str  # one line for a protocol: network, files, what happens to the images
+  smallest: int = 0  # shortest side, in pixels, of images that it can measure
 
 
 def load(name: str, path: str = '') -> FeatureNet:
@@ -57,7 +58,8 @@ def load(name: str, path: str = '') -> FeatureNet:
     raise net_weights.WeightsMissing(f'{name}: {loaded.source}: {error}') from None
   about = net_weights.WEIGHTS[name].about.split(',')[0]
   about += f', weights {loaded.source}; images {sizes}'
-  return FeatureNet(name, params, apply, probabilities, loaded.fingerprint, about)
+  digits, least = loaded.fingerprint, smallest(name)
+  return FeatureNet(name, params, apply, probabilities, digits, about, least)
 
 
 class LeftOut(TypedDict):
@@ -79,7 +81,7 @@ def load_nets(
   Args:
     names: some of `NAMES`.
     folder: of weights; '' for those that are cached or fetched.
-    side: the shortest of all images: LPIPS needs some pixels.
+    side: the largest of the images' shorter sides: LPIPS needs some pixels.
     channels: of the images.
 
   Returns:
@@ -89,7 +91,7 @@ def load_nets(
   left_out: list[LeftOut] = []
   for name in names:
     metrics = _METRICS.get(name, [name])
-    least = lpips.SMALLEST.get(name.removeprefix('lpips_'), 0)
+    least = smallest(name)
     why = unsuited(name, channels)
     if not why and side < least:
       why = f'It needs images of at least {least} x {least} pixels.'
@@ -106,6 +108,11 @@ def load_nets(
     why = 'The weights of Inception come without its last layer, of the classes.'
     left_out.append({'metrics': ['is'], 'why': why})
   return nets, left_out
+
+
+def smallest(name: str) -> int:
+  """Return the shortest side, in pixels, of images that a network can measure."""
+  return lpips.SMALLEST.get(name.removeprefix('lpips_'), 0)
 
 
 def unsuited(name: str, channels: int) -> str:

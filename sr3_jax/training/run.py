@@ -13,7 +13,7 @@ from sr3_jax.data import input_pipeline
 from sr3_jax.evaluation import summary
 from sr3_jax.evaluation.run import evaluate_run
 from sr3_jax.runtime import activity, devices, foreign_files
-from sr3_jax.runtime.errors import line
+from sr3_jax.runtime.errors import UserError, line
 from sr3_jax.training import train
 from sr3_jax.weights import hub
 
@@ -51,6 +51,12 @@ def train_run(config: ConfigDict, workdir: epath.PathLike) -> None:
 def check_training(config: ConfigDict) -> None:
   """Raise UserError for what can't be trained, before anything expensive begins."""
   check_config(config)
+  if config.diffusion.learned_variance:
+    raise UserError(
+      'diffusion.learned_variance=True: a network that gives its own variance can '
+      'upscale and be evaluated, but not be trained here; train one with '
+      'diffusion.learned_variance=False'
+    )
   parts = config.train.accumulate
   devices.per_process(config.train.batch_size, parts, key='train.batch_size')
 

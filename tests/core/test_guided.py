@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sr3_jax.config import get_config
 from sr3_jax.core import diffusion, samplers
-from sr3_jax.core.networks import guided
+from sr3_jax.core.networks import guided, make_network
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.weights import torch_to_flax
 from tests.support import oracles_torch
@@ -269,3 +270,22 @@ def test_50_steps_equal_the_original(original, learned, monkeypatch):
     found = restore(params, condition, label, noise)
   print('largest difference', np.abs(_nchw(found) - truth.numpy()).max())
   np.testing.assert_allclose(_nchw(found), truth.numpy(), atol=1e-3)
+
+
+def test_no_class_has_a_row_where_labels_are_dropped():
+  """A label beyond the table would read NaN."""
+  gammas = diffusion.linear_gammas(10, 1e-4, 2e-2)
+  options = {'channels': 32, 'multipliers': (1,), 'num_blocks': 1, 'num_heads': 1}
+  options |= {'attention_levels': (), 'num_classes': 3, 'gammas': tuple(gammas)}
+  inputs = jnp.ones((2, 4, 4, 6)), jnp.array([0.9, 0.9])
+  shapes = {}
+  for no_class in (False, True):
+    network = guided.GuidedUNet(**options, no_class=no_class)
+    params = jax.eval_shape(network.init, jax.random.key(0), *inputs, jnp.array([0, 3]))
+    shapes[no_class] = params['params']['label']['embedding'].shape[0]
+  assert shapes == {False: 3, True: 4}
+  c = get_config()
+  c.model.network, c.model.num_classes = 'guided', 3
+  assert not make_network(c, gammas).no_class
+  c.model.label_dropout = 0.1
+  assert make_network(c, gammas).no_class

@@ -92,7 +92,7 @@ def test_numbers_are_those_of_the_files(folders, report, method):
     want = value / len(NAMES)
     np.testing.assert_allclose(row[key]['value'], want, err_msg=key, **tolerance)
     assert row[key]['low'] < row[key]['value'] < row[key]['high']
-  assert 'detail' not in row  # images that are not square have no rings
+  assert row['detail']['value'] > 0  # of those that are square
 
 
 LEARNT = ('bicubic', 'lanczos')
@@ -165,8 +165,12 @@ def test_the_report_is_whole(folders, report, full):
   assert data['protocol']['outputs'] == {'mine': 'mine', 'other one': 'theirs'}
   assert data['command'].startswith('sr3-evaluate --truth=')
   assert "'other one=" in data['command']
-  (left_out,) = data['left_out']
-  assert left_out['metrics'] == ['lpips_alex'] and '31 x 31' in left_out['why']
+  lpips, rings = data['left_out']
+  assert lpips['metrics'] == ['lpips_alex'] and '31 x 31' in lpips['why']
+  assert rings['metrics'] == ['detail', 'spectrum_db']
+  assert rings['why'] == (
+    '3 of 8 images are left out, not 24 x 24: sub/f, sub/g, sub/h.'
+  )
   values = reports_data.values(report)
   assert values['index'].tolist() == list(range(len(NAMES)))
   for method in METHODS:
@@ -235,7 +239,8 @@ def test_without_weights_the_others_are_measured(folders, tmp_path, monkeypatch)
   assert evaluation_command.main(arguments(folders, 'bare', '--border=2', *names)) == 0
   data = reports_data.load(folders / 'bare').data
   assert list(data['table']) == ['mine', 'other one']
-  assert list(data['table']['mine']) == ['psnr', 'ssim', 'psnr_y', 'ssim_y']
+  measured = ['psnr', 'ssim', 'psnr_y', 'ssim_y', 'spectrum_db']
+  assert sorted(data['table']['mine']) == sorted(measured)
   reasons = {
     key: entry['why'] for entry in data['left_out'] for key in entry['metrics']
   }
@@ -313,3 +318,33 @@ def test_a_batch_is_measured_once_and_only_where_something_is_missing():
   assert scorer.calls == ['truth', 'output', 'output']  # of `mine` alone
   folder_run.measure_batch(scorer, store, 0, batch | {'mask': mask & False}, ['other'])
   assert len(scorer.calls) == 3
+
+
+def test_a_tiny_and_an_equal_picture_among_others(tmp_path):
+  """Seven of 24 x 24 and one of 8 x 8: SSIM, detail and spectrum are of the seven."""
+  rng = np.random.default_rng(0)
+  for number in range(8):
+    side = 8 if number == 7 else 24
+    truth = rng.integers(0, 256, (side, side, 3)).astype(np.uint8)
+    mine = truth if number == 0 else np.clip(truth * 0.9 + 5, 0, 255).astype(np.uint8)
+    for folder, image in (('truth', truth), ('mine', mine)):
+      (tmp_path / folder).mkdir(exist_ok=True)
+      PIL.Image.fromarray(image).save(tmp_path / folder / f'{number}.png')
+  more = [f'--report={tmp_path / "report"}', '--cache=', '--networks']
+  folders = [f'--truth={tmp_path / "truth"}', '--outputs', str(tmp_path / 'mine')]
+  assert evaluation_command.main([*folders, *more]) == 0
+  data = reports_data.load(tmp_path / 'report').data
+  assert {'psnr', 'ssim', 'ssim_y', 'spectrum_db'} <= set(data['table']['mine'])
+  assert data['images'] == 8
+  reasons = {
+    key: entry['why'] for entry in data['left_out'] for key in entry['metrics']
+  }
+  for key in ('ssim', 'ssim_y', 'spectrum_db'):
+    assert (
+      reasons[key].startswith('1 of 8 images are left out') and ': 7.' in reasons[key]
+    )
+  with np.load(tmp_path / 'report' / 'values.npz') as values:
+    assert values['mine/psnr'][0] == 100  # equal
+    assert np.isfinite(values['mine/psnr']).all()
+    mean = values['mine/psnr'].mean()
+  np.testing.assert_allclose(data['table']['mine']['psnr']['value'], mean, rtol=1e-5)

@@ -14,7 +14,7 @@ tiny_networks = image_folders.tiny_networks
 
 MISTAKES = {
   'no truth': (['--truth={}/nowhere'], 'nowhere: no such folder'),
-  'border': (['--border=8'], '--border=8 leaves nothing of images of 16 pixels'),
+  'border': (['--border=12'], '--border=12 leaves nothing of images of 16 pixels'),
   'negative border': (['--border=-1'], '--border: -1 must be'),
   'batch': (['--batch_size=0'], '--batch_size: 0 must be'),
   'no labels': (['--classifier=net.onnx'], 'belong together'),

@@ -165,3 +165,36 @@ def test_the_fingerprint_changes_with_any_file(tmp_path):
   os.utime(tmp_path / 'mine' / 'a.png', ns=(1, 1))
   found.add(image_folders.fingerprint(find()))
   assert len(found) == 6
+
+
+def test_what_metrics_leave_out_is_named():
+  """Each by its own rule; the border counts for SSIM, and the commonest size wins."""
+  sizes = {
+    'a': (32, 32),
+    'b': (32, 32),
+    'c': (16, 16),
+    'tiny': (8, 8),
+    'wide': (32, 40),
+  }
+  items = [image_folders.Item(n, {}, size, None) for n, size in sizes.items()]
+  networks = {'lpips_alex': 31, 'lpips_vgg': 16}
+  found = {
+    tuple(entry['metrics']): entry['why']
+    for entry in image_folders.unmeasured(items, 3, networks)
+  }
+  assert found == {
+    ('ssim', 'ssim_y'): '2 of 5 images are left out, shorter than the window of 11 '
+    'pixels: c, tiny.',
+    (
+      'detail',
+      'spectrum_db',
+    ): '3 of 5 images are left out, not 32 x 32: c, tiny, wide.',
+    ('lpips_alex',): '2 of 5 images are left out, smaller than 31 x 31: c, tiny.',
+    ('lpips_vgg',): '1 of 5 images are left out, smaller than 16 x 16: tiny.',
+  }
+  assert not image_folders.unmeasured(items[:2], 3, networks)
+  left, reasons = image_folders.without_border(items, 4)
+  assert [item.name for item in left] == ['a', 'b', 'c', 'wide']
+  assert reasons == {'tiny': '--border=4 leaves nothing of it'}
+  with pytest.raises(ImageSetError, match='--border=20 leaves nothing of images of 8'):
+    image_folders.without_border(items, 20)

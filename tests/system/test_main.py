@@ -14,6 +14,7 @@ import PIL.Image
 import pytest
 
 from sr3_jax import main
+from sr3_jax.config import load_config
 from sr3_jax.core.relations import check_relations
 from sr3_jax.runtime.errors import UserError
 from sr3_jax.training import run as training_run
@@ -401,3 +402,12 @@ def test_a_run_that_is_killed_five_times_ends_as_an_undisturbed_one():
   done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   assert 'bit for bit' in done.stdout
+
+
+def test_a_learned_variance_is_not_trained():
+  config = load_config('quickstart')
+  config.diffusion.learned_variance = True
+  config.model.network = 'guided'
+  config.model.channels, config.model.patch = 32, 1
+  with pytest.raises(UserError, match=r'diffusion\.learned_variance=True: .*trained'):
+    training_run.check_training(config)

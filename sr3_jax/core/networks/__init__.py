@@ -42,6 +42,7 @@ def make_network(config: ml_collections.ConfigDict, gammas: np.ndarray) -> Netwo
       **common,
       num_heads=m.num_heads,
       num_classes=m.num_classes,
+      no_class=m.label_dropout > 0,
       out_channels=config.data.channels * (1 + config.diffusion.learned_variance),
       gammas=tuple(gammas.tolist()),
     )

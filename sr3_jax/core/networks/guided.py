@@ -90,6 +90,7 @@ class GuidedUNet(blocks.Network):
   num_heads: int = 4  # of every attention; the weights do not tell it
   out_channels: int = 6  # 6 with a learned variance, else 3
   num_classes: int = 1000  # 0 for none
+  no_class: bool = False  # whether label `num_classes` means "no class", for guidance
 
   @nn.compact
   def __call__(
@@ -122,7 +123,10 @@ class GuidedUNet(blocks.Network):
     emb = dense(name='emb2')(nn.swish(dense(name='emb1')(emb)))
     if self.num_classes:
       emb = emb + nn.Embed(
-        self.num_classes, 4 * self.channels, dtype=self.dtype, name='label'
+        self.num_classes + self.no_class,
+        4 * self.channels,
+        dtype=self.dtype,
+        name='label',
       )(label)
 
     def block(h, size, name, resample=''):
