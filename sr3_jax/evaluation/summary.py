@@ -204,7 +204,9 @@ def _pixel_scores(
     for key in (*_MEANS, 'power', 'power_truth'):
       if key in batch:
         value = weights @ batch[key].astype(np.float64)
-        parts = totals.setdefault(key, {}).setdefault(value.shape, [0 * value, 0])
+        parts = totals.setdefault(key, {}).setdefault(
+          value.shape, [0 * value, 0 * weights.sum(1)]
+        )
         parts[0], parts[1] = parts[0] + value, parts[1] + weights.sum(1)
   # Spectra are of the size that most images have.
   total = {
