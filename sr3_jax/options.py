@@ -128,8 +128,9 @@ DATA: Section = {
 MODEL: Section = {
   'network': Option(
     'sr3',
-    Choice(('sr3', 'janspiry', 'guided')),
-    "the last two are for other projects' weights (sr3-convert)",
+    Choice(('sr3', 'refine', 'janspiry', 'guided')),
+    "'refine': predicts once, then refines, on the grid of the downsampled image; the "
+    "last two are for other projects' weights (sr3-convert)",
   ),
   'channels': Option(128, Whole(2, 8192), 'at full resolution'),
   'multipliers': Option(
@@ -151,6 +152,9 @@ MODEL: Section = {
   ),
   'patch': Option(
     1, Whole(1, 64), 'fold p x p pixels into channels: fast, for small machines'
+  ),
+  'predict_blocks': Option(
+    8, Whole(1, 64), "residual blocks of 'refine' before its num_blocks for the noise"
   ),
   'remat': Option(
     False, Flag(), 'recompute activations: less memory, about a third slower'
@@ -184,6 +188,12 @@ DIFFUSION: Section = {
     False, Flag(), "of 'guided'; needs the sampler 'ddpm_learned'"
   ),
   'loss': Option('l1', Choice(('l1', 'l2')), 'absolute or squared errors'),
+  'perceptual': Option(
+    0.0,
+    Number(0, 1e6),
+    'weight in the loss of LPIPS (AlexNet) between predicted and true images; its '
+    'weights must be in eval.weights',
+  ),
   'noise_weight': Option(
     0.0, Number(0, 100), "errors are weighted by (1 - gamma)^this; for 'y0'"
   ),
@@ -217,7 +227,12 @@ TRAIN: Section = {
   'accumulate': Option(
     1, Whole(1, 2**16), 'split a batch into this many parts, to save memory'
   ),
-  'learning_rate': Option(1e-4, Number(0, 1000, above=True), 'of Adam'),
+  'optimizer': Option(
+    'adam',
+    Choice(('adam', 'muon')),
+    "'muon': for kernels and matrices, Adam for the rest",
+  ),
+  'learning_rate': Option(1e-4, Number(0, 1000, above=True), 'of the optimizer'),
   'warmup_steps': Option(10_000, _STEPS, 'first steps, with a rising learning rate'),
   'decay_steps': Option(
     0, _STEPS, "last steps, with a cosine decay to zero; 0 is the paper's"

@@ -75,15 +75,17 @@ def _sizes(config: ml_collections.ConfigDict) -> Iterator[str]:
   names = t.mixture if t.name == degradations.MIXTURE else (t.name,)
   scale = max(degradations.make(name, t).scale for name in names)
   levels = len(model.multipliers)
-  multiple = model.patch * 2 ** (levels - 1)
+  grid = model.network == 'refine'  # which has one level
+  multiple = model.patch * (1 if grid else 2 ** (levels - 1))
   for key in ('data.image_size', 'eval.image_size'):
     size = config[key]
     if size % scale:
       yield f'{key}={size} must be a multiple of task.scale={scale}'
     if size % multiple:
+      rest = f' and {levels} model.multipliers, each but the first at half the size'
       yield (
-        f'{key}={size} must be a multiple of {multiple}: model.patch={model.patch} '
-        f'and {levels} model.multipliers, each but the first at half the size'
+        f'{key}={size} must be a multiple of {multiple}: '
+        f'model.patch={model.patch}{"" if grid else rest}'
       )
     if size and t.through > size and 'super_resolution' in names:
       yield f'task.through={t.through} must not be above {key}={size}'
@@ -95,6 +97,9 @@ def _network(
   """Say which options the network doesn't have, or can't have together."""
   m, network = config.model, f'model.network={config.model.network!r}'
   if m.network == 'sr3':
+    return
+  if m.network == 'refine':
+    yield from _refine(config, task)
     return
   if config.data.channels != 3 or not task.conditional or task.extras:
     yield (
@@ -130,9 +135,27 @@ def _network(
     )
 
 
+def _refine(
+  config: ml_collections.ConfigDict, task: degradations.Task
+) -> Iterator[str]:
+  """Say which options the network that predicts and refines doesn't have."""
+  m, d, network = config.model, config.diffusion, "model.network='refine'"
+  if d.prediction != 'v':
+    yield f"diffusion.prediction={d.prediction!r}: {network} needs 'v'"
+  if m.num_classes or m.dropout:
+    yield f'model.num_classes and model.dropout: {network} has no classes, no dropout'
+  if not task.conditional:
+    yield f'task.name={config.task.name!r}: {network} needs a condition'
+
+
 def _levels(config: ml_collections.ConfigDict) -> Iterator[str]:
   """Say what is wrong with the noise schedule and the steps over it."""
   d, sampler = config.diffusion, config.sampler
+  if d.perceptual and config.data.channels != 3:
+    yield (
+      f'diffusion.perceptual={d.perceptual:g} is for data.channels=3, not '
+      f'{config.data.channels}'
+    )
   if d.schedule == 'linear':
     try:
       gammas = diffusion.linear_gammas(d.num_levels, d.start, d.end)

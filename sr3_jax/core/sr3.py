@@ -10,6 +10,7 @@ image; a task may add others (which pixels are missing), or have none at all: K 
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import cast, overload
 
@@ -26,6 +27,7 @@ from sr3_jax.images import pixels
 from sr3_jax.runtime.types import Array, Params
 
 Batch = dict[str, jax.Array]
+Distance = Callable[[jax.Array, jax.Array], jax.Array]
 
 # An example's key is folded with this number for its degradation, and with smaller
 # numbers for the noise of training and sampling: the two must never be the same noise.
@@ -61,6 +63,7 @@ class SR3:
   y0_scale: float  # factor of y0
   learned_variance: bool  # the output has C more channels: the variance of each step
   loss_power: int  # 1 or 2
+  perceptual: float  # weight of the perceptual distance in the loss
   noise_weight: float  # errors count (1 - gamma)^this
   hole_loss: bool  # the loss is of missing pixels only, where the task has some
   num_classes: int  # 0: none; this number as a label means "no class"
@@ -99,6 +102,7 @@ class SR3:
       y0_scale=d.y0_scale,
       learned_variance=d.learned_variance,
       loss_power={'l1': 1, 'l2': 2}[d.loss],
+      perceptual=d.perceptual,
       noise_weight=d.noise_weight,
       hole_loss=d.hole_loss,
       num_classes=m.num_classes,
@@ -192,14 +196,35 @@ class SR3:
     )
     return cast('jax.Array', output)  # Flax returns more only where it is asked for it
 
+  def _predict_both(
+    self, params: Params, x: jax.Array, y: jax.Array, gamma: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """Return `predict`, and what the network predicts from the condition alone."""
+    inputs = jnp.concatenate([x, y], axis=-1)
+    output, kept = self.network.apply(
+      {'params': params}, inputs, gamma, mutable='intermediates'
+    )
+    (own,) = kept['intermediates']['y0']
+    return cast('jax.Array', output), own
+
   # ------------------------------------------------------------------- training
 
-  def loss(self, params: Params, key: jax.Array, batch: Batch) -> jax.Array:
+  def loss(
+    self,
+    params: Params,
+    key: jax.Array,
+    batch: Batch,
+    perceptual: Distance | None = None,
+  ) -> jax.Array:
     """Return Algorithm 1's mean over pixels of (1 - gamma)^w |f(x, y, gamma) - t|^p.
 
     t is the target. w is 0 in the paper. With a larger w, what is decided under much
     noise, the composition of detail, counts more than the last grain; it is meant for
     'y0', whose errors are alike at all levels.
+
+    Two terms can be added: a network that predicts y0 from the condition alone is
+    trained for the squared error of that as well, and `perceptual` distances of the
+    predicted image from the true one count with the weight of that name.
 
     Args:
       params: of the network.
@@ -207,6 +232,8 @@ class SR3:
         alone (dropout excepted), so results don't depend on how a batch is split.
       batch: 'image', [B, H, W, C] clean crops as stored; 'label', int32 [B], for
         models with classes.
+      perceptual: the distance [B] between two stacks of images [B, H, W, C]; needed if
+        the weight `self.perceptual` is not 0.
 
     Returns:
       float32 scalar.
@@ -228,10 +255,23 @@ class SR3:
     eps = samplers.normal(key, 1, y0.shape[1:])
     y = self.keep_known(diffusion.q_sample(y0, gamma, eps), x)
     target = diffusion.target(self.prediction, y0, eps, gamma)
-    error = jnp.abs(predict(params, x, y, gamma) - target) ** self.loss_power
+    if self.network.predicts:
+      output, own = self._predict_both(params, x, y, gamma)
+    else:
+      output, own = predict(params, x, y, gamma), None
+    error = jnp.abs(output - target) ** self.loss_power
     if self.noise_weight:
       error *= ((1 - gamma) ** self.noise_weight)[:, None, None, None]
-    return self._mean(error, x)
+    loss = self._mean(error, x)
+    if own is not None:
+      loss += self._mean(jnp.square(own - y0), x)
+    if self.perceptual:
+      if perceptual is None:
+        raise ValueError('a loss with a perceptual weight needs the distance')
+      predicted = diffusion.predict_y0(self.prediction, output, y, gamma)
+      image = self.decode(self.keep_known(predicted, x), x)
+      loss += self.perceptual * jnp.mean(perceptual(image, hr))
+    return loss
 
   def _sample_gamma(self, key: jax.Array) -> jax.Array:
     """Draw one noise level."""

@@ -12,11 +12,12 @@ from absl import logging
 from etils import epath
 
 from sr3_jax.config import as_json
-from sr3_jax.core.sr3 import SR3
+from sr3_jax.core.sr3 import SR3, Distance
 from sr3_jax.data import input_pipeline
 from sr3_jax.evaluation import measure as evaluation_measure
 from sr3_jax.evaluation import summary
 from sr3_jax.images import contact_sheets, image_files
+from sr3_jax.metrics import feature_nets
 from sr3_jax.restoration.restorer import Restorer
 from sr3_jax.runtime import (
   activity,
@@ -72,7 +73,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
   with activity.doing('looking for the training images'):
     batches = input_pipeline.training_data(config)
   strategy = strategies.get_strategy(config.parallel.strategy)
-  create = functools.partial(create_state, config, model)
+  create = functools.partial(create_state, config, model, _perceptual(config, model))
   shapes = jax.eval_shape(create)
   main_process = jax.process_index() == 0
 
@@ -178,6 +179,18 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
       number,
     )
   return strategy.fetch(state)
+
+
+def _perceptual(config: ml_collections.ConfigDict, model: SR3) -> Distance | None:
+  """Return the distance of images in the loss, if there is one: LPIPS with AlexNet.
+
+  Raises:
+    errors.UserError: its weights are not at hand.
+  """
+  if not model.perceptual or model.method == 'regression':
+    return None
+  net = feature_nets.load('lpips_alex', config.eval.weights)
+  return functools.partial(net.apply, net.params)
 
 
 def during_training(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from sr3_jax.core.sr3 import SR3
+from sr3_jax.core.sr3 import SR3, Distance
 from sr3_jax.runtime.types import Params
 
 # (params, step, batch) -> (loss, their gradient)
@@ -34,6 +34,7 @@ class TrainState(flax.struct.PyTreeNode):
   seed: int = flax.struct.field(pytree_node=False)
   ema_decay: float = flax.struct.field(pytree_node=False)
   accumulate: int = flax.struct.field(pytree_node=False)
+  perceptual: Distance | None = flax.struct.field(pytree_node=False, default=None)
 
   def saved(self) -> dict[str, Params | optax.OptState]:
     """Return the parts that a checkpoint holds."""
@@ -41,9 +42,12 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def make_optimizer(c: ml_collections.ConfigDict) -> optax.GradientTransformation:
-  """Make the Adam of `config.train`: a warm-up, then a constant rate (section 2.4).
+  """Make the optimizer of `config.train`: a warm-up, then a constant rate.
 
-  `clip_norm` adds clipping, `decay_steps` a cosine decay at the end.
+  It is Adam (section 2.4), or Muon (https://kellerjordan.github.io/posts/muon) for
+  kernels of convolutions and matrices, with updates as large as Adam's
+  (arXiv:2502.16982), and Adam for the rest. `clip_norm` adds clipping, `decay_steps` a
+  cosine decay at the end.
   """
   warmup = max(c.warmup_steps, 1)  # the first step already moves
   rate = optax.linear_schedule(c.learning_rate / warmup, c.learning_rate, warmup - 1)
@@ -51,11 +55,37 @@ def make_optimizer(c: ml_collections.ConfigDict) -> optax.GradientTransformation
     decay = optax.cosine_decay_schedule(c.learning_rate, c.decay_steps)
     rate = optax.join_schedules([rate, decay], [c.num_steps - c.decay_steps])
   clip = optax.clip_by_global_norm(c.clip_norm) if c.clip_norm else optax.identity()
-  return optax.chain(clip, optax.adam(rate))
+  return optax.chain(clip, OPTIMIZERS[c.optimizer](rate))
 
 
-def create_state(config: ml_collections.ConfigDict, model: SR3) -> TrainState:
-  """Make the state before the first step: random weights, and their average equal."""
+def _muon(rate: optax.Schedule) -> optax.GradientTransformation:
+  """Return Muon for arrays of two axes and more, Adam for the rest."""
+  from optax import contrib  # few trainings use it
+
+  def dimensions(params: Params) -> Params:
+    def of(leaf: jax.Array) -> contrib.MuonDimensionNumbers | None:
+      if leaf.ndim < 2:
+        return None
+      return contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), (leaf.ndim - 1,))
+
+    return jax.tree.map(of, params)
+
+  # 0.2 is the usual root mean square of Adam's updates.
+  return contrib.muon(
+    rate, muon_weight_dimension_numbers=dimensions, consistent_rms=0.2
+  )
+
+
+OPTIMIZERS = {'adam': optax.adam, 'muon': _muon}
+
+
+def create_state(
+  config: ml_collections.ConfigDict, model: SR3, perceptual: Distance | None = None
+) -> TrainState:
+  """Make the state before the first step: random weights, and their average equal.
+
+  `perceptual` is the distance of images that `SR3.loss` takes.
+  """
   params = model.init(jax.random.key(config.seed))
   tx = make_optimizer(config.train)
   return TrainState(
@@ -68,6 +98,7 @@ def create_state(config: ml_collections.ConfigDict, model: SR3) -> TrainState:
     seed=config.seed,
     ema_decay=config.train.ema_decay,
     accumulate=config.train.accumulate,
+    perceptual=perceptual,
   )
 
 
@@ -92,7 +123,7 @@ def train_step(
     The state after the step; 'loss' and 'grad_norm' (before clipping), scalars.
   """
   part_gradients = functools.partial(
-    gradients, state.model, state.seed, state.accumulate
+    gradients, state.model, state.seed, state.accumulate, perceptual=state.perceptual
   )
   if spread:
     loss, grads = spread(part_gradients)(state.params, state.step, batch)
@@ -124,6 +155,7 @@ def gradients(
   *,
   axis_name: str | Sequence[str] | None = None,
   gather: Callable[[Params], Params] = lambda params: params,
+  perceptual: Distance | None = None,
 ) -> tuple[jax.Array, Params]:
   """Return the loss of this device's part of a batch, and its gradient.
 
@@ -136,7 +168,7 @@ def gradients(
   keys = example_keys(seed, step, first + jnp.arange(size))
 
   def loss(params, keys, batch):
-    return model.loss(gather(params), keys, batch)
+    return model.loss(gather(params), keys, batch, perceptual)
 
   gradient = jax.value_and_grad(loss)
   if accumulate > 1:

@@ -1,6 +1,7 @@
 """Makes the network that a configuration describes.
 
-It is `unet.UNet`, or one for the weights of another project: `janspiry`, `guided`.
+It is `unet.UNet`, the small and fast `refine.RefineNet`, or one for the weights of
+another project: `janspiry`, `guided`.
 """
 
 import jax.numpy as jnp
@@ -30,7 +31,16 @@ def make_network(config: ml_collections.ConfigDict, gammas: np.ndarray) -> Netwo
     'dropout': m.dropout,
     'dtype': DTYPES[m.dtype],
   }
-  # These two are imported where they are used: few users need them.
+  # These are imported where they are used: few users need them.
+  if m.network == 'refine':
+    from sr3_jax.core.networks.refine import RefineNet
+
+    return RefineNet(
+      **common,
+      out_channels=config.data.channels,
+      predict_blocks=m.predict_blocks,
+      patch=m.patch,
+    )
   if m.network == 'janspiry':
     from sr3_jax.core.networks.janspiry import JanspiryUNet
 
