@@ -25,6 +25,7 @@ class Normalised(nn.Module):
 
   multiple = 2
   has_attention = False
+  predicts = False
 
   @nn.compact
   def __call__(self, inputs, gamma, label=None, *, deterministic=True):

@@ -27,6 +27,7 @@ class Pointwise(nn.Module):
   num_classes: int
   channels: int
   dropout = 0.0
+  predicts = False
 
   @nn.compact
   def __call__(self, inputs, gamma, label=None, *, deterministic=True):

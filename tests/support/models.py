@@ -22,6 +22,7 @@ class Local(nn.Module):
   channels: int = 3
   multiple = 2
   has_attention = False
+  predicts = False
   dropout = 0.0
 
   @nn.compact
@@ -39,6 +40,7 @@ class Pointwise(nn.Module):
   num_classes: int = 0
   multiple = 1
   has_attention = False
+  predicts = False
   dropout = 0.0
 
   @nn.compact

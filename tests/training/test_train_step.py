@@ -24,6 +24,7 @@ class SmallNetwork(nn.Module):
   """Two layers instead of the U-Net, which compile in a second."""
 
   dropout: float = 0.0
+  predicts = False
 
   @nn.compact
   def __call__(self, inputs, gamma, label=None, *, deterministic=True):
@@ -206,3 +207,30 @@ def test_one_and_eight_devices_agree(small):
       np.testing.assert_allclose(values[0], metrics_one[name], rtol=1e-5)
   copies = jax.tree.map(np.asarray, eight.params)
   jax.tree.map(lambda a: np.testing.assert_array_equal(a, a[:1].repeat(8, 0)), copies)
+
+
+def test_muon_orthogonalises_kernels_and_leaves_the_rest_to_adam(config):
+  """Updates of a kernel have equal singular values, of the size of Adam's updates."""
+  c = config.copy_and_resolve_references().train
+  c.update(optimizer='muon', learning_rate=1e-2, warmup_steps=0, clip_norm=0.0)
+  tx = train_step.make_optimizer(c)
+  generator = np.random.default_rng(0)
+  params = {
+    'kernel': generator.normal(size=(3, 3, 8, 32)).astype(np.float32),
+    'bias': generator.normal(size=32).astype(np.float32),
+  }
+  grads = jax.tree.map(
+    lambda a: generator.normal(size=a.shape).astype(np.float32), params
+  )
+  update, _ = tx.update(grads, tx.init(params), params)
+  singular = np.linalg.svd(np.reshape(update['kernel'], (72, 32)), compute_uv=False)
+  # Five Newton-Schulz steps bring each to 0.7 to 1.2 of the same value.
+  assert singular.max() / singular.min() < 1.8
+  assert np.linalg.cond(np.reshape(grads['kernel'], (72, 32))) > 2.5
+  rms = np.sqrt(np.mean(np.square(update['kernel'])))
+  assert 0.1 < rms / (0.2 * 1e-2) < 1.5
+  # Adam's first update has the sign of the gradient and one size, which is the rate, or
+  # more with Nesterov's momentum.
+  size = update['bias'] / -np.sign(grads['bias'])
+  np.testing.assert_allclose(size, size[0], rtol=1e-4)
+  assert 1 <= size[0] / 1e-2 < 1.6

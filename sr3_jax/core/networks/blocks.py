@@ -95,9 +95,8 @@ class Conv3x3(nn.Module):
     shape = (3, 3, x.shape[-1], self.channels)
     kernel = self.param('kernel', self.kernel_init, shape)
     bias = self.param('bias', nn.initializers.zeros_init(), (self.channels,))
-    return conv3x3(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(
-      self.dtype
-    )
+    x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+    return conv3x3(x, kernel) + bias[None, None, None]
 
 
 @jax.custom_vjp
