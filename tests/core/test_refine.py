@@ -11,6 +11,7 @@ from sr3_jax.core import diffusion, samplers
 from sr3_jax.core.networks import blocks
 from sr3_jax.core.networks.refine import RefineNet
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.runtime.errors import UserError
 from tests.support.sr3_models import keys, photos, tiny, to_float
 
 REFINE = {
@@ -179,14 +180,16 @@ def test_the_prediction_learns_from_its_own_error_alone():
 @pytest.mark.parametrize(
   ('change', 'words'),
   [
-    ({'diffusion__prediction': 'eps'}, 'prediction'),
+    ({'diffusion__prediction': 'eps'}, "prediction='eps'.*needs 'v'"),
     ({'model__num_classes': 3}, 'no classes'),
     ({'model__dropout': 0.1}, 'no dropout'),
-    ({'task__name': 'generation', 'diffusion__residual': False}, 'no generation'),
+    ({'task__name': 'generation', 'diffusion__residual': False}, 'needs a condition'),
+    ({'data__image_size': 18, 'task__scale': 2}, 'multiple of 4: model.patch=4'),
+    ({'data__channels': 1, 'diffusion__perceptual': 1.0}, 'data.channels=3, not 1'),
   ],
 )
 def test_what_it_cannot_do_is_refused(change, words):
-  with pytest.raises(ValueError, match=words):
+  with pytest.raises(UserError, match=words):
     SR3.from_config(tiny(**REFINE | change))
 
 
