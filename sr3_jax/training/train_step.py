@@ -70,9 +70,11 @@ def _muon(rate: optax.Schedule) -> optax.GradientTransformation:
 
     return jax.tree.map(of, params)
 
-  # 0.2 is the usual root mean square of Adam's updates.
   return contrib.muon(
-    rate, muon_weight_dimension_numbers=dimensions, consistent_rms=0.2
+    rate,
+    # Optax's annotation knows no function that returns a tree of them.
+    muon_weight_dimension_numbers=dimensions,  # pyrefly: ignore[bad-argument-type]
+    consistent_rms=0.2,  # the usual root mean square of Adam's updates
   )
 
 
