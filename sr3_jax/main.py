@@ -24,8 +24,8 @@ from ml_collections import config_flags
 
 from sr3_jax import config as configs
 from sr3_jax.config import ConfigDict, config_names, find_config, load_config
-from sr3_jax.runtime import activity, errors, printing
-from sr3_jax.runtime.cli import CACHE
+from sr3_jax.runtime import activity, caches, errors, printing
+from sr3_jax.runtime.cli import version_of
 from sr3_jax.runtime.values import Name, Whole, shown
 
 if TYPE_CHECKING:
@@ -45,6 +45,13 @@ MODES = {
 # Modes that write the same files exclude each other; all others may run beside them.
 LOCKS = {'train': 'run', 'eval': 'run'}
 HELP = ('-h', '-help', '--help', '--helpshort', '--helpfull')
+# Options of all commands, as absl has them.
+COMMON = {
+  '-q': '--verbosity=-1',
+  '--quiet': '--verbosity=-1',
+  '-v': '--verbosity=1',
+  '--verbose': '--verbosity=1',
+}
 FLAG_NAMES = (
   *('config', 'workdir', 'mode', 'cache'),
   *('multihost', 'coordinator', 'num_processes', 'process_id', 'process_timeout'),
@@ -71,7 +78,7 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_string(
   'cache',
-  CACHE,
+  caches.programs(),
   "Folder of compiled programs, which makes the next start fast; '' for none.",
 )
 config_flags.DEFINE_config_file(
@@ -110,6 +117,12 @@ def parse_flags(argv: list[str]) -> list[str]:
   if any(argument in HELP for argument in argv[1:]):
     print(help_text())
     sys.exit(0)
+  if '--version' in argv[1:]:
+    print(version_of('sr3-train'))
+    sys.exit(0)
+  given, argv = argv, as_absl(argv)
+  if given is sys.argv:  # where the flag of the configuration looks for its keys
+    sys.argv = argv
   try:
     for argument in argv[1:]:
       name, _, _ = argument.lstrip('-').removeprefix('no').partition('=')
@@ -143,6 +156,26 @@ def parse_flags(argv: list[str]) -> list[str]:
   return rest
 
 
+def as_absl(argv: list[str]) -> list[str]:
+  """Return the arguments as absl knows them.
+
+  Names of flags, also of --config.a.b, may have hyphens in place of underscores. -q and
+  -v stand for levels of absl's --verbosity, whose short form is -v, too: -v 1.
+  """
+  found = []
+  for i, argument in enumerate(argv):
+    if argument == '--':
+      return found + argv[i:]
+    following = argv[i + 1] if i + 1 < len(argv) else ''
+    if argument != '-v' or not following.lstrip('-').isdigit():
+      argument = COMMON.get(argument, argument)
+    if argument.startswith('--'):
+      name, equals, value = argument[2:].partition('=')
+      argument = f'--{name.replace("-", "_")}{equals}{value}'
+    found.append(argument)
+  return found
+
+
 def with_config_path(argv: list[str]) -> list[str]:
   """Return the arguments with the path of the configuration in place of its name.
 
@@ -170,6 +203,11 @@ def help_text() -> str:
     default = '' if flag.default in (None, False) else f' Default: {flag.default}.'
     text = f'--{name}: {flag.help}{default}'
     lines += textwrap.wrap(text, 80, subsequent_indent='    ')
+  lines += [
+    '-q, --quiet: only warnings, errors and results.',
+    '-v, --verbose: how long each part took, and what libraries log.',
+    '--version: print the version and end.',
+  ]
   names = f'Configurations by name: {", ".join(config_names())}.'
   lines += ['', *textwrap.wrap(names, 80, break_on_hyphens=False)]
   lines += ['', 'Every --config.KEY, its default, range and meaning: docs/options.md.']
@@ -206,6 +244,7 @@ def main(argv: list[str]) -> None:
     fail(f'--workdir={FLAGS.workdir} is a file; name a folder, which may be new')
   first = not FLAGS.multihost or not FLAGS.process_id
   quiet = FLAGS.verbosity < 0 or not first
+  activity.tell_all(FLAGS.verbosity > 0)
   with activity.shown(f'sr3-train --mode={FLAGS.mode}', quiet=quiet):
     begin()
 

@@ -12,8 +12,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from sr3_jax.runtime import activity, errors
-from sr3_jax.runtime.cli import CACHE, Parser, add_quiet, path, value
+from sr3_jax.runtime import activity, caches, errors
+from sr3_jax.runtime.cli import Parser, add_quiet, path, value
 from sr3_jax.runtime.values import Whole
 
 DESCRIPTION = """\
@@ -60,7 +60,7 @@ def make_parser() -> Parser:
   add('--batch_size', **count, default=8, help='images at a time; default: 8')
   add('--num_images', **count, default=8, help='images shown; default: 8')
   about = 'where compiled programs are cached'
-  add('--cache', default=CACHE, metavar='DIR', help=about)
+  add('--cache', default=caches.programs(), metavar='DIR', help=about)
   add_quiet(parser)
   return parser
 

@@ -26,11 +26,10 @@ from sr3_jax.images import image_files, pixels, resizing
 from sr3_jax.metrics import classifier, feature_nets, reference_statistics
 from sr3_jax.metrics.reference_statistics import Reference
 from sr3_jax.restoration import restorer
-from sr3_jax.runtime import activity, devices
+from sr3_jax.runtime import activity, caches, devices
 from sr3_jax.runtime.progress import Progress
 from sr3_jax.runtime.version import __version__
 
-REFERENCES = pathlib.Path('~/.cache/sr3_jax/reference')
 Folders = Mapping[str, pathlib.Path]  # method -> folder
 
 
@@ -163,7 +162,7 @@ def _reference(
 ) -> Reference | None:
   """Load the reference statistics that --reference names, for FID and KID.
 
-  Statistics of a folder are computed once and cached in `REFERENCES`.
+  Statistics of a folder are computed once and cached in `caches.folder('reference')`.
   """
   if args.reference is None or 'inception' not in nets:
     return None
@@ -176,7 +175,7 @@ def _reference(
   items = _readable(args.reference)
   key = f'{image_folders.fingerprint(items)} {net.fingerprint} {folder}'
   name = hashlib.sha256(os.fsencode(key)).hexdigest()[:16]
-  path = REFERENCES.expanduser() / f'{name}.npz'
+  path = pathlib.Path(caches.folder('reference')) / f'{name}.npz'
   if path.exists():
     logging.info('statistics of %s: %s', args.reference, path)
     return reference_statistics.load(path)

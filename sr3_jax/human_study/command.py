@@ -43,8 +43,7 @@ def make_parser() -> Parser:
     description = f'{about[0].upper()}{about[1:]}.'
     own = commands.add_parser(name, help=about, description=description)
     options(own.add_argument)
-    if name != 'serve':
-      add_quiet(own)
+    add_quiet(own)
   return parser
 
 

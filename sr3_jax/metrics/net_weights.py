@@ -3,7 +3,7 @@
 They belong to other projects, so none come with this package. At first use they are
 fetched, checked against the SHA-256 in `WEIGHTS`, read once with PyTorch (`pip install
 'sr3_jax[convert]'`) and cached as .safetensors; those can be copied to machines without
-PyTorch or network. The folder is ~/.cache/sr3_jax/weights or $SR3_JAX_WEIGHTS.
+PyTorch or network. The folder is `caches.folder('weights')` or $SR3_JAX_WEIGHTS.
 
 `python -m sr3_jax.metrics.net_weights` shows what is there and what is missing.
 """
@@ -27,8 +27,8 @@ import sys
 import numpy as np
 import safetensors.numpy
 
-from sr3_jax.runtime import activity, atomic_files, foreign_files, printing
-from sr3_jax.runtime.cli import Parser, path
+from sr3_jax.runtime import activity, atomic_files, caches, foreign_files, printing
+from sr3_jax.runtime.cli import Parser, add_quiet, path
 from sr3_jax.runtime.errors import UserError, line
 from sr3_jax.runtime.progress import Progress
 from sr3_jax.weights import safetensors_files, torch_files
@@ -147,9 +147,8 @@ class Loaded:
 
 def folder() -> pathlib.Path:
   """Return the folder of weights; it need not exist."""
-  given = os.environ.get(VARIABLE)
-  default = '~/.cache/sr3_jax/weights'
-  return pathlib.Path(given or default).expanduser().absolute()
+  given = os.environ.get(VARIABLE) or caches.folder('weights')
+  return pathlib.Path(given).expanduser().absolute()
 
 
 def load(name: str, path: str = '', *, place: pathlib.Path | None = None) -> Loaded:
@@ -348,7 +347,6 @@ def _sha256(path: pathlib.Path) -> str:
 
 def main(argv: list[str] | None = None) -> None:
   """Run the command; status 1 if something could not be fetched or read."""
-  printing.guard()
   parser = Parser(
     prog='python -m sr3_jax.metrics.net_weights',
     description='Shows which weights of the networks behind FID, KID, the inception\n'
@@ -364,12 +362,13 @@ def main(argv: list[str] | None = None) -> None:
     '--folder',
     metavar='DIR',
     type=path,
-    help=f'where the weights are, instead of ${VARIABLE} or ~/.cache/sr3_jax/weights',
+    help=f'where the weights are, instead of ${VARIABLE} or {caches.folder("weights")}',
   )
+  add_quiet(parser)
   args = parser.parse_args(argv)
   place = (args.folder or folder()).expanduser().absolute()
   print(f'folder: {place}')
-  with activity.shown('net_weights'):
+  with activity.shown('net_weights', quiet=args.quiet):
     failed = _report(place, args.fetch)
   if failed:
     sys.exit(1)

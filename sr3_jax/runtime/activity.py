@@ -80,6 +80,11 @@ class Screen:
     else:
       self._write(line + '\n', drawn=False)
 
+  def tell(self, line: str) -> None:
+    """Write a line that stays."""
+    self.erase()
+    self._write(printable(line) + '\n', drawn=False)
+
   def keep(self) -> None:
     """Leave the line in the terminal, above what comes next."""
     if self._drawn:
@@ -126,6 +131,7 @@ class _Erasing:
 # What is being done, the innermost last, and where it is shown if it is.
 _doing: list[Activity] = []
 _screen: Screen | None = None
+_telling_all = False
 
 
 @contextlib.contextmanager
@@ -137,6 +143,9 @@ def doing(what: str | Activity) -> Iterator[Activity]:
     yield activity
   finally:
     _doing.remove(activity)
+    if _screen and _telling_all:
+      seconds = time.monotonic() - activity.began
+      _screen.tell(f'{activity.what}: done in {seconds:.2f} s')
     if _screen and not _doing:
       _screen.erase()
 
@@ -152,6 +161,17 @@ def first_call(what: str, function: Callable[..., T]) -> Callable[..., T]:
       return function(*args)
 
   return call
+
+
+def tell_all(wanted: bool) -> None:
+  """Say of everything that is done how long it took, or not: the option -v."""
+  global _telling_all
+  _telling_all = wanted
+
+
+def tells_all() -> bool:
+  """Return whether everything is to be said."""
+  return _telling_all
 
 
 def screen() -> Screen:

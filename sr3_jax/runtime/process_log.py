@@ -24,7 +24,7 @@ import jax
 from absl import flags, logging
 from etils import epath
 
-from sr3_jax.runtime import folder_lock, foreign_files, interruption
+from sr3_jax.runtime import activity, folder_lock, foreign_files, interruption
 from sr3_jax.runtime.errors import UserError
 from sr3_jax.runtime.printing import printable
 
@@ -39,8 +39,8 @@ _STARTED = re.compile(r' \[(\d+)\] started on ')
 def setup(quiet: bool = False) -> None:
   """Show short log lines on stderr, only those of this package below warnings.
 
-  Orbax writes about fifty INFO lines per checkpoint. `--verbosity=1` shows everything,
-  `--verbosity=-1` and `quiet` only warnings.
+  Orbax writes about fifty INFO lines per checkpoint. `--verbosity=1` shows everything
+  and so does the option -v; `--verbosity=-1` and `quiet` show only warnings.
   """
   # TensorFlow and XLA print from C++; 1 leaves their warnings and errors.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1')
@@ -49,7 +49,8 @@ def setup(quiet: bool = False) -> None:
   sys.unraisablehook = _unraisable
   logging.use_absl_handler()
   if flags.FLAGS['verbosity'].using_default_value:  # in a notebook absl has no app
-    logging.set_verbosity(logging.WARNING if quiet else logging.INFO)
+    usual = logging.WARNING if quiet else logging.INFO
+    logging.set_verbosity(logging.DEBUG if activity.tells_all() else usual)
   handler = logging.get_absl_handler()
   handler.setFormatter(_ScreenFormatter(datefmt='%H:%M:%S'))
   for old in [f for f in handler.filters if isinstance(f, _OwnRecords)]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sr3_jax.restoration.limits import LIMITS
-from sr3_jax.runtime.cli import CACHE, Parser, add_quiet, value
+from sr3_jax.runtime import caches
+from sr3_jax.runtime.cli import Parser, add_quiet, value
 from sr3_jax.runtime.values import Name
 
 DESCRIPTION = """\
@@ -111,7 +112,7 @@ def make_parser() -> Parser:
   group = parser.add_argument_group('memory and speed')
   limited('-t', '--tile')
   limited('--tile_pad')
-  add('--cache', default=CACHE, metavar='DIR')
+  add('--cache', default=caches.programs(), metavar='DIR')
   add_quiet(parser)
   return parser
 

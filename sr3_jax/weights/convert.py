@@ -18,7 +18,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
-from sr3_jax.runtime import activity, printing
+from sr3_jax.runtime import activity
 from sr3_jax.runtime.cli import Parser, add_quiet, path, value
 from sr3_jax.runtime.errors import UserError, line
 from sr3_jax.runtime.values import Name, Whole
@@ -41,8 +41,8 @@ _GIVEN = {
 
 def make_parser() -> Parser:
   """Return the parser of all options."""
-  presets = '; '.join(
-    f'{name}, {side // scale} to {side} pixels'
+  presets = '\n'.join(
+    f'  {name}: {side // scale} to {side} pixels'
     for name, (scale, side) in RELEASED.items()
   )
   parser = Parser(
@@ -89,7 +89,6 @@ def main(argv: list[str] | None = None) -> None:
   Raises:
     SystemExit: a mistake, with one line and status 1; one in the flags, with status 2.
   """
-  printing.guard()
   args = make_parser().parse_args(argv)
   try:
     with activity.shown('sr3-convert', quiet=args.quiet):

@@ -256,13 +256,13 @@ def test_without_weights_the_others_are_measured(folders, tmp_path, monkeypatch)
 def test_a_reference_folder_is_measured_once(
   folders, tmp_path, tiny_networks, monkeypatch
 ):
-  monkeypatch.setattr(folder_run, 'REFERENCES', tmp_path / 'kept')
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'kept'))
   more = ['--border=2', '--networks', 'inception']
   args = arguments(folders, 'against', *more, f'--reference={folders / "theirs"}')
   stamps, found = [], []
   for _ in range(2):
     assert evaluation_command.main(args) == 0
-    (kept,) = (tmp_path / 'kept').iterdir()
+    (kept,) = (tmp_path / 'kept').rglob('*.npz')
     stamps.append(kept.stat().st_mtime_ns)
     found.append(reports_data.load(folders / 'against').data)
   assert evaluation_command.main([*args[:-1], f'--reference={kept}']) == 0

@@ -8,6 +8,7 @@ import pytest
 
 from sr3_jax import main
 from sr3_jax.config import ConfigError, find_option
+from sr3_jax.runtime.version import __version__
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -44,3 +45,31 @@ def test_help_imports_neither_jax_nor_numpy(flag):
   assert done.stdout.endswith('ended with 0\n[]\n')
   for name in main.FLAG_NAMES:
     assert f'\n--{name}' in done.stdout
+
+
+def test_flags_are_as_in_other_commands(capsys):
+  given = ['x', '--num-processes=2', '--config.data.crop-fill=a-b', '-v', '--', '-q']
+  assert main.as_absl(given) == [
+    *('x', '--num_processes=2', '--config.data.crop_fill=a-b', '--verbosity=1'),
+    *('--', '-q'),
+  ]
+  assert main.as_absl(['x', '-v', '1', '-v', '-1']) == ['x', '-v', '1', '-v', '-1']
+  assert main.as_absl(['x', '-q', '--workdir', 'a-b']) == [
+    *('x', '--verbosity=-1', '--workdir', 'a-b')
+  ]
+  with pytest.raises(SystemExit) as stop:
+    main.parse_flags(['sr3-train', '--version'])
+  assert stop.value.code == 0
+  assert capsys.readouterr().out == f'sr3-train (sr3_jax) {__version__}\n'
+
+
+def test_keys_with_hyphens_are_known(monkeypatch):
+  with pytest.raises(SystemExit) as stop:
+    main.parse_flags(['x', '--config=quickstart', '--config.train.num-stepz=1'])
+  assert 'no key config.train.num_stepz' in str(stop.value.code)
+  argv = ['x', '--config=quickstart', '--config.train.num-steps=1']
+  monkeypatch.setattr(sys, 'argv', argv)
+  with pytest.raises(SystemExit) as stop:  # only the workdir is missing
+    main.parse_flags(sys.argv)
+  assert str(stop.value.code).startswith('error: --workdir missing')
+  assert main.FLAGS.config.train.num_steps == 1
