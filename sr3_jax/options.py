@@ -24,7 +24,7 @@ Section = dict[str, Option]
 TASKS = (
   *('super_resolution', 'photo_super_resolution', 'blind_super_resolution', 'cascade'),
   *('generation', 'inpainting', 'uncropping', 'colorization', 'jpeg', 'deblurring'),
-  'denoising',
+  *('denoising', 'pairs'),
 )
 SAMPLERS = ('ddpm', 'ddpm_posterior', 'ddim', 'dpmpp_2m', 'ddpm_learned')
 SCORES = (
@@ -37,6 +37,7 @@ _COUNT, _BATCH = Whole(1, 10**9), Whole(1, 2**20)
 _SHARE, _BLUR = Number(0, 1), Number(0, 2)
 _GUIDANCE = Number(0, 100)
 _TEMPERATURE = Number(0, 1, above=True)
+_STORED = Several(Number(-1e30, 1e30), 0, 1024)  # a value for each channel
 _SIDE = 8192  # the largest side of an image in training, pixels
 
 TASK: Section = {  # Each option after the name is read by the tasks it belongs to.
@@ -69,6 +70,7 @@ TASK: Section = {  # Each option after the name is read by the tasks it belongs 
   'noise': Option(
     (0.02, 0.3), Ends(Number(0, 10)), 'denoising: deviation, images being -1 to 1'
   ),
+  'pair_scale': Option(1.0, Number(1 / 64, 64), 'pairs: target side over input side'),
   'mixture': Option(
     (), Several(Choice(TASKS)), "'mixture': tasks, equally often; repeat one for more"
   ),
@@ -77,13 +79,15 @@ TASK: Section = {  # Each option after the name is read by the tasks it belongs 
 DATA: Section = {
   'source': Option(
     'folder',
-    Choice(('photos', 'folder', 'classes', 'arrays', 'tfds')),
-    "'photos': scikit-image's; 'classes': a folder of one folder a class; 'arrays': "
-    'an .npz file',
+    Choice(('photos', 'folder', 'classes', 'pairs', 'arrays', 'tfds')),
+    "'photos': scikit-image's; 'classes': a folder of one folder a class; 'pairs': a "
+    "folder of targets and one of inputs; 'arrays': an .npz file",
   ),
-  'path': Option('', Text(), 'the folder or file, or the name of the TFDS dataset'),
+  'path': Option('', Text(), 'folder (of pairs: the targets), file, or TFDS dataset'),
+  'input_path': Option('', Text(), "'pairs': the folder of the inputs"),
   'split': Option('train', Text(), "of 'photos', 'arrays' and 'tfds'"),
   'eval_path': Option('', Text(), "the path for evaluation; '': data.path"),
+  'eval_input_path': Option('', Text(), "'pairs': the inputs of data.eval_path"),
   'eval_split': Option('validation', Text(), 'the split for evaluation'),
   'data_dir': Option('', Text(), "where TFDS keeps its datasets; '': its own default"),
   'image_size': Option(256, Whole(1, _SIDE), 'side of the clean crops, pixels'),
@@ -91,14 +95,12 @@ DATA: Section = {
     3, Whole(1, 1024), 'numbers other than 3 are read from TIFF and .npy'
   ),
   'low': Option(
-    (),
-    Several(Number(-1e30, 1e30), 0, 1024),
-    'stored values that mean black, one for each channel; (): the lower end of the '
-    "files' integer type",
+    (), _STORED, "stored values that mean black, by channel; (): their type's lower end"
   ),
-  'high': Option(
-    (), Several(Number(-1e30, 1e30), 0, 1024), 'the same for white, and the upper end'
-  ),
+  'high': Option((), _STORED, 'the same for white, and the upper end'),
+  'input_channels': Option(0, Whole(0, 1024), "'pairs': of inputs; 0: as channels"),
+  'input_low': Option((), _STORED, "'pairs': as data.low, of the inputs"),
+  'input_high': Option((), _STORED, "'pairs': as data.high, of the inputs"),
   'crop': Option(
     'center',
     Choice(('random', 'center', 'none')),

@@ -13,19 +13,29 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from sr3_jax.check_data import file_check, near_duplicates
+from sr3_jax.check_data import file_check, near_duplicates, pair_check
 from sr3_jax.check_data import page as check_data_page
 from sr3_jax.check_data.advice import advise
-from sr3_jax.check_data.findings import CheckedSet, as_text, list_findings, usable
+from sr3_jax.check_data.findings import (
+  LEVELS,
+  CheckedSet,
+  as_text,
+  list_findings,
+  usable,
+)
 from sr3_jax.check_data.near_duplicates import Matches
+from sr3_jax.check_data.pair_check import PairCheck, check_pairs
+from sr3_jax.check_data.pair_findings import find_in_pairs
 from sr3_jax.check_data.scan import Scan, choose_images, median_details, scan_source
 from sr3_jax.config import as_json
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
 from sr3_jax.data.batches import train_batches
 from sr3_jax.data.folder_sources import Folder
+from sr3_jax.data.pairs import Pairs
 from sr3_jax.data.records import Record, Source
-from sr3_jax.images import folder_listing, pixels
+from sr3_jax.data.sources import FOLDERS
+from sr3_jax.images import folder_listing, pixels, resizing
 from sr3_jax.runtime import activity, atomic_files
 from sr3_jax.runtime.progress import Progress
 from sr3_jax.runtime.version import __version__
@@ -56,6 +66,10 @@ def check_data_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -
   leaks = _leaks(training, evaluation) if evaluation else None
   platform = jax.default_backend()
   found = list_findings(training, evaluation, leaks, config.model.num_classes)
+  paired = {name: each for name, each in sets.items() if isinstance(each, Pairs)}
+  pairs = {name: check_pairs(config, name, each) for name, each in paired.items()}
+  found += [one for check in pairs.values() for one in find_in_pairs(check)]
+  found.sort(key=lambda finding: LEVELS.index(finding.level))
   advice = advise(training, devices=jax.device_count(), accelerator=platform != 'cpu')
   report = {
     'format': 1,
@@ -65,6 +79,7 @@ def check_data_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -
     'leaks': _pairs(leaks, evaluation, training) if evaluation and leaks else [],
     'passed_over': {name: dict(passed) for name, passed in _passed(sets)},
     'sets': {name: _summary(each) for name, each in checked.items()},
+    'pairs': {n: pair_check.summary(check, paired[n]) for n, check in pairs.items()},
     'config': as_json(config),
     'devices': f'{jax.device_count()} x {platform}',
     'code': {'sr3_jax': __version__},
@@ -72,6 +87,7 @@ def check_data_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -
   }
   with activity.doing('drawing copies and training examples'):
     copies = list(_show_copies(sets, checked, leaks))
+    copies += [_show_pairs(config, sets[name], check) for name, check in pairs.items()]
     examples = _show_examples(config, sets['training'], training)
   with activity.doing('writing the report'):
     page = check_data_page.render(report, [*checked.values()], copies, examples)
@@ -87,7 +103,7 @@ def check_data_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -
 def _passed(sets: Mapping[str, Source]) -> Iterator[tuple[str, Mapping[str, int]]]:
   """Yield the folders that have files beside images, with their counts by kind."""
   for name, source in sets.items():
-    if isinstance(source, Folder) and source.passed:
+    if isinstance(source, Folder | Pairs) and source.passed:
       yield name, source.passed
 
 
@@ -95,7 +111,7 @@ def _held_out(config: ml_collections.ConfigDict) -> Source | None:
   """Open the held-out images; None if they are the training images."""
   d = config.data
   if d.eval_path in ('', d.path):
-    has_splits = d.source not in ('folder', 'classes')
+    has_splits = d.source not in FOLDERS
     if not has_splits or d.split == d.eval_split:
       return None
   return input_pipeline.make_source(config, held_out=True)
@@ -107,7 +123,7 @@ def _check(config: ml_collections.ConfigDict, name: str, source: Source) -> Chec
   path = d.eval_path or d.path if name == 'evaluation' else d.path
   cut = input_pipeline.make_cut(config, held_out=name == 'evaluation')
   square = d.crop == 'none'
-  pictures = d.source in ('folder', 'classes') and d.channels == 3 and not len(d.low)
+  pictures = d.source in FOLDERS and d.channels == 3 and not len(d.low)
   scan = scan_source(source, name, epath.Path(path) if pictures else None)
   details = median_details(source, choose_images(scan, source, _DETAILED))
   downsampled = min(cut.factors)
@@ -217,6 +233,36 @@ def _show_copies(
     )
 
 
+def _show_pairs(
+  config: ml_collections.ConfigDict, source: Source, check: PairCheck
+) -> check_data_page.View:
+  """Show pairs: input, target, and one over the other."""
+  numbers = np.array([*check.compared], int)
+  places = np.linspace(0, len(numbers) - 1, min(len(numbers), _PAIRS)).astype(int)
+  model, rows = SR3.from_config(config), []
+  for i in numbers[places].tolist():
+    record = source[i]
+    ends = (model.value_range, 'image'), (model.input_range, 'condition')
+    target, given = (
+      pixels.to_picture(pixels.from_stored(jnp.asarray(record[key])[None], limits)[0])
+      for limits, key in ends
+    )
+    height, width = target.shape[:2]
+    over = resizing.resize(given.astype(np.float32), height, width)
+    both = pair_check.overlay(target, np.clip(over, 0, 255).astype(np.uint8))
+    label = f'{source.name(i)}: {pair_check.described(check.compared[i])}'
+    rows.append((label, [given, target, both]))
+  return check_data_page.sheets_section(
+    f'pairs-{check.name}',
+    f'Pairs of the {check.name} set',
+    f'{len(rows)} of {check.count}. Overlay: the input in magenta, the target in '
+    'green, white where both are bright. Coloured edges are a shift. check.json has '
+    'all figures.',
+    ['input', 'target', 'overlay'],
+    rows,
+  )
+
+
 def _picture(source: Source, number: int) -> np.ndarray | None:
   """Read an image of a source as a picture, or None if it can't be read."""
   try:
@@ -256,15 +302,15 @@ def _show_examples(
   cut = input_pipeline.make_cut(config, held_out=False)
   usable_source = _Subset(source, training.usable)
   batches = train_batches(usable_source, cut, batch_size=_CROPS, seed=config.seed)
-  stored = next(batches)['image']
+  batch = next(batches)
   batches.close()
   model = SR3.from_config(config)
-  hr = model.to_float(jnp.asarray(stored))
+  hr = model.to_float(jnp.asarray(batch['image']))
   columns = {'crop': pixels.to_picture(hr)}
   if model.task.conditional:
     keys = jax.random.split(jax.random.key(config.seed), _CROPS)
-    condition = jax.jit(model.degrade)(keys, hr)
-    shown = pixels.to_picture(condition[..., : config.data.channels])
+    condition = jax.jit(model.degrade)(keys, hr, batch.get('condition'))
+    shown = pixels.to_picture(model.observed(condition))
     columns = {'input': shown} | columns
   rows = [
     (f'example {i}', [column[i] for column in columns.values()]) for i in range(_CROPS)

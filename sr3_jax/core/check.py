@@ -2,10 +2,12 @@
 
 import jax
 import ml_collections
+import numpy as np
 
 from sr3_jax.config import ConfigError
 from sr3_jax.core.relations import check_relations
 from sr3_jax.core.sr3 import SR3
+from sr3_jax.images import pair_grid
 from sr3_jax.runtime import devices
 from sr3_jax.runtime.types import Params
 
@@ -20,6 +22,19 @@ def check_config(config: ml_collections.ConfigDict) -> None:
   check_relations(config)
   param_shapes(SR3.from_config(config))
   devices.per_process(config.eval.batch_size, key='eval.batch_size')
+
+
+def shape_of_inputs(model: SR3, side: int) -> jax.ShapeDtypeStruct | None:
+  """Return the shape [1, h, w, K] of an image's input of pairs; None for other tasks.
+
+  Args:
+    model: of the run.
+    side: of the image, in pixels.
+  """
+  if not model.task.paired:
+    return None
+  given = pair_grid.input_side(side, model.task.ratio)
+  return jax.ShapeDtypeStruct((1, given, given, model.input_channels), np.uint8)
 
 
 def param_shapes(model: SR3) -> Params:

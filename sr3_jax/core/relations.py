@@ -10,6 +10,7 @@ import numpy as np
 
 from sr3_jax.config import ConfigError, check_values
 from sr3_jax.core import degradations, diffusion
+from sr3_jax.images import pair_grid
 
 # Group normalisations of 'guided' have this many groups.
 _GUIDED_GROUPS = 32
@@ -59,27 +60,64 @@ def _task(config: ml_collections.ConfigDict, task: degradations.Task) -> Iterato
     yield f'data.channels={data.channels}: task.name={name!r} is for 3 channels'
   if config.diffusion.residual and not task.conditional:
     yield f'diffusion.residual needs a condition; task.name={name!r} has none'
-  low, high = (np.array(limits, np.float32) for limits in (data.low, data.high))
-  count = len(low) or len(high)
-  wrong = {len(low), len(high)} != {data.channels} or np.any(high <= low)
-  if count and wrong:
+  for prefix, count in (('', data.channels), ('input_', input_channels(data, task))):
+    ends = tuple(data[f'{prefix}low']), tuple(data[f'{prefix}high'])
+    low, high = (np.array(limits, np.float32) for limits in ends)
+    wrong = {len(low), len(high)} != {count} or np.any(high <= low)
+    if (len(low) or len(high)) and wrong:
+      yield (
+        f'data.{prefix}low={ends[0]} and data.{prefix}high={ends[1]} must be '
+        f'data.{prefix}channels={count} numbers each, one for each channel, and rising'
+      )
+  yield from _pairs(config, task)
+
+
+def _pairs(config: ml_collections.ConfigDict, task: degradations.Task) -> Iterator[str]:
+  """Say what is wrong with pairs, and with options that are for them."""
+  data, name = config.data, config.task.name
+  if task.paired != (data.source == 'pairs'):
     yield (
-      f'data.low={tuple(data.low)} and data.high={tuple(data.high)} must be '
-      f'data.channels={data.channels} numbers each, one for each channel, and rising'
+      f'data.source={data.source!r} and task.name={name!r}: inputs from files need '
+      "data.source='pairs' and task.name='pairs', both"
     )
+  if not task.paired:
+    return
+  if config.diffusion.residual and input_channels(data, task) != data.channels:
+    yield (
+      f'diffusion.residual is a difference of images of data.channels={data.channels} '
+      f'and data.input_channels={data.input_channels}: set it to False'
+    )
+  if data.reduced_decoding:
+    yield "data.reduced_decoding is not for data.source='pairs'"
+  if (best := config.checkpoint.keep_best) in ('consistency', 'colour_drift'):
+    yield (
+      f'checkpoint.keep_best={best!r} cannot be measured: inputs come from files, and '
+      'nothing makes one of an output'
+    )
+
+
+def input_channels(data: ml_collections.ConfigDict, task: degradations.Task) -> int:
+  """Return the number of channels of the image in a condition."""
+  return (data.input_channels if task.paired else 0) or data.channels
 
 
 def _sizes(config: ml_collections.ConfigDict) -> Iterator[str]:
   """Say which sizes of images don't fit the task and the network."""
   t, model = config.task, config.model
   names = t.mixture if t.name == degradations.MIXTURE else (t.name,)
-  scale = max(degradations.make(name, t).scale for name in names)
+  tasks = [degradations.make(name, t) for name in names]
+  scale = max(task.scale for task in tasks)
   levels = len(model.multipliers)
   grid = model.network == 'refine'  # which has one level
   multiple = model.patch * (1 if grid else 2 ** (levels - 1))
   for key in ('data.image_size', 'eval.image_size'):
     size = config[key]
-    if size % scale:
+    if tasks[0].paired:
+      try:
+        pair_grid.input_side(size, tasks[0].ratio)
+      except ValueError as error:
+        yield f'{key}: {error}'
+    elif size % scale:
       yield f'{key}={size} must be a multiple of task.scale={scale}'
     if size % multiple:
       rest = f' and {levels} model.multipliers, each but the first at half the size'
@@ -101,10 +139,11 @@ def _network(
   if m.network == 'refine':
     yield from _refine(config, task)
     return
-  if config.data.channels != 3 or not task.conditional or task.extras:
+  channels = {config.data.channels, input_channels(config.data, task)}
+  if channels != {3} or not task.conditional or task.extras:
     yield (
       f'{network} is for data.channels=3 and tasks whose condition is an image of 3 '
-      f'channels, not for data.channels={config.data.channels} and '
+      f'channels, not for {" and ".join(map(str, channels))} channels and '
       f'task.name={config.task.name!r}'
     )
   if m.patch != 1:
@@ -185,7 +224,7 @@ def _sampler(
     yield f'sampler.guidance={sampler.guidance:g} needs model.label_dropout above 0'
   if sampler.name == 'ddpm_learned' and not config.diffusion.learned_variance:
     yield "sampler.name='ddpm_learned' needs diffusion.learned_variance"
-  if sampler.consistency and (task.scale == 1 or task.extras or through):
+  if sampler.consistency and (task.scale == 1 or task.extras or through or task.paired):
     with_through = f' with task.through={through}' if through else ''
     yield (
       f'sampler.consistency: task.name={config.task.name!r}{with_through} has no '

@@ -7,12 +7,13 @@ Symbols, as in arXiv:2104.07636:
   y          y0 with noise: sqrt(gamma) y0 + sqrt(1 - gamma) eps
 Images are float32 in [-1, 1]. The first C of the K channels of a condition are an
 image; a task may add others (which pixels are missing), or have none at all: K = 0.
+Conditions of real pairs come from files, and may have any number of channels.
 """
 
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import cast, overload
+from typing import TypeVar, cast, overload
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +23,11 @@ import numpy as np
 from sr3_jax.config import check_values
 from sr3_jax.core import degradations, diffusion, samplers
 from sr3_jax.core.networks import Network, make_network
-from sr3_jax.core.relations import check_model
+from sr3_jax.core.relations import check_model, input_channels
 from sr3_jax.images import pixels
 from sr3_jax.runtime.types import Array, Params
 
+A = TypeVar('A', np.ndarray, jax.Array)
 Batch = dict[str, jax.Array]
 Distance = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -34,16 +36,10 @@ Distance = Callable[[jax.Array, jax.Array], jax.Array]
 _DEGRADATION = 2**30
 
 
-def value_range(
-  data: ml_collections.ConfigDict,
-) -> tuple[np.ndarray, np.ndarray] | None:
-  """Return the stored values [C] that `config.data` lets mean -1 and 1.
-
-  None stands for the whole range of the stored type of integer.
-  """
-  if not data.low:
-    return None
-  return np.array(data.low, np.float32), np.array(data.high, np.float32)
+def value_range(data: ml_collections.ConfigDict, prefix: str = '') -> pixels.Range:
+  """Return the stored values that mean -1 and 1, of targets or ('input_') of inputs."""
+  low, high = (np.array(data[f'{prefix}{end}'], np.float32) for end in ('low', 'high'))
+  return (low, high) if len(low) else None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,7 +50,9 @@ class SR3:
   task: degradations.Task  # makes conditions from images
   image_size: int  # side of the training crops
   channels: int  # C, of images
-  value_range: tuple[np.ndarray, np.ndarray] | None  # stored values that mean -1 and 1
+  input_channels: int  # of the image in a condition: C, but for pairs
+  value_range: pixels.Range  # stored values that mean -1 and 1
+  input_range: pixels.Range  # those of conditions: not the same for pairs
   gammas: np.ndarray  # trained levels, [T + 1]
   upsampling: str  # kernel that makes x of the condition: 'bicubic' or 'bilinear'
   method: str  # 'sr3' or 'regression'
@@ -93,7 +91,9 @@ class SR3:
       task=task,
       image_size=config.data.image_size,
       channels=config.data.channels,
+      input_channels=input_channels(config.data, task),
       value_range=value_range(config.data),
+      input_range=value_range(config.data, 'input_' if task.paired else ''),
       gammas=gammas,
       upsampling=m.upsampling,
       method=config.method,
@@ -115,7 +115,7 @@ class SR3:
   def init(self, key: jax.Array, side: int | None = None) -> Params:
     """Initialise the network's float32 parameters; `side` of images changes none."""
     side = side or self.image_size
-    condition = self.task.num_channels(self.channels)
+    condition = self.task.num_channels(self.input_channels)
     inputs = jnp.zeros((1, side, side, condition + self.channels))
     label = jnp.zeros((1,), jnp.int32)
     return jax.jit(self.network.init)(key, inputs, jnp.ones((1,)), label)['params']
@@ -125,19 +125,24 @@ class SR3:
     """Output side over condition side."""
     return self.task.scale
 
-  def degrade(self, key: jax.Array, hr: jax.Array) -> jax.Array:
-    """Return the condition of images [B, H, W, C], with one key for each."""
+  def degrade(
+    self, key: jax.Array, hr: jax.Array, given: jax.Array | None = None
+  ) -> jax.Array:
+    """Return the condition of images [B, H, W, C], with one key for each.
+
+    Those of real pairs are made of their inputs as stored, `given` [B, h, w, K].
+    """
     own = jax.vmap(jax.random.fold_in, (0, None))(key, _DEGRADATION)
+    if self.task.paired:
+      assert given is not None, "pairs need 'condition' in their batches: the inputs"
+      hr = pixels.from_stored(given, self.input_range)
     return self.task.degrade(own, hr)
 
   # ------------------------------------------------------------- the two spaces
 
   def to_float(self, stored: jax.Array) -> jax.Array:
     """Return stored images, integers or float, as float32 in [-1, 1]."""
-    if self.value_range is None:
-      return pixels.to_float(stored)
-    low, high = (limit.reshape(1, 1, 1, -1) for limit in self.value_range)
-    return (stored.astype(jnp.float32) - low) * (2 / (high - low)) - 1
+    return pixels.from_stored(stored, self.value_range)
 
   def upsample(self, condition: jax.Array) -> jax.Array:
     """Return x: the condition at the size of the output, [B, H, W, K]."""
@@ -148,7 +153,7 @@ class SR3:
 
   def encode(self, image: jax.Array, x: jax.Array) -> jax.Array:
     """Return the y0 of an image."""
-    return (image - self._observed(x) if self.residual else image) * self.y0_scale
+    return (image - self.observed(x) if self.residual else image) * self.y0_scale
 
   @overload
   def decode(self, y0: np.ndarray, x: np.ndarray) -> np.ndarray: ...
@@ -159,21 +164,21 @@ class SR3:
   def decode(self, y0: Array, x: Array) -> Array:
     """Return the image of a y0: the inverse of `encode`."""
     image = y0 / self.y0_scale
-    return image + x[..., : self.channels] if self.residual else image
+    return image + x[..., : self.input_channels] if self.residual else image
 
-  def _observed(self, x: jax.Array) -> jax.Array:
+  def observed(self, x: A) -> A:
     """Return the image among the channels of a condition."""
-    return x[..., : self.channels]
+    return x[..., : self.input_channels]
 
   def keep_known(self, y0: jax.Array, x: jax.Array) -> jax.Array:
     """Return a y0 or y whose known pixels are those of the condition, without noise."""
     if 'mask' not in self.task.extras:
       return y0
-    return jnp.where(self.missing(x) > 0, y0, self.encode(self._observed(x), x))
+    return jnp.where(self.missing(x) > 0, y0, self.encode(self.observed(x), x))
 
   def missing(self, x: Array) -> Array:
     """Return 1 where pixels are missing, 0 where they are known: [B, H, W, 1]."""
-    place = self.channels + self.task.extras.index('mask')
+    place = self.input_channels + self.task.extras.index('mask')
     return x[..., place : place + 1]
 
   def predict(
@@ -230,8 +235,8 @@ class SR3:
       params: of the network.
       key: a key, or [B] keys: all that is random in example b is a function of key[b]
         alone (dropout excepted), so results don't depend on how a batch is split.
-      batch: 'image', [B, H, W, C] clean crops as stored; 'label', int32 [B], for
-        models with classes.
+      batch: 'image', [B, H, W, C] clean crops as stored; 'condition', [B, h, w, K]
+        their inputs as stored, for pairs; 'label', int32 [B], for models with classes.
       perceptual: the distance [B] between two stacks of images [B, H, W, C]; needed if
         the weight `self.perceptual` is not 0.
 
@@ -240,7 +245,7 @@ class SR3:
     """
     hr = self.to_float(batch['image'])
     key = samplers.example_keys(key, hr.shape[0])
-    x = self.upsample(self.degrade(key, hr))
+    x = self.upsample(self.degrade(key, hr, batch.get('condition')))
     y0 = self.encode(hr, x)
     label = batch.get('label')
     if self.label_dropout:
@@ -423,7 +428,7 @@ class SR3:
     image = clip_finite(self.decode(carry[0], x))
     if 'mask' not in self.task.extras:
       return image
-    return jnp.where(self.missing(x) > 0, image, self._observed(x))
+    return jnp.where(self.missing(x) > 0, image, self.observed(x))
 
 
 def clip_finite(image: jax.Array) -> jax.Array:

@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags, logging
 
 from sr3_jax.data.crops import Cut
-from sr3_jax.data.records import DataError, Record, Source
+from sr3_jax.data.records import DataError, PairSource, Record, Source
 from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime.errors import first_line
 
@@ -30,7 +30,8 @@ _TRIES = 64
 
 ORDERS = ('spread', 'first')  # of a part of the images that is evaluated
 
-# 'image' [B, S, S, C] and, where they belong to it, 'label', 'mask' and 'index' [B].
+# 'image' [B, S, S, C] and, where they belong to it, 'label', 'mask' and 'index' [B],
+# and 'condition' [B, s, s, K] of pairs.
 Batch = dict[str, np.ndarray]
 # One row of a batch. 'skipped' is the number of a record that can't be used, or -1.
 _Example = dict[str, np.ndarray | np.generic]
@@ -55,7 +56,7 @@ class _Reader:
     """Read a record and crop its image, into `out` if that is given."""
     record = self.source[index]
     try:
-      return {**record, 'image': self.cut(record['image'], rng, out)}
+      return self.cut.crop_record(record, rng, out)
     except ImageError as error:
       raise ImageError(f'{self.source.name(index)}: {error}') from None
 
@@ -94,8 +95,9 @@ class _Reader:
         skipped, reason = index, str(error)
         candidate = int(rng.integers(count))
       else:
-        label = {'label': record['label']} if 'label' in record else {}
-        return {**label, 'skipped': np.int32(skipped)}
+        example = _as_example(record)
+        del example['image']  # it is in `out`
+        return {**example, 'skipped': np.int32(skipped)}
     raise DataError(f'{_TRIES} images in a row cannot be used, the last one: {reason}')
 
   def eval_total(self, limit: int | None) -> int:
@@ -113,11 +115,7 @@ class _Reader:
 
   def eval_example(self, total: int, index: int) -> _Example:
     """Read image number `index` of an evaluation set of `total`, or make padding."""
-    size = self.cut.image_size
-    pixels = np.zeros((size, size, self.source.channels), self.source.dtype)
-    record: Record = {'image': pixels}
-    if self.source.classes:
-      record['label'] = np.int32(0)
+    record = self._blank()
     skipped, usable = -1, False
     if index < total:
       number = self.eval_number(total, index)
@@ -126,13 +124,32 @@ class _Reader:
         usable = True
       except ImageError:
         skipped = number
-    example: _Example = {'image': record['image']}
-    if 'label' in record:
-      example['label'] = record['label']
+    example = _as_example(record)
     example['mask'] = np.bool_(usable)
     example['index'] = np.int32(index if index < total else -1)
     example['skipped'] = np.int32(skipped)
     return example
+
+  def _blank(self) -> Record:
+    """Return a record of zeros, as padding."""
+    source, side = self.source, self.cut.image_size
+    record: Record = {'image': np.zeros((side, side, source.channels), source.dtype)}
+    if source.classes:
+      record['label'] = np.int32(0)
+    if isinstance(source, PairSource):
+      shape = self.cut.input_size, self.cut.input_size, source.input_channels
+      record['condition'] = np.zeros(shape, source.input_dtype)
+    return record
+
+
+def _as_example(record: Record) -> _Example:
+  """Return the arrays of a record, those that belong to a batch."""
+  example: _Example = {'image': record['image']}
+  if 'label' in record:
+    example['label'] = record['label']
+  if 'condition' in record:
+    example['condition'] = record['condition']
+  return example
 
 
 class Batches(grain.DatasetIterator[Batch]):
@@ -289,8 +306,8 @@ def train_batches(
 
   Returns:
     Iterator over `{'image': [B, S, S, C]}`, of the source's type and channels, with
-    `'label': int32 [B]` if the source has labels. It raises DataError if too many
-    records can't be used.
+    `'label': int32 [B]` if the source has labels, and `'condition': [B, s, s, K]`, the
+    inputs, if it has pairs. It raises DataError if too many records can't be used.
 
   Raises:
     DataError: the source is empty.
@@ -334,7 +351,7 @@ def eval_batches(
 
   Returns:
     Iterator over `{'image': [B, S, S, C], 'mask': bool [B], 'index': int32 [B]}`, of
-    the source's type and channels, with `'label': int32 [B]` if the source has labels.
+    the source's type and channels, with 'label' and 'condition' as in training.
     `index` is an image's position in the whole set, or -1 for padding.
 
   Raises:

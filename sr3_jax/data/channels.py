@@ -39,6 +39,8 @@ def make_parser() -> Parser:
   add('--channels', type=value(Whole(1, 1024)), help=about)
   add('--low', type=share, default=0.1, help='percentile that is -1; %(default)s')
   add('--high', type=share, default=99.9, help='percentile that is 1; %(default)s')
+  about = 'name the settings of the inputs of pairs'
+  add('--inputs', action='store_true', help=about)
   about = 'look at so many; %(default)s'
   add('--images', type=value(Whole(1)), default=256, help=about)
   add_quiet(parser)
@@ -82,9 +84,10 @@ def _print_ranges(args: argparse.Namespace) -> None:
   print('channel' + ''.join(f'{head:>12}' for head in heads))
   for c, values in enumerate(np.percentile(sample, points, axis=0).T):
     print(f'{c + 1:7d}' + ''.join(f'{value:12.6g}' for value in values))
+  data = f'--config.data.{"input_" if args.inputs else ""}'
   print(
-    f'--config.data.channels={channels} --config.data.low="{_as_tuple(low)}" '
-    f'--config.data.high="{_as_tuple(high)}"'
+    f'{data}channels={channels} {data}low="{_as_tuple(low)}" '
+    f'{data}high="{_as_tuple(high)}"'
   )
 
 

@@ -32,6 +32,7 @@ class Folder:
     decode_side: how a JPEG picture may be decoded; see `image_files.read`.
 
   Attributes:
+    root: the folder.
     left_out: name -> reason of every file that can't be used.
     passed: kind -> number of files that are no images by their names.
 
@@ -49,15 +50,15 @@ class Folder:
     cache_folder: epath.Path | None = None,
     decode_side: int = 0,
   ):
-    self._root = foreign_files.place(path)
+    self.root = foreign_files.place(path)
     self.channels, self._decode_side = channels, decode_side
     self._as_rasters = as_rasters or channels != 3
-    if not self._root.is_dir():
-      what = 'is a file, not a folder' if self._root.exists() else 'no such folder'
+    if not self.root.is_dir():
+      what = 'is a file, not a folder' if self.root.exists() else 'no such folder'
       raise DataError(f'{path}: {what}')
     raster_channels = channels if self._as_rasters else 0
     try:
-      found = find_usable(self._root, min_size, raster_channels, cache_folder)
+      found = find_usable(self.root, min_size, raster_channels, cache_folder)
     except OSError as error:
       raise DataError(f'{error.filename}: {error.strerror}') from None
     self._names, self.left_out, self.dtype, self.passed = found
@@ -88,7 +89,7 @@ class Folder:
     return len(self._names)
 
   def __getitem__(self, index: int) -> Record:
-    path = f'{self._root}/{self._names[index]}'
+    path = f'{self.root}/{self._names[index]}'
     if not self._as_rasters:
       return {'image': image_files.read(path, decode_side=self._decode_side)}
     image = rasters.read(path, channels=self.channels)
@@ -108,7 +109,7 @@ class Folder:
         yield from pool.map(self._state, numbers)
 
   def _state(self, index: int) -> str:
-    return file_state(self._root / self._names[index], self._names[index])
+    return file_state(self.root / self._names[index], self._names[index])
 
 
 def file_state(path: epath.Path, name: str) -> str:
@@ -128,7 +129,7 @@ class ClassFolder(Folder):
     # Classes without a usable image count: labels must not depend on image sizes.
     tops = {*_first_parts(self._names), *_first_parts([*self.left_out])}
     if stray := [name for name, is_folder in tops if not is_folder]:
-      raise DataError(f'{self._root}: {min(stray)} is not in the folder of a class')
+      raise DataError(f'{self.root}: {min(stray)} is not in the folder of a class')
     classes = tuple(sorted(name for name, _ in tops))
     self._labels = {name: np.int32(i) for i, name in enumerate(classes)}
     return classes

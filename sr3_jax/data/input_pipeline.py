@@ -1,5 +1,6 @@
 """Makes the batches of training and evaluation from a configuration."""
 
+from fractions import Fraction
 from typing import NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ from sr3_jax.data import sources
 from sr3_jax.data.batches import Batches, eval_batches, train_batches
 from sr3_jax.data.crops import Cut
 from sr3_jax.data.records import Source
+from sr3_jax.images import pair_grid
 from sr3_jax.runtime import devices
 
 
@@ -35,7 +37,11 @@ def make_source(
   Without data.eval_path, held-out images have the path of the training images. The
   arguments and errors are those of `sources.make_source`.
   """
-  d = config.data
+  d, cache_folder = config.data, devices.cache_folder('folders')
+  if d.source == 'pairs':
+    return sources.make_pairs(
+      d, held_out=held_out, min_size=min_size, cache_folder=cache_folder
+    )
   return sources.make_source(
     d.source,
     path=d.eval_path or d.path if held_out else d.path,
@@ -44,18 +50,20 @@ def make_source(
     min_size=min_size,
     channels=d.channels,
     calibrated=len(d.low) > 0,
-    cache_folder=devices.cache_folder('folders'),
+    cache_folder=cache_folder,
     decode_side=decode_side,
   )
 
 
 def make_cut(config: ml_collections.ConfigDict, *, held_out: bool) -> Cut:
   """Return how the training images or the held-out images are cropped."""
-  d = config.data
+  d, ratio = config.data, Fraction(1)
+  if config.task.name == 'pairs':
+    ratio = pair_grid.side_ratio(config.task.pair_scale)
+  size, training = d.image_size, {'flip': d.flip, 'rotate': d.rotate}
   if held_out:
-    size = config.eval.image_size or d.image_size
-    return Cut(size, d.crop, reduce=tuple(d.reduce), area=d.area)
-  return Cut(d.image_size, d.crop, d.flip, d.rotate, tuple(d.reduce), d.area)
+    size, training = config.eval.image_size or d.image_size, {}
+  return Cut(size, d.crop, reduce=tuple(d.reduce), area=d.area, ratio=ratio, **training)
 
 
 def held_out(config: ml_collections.ConfigDict) -> HeldOut:
@@ -68,7 +76,7 @@ def held_out(config: ml_collections.ConfigDict) -> HeldOut:
   cut = make_cut(config, held_out=True)
   source = make_source(config, held_out=True, min_size=cut.min_size)
   sources.check_classes(source, config.model.num_classes)
-  if d.source in ('folder', 'classes') and not d.eval_path:
+  if d.source in sources.FOLDERS and not d.eval_path:
     logging.warning('no data.eval_path: evaluating on the training images')
   return HeldOut(source, cut)
 

@@ -1,6 +1,6 @@
 """Says what a source of images is, and what is raised when one can't be used."""
 
-from typing import NotRequired, Protocol, TypedDict
+from typing import NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 
@@ -14,11 +14,13 @@ class DataError(UserError):
 class Record(TypedDict):
   """One image of a source: [H, W, C] of the source's type, and the number of its class.
 
-  There is a label exactly if the source has classes.
+  There is a label exactly if the source has classes, and a condition, the input
+  [h, w, K] that belongs to the image, exactly if it is a `PairSource`.
   """
 
   image: np.ndarray
   label: NotRequired[np.int32]
+  condition: NotRequired[np.ndarray]
 
 
 class Source(Protocol):
@@ -45,3 +47,16 @@ class Source(Protocol):
 
   def name(self, index: int) -> str:
     """Return what messages call an image."""
+
+
+@runtime_checkable
+class PairSource(Source, Protocol):
+  """A source whose images, the targets, come with the inputs to make them of.
+
+  Attributes:
+    input_channels: of every input.
+    input_dtype: of every input.
+  """
+
+  input_channels: int
+  input_dtype: np.dtype

@@ -8,12 +8,14 @@ import hashlib
 import importlib.util
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
+import ml_collections
 import numpy as np
 from etils import epath
 
 from sr3_jax.data.folder_sources import ClassFolder, Folder, file_state
+from sr3_jax.data.pairs import Pairs
 from sr3_jax.data.records import DataError, Record, Source
 from sr3_jax.images import image_files, rasters
 from sr3_jax.images.pixels import ImageError
@@ -24,7 +26,9 @@ if TYPE_CHECKING:  # it takes a second, and only one source needs it
   import tensorflow_datasets as tfds
 
 # Sources whose path is on this machine.
-LOCAL = ('folder', 'classes', 'arrays')
+LOCAL = ('folder', 'classes', 'pairs', 'arrays')
+# Sources that are folders, which are taken whole.
+FOLDERS = ('folder', 'classes', 'pairs')
 # Photographs inside scikit-image's wheel. No scene is in both splits: the two views of
 # the motorcycle stay together.
 PHOTOS = {
@@ -46,11 +50,12 @@ def make_source(
   calibrated: bool = False,
   cache_folder: epath.Path | None = None,
   decode_side: int = 0,
+  prefix: str = '',
 ) -> Source:
-  """Make a source by name.
+  """Make a source by name, of a path.
 
   Args:
-    source: a name that `data.source` can have.
+    source: a name that `data.source` can have; 'pairs' makes one of their two folders.
     path: the folder or file, or the name of the TFDS dataset; photos need none.
     split: 'train' or 'eval' of photos, 'train' or 'test' of arrays, or a TFDS split. A
       folder is taken whole: hold images out by keeping them in another folder.
@@ -61,13 +66,14 @@ def make_source(
       of 3 channels keep the values of their files, too.
     cache_folder: where the headers of a large folder are cached; None caches nothing.
     decode_side: how a JPEG picture may be decoded; see `image_files.read`.
+    prefix: of the options of data that messages name: 'input_' for inputs of pairs.
 
   Raises:
     DataError: missing path, channels that the source can't have, floating
       point without a range, or what the source itself raises.
   """
   if source != 'photos' and not path:
-    raise DataError(f'data.source={source!r} needs --config.data.path=PATH')
+    raise DataError(f'data.source={source!r} needs --config.data.{prefix}path=PATH')
   if source in ('photos', 'tfds') and channels not in (1, 3):
     raise DataError(f'{source} are pictures, of 1 or 3 channels, not {channels}')
   if source == 'photos':
@@ -87,10 +93,52 @@ def make_source(
     )
   if np.dtype(made.dtype).kind == 'f' and not calibrated:
     raise DataError(
-      f'{path}: {made.dtype} values have no range of their own: set data.low and '
-      f'data.high (sr3-channels {path} finds them)'
+      f'{path}: {made.dtype} values have no range of their own: set data.{prefix}low '
+      f'and data.{prefix}high (sr3-channels {path} finds them)'
     )
   return made
+
+
+def make_pairs(
+  config: ml_collections.ConfigDict, *, held_out: bool, min_size: int, **common: Any
+) -> Pairs:
+  """Open the pairs of training, or those that are held out.
+
+  Args:
+    config: `config.data`.
+    held_out: whether to take the held-out pairs; without paths of their own these are
+      the pairs of training.
+    min_size: shortest side of a target.
+    **common: `make_source`'s arguments for both folders.
+
+  Raises:
+    DataError: as of `make_source` and `Pairs`, or one of two paths is missing.
+  """
+  d = config
+  if bool(d.eval_path) != bool(d.eval_input_path):
+    raise DataError(
+      'data.eval_path (targets) and data.eval_input_path (inputs) go together: set both'
+    )
+  own = held_out and d.eval_path
+  paths = (d.eval_path, d.eval_input_path) if own else (d.path, d.input_path)
+  targets = make_source(
+    'pairs',
+    path=paths[0],
+    min_size=min_size,
+    channels=d.channels,
+    calibrated=len(d.low) > 0,
+    **common,
+  )
+  inputs = make_source(
+    'pairs',
+    path=paths[1],
+    channels=d.input_channels or d.channels,
+    calibrated=len(d.input_low) > 0,
+    prefix='input_',
+    **common,
+  )
+  assert isinstance(targets, Folder) and isinstance(inputs, Folder)
+  return Pairs(targets, inputs)
 
 
 def fingerprint(source: Source) -> str:
@@ -100,7 +148,7 @@ def fingerprint(source: Source) -> str:
   its own, only of the number of images.
   """
   digest = hashlib.sha256(str(len(source)).encode())
-  for state in source.states() if isinstance(source, Folder | Arrays) else ():
+  for state in source.states() if isinstance(source, Folder | Pairs | Arrays) else ():
     digest.update(f'\n{state}'.encode('utf-8', 'surrogateescape'))
   return digest.hexdigest()[:16]
 

@@ -155,7 +155,7 @@ class _Measurement:
     batch = devices.shard(host)
     stored = stored_as(self.model, host['image'].dtype)
     hr, condition, upsampled = restorer.degrader(self.model, self.seed)(batch)
-    observed = condition[..., : self.model.channels]
+    observed = self.model.observed(condition)
     if TRUTH in missing and self.model.task.conditional:
       self._show(number, 'input', observed, host)
     for name, sample, part in outputs:
@@ -169,7 +169,9 @@ class _Measurement:
         output = upsampled[name]
       if sample == 0:
         self._show(number, name, output, host)
-      if self.model.task.conditional:
+      if self.model.task.paired:  # nothing makes the input of an output
+        values = self.scorer(output, hr, None, None, batch, stored)
+      elif self.model.task.conditional:
         degrade = restorer.output_degrader(self.model, self.seed)
         low = degrade(quantize(output, stored), batch['index'])
         values = self.scorer(output, hr, low, observed, batch, stored)
@@ -243,7 +245,7 @@ def restored(
     hr, condition, upsampled = restorer.degrader(model, seed)(batch)
     outputs = dict(upsampled)
     if model.task.conditional:
-      outputs = {'input': condition[..., : model.channels], **upsampled}
+      outputs = {'input': model.observed(condition), **upsampled}
     for name, method in methods.items():
       for i in range(samples if method.is_random else 1):
         outputs[f'{name} {i + 1}' if i else name] = method(condition, batch, i)

@@ -20,9 +20,11 @@ from sr3_jax.evaluation import places, report_writer, summary
 from sr3_jax.evaluation.evaluators import Evaluators, load_evaluators
 from sr3_jax.evaluation.measure import Evaluation, evaluate, restored
 from sr3_jax.evaluation.records import open_records
-from sr3_jax.images import image_files
+from sr3_jax.images import image_files, pair_grid
 from sr3_jax.metrics import feature_nets, reference_statistics
+from sr3_jax.metrics.feature_nets import LeftOut
 from sr3_jax.reports.data import Sheet
+from sr3_jax.restoration import restorer
 from sr3_jax.restoration.restorer import Restorer, load_methods, progress
 from sr3_jax.runtime import activity, atomic_files, devices
 from sr3_jax.runtime.version import __version__
@@ -105,16 +107,34 @@ def _evaluate(config: ConfigDict, run: Run, folder: epath.Path) -> summary.Means
       scale=result.scale,
       rows=rows,
       sheets=sheets,
-      left_out=run.evaluators.left_out,
+      left_out=[*run.evaluators.left_out, *_not_known(model)],
       protocol=_protocol(config, name, model, result, run),
       abouts={n: _about(n, m, config) for n, m in run.methods.items()},
       curves=report_writer.curves(run.workdir),
-      image_size=config.eval.image_size or config.data.image_size,
+      image_size=None if model.task.paired else _side(config),
     )
     logging.info('%s, %d held-out images, step %d:', name, count, run.step)
     print(summary.format_table(table))
     print(f'report: {folder / "report.html"}, pictures: {sheet}')
   return table
+
+
+def _side(config: ConfigDict) -> int:
+  """Return the side of the held-out crops in pixels."""
+  return config.eval.image_size or config.data.image_size
+
+
+def _not_known(model: SR3) -> list[LeftOut]:
+  """Return the metrics that are missing because the inputs come from files."""
+  if not model.task.paired:
+    return []
+  why = 'Inputs come from files: what made them is not known, so outputs have none.'
+  found: list[LeftOut] = [{'metrics': ['consistency', 'colour_drift'], 'why': why}]
+  if not restorer.baselines(model):
+    channels = f'{model.input_channels} and {model.channels} channels'
+    why = f'Inputs and outputs, of {channels}, cannot be compared.'
+    found.append({'metrics': ['inputs as a baseline'], 'why': why})
+  return found
 
 
 def _measure(
@@ -203,14 +223,18 @@ def _protocol(
 ) -> dict[str, object]:
   """Return what somebody needs to measure the same again."""
   d = config.data
-  size = config.eval.image_size or d.image_size
+  size = _side(config)
+  given = size // model.scale
   local = d.source in sources.LOCAL
   name = epath.Path(d.eval_path or d.path).name if local else d.source
+  if model.task.paired:
+    given = pair_grid.input_side(size, model.task.ratio)
+    name += f', inputs {epath.Path(d.eval_input_path or d.input_path).name}'
   settings = as_json(config.sampler)
   sampled = {n: m for n, m in run.methods.items() if m.is_random}
   samples = ', '.join(map(str, range(config.eval.num_seeds)))
   return {
-    'task': f'{task}, {size // model.scale} to {size}',
+    'task': f'{task}, {given} to {size}',
     'degradation': degradations.describe(task, config.task),
     'images': f'{result.count()} of {name} ({config.eval.order}), {size} x {size}, '
     f'crop {d.crop!r}, area by {d.area}',

@@ -209,7 +209,7 @@ def encode(picture: Picture, extension: str, settings: Settings) -> bytes:
   if extension not in EXTENSIONS:
     raise ImageError(f'cannot write {extension!r} files, only {", ".join(EXTENSIONS)}')
   check_sides(extension, *picture.pixels.shape[:2])
-  if picture.bits == 16 and extension in ('.png', '.tif'):
+  if picture.bits > 8 and extension in ('.png', '.tif'):
     stored, top = rasters.from_float(picture.pixels, np.uint16), 65535
   else:
     stored, top = images_pixels.to_uint8(picture.pixels), 255

@@ -17,6 +17,10 @@ if TYPE_CHECKING:  # processes that read images start without JAX
 _PART = 2**20
 
 
+# Stored values that mean -1 and 1, [C] each; None: the ends of the type of integer.
+Range = tuple[np.ndarray, np.ndarray] | None
+
+
 class ImageError(UserError):
   """One line that says which image file or array is wrong, and what is wrong."""
 
@@ -32,6 +36,14 @@ def to_float(image: 'jax.Array') -> 'jax.Array': ...
 def to_float(image: Array) -> Array:
   """Convert uint8 or uint16 [...] to float32 in [-1, 1], in NumPy or in JAX."""
   return image.astype(np.float32) / (np.iinfo(image.dtype).max / 2) - 1.0
+
+
+def from_stored(stored: 'jax.Array', value_range: Range) -> 'jax.Array':
+  """Convert stored values [B, H, W, C] to float32, those of a range to -1 and 1."""
+  if value_range is None:
+    return to_float(stored)
+  low, high = (limit.reshape(1, 1, 1, -1) for limit in value_range)
+  return (stored.astype(np.float32) - low) * (2 / (high - low)) - 1
 
 
 def to_uint8(image: npt.ArrayLike) -> np.ndarray:

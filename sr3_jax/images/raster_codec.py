@@ -17,6 +17,9 @@ from sr3_jax.images.picture_codec import Header, Picture, Settings
 from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime import atomic_files, foreign_files
 
+# Values of every channel.
+Ends = tuple[float, ...]
+
 
 class Codec(Protocol):
   """A reader and writer of files of one kind: `picture_codec` or a `RasterCodec`."""
@@ -47,8 +50,10 @@ class RasterCodec:
   channels: int
   # The stored values that mean -1 and 1, for each channel. If both are empty, they are
   # the ends of the file's type.
-  low: tuple[float, ...] = ()
-  high: tuple[float, ...] = ()
+  low: Ends = ()
+  high: Ends = ()
+  # Whether all that is written is floating point, whatever the input was.
+  floating: bool = False
 
   def header(self, source: pathlib.Path | bytes, name: str = '') -> Header:
     """Read the header of a raster only; it is never transparent."""
@@ -67,19 +72,29 @@ class RasterCodec:
     del height, width  # these formats have no limits
     if format_ == 'NPY':
       return '.npy'
-    return '.png' if format_ == 'PNG' and self.channels in (1, 3) else '.tif'
+    return '.png' if format_ != 'TIFF' and self._has_png else '.tif'
+
+  @property
+  def _has_png(self) -> bool:
+    """Whether PNG can hold the outputs."""
+    return self.channels in (1, 3) and not self.floating
 
   def check_sides(self, extension: str, height: int, width: int) -> None:
     """Refuse extensions of files that can't hold so many channels."""
     del height, width
-    known = ['.npy', '.tif', *(['.png'] if self.channels in (1, 3) else [])]
+    known = ['.npy', '.tif', *(['.png'] if self._has_png else [])]
     if extension not in known:
       what = f'rasters of {self.channels} channels'
+      what += ' of floating point' if self.floating else ''
       raise ImageError(f'{extension} files hold no {what}: use {known[-1]}')
 
   def encode(self, picture: Picture, extension: str, settings: Settings) -> bytes:
     """Return the bytes of a file; TIFF and PNG hold the settings as description."""
     dtype = {8: np.uint8, 16: np.uint16, 32: np.float32}[picture.bits]
+    if self.floating:
+      dtype = np.float32
+    elif not self.low and dtype == np.float32:  # outputs of another kind than inputs
+      dtype = np.uint16
     array = rasters.from_float(picture.pixels, dtype, self.low, self.high)
     return rasters.encode(array, extension, picture_codec.as_text(settings))
 
@@ -108,7 +123,11 @@ def metadata(path: pathlib.Path) -> Settings | None:
 
 
 def choose_codec(
-  channels: int, value_range: tuple[np.ndarray, np.ndarray] | None, suffix: str
+  channels: int,
+  value_range: tuple[np.ndarray, np.ndarray] | None,
+  suffix: str,
+  *,
+  floating: bool = False,
 ) -> Codec:
   """Return what reads and writes a file for a model.
 
@@ -116,11 +135,19 @@ def choose_codec(
     channels: of the model.
     value_range: stored values that mean -1 and 1 to the model; None for pictures.
     suffix: of the file; models of pictures read .npy files, too.
+    floating: whether calibrated values are written as floating point, because the type
+      of an input says nothing about that of outputs.
   """
   if not needs_rasters(channels, value_range) and suffix.lower() != '.npy':
     return picture_codec
-  ends = (tuple(np.ravel(end).tolist()) for end in value_range or ())
-  return RasterCodec(channels, *ends)
+  floating &= value_range is not None
+  return RasterCodec(channels, *_ends(value_range), floating)
+
+
+def _ends(value_range: tuple[np.ndarray, np.ndarray] | None) -> tuple[Ends, Ends]:
+  """Return what means -1 and 1 as a `RasterCodec` takes it."""
+  low, high = value_range or ((), ())
+  return tuple(np.ravel(low).tolist()), tuple(np.ravel(high).tolist())
 
 
 def needs_rasters(

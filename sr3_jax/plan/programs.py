@@ -25,6 +25,7 @@ from etils import epath
 
 from sr3_jax.config import ConfigDict
 from sr3_jax.core import samplers
+from sr3_jax.core.check import shape_of_inputs
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.plan import hlo, hlo_costs, hlo_flops
 from sr3_jax.plan.hlo_costs import Operation
@@ -129,12 +130,14 @@ def image_batch(config: ConfigDict, count: int) -> dict[str, jax.ShapeDtypeStruc
 
   Returns:
     'image': uint8 [count, side, side, channels]; 'label': int32 [count] for models with
-    classes.
+    classes; 'condition': the same of pairs' inputs.
   """
   d, shape = config.data, jax.ShapeDtypeStruct
   batch = {'image': shape((count, d.image_size, d.image_size, d.channels), np.uint8)}
   if config.model.num_classes:
     batch['label'] = shape((count,), np.int32)
+  if given := shape_of_inputs(SR3.from_config(config), d.image_size):
+    batch['condition'] = shape((count, *given.shape[1:]), given.dtype)
   return batch
 
 
@@ -168,7 +171,12 @@ def lower_sampling(
   keys = functools.partial(restorer.keys, config.seed)
   index, number = shape((each,), np.int32), shape((1,), np.int32)
   hr = shape((each, side, side, config.data.channels), np.float32)
-  condition = jax.eval_shape(lambda i, hr: model.degrade(keys(i, 0), hr), index, hr)
+  given = shape_of_inputs(model, side)
+  if given is not None:
+    given = shape((each, *given.shape[1:]), given.dtype)
+  condition = jax.eval_shape(
+    lambda i, *images: model.degrade(keys(i, 0), *images), index, hr, given
+  )
 
   def begin(condition, index):
     x = model.upsample(condition)

@@ -82,7 +82,7 @@ def make_canvases(
 ) -> Canvases:
   """Return the canvases of one device with their images on them, as NumPy arrays."""
   count, height, width = layout.images, layout.height, layout.width
-  inputs = model.task.num_channels(model.channels)
+  inputs = model.task.num_channels(model.input_channels)
   x = np.zeros((count, height, width, inputs), np.float32)
   used = 0
   for k, item in enumerate(items):
@@ -122,7 +122,7 @@ def _downsampling(model: SR3, layout: Layout, items: Sequence[Item]) -> Downsamp
   condition = np.zeros((count, *low, model.channels), np.float32)
   for k, item in enumerate(items):
     h, w = item.condition.shape[:2]
-    condition[k, :h, :w] = item.condition[..., : model.channels]
+    condition[k, :h, :w] = model.observed(item.condition)
   matrices: list[list[np.ndarray]] = [[], []]
   for axis, side in enumerate(sides):
     down, up = windows(scale, side)

@@ -228,4 +228,4 @@ def finish(model: SR3, condition: np.ndarray, y: np.ndarray) -> np.ndarray:
   image[broken] = np.nan
   if 'mask' not in model.task.extras:
     return image
-  return np.where(model.missing(x) > 0, image, x[..., : model.channels])
+  return np.where(model.missing(x) > 0, image, model.observed(x))

@@ -16,7 +16,7 @@ from PIL import Image
 from sr3_jax.core import degradations
 from sr3_jax.core.degradations.tasks import LUMA
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.images import rasters
+from sr3_jax.images import rasters, resizing
 from sr3_jax.restoration.settings import UpscalerError
 from sr3_jax.weights.hub import Loaded
 
@@ -38,7 +38,7 @@ class Prepared(NamedTuple):
 
   observed: np.ndarray  # float32 [h, w, 1 or C] in [-1, 1], already expanded
   mask: np.ndarray | None  # float32 [h, w, 1]
-  channels: int  # of the output: 1 or C
+  channels: int  # of the output: 1 or C; of pairs always C
 
 
 def tasks(config: ConfigDict) -> tuple[str, ...]:
@@ -76,6 +76,10 @@ def check_options(
   if not model.task.conditional:
     raise UpscalerError(
       f'{kind}: it restores nothing; sr3-train --mode=sample samples images'
+    )
+  if consistency and model.task.paired:
+    raise UpscalerError(
+      f'no consistency: {kind}, whose inputs nothing makes of outputs'
     )
   if consistency and model.scale == 1:
     raise UpscalerError(f'no consistency: {kind} and upscales nothing')
@@ -170,8 +174,22 @@ def prepare(
   given = _fit_channels(given, known is not None, loaded, note)
   if known is not None:
     given = np.where(known > 0, np.float32(0), given)
+  given = resizing.resize(given, *grid_size(model, given.shape[:2]))
   grey = given.shape[-1] == 1 and 'colorization' not in tasks(config)
+  grey &= not model.task.paired
   return Prepared(given, known, 1 if grey else model.channels)
+
+
+def grid_size(model: SR3, size: tuple[int, int]) -> tuple[int, int]:
+  """Return the height and width of the model's condition for an input of a size.
+
+  They differ for pairs whose scale is no whole number, as `real_pairs` says.
+  """
+  ratio = model.task.ratio
+  if ratio.denominator == 1:
+    return size
+  height, width = (max(1, round(side * ratio)) for side in size)
+  return height, width
 
 
 def _split_transparency(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
@@ -188,13 +206,13 @@ def _fit_channels(
 ) -> np.ndarray:
   """Return an image [h, w, c], made grey where the model works from grey.
 
-  Models of one channel do, and without a mask those that can only colour and fill in.
+  Models of one input channel do, and without a mask those that only colour and fill in.
   """
   if image.shape[-1] != 3:
     return image
   if not masked and set(tasks(loaded.config)) <= HOLES | {'colorization'}:
     reason = 'are made grey first, for the model to colour them'
-  elif loaded.model.channels == 1:
+  elif loaded.model.input_channels == 1:
     reason = 'are made grey: this model has one channel'
   else:
     return image
@@ -208,8 +226,8 @@ def as_float(image: ImageLike, model: SR3) -> np.ndarray:
 
   Args:
     image: a PIL image, or an array [h, w] or [h, w, c], where c is 1 or the model's
-      number of channels; models of one channel also take 3. Floats are in [-1, 1],
-      integers are scaled as the model's images were.
+      number of input channels; models of one channel also take 3. Floats are in
+      [-1, 1], integers are scaled as the model's inputs were.
     model: that will be given the image.
 
   Raises:
@@ -223,14 +241,14 @@ def as_float(image: ImageLike, model: SR3) -> np.ndarray:
     image = image.convert('RGB')  # palettes, CMYK, black and white
   array = np.asarray(image)
   array = array[..., None] if array.ndim == 2 else array
-  known = (1, 3) if model.channels in (1, 3) else (model.channels,)
+  known = (1, 3) if model.input_channels in (1, 3) else (model.input_channels,)
   if array.ndim != 3 or array.shape[-1] not in known or 0 in array.shape:
     raise UpscalerError(
       f'not an image of {" or ".join(map(str, known))} channels: an array of shape '
       f'{np.asarray(image).shape}'
     )
-  if np.issubdtype(array.dtype, np.integer) and model.value_range is not None:
-    return rasters.to_float(array, *map(np.ravel, model.value_range))
+  if np.issubdtype(array.dtype, np.integer) and model.input_range is not None:
+    return rasters.to_float(array, *map(np.ravel, model.input_range))
   if array.dtype in (np.uint8, np.uint16):
     return (array / (np.iinfo(array.dtype).max / 2) - 1).astype(np.float32)
   if not np.issubdtype(array.dtype, np.floating):
@@ -238,7 +256,7 @@ def as_float(image: ImageLike, model: SR3) -> np.ndarray:
   array = array.astype(np.float32)
   # Bicubic kernels overshoot, and calibrated values may leave the model's range, as
   # in training. The comparison also refuses NaN.
-  most = 1.5 if model.value_range is None else np.finfo(np.float32).max
+  most = 1.5 if model.input_range is None else np.finfo(np.float32).max
   if not np.abs(array).max() <= most:
     raise UpscalerError('float pixels must be in [-1, 1]')
   return array

@@ -236,7 +236,7 @@ def _finite() -> Mapped:
 
 def baselines(model: SR3) -> tuple[str, ...]:
   """Return the names of the images that `degrader` makes without a network."""
-  if not model.task.conditional:
+  if not model.task.conditional or model.input_channels != model.channels:
     return ()
   return BASELINES if model.scale > 1 else (DEGRADED,)
 
@@ -247,16 +247,16 @@ def degrader(
 ) -> Callable[[Batch], tuple[jax.Array, jax.Array, dict[str, jax.Array]]]:
   """Return a compiled function that degrades batches as the model's task does.
 
-  From 'image' [D, b, H, W, C] and 'index' [D, b] of a batch it makes the truth
-  [D, b, H, W, C] in [-1, 1], the condition [D, b, h, w, K], and the images
-  [D, b, H, W, C] of `baselines` by name. What is random follows from `seed`.
+  From 'image' [D, b, H, W, C] and 'index' [D, b] of a batch, and 'condition' of pairs,
+  it makes the truth [D, b, H, W, C] in [-1, 1], the condition [D, b, h, w, K], and the
+  images [D, b, H, W, C] of `baselines` by name. What is random follows from `seed`.
   """
   names = baselines(model)
 
-  def degrade(image, index):
+  def degrade(image, index, given):
     hr = model.to_float(image)
-    condition = model.degrade(keys(seed, index, 0), hr)
-    observed = condition[..., : model.channels]
+    condition = model.degrade(keys(seed, index, 0), hr, given)
+    observed = model.observed(condition)
     height, width = hr.shape[1:3]
     made = {
       name: observed
@@ -267,7 +267,7 @@ def degrader(
     return hr, condition, {n: jnp.clip(image, -1, 1) for n, image in made.items()}
 
   program = runtime_devices.pmap(degrade)
-  return lambda batch: program(batch['image'], batch['index'])
+  return lambda batch: program(batch['image'], batch['index'], batch.get('condition'))
 
 
 @functools.lru_cache(maxsize=4)
@@ -279,7 +279,7 @@ def output_degrader(model: SR3, seed: int) -> Mapped:
   """
 
   def degrade(output, index):
-    return model.degrade(keys(seed, index, 0), output)[..., : model.channels]
+    return model.observed(model.degrade(keys(seed, index, 0), output))
 
   return runtime_devices.pmap(degrade)
 

@@ -51,7 +51,7 @@ def sample_run(config: ConfigDict, workdir: epath.PathLike) -> None:
         check_finite(output, mask, names.__getitem__, config.method)
       shown = dict(zip(map(str, range(samples)), outputs, strict=True))
       if method.model.task.conditional:
-        observed = condition[..., : method.model.channels]
+        observed = method.model.observed(condition)
         shown = {'input': observed} | shown | {TRUTH: hr}
       columns = [pixels.to_picture(c) for c in devices.gather([*shown.values()])]
       for i, number in zip(real, numbers, strict=True):

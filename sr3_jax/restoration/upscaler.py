@@ -49,13 +49,13 @@ class Result:
   """
 
   samples: np.ndarray  # [n, H, W, C]; C = 1 for grey inputs
-  observed: np.ndarray  # [h, w, C or 1]
+  observed: np.ndarray  # [h, w, K or 1]; K = C but for models of pairs
   settings: Settings
   upsampled: bool = True  # whether the model upscales
 
   @property
   def bicubic(self) -> np.ndarray | None:
-    """The input, upsampled without a model: [H, W, C or 1]; None: it isn't upscaled."""
+    """The input, upsampled without a model: [H, W, K or 1]; None: it isn't upscaled."""
     if not self.upsampled:
       return None
     size = self.samples.shape[1:3]
@@ -172,13 +172,18 @@ class Upscaler:
       'version': __version__,
       'task': inputs.describe(self.loaded.config),
       **own,
-      'outscale': outscale or self.model.scale,
+      'outscale': self._scale(outscale),
       **{'sampler' if k == 'name' else k: v for k, v in self._sampler.items()},
       'seed': self._seed,
       'tiles': list(self._sides),
       'tile_pad': self._plan.pad,
       'consistency': self._consistency,
     }
+
+  def _scale(self, outscale: float | None) -> float:
+    """Return output sides over input sides."""
+    ratio = self.model.task.ratio
+    return float(ratio) if ratio.denominator > 1 else outscale or self.model.scale
 
   @property
   def takes_masks(self) -> bool:
@@ -198,17 +203,18 @@ class Upscaler:
     self, height: int, width: int, outscale: float | None = None
   ) -> tuple[int, int]:
     """Return the height and width of the output for an input of this size."""
-    size = self._expanded_size(height, width)
+    size = self._condition_size(height, width)
     return output_size(size, outscale or self.model.scale)
 
-  def _expanded_size(self, height: int, width: int) -> Size:
-    """Return the size of an input with what is added around it."""
+  def _condition_size(self, height: int, width: int) -> Size:
+    """Return the size of what the model sees of an input, with what is added."""
     top, right, bottom, left = self.margins(height, width)
-    return height + top + bottom, width + left + right
+    size = height + top + bottom, width + left + right
+    return inputs.grid_size(self.model, size)
 
   def _passes(self, size: Size, outscale: float | None) -> list[Size]:
     """Return the sizes of the conditions of the model's runs for one input."""
-    return self._plan.passes(self._expanded_size(*size), outscale or self.model.scale)
+    return self._plan.passes(self._condition_size(*size), outscale or self.model.scale)
 
   def _guidance_of(self, label: int) -> float | None:
     """Return how much the class counts; None where guidance changes nothing."""
@@ -256,9 +262,10 @@ class Upscaler:
     channels, weights = self.model.channels, self._runner.resident
     outputs = max(map(math.prod, map(self._plan.output, runs)))
     outputs = max(outputs, math.prod(self.output_size(height, width, outscale)))
-    conditions = self.model.task.num_channels(channels)
+    given = self.model.input_channels
+    conditions = self.model.task.num_channels(given)
     sizes = memory.Sizes(
-      inputs=height * width * channels,
+      inputs=height * width * given,
       conditions=num_samples * max(map(math.prod, runs)) * conditions,
       outputs=outputs * channels,
       samples=num_samples,
@@ -302,7 +309,7 @@ class Upscaler:
     """Restore images, small ones several at a time.
 
     Args:
-      images: float [h, w, C] in [-1, 1], where C is the model's or 1 for grey; uint8 or
+      images: float [h, w, K] in [-1, 1], where K is the model's or 1 for grey; uint8 or
         uint16 arrays, also [h, w]; or PIL images, with transparency only for models
         that fill in missing pixels.
       outscale: output sides over input sides; None is the model's scale. The model runs
@@ -326,7 +333,7 @@ class Upscaler:
       for image, mask in zip(images, masks, strict=True)
     ]
     numbers = numbers or [0] * len(prepared)
-    channels = self.model.channels
+    channels = self.model.input_channels
     current = [
       np.repeat(p.observed, channels // p.observed.shape[-1], -1)  # grey is repeated
       for p in prepared
@@ -417,6 +424,9 @@ class Upscaler:
       raise UpscalerError(f'no masks: {kind}')
     check_limits(outscale=outscale, label=label)
     outscale = outscale or self.model.scale
+    if self.model.task.paired and not 0 < outscale <= self.model.scale:
+      own = f'{float(self.model.task.ratio):g}'
+      raise UpscalerError(f'outscale {outscale:g}: {kind} of {own} times the sides')
     if self.model.scale == 1 and outscale != 1:
       raise UpscalerError(f'outscale {outscale:g}: {kind} and upscales nothing')
     return outscale, self._checked_label(label)

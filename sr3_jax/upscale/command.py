@@ -147,7 +147,8 @@ def _pictures(upscaler: 'Upscaler', found: 'Found', inputs: Sequence[str]) -> 'F
   """Leave out arrays for models of pictures, if not named or all there is."""
   from sr3_jax.images import raster_codec
 
-  if raster_codec.needs_rasters(upscaler.model.channels, upscaler.model.value_range):
+  model = upscaler.model
+  if raster_codec.needs_rasters(model.input_channels, model.input_range):
     return found
   plain = [
     s
@@ -205,7 +206,7 @@ def _announcement(
   settings, devices = upscaler.settings(options.outscale), jax.local_devices()
   height, width = todo[0].size
   scale = settings['outscale']
-  what = settings['task'] if scale == 1 else f'{scale:g} times larger'
+  what = f'{scale:g} times larger' if scale > 1 else settings['task']
   pictures = 'picture' if len(todo) == 1 else 'pictures'
   return (
     f'{len(todo)} {pictures}, up to {width} x {height} pixels, {what}; '

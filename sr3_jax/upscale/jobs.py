@@ -57,7 +57,8 @@ class Job:
 
   source: Source
   file: pathlib.Path | bytes  # the input's path, or its bytes if it is no file
-  codec: raster_codec.Codec  # reads and writes such files
+  reader: raster_codec.Codec  # of such inputs
+  writer: raster_codec.Codec  # of their outputs
   size: tuple[int, int]  # height and width of the input
   extension: str  # of its outputs
   files: dict[str, pathlib.Path]  # outputs by what they show, in the order of writing
@@ -151,12 +152,14 @@ def _job(
   model, file = upscaler.model, stdin if source.path is None else source.path
   if file is None:
     raise ImageError('nothing was read from standard input')
-  codec = raster_codec.choose_codec(
-    model.channels, model.value_range, source.place.suffix
+  suffix, paired = source.place.suffix, model.task.paired
+  reader = raster_codec.choose_codec(model.input_channels, model.input_range, suffix)
+  writer = raster_codec.choose_codec(
+    model.channels, model.value_range, suffix, floating=paired
   )
-  header = codec.header(file, source.name)
+  header = reader.header(file, source.name)
   size, mask = (header.height, header.width), None
-  extension = _extension(upscaler, options, codec, header)
+  extension = _extension(upscaler, options, writer, header)
   if isinstance(options.mask, pathlib.Path):
     mask = upscale_masks.find(options.mask, source.place)
     upscale_masks.check(mask, *size)
@@ -166,7 +169,7 @@ def _job(
       'is missing) or --expand'
     )
   frames = header.frames if options.frames == 'all' else 1
-  return Job(source, file, codec, size, extension, {}, mask, frames)
+  return Job(source, file, reader, writer, size, extension, {}, mask, frames)
 
 
 def check_output(
@@ -207,6 +210,8 @@ def _frames_extension(
     raise ImageError(
       f'the timing of {header.format} animations is not read: convert it, {first}'
     )
+  if isinstance(codec, raster_codec.RasterCodec):
+    raise ImageError(f'outputs are rasters, of which a file holds one: {first[3:]}')
   fit = (animations.PAGED,) if header.pages else animations.ANIMATED
   found = f'.{options.ext}'
   if options.ext == 'auto':

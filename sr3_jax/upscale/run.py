@@ -142,7 +142,7 @@ def _do(
     with failed.of(job.source):
       with activity.doing(f'reading {job.source.name}'):
         data = job.read()
-      picture = job.codec.read(data, job.source.name)
+      picture = job.reader.read(data, job.source.name)
       mark = jobs.mark(job, data, requested)
       mask = _mask(upscaler, options, job, picture)
       read.append(_Input(job, picture, mask, mark))
@@ -229,7 +229,7 @@ def _do_frames(
       settings = {**requested, **result.settings, **mark}
       like = dataclasses.replace(picture, alpha=_alpha(upscaler, job, picture, result))
       known[order[-1]] = {
-        shown: job.codec.encode(
+        shown: job.writer.encode(
           dataclasses.replace(like, pixels=_pixels(result, shown)),
           job.extension,
           {**settings, 'shown': shown},
@@ -318,9 +318,9 @@ def _write(
   for shown in _shown(job, options):
     output = dataclasses.replace(like, pixels=_pixels(result, shown))
     if path := job.files.get(shown):
-      job.codec.write(path, output, {**settings, 'shown': shown})
+      job.writer.write(path, output, {**settings, 'shown': shown})
     else:
-      _put(job.codec.encode(output, job.extension, settings), None)
+      _put(job.writer.encode(output, job.extension, settings), None)
   _write_drawings(job, like, result, settings, options)
 
 

@@ -211,7 +211,7 @@ def publishable(config: ConfigDict) -> ConfigDict:
   config = config.copy_and_resolve_references()
   config.data.data_dir = ''
   if config.data.source in sources.LOCAL:
-    for key in ('path', 'eval_path'):
+    for key in ('path', 'eval_path', 'input_path', 'eval_input_path'):
       config.data[key] = epath.Path(config.data[key]).name
   config.cascade.stages = tuple(
     path if path.startswith('hf://') else epath.Path(path).name

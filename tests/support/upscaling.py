@@ -16,7 +16,13 @@ class Standin:
   """Repeats pixels twice and adds noise that depends on seed and sample."""
 
   num_steps = 4
-  model = types.SimpleNamespace(channels=3, value_range=None)
+  model = types.SimpleNamespace(
+    channels=3,
+    value_range=None,
+    input_channels=3,
+    input_range=None,
+    task=types.SimpleNamespace(paired=False),
+  )
   takes_masks = needs_masks = False
 
   def __init__(self, seed=0, **settings):

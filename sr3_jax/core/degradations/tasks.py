@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -20,7 +21,9 @@ import jax.numpy as jnp
 
 from sr3_jax.config import check_name
 from sr3_jax.core.degradations import blind, blurring, jpeg, masks
+from sr3_jax.core.degradations.pairs import real_pairs
 from sr3_jax.core.degradations.resizing import area, downsampled_size, resize
+from sr3_jax.images import pair_grid
 
 # Options of a task by name, as `config.task` has them.
 Options = Mapping[str, Any]
@@ -41,6 +44,10 @@ class Task:
   conditional: bool = True  # False: nothing is observed, K = 0
   scale: int = 1  # output side over condition side
   colour: bool = False  # it is about colour: images must have 3 channels
+  # Conditions come from files, and `degrade` is given those in the place of images;
+  # `ratio` is then the target's side over that of the file.
+  paired: bool = False
+  ratio: Fraction = Fraction(1)
   # Those that `degrade` was given, for reports.
   options: Options = dataclasses.field(default_factory=dict)
 
@@ -241,6 +248,7 @@ TASKS: dict[str, Task] = {
   ),
   'deblurring': Task(deblurring, 'blurred by defocus or motion, equally often'),
   'denoising': Task(denoising, 'Gaussian noise of a random standard deviation'),
+  'pairs': Task(real_pairs, 'inputs come from files, as they are', paired=True),
 }
 MIXTURE = 'mixture'
 
@@ -261,7 +269,8 @@ def make(name: str, options: Options) -> Task:
     if not parts:
       raise ValueError("task.name='mixture' needs task.mixture, names of tasks")
     for part, single in zip(options[MIXTURE], parts, strict=True):
-      if not single.conditional or single.extras not in ((), ('mask',)):
+      alone = single.paired or not single.conditional
+      if alone or single.extras not in ((), ('mask',)):
         raise ValueError(f'task.mixture: {part!r} cannot be a part of a mixture')
     degrade = functools.partial(_mixed, parts=parts)
     about = 'every image by one of these tasks'
@@ -269,6 +278,15 @@ def make(name: str, options: Options) -> Task:
     colour = any(part.colour for part in parts)
     return Task(degrade, about, ('mask',), colour=colour, options=names)
   task = TASKS[check_name('task', (*TASKS, MIXTURE), name)]
+  if task.paired:
+    ratio = pair_grid.side_ratio(options['pair_scale'])
+    return dataclasses.replace(
+      task,
+      degrade=functools.partial(task.degrade, ratio=ratio),
+      scale=ratio.numerator if ratio.denominator == 1 else 1,
+      ratio=ratio,
+      options={'pair_scale': f'{float(ratio):g}'},
+    )
   parameters = inspect.signature(task.degrade).parameters.values()
   taken = {p.name: options[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY}
   return dataclasses.replace(
