@@ -139,11 +139,12 @@ def _network(
   if m.network == 'refine':
     yield from _refine(config, task)
     return
-  channels = {config.data.channels, input_channels(config.data, task)}
-  if channels != {3} or not task.conditional or task.extras:
+  channels, given = config.data.channels, input_channels(config.data, task)
+  if {channels, given} != {3} or not task.conditional or task.extras:
+    more = '' if given == channels else f', data.input_channels={given}'
     yield (
       f'{network} is for data.channels=3 and tasks whose condition is an image of 3 '
-      f'channels, not for {" and ".join(map(str, channels))} channels and '
+      f'channels, not for data.channels={channels}{more} and '
       f'task.name={config.task.name!r}'
     )
   if m.patch != 1:

@@ -19,7 +19,7 @@ from sr3_jax.plan import programs
 from sr3_jax.restoration.inputs import UpscalerError
 from sr3_jax.restoration.sample import sample_run
 from sr3_jax.restoration.upscaler import Upscaler
-from sr3_jax.training.run import check_training, train_run
+from sr3_jax.training.run import train_run
 from sr3_jax.upscale import command as upscale_command
 from sr3_jax.upscale.command import main as upscale
 from sr3_jax.weights import hub, model_writer
@@ -188,14 +188,6 @@ def test_a_run_from_two_folders_to_a_model_folder(tmp_path, capsys):
   assert str(tmp_path) not in (tmp_path / 'model' / 'config.json').read_text()
   again = hub.load(tmp_path / 'model')
   assert again.model.input_channels == 1 and again.config.task.pair_scale == 1.5
-
-
-def test_checkpoints_are_not_chosen_by_what_pairs_do_not_have(tmp_path):
-  pair_folders.write(tmp_path)
-  config = pair_folders.config(tmp_path)
-  config.checkpoint.keep_best, config.eval.every_steps = 'consistency', 2
-  with pytest.raises(ValueError, match=r'no consistency for checkpoint\.keep_best'):
-    check_training(config)
 
 
 def test_plans_count_inputs(tmp_path):
