@@ -190,6 +190,11 @@ DIFFUSION: Section = {
     False, Flag(), "of 'guided'; needs the sampler 'ddpm_learned'"
   ),
   'loss': Option('l1', Choice(('l1', 'l2')), 'absolute or squared errors'),
+  'start_share': Option(
+    0.0,
+    Number(0, 1),
+    'share of examples at level T, where sampling starts: for models of few steps',
+  ),
   'perceptual': Option(
     0.0,
     Number(0, 1e6),

@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
   c.diffusion.residual = True
   c.diffusion.y0_scale = 8.0  # brings the spread of the residual near 1
   c.diffusion.perceptual = 2.0
+  c.diffusion.start_share = 0.5  # one step is the first step of all
 
   c.sampler.name = 'ddim'
   c.sampler.num_steps = 2

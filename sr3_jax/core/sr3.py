@@ -61,6 +61,7 @@ class SR3:
   y0_scale: float  # factor of y0
   learned_variance: bool  # the output has C more channels: the variance of each step
   loss_power: int  # 1 or 2
+  start_share: float  # share of training examples at the last level
   perceptual: float  # weight of the perceptual distance in the loss
   noise_weight: float  # errors count (1 - gamma)^this
   hole_loss: bool  # the loss is of missing pixels only, where the task has some
@@ -102,6 +103,7 @@ class SR3:
       y0_scale=d.y0_scale,
       learned_variance=d.learned_variance,
       loss_power={'l1': 1, 'l2': 2}[d.loss],
+      start_share=d.start_share,
       perceptual=d.perceptual,
       noise_weight=d.noise_weight,
       hole_loss=d.hole_loss,
@@ -282,7 +284,11 @@ class SR3:
     """Draw one noise level."""
     # Folded, because split(k)[1], which `sample_gamma` uses, is the key of eps,
     # fold_in(k, 1): level and noise would be made from the same bits.
-    return diffusion.sample_gamma(jax.random.fold_in(key, 0), self.gammas, 1)[0]
+    gamma = diffusion.sample_gamma(jax.random.fold_in(key, 0), self.gammas, 1)[0]
+    if not self.start_share:
+      return gamma
+    start = jax.random.bernoulli(jax.random.fold_in(key, 4), self.start_share)
+    return jnp.where(start, self.gammas[-1], gamma)
 
   def _drop_labels(self, key: jax.Array, label: jax.Array) -> jax.Array:
     """Return labels, some of them "no class", to train both networks as one.

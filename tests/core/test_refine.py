@@ -193,6 +193,16 @@ def test_what_it_cannot_do_is_refused(change, words):
     SR3.from_config(tiny(**REFINE | change))
 
 
+def test_a_share_of_the_examples_is_at_the_last_level():
+  model = SR3.from_config(tiny(**REFINE, diffusion__start_share=0.25))
+  plain = SR3.from_config(tiny(**REFINE))
+  many = keys(2000)
+  gamma, usual = (np.asarray(jax.vmap(m._sample_gamma)(many)) for m in (model, plain))
+  start = gamma == np.float32(model.gammas[-1])
+  assert abs(start.mean() - 0.25) < 0.04
+  np.testing.assert_array_equal(gamma[~start], usual[~start])
+
+
 def test_it_samples_in_any_number_of_steps():
   model = SR3.from_config(tiny(**REFINE, sampler__name='ddim', sampler__num_steps=1))
   condition = jnp.zeros((1, 4, 4, 3))
