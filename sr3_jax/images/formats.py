@@ -31,6 +31,7 @@ FORMATS = {
   'TGA': Format(('.tga',)),
 }
 EXTENSIONS = tuple(ending for format_ in FORMATS.values() for ending in format_.endings)
+ARRAY = '.npy'  # of arrays: models of rasters read and write them like pictures
 # What messages call them.
 NAMES = 'JPEG, PNG, WebP, AVIF, TIFF, GIF, JPEG XL, JPEG 2000, BMP, PNM, TGA or HEIC'
 # The bytes of the beginning that `describe` and `is_tga` look at.
@@ -57,6 +58,20 @@ _MARKUP = {b'<svg': 'an SVG drawing', b'<html': _PAGE, b'<!doctype': _PAGE}
 def output_ending(format_: str) -> str:
   """Return the ending under which a still picture of a format is written."""
   return FORMATS[format_].output if format_ in FORMATS else '.png'
+
+
+def written_as(ending: str) -> str:
+  """Return the ending by which a writer of files knows an ending: '.jpg' for '.JPEG'.
+
+  '' means that files with this ending aren't written.
+  """
+  ending = ending.lower()
+  if ending == ARRAY:
+    return ARRAY
+  for format_ in FORMATS.values():
+    if ending in format_.endings and format_.output in format_.endings:
+      return format_.output
+  return ''
 
 
 def is_heif(head: bytes) -> bool:

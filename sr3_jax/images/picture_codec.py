@@ -235,7 +235,8 @@ def write(path: pathlib.Path, picture: Picture, settings: Settings) -> None:
     ImageError: as `encode`; a place that can't be written.
   """
   with image_files.errors(path):
-    data = encode(picture, path.suffix, settings)
+    ending = formats.written_as(path.suffix) or path.suffix
+    data = encode(picture, ending, settings)
     atomic_files.write_bytes(path, data)
 
 

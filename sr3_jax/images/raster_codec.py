@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sr3_jax.images import image_files, picture_codec, rasters
+from sr3_jax.images import formats, image_files, picture_codec, rasters
 from sr3_jax.images.picture_codec import Header, Picture, Settings
 from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime import atomic_files, foreign_files
@@ -101,19 +101,20 @@ class RasterCodec:
   def write(self, path: pathlib.Path, picture: Picture, settings: Settings) -> None:
     """Write a file; the settings of a .npy file are in a .json file beside it."""
     with image_files.errors(path):
-      data = self.encode(picture, path.suffix, settings)
+      ending = formats.written_as(path.suffix) or path.suffix
+      data = self.encode(picture, ending, settings)
       beside = path.with_suffix('.json')
-      if path.suffix == '.npy':
+      if ending == formats.ARRAY:
         # An old .json file describes another array: it must not stand beside this one.
         beside.unlink(missing_ok=True)
       atomic_files.write_bytes(path, data)
-      if path.suffix == '.npy':
+      if ending == formats.ARRAY:
         atomic_files.write_json(beside, {picture_codec.KEY: settings})
 
 
 def metadata(path: pathlib.Path) -> Settings | None:
   """Return the settings of an output, picture or raster; None if it has none."""
-  if path.suffix != '.npy':
+  if path.suffix.lower() != formats.ARRAY:
     return picture_codec.metadata(path)
   with contextlib.suppress(Exception):
     return foreign_files.read_json(path.with_suffix('.json'))[picture_codec.KEY]

@@ -20,11 +20,12 @@ import tempfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sr3_jax.images import formats
 from sr3_jax.runtime import activity
 from sr3_jax.runtime.cli import Parser
 from sr3_jax.runtime.errors import UserError
 from sr3_jax.runtime.printing import one_line
-from sr3_jax.upscale.options import check, make_parser
+from sr3_jax.upscale.options import check, make_parser, names_file
 
 if TYPE_CHECKING:
   from sr3_jax.restoration.upscaler import Upscaler
@@ -71,7 +72,7 @@ def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int
   """Find the inputs, load the model, do what is to be done; return the exit code."""
   from sr3_jax.upscale import files
 
-  options = _options(parser, args)
+  options = _options(parser, args, inputs)
   with activity.doing('looking for pictures'):
     found = _find(parser, inputs, options)
   stdin = sys.stdin.buffer.read() if files.STDIN in inputs else None
@@ -88,7 +89,9 @@ def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int
   return _restore(upscaler, options, found, stdin)
 
 
-def _options(parser: Parser, args: argparse.Namespace) -> 'Options':
+def _options(
+  parser: Parser, args: argparse.Namespace, inputs: Sequence[str]
+) -> 'Options':
   """Return what is to be written; end with an error if there is no such mask."""
   from sr3_jax.upscale import jobs, masks
 
@@ -98,7 +101,12 @@ def _options(parser: Parser, args: argparse.Namespace) -> 'Options':
     if not mask.exists():
       parser.error(f'--mask={mask}: no such file or folder')
   output = None if args.output == '-' else pathlib.Path(args.output)
-  values = vars(args) | {'output': output, 'mask': mask}
+  values = vars(args) | {'output': output, 'mask': mask, 'name': ''}
+  values['suffix'] = 'out' if args.suffix is None else args.suffix
+  if output is not None and names_file(parser, args, inputs):
+    ending = formats.written_as(output.suffix)
+    values |= {'output': output.parent, 'name': output.name, 'ext': ending[1:]}
+    values['suffix'] = ''
   return jobs.Options(**{name: values[name] for name in jobs.Options._fields})
 
 
@@ -112,6 +120,8 @@ def _find(parser: Parser, inputs: Sequence[str], options: 'Options') -> 'Found':
   def is_ours(file: pathlib.Path, root: pathlib.Path) -> bool:
     if masks.is_mask(file, root, options.mask):
       return True
+    if output is not None and options.name:
+      return files.real(file) == files.real(output / options.name)
     if output is None or not files.real(file).is_relative_to(output):
       return False
     # If the output folder lies inside of the input's, all in it are outputs; elsewhere
@@ -126,8 +136,10 @@ def _find(parser: Parser, inputs: Sequence[str], options: 'Options') -> 'Found':
     if found.passed:
       reasons.append(f'passed over: {folder_listing.describe(found.passed)}')
     parser.error('; '.join(reasons))
-  if output is None and len(found.sources) > 1:
-    parser.error(f'--output=- takes one picture, not {len(found.sources)}')
+  one = options.name or '-' if output is None or options.name else ''
+  if one and len(found.sources) > 1:
+    count = len(found.sources)
+    parser.error(f'--output={one} takes one picture, not {count}: name a folder')
   return found
 
 

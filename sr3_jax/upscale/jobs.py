@@ -35,6 +35,7 @@ class Options(NamedTuple):
   """What is to be written."""
 
   output: pathlib.Path | None  # folder; None is standard output, for one picture
+  name: str = ''  # of the one output in the folder; '': named as the input
   suffix: str = 'out'  # of file names, after '_'; '' for none
   ext: str = 'auto'  # or an extension without its dot
   outscale: float | None = (
@@ -111,7 +112,13 @@ def plan(
   left, finished = [], 0
   for i, stem in enumerate(stems([job.source for job in jobs], names)):
     job, folder = jobs[i], options.output / jobs[i].source.place.parent
-    for shown, name in _names(stem, job.extension, options).items():
+    found = _names(stem, job.extension, options)
+    if options.name:
+      folder, own = options.output, pathlib.PurePath(options.name)
+      found = _names(own.stem, own.suffix, options)
+      if options.num_samples == 1:
+        found['1'] = options.name
+    for shown, name in found.items():
       job.files[shown] = folder / name
     with failed.of(job.source):
       if lost := [path for path in job.files.values() if real(path) in inputs]:

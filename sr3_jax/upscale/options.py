@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from sr3_jax.images import formats
 from sr3_jax.restoration.limits import LIMITS
 from sr3_jax.runtime import caches
 from sr3_jax.runtime.cli import Parser, add_quiet, value
@@ -21,6 +22,7 @@ command is given again.
 """
 EPILOG = """\
 examples:
+  sr3-upscale a.jpg -o large.png
   sr3-upscale photos --output=large
   sr3-upscale portraits --model=face-x4 --output=large --steps=best
   sr3-upscale 'scans/**/*.tif' --model=DIR --output=large --outscale=2.5 --tile=128
@@ -36,10 +38,11 @@ _HELP = {
   'inputs': 'files, folders (with all below), patterns in quotes, '
   "'-' for standard input",
   'input': 'the same',
-  'output': "folder, made if needed; '-' writes one picture to standard output",
+  'output': "folder, made if needed; or the file of one picture: large.png; '-' writes "
+  'one picture to standard output',
   'model': 'photo-x4, face-x4 or face-x8, which come with the package; a model folder, '
   "a run's workdir, a .safetensors file or hf://owner/name; default: %(default)s",
-  'suffix': "of names: a_out.png; '' for none",
+  'suffix': "of names in the folder: a_out.png; '' for none; default: out",
   'ext': "format of outputs; default: the input's",
   'frames': 'of animations and pages of TIFFs: all, or the first; default: %(default)s',
   'overwrite': 'replace outputs that are there',
@@ -85,9 +88,9 @@ def make_parser() -> Parser:
   add('inputs', nargs='*', metavar='INPUT', type=name)
   group = parser.add_argument_group('files')
   add('-i', '--input', nargs='+', action='extend', default=[], type=name)
-  add('-o', '--output', metavar='DIR', type=name)
+  add('-o', '--output', metavar='DIR_OR_FILE', type=name)
   add('-m', '--model', default='photo-x4', type=name)
-  add('--suffix', default='out')
+  add('--suffix')
   add('--ext', choices=('auto', 'png', 'jpg', 'webp', 'tif'), default='auto')
   add('--frames', choices=('all', 'first'), default='all')
   add('--overwrite', action='store_true')
@@ -127,7 +130,7 @@ def check(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> No
     parser.error('no --output: name a folder, or - for standard output')
   if args.spread and args.num_samples < 2:
     parser.error('--spread needs --num_samples=2 or more')
-  if '/' in args.suffix or os.sep in args.suffix:
+  if '/' in (args.suffix or '') or os.sep in (args.suffix or ''):
     parser.error(f'--suffix={args.suffix}: a part of a name, not a path')
   if args.output == '-':
     if args.num_samples > 1 or args.spread or args.compare:
@@ -139,6 +142,34 @@ def check(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> No
   for text in (*inputs, args.output, args.mask or ''):
     if '://' in text:
       parser.error(f'{text}: inputs, masks and outputs are local files and folders')
+
+
+def names_file(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> bool:
+  """Return whether --output is the file of one picture, and no folder.
+
+  It is if it ends like one and no such folder is there. End with an error for what such
+  a file can't be.
+  """
+  text = args.output
+  ending = os.path.splitext(text.rstrip('/'))[1].lower()
+  if ending not in (*formats.EXTENSIONS, formats.ARRAY) or os.path.isdir(text):
+    return False
+  given = f'--output={text}'
+  if text.endswith('/'):
+    parser.error(f'{given} ends like a picture: name the new folder otherwise')
+  if not (kind := formats.written_as(ending)):
+    parser.error(f'{given}: outputs are .png, .jpg, .webp, .tif or .npy files')
+  if len(inputs) > 1:
+    parser.error(
+      f'{given} is the file of one INPUT, not of {len(inputs)}: name a folder'
+    )
+  if os.path.realpath(text) == os.path.realpath(inputs[0]):
+    parser.error(f'{given}: that is the input; name another file')
+  if args.suffix is not None:
+    parser.error(f'--suffix={args.suffix} is for folders: {given} is a whole name')
+  if args.ext != 'auto' and f'.{args.ext}' != kind:
+    parser.error(f'--ext={args.ext} and {given}: choose one')
+  return True
 
 
 def _steps(text: str) -> int | str:
