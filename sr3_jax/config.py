@@ -44,6 +44,7 @@ def find_option(name: str) -> Option:
   """
   entry: Any = OPTIONS
   keys = name.split('.')
+  name = name if len(name) <= 80 else f'{name[:77]}...'
   for i, key in enumerate(keys):
     if isinstance(entry, Option) or key not in entry:
       at = '.'.join(['config', *keys[:i]])

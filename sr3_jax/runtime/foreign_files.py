@@ -117,7 +117,8 @@ def open_file(path: epath.PathLike, most: int = MAX_BYTES) -> IO[bytes]:
       raise FileError(f'{text}: {what}, should be a file')
     if status.st_size > most:
       raise FileError(_too_large(text, most))
-    return os.fdopen(number, 'rb')
+    # With its name, which readers of TIFFs ask for; os.fdopen would not know it.
+    return open(text, 'rb', opener=lambda *_: number)
   except BaseException:
     os.close(number)
     raise

@@ -234,3 +234,12 @@ def test_what_files_are_instead_is_told_from_their_first_bytes():
   assert 'zero bytes' in foreign_files.describe(b'')
   assert foreign_files.describe(b'\0\1\2') == ''
   assert 'refused' in foreign_files.describe(json.dumps({'message': 'no'}).encode())
+
+
+def test_an_open_file_has_its_name(tmp_path):
+  """Readers of TIFFs ask for it, and read nothing of a file whose name is a number."""
+  path = tmp_path / 'a'
+  path.write_bytes(b'x')
+  with foreign_files.open_file(path) as file:
+    assert file.name == str(path)
+    assert file.read() == b'x'
