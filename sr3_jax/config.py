@@ -15,7 +15,7 @@ import ml_collections
 
 from sr3_jax.options import OPTIONS
 from sr3_jax.runtime.errors import UserError
-from sr3_jax.runtime.values import Option, shown
+from sr3_jax.runtime.values import Option, cut, shown
 
 ConfigDict = ml_collections.ConfigDict
 T = TypeVar('T')
@@ -44,7 +44,7 @@ def find_option(name: str) -> Option:
   """
   entry: Any = OPTIONS
   keys = name.split('.')
-  name = name if len(name) <= 80 else f'{name[:77]}...'
+  name = cut(name)
   for i, key in enumerate(keys):
     if isinstance(entry, Option) or key not in entry:
       at = '.'.join(['config', *keys[:i]])

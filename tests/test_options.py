@@ -15,6 +15,7 @@ from sr3_jax.config import (
   ConfigError,
   check_values,
   config_names,
+  find_option,
   flat_options,
   get_config,
   load_config,
@@ -23,6 +24,7 @@ from sr3_jax.config import (
 from sr3_jax.core import diffusion, networks, samplers
 from sr3_jax.core.degradations import RESIZE, tasks
 from sr3_jax.evaluation import command, summary, sweep_choice
+from sr3_jax.runtime.errors import UserError
 from sr3_jax.runtime.values import (
   Choice,
   Ends,
@@ -34,6 +36,7 @@ from sr3_jax.runtime.values import (
   Whole,
 )
 from sr3_jax.training import strategies
+from sr3_jax.weights import model_files
 
 ALL = dict(flat_options())
 # Values that are of no option's type.
@@ -265,3 +268,13 @@ def test_the_page_of_options_is_that_of_the_list():
 def test_a_refusal_shows_no_more_than_a_line():
   said = str(refused('data.path', ALL['data.path'], "'x'"))
   assert said == "data.path='x' must be a text"
+
+
+def test_a_key_of_any_length_is_cut_in_messages():
+  for find in (
+    lambda: find_option('train.' + 'x' * 5000),
+    lambda: model_files.read_config({'x' * 5000: 1}, 'config.json', '1'),
+  ):
+    with pytest.raises(UserError, match='xxx') as error:
+      find()
+    assert len(str(error.value)) < 700

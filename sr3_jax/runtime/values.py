@@ -202,4 +202,9 @@ def shown(value: Any) -> str:
     text = ' '.join(ascii(value).split())
   except ValueError:  # Python writes no number of more than 4,300 digits
     return 'a number of thousands of digits'
+  return cut(text)
+
+
+def cut(text: str) -> str:
+  """Return a text of a stranger, cut to 80 letters."""
   return text if len(text) <= 80 else f'{text[:77]}...'

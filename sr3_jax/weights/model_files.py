@@ -25,7 +25,7 @@ from sr3_jax.options import OPTIONS
 from sr3_jax.runtime import foreign_files, printing
 from sr3_jax.runtime.errors import UserError, line, some
 from sr3_jax.runtime.types import Array, Params
-from sr3_jax.runtime.values import shown
+from sr3_jax.runtime.values import cut, shown
 from sr3_jax.runtime.version import __version__
 from sr3_jax.weights import safetensors_files
 
@@ -126,7 +126,7 @@ def read_config(stored: dict[str, Any], where: str, maker: str) -> ConfigDict:
       if name in OPTIONS:  # a section that is no object
         raise HubError(f'{where}: {error}') from None
       raise HubError(
-        f'{where}: unknown key config.{name}; written by sr3_jax {maker}, this is '
+        f'{where}: unknown key config.{cut(name)}; written by sr3_jax {maker}, this is '
         f'{__version__}: update, or remove the key if it does not matter'
       ) from None
     value = option.kind.from_json(value)

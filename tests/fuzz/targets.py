@@ -1,0 +1,40 @@
+"""Lists all targets, and runs one with one seed."""
+
+import pathlib
+import random
+import shutil
+import signal
+from collections.abc import Callable
+
+from tests.fuzz import command_lines, configurations, pictures, stored
+
+Target = Callable[[random.Random, pathlib.Path], str]
+TARGETS: dict[str, Target] = {
+  'configurations': configurations.attack,
+  'pictures': pictures.attack,
+  'command_lines': command_lines.attack,
+  'models': stored.model,
+  'stored_configurations': stored.configuration,
+  'checkpoints': stored.one_checkpoint,
+  'reports': stored.report,
+  'arrays': stored.arrays,
+}
+SECONDS = 60  # after which an attack counts as endless
+
+
+def attack(name: str, seed: int, folder: pathlib.Path) -> str:
+  """Run a target once; return the outcome. What it raises is a fault."""
+  place = folder / f'{name}{seed}'
+  place.mkdir()
+
+  def stop(*_: object) -> None:
+    raise TimeoutError(f'still at it after {SECONDS} s')
+
+  before = signal.signal(signal.SIGALRM, stop)
+  signal.alarm(SECONDS)
+  try:
+    return TARGETS[name](random.Random(f'{name} {seed}'), place)
+  finally:
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+    shutil.rmtree(place, ignore_errors=True)
