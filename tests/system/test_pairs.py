@@ -31,6 +31,7 @@ def model(scale=1.0, channels=3, **changes):
     'task__name': 'pairs',
     'data__source': 'pairs',
     'task__pair_scale': scale,
+    'data__image_size': 24,
     'data__channels': channels,
     'diffusion__prediction': 'y0',
   }
