@@ -65,9 +65,8 @@ def open_tiff(file: IO[bytes]) -> 'tifffile.TiffFile':
   # tifffile raises errors that matter, so what it logs besides is noise.
   logging.getLogger('tifffile').setLevel(logging.CRITICAL)
   file.seek(0)
-  # A file may name others that belong to the same data set: they aren't opened. The
-  # name is given because a file that was opened by its number has that as its name.
-  return tifffile.TiffFile(file, name='TIFF', _multifile=False)
+  # A file may name others that belong to the same data set: they aren't opened.
+  return tifffile.TiffFile(file, _multifile=False)
 
 
 @contextlib.contextmanager
