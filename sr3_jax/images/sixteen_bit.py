@@ -75,6 +75,8 @@ def tiff_page(
 ) -> 'Iterator[tifffile.TiffPage | None]':
   """Open the first page of a TIFF, undecoded, if its pixels are grey or RGB.
 
+  Both may have alpha; RGB may have other channels, which are left out.
+
   Args:
     file: seekable.
     bits: how many a channel may have.
@@ -89,7 +91,11 @@ def tiff_page(
     page = tiff.pages.first
     deep = page.bitspersample in bits and page.sampleformat == 1
     plain = page.imagedepth == 1 and page.samplesperpixel <= 8
-    if deep and plain and page.photometric in PLAIN:
+    # Grey with channels that nothing says the meaning of is a raster: as a picture it
+    # would be shown without them.
+    unknown = page.extrasamples and page.extrasamples[0] not in ALPHAS
+    raster = page.photometric != RGB and unknown
+    if deep and plain and page.photometric in PLAIN and not raster:
       yield page
       return
   file.seek(0)
