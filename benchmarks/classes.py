@@ -117,7 +117,8 @@ class Evaluator:
     """Return accuracy, its 1.96 standard errors, and FD to the held-out images."""
     logits, features = self(x)
     right = (logits.argmax(-1) == y).mean()
-    low, high = fid_kid_is.frechet_interval(features, self._truth)
+    interval = fid_kid_is.frechet_interval(features, self._truth)
+    low, high = interval or (float('nan'), float('nan'))
     return {
       'images': len(x),
       'accuracy': float(right),

@@ -30,7 +30,7 @@ from sr3_jax.core import degradations
 from sr3_jax.data import sources
 from sr3_jax.data.input_pipeline import HeldOut, held_out
 from sr3_jax.evaluation import summary
-from sr3_jax.evaluation.measure import hashes
+from sr3_jax.evaluation.measure import hashes, photographs_of
 from sr3_jax.images import image_files, pixels
 from sr3_jax.metrics import image_metrics
 from sr3_jax.restoration.restorer import TRUTH, check_finite, progress
@@ -112,6 +112,7 @@ def _add_truth(made: Measurement, batch: HeldBatch, folder: epath.Path) -> None:
     if part == TRUTH:
       images = batch.host['image'][batch.host['mask']]
       values |= hashes(images)
+    values |= photographs_of(batch.host)
     _write_pictures(made, folder, f'true {side}', batch.truth[side], batch.host)
     made.records.add(part, batch.number, values)
 
@@ -144,9 +145,8 @@ def _add_alone(made: Measurement, batch: HeldBatch, folder: epath.Path) -> None:
     _write_pictures(made, folder, part, output, batch.host)
     again = _downsample(stage.model.scale)(output)
     score = made.scorers[stage.side]
-    made.records.add(
-      part, batch.number, score(output, truth, again, low, batch.sharded)
-    )
+    values = score(output, truth, again, low, batch.sharded)
+    made.records.add(part, batch.number, values | photographs_of(batch.host))
 
 
 def _check(made: Measurement, batch: HeldBatch, image: jax.Array, stage: Stage) -> None:

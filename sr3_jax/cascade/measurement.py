@@ -22,7 +22,7 @@ from sr3_jax.data.batches import Batches
 from sr3_jax.data.input_pipeline import HeldOut, evaluation_data
 from sr3_jax.evaluation import summary
 from sr3_jax.evaluation.evaluators import Evaluators, load_evaluators
-from sr3_jax.evaluation.records import Records, Values, open_records
+from sr3_jax.evaluation.records import VERSION, Records, Values, open_records
 from sr3_jax.evaluation.scoring import Scorer
 from sr3_jax.metrics import image_metrics, lpips, reference_statistics
 from sr3_jax.restoration.restorer import TRUTH, OnSteps
@@ -100,6 +100,7 @@ class Measurement:
       **evaluators.fingerprints(),
       'sr3_jax': __version__,
       **made_by,
+      'records': VERSION,
     }
     records = open_records(folder, depends_on)
     return cls(config, cascade, evaluators, batches, records, depends_on)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from etils import epath
 
 from sr3_jax.cascade.cascade import Stage
@@ -10,6 +11,7 @@ from sr3_jax.cascade.measurement import Measurement, row_name
 from sr3_jax.config import as_json
 from sr3_jax.evaluation import report_writer, summary
 from sr3_jax.images import image_files
+from sr3_jax.metrics import bootstrap
 from sr3_jax.reports import paper
 from sr3_jax.reports.data import Sheet, SheetRow
 from sr3_jax.restoration.restorer import TRUTH
@@ -99,14 +101,15 @@ def _protocol(made: Measurement) -> dict[str, Any]:
   config, cascade, d = made.config, made.cascade, made.config.data
   name = epath.Path(d.eval_path or d.path).name or d.source
   sides = ' to '.join(str(stage.side) for stage in cascade.stages)
-  count = len(made.records.scalars(TRUTH)['index'])
+  photographs = made.records.photographs(TRUTH)
+  counted = bootstrap.counted(len(photographs), len(np.unique(photographs)))
   classes = len(config.cascade.classes) or cascade.num_classes
   in_turn = f', of {classes} classes in turn' if classes else ''
   return {
     'task': f'cascade, {sides}',
     'degradation': 'true inputs and truths of smaller stages by means of blocks, '
     'rounded to 8 bits, as images between stages are',
-    'images': f'{count} of {name}, {cascade.side} x {cascade.side}, crop {d.crop!r}; '
+    'images': f'{counted} of {name}, {cascade.side} x {cascade.side}, crop {d.crop!r}; '
     f'as many sampled{in_turn}',
     'image list': report_writer.list_hash(made.records),
     **report_writer.CONVENTIONS,

@@ -30,8 +30,8 @@ _TRIES = 64
 
 ORDERS = ('spread', 'first')  # of a part of the images that is evaluated
 
-# 'image' [B, S, S, C] and, where they belong to it, 'label', 'mask' and 'index' [B],
-# and 'condition' [B, s, s, K] of pairs.
+# 'image' [B, S, S, C] and, where they belong to it, 'label', 'mask', 'index' and
+# 'photograph' [B], and 'condition' [B, s, s, K] of pairs.
 Batch = dict[str, np.ndarray]
 # One row of a batch. 'skipped' is the number of a record that can't be used, or -1.
 _Example = dict[str, np.ndarray | np.generic]
@@ -116,7 +116,7 @@ class _Reader:
   def eval_example(self, total: int, index: int) -> _Example:
     """Read image number `index` of an evaluation set of `total`, or make padding."""
     record = self._blank()
-    skipped, usable = -1, False
+    skipped, usable, number = -1, False, -1
     if index < total:
       number = self.eval_number(total, index)
       try:
@@ -127,6 +127,7 @@ class _Reader:
     example = _as_example(record)
     example['mask'] = np.bool_(usable)
     example['index'] = np.int32(index if index < total else -1)
+    example['photograph'] = np.int32(number)
     example['skipped'] = np.int32(skipped)
     return example
 
@@ -350,9 +351,10 @@ def eval_batches(
     process_count: processes that share the set.
 
   Returns:
-    Iterator over `{'image': [B, S, S, C], 'mask': bool [B], 'index': int32 [B]}`, of
-    the source's type and channels, with 'label' and 'condition' as in training.
-    `index` is an image's position in the whole set, or -1 for padding.
+    Iterator over `{'image': [B, S, S, C], 'mask': bool [B], 'index': int32 [B],
+    'photograph': int32 [B]}`, of the source's type and channels, with 'label' and
+    'condition' as in training. `index` is an image's position in the whole set, and
+    `photograph` the number of the record that it is a crop of; -1 for padding.
 
   Raises:
     DataError: the source is empty.

@@ -56,6 +56,9 @@ def make_parser() -> Parser:
   add('--classifier', default='', metavar='FILE', help='ONNX, for error rates')
   about = 'its classes: lines "NAME CLASS"'
   add('--labels', type=path, metavar='FILE', help=about)
+  about = 'which images are crops of one photograph: lines "NAME PHOTOGRAPH"; '
+  about += 'default: each image is a photograph of its own'
+  add('--photographs', type=path, metavar='FILE', help=about)
   count = {'type': value(Whole(1, 2**16)), 'metavar': 'N'}
   add('--batch_size', **count, default=8, help='images at a time; default: 8')
   add('--num_images', **count, default=8, help='images shown; default: 8')
@@ -114,7 +117,13 @@ def _outputs(parser: Parser, texts: Sequence[str]) -> dict[str, pathlib.Path]:
     name = (equals and name) or path.resolve().name
     if not re.fullmatch(r'[A-Za-z0-9_. -]{1,60}', name) or name.startswith('.'):
       parser.error(f'--outputs {text}: {name!r} is no name; give NAME=DIR')
-    if name in (*TAKEN, *found):
-      parser.error(f'--outputs {text}: the name {name!r} is taken; give NAME=DIR')
+    # Names become files, and some disks don't tell large letters from small ones.
+    taken = {other.lower(): other for other in (*TAKEN, *found)}
+    other = taken.get(name.lower())
+    if other is not None:
+      same = (
+        f'{name!r} is' if other == name else f'{name!r} is {other!r} to some disks,'
+      )
+      parser.error(f'--outputs {text}: the name {same} taken; give NAME=DIR')
     found[name] = path
   return found

@@ -19,11 +19,11 @@ from etils import epath
 from sr3_jax.evaluation import image_folders, report_writer, scoring, summary
 from sr3_jax.evaluation.evaluators import Evaluators
 from sr3_jax.evaluation.image_folders import INPUT, TRUTH, Batch, Item
-from sr3_jax.evaluation.measure import hashes
-from sr3_jax.evaluation.records import Records, open_records
+from sr3_jax.evaluation.measure import hashes, photographs_of
+from sr3_jax.evaluation.records import PHOTOGRAPH, VERSION, Records, open_records
 from sr3_jax.evaluation.scoring import Scorer
 from sr3_jax.images import image_files, pixels, resizing
-from sr3_jax.metrics import classifier, feature_nets, reference_statistics
+from sr3_jax.metrics import bootstrap, classifier, feature_nets, reference_statistics
 from sr3_jax.metrics.reference_statistics import Reference
 from sr3_jax.restoration import restorer
 from sr3_jax.runtime import activity, caches, devices
@@ -71,11 +71,16 @@ def run(args: argparse.Namespace, outputs: Folders, command: str) -> None:
   labels = None
   if evaluators.classifier:
     labels = image_folders.labels(args.labels, items)
+  photographs = np.arange(len(items), dtype=np.int32)
+  if args.photographs:
+    photographs = image_folders.photographs(args.photographs, items)
   made_by = {
     'files': image_folders.fingerprint(items),
     'border': args.border,
     **evaluators.fingerprints(),
     'labels': None if labels is None else hashlib.sha256(labels.data).hexdigest(),
+    PHOTOGRAPH: hashlib.sha256(photographs.data).hexdigest(),
+    'records': VERSION,
     'sr3_jax': __version__,
   }
   folder = epath.Path(args.report)
@@ -88,6 +93,7 @@ def run(args: argparse.Namespace, outputs: Folders, command: str) -> None:
     for number, batch in batches:
       if labels is not None:
         batch['label'] = labels[batch['index']]
+      batch[PHOTOGRAPH] = photographs[batch['index']]
       measure_batch(scorer, records, number, batch, job.methods)
       done += int(batch['mask'].sum())
       progress.update(done)
@@ -96,8 +102,9 @@ def run(args: argparse.Namespace, outputs: Folders, command: str) -> None:
   with activity.doing('computing distances of sets and writing the report'):
     rows = _report(job, command)
   print(summary.format_table(summary.values(rows)))
-  count = len(records.scalars(next(iter(outputs)))['index'])
-  print(f'report: {folder / "report.html"} ({count} images)')
+  measured = records.photographs(next(iter(outputs)))
+  about = bootstrap.about(len(measured), len(np.unique(measured)))
+  print(f'report: {folder / "report.html"} ({about})')
 
 
 def _load_evaluators(args: argparse.Namespace, items: Sequence[Item]) -> Evaluators:
@@ -154,7 +161,7 @@ def measure_batch(
         shrink = scoring.resized('bicubic', *condition.shape[2:4])
         low = shrink(scoring.quantize(output))
       values = scorer(output, truth, low, condition, plain)
-    records.add(name, number, values)
+    records.add(name, number, values | photographs_of(batch))
 
 
 def _reference(
@@ -274,7 +281,9 @@ def _protocol(job: _Comparison, names: Mapping[str, str]) -> dict[str, object]:
   if args.inputs:
     how = 'bicubic with antialiasing (equals Pillow BICUBIC) to the size of the input'
     protocol['degradation'] = f'for consistency: {how}'
-  protocol['images'] = f'{count} of {args.truth.resolve().name}, {size}'
+  photographs = len(np.unique(job.records.photographs(TRUTH)))
+  counted = bootstrap.counted(count, photographs)
+  protocol['images'] = f'{counted} of {args.truth.resolve().name}, {size}'
   if missing:
     protocol['left out'] = f'{missing} images without partner or broken'
   return protocol | {

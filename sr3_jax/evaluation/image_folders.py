@@ -179,22 +179,44 @@ def labels(path: pathlib.Path, items: Sequence[Item]) -> np.ndarray:
   Raises:
     ImageSetError: a line is another, or there is none for an item.
   """
+  found = _told(path, items, '[0-9]{1,9}', 'class')
+  return np.array([int(text) for text in found], np.int32)
+
+
+def photographs(path: pathlib.Path, items: Sequence[Item]) -> np.ndarray:
+  """Read of which photograph each item is, int32 [n], from lines of NAME PHOTOGRAPH.
+
+  Names of photographs hold no spaces; they are numbered in their order.
+
+  Raises:
+    ImageSetError: a line is another, or there is none for an item.
+  """
+  found = _told(path, items, r'\S+', 'photograph')
+  return np.unique(found, return_inverse=True)[1].astype(np.int32)
+
+
+def _told(
+  path: pathlib.Path, items: Sequence[Item], pattern: str, what: str
+) -> list[str]:
+  """Return the word of each item's line NAME WORD, which has to fit the pattern."""
   found = {}
   text = foreign_files.read_text(path, error=ImageSetError, replace=True)
   for number, line in enumerate(text.splitlines(), 1):
-    name, _, label = line.strip().rpartition(' ')
+    name, _, word = line.strip().rpartition(' ')
     if not line.strip():
       continue
-    if not re.fullmatch('[0-9]{1,9}', label):
-      raise ImageSetError(f'{path}:{number}: not "NAME CLASS"')
-    found[name.strip()] = int(label)
+    name = name.strip()
+    if not re.fullmatch(pattern, word):
+      raise ImageSetError(f'{path}:{number}: not "NAME {what.upper()}"')
+    if found.setdefault(name, word) != word:
+      raise ImageSetError(f'{path}:{number}: a second {what} for {name}')
   missing = [item.name for item in items if item.name not in found]
   if missing:
+    more = f' and {len(missing) - 1} more' if missing[1:] else ''
     raise ImageSetError(
-      f'{path}: no class for {missing[0]} and {len(missing) - 1} more (names are '
-      'without extensions)'
+      f'{path}: no {what} for {missing[0]}{more} (names are without extensions)'
     )
-  return np.array([found[item.name] for item in items], np.int32)
+  return [found[item.name] for item in items]
 
 
 def fingerprint(items: Sequence[Item]) -> str:

@@ -19,7 +19,7 @@ from sr3_jax.data import batches as data_batches
 from sr3_jax.data import sources
 from sr3_jax.data.input_pipeline import HeldOut
 from sr3_jax.evaluation import summary
-from sr3_jax.evaluation.records import Parts, Records
+from sr3_jax.evaluation.records import PHOTOGRAPH, Parts, Records
 from sr3_jax.evaluation.scoring import Scorer, quantize, stored_as
 from sr3_jax.images.pixels import to_picture
 from sr3_jax.restoration import restorer
@@ -52,6 +52,10 @@ class Evaluation:
   def count(self) -> int:
     """Return how many images were measured."""
     return len(self.records.scalars(TRUTH)['index'])
+
+  def photographs(self) -> int:
+    """Return how many photographs the images are crops of."""
+    return len(np.unique(self.records.photographs(TRUTH)))
 
 
 def evaluate(
@@ -156,6 +160,8 @@ class _Measurement:
     stored = stored_as(self.model, host['image'].dtype)
     hr, condition, upsampled = restorer.degrader(self.model, self.seed)(batch)
     observed = self.model.observed(condition)
+    # Generated images are of no photograph.
+    photographs = photographs_of(host) if self.model.task.conditional else {}
     if TRUTH in missing and self.model.task.conditional:
       self._show(number, 'input', observed, host)
     for name, sample, part in outputs:
@@ -177,11 +183,12 @@ class _Measurement:
         values = self.scorer(output, hr, low, observed, batch, stored)
       else:
         values = self.scorer.of_set(output, batch, stored)
-      self.records.add(part, number, values)
+      self.records.add(part, number, values | photographs)
     if TRUTH in missing:
       self._show(number, TRUTH, hr, host)
       values = self.scorer.of_set(hr, batch, stored)
-      self.records.add(TRUTH, number, values | hashes(host['image'][host['mask']]))
+      values |= hashes(host['image'][host['mask']]) | photographs_of(host)
+      self.records.add(TRUTH, number, values)
 
   def _check(self, output: jax.Array, host: dict[str, np.ndarray], method: str) -> None:
     """Raise NotFiniteError, if it is asked for, and name the images."""
@@ -206,6 +213,11 @@ class _Measurement:
       self.first[name] = shown
     if self.on_output:
       self.on_output(name, shown, host['index'][host['mask']])
+
+
+def photographs_of(host: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Return PHOTOGRAPH of each image of a batch, [n], if the batch says it."""
+  return {key: host[key][host['mask']] for key in (PHOTOGRAPH,) if key in host}
 
 
 def hashes(images: np.ndarray) -> dict[str, np.ndarray]:

@@ -21,7 +21,12 @@ from sr3_jax.runtime import atomic_files, devices, foreign_arrays, foreign_files
 from sr3_jax.runtime.errors import UserError
 
 Parts = dict[str, list[str]]  # method -> its parts, one for each seed
-Values = dict[str, np.ndarray]  # [n, ...] each; 'index' int [n] is always there
+# [n, ...] each; 'index' int [n] is always there, PHOTOGRAPH int [n] where images are of
+# photographs.
+Values = dict[str, np.ndarray]
+VERSION = 2  # of what is recorded; files of others are measured anew
+# Number of the photograph that an image is of: crops of one resemble each other.
+PHOTOGRAPH = 'photograph'
 
 
 class Records:
@@ -72,21 +77,30 @@ class Records:
   def scalars(self, part: str) -> Values:
     """Return the one-number values of a part, sorted by image: [n] each.
 
-    Values that some images lack are left out, as SSIM of too small ones. Files are
+    Values that some images lack are NaN there, as SSIM of too small ones. Files are
     read once.
     """
     if part not in self._scalars:
-      columns: dict[str, list[np.ndarray]] = {}
-      for values in self.stream(part):
-        for key, value in values.items():
-          if value.ndim == 1:
-            columns.setdefault(key, []).append(value)
-      whole = {key: np.concatenate(column) for key, column in columns.items()}
+      batches = [
+        {key: value for key, value in values.items() if value.ndim == 1}
+        for values in self.stream(part)
+      ]
+      keys = dict.fromkeys(key for values in batches for key in values)
+      whole = {}
+      for key in keys:
+        columns = [v.get(key, np.full(len(v['index']), np.nan)) for v in batches]
+        whole[key] = np.concatenate(columns)
       order = np.argsort(whole['index']) if whole else []
-      self._scalars[part] = {
-        key: value[order] for key, value in whole.items() if len(value) == len(order)
-      }
+      self._scalars[part] = {key: value[order] for key, value in whole.items()}
     return self._scalars[part]
+
+  def photographs(self, part: str) -> np.ndarray:
+    """Return the photograph of each image of a part, int [n], sorted by image.
+
+    Where none is recorded each image is one of its own.
+    """
+    values = self.scalars(part)
+    return values.get(PHOTOGRAPH, values.get('index', np.empty(0, int)))
 
   def _done(self, part: str) -> set[int]:
     """Return the images of a part that are there; files are read once."""

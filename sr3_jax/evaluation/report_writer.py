@@ -1,6 +1,7 @@
 """Writes a report folder from records: report.json, values.npz and report.html."""
 
 import datetime
+import functools
 import hashlib
 import io
 import platform
@@ -13,12 +14,14 @@ from etils import epath
 
 from sr3_jax.evaluation import summary
 from sr3_jax.evaluation.evaluators import Evaluators
-from sr3_jax.evaluation.records import Parts, Records
+from sr3_jax.evaluation.records import PHOTOGRAPH, Parts, Records
 from sr3_jax.evaluation.summary import METRICS, Row
 from sr3_jax.images import contact_sheets, image_files
+from sr3_jax.metrics import bootstrap
 from sr3_jax.metrics.reference_statistics import of_features
 from sr3_jax.reports import data, paper
 from sr3_jax.reports import page as reports_page
+from sr3_jax.restoration.restorer import TRUTH
 from sr3_jax.runtime import activity, atomic_files, metrics_log
 from sr3_jax.runtime.version import __version__
 
@@ -29,8 +32,9 @@ CONVENTIONS = {
   'value range': 'outputs rounded to 8 bits; peak 255; truth 8 bits',
   'SSIM': 'Gaussian window of 11, sigma 1.5, whole windows, K1 0.01, K2 0.03',
   'consistency': 'mean square on the [0, 1] scale, times 1e5, as the SR3 paper',
-  'intervals': '95 %: bootstrap over images (1,000 Poisson resamples); FID, KID and IS '
-  '1.96 bootstrap standard errors',
+  'intervals': '95 %: bootstrap over photographs, each with all of its crops (1,000 '
+  'Poisson resamples); FID, KID and IS 1.96 bootstrap standard errors; all widened for '
+  f'few photographs, none for fewer than {bootstrap.FEWEST}',
 }
 _ABOUT = {
   'bicubic': 'The input upsampled by the bicubic kernel.',
@@ -101,7 +105,7 @@ def write(
   """
   scalars = {name: over_seeds(records, parts) for name, parts in methods.items()}
   keys = [key for key in METRICS if any(key in row for row in rows.values())]
-  _write_values(folder / 'values.npz', scalars)
+  _write_values(folder / 'values.npz', scalars, records.scalars(TRUTH))
   packages = {'python': platform.python_version()}
   packages |= {m.__name__: m.__version__ for m in (jax, flax, np)}
   report: data.ReportData = {
@@ -114,6 +118,7 @@ def write(
     'table': rows,
     'left_out': list(left_out),
     'images': len(next(iter(scalars.values()))['index']),
+    'photographs': len(np.unique(records.photographs(next(iter(methods.values()))[0]))),
     'paper': paper.table_for(scale, image_size, classified='top1_error' in keys),
     'distributions': _distributions(scalars, keys),
     'curves': curves,
@@ -159,8 +164,10 @@ def ranked(scalars: Columns) -> dict[str, dict[str, int]]:
   """Return metric -> numbers of its best, median and worst image."""
   found = {}
   for key in _RANKED:
-    if key in scalars and len(scalars[key]):
-      order = np.argsort(scalars[key], kind='stable')
+    # Of images that the metric leaves out it is NaN, which sorting puts last.
+    count = np.isfinite(scalars[key]).sum() if key in scalars else 0
+    if count:
+      order = np.argsort(scalars[key], kind='stable')[:count]
       if METRICS[key].better == 'higher':
         order = order[::-1]
       places = {'best': order[0], 'median': order[len(order) // 2], 'worst': order[-1]}
@@ -246,14 +253,24 @@ def curves(workdir: epath.Path) -> data.Curves:
   return found
 
 
-def _write_values(path: epath.Path, scalars: Mapping[str, Columns]) -> None:
-  """Write 'index' and METHOD/METRIC of every image."""
-  index = next(iter(scalars.values()))['index']
+def _write_values(
+  path: epath.Path, scalars: Mapping[str, Columns], truth: Columns
+) -> None:
+  """Write 'index', 'photograph' if it is known, and METHOD/METRIC of every image.
+
+  Values that an image lacks are NaN.
+  """
+  index = functools.reduce(np.union1d, [c['index'] for c in scalars.values()])
   values = {'index': index}
+  if PHOTOGRAPH in truth and np.isin(index, truth['index']).all():
+    place = np.searchsorted(truth['index'], index)
+    values[PHOTOGRAPH] = truth[PHOTOGRAPH][place]
   for name, columns in scalars.items():
+    place = np.searchsorted(index, columns['index'])
     for key in METRICS:
-      if key in columns and np.array_equal(columns['index'], index):
-        values[f'{name}/{key}'] = columns[key].astype(np.float32)
+      if key in columns:
+        values[f'{name}/{key}'] = column = np.full(len(index), np.nan, np.float32)
+        column[place] = columns[key]
   buffer = io.BytesIO()
   np.savez_compressed(buffer, **values)
   atomic_files.write_bytes(path, buffer.getvalue())

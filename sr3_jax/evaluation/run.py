@@ -16,16 +16,16 @@ from sr3_jax.core.check import check_config
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import sources
 from sr3_jax.data.input_pipeline import HeldOut, evaluation_data, held_out
-from sr3_jax.evaluation import places, report_writer, summary
+from sr3_jax.evaluation import places, records, report_writer, summary
 from sr3_jax.evaluation.evaluators import Evaluators, load_evaluators
 from sr3_jax.evaluation.measure import Evaluation, evaluate, restored
 from sr3_jax.evaluation.records import open_records
 from sr3_jax.images import image_files, pair_grid
-from sr3_jax.metrics import feature_nets, reference_statistics
+from sr3_jax.metrics import bootstrap, feature_nets, reference_statistics
 from sr3_jax.metrics.feature_nets import LeftOut
 from sr3_jax.reports.data import Sheet
 from sr3_jax.restoration import restorer
-from sr3_jax.restoration.restorer import Restorer, load_methods, progress
+from sr3_jax.restoration.restorer import TRUTH, Restorer, load_methods, progress
 from sr3_jax.runtime import activity, atomic_files, devices
 from sr3_jax.runtime.version import __version__
 from sr3_jax.weights import hub
@@ -96,8 +96,12 @@ def _evaluate(config: ConfigDict, run: Run, folder: epath.Path) -> summary.Means
   with activity.doing('restoring the pictures of the report'):
     sheets = _sheets(config, model, result, run, folder, sheet)
   devices.barrier('pictures')
-  count = result.count()
-  table = {n: row | {'images': count} for n, row in summary.values(rows).items()}
+  if config.eval.save_images and jax.process_index() == 0:
+    truth = result.records.scalars(TRUTH)['index'], result.records.photographs(TRUTH)
+    lines = ''.join(f'{i:05d} {photo}\n' for i, photo in zip(*truth, strict=True))
+    atomic_files.write_text(folder / 'images' / 'photographs.txt', lines)
+  counts = {'images': result.count(), 'photographs': result.photographs()}
+  table = {n: row | counts for n, row in summary.values(rows).items()}
   if jax.process_index() == 0:
     report_writer.write(
       folder,
@@ -113,8 +117,11 @@ def _evaluate(config: ConfigDict, run: Run, folder: epath.Path) -> summary.Means
       curves=report_writer.curves(run.workdir),
       image_size=None if model.task.paired else _side(config),
     )
-    logging.info('%s, %d held-out images, step %d:', name, count, run.step)
+    logging.info(
+      '%s, %s, step %d:', name, bootstrap.counted(*counts.values()), run.step
+    )
     print(summary.format_table(table))
+    print(bootstrap.about(*counts.values()))
     print(f'report: {folder / "report.html"}, pictures: {sheet}')
   return table
 
@@ -214,6 +221,7 @@ def _made_by(config: ConfigDict, run: Run) -> dict[str, object]:
     'images': sources.fingerprint(run.held.source),
     'weights': run.hashes,
     **run.evaluators.fingerprints(),
+    'records': records.VERSION,
     'sr3_jax': __version__,
   }
 
@@ -233,10 +241,11 @@ def _protocol(
   settings = as_json(config.sampler)
   sampled = {n: m for n, m in run.methods.items() if m.is_random}
   samples = ', '.join(map(str, range(config.eval.num_seeds)))
+  images = bootstrap.counted(result.count(), result.photographs())
   return {
     'task': f'{task}, {given} to {size}',
     'degradation': degradations.describe(task, config.task),
-    'images': f'{result.count()} of {name} ({config.eval.order}), {size} x {size}, '
+    'images': f'{images} of {name} ({config.eval.order}), {size} x {size}, '
     f'crop {d.crop!r}, area by {d.area}',
     'image list': report_writer.list_hash(result.records),
     **report_writer.conventions(d.channels, raw=d.channels != 3 or bool(d.low)),

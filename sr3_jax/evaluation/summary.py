@@ -1,21 +1,24 @@
 """Makes a table from values of single images: means, distances of sets, intervals.
 
-Intervals are of 95 %. Means and spectra are bootstrapped over images: each image counts
+Intervals are of 95 %, by the bootstrap over photographs of `metrics.bootstrap`: crops
+of one photograph are resampled together. For means and spectra, each photograph counts
 Poisson(1) times in each of 1,000 resamples, which needs one pass and no memory. Weights
-are a function of (seed, image), so methods that saw the same images can be compared in
-pairs. Intervals of feature distributions are those of `metrics.fid_kid_is`.
+are a function of (seed, photograph), so methods that saw the same images can be
+compared in pairs. Intervals of feature distributions are those of `metrics.fid_kid_is`.
 """
 
+import dataclasses
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
 
-from sr3_jax.evaluation.records import Records
+from sr3_jax.evaluation.records import PHOTOGRAPH, Records
 from sr3_jax.evaluation.scoring import FEATURES
+from sr3_jax.metrics import bootstrap, image_metrics
 from sr3_jax.metrics import fid_kid_is as d
-from sr3_jax.metrics import image_metrics
+from sr3_jax.metrics.bootstrap import Interval
 from sr3_jax.metrics.reference_statistics import MOST_KID, Reference, choose, moments_of
 from sr3_jax.reports.data import Entry
 from sr3_jax.reports.data import Metric as ShownMetric
@@ -42,7 +45,8 @@ class Score(NamedTuple):
 
   value: float
   samples: np.ndarray | None = None  # bootstrap values [resamples], if there are any
-  interval: tuple[float, float] | None = None  # where it is known without samples
+  photographs: int = 0  # that `samples` are resamples of
+  interval: Interval | None = None  # where it is known without samples
 
 
 METRICS = {
@@ -130,7 +134,8 @@ def table(
     found = _pixel_scores(records, part, scale, RESAMPLES if intervals else 0)
     features = gather_features(records, part)
     if features is not None:
-      found |= _set_scores(features, reference, probabilities, intervals)
+      photographs = records.photographs(part) if intervals else None
+      found |= _set_scores(features, reference, probabilities, photographs)
     return found
 
   rows = {}
@@ -153,20 +158,16 @@ def values(rows: dict[str, Row]) -> Means:
   }
 
 
-def image_weights(index: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
+def image_weights(photographs: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
   """Return how often each image counts in each resample: float32 [n, resamples].
 
-  Counts are Poisson with mean 1, a function of the seed and the image's number.
+  Counts are Poisson with mean 1, a function of the seed and the number of the
+  photograph that the image is of, [n].
   """
-  generators = [np.random.default_rng((seed, i)) for i in index.tolist()]
+  different, place = np.unique(photographs, return_inverse=True)
+  generators = [np.random.default_rng((seed, i)) for i in different.tolist()]
   counts = [generator.poisson(1.0, resamples) for generator in generators]
-  return np.stack(counts).astype(np.float32)
-
-
-def interval(samples: np.ndarray) -> tuple[float, float]:
-  """Return the middle 95 % of bootstrap values."""
-  low, high = np.nanquantile(samples, (0.025, 0.975))
-  return float(low), float(high)
+  return np.stack(counts).astype(np.float32)[place]
 
 
 def gather_features(records: Records, part: str) -> np.ndarray | None:
@@ -192,66 +193,81 @@ def _pixel_scores(
   records: Records, part: str, scale: float | None, resamples: int
 ) -> dict[str, Score]:
   """Return means and spectra of a part, with bootstrap values."""
-  # Of each value, by its shape: its sum and the number of images that have it,
-  # [1 + resamples, ...]: all images, then resampled. Small images lack SSIM, and those
-  # of other sizes have another number of rings.
-  totals: dict[str, dict[tuple[int, ...], list[np.ndarray]]] = {}
+  # Of each value, by its shape: its sum over the images that have it. Small images lack
+  # SSIM, and those of other sizes have another number of rings.
+  totals: dict[str, dict[tuple[int, ...], _Total]] = {}
   for batch in records.stream(part):
+    photographs = batch.get(PHOTOGRAPH, batch['index'])
     # [1 + resamples, n]
-    weights = np.ones((1, len(batch['index'])))
+    weights = np.ones((1, len(photographs)))
     if resamples:
-      weights = np.concatenate([weights, image_weights(batch['index'], resamples).T])
+      weights = np.concatenate([weights, image_weights(photographs, resamples).T])
     for key in (*_MEANS, 'power', 'power_truth'):
       if key in batch:
-        value = weights @ batch[key].astype(np.float64)
-        parts = totals.setdefault(key, {}).setdefault(
-          value.shape, [0 * value, 0 * weights.sum(1)]
-        )
-        parts[0], parts[1] = parts[0] + value, parts[1] + weights.sum(1)
+        shapes = totals.setdefault(key, {})
+        total = shapes.setdefault(batch[key].shape[1:], _Total())
+        total.value = total.value + weights @ batch[key].astype(np.float64)
+        total.weight = total.weight + weights.sum(1)
+        total.photographs.update(photographs.tolist())
   # Spectra are of the size that most images have.
-  total = {
-    key: shapes[max(shapes, key=lambda shape: (shapes[shape][1][0], shape))]
+  most = {
+    key: shapes[max(shapes, key=lambda shape: (shapes[shape].weight[0], shape))]
     for key, shapes in totals.items()
   }
   # A resample of very few images may hold no image.
   with np.errstate(invalid='ignore'):
-    found = {key: total[key][0] / total[key][1] for key in _MEANS if key in total}
-    if 'power' in total:
-      power, truth = total['power'][0], total['power_truth'][0]
+    found = {k: most[k].value / most[k].weight for k in _MEANS if k in most}
+    if 'power' in most:
+      power, truth = most['power'].value, most['power_truth'].value
       if scale is not None and scale > 1:
         found['detail'] = np.asarray(image_metrics.detail(power, truth, scale))
       found['spectrum_db'] = np.asarray(image_metrics.spectrum_distance(power, truth))
-  return {
-    key: Score(float(value[0]), value[1:] if resamples else None)
-    for key, value in found.items()
-  }
+  scores = {}
+  for key, value in found.items():
+    seen = len(most[key if key in most else 'power'].photographs)
+    scores[key] = Score(float(value[0]), value[1:] if resamples else None, seen)
+  return scores
+
+
+@dataclasses.dataclass
+class _Total:
+  """The sum of a value over the images that have it, all, then resampled."""
+
+  value: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(()))
+  weight: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(()))
+  photographs: set[int] = dataclasses.field(default_factory=set)
 
 
 def _set_scores(
   features: np.ndarray,
   reference: Reference | None,
   probabilities: Probabilities | None,
-  intervals: bool,
+  photographs: np.ndarray | None,
 ) -> dict[str, Score]:
-  """Return FID, KID and IS of [n, 2048] features; single images have IS only."""
+  """Return FID, KID and IS of [n, 2048] features; single images have IS only.
+
+  `photographs` [n] says which images are resampled together; None: without intervals.
+  """
   found: dict[str, Score] = {}
   several = len(features) > 1
-  intervals &= several
+  intervals = photographs is not None and several
   if reference is not None and several:
+    pair = features, reference.moments
     value = d.frechet_distance(moments_of(features), reference.moments)
-    edges = d.frechet_interval(features, reference.moments) if intervals else None
+    edges = d.frechet_interval(*pair, photographs) if intervals else None
     found['fid'] = Score(value, interval=edges)
     if reference.features is not None:
-      pair = features[choose(len(features), MOST_KID)], reference.features
-      value, edges = d.kid(*pair)[0], None
-      if intervals:
-        low, high = d.kid_interval(*pair, value)
-        edges = 1e3 * low, 1e3 * high
+      chosen = choose(len(features), MOST_KID)
+      kernels = features[chosen], reference.features
+      value, edges = d.kid(*kernels)[0], None
+      if photographs is not None:
+        limits = d.kid_interval(*kernels, value, photographs[chosen])
+        edges = limits and (1e3 * limits[0], 1e3 * limits[1])
       found['kid'] = Score(1e3 * value, interval=edges)
   if probabilities is not None:
     classes = probabilities(features)
     value = d.inception_score(classes, splits=min(IS_SPLITS, len(features)))[0]
-    edges = d.score_interval(classes, value) if intervals else None
+    edges = d.score_interval(classes, value, photographs) if intervals else None
     found['is'] = Score(value, interval=edges)
   return found
 
@@ -262,11 +278,14 @@ def _over_seeds(scores: Sequence[Score]) -> Entry:
   entry: Entry = {'value': float(np.mean(values))}
   samples = [score.samples for score in scores if score.samples is not None]
   edges = [score.interval for score in scores if score.interval is not None]
+  limits = None
   if samples:
-    entry['low'], entry['high'] = interval(np.mean(samples, axis=0))
+    count = min(score.photographs for score in scores)
+    limits = bootstrap.interval(entry['value'], np.mean(samples, axis=0), count)
   elif edges:
-    low, high = np.mean(edges, axis=0)
-    entry['low'], entry['high'] = float(low), float(high)
+    limits = np.mean(edges, axis=0)
+  if limits is not None:
+    entry['low'], entry['high'] = map(float, limits)
   if len(values) > 1:
     entry['seeds'] = values
   return entry

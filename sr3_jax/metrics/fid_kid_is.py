@@ -10,22 +10,24 @@ far a value can be trusted: what if other images of the same kind had been sampl
 A mean is resampled as it is. FID and the inception score are biased: a resample holds
 only 63 % of the different images and looks further away (or less varied) than the whole
 set does, so percentiles of its values would lie beside the estimate. Only the spread of
-the resamples is used: an interval is the estimate plus and minus 1.96 standard errors.
+the resamples is used: an interval is the estimate plus and minus 1.96 standard errors,
+widened for few photographs.
 
-Functions of intervals draw `resamples` resamples with `seed`, and return low and high.
+Functions of intervals draw `resamples` resamples of `photographs` [n] with `seed`, as
+`metrics.bootstrap` says; they return low and high, or None for too few photographs.
 """
 
 import dataclasses
 import functools
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import scipy.linalg
 import scipy.special
 
-# Half the width of a 95 % interval in standard errors.
-_HALF_WIDTH = 1.96
+from sr3_jax.metrics import bootstrap
+from sr3_jax.metrics.bootstrap import Interval
+
 # Kernels between this many images of each set fit into memory: 200 MB each.
 _MOST_IN_MEMORY = 5000
 # Seed of the order in which images are split; torch-fidelity has the same.
@@ -96,8 +98,13 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 
 def frechet_interval(
-  x: np.ndarray, b: Moments, *, resamples: int = 20, seed: int = 0
-) -> tuple[float, float]:
+  x: np.ndarray,
+  b: Moments,
+  photographs: np.ndarray | None = None,
+  *,
+  resamples: int = 20,
+  seed: int = 0,
+) -> Interval | None:
   """Return the 95 % interval of the Frechet distance, at least 0, by bootstrap.
 
   It is the error of sampling these images, of features `x`, and not others; it does not
@@ -113,8 +120,12 @@ def frechet_interval(
     def distance(rows):
       return frechet_distance(_moments_of_rows(x, rows), b)
 
-  values = [distance(rows) for rows in _resamples(len(x), resamples, seed)]
-  return _around(distance(np.arange(len(x))), values)
+  count = bootstrap.places(len(x), photographs)[1]
+  if count < bootstrap.FEWEST:
+    return None
+  drawn = bootstrap.rows(len(x), photographs, resamples, seed)
+  values = [distance(rows) for rows in drawn]
+  return _at_least_0(bootstrap.around(distance(np.arange(len(x))), values, count))
 
 
 def _moments_of_rows(x: np.ndarray, rows: np.ndarray) -> Moments:
@@ -192,34 +203,39 @@ def kid_interval(
   x: np.ndarray,
   y: np.ndarray,
   estimate: float,
+  photographs: np.ndarray | None = None,
   *,
   resamples: int = 200,
   most: int = 2000,
   seed: int = 0,
-) -> tuple[float, float]:
+) -> Interval | None:
   """Return the 95 % interval of KID around the `estimate` of `kid`, by bootstrap.
 
   In a resample an image may come twice; pairs of one image with itself are left out, as
   in `kid`. The truth `y` is taken as it is. For time and memory, at most `most` random
-  images of each set are used; the error is then scaled by (most / n)^(1/2).
+  images of each set are used; the error is then scaled by (k / K)^(1/2), if they are of
+  k photographs of K.
   """
   x, y = _pair(x, y)
   rng = np.random.default_rng(seed)
-  total = len(x)
+  place, total = bootstrap.places(len(x), photographs)
   if len(x) > most:
-    x = x[rng.choice(len(x), most, replace=False)]
+    chosen = rng.choice(len(x), most, replace=False)
+    x, place = x[chosen], place[chosen]
   if len(y) > most:
     y = y[rng.choice(len(y), most, replace=False)]
   within = _kernel(x, x)
   np.fill_diagonal(within, 0)
   towards = _kernel(x, y).mean(axis=1)
   values = []
-  for weights in _weights(len(x), resamples, seed):
-    pairs = len(x) ** 2 - np.sum(weights**2, axis=1)
-    inner = np.sum((weights @ within) * weights, axis=1) / pairs
-    values.extend(inner - 2 * (weights @ towards) / len(x))
-  error = np.std(values, ddof=1) * np.sqrt(len(x) / total)
-  return float(estimate - _HALF_WIDTH * error), float(estimate + _HALF_WIDTH * error)
+  for weights in bootstrap.weights(len(x), place, resamples, seed):
+    number = weights.sum(axis=1)
+    pairs = number**2 - np.sum(weights**2, axis=1)
+    with np.errstate(invalid='ignore'):  # a resample of one image has no pairs
+      inner = np.sum((weights @ within) * weights, axis=1) / pairs
+    values.extend(inner - 2 * (weights @ towards) / number)
+  part = bootstrap.places(len(x), place)[1] / total
+  return bootstrap.around(estimate, np.multiply(values, part**0.5), total)
 
 
 def inception_score(
@@ -253,8 +269,13 @@ def inception_score(
 
 
 def score_interval(
-  probabilities: np.ndarray, estimate: float, *, resamples: int = 200, seed: int = 0
-) -> tuple[float, float]:
+  probabilities: np.ndarray,
+  estimate: float,
+  photographs: np.ndarray | None = None,
+  *,
+  resamples: int = 200,
+  seed: int = 0,
+) -> Interval | None:
   """Return the 95 % interval of the inception score around `estimate`, by bootstrap.
 
   The standard error is that of the score of all images as one part.
@@ -262,53 +283,16 @@ def score_interval(
   p = np.asarray(_rows(probabilities), np.float64)
   entropy = _entropy(p)
   values = []
-  for weights in _weights(len(p), resamples, seed):
-    weights = weights / len(p)
+  for weights in bootstrap.weights(len(p), photographs, resamples, seed):
+    weights = weights / weights.sum(axis=1, keepdims=True)
     values.extend(np.exp(_entropy(weights @ p) - weights @ entropy))
-  return _around(estimate, values)
+  count = bootstrap.places(len(p), photographs)[1]
+  return _at_least_0(bootstrap.around(estimate, values, count))
 
 
-def bootstrap_means(
-  values: np.ndarray, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
-) -> tuple[np.ndarray, np.ndarray]:
-  """Return percentile bootstrap intervals of the means of columns.
-
-  All columns share the resamples, and so do calls with the same seed and number of
-  images: the intervals of methods measured on the same images can be compared. `values`
-  [n, m] has an image a row, a metric a column; `level` is the probability of intervals.
-
-  Returns:
-    low and high, float64 [m]; nan for a column with a value that isn't finite.
-  """
-  values = np.asarray(values, np.float64)
-  if values.ndim != 2 or not len(values):
-    raise ValueError(f'values should be [images, metrics], got {values.shape}')
-  good = np.isfinite(values).all(axis=0)
-  values = np.where(good, values, 0)
-  draws = _weights(len(values), resamples, seed)
-  means = np.concatenate([weights @ values / len(values) for weights in draws])
-  low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-  return np.where(good, low, np.nan), np.where(good, high, np.nan)
-
-
-def _resamples(n: int, count: int, seed: int) -> Iterator[np.ndarray]:
-  """Yield `count` times n of n rows, drawn with repetition."""
-  rng = np.random.default_rng(seed)
-  for _ in range(count):
-    yield rng.integers(0, n, n)
-
-
-def _weights(n: int, count: int, seed: int) -> Iterator[np.ndarray]:
-  """Yield how often each of n rows is in each resample: float64 [32 at most, n]."""
-  draws = _resamples(n, count, seed)
-  while rows := list(itertools.islice(draws, 32)):
-    yield np.stack([np.bincount(r, minlength=n).astype(np.float64) for r in rows])
-
-
-def _around(estimate: float, values: list[float]) -> tuple[float, float]:
-  """Return the interval around an estimate, at least 0, by the spread of resamples."""
-  half = _HALF_WIDTH * float(np.std(values, ddof=1))
-  return max(0.0, estimate - half), estimate + half
+def _at_least_0(interval: Interval | None) -> Interval | None:
+  """Return the interval of a figure that can't be negative."""
+  return interval and (max(0.0, interval[0]), interval[1])
 
 
 def _mmd(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray) -> float:

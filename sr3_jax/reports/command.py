@@ -99,8 +99,9 @@ def _write(places: Sequence[str], names: Sequence[str], out: str | None) -> None
 def names_of(places: Sequence[str]) -> list[str]:
   """Return short names for folders: as much of each path's end as tells them apart.
 
-  The names report/ and report.json, which all workdirs have, are left out where they
-  can be.
+  Names that differ in large and small letters only are not told apart, if longer ones
+  are. The names report/ and report.json, which all workdirs have, are left out where
+  they can be. A report that comes again is 'a (2)'.
   """
   paths = []
   for place in places:
@@ -109,9 +110,24 @@ def names_of(places: Sequence[str]) -> list[str]:
       if len(parts) > 2 and parts[-1] == usual:
         parts = parts[:-1]
     paths.append(parts)
+  different = list(dict.fromkeys(paths))
+  longest = max(map(len, different))
+  ends = [
+    [os.path.join(*parts[-length:]) for parts in different]
+    for length in range(1, longest + 1)
+  ]
+  fitting = (
+    found
+    for fold in (str.casefold, str)
+    for found in ends
+    if len(set(map(fold, found))) == len(found)
+  )
+  of = dict(zip(different, next(fitting), strict=True))
   names: list[str] = []
-  for length in range(1, max(map(len, paths)) + 1):
-    names = ['/'.join(parts[-length:]) for parts in paths]
-    if len(set(names)) == len(names):
-      return names
-  return [f'{i}: {name}' for i, name in enumerate(names, 1)]  # a report twice
+  for parts in paths:
+    name, number = of[parts], 1
+    while name in names or (number > 1 and name in of.values()):
+      number += 1
+      name = f'{of[parts]} ({number})'
+    names.append(name)
+  return names

@@ -2,6 +2,7 @@
 
 Where two reports measured the same images, differences are taken image by image and
 resampled in pairs, which removes what the images have in common: most of the variation.
+Crops of one photograph are resampled together.
 Otherwise, and for metrics of whole sets (FID and the like), the interval follows from
 those of the two values (Zou and Donner, 2008, "MOVER"), as if they were independent;
 for the same images that is wider than it need be.
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sr3_jax.metrics import fid_kid_is
+from sr3_jax.metrics import bootstrap
 from sr3_jax.reports.data import Entry, Metric, Report, flat, values
 
 RESAMPLES = 2000
@@ -27,6 +28,7 @@ class Difference:
   value: float  # of the means
   interval: tuple[float, float] | None  # 95 %, or None where none is known
   images: int = 0  # number of pairs; 0 if unpaired
+  photographs: int = 0  # that these are crops of
   # +1 or -1 if the other is better or worse and the interval excludes 0, else 0.
   better: int = 0
 
@@ -38,7 +40,9 @@ class Difference:
   @property
   def same(self) -> bool:
     """Return whether there is no difference at all."""
-    return self.value == 0 and self.interval in (None, (0.0, 0.0))
+    # Without an interval, changes of several images may have a mean of 0.
+    alone = not self.images and self.interval is None
+    return self.value == 0 and (alone or self.interval == (0.0, 0.0))
 
 
 class Pair(NamedTuple):
@@ -54,6 +58,22 @@ class Pair(NamedTuple):
   def title(self) -> str:
     """Return a text like 'B: sr3 − A: sr3'."""
     return f'{self.run}: {self.method} − {self.first_run}: {self.first_method}'
+
+  @property
+  def images(self) -> int:
+    """Return the largest number of images that a metric compares in pairs."""
+    return max((d.images for d in self.metrics.values()), default=0)
+
+  @property
+  def photographs(self) -> int:
+    """Return the largest number of photographs that these are crops of."""
+    return max((d.photographs for d in self.metrics.values()), default=0)
+
+  def fewer(self, difference: Difference) -> str:
+    """Return how many images a metric compares, if others compare more; else ''."""
+    if not 0 < difference.images < self.images:
+      return ''
+    return bootstrap.counted(difference.images, difference.photographs)
 
 
 def metrics_of(reports: Sequence[Report]) -> list[Metric]:
@@ -118,7 +138,7 @@ def differences(first: Report, other: Report) -> list[Pair]:
   found = []
   for a, b in together:
     rows = first.data['table'].get(a, {}), other.data['table'].get(b, {})
-    paired_ones = paired_differences(_changes(*arrays, a, b))
+    paired_ones = paired_differences(*_changes(*arrays, a, b))
     differences = {}
     for metric in metrics:
       key = metric['key']
@@ -135,17 +155,24 @@ def differences(first: Report, other: Report) -> list[Pair]:
 
 def _changes(
   ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray], a: str, b: str
-) -> dict[str, np.ndarray]:
-  """Return metric -> change of the images that both reports have, from `a` to `b`."""
+) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+  """Return metric -> change of the images that both reports have, from `a` to `b`.
+
+  Also return the photograph of each of these images, if a report says it. Of two that
+  say it differently, the one with fewer photographs knows more.
+  """
   if not ours or not theirs:
-    return {}
+    return {}, None
   _, i, j = np.intersect1d(ours['index'], theirs['index'], return_indices=True)
   keys = [key.removeprefix(f'{a}/') for key in ours if key.startswith(f'{a}/')]
-  return {
+  changes = {
     key: change(ours[f'{a}/{key}'][i], theirs[f'{b}/{key}'][j])
     for key in keys
     if f'{b}/{key}' in theirs
   }
+  sides = (ours, i), (theirs, j)
+  told = [side['photograph'][k] for side, k in sides if 'photograph' in side]
+  return changes, min(told, key=lambda one: len(np.unique(one)), default=None)
 
 
 def change(first: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -154,11 +181,14 @@ def change(first: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.asarray(other, np.float64) - np.asarray(first, np.float64)
 
 
-def paired_differences(changes: Mapping[str, np.ndarray]) -> dict[str, Difference]:
-  """Return means of changes over images, with bootstrap intervals over images.
+def paired_differences(
+  changes: Mapping[str, np.ndarray], photographs: np.ndarray | None = None
+) -> dict[str, Difference]:
+  """Return means of changes over images, with bootstrap intervals over photographs.
 
-  Changes are metric -> [n], one an image. Images for which a change isn't finite don't
-  count, and metrics with less than two images are left out.
+  Changes are metric -> [n], one an image; `photographs` [n] says which are crops of
+  one. Images for which a change isn't finite don't count, and metrics with less than
+  two images are left out. Too few photographs have no interval.
   """
   groups: dict[bytes, list[str]] = {}
   for key, column in changes.items():
@@ -169,13 +199,12 @@ def paired_differences(changes: Mapping[str, np.ndarray]) -> dict[str, Differenc
   for keys in groups.values():  # metrics of the same images are resampled together
     good = np.isfinite(changes[keys[0]])
     columns = np.stack([changes[key][good] for key in keys], axis=1)
-    if columns.any():
-      limits = fid_kid_is.bootstrap_means(columns, resamples=RESAMPLES)
-    else:
-      limits = np.zeros((2, len(keys)))
-    for key, value, low, high in zip(keys, columns.mean(axis=0), *limits, strict=True):
-      interval = float(low), float(high)
-      found[key] = Difference(float(value), interval, len(columns))
+    of = None if photographs is None else photographs[good]
+    counts = len(columns), bootstrap.places(len(columns), of)[1]
+    limits = bootstrap.means(columns, of, resamples=RESAMPLES)
+    for key, column, limit in zip(keys, columns.T, limits, strict=True):
+      interval = limit if column.any() else (0.0, 0.0)
+      found[key] = Difference(float(column.mean()), interval, *counts)
   return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from etils import epath
 from markupsafe import Markup
 
+from sr3_jax.metrics import bootstrap
 from sr3_jax.reports import charts, compare, inline_images, views
 from sr3_jax.reports.data import Metric, Report, Row, number
 from sr3_jax.reports.views import View
@@ -42,8 +43,7 @@ def render(reports: Sequence[Report], pairs: Sequence[compare.Pair]) -> str:
       'caption': 'What is compared',
       'columns': ['Name', 'Report', 'Images', 'Time'],
       'rows': [
-        [r.name, r.data['title'], str(r.data['images']), r.data.get('time') or '']
-        for r in reports
+        [r.name, r.data['title'], _images(r), r.data.get('time') or ''] for r in reports
       ],
     },
     'protocol': {
@@ -64,13 +64,23 @@ def render(reports: Sequence[Report], pairs: Sequence[compare.Pair]) -> str:
   return views.fill('compare.html', view)
 
 
+def _images(report: Report) -> str:
+  """Return the number of images; '64 crops of 2 photographs' where they are crops."""
+  images, photographs = report.data['images'], report.photographs()
+  crops = photographs < images
+  return bootstrap.counted(images, photographs) if crops else str(images)
+
+
 def merged(reports: Sequence[Report]) -> dict[str, Row]:
   """Return one table of all: 'run: method' -> metric -> entry."""
-  return {
-    f'{report.name}: {method}': report.data['table'].get(method, {})
-    for report in reports
-    for method in report.methods()
-  }
+  found: dict[str, Row] = {}
+  for report in reports:
+    for method in report.methods():
+      name = f'{report.name}: {method}'
+      while name in found:  # 'a: b' and 'c' read as 'a' and 'b: c'
+        name += "'"
+      found[name] = report.data['table'].get(method, {})
+  return found
 
 
 def _plane(reports: Sequence[Report], metrics: Sequence[Metric]) -> Markup | None:
@@ -96,6 +106,10 @@ def _plane(reports: Sequence[Report], metrics: Sequence[Metric]) -> Markup | Non
 def remarks(reports: Sequence[Report]) -> list[str]:
   """Return what has to be known before differences are read."""
   found = []
+  for report in reports:
+    if report.photographs() < bootstrap.FEWEST:
+      about = bootstrap.about(report.data['images'], report.photographs())
+      found.append(f'{report.name}: {about}.')
   for other in reports[1:]:
     if why := compare.why_unpaired(reports[0], other):
       text = f'{other.name} is not compared image by image, for {why}: intervals are '
@@ -141,14 +155,15 @@ def _difference_table(metrics: Sequence[Metric], pairs: Sequence[compare.Pair]) 
   used = [m for m in metrics if any(m['key'] in p.metrics for p in pairs)]
   rows = []
   for pair in pairs:
-    entries = [_difference_entry(pair.metrics.get(m['key']), m) for m in used]
+    entries = [_difference_entry(pair, m) for m in used]
     rows.append({'name': pair.title, 'entries': entries})
   caption = 'Framed words: the 95 % interval excludes 0. "=": no difference at all.'
   return views.table(caption, 'Difference', used, [{'title': '', 'rows': rows}])
 
 
-def _difference_entry(difference: compare.Difference | None, metric: Metric) -> View:
+def _difference_entry(pair: compare.Pair, metric: Metric) -> View:
   """Return a cell: the difference, its interval, and in a word what that says."""
+  difference = pair.metrics.get(metric['key'])
   if difference is None:
     return {'text': '', 'lines': [], 'mark': ''}
   value, _, interval = said(difference, metric['digits']).partition(' ')
@@ -156,6 +171,8 @@ def _difference_entry(difference: compare.Difference | None, metric: Metric) -> 
   lines = [interval.strip('()')] if interval else []
   if not difference.differs and word not in ('', '='):
     lines.append(word)
+  if fewer := pair.fewer(difference):
+    lines.append(fewer)
   return {'text': value, 'lines': lines, 'mark': word if difference.differs else ''}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from sr3_jax.metrics import bootstrap
 from sr3_jax.reports import compare, compare_page
 from sr3_jax.reports.data import Metric, Report, number
 from sr3_jax.runtime import printing, text
@@ -45,8 +46,9 @@ def _pair_lines(
   pair: compare.Pair, metrics: Sequence[Metric], width: int
 ) -> Iterator[str]:
   """Yield the differences of two methods, a metric a line."""
-  count = max((d.images for d in pair.metrics.values()), default=0)
-  title = f'{pair.title} (in pairs of {count} images)' if count else pair.title
+  title = pair.title
+  if pair.images:
+    title += f' (in pairs of {bootstrap.counted(pair.images, pair.photographs)})'
   if pair.metrics and all(d.same for d in pair.metrics.values()):
     yield f'{title}: = in all {len(pair.metrics)} metrics'
     return
@@ -58,7 +60,10 @@ def _pair_lines(
       said = compare_page.said(difference, metric['digits'])
       word = compare_page.verdict(difference)
       star = '*' if difference.differs else ''
-      rows.append(['  ' + metric['title'], said, star, '' if word == '=' else word])
+      word = ', '.join(
+        filter(None, ['' if word == '=' else word, pair.fewer(difference)])
+      )
+      rows.append(['  ' + metric['title'], said, star, word])
   yield from _folded(rows, width, left=(0, 3))
 
 

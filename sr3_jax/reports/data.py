@@ -115,6 +115,7 @@ class ReportData(TypedDict):
   table: Table
   left_out: NotRequired[list[LeftOut] | None]
   images: int
+  photographs: NotRequired[int | None]  # that the images are crops of
   paper: NotRequired[PaperTable | None]
   distributions: NotRequired[dict[str, Distribution] | None]
   curves: NotRequired[Curves | None]
@@ -134,6 +135,11 @@ class Report(NamedTuple):
   folder: epath.Path
   data: ReportData
   name: str = ''
+
+  def photographs(self) -> int:
+    """Return how many photographs the images are of."""
+    found = self.data.get('photographs')
+    return self.data['images'] if found is None else found
 
   def metrics(self) -> dict[str, Metric]:
     """Return metric key -> its description, in order."""
@@ -253,6 +259,8 @@ def _check(value: Any, kind: Any, where: str) -> None:
 def values(report: Report) -> dict[str, np.ndarray]:
   """Read values.npz: 'index' [n] and 'METHOD/METRIC' [n]; {} if there is none.
 
+  Where 'photograph' [n] is there, it says which images are crops of one photograph.
+
   Raises:
     ReportError: damaged, or arrays that don't fit each other.
   """
@@ -269,7 +277,8 @@ def values(report: Report) -> dict[str, np.ndarray]:
   if len(np.unique(index)) < len(index):
     raise ReportError(f'{file}: an image is there twice')
   for key, array in found.items():
-    if array.shape != index.shape or array.dtype.kind not in 'iuf':
+    kinds = 'iu' if key == 'photograph' else 'iuf'
+    if array.shape != index.shape or array.dtype.kind not in kinds:
       raise ReportError(f'{file}: {key} is not one number an image')
   return found
 

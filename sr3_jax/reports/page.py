@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 from markupsafe import Markup
 
+from sr3_jax.metrics import bootstrap
 from sr3_jax.reports import charts, views
 from sr3_jax.reports.data import Curves, Metric, ReportData, Table, checked, number
 from sr3_jax.reports.views import View
@@ -17,6 +18,10 @@ _CAPTION = (
   'Below a value: its 95 % interval over images and, if there are several sampling '
   'seeds, the lowest and the highest of them. Where intervals overlap, “best” may be '
   'chance.'
+)
+_WITHOUT = (
+  'Below a value, if there are several sampling seeds: the lowest and the highest of '
+  'them. “Best” may be chance.'
 )
 
 
@@ -37,14 +42,19 @@ def render(report: object, folder: epath.PathLike) -> str:
   sheets, note = views.pictures(data.get('sheets') or [], folder)
   curves, thinned = _curves(data.get('curves') or {}, styles)
   counted = {key for row in table.values() for key in row}
-  images = _count(data['images'], 'image')
+  found = data.get('photographs')
+  counts = data['images'], data['images'] if found is None else found
+  images = bootstrap.counted(*counts)
+  caption = _CAPTION if counts[1] >= bootstrap.FEWEST else _WITHOUT
   shown = f'{_count(len(styles), "method")} ({", ".join(styles)})'
   view = {
     'title': data['title'],
     'overline': 'Evaluation report',
     'summary': f'{images}, {shown}, {_count(len(counted), "metric")}.',
     'table': views.results(
-      metrics, [('', table, list(styles))], f'Over {images}. {_CAPTION}'
+      metrics,
+      [('', table, list(styles))],
+      f'Over {bootstrap.about(*counts)}. {caption}',
     ),
     'metric_terms': [(views.axis_title(m), m.get('about') or '') for m in metrics],
     'method_terms': [(m['name'], m.get('about') or '') for m in methods],

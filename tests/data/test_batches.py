@@ -289,7 +289,8 @@ def test_evaluation_order_and_filling():
   np.testing.assert_array_equal(batches[2]['mask'], [True, True, False, False])
   assert batches[0]['mask'].dtype == bool and batches[0]['index'].dtype == np.int32
   np.testing.assert_array_equal(_numbers(batches), [*range(10), 0, 0])
-  assert batches[0].keys() == {'image', 'label', 'mask', 'index'}
+  assert batches[0].keys() == {'image', 'label', 'mask', 'index', 'photograph'}
+  assert batches[2]['photograph'].tolist() == [8, 9, -1, -1]
   labels = np.concatenate([batch['label'] for batch in batches])
   np.testing.assert_array_equal(labels, [*range(10), 0, 0])
 

@@ -346,5 +346,32 @@ def test_a_tiny_and_an_equal_picture_among_others(tmp_path):
   with np.load(tmp_path / 'report' / 'values.npz') as values:
     assert values['mine/psnr'][0] == 100  # equal
     assert np.isfinite(values['mine/psnr']).all()
+    # Others keep their SSIM where one has none.
+    assert np.isfinite(values['mine/ssim']).tolist() == 7 * [True] + [False]
+    ssim = values['mine/ssim'][:7].mean()
     mean = values['mine/psnr'].mean()
   np.testing.assert_allclose(data['table']['mine']['psnr']['value'], mean, rtol=1e-5)
+  np.testing.assert_allclose(data['table']['mine']['ssim']['value'], ssim, rtol=1e-5)
+
+
+@pytest.mark.parametrize('count', [2, 4])
+def test_crops_of_a_photograph_are_told(folders, tmp_path, capsys, count):
+  lines = [f'{name} photo{i % count}.jpg\n' for i, name in enumerate(NAMES)]
+  (tmp_path / 'of.txt').write_text(''.join(lines))
+  more = ['--networks', f'--photographs={tmp_path / "of.txt"}']
+  report = f'photographs{count}'
+  assert evaluation_command.main(arguments(folders, report, *more)) == 0
+  about = f'8 crops of {count} photographs'
+  assert about in capsys.readouterr().out
+  loaded = reports_data.load(folders / report)
+  entry = loaded.data['table']['mine']['psnr']
+  assert ('low' in entry) == (count == 4)
+  assert loaded.photographs() == count and loaded.data['images'] == 8
+  assert loaded.data['protocol']['images'].startswith(about)
+  page = (folders / report / 'report.html').read_text()
+  assert about in page
+  assert ('without intervals' in page) == (count == 2)
+  assert ('95 % interval over images' in page) == (count == 4)
+  # Without the file each is one of its own.
+  assert evaluation_command.main(arguments(folders, report, '--networks')) == 0
+  assert reports_data.load(folders / report).photographs() == 8

@@ -45,6 +45,19 @@ def test_names_match_across_extensions_and_subfolders(tmp_path):
   assert items[0].input_size is None and 'input' not in items[0].files
 
 
+def test_photographs_of_files(tmp_path):
+  items = [image_folders.Item(n, {}, (8, 8), None) for n in ('a b', 'c', 'sub/d')]
+  path = tmp_path / 'of.txt'
+  path.write_text('sub/d x.png\n\na b x.png\nc y\nother z\n')
+  assert image_folders.photographs(path, items).tolist() == [0, 1, 0]
+  path.write_text('a b x\nc y\n')
+  with pytest.raises(ImageSetError, match='no photograph for sub/d '):
+    image_folders.photographs(path, items)
+  path.write_text('a b x\na b y\n')
+  with pytest.raises(ImageSetError, match=':2: a second photograph for a b'):
+    image_folders.photographs(path, items)
+
+
 def test_what_does_not_fit_is_left_out_with_its_reason(tmp_path):
   truth, mine = tmp_path / 'truth', tmp_path / 'mine'
   for name in ('good', 'alone', 'broken', 'smaller'):

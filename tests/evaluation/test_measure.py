@@ -21,6 +21,7 @@ from sr3_jax.evaluation import run as evaluation_run
 from sr3_jax.evaluation import summary
 from sr3_jax.images import image_files, pixels
 from sr3_jax.metrics import image_metrics
+from sr3_jax.reports import data as reports_data
 from sr3_jax.restoration import restorer
 from sr3_jax.restoration import sample as restoration_sample
 from sr3_jax.runtime import atomic_files, errors
@@ -193,6 +194,16 @@ def test_eval_writes_its_results(trained, workdir, narrow):
   results = json.loads((workdir / 'results.json').read_text())
   assert results['step'] == 20
   assert results['table'] == narrow
+  # 13 random crops of two photographs say nothing of others.
+  for row in narrow.values():
+    assert (row['images'], row['photographs']) == (COUNT, 2)
+  loaded = reports_data.load(workdir)
+  assert (loaded.data['images'], loaded.photographs()) == (COUNT, 2)
+  assert loaded.data['protocol']['images'].startswith('13 crops of 2 photographs')
+  for row in loaded.data['table'].values():
+    assert not any('low' in entry for entry in row.values())
+  found = reports_data.values(loaded)['photograph'].tolist()
+  assert found == [i % 2 for i in range(COUNT)]
   assert results['config']['sampler']['name'] == 'ddpm'
   sheet = np.asarray(PIL.Image.open(workdir / 'samples.png'))
   assert sheet.shape[-1] == 3

@@ -66,10 +66,22 @@ def test_what_was_added_is_there(make):
   assert kept.scalars('nothing') == {} and list(kept.stream('nothing')) == []
 
 
-def test_only_what_all_images_have_is_a_scalar(make):
-  make().add('a', 0, values(1, 0))
-  make().add('a', 1, values(2) | {'ssim': np.ones(1)})
-  assert list(make().scalars('a')) == ['index', 'psnr']
+def test_what_an_image_lacks_is_nan(make):
+  """One small picture removed SSIM for all."""
+  make().add('a', 0, values(3, 0))
+  make().add('a', 1, values(2) | {'ssim': np.ones(1), 'power': np.ones((1, 4))})
+  found = make().scalars('a')
+  assert set(found) == {'index', 'psnr', 'ssim'}
+  np.testing.assert_array_equal(found['ssim'], [np.nan, 1, np.nan])
+  assert found['index'].tolist() == [0, 2, 3]
+
+
+def test_images_of_no_photograph_are_their_own(make):
+  make().add('a', 0, values(3, 0))
+  make().add('b', 0, values(3, 0) | {'photograph': np.array([7, 5])})
+  assert make().photographs('a').tolist() == [0, 3]
+  assert make().photographs('b').tolist() == [5, 7]
+  assert make().photographs('c').tolist() == []
 
 
 def test_an_image_counts_once(make):

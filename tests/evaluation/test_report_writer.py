@@ -33,6 +33,30 @@ def test_ranks_know_which_way_is_better():
   assert report_writer.ranked({'index': np.zeros(0, int), 'psnr': np.zeros(0)}) == {}
 
 
+def test_what_lacks_a_metric_has_no_rank():
+  values = scalars(psnr=[20, math.nan, 25, math.nan, 28])
+  ranks = {'best': 12, 'median': 9, 'worst': 3}
+  assert report_writer.ranked(values) == {'psnr': ranks}
+
+
+@pytest.mark.filterwarnings('ignore::RuntimeWarning')
+def test_values_hold_all_images_of_all_methods(tmp_path, records):
+  """An image that one method or metric lacks removes nothing of the others."""
+  index = np.arange(2, COUNT)
+  more = {'index': index, 'psnr': np.float32(index), 'ssim': np.full(len(index), 0.5)}
+  kept = Records()
+  for part in ('bicubic', 'sr3/0', 'sr3/1'):
+    for number, values in enumerate(records.stream(part)):
+      kept.add(part, number, values)
+  kept.add('short', 0, more)
+  kept.add('truth', 0, {'index': np.arange(COUNT), 'photograph': np.arange(COUNT) // 2})
+  write(tmp_path, kept, methods=METHODS | {'short': ['short']})
+  found = reports_data.values(reports_data.load(tmp_path))
+  assert found['photograph'].tolist() == [i // 2 for i in range(COUNT)]
+  np.testing.assert_array_equal(found['short/psnr'], [np.nan, np.nan, *index])
+  assert np.isfinite(found['bicubic/psnr']).all()
+
+
 def test_sheets_name_their_pictures():
   values = scalars(psnr=[20, 30, 25.123, 22, 28])
   ranked = report_writer.ranked(values)

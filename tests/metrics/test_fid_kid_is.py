@@ -10,6 +10,7 @@ import scipy.special
 
 from sr3_jax.metrics import fid_kid_is
 from sr3_jax.metrics.fid_kid_is import Moments
+from tests.metrics.test_bootstrap import half_width
 
 
 def _features(n, d=12, seed=0, shift=0.0, rank=None):
@@ -93,7 +94,7 @@ def test_frechet_interval_is_the_spread_of_resamples(n):
   draws = [x[rng.integers(0, n, n)] for _ in range(30)]
   values = [fid_kid_is.frechet_distance(Moments.of(draw), b) for draw in draws]
   estimate = fid_kid_is.frechet_distance(Moments.of(x), b)
-  half = 1.96 * np.std(values, ddof=1)
+  half = half_width(values, n)
   np.testing.assert_allclose((low, high), (max(0, estimate - half), estimate + half))
   assert low < estimate < high
   # The reason for not taking percentiles.
@@ -158,7 +159,7 @@ def test_kid_interval_leaves_out_pairs_of_an_image_with_itself():
     within = [kernel(x[i], x[j]) for i in rows for j in rows if i != j]
     across = [kernel(x[i], b) for i in rows for b in y]
     values.append(np.mean(within) - 2 * np.mean(across))
-  half = 1.96 * np.std(values, ddof=1)
+  half = half_width(values, 8)
   np.testing.assert_allclose((low, high), (0.5 - half, 0.5 + half))
 
 
@@ -219,36 +220,8 @@ def test_score_interval_is_the_spread_of_resamples():
     fid_kid_is.inception_score(p[rng.integers(0, 24, 24)], splits=1)[0]
     for _ in range(50)
   ]
-  assert high - 2.5 == pytest.approx(1.96 * np.std(values, ddof=1))
+  assert high - 2.5 == pytest.approx(half_width(values, 24))
   assert 2.5 - low == pytest.approx(high - 2.5)
-
-
-def test_bootstrap_of_means_is_scipys():
-  values = np.random.default_rng(0).gamma(2.0, size=(60, 2))
-  low, high = fid_kid_is.bootstrap_means(values, resamples=4000)
-  for column in range(2):
-    found = scipy.stats.bootstrap(
-      (values[:, column],), np.mean, n_resamples=4000, method='percentile', rng=1
-    ).confidence_interval
-    np.testing.assert_allclose((low[column], high[column]), found, rtol=0.01)
-
-
-def test_bootstrap_draws_are_shared():
-  values = np.random.default_rng(0).standard_normal((50, 1))
-  one = fid_kid_is.bootstrap_means(values, resamples=50, seed=7)
-  both = fid_kid_is.bootstrap_means(
-    np.concatenate([values, -values], axis=1), resamples=50, seed=7
-  )
-  np.testing.assert_allclose((both[0][0], both[1][0]), (one[0][0], one[1][0]))
-  np.testing.assert_allclose(both[0][1], -one[1][0])  # the mirror image
-
-
-def test_bootstrap_of_infinite_values_has_no_interval():
-  values = np.ones((5, 3))
-  values[2, 1], values[4, 2] = np.inf, np.nan
-  low, high = fid_kid_is.bootstrap_means(values, resamples=20)
-  np.testing.assert_array_equal(low, [1, np.nan, np.nan])
-  np.testing.assert_array_equal(high, [1, np.nan, np.nan])
 
 
 def test_mistakes_are_said():
@@ -269,8 +242,6 @@ def test_mistakes_are_said():
     fid_kid_is.kid(x, x[:1])
   with pytest.raises(ValueError, match='at least 10 images, got 4'):
     fid_kid_is.inception_score(np.full((4, 2), 0.5))
-  with pytest.raises(ValueError, match=r'\[images, metrics\]'):
-    fid_kid_is.bootstrap_means(np.ones(3))
 
 
 @pytest.mark.slow

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from sr3_jax.reports import compare
+from sr3_jax.reports import command as reports_command
+from sr3_jax.reports import compare, compare_page
 from sr3_jax.reports import data as reports_data
 from tests.support import report_folders
+from tests.support.report_folders import METHODS
 
 
 @pytest.fixture(scope='module')
@@ -63,6 +65,66 @@ def test_pairs_that_are_not_finite_do_not_count():
   assert found['some'].value == 1 and found['some'].images == 2
   assert found['all'].value == 0.25 and found['all'].images == 4
   assert 'one' not in found
+
+
+def test_pairs_of_a_photograph_are_resampled_together():
+  rng = np.random.default_rng(0)
+  photographs = np.repeat(np.arange(6), 8)
+  column = rng.normal(0.1, 1, 6)[photographs] + rng.normal(0, 0.1, 48)
+  alone, crops, two = (
+    compare.paired_differences({'psnr': column}, of)['psnr']
+    for of in (None, photographs, photographs % 2)
+  )
+  draws = np.random.default_rng(0).integers(0, 6, (compare.RESAMPLES, 6))
+  means = column.reshape(6, 8).mean(1)[draws].mean(1)
+  wide = scipy.stats.t.ppf(0.975, 5) / scipy.stats.norm.ppf(0.975) * (6 / 5) ** 0.5
+  edges = np.quantile(means, (0.025, 0.975)) - column.mean()
+  np.testing.assert_allclose(crops.interval, column.mean() + wide * edges)
+  assert alone.differs and not crops.differs  # the effect is that of six photographs
+  assert (crops.images, crops.photographs) == (48, 6)
+  assert two.interval is None and not two.same and two.value == alone.value
+
+
+def test_crops_of_two_photographs_are_told(folders, tmp_path, capsys):
+  for name in 'ab':
+    place = change(folders / name, tmp_path / name, _photographs=2, _sheets=[])
+    with np.load(place / 'values.npz') as found:
+      arrays = dict(found) | {'photograph': np.arange(9) % 2}
+    arrays['sr3/ssim'][3] = np.nan  # what one image lacks
+    np.savez(place / 'values.npz', **arrays)
+  a, b = (reports_data.load(tmp_path / name, name) for name in 'ab')
+  metrics = compare.differences(a, b)[-1].metrics
+  assert metrics['psnr'].interval is None and metrics['psnr'].images == 9
+  assert metrics['ssim'].images == 8
+  assert reports_command.main([str(tmp_path / name) for name in 'ab']) == 0
+  out = capsys.readouterr().out
+  assert 'b: sr3 - a: sr3 (in pairs of 9 crops of 2 photographs)' in out
+  assert 'Note: a: 9 crops of 2 photographs, without intervals, which need 3' in out
+  (line,) = (li for li in out.splitlines() if '8 crops of 2' in li)
+  assert line.strip().startswith('SSIM')
+  page = (tmp_path / 'a' / 'compare.html').read_text()
+  assert '9 crops of 2 photographs' in page and '8 crops of 2 photographs' in page
+
+
+def test_who_knows_the_photographs_is_believed(folders, tmp_path):
+  """A report of before does not say them."""
+  place = change(folders / 'b', tmp_path / 'new')
+  with np.load(place / 'values.npz') as found:
+    np.savez(place / 'values.npz', **found, photograph=np.arange(9) // 3)
+  a, b = reports_data.load(folders / 'a', 'a'), reports_data.load(place, 'b')
+  for pair in (compare.differences(a, b)[-1], compare.differences(b, a)[-1]):
+    assert pair.metrics['psnr'].photographs == 3
+
+
+def test_methods_in_large_and_small_letters_stay_apart(folders, tmp_path):
+  report = json.loads((folders / 'a' / 'report.json').read_text())
+  table = {'SR3': report['table']['sr3'], 'sr3': report['table']['sr3']}
+  methods = [{'name': 'SR3'}, {'name': 'sr3'}]
+  place = change(folders / 'a', tmp_path / 'x', _table=table, _methods=methods)
+  a, b = reports_data.load(folders / 'a', 'a'), reports_data.load(place, 'A')
+  assert [p.title for p in compare.differences(a, b)] == ['A: sr3 − a: sr3']
+  rows = compare_page.merged([a, b, reports_data.Report(b.folder, b.data, 'A')])
+  assert len(rows) == len(METHODS) + 4
 
 
 def test_unpaired_intervals_are_exact_for_normal_means():

@@ -314,9 +314,13 @@ def test_names_are_what_tells_folders_apart():
 
   assert names('/x/a', '/x/b/report') == ['a', 'b']
   assert names('/x/a/report', '/y/a/report/report.json') == ['x/a', 'y/a']
-  assert names('/x/a', '/x/a/report') == ['1: x/a', '2: x/a'] or names(
-    '/x/a', '/x/a/report'
-  ) == ['1: //x/a', '2: //x/a']
+  assert names('/x/a', '/x/a/report') == ['a', 'a (2)']  # a report twice
+  assert names('/x/a', '/y/a', '/x/a', '/x/a') == ['x/a', 'y/a', 'x/a (2)', 'x/a (3)']
+  assert names('/a', '/a/report', '/x/a (2)') == ['a', 'a (3)', 'a (2)']
+  assert names('/x/a', '/y/x/a') == ['/x/a', 'y/x/a']
+  # Large and small letters tell names apart where nothing else does.
+  assert names('/x/A', '/y/a') == ['x/A', 'y/a']
+  assert names('/x/A', '/x/a') == ['A', 'a']
 
 
 def test_what_strangers_write_does_not_steer_the_terminal():
