@@ -285,7 +285,7 @@ def run_or_explain() -> None:
   except errors.UserError as error:
     fail(error)
   except OSError as error:
-    fail(f'{error.filename or FLAGS.workdir}: {error.strerror or error}')
+    fail(f'{error.filename or FLAGS.workdir}: {errors.reason(error)}')
   except errors.Preempted as error:
     print(f'{error}', file=sys.stderr)
     sys.exit(128 + error.signal)  # as of a program that the signal ended

@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   except errors.UserError as error:
     parser.error(str(error))
   except OSError as error:
-    parser.error(f'{error.filename or args.report}: {error.strerror or error}')
+    parser.error(f'{error.filename or args.report}: {errors.reason(error)}')
   return 0
 
 

@@ -187,6 +187,16 @@ def check_opened(image: Image.Image) -> None:
     raise ImageError(describe_pixels(np.dtype(np.int16 if bits > 8 else np.int8)))
 
 
+def _stored(image: Image.Image) -> np.dtype:
+  """Return the type of the pixels in a file that Pillow reads as 'I' or 'F'."""
+  tags = getattr(image, 'tag_v2', {})
+  kind = 'f' if image.mode == 'F' else 'i'
+  if image.mode == 'I' and _SIGNED not in tags.get(_SAMPLE_FORMAT, (1,)):
+    kind = 'u'
+  bits = tags.get(_BITS_PER_SAMPLE, (32,))[0]
+  return np.dtype(f'{kind}{bits // 8 if bits in (16, 32, 64) else 4}')
+
+
 def from_pillow(image: Image.Image) -> np.ndarray | None:
   """Return the pixels of Pillow's deep grey modes: uint16 [h, w, 1 or 2].
 
@@ -197,7 +207,7 @@ def from_pillow(image: Image.Image) -> np.ndarray | None:
   """
   scaled = image.mode == 'I' and image.format in ('PNG', 'PPM')  # 0 to 65535
   if image.mode in ('I', 'F') and not scaled:
-    raise ImageError(describe_pixels(np.dtype(np.int32 if image.mode == 'I' else 'f4')))
+    raise ImageError(describe_pixels(_stored(image)))
   if not image.mode.startswith('I'):
     return None
   grey = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)

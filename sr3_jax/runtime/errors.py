@@ -1,8 +1,21 @@
 """The error that ends a command with one line, and how such lines are made."""
 
+import errno
 from collections.abc import Iterable
 
 from sr3_jax.runtime.printing import one_line
+
+_FOLDER = 'should be a folder'
+# Errors of the system whose own words don't say what is wrong.
+_REASONS = {
+  errno.ELOOP: 'a link that leads to itself',
+  errno.ENXIO: 'a socket, should be a file',
+  errno.EINVAL: 'damaged',
+  errno.EISDIR: 'a folder, should be a file',
+  errno.EEXIST: f'a file, or a link that leads nowhere, {_FOLDER}',
+  errno.ENOTDIR: f'a part of it is a file, {_FOLDER}',
+  errno.ENAMETOOLONG: 'the name is too long',
+}
 
 
 class UserError(ValueError):
@@ -38,9 +51,14 @@ class Preempted(Exception):
 def line(error: BaseException | str) -> str:
   """Return what an exception says, in at most one line of 300 characters."""
   if isinstance(error, OSError) and error.filename and error.strerror:
-    error = f'{error.filename}: {error.strerror}'
+    error = f'{error.filename}: {reason(error)}'
   text = one_line(error) or type(error).__name__
   return f'no {text}'[:300] if isinstance(error, KeyError) else text[:300]
+
+
+def reason(error: OSError) -> str:
+  """Return what an error of a file or folder means, without its name."""
+  return _REASONS.get(error.errno or 0) or error.strerror or line(error)
 
 
 def first_line(error: BaseException) -> str:

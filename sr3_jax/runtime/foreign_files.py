@@ -8,7 +8,6 @@ line: which file, what it is, what to do.
 """
 
 import contextlib
-import errno
 import functools
 import importlib.util
 import json
@@ -20,7 +19,7 @@ from typing import IO, Any
 from etils import epath
 
 from sr3_jax.runtime import memory
-from sr3_jax.runtime.errors import UserError, line
+from sr3_jax.runtime.errors import UserError, line, reason
 
 MAX_JSON = 2**26  # bytes of a JSON or text file: the largest, a report, has 10 MB
 MAX_BYTES = 2**34  # bytes of any file that is read whole, if memory has room for them
@@ -175,18 +174,6 @@ def explained(
     ours = '' if type(error) is ValueError else 'damaged: '
     text = f'{path}: not {what} ({ours}{line(error)}){_hint(path)}'
     raise kind_of_error(text) from None
-
-
-def reason(error: OSError) -> str:
-  """Return what an error of a file means, without the file's name."""
-  known = {
-    errno.ELOOP: 'a link that leads to itself',
-    errno.ENXIO: 'a socket, should be a file',
-    errno.EINVAL: 'damaged',
-    errno.EISDIR: 'a folder, should be a file',
-    errno.ENAMETOOLONG: 'the name is too long',
-  }
-  return known.get(error.errno or 0) or error.strerror or line(error)
 
 
 def read_text(

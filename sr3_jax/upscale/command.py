@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sr3_jax.images import formats
-from sr3_jax.runtime import activity
+from sr3_jax.runtime import activity, errors
 from sr3_jax.runtime.cli import Parser
 from sr3_jax.runtime.errors import UserError
 from sr3_jax.runtime.printing import one_line
@@ -257,4 +257,4 @@ def _check_folder(parser: Parser, folder: pathlib.Path) -> None:
     with tempfile.TemporaryFile(dir=folder):
       pass
   except OSError as error:
-    parser.error(f'--output={folder}: {error.strerror or error}')
+    parser.error(f'--output={folder}: {errors.reason(error)}')

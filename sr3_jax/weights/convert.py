@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from sr3_jax.runtime import activity
 from sr3_jax.runtime.cli import Parser, add_quiet, path, value
-from sr3_jax.runtime.errors import UserError, line
+from sr3_jax.runtime.errors import UserError, line, reason
 from sr3_jax.runtime.values import Name, Whole
 from sr3_jax.weights.released import RELEASED
 
@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
   except UserError as error:
     sys.exit(f'error: {line(error)}')
   except OSError as error:
-    text = f'{error.filename or args.output}: {error.strerror or error}'
+    text = f'{error.filename or args.output}: {reason(error)}'
     sys.exit(f'error: {line(text)}')
   leaves = jax.tree.leaves(params)
   print(

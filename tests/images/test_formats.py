@@ -205,3 +205,20 @@ def test_planes_and_big_tiffs():
   for data in (planes, buffer.getvalue()):
     picture, _ = read(data)
     np.testing.assert_array_equal(levels(picture).round(), RGB)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'words'),
+  [
+    ('int16', '16 bits, signed'),
+    ('int32', '32 bits, signed'),
+    ('uint32', '32 bits, integers'),
+    ('float32', '32 bits, floating'),
+  ],
+)
+def test_grey_pixels_without_a_range_are_named_as_they_are_stored(kind, words):
+  """Pillow reads all of them as 'I' or 'F', of 32 bits."""
+  data = tiff_of(GREY.astype(kind))
+  for function in (picture_codec.read, image_files.read):
+    with pytest.raises(ImageError, match=f'pixels of {words}'):
+      function(data)

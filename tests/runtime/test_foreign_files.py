@@ -12,7 +12,7 @@ import pytest
 
 from sr3_jax.images import image_files, picture_codec
 from sr3_jax.images.pixels import ImageError
-from sr3_jax.runtime import foreign_arrays, foreign_files, memory
+from sr3_jax.runtime import errors, foreign_arrays, foreign_files, memory
 from sr3_jax.runtime.errors import UserError
 from sr3_jax.runtime.foreign_files import FileError
 from tests.support import file_damage
@@ -243,3 +243,15 @@ def test_an_open_file_has_its_name(tmp_path):
   with foreign_files.open_file(path) as file:
     assert file.name == str(path)
     assert file.read() == b'x'
+
+
+@pytest.mark.parametrize('place', ['link', 'file', 'file/below'])
+def test_what_is_no_folder_is_said_and_not_that_it_exists(tmp_path, place):
+  (tmp_path / 'link').symlink_to('nowhere')
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(OSError) as error:
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+  assert errors.line(error.value).endswith('file, should be a folder') == (
+    place == 'file/below'
+  )
+  assert 'should be a folder' in errors.line(error.value)
