@@ -9,6 +9,8 @@ from setuptools.command.build_py import build_py
 
 REPOSITORY = 'sr3-jax/sr3_jax'
 HERE = pathlib.Path(__file__).parent
+# 15 distributions and 200 MB, PyArrow among them, which only one source of data needs.
+TFDS = ['tensorflow-datasets>=4.9.10']
 (VERSION,) = re.findall(
   r"__version__ = '([^']+)'", (HERE / 'sr3_jax' / 'runtime' / 'version.py').read_text()
 )
@@ -114,7 +116,6 @@ setuptools.setup(
     'scikit-image>=0.25.0',
     'scipy>=1.14.0',
     'simplejpeg>=1.9.0',
-    'tensorflow-datasets>=4.9.10',
     'tifffile>=2025.1.10',
   ],
   extras_require={
@@ -125,12 +126,14 @@ setuptools.setup(
     'gcs': ['gcsfs'],
     # Until 2.5.1 weights_only=True could be tricked (CVE-2025-32434).
     'convert': ['torch>=2.6'],
-    'hub': ['huggingface_hub'],
+    'hub': ['huggingface_hub>=2.4'],
+    'tfds': TFDS,
     'classify': ['onnxruntime'],
     # Compiles for TPUs that aren't there; the version that jax[tpu] names.
     'tpu-plan': ['libtpu==0.0.42.*'],
     'notebooks': ['ipykernel', 'nbclient'],
     'test': [
+      *TFDS,
       'ipykernel',
       'nbclient',
       'onnx',
@@ -148,6 +151,7 @@ setuptools.setup(
       'sr3-channels = sr3_jax.runtime.start:channels',
       'sr3-convert = sr3_jax.runtime.start:convert',
       'sr3-evaluate = sr3_jax.runtime.start:evaluate',
+      'sr3-push = sr3_jax.runtime.start:push',
       'sr3-report = sr3_jax.runtime.start:report',
       'sr3-study = sr3_jax.runtime.start:study',
       'sr3-train = sr3_jax.runtime.start:train',

@@ -181,7 +181,7 @@ ${spot:+              $spot
                 python -c 'import fsspec, sys; fsspec.filesystem("gs").get(*sys.argv[1:])' \\
                   $SOURCE source.tar.gz
                 tar -xzf source.tar.gz
-                pip install --quiet '.[tpu]'
+                pip install --quiet '.[tpu,tfds]'
                 exec python -u -m sr3_jax.main "\$@"
               - main
 END

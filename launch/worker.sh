@@ -38,7 +38,7 @@ setup() {
   local id=$1 extra=$2
   if [[ $(cat installed 2>/dev/null) != "$id" ]]; then
     make_environment
-    venv/bin/python -m pip install --quiet --disable-pip-version-check "./src[$extra]"
+    venv/bin/python -m pip install --quiet --disable-pip-version-check "./src[$extra,tfds]"
     echo "$id" >installed.new
     mv installed.new installed
   fi

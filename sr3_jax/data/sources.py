@@ -297,7 +297,12 @@ class Tfds:
     channels: int = 3,
     decode_side: int = 0,
   ):
-    import tensorflow_datasets as tfds  # 1 s, and only this source needs it
+    try:
+      import tensorflow_datasets as tfds  # 1 s, and only this source needs it
+    except ImportError:
+      raise DataError(
+        f"data.source='tfds' ({name}) needs TFDS: pip install 'sr3_jax[tfds]'"
+      ) from None
 
     self._name, self._decode_side = f'{name}:{split}', decode_side
     self.channels, self.dtype = channels, np.dtype(np.uint8)

@@ -125,6 +125,18 @@ def from_opened(image: Image.Image, like: Picture) -> Picture:
   return _picture(stored, like.icc, like.metadata, like.format)
 
 
+def from_pillow(image: Image.Image) -> Picture:
+  """Return an image that Pillow holds, upright, with its colour profile.
+
+  Raises:
+    ImageError: its numbers have no defined black and white.
+  """
+  icc = image.info.get('icc_profile')
+  with image_files.errors(b'', f'a Pillow image of mode {image.mode}'):
+    stored = _read_opened(image.copy(), icc)
+  return _picture(stored, icc, Metadata(), image.format or 'PNG')
+
+
 def read(source: pathlib.Path | bytes, name: str = '') -> Picture:
   """Read a file of one of `formats.FORMATS`.
 

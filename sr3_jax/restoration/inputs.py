@@ -4,19 +4,20 @@ It decides on channels and missing pixels, and makes canvases larger. All is Num
 condition has any size and is made once for each run, on the host.
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
-from numpy.typing import ArrayLike
 from PIL import Image
 
 from sr3_jax.core import degradations
 from sr3_jax.core.degradations.tasks import LUMA
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.images import rasters, resizing
+from sr3_jax.restoration.given import ImageLike, read_mask
 from sr3_jax.restoration.settings import UpscalerError
 from sr3_jax.weights.hub import Loaded
 
@@ -27,7 +28,6 @@ BLUR_RADIUS = 4
 
 # Top, right, bottom and left: pixels, or 'N%' of the image's height or width.
 Expand = tuple[int | str, ...]
-ImageLike: TypeAlias = Image.Image | ArrayLike
 
 
 class Prepared(NamedTuple):
@@ -267,12 +267,14 @@ def as_mask(mask: ImageLike, size: tuple[int, int]) -> np.ndarray:
 
   Args:
     mask: [h, w] or [h, w, 1]: bool, where True is missing; integers or floats from 0 to
-      1, where more than half of the largest value is missing; or a PIL image.
+      1, where more than half of the largest value is missing; a PIL image; or a path.
     size: height and width that it must have.
 
   Raises:
     UpscalerError: it has another size.
   """
+  if isinstance(mask, str | os.PathLike):
+    mask = read_mask(mask)
   if isinstance(mask, Image.Image):
     mask = mask if mask.mode == 'I;16' else mask.convert('L')
   array = np.asarray(mask)

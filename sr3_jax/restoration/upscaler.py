@@ -10,18 +10,21 @@ import contextlib
 import dataclasses
 import functools
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
 from sr3_jax.images import resizing
+from sr3_jax.restoration import given as given_images
 from sr3_jax.restoration import inputs, memory
 from sr3_jax.restoration.canvas_arguments import Item
 from sr3_jax.restoration.canvas_runner import CanvasRunner
-from sr3_jax.restoration.inputs import ImageLike, Prepared
+from sr3_jax.restoration.given import Given, ImageLike
+from sr3_jax.restoration.inputs import Prepared
 from sr3_jax.restoration.memory import Memory
+from sr3_jax.restoration.result import Result, Settings
 from sr3_jax.restoration.settings import (
   UpscalerError,
   check_limits,
@@ -30,59 +33,12 @@ from sr3_jax.restoration.settings import (
 )
 from sr3_jax.restoration.tiling import Planner, Size, output_size
 from sr3_jax.runtime import activity
-from sr3_jax.runtime.errors import NotFiniteError
 from sr3_jax.runtime.progress import Progress
 from sr3_jax.runtime.version import __version__
+from sr3_jax.weights import terms
 from sr3_jax.weights.hub import Loaded
 
-# What results depend on beside the input, fit for JSON.
-Settings = dict[str, Any]
 OnSteps = Callable[[int], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-  """Restored images of one input, float32; in [-1, 1] but for known pixels beyond it.
-
-  `observed` is the input as the model sees it, 0 where pixels are missing. `settings`
-  are all that the result depends on beside the input, fit for JSON.
-  """
-
-  samples: np.ndarray  # [n, H, W, C]; C = 1 for grey inputs
-  observed: np.ndarray  # [h, w, K or 1]; K = C but for models of pairs
-  settings: Settings
-  upsampled: bool = True  # whether the model upscales
-
-  @property
-  def bicubic(self) -> np.ndarray | None:
-    """The input, upsampled without a model: [H, W, K or 1]; None: it isn't upscaled."""
-    if not self.upsampled:
-      return None
-    size = self.samples.shape[1:3]
-    return np.clip(resizing.resize(self.observed, *size), -1, 1)
-
-  @property
-  def image(self) -> np.ndarray:
-    """The first sample, [H, W, C]."""
-    return self.samples[0]
-
-  def check_finite(self) -> None:
-    """Raise NotFiniteError if the model gave NaN or infinity for this input."""
-    if not np.isfinite(self.samples).all():
-      raise NotFiniteError([], f'the model {self.settings["model"]}')
-
-  @property
-  def mean(self) -> np.ndarray:
-    """The mean of the samples, [H, W, C]."""
-    return self.samples.mean(0)
-
-  @property
-  def spread(self) -> np.ndarray:
-    """Standard deviation over samples, averaged over channels: [H, W]."""
-    mean, squares = self.mean, np.zeros(self.samples.shape[1:], np.float32)
-    for sample in self.samples:
-      squares += (sample - mean) ** 2
-    return np.sqrt(squares / len(self.samples)).mean(-1)
 
 
 class Upscaler:
@@ -107,7 +63,8 @@ class Upscaler:
     noise: of the inputs of cascade stages, share of the amplitude.
     guidance: how much the class counts, for models trained for that; None takes theirs.
     batch: tiles at a time on each device; None chooses.
-    on_note: called with a line of text when something is worth telling the user.
+    on_note: called with a line of text when something is worth telling the user, such
+      as terms of use that don't allow everything; None prints it on stderr.
     progress: say on stderr what is being done, and how far it is.
 
   Raises:
@@ -130,7 +87,7 @@ class Upscaler:
     noise: float = 0.0,
     guidance: float | None = None,
     batch: int | None = None,
-    on_note: Callable[[str], None] = print,
+    on_note: Callable[[str], None] | None = None,
     progress: bool = False,
   ):
     check_limits(temperature=temperature, tile=tile, tile_pad=tile_pad, seed=seed)
@@ -142,7 +99,9 @@ class Upscaler:
     inputs.check_options(loaded, consistency, has_expand, augmentation, guidance)
     self.loaded, self.model = loaded, loaded.model
     self._seed, self._consistency, self._progress = seed, consistency, progress
-    self._note_once = functools.cache(on_note)
+    self._note_once = note = functools.cache(on_note or _print_note)
+    if not terms.are_free(loaded.license):
+      note(terms.note(loaded.name, loaded.license, loaded.place))
     self._expand = None if expand is None else inputs.parse_expand(expand)
     self._augmentation, self._guidance = augmentation, guidance
     own = loaded.config.sampler.guidance
@@ -154,8 +113,47 @@ class Upscaler:
     grid = self.model.scale, self.model.network.multiple
     self._plan = Planner(*grid, self._sides, pad, at_once=batch)
     self._runner = CanvasRunner(
-      self.model, loaded.params, trajectory, self._plan, batch, consistency, on_note
+      self.model, loaded.params, trajectory, self._plan, batch, consistency, note
     )
+
+  def __repr__(self) -> str:
+    task, sampler = inputs.describe(self.loaded.config), self._sampler['name']
+    what = task if self.model.scale == 1 else f'{task}, {self.model.scale:g} times'
+    return f'<Upscaler {self.loaded.name}: {what}; {sampler}, {self.num_steps} steps>'
+
+  @property
+  def license(self) -> str:
+    """The terms of use that the model's card states; 'unknown' if it states none."""
+    return self.loaded.license
+
+  def push_to_hub(
+    self,
+    repo: str,
+    *,
+    public: bool = False,
+    message: str = '',
+    token: str | None = None,
+  ) -> str:
+    """Upload the model to the Hugging Face hub; see `sr3_jax.weights.push.push`.
+
+    Args:
+      repo: owner/name; it is made if it isn't there, private unless `public`.
+      public: let everybody see it; needed to write to a repository that is public.
+      message: of the commit.
+      token: of the hub; None takes that of $HF_TOKEN or of `hf auth login`.
+
+    Returns:
+      The address of the model's page.
+
+    Raises:
+      HubError: no token, no library, or the hub refuses; one line.
+    """
+    from sr3_jax.weights import push  # few need it
+
+    shown = activity.shown(f'pushing to {repo}') if self._progress else None
+    options = {'public': public, 'message': message, 'token': token}
+    with shown or contextlib.nullcontext():
+      return push.push(self.loaded.place, repo, **options)
 
   def settings(self, outscale: float | None = None) -> Settings:
     """Return all that results depend on beside the input, fit for JSON."""
@@ -328,10 +326,8 @@ class Upscaler:
     """
     outscale, label = self.check(outscale, label)
     masks = [None] * len(images) if masks is None else masks
-    prepared = [
-      inputs.prepare(image, mask, self.loaded, self._expand, self._note_once)
-      for image, mask in zip(images, masks, strict=True)
-    ]
+    given = [given_images.read(image, self.model) for image in images]
+    prepared = [self._prepare(*pair) for pair in zip(given, masks, strict=True)]
     numbers = numbers or [0] * len(prepared)
     channels = self.model.input_channels
     current = [
@@ -348,18 +344,43 @@ class Upscaler:
           source, sample = divmod(k, num_samples)
           seed = (self._seed, numbers[source], sample, p)
           image = resizing.resize(image, *sizes[source][p])
-          given = self.model, image, prepared[source].mask
-          condition = inputs.assemble(*given, seed=seed, **self._augmentation)
+          known = self.model, image, prepared[source].mask
+          condition = inputs.assemble(*known, seed=seed, **self._augmentation)
           items.append(Item(condition, seed, label))
         current = self._runner(items, self._guidance_of(label), on_steps)
     results = []
-    for p in prepared:
+    for g, p, mask in zip(given, prepared, masks, strict=True):
       outputs, current = current[:num_samples], current[num_samples:]
-      results.append(self._result(p, outputs, outscale))
+      result = self._result(p, outputs, outscale)
+      results.append(self._belonging(result, g, mask))
     if not allow_broken:
       for result in results:
         result.check_finite()
     return results
+
+  def _prepare(self, given: Given, mask: ImageLike | None) -> Prepared:
+    """Return a checked input; what is transparent is missing, if it can be."""
+    image, alpha = given.image, given.alpha
+    if alpha is not None and self.takes_masks and mask is None:
+      mask = alpha < 0.5
+    else:
+      image = given_images.visible(image, alpha)
+    return inputs.prepare(image, mask, self.loaded, self._expand, self._note_once)
+
+  def _belonging(self, result: Result, given: Given, mask: ImageLike | None) -> Result:
+    """Return a result with what belonged to its input beside the pixels."""
+    alpha = None
+    # Where transparent pixels of the input were those to fill in, none are left.
+    if given.alpha is not None and not (self.takes_masks and mask is None):
+      margins = self.margins(*given.alpha.shape)
+      size = result.samples.shape[1:3]
+      alpha = given_images.enlarge_alpha(given.alpha, margins, size)
+    return dataclasses.replace(
+      result,
+      like=dataclasses.replace(given.like, alpha=alpha),
+      value_range=self.model.value_range,
+      floating=self.model.task.paired,
+    )
 
   @contextlib.contextmanager
   def _shown(self, total: int, on_steps: OnSteps) -> Iterator[OnSteps]:
@@ -444,3 +465,8 @@ class Upscaler:
       known = f'labels from 0 to {classes - 1}' if classes else 'no classes'
       raise UpscalerError(f'label {label}: this model has {known}')
     return label
+
+
+def _print_note(text: str) -> None:
+  """Tell the user something where no command does."""
+  print(text, file=sys.stderr)

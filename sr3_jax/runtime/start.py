@@ -50,6 +50,11 @@ def net_weights() -> int | None:
   return _start('sr3_jax.metrics.net_weights', advice=_GOES_ON)
 
 
+def push() -> int | None:
+  """Run sr3-push; return its exit code."""
+  return _start('sr3_jax.weights.push_command')
+
+
 def report() -> int | None:
   """Run sr3-report; return its exit code."""
   return _start('sr3_jax.reports.command')

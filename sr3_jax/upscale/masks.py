@@ -2,8 +2,6 @@
 
 import pathlib
 
-import numpy as np
-
 from sr3_jax.images import formats, picture_codec
 from sr3_jax.images.pixels import ImageError
 from sr3_jax.upscale.files import real
@@ -63,17 +61,3 @@ def check(path: pathlib.Path, height: int, width: int) -> None:
       f'the mask {path} has {have[1]} x {have[0]} pixels, the picture {width} x '
       f'{height}: make them agree'
     )
-
-
-def read(path: pathlib.Path) -> np.ndarray:
-  """Read a mask: bool [h, w], True where pixels are missing.
-
-  Those are the pixels brighter than half. Transparent ones are known, whatever their
-  colour is.
-
-  Raises:
-    ImageError: the file can't be read.
-  """
-  picture = picture_codec.read(path)
-  light = (picture.pixels.mean(-1) + 1) / 2
-  return light * (1 if picture.alpha is None else picture.alpha) > 0.5

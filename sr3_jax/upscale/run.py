@@ -26,12 +26,12 @@ from sr3_jax.images import (
 )
 from sr3_jax.images.metadata import Metadata
 from sr3_jax.images.pixels import ImageError, to_float, to_picture
+from sr3_jax.restoration import given
 from sr3_jax.restoration.upscaler import Result, Upscaler
 from sr3_jax.runtime import activity, atomic_files
 from sr3_jax.runtime.errors import line
 from sr3_jax.runtime.progress import Progress
 from sr3_jax.upscale import jobs
-from sr3_jax.upscale import masks as upscale_masks
 from sr3_jax.upscale.jobs import Failures, Job, Options, Settings
 
 # Small pictures are done in groups of so many output pixels on each device: enough to
@@ -282,7 +282,7 @@ def _mask(
 ) -> np.ndarray | None:
   """Return what is missing of a picture: bool [h, w], or None for nothing."""
   if job.mask is not None:
-    return upscale_masks.read(job.mask)
+    return given.read_mask(job.mask)
   if not upscaler.takes_masks or picture.alpha is None:
     return None
   missing = picture.alpha < 0.5
@@ -301,10 +301,8 @@ def _alpha(
   if picture.alpha is None or (upscaler.takes_masks and job.mask is None):
     return None
   # Pages have their own sizes, which aren't that of the job.
-  top, right, bottom, left = upscaler.margins(*picture.pixels.shape[:2])
-  around = (top, bottom), (left, right)
-  alpha = np.pad(picture.alpha, around, constant_values=1.0)
-  return picture_codec.resize_alpha(alpha, *result.samples.shape[1:3])
+  margins = upscaler.margins(*picture.pixels.shape[:2])
+  return given.enlarge_alpha(picture.alpha, margins, result.samples.shape[1:3])
 
 
 def _write(

@@ -66,7 +66,10 @@ def make_parser() -> Parser:
   add('--preset', choices=RELEASED, help='the released file that INPUT is, see below')
   for name, text in _GIVEN.items():
     add(f'--{name}', type=value(Whole(1)), metavar='N', help=text)
-  add('--license', default='unknown', help='of the weights, for the model card')
+  about = 'of the weights, for the model card; default: that of a model folder'
+  add('--license', help=about)
+  about = 'to its words, if the license has no identifier of model hubs'
+  add('--license_link', default='', metavar='URL', help=about)
   add(
     '--notes',
     type=path,
@@ -115,7 +118,9 @@ def _convert(args: argparse.Namespace) -> tuple['ConfigDict', 'Params']:
 
   given = {key: getattr(args, key) for key in _GIVEN}
   notes = foreign_files.read_text(args.notes, 2**20) if args.notes else ''
-  card = {'license': args.license, 'dtype': args.dtype, 'notes': notes}
+  card = {'license_link': args.license_link, 'dtype': args.dtype, 'notes': notes}
+  if args.license is not None:
+    card['license'] = args.license
   path = pathlib.Path(args.input).expanduser()
   if path.is_dir() or args.input.startswith('hf://'):
     if args.preset or any(given.values()):

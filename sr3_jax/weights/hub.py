@@ -33,7 +33,7 @@ from sr3_jax.runtime import foreign_files
 from sr3_jax.runtime.errors import line
 from sr3_jax.runtime.types import Params
 from sr3_jax.runtime.version import __version__
-from sr3_jax.weights import model_files
+from sr3_jax.weights import model_files, terms
 from sr3_jax.weights.model_files import CONFIG, PRESETS, WEIGHTS, HubError, Presets
 
 # Models that come with the package: folders named as users name the models.
@@ -56,6 +56,8 @@ class Loaded:
   name: str  # of the folder, or owner/name on the hub
   step: int  # training steps done
   source: str  # where the weights come from, in words
+  license: str = 'unknown'  # terms of use, as the card states them
+  place: epath.PathLike = ''  # the path or name that it was loaded by
 
 
 def load(path: epath.PathLike) -> Loaded:
@@ -93,7 +95,9 @@ def load(path: epath.PathLike) -> Loaded:
   presets = _presets(folder, model.gammas)
   source = str(header.get('source') or f'trained on {data_name(config)}')
   digits = fingerprint(params)
-  return Loaded(model, params, config, presets, digits, name, step, source)
+  license = terms.of_folder(folder)
+  facts = digits, name, step, source, license, path
+  return Loaded(model, params, config, presets, *facts)
 
 
 def load_weights(path: epath.PathLike, model: SR3) -> tuple[int, Params]:

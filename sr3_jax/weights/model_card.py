@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from sr3_jax.runtime.printing import one_line, printable
 from sr3_jax.runtime.version import __version__
+from sr3_jax.weights import terms
 from sr3_jax.weights.model_files import Presets
 
 # Columns of the results table: key in results.json -> title and digits.
@@ -37,6 +38,7 @@ def make(
   presets: Presets,
   results: Results | None,
   license: str,
+  license_link: str,
   notes: str,
   **facts: str | float,
 ) -> str:
@@ -47,6 +49,7 @@ def make(
     presets: as `model_writer.save` takes them, like results, license and notes.
     results: None if the model was not measured.
     license: 'unknown' if it is not known.
+    license_link: where its words are; '' for nowhere.
     notes: '' for none.
     **facts: name, num_params, fingerprint and step of the model; source, dtype and
       hours as `model_writer.save` takes them.
@@ -65,7 +68,8 @@ def make(
   return environment.get_template('model_card.md').render(
     facts,
     c=config,
-    front_matter=_front_matter(license, config.method),
+    front_matter=_front_matter(license, license_link, config.method),
+    license=license,
     presets=presets,
     results=results,
     table=table,
@@ -81,14 +85,10 @@ def _plain(text: object) -> str:
   return re.sub(r'[`|<>\[\]*\\]', '', one_line(text))
 
 
-def _front_matter(license: str, method: str) -> str:
+def _front_matter(license: str, link: str, method: str) -> str:
   """Return the YAML that model hubs read."""
-  license = ' '.join(license.split()) or 'unknown'
-  # Hubs know identifiers only.
-  known = re.fullmatch(r'[a-z0-9][a-z0-9.+-]*', license.lower())
   front = {
-    **({'license': license.lower()} if known else {'license': 'other'}),
-    **({} if known else {'license_name': license}),
+    **terms.front_matter(license, link),
     'library_name': 'sr3_jax',
     'pipeline_tag': 'image-to-image',
     'tags': ['super-resolution', 'diffusion', method, 'jax', 'flax'],

@@ -36,6 +36,7 @@ def save(
   presets: Presets | None = None,
   results: Results | None = None,
   license: str = 'unknown',
+  license_link: str = '',
   dtype: str = 'float32',
   hours: float = 0.0,
   notes: str = '',
@@ -51,6 +52,7 @@ def save(
     presets: sampler settings by name.
     results: results.json of the run.
     license: an identifier as model hubs use them, such as 'apache-2.0', or a name.
+    license_link: to its words, where the license is no such identifier.
     dtype: 'float32', exact; 'bfloat16' or 'float16', half the size.
     hours: that the training took; 0 if that is not known.
     notes: Markdown for the card: data and their terms, the command, known failures.
@@ -69,6 +71,7 @@ def save(
     presets=presets or {},
     results=results,
     license=license,
+    license_link=license_link,
     notes=notes,
     name=folder.name,
     num_params=sum(tensor.size for tensor in tensors.values()),
@@ -147,9 +150,11 @@ def export(path: epath.PathLike, folder: epath.PathLike, **card: str) -> hub.Loa
   """Write the model folder of a run or of another model, with results and presets.
 
   It reads `path` as `hub.load` does, writes as `save` does, and raises their errors.
-  `card` are license, dtype and notes of `save`. It returns what was exported.
+  `card` are license, license_link, dtype and notes of `save`; without them the license
+  stays as it is. It returns what was exported.
   """
   loaded = hub.load(path)
+  card = {'license': loaded.license, **card}
   place, _ = hub.find(path)
   results, hours = None, 0.0
   if hub.is_run(place):

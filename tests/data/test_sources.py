@@ -188,3 +188,9 @@ def test_tfds_that_is_not_there(tfds_folder):
   assert '\n' not in str(error.value)
   with pytest.raises(data_batches.DataError, match=r"Unknown split 'test'"):
     sources.Tfds('squares', 'test', tfds_folder)
+
+
+def test_without_tfds_one_line_says_what_to_install(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
+  with pytest.raises(data_batches.DataError, match="pip install 'sr3_jax\\[tfds\\]'"):
+    sources.Tfds('mnist', 'train')

@@ -81,7 +81,8 @@ def test_the_card_of_unmeasured_weights(loaded, tmp_path):
     tmp_path / 'm', {**loaded.params}, loaded.config, step=0, license='My: "own"'
   )
   assert card(tmp_path / 'm')[0]['license'] == 'other'
-  assert card(tmp_path / 'm')[0]['license_name'] == 'My: "own"'
+  assert card(tmp_path / 'm')[0]['license_name'] == 'my-own'
+  assert '- terms of use of the weights: My: "own"\n' in card(tmp_path / 'm')[1]
 
 
 @pytest.mark.parametrize(
@@ -147,5 +148,5 @@ def test_notes_must_be_text(exported, tmp_path, capsys):
     convert.main(
       [str(exported), f'--output={tmp_path / "m"}', f'--notes={tmp_path / "notes.md"}']
     )
-  assert stop.value.code == f'error: {tmp_path / "notes.md"}: not a text file'
+  assert stop.value.code == f'error: {tmp_path / "notes.md"}: not a text in UTF-8'
   assert not (tmp_path / 'm').exists()
