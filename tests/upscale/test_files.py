@@ -317,7 +317,7 @@ def test_a_picture_that_is_not_finite_fails_by_its_name(command, standin, capsys
 def test_groups(standin):
   source = upscale_files.Source('', None, pathlib.PurePath('a'))
   todo = [
-    jobs.Job(source, b'', picture_codec, size, '.png', {})
+    jobs.Job(source, b'', picture_codec, picture_codec, size, '.png', {})
     for size in [(1000, 800), (300, 200), *[(20, 20)] * 600]
   ]
   capacity = upscale_run.GROUP * jax.local_device_count()
