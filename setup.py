@@ -129,6 +129,7 @@ setuptools.setup(
     'hub': ['huggingface_hub>=2.4'],
     'tfds': TFDS,
     'classify': ['onnxruntime'],
+    'onnx-export': ['jax2onnx>=0.17.1'],
     # Compiles for TPUs that aren't there; the version that jax[tpu] names.
     'tpu-plan': ['libtpu==0.0.42.*'],
     'notebooks': ['ipykernel', 'nbclient'],
@@ -151,6 +152,7 @@ setuptools.setup(
       'sr3-channels = sr3_jax.runtime.start:channels',
       'sr3-convert = sr3_jax.runtime.start:convert',
       'sr3-evaluate = sr3_jax.runtime.start:evaluate',
+      'sr3-export = sr3_jax.runtime.start:export',
       'sr3-push = sr3_jax.runtime.start:push',
       'sr3-report = sr3_jax.runtime.start:report',
       'sr3-study = sr3_jax.runtime.start:study',

@@ -17,7 +17,7 @@ FLOORS = (
   ('core', 'data', 'human_study'),
   ('weights',),
   ('metrics', 'restoration'),
-  ('upscale', 'reports'),
+  ('upscale', 'reports', 'export'),
   ('evaluation', 'check_data'),
   ('training', 'cascade'),
   ('plan',),

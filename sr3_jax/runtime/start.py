@@ -45,6 +45,11 @@ def evaluate() -> int | None:
   return _start('sr3_jax.evaluation.command', advice=_GOES_ON)
 
 
+def export() -> int | None:
+  """Run sr3-export; return its exit code."""
+  return _start('sr3_jax.export.command')
+
+
 def net_weights() -> int | None:
   """Run `python -m sr3_jax.metrics.net_weights`; return its exit code."""
   return _start('sr3_jax.metrics.net_weights', advice=_GOES_ON)

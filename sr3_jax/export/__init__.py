@@ -1,0 +1,1 @@
+"""The command `sr3-export`: a model as one file that runs without this package."""
