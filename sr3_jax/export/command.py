@@ -177,15 +177,8 @@ def _program(
   weight = loaded.config.sampler.guidance if args.guidance is None else args.guidance
   guidance = weight if model.label_dropout and weight != 1 else None
   noise = args.noise or ('input' if onnx else 'seed')
-  made = program.sampling(
-    loaded,
-    dims,
-    trajectory,
-    consistent=consistent,
-    guidance=guidance,
-    noise=noise,
-    seed=args.seed,
-  )
+  how = program.Sampling(trajectory, consistent, guidance, noise, args.seed)
+  made = program.sampling(loaded, dims, how)
   options = {'consistency': consistent, 'guidance': guidance, 'seed': args.seed}
   return made, options
 

@@ -20,6 +20,7 @@ from sr3_jax.images import resizing
 from sr3_jax.restoration import canvas
 from sr3_jax.restoration.tiling import CELL, Size
 from sr3_jax.runtime.errors import UserError
+from sr3_jax.runtime.types import Array
 from sr3_jax.weights.hub import Loaded
 
 
@@ -110,84 +111,91 @@ def network(loaded: Loaded, dims: Sides) -> Program:
   return Program(apply, inputs, Value((batch, *dims.high, outputs), 'float32', about))
 
 
-def sampling(
-  loaded: Loaded,
-  dims: Sides,
-  trajectory: Trajectory,
-  *,
-  consistent: bool,
-  guidance: float | None,
-  noise: str,
-  seed: int | None,
-) -> Program:
+class Sampling(NamedTuple):
+  """How a program samples."""
+
+  trajectory: Trajectory  # of the sampler
+  consistent: bool = False  # do outputs downsample to the condition, as `Upscaler`'s?
+  guidance: float | None = None  # how much the class counts; None for no guidance
+  noise: str = 'seed'  # drawn inside as `Upscaler` draws it, or 'input'
+  seed: int | None = None  # for 'seed': a constant in the place of an input
+
+  @property
+  def draws(self) -> int:
+    """How often noise is drawn that counts: at the start, and at steps but the last."""
+    rows = self.trajectory.coefficients
+    return len(rows) if samplers.is_stochastic(rows) else 1
+
+
+def sampling(loaded: Loaded, dims: Sides, how: Sampling) -> Program:
   """Return the whole sampling trajectory, from the condition to the image.
 
-  Args:
-    loaded: the model.
-    dims: its dimensions.
-    trajectory: of the sampler.
-    consistent: whether outputs downsample to the condition, as `Upscaler` makes them.
-    guidance: how much the class counts; None for no guidance.
-    noise: 'input', or 'seed': drawn inside from an input, as `Upscaler` draws it.
-    seed: for 'seed': is a constant in the place of the input.
+  Raises:
+    ExportError: it would have no input at all.
   """
-  model, batch, (height, width) = loaded.model, dims.batch, dims.high
-  inputs: dict[str, Value] = {}
-  if model.task.conditional:
-    shape = batch, *dims.low, model.task.num_channels(model.input_channels)
-    inputs['condition'] = Value(shape, 'float32', _channels(model))
-  inputs |= _label(loaded, batch)
-  stochastic = samplers.is_stochastic(trajectory.coefficients)
-  draws = len(trajectory.coefficients) if stochastic else 1
-  random = model.method != 'regression'
-  if random and noise == 'input':
-    about = 'standard normal: the start' + (
-      ', then the noise of every step but the last' if draws > 1 else ''
-    )
-    shape = draws, batch, height, width, model.channels
-    inputs['noise'] = Value(shape, 'float32', about)
-  elif random and seed is None:
-    inputs['seed'] = Value((batch,), 'uint32', 'of the noise of each image')
-  steps = samplers.steps(*trajectory)
-  matrices = consistency.pair(dims.high, dims.low) if _fixed(dims) else None
+  inputs = _inputs(loaded, dims, how)
+  if not inputs:
+    raise ExportError('--seed: this model takes no picture, so the seed is its input')
 
   def apply(*arrays):
-    given = dict(zip(inputs, arrays, strict=True))
-    count = given['noise'].shape[1] if 'noise' in given else arrays[0].shape[0]
-    condition = given.get('condition', jnp.zeros((count, *dims.low, 0)))
-    condition = _hide(model, condition)
-    x, label = _upsample(model, condition, dims), given.get('label')
-    if not random:
-      blank = jnp.zeros((count, height, width, model.channels))
-      y0 = model.denoise(loaded.params, x, blank, jnp.ones(count), label).y0
-      return model.finish(x, (y0, y0))
-    weight = None if guidance is None else jnp.full((count,), guidance, jnp.float32)
-    pair = matrices
-    if consistent and pair is None:
-      pair = consistency.pair(dims.high, dims.low)
+    return _sample(loaded, dims, how, dict(zip(inputs, arrays, strict=True)))
 
-    def denoise(y, gamma):
-      found = model.denoise(loaded.params, x, y, gamma, label, weight)
-      if not consistent:
-        return found
-      image = model.decode(found.y0, x)
-      image = consistency.nearest(image, model.observed(condition), pair)
-      return found._replace(y0=model.encode(image, x))
-
-    if 'noise' in given:
-      source = lambda number: given['noise'][jnp.minimum(number, draws - 1)]  # noqa: E731
-    else:
-      seeds = given.get('seed', jnp.full((count,), seed or 0, jnp.uint32))
-      source = _drawn(seeds, height, width, model.channels)
-    carry = model.begin(source, x)
-    carry = samplers.advance(denoise, source if draws > 1 else None, carry, steps)
-    image = model.finish(x, carry)
-    if consistent:
-      image = consistency.within_range(image, model.observed(condition), pair)
-    return image
-
-  shape = batch, height, width, model.channels
+  shape = dims.batch, *dims.high, loaded.model.channels
   return Program(apply, inputs, Value(shape, 'float32', 'the image, in [-1, 1]'))
+
+
+def _inputs(loaded: Loaded, dims: Sides, how: Sampling) -> dict[str, Value]:
+  """Return the inputs of a trajectory, by name."""
+  model, inputs = loaded.model, {}
+  if model.task.conditional:
+    shape = dims.batch, *dims.low, model.task.num_channels(model.input_channels)
+    inputs['condition'] = Value(shape, 'float32', _channels(model))
+  inputs |= _label(loaded, dims.batch)
+  if model.method == 'regression':  # nothing in it is random
+    return inputs
+  if how.noise == 'input':
+    about = 'standard normal: the start'
+    about += ', then that of every step but the last' if how.draws > 1 else ''
+    shape = how.draws, dims.batch, *dims.high, model.channels
+    inputs['noise'] = Value(shape, 'float32', about)
+  elif how.seed is None:
+    inputs['seed'] = Value((dims.batch,), 'uint32', 'of the noise of each image')
+  return inputs
+
+
+def _sample(
+  loaded: Loaded, dims: Sides, how: Sampling, given: dict[str, jax.Array]
+) -> jax.Array:
+  """Return the images [B, H, W, C] for the inputs of a trajectory."""
+  model, label = loaded.model, given.get('label')
+  noise = given.get('noise')
+  count = noise.shape[1] if noise is not None else next(iter(given.values())).shape[0]
+  condition = given.get('condition', jnp.zeros((count, *dims.low, 0)))
+  condition = _hide(model, condition)
+  observed, x = model.observed(condition), _upsample(model, condition, dims)
+  weight = None if how.guidance is None else jnp.full((count,), how.guidance)
+  pair = consistency.pair(dims.high, dims.low) if how.consistent else None
+
+  def denoise(y, gamma):
+    found = model.denoise(loaded.params, x, y, gamma, label, weight)
+    if pair is None:
+      return found
+    image = consistency.nearest(model.decode(found.y0, x), observed, pair)
+    return found._replace(y0=model.encode(image, x))
+
+  def draw(number):
+    if model.method == 'regression':
+      return jnp.zeros((count, *dims.high, model.channels))
+    if noise is not None:  # the last step adds none
+      return noise[jnp.minimum(number, how.draws - 1)]
+    seeds = given.get('seed', jnp.full((count,), how.seed or 0, jnp.uint32))
+    return drawn(seeds, number, *dims.high, model.channels)
+
+  steps = samplers.steps(*how.trajectory)
+  later = draw if how.draws > 1 else None
+  carry = samplers.advance(denoise, later, model.begin(draw, x), steps)
+  image = model.finish(x, carry)
+  return image if pair is None else consistency.within_range(image, observed, pair)
 
 
 def _fixed(dims: Sides) -> bool:
@@ -237,19 +245,18 @@ def _upsample(model: SR3, condition: jax.Array, dims: Sides) -> jax.Array:
   return jnp.einsum('Hh,bhwc,Ww->bHWc', *given, precision='highest')
 
 
-def _drawn(seeds: jax.Array, height, width, channels: int) -> samplers.Noise:
-  """Return the noise of an `Upscaler` of these seeds, [B], for its first sample."""
-  count = seeds.shape[0]
+def drawn(seeds: Array, number, height, width, channels: int) -> jax.Array:
+  """Draw the noise of a step, [B, height, width, channels].
+
+  It is that of the first sample of an `Upscaler` of these seeds, uint32 [B].
+  """
   rows, columns = (height + CELL - 1) // CELL, (width + CELL - 1) // CELL
   zeros = jnp.zeros_like(seeds)
   own = jnp.stack([seeds, zeros, zeros, zeros], axis=1)
 
-  def noise(number):
-    def strip(place):
-      return canvas.noise_strips(own, number, place, CELL * columns, channels)
+  def strip(place):
+    return canvas.noise_strips(own, number, place, CELL * columns, channels)
 
-    strips = jax.vmap(strip, out_axes=1)(jnp.arange(rows))
-    whole = strips.reshape(count, rows * CELL, CELL * columns, channels)
-    return whole[:, :height, :width]
-
-  return noise
+  strips = jax.vmap(strip, out_axes=1)(jnp.arange(rows))
+  whole = strips.reshape(seeds.shape[0], rows * CELL, CELL * columns, channels)
+  return whole[:, :height, :width]

@@ -1,5 +1,7 @@
 """Exported programs compute what `Upscaler` computes."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -21,8 +23,7 @@ def image(height=16, width=12, channels=3):
 
 def sampling(loaded, dims, sampler='ddpm', **options):
   _, trajectory = settings.choose_trajectory(loaded, STEPS, sampler)
-  fixed = {'consistent': False, 'guidance': None, 'noise': 'seed', 'seed': None}
-  return program.sampling(loaded, dims, trajectory, **fixed | options)
+  return program.sampling(loaded, dims, program.Sampling(trajectory, **options))
 
 
 def exported(made, path):
@@ -37,9 +38,9 @@ def test_any_size_and_batch_equal_sr3_upscale(tmp_path):
   dims = program.sides(loaded.model, None)
   run = exported(sampling(loaded, dims, consistent=True), tmp_path / 'a')
   assert run.platforms == ('cpu', 'cuda', 'tpu')
-  given = np.stack([image(), image()[::-1]])
+  given = np.stack([image(16, 8), image(16, 8)[::-1]])
   out = run.call(given, np.array([7, 8], np.uint32))
-  assert out.shape == (2, 64, 48, 3)
+  assert out.shape == (2, 64, 32, 3)
   options = {'steps': STEPS, 'sampler': 'ddpm', 'tile': 0, 'consistency': True}
   expected = Upscaler(loaded, seed=8, **options).upscale(given[1]).image
   np.testing.assert_allclose(out[1], expected, atol=1e-4)
@@ -54,8 +55,8 @@ def test_a_seed_in_the_file_and_noise_as_input(tmp_path):
   shape = outside.inputs['noise'].shape
   assert shape[0] == STEPS
   assert shape[2:] == (64, 48, 3)
-  noise = program._drawn(np.array([7], np.uint32), 64, 48, 3)
-  drawn = np.stack([noise(number) for number in range(STEPS)])
+  seed = np.array([7], np.uint32)
+  drawn = np.stack([program.drawn(seed, k, 64, 48, 3) for k in range(STEPS)])
   given = image()[None]
   one = exported(inside, tmp_path / 'a').call(given)
   other = exported(outside, tmp_path / 'b').call(given, drawn)
@@ -108,6 +109,27 @@ def test_missing_pixels_are_not_read(tmp_path):
   np.testing.assert_array_equal(np.where(hole > 0, 0, out[0][0] - one), 0)
 
 
+def test_regression_takes_nothing_but_the_condition(tmp_path):
+  loaded = models.loaded(models.Local())
+  loaded = dataclasses.replace(
+    loaded, model=dataclasses.replace(loaded.model, method='regression')
+  )
+  made = sampling(loaded, program.sides(loaded.model, (8, 8)))
+  assert list(made.inputs) == ['condition']
+  given = image(8, 8)
+  out = exported(made, tmp_path / 'a').call(given[None])
+  expected = Upscaler(loaded, tile=0).upscale(given).image
+  np.testing.assert_allclose(out[0], expected, atol=1e-4)
+
+
+def test_a_generator_needs_its_seed():
+  loaded = models.loaded(models.Local(), task__name='generation')
+  dims = program.sides(loaded.model, (16, 16))
+  assert list(sampling(loaded, dims).inputs) == ['seed']
+  with pytest.raises(program.ExportError, match='--seed: this model takes no picture'):
+    sampling(loaded, dims, seed=1)
+
+
 def test_sizes_that_the_network_cannot_take_are_refused():
   model = models.residual(None, model__multipliers=(1, 2)).model  # multiples of 8
   with pytest.raises(program.ExportError, match=r'--size=9x8: .* multiples of 2$'):
@@ -125,7 +147,7 @@ def test_the_network_of_any_size(tmp_path):
   gamma = np.array([0.5], np.float32)
   expected = jax.jit(model.predict)(loaded.params, x, y, gamma)
   np.testing.assert_allclose(run.call(x, y, gamma), expected, atol=1e-5)
-  with pytest.raises(ValueError, match='divi'):
+  with pytest.raises(ValueError, match='Division had remainder 2'):
     run.call(x[:, :30], y[:, :30], gamma)
 
 

@@ -39,6 +39,7 @@ COMMANDS = {
   'upscale': ('upscale', 'jax', 'in', '--output=out'),
   'evaluate': ('evaluate', 'jax', '--truth=in', '--outputs', 'a=in'),
   'convert': ('convert', 'jax', 'in/a.pth', '--output=out'),
+  'export': ('export', 'jax', 'in'),
   'report': ('report', 'sr3_jax.reports.data', 'in'),
   'channels': ('channels', 'sr3_jax.data.channel_ranges', 'in'),
   'study': (
