@@ -55,14 +55,16 @@ def write_onnx(
   jax2onnx = import_jax2onnx()
   with activity.doing('converting to ONNX'):
     try:
-      model = jax2onnx.to_onnx(
-        program.function,
-        _shapes(program),
-        model_name='sr3_jax',
-        opset=OPSET,
-        input_names=[*program.inputs],
-        output_names=['output'],
-      )
+      # Its own convolutions and dense layers add biases of fewer dimensions.
+      with jax.numpy_rank_promotion('allow'):
+        model = jax2onnx.to_onnx(
+          program.function,
+          _shapes(program),
+          model_name='sr3_jax',
+          opset=OPSET,
+          input_names=[*program.inputs],
+          output_names=['output'],
+        )
     except Exception as error:  # it raises whatever its many converters have
       raise ExportError(
         f"jax2onnx can't write this {metadata['part']} as ONNX ({line(error)}); "
