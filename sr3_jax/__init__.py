@@ -1,9 +1,10 @@
 """SR3 in JAX: super-resolution by iterative refinement (arXiv:2104.07636)."""
 
-from typing import TYPE_CHECKING
-
 from sr3_jax.runtime.version import __version__ as __version__
 
+# The import of `typing` takes longer than all else here, and signals are taken over
+# only after this file. Type checkers know this name.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
   from collections.abc import Callable, Sequence
 

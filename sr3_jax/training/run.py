@@ -66,11 +66,12 @@ def finished(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | No
   path = epath.Path(workdir) / 'results.json'
   if not foreign_files.exists(path):
     return None
-  wanted = {'step': int, 'config': dict, 'table': dict}
+  wanted, what = {'step': int, 'config': dict, 'table': dict}, 'the results of a run'
   try:
-    results = foreign_files.read_json(path, wanted, what='the results of a run')
-    foreign_files.check_numbers(results['table'])
-  except ValueError as error:
+    with foreign_files.explained(path, what):
+      results = foreign_files.read_json(path, wanted, what=what)
+      foreign_files.check_numbers(results['table'])
+  except UserError as error:
     logging.warning('%s; the run is measured again', line(error))
     return None
   whole = results['step'] == config.train.num_steps

@@ -121,3 +121,10 @@ def test_addresses_that_cannot_be_reached_are_refused_by_their_flag(
     program.check_places()
   assert '--workdir=gs://bucket/run: gs:// needs gcsfs: pip install' in str(ended.value)
   assert sys.stdout
+
+
+def test_a_table_of_another_shape_is_a_line_that_names_the_file(results, caplog):
+  value = json.loads(results.read_text())
+  results.write_text(json.dumps(value | {'table': {'sr3': [1]}}))
+  assert training_run.finished(runs.get_config(), results.parent) is None
+  assert str(results) in warnings(caplog)[0]
