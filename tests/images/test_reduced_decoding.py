@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from sr3_jax.config import ConfigError
+from sr3_jax.core.relations import check_relations
 from sr3_jax.data import crops, input_pipeline, sources
-from sr3_jax.data.records import DataError
 from sr3_jax.images import fast_jpeg, image_files, pixels
 from tests.support import datasets, runs
 
@@ -138,8 +139,8 @@ def test_training_examples_are_nearly_those_of_whole_files(
 def test_crops_of_the_picture_as_it_is_need_all_of_it():
   config = runs.get_config()
   config.data.reduced_decoding = True
-  with pytest.raises(DataError, match=r"reduced_decoding is for data.crop='center'"):
-    input_pipeline.training_data(config)
+  with pytest.raises(ConfigError, match=r"reduced_decoding is for data.crop='center'"):
+    check_relations(config)
   assert crops.Cut(64, 'center').decode_side == 256
 
 

@@ -176,7 +176,6 @@ def test_odd_entries_of_a_folder_are_accounted_for(command, capsys):
     ('pipe.png', 'a named pipe, not a file'),
     ('loop.png', 'a link that leads nowhere'),
     ('x' * 300 + '.png', 'no such file or folder'),
-    ('', 'an input without a name'),
   ],
 )
 def test_inputs_that_are_no_files(command, capsys, name, reason):
@@ -187,6 +186,12 @@ def test_inputs_that_are_no_files(command, capsys, name, reason):
   assert f'failed: {name}: {reason}' in capsys.readouterr().err
   with pytest.raises(SystemExit):
     command(name)
+
+
+def test_an_input_without_a_name_is_refused(command, capsys):
+  with pytest.raises(SystemExit):
+    command('')
+  assert "'' must be a text that is not empty" in capsys.readouterr().err
 
 
 def test_no_images_says_what_is_there(command, capsys):
@@ -277,17 +282,17 @@ def test_bad_files_are_listed_and_the_others_done(command, capsys, monkeypatch):
 
 
 def test_what_is_too_large_is_refused_with_its_size(command, standin, capsys):
-  save('in/a.png', 10, 12)
-  save('in/b.webp', 200, 1)
-  assert command('in', '--outscale=2000', '--ext=png') == 1
+  save('in/a.png', 200, 250)
+  save('in/b.webp', 300, 1)
+  assert command('in', '--outscale=64', '--ext=png') == 1
   errors = capsys.readouterr().err
-  assert '12 x 10 pixels would become 24000 x 20000, more than' in errors
+  assert '250 x 200 pixels would become 16000 x 12800, more than' in errors
   assert '134 Mpx' in errors
-  assert standin.groups == []
-  assert command('in/b.webp', '--outscale=100') == 0  # 20000 rows: no WebP
+  assert standin.groups == [[(300, 1)]]
+  assert command('in/b.webp', '--outscale=64') == 0  # 19200 rows: no WebP
   assert names_in() == ['b_out.png']
-  assert command('in/b.webp', '--outscale=100', '--ext=webp') == 1
-  assert '.webp files hold no 100 x 20000 pixels: use .png' in capsys.readouterr().err
+  assert command('in/b.webp', '--outscale=64', '--ext=webp') == 1
+  assert '.webp files hold no 64 x 19200 pixels: use .png' in capsys.readouterr().err
 
 
 def test_a_failing_group_is_done_one_by_one(command, standin, capsys, caplog):
