@@ -8,6 +8,7 @@ import numpy as np
 import yaml
 from etils import epath
 
+from sr3_jax.core import samplers
 from sr3_jax.core.samplers import Trajectory
 from sr3_jax.export.program import Program
 from sr3_jax.restoration import inputs
@@ -69,9 +70,10 @@ def describe(
       'trained_levels': model.gammas.tolist(),
     },
     'levels': trajectory.gammas.tolist(),
-    'coefficients': trajectory.coefficients.tolist(),
-    'coefficients_about': 'rows a, b, c, d from the noisiest step on: '
-    'y = a y + b y0 + c y0_previous + d noise',
+    'coefficients': samplers.steps(*trajectory).coefficients.tolist(),
+    'coefficients_about': 'rows a, b, c, d, e, s from the noisiest step on: '
+    'y = a y + b y0 + c y0_previous + d noise; the network sees s y; e is the largest '
+    'd where the variance is learned',
   }
 
 
