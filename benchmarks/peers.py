@@ -53,6 +53,11 @@ def command(method: str, python: str, inputs: pathlib.Path, output: pathlib.Path
   return [*command, *([f'--steps={steps}'] if steps else [])]
 
 
+def folder_name(method: str) -> str:
+  """Return the name of a method's outputs, as sr3-evaluate takes it."""
+  return method.replace('+', '_')
+
+
 def run(command: list[str]) -> tuple[float, float]:
   """Run a program; return its seconds and the peak of its memory in GB.
 
@@ -97,12 +102,12 @@ def measure_times(
   shutil.copy(paths[0], one)
   times: dict[str, list[tuple[float, float, float]]] = {m: [] for m in methods}
   for method in methods:  # programs are compiled before they are timed
-    (folder / method).mkdir(exist_ok=True)
-    run(command(method, python, one, folder / method))
+    (folder / folder_name(method)).mkdir(exist_ok=True)
+    run(command(method, python, one, folder / folder_name(method)))
   for _ in range(repeats):
     for method in methods:
-      alone, _ = run(command(method, python, one, folder / method))
-      whole, peak = run(command(method, python, inputs, folder / method))
+      alone, _ = run(command(method, python, one, folder / folder_name(method)))
+      whole, peak = run(command(method, python, inputs, folder / folder_name(method)))
       times[method].append((alone, (whole - alone) / max(1, len(paths) - 1), peak))
   return {m: tuple(np.min(rows, axis=0)) for m, rows in times.items()}
 
@@ -138,8 +143,9 @@ def main() -> None:
       source = squares(source, folder / 'squares', args.square)
     shipped.prepare(source, folder, 4)
     times = measure_times(args.methods, args.python, folder, args.repeats)
+    names = [folder_name(method) for method in args.methods]
     rows = shipped.measure(
-      folder, args.methods, weights=args.weights, border=args.border, patch=args.patch
+      folder, names, weights=args.weights, border=args.border, patch=args.patch
     )
     count = len(image_folders.find(folder / 'truth'))
     lines += shipped.markdown(name, rows, count)
@@ -147,7 +153,7 @@ def main() -> None:
     for method, (alone, further, peak) in times.items():
       lines.append(f'| {method} | {alone:.1f} | {further:.2f} | {peak:.2f} |')
     lines.append('')
-    shipped.write_sheet(folder, args.methods, args.shown, args.square or 192)
+    shipped.write_sheet(folder, names, args.shown, args.square or 192)
   atomic_files.write_bytes(args.workdir / 'results.md', '\n'.join(lines).encode())
   print('\n'.join(lines))
 
