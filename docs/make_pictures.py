@@ -47,7 +47,7 @@ def spread_picture(spread: np.ndarray) -> np.ndarray:
 
 def samples(loaded: hub.Loaded) -> None:
   """Show input, bicubic, two samples, mean and spread."""
-  upscaler, rows = Upscaler(loaded), []
+  upscaler, rows = Upscaler(loaded, steps=8), []
   for name, top, left in [('coffee', 8, 28), ('chelsea', 10, 20)]:
     image = downsampled(name, 4)[top : top + 64, left : left + 64]
     result = upscaler.upscale(image, num_samples=8)
