@@ -1,6 +1,7 @@
 """Names of any bytes in every command, from its input to its pages."""
 
 import json
+import logging
 import os
 import pathlib
 
@@ -33,10 +34,15 @@ NAMES = [
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-  """Make a folder of pictures with odd names, in the current one."""
+  """Make a folder of pictures with odd names, in the current one.
+
+  What is logged meanwhile isn't captured: pytest-xdist can send UTF-8 only.
+  """
   monkeypatch.chdir(tmp_path)
   make(b'in', 16)
-  return pathlib.Path('in')
+  logging.disable(logging.CRITICAL)
+  yield pathlib.Path('in')
+  logging.disable(logging.NOTSET)
 
 
 def make(folder, side):
