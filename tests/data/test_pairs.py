@@ -4,6 +4,7 @@ import unicodedata
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sr3_jax.data import batches, crops, input_pipeline, sources
 from sr3_jax.data.pairs import Pairs, key_of
@@ -127,7 +128,11 @@ def test_names_without_their_endings_are_compared(name, key):
 
 def write(path, shape=(20, 20, 3), dtype=np.uint8):
   path.parent.mkdir(parents=True, exist_ok=True)
-  rasters.write(path, np.full(shape, 7, dtype))
+  array = np.full(shape, 7, dtype)
+  if shape[2] == 3 and dtype == np.uint8:  # a picture, which says that it is RGB
+    Image.fromarray(array).save(path)
+  else:
+    rasters.write(path, array)
 
 
 def test_files_are_matched_by_name_and_the_others_named(tmp_path):
