@@ -159,7 +159,7 @@ def test_the_report_is_whole(folders, report, full):
   assert (folder / 'report.html').stat().st_size > 10_000
   assert '/' + '/'.join(folders.parts[1:]) not in json.dumps(data['protocol'])
   assert data['images'] == len(NAMES)
-  assert data['protocol']['images'] == '8 of truth, 2 sizes'
+  assert data['protocol']['images'] == '8 images of truth, 2 sizes'
   assert data['protocol']['left out'].startswith('2 images')
   assert data['protocol']['border'].startswith('2 pixels')
   assert data['protocol']['outputs'] == {'mine': 'mine', 'other one': 'theirs'}

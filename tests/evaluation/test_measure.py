@@ -70,11 +70,13 @@ def test_the_batch_size_changes_nothing(narrow, wide):
   for name, row in narrow.items():
     assert row['images'] == table[name]['images'] == COUNT
     for key, value in row.items():
+      if key == 'photographs':  # only what is written counts them
+        continue
       # An 8-bit level of one pixel may tip over.
       np.testing.assert_allclose(value, table[name][key], rtol=1e-3, err_msg=key)
   exact = narrow['bicubic']
-  for key, value in exact.items():
-    np.testing.assert_allclose(value, table['bicubic'][key], rtol=1e-5)
+  for key, value in table['bicubic'].items():
+    np.testing.assert_allclose(value, exact[key], rtol=1e-5)
 
 
 class Spoiled:
@@ -176,7 +178,8 @@ def test_samples_do_not_depend_on_the_batch(trained, workdir, wide):
   restoration_sample.sample_run(config, workdir)
   names = {'input': 'input', '0': 'sr3', '1': None, 'truth': 'truth'}
   files = sorted(path.name for path in (workdir / 'samples').iterdir())
-  assert files == sorted(f'{i:05d}_{n}.png' for i in range(COUNT) for n in names)
+  pictures = [f'{i:05d}_{n}.png' for i in range(COUNT) for n in names]
+  assert files == sorted([*pictures, 'sheet.png'])
 
   def read(i, name):
     return np.asarray(PIL.Image.open(workdir / 'samples' / f'{i:05d}_{name}.png'))

@@ -144,7 +144,7 @@ def test_the_policy_allows_one_other_place_at_most(folders, tmp_path, post, poli
     (['--outputs', 'new=nowhere'], 'nowhere: no such folder'),
     (['--seconds=nan'], 'from 0.01 to 600'),
     (['--images-per-subject=0'], 'from 1 to 5000'),
-    (['--out='], 'there already'),
+    (['--out='], 'not empty'),
   ],
 )
 def test_mistakes_end_in_one_line_and_leave_nothing(

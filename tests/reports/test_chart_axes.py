@@ -80,7 +80,7 @@ def test_texts_and_names_are_escaped():
   assert {node.tag for node in root.iter()} <= {
     *('svg', 'title', 'desc', 'g', 'defs', 'path', 'use', 'text'),
   }
-  shown = hostile.replace('\x1b', ' ').replace('\n', ' ')
+  shown = hostile.replace('\x1b', '\\x1b').replace('\n', '\\x0a')
   assert [node.text for node in root[:1]] == [shown]
   assert [text.text for text in svg_charts.texts(root, 'axis')] == [shown] * 2
   assert list(svg_charts.labels(root)) == [charts.fit(shown, 200)]
