@@ -116,7 +116,7 @@ def _outputs(parser: Parser, texts: Sequence[str]) -> dict[str, pathlib.Path]:
     path = pathlib.Path(folder if equals else text)
     name = (equals and name) or path.resolve().name
     if not re.fullmatch(r'[A-Za-z0-9_. -]{1,60}', name) or name.startswith('.'):
-      parser.error(f'--outputs {text}: {name!r} is no name; give NAME=DIR')
+      parser.error(f'--outputs {text[:80]}: {name[:80]!r} is no name; give NAME=DIR')
     # Names become files, and some disks don't tell large letters from small ones.
     taken = {other.lower(): other for other in (*TAKEN, *found)}
     other = taken.get(name.lower())

@@ -75,6 +75,7 @@ def verbose():
 
 def test_the_file_has_the_messages_and_the_end_of_every_start(tmp_path, monkeypatch):
   monkeypatch.setattr(sys, 'argv', ['main.py', '--mode=train'])
+  (tmp_path / 'config.json').touch()  # messages wait until a run has files
   with process_log.in_workdir(tmp_path):
     log_info('training on 5 images')
     logging.warning('from elsewhere')
@@ -138,6 +139,7 @@ assert not faulthandler.is_enabled()
 
 def test_the_next_start_reports_a_process_that_did_not_end_properly(tmp_path):
   file = tmp_path / 'logs' / 'process_00000.log'
+  (tmp_path / 'config.json').touch()
   program = f"""
 import os, signal
 from sr3_jax.runtime import process_log
@@ -160,6 +162,7 @@ with process_log.in_workdir({os.fspath(tmp_path)!r}):
 
 def test_the_size_of_the_file_is_limited(tmp_path, monkeypatch):
   monkeypatch.setattr(process_log, 'LIMIT', 2000)
+  (tmp_path / 'config.json').touch()
   with process_log.in_workdir(tmp_path):
     for i in range(200):
       log_info(f'message {i:03d}')
@@ -179,6 +182,7 @@ def test_a_workdir_is_not_made_for_an_error_message(tmp_path):
   with process_log.in_workdir(tmp_path / 'run'):
     log_info('early')
     (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / 'config.json').touch()
     log_info('late')
   text = (tmp_path / 'run' / 'logs' / 'process_00000.log').read_text()
   assert text.index('early') < text.index('late')

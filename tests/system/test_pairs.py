@@ -182,7 +182,6 @@ def test_a_run_from_two_folders_to_a_model_folder(tmp_path, capsys):
     'channels: 1 of inputs, 3 of outputs',
     'pairs (targets), inputs inputs',
     'consistency and colour drift are left out',
-    'uint8 [height, width, 1]',
   ):
     assert words in card, words
   assert str(tmp_path) not in card
