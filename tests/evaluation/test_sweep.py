@@ -201,8 +201,8 @@ def test_a_sweep_file_of_something_else_is_measured_anew(tmp_path):
   for text in ('', '[]', '{"measured": 1}', '{"measured": {"a": 1}}'):
     path.write_text(text)
     assert sweep._rows_of(path, {'a': 1}) == []
-  path.write_text('{"measured": {"a": 1}, "rows": [{"b": 3}]}')
-  assert sweep._rows_of(path, {'a': 1}) == [{'b': 3}]
+  path.write_text('{"measured": {"a": 1}, "rows": [{"setting": {}}]}')
+  assert sweep._rows_of(path, {'a': 1}) == [{'setting': {}}]
 
 
 def test_regression_has_nothing_to_sweep(config, tmp_path):
