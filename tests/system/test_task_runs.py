@@ -83,6 +83,7 @@ def test_generation_has_no_metrics_of_single_images(labelled_images, tmp_path):
   assert 'truth' not in report['sheets'][0]['columns']
   sample_run(config, tmp_path)
   made = sorted(path.name for path in (tmp_path / 'samples').iterdir())
-  assert made == [f'{i:05d}_{s}.png' for i in range(2) for s in range(2)]
+  pictures = [f'{i:05d}_{s}.png' for i in range(2) for s in range(2)]
+  assert made == [*pictures, 'sheet.png']
   first = image_files.read(tmp_path / 'samples' / made[0])
   assert first.shape == (16, 16, 3) and first.std() > 1
