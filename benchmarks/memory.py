@@ -8,7 +8,6 @@ what the system says of that process when it has ended (`ru_maxrss`, as
 """
 
 import argparse
-import os
 import pathlib
 import re
 import subprocess
@@ -18,6 +17,15 @@ import tempfile
 import numpy as np
 from PIL import Image
 
+# Runs a command and prints its peak. It is small itself, because a process's ru_maxrss
+# begins with the size of the one that started it.
+STARTER = """
+import os, sys
+pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+_, status, usage = os.wait4(pid, 0)
+print(usage.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
 SIZES = '1x1,500x400,4000x2,2x20000,20000x2,1000x800'
 
 
@@ -29,20 +37,18 @@ def measure(picture: pathlib.Path, *options: str) -> tuple[float, float]:
   """
   with tempfile.TemporaryDirectory() as folder:
     command = [sys.executable, '-m', 'sr3_jax.upscale', str(picture), '-o', folder]
-    process = subprocess.Popen(
-      [*command, '--steps=1', *options],
+    process = subprocess.run(
+      [sys.executable, '-c', STARTER, *command, '--steps=1', *options],
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
       text=True,
+      check=False,
     )
-    assert process.stdout is not None
-    text = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-  said = re.search(r'memory: at most ([\d.]+) GB', text)
+  *lines, last = process.stdout.splitlines()
+  said = re.search(r'memory: at most ([\d.]+) GB', '\n'.join(lines))
   if process.returncode or said is None:
-    raise RuntimeError(text)
-  return float(said[1]), usage.ru_maxrss * 1024 / 1e9
+    raise RuntimeError(process.stdout)
+  return float(said[1]), int(last) * 1024 / 1e9
 
 
 def draw(path: pathlib.Path, width: int, height: int) -> pathlib.Path:

@@ -24,6 +24,7 @@ from sr3_jax.runtime.errors import UserError, line, reason
 MAX_JSON = 2**26  # bytes of a JSON or text file: the largest, a report, has 10 MB
 MAX_BYTES = 2**34  # bytes of any file that is read whole, if memory has room for them
 
+_PART = 2**20  # bytes that are read at a time where a file's size is not known
 _LARGE = 2**26  # bytes from which a file must fit into the free memory
 
 # What begins like this is something else than it is called.
@@ -134,15 +135,30 @@ def read_bytes(path: epath.PathLike, most: int = MAX_BYTES) -> bytes:
   A file that memory has no room for is a FileError.
   """
   with open_file(path, most) as file:
+    size = 0
     with contextlib.suppress(OSError):  # files of /proc have no end
       size = file.seek(0, os.SEEK_END)
       file.seek(0)
       if size > _LARGE:
         check_memory(path, size)
-    data = file.read(most + 1)  # files of /proc say that they have no bytes
+    data = _read_to_end(file, size, most + 1)
   if len(data) > most:
     raise FileError(_too_large(os.fspath(path), most))
   return data
+
+
+def _read_to_end(file: IO[bytes], size: int, most: int) -> bytes:
+  """Return what is in a file that should have `size` bytes, at most `most`.
+
+  `read(most)` would take memory for all of them at once. Files of /proc say that they
+  have no bytes, so what comes after `size` is read too, in parts.
+  """
+  parts = [file.read(min(size, most))]
+  left = most - len(parts[0])
+  while left > 0 and (part := file.read(min(left, _PART))):
+    parts.append(part)
+    left -= len(part)
+  return b''.join(parts)  # of one part it is that part, without a copy
 
 
 @contextlib.contextmanager

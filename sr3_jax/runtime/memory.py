@@ -14,12 +14,13 @@ _NO_LIMIT = 2**60
 def resident() -> tuple[int, int]:
   """Return how many bytes this process has in memory now, and had at most.
 
-  These are RSS and its peak, as `top` and `/usr/bin/time -v` show them.
+  These are RSS, as `top` shows it, and its peak. Linux has the peak in VmHWM; ru_maxrss
+  begins there with the size of the process that started this one.
   """
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   peak *= 1 if sys.platform == 'darwin' else 1024
   found = _fields(_PROC / 'self' / 'status')
-  return found.get('VmRSS', peak), max(peak, found.get('VmHWM', 0))
+  return found.get('VmRSS', peak), found.get('VmHWM', peak)
 
 
 def free() -> int | None:

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import socket
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -255,3 +256,23 @@ def test_what_is_no_folder_is_said_and_not_that_it_exists(tmp_path, place):
     place == 'file/below'
   )
   assert 'should be a folder' in errors.line(error.value)
+
+
+@pytest.mark.parametrize('path', ['small', '/proc/self/status'])
+def test_reading_a_small_file_takes_no_more_memory_than_it_has(path, tmp_path):
+  """Not what the largest file may have: under `ulimit -v` that is an error."""
+  (tmp_path / 'small').write_bytes(b'0123456789')
+  tracemalloc.start()
+  data = foreign_files.read_bytes(tmp_path / path)  # of an absolute path, that path
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert data.startswith(b'Name' if path.startswith('/') else b'0123456789')
+  assert peak < 3 * 2**20
+
+
+def test_a_file_that_grows_while_it_is_read_is_read_to_its_end(tmp_path):
+  (tmp_path / 'a').write_bytes(b'x' * 100)
+  with open(tmp_path / 'a', 'rb') as file:
+    assert foreign_files._read_to_end(file, 30, 1000) == b'x' * 100
+  with open(tmp_path / 'a', 'rb') as file:
+    assert foreign_files._read_to_end(file, 30, 50) == b'x' * 50

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.runtime import memory
 from sr3_jax.weights import model_writer
 from tests.support import runs
 
@@ -44,27 +43,19 @@ def model(tmp_path_factory):
 def test_the_peak_of_the_process_is_announced(
   model, size, options, tmp_path, monkeypatch, compile_cache
 ):
-  if memory.resident()[0] > 0.5e9:
-    pytest.skip('the peak that is measured begins with the size of this process')
   monkeypatch.delenv('XLA_FLAGS', raising=False)  # one device, as users have
   picture = BENCHMARK['draw'](tmp_path / 'a.png', *size)
   given = f'--model={model}', f'--cache={compile_cache}', *options
-  BENCHMARK['measure'](picture, *given)  # compiling may take more than running
   said, peak = BENCHMARK['measure'](picture, *given)
   assert 0.8 * peak < said < 1.25 * peak
   if size[1] == 2:  # whole matrices and square tiles took 3.7 GB
-    assert peak < 0.8
+    assert peak < 0.65
 
 
-@pytest.mark.xfail(
-  reason='the small picture ends in MemoryError under `ulimit -v`; not yet understood'
-)
 def test_what_does_not_fit_is_refused_before_memory_is_taken(
   model, tmp_path, monkeypatch, compile_cache
 ):
   """Under `ulimit -v`; the small picture beside it is done."""
-  if memory.resident()[0] > 0.5e9:
-    pytest.skip('the peak that is measured begins with the size of this process')
   monkeypatch.delenv('XLA_FLAGS', raising=False)
   (tmp_path / 'in').mkdir()
   BENCHMARK['draw'](tmp_path / 'in' / 'large.png', 2600, 2600)
