@@ -29,7 +29,7 @@ _UPSAMPLING = 10  # shifts are found to a tenth of a pixel
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """How the input of a pair relates to its target."""
+  """Says how the input of a pair relates to its target."""
 
   # The input's content lies so many pixels of the target below and right of where the
   # target has it; nan if that can't be told.
@@ -47,7 +47,7 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class PairCheck:
-  """What was found in a set of pairs."""
+  """Holds what was found in a set of pairs."""
 
   name: str  # of the set
   count: int  # of pairs
@@ -66,7 +66,7 @@ class PairCheck:
 
   @property
   def unknown(self) -> int:
-    """How many of the compared pairs have a shift that can't be told."""
+    """Return how many of the compared pairs have a shift that can't be told."""
     return sum(math.isnan(one.down) for one in self.compared.values())
 
 

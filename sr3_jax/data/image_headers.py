@@ -69,7 +69,7 @@ class HeaderIndex(NamedTuple):
 
   @property
   def known(self) -> np.ndarray:
-    """Whether the header of a file is known, bool [N]."""
+    """Return whether the header of a file is known, bool [N]."""
     return self.height > 0
 
   def for_names(self, names: FileNames) -> 'HeaderIndex':

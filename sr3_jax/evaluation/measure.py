@@ -31,7 +31,7 @@ OnOutput = Callable[[str, np.ndarray, np.ndarray], None]
 
 @dataclasses.dataclass
 class Evaluation:
-  """What was measured on a held-out set."""
+  """Holds what was measured on a held-out set."""
 
   records: Records  # per-image values; part 'truth' has what belongs to true images
   methods: Parts
@@ -127,7 +127,7 @@ def parts_of(
 
 @dataclasses.dataclass
 class _Measurement:
-  """What the batches of one evaluation share: where outputs come from, and go to.
+  """Holds what the batches of one evaluation share: where outputs come from and go.
 
   Generated images have no truth of their own: only what sets are compared by is
   recorded for them.

@@ -45,7 +45,7 @@ def stored_as(model: SR3, dtype: np.typing.DTypeLike) -> Stored:
 
 
 class Scorer:
-  """What measures batches of images.
+  """Measures batches of images.
 
   PSNR and SSIM leave out `border` pixels at every side. Networks of `feature_nets`
   ('inception', 'lpips_alex', 'lpips_vgg') and the classifier, for error rates of

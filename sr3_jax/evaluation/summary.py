@@ -32,7 +32,7 @@ RESAMPLES, IS_SPLITS = 1000, 10
 
 
 class Metric(NamedTuple):
-  """How a number is shown."""
+  """Says how a number is shown."""
 
   title: str  # with its unit
   digits: int  # after the point

@@ -112,7 +112,7 @@ def network(loaded: Loaded, dims: Sides) -> Program:
 
 
 class Sampling(NamedTuple):
-  """How a program samples."""
+  """Says how a program samples."""
 
   trajectory: Trajectory  # of the sampler
   consistent: bool = False  # do outputs downsample to the condition, as `Upscaler`'s?

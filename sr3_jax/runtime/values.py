@@ -5,6 +5,7 @@ configuration and of all commands have kinds; so a range is written once, and th
 words come out wherever a value is refused.
 """
 
+import abc
 import dataclasses
 import math
 import sys
@@ -13,12 +14,12 @@ from typing import Any, NamedTuple
 MOST = 2**31 - 1  # of whole numbers: what JAX and NumPy keep in 32 bits
 
 
-class Kind:
+class Kind(abc.ABC):
   """A kind of value."""
 
+  @abc.abstractmethod
   def fits(self, value: Any) -> bool:
     """Return whether a value is of this kind and in its range."""
-    raise NotImplementedError
 
   def from_json(self, value: Any) -> Any:
     """Return a value that was read from JSON as this kind has it, if it can be that."""

@@ -159,7 +159,7 @@ class UNet(blocks.Network):
 
   @property
   def has_attention(self) -> bool:
-    """Whether any pixel sees all others."""
+    """Return whether any pixel sees all others."""
     return self.middle_attention or bool(self.attention_levels)
 
   @nn.compact
