@@ -13,17 +13,16 @@ Conditions of real pairs come from files, and may have any number of channels.
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar, cast, overload
+from typing import TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from sr3_jax.config import check_values
 from sr3_jax.core import degradations, diffusion, samplers
-from sr3_jax.core.networks import Network, make_network
-from sr3_jax.core.relations import check_model, input_channels
+from sr3_jax.core.model_fields import model_fields
+from sr3_jax.core.networks import Network
 from sr3_jax.images import pixels
 from sr3_jax.runtime.types import Array, Params
 
@@ -34,12 +33,6 @@ Distance = Callable[[jax.Array, jax.Array], jax.Array]
 # An example's key is folded with this number for its degradation, and with smaller
 # numbers for the noise of training and sampling: the two must never be the same noise.
 _DEGRADATION = 2**30
-
-
-def value_range(data: ml_collections.ConfigDict, prefix: str = '') -> pixels.Range:
-  """Return the stored values that mean -1 and 1, of targets or ('input_') of inputs."""
-  low, high = (np.array(data[f'{prefix}{end}'], np.float32) for end in ('low', 'high'))
-  return (low, high) if len(low) else None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,41 +71,7 @@ class SR3:
     Raises:
       ConfigError: a value that its key can't have, or values that don't go together.
     """
-    check_values(config)
-    check_model(config)
-    d, m, sampler = config.diffusion, config.model, config.sampler
-    task = degradations.make(config.task.name, config.task)
-    make_gammas = diffusion.SCHEDULES[d.schedule]
-    if d.schedule == 'linear':
-      make_gammas = partial(make_gammas, start=d.start, end=d.end)
-    gammas = make_gammas(d.num_levels)
-    options = samplers.trajectory_options(sampler)
-    return cls(
-      network=make_network(config, gammas),
-      task=task,
-      image_size=config.data.image_size,
-      channels=config.data.channels,
-      input_channels=input_channels(config.data, task),
-      value_range=value_range(config.data),
-      input_range=value_range(config.data, 'input_' if task.paired else ''),
-      gammas=gammas,
-      upsampling=m.upsampling,
-      method=config.method,
-      prediction=d.prediction,
-      residual=d.residual,
-      y0_scale=d.y0_scale,
-      learned_variance=d.learned_variance,
-      loss_power={'l1': 1, 'l2': 2}[d.loss],
-      start_share=d.start_share,
-      perceptual=d.perceptual,
-      noise_weight=d.noise_weight,
-      hole_loss=d.hole_loss,
-      num_classes=m.num_classes,
-      label_dropout=m.label_dropout if m.num_classes else 0.0,
-      trajectory=samplers.make_trajectory(gammas, **options),
-      clip=sampler.clip,
-      consistency=sampler.consistency and config.method == 'sr3',
-    )
+    return cls(**model_fields(config))
 
   def init(self, key: jax.Array, side: int | None = None) -> Params:
     """Initialise the network's float32 parameters; `side` of images changes none."""
@@ -157,16 +116,10 @@ class SR3:
     """Return the y0 of an image."""
     return (image - self.observed(x) if self.residual else image) * self.y0_scale
 
-  @overload
-  def decode(self, y0: np.ndarray, x: np.ndarray) -> np.ndarray: ...
-
-  @overload
-  def decode(self, y0: jax.Array, x: jax.Array) -> jax.Array: ...
-
-  def decode(self, y0: Array, x: Array) -> Array:
+  def decode(self, y0: A, x: A) -> A:
     """Return the image of a y0: the inverse of `encode`."""
     image = y0 / self.y0_scale
-    return image + x[..., : self.input_channels] if self.residual else image
+    return cast('A', image + self.observed(x) if self.residual else image)
 
   def observed(self, x: A) -> A:
     """Return the image among the channels of a condition."""

@@ -53,6 +53,43 @@ def describe(config: ConfigDict) -> str:
   return names if config.task.name != degradations.MIXTURE else f'a mixture of {names}'
 
 
+def check_scale(loaded: Loaded, outscale: float | None) -> float:
+  """Return output sides over input sides; None is the model's own scale.
+
+  Raises:
+    UpscalerError: the model can't take it.
+  """
+  model, kind = loaded.model, f'this model is for {describe(loaded.config)}'
+  outscale = outscale or model.scale
+  if model.task.paired and not 0 < outscale <= model.scale:
+    own = f'{float(model.task.ratio):g}'
+    raise UpscalerError(f'outscale {outscale:g}: {kind} of {own} times the sides')
+  if model.scale == 1 and outscale != 1:
+    raise UpscalerError(f'outscale {outscale:g}: {kind} and upscales nothing')
+  return outscale
+
+
+def check_label(loaded: Loaded, label: int | None, guided: bool) -> int:
+  """Return the class that the network is given; the number of classes for "none".
+
+  `guided` says that guidance was asked for, which needs a class.
+
+  Raises:
+    UpscalerError: the model has no such class, or needs one.
+  """
+  classes = loaded.config.model.num_classes
+  if label is None and loaded.config.model.network == 'guided' and classes:
+    raise UpscalerError(f'this model wants a class: a label from 0 to {classes - 1}')
+  if label is None and guided:
+    raise UpscalerError('guidance needs a class: a label')
+  if label is None:
+    return classes  # "no class"
+  if not 0 <= label < classes:
+    known = f'labels from 0 to {classes - 1}' if classes else 'no classes'
+    raise UpscalerError(f'label {label}: this model has {known}')
+  return label
+
+
 def takes_mask(config: ConfigDict) -> bool:
   """Return whether parts of an input may be missing."""
   return bool(HOLES & set(tasks(config)))

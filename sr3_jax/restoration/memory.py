@@ -1,10 +1,13 @@
 """Says what memory a picture needs before any is taken for it."""
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 
-from sr3_jax.restoration.tiling import Layout
+from sr3_jax.core.sr3 import SR3
+from sr3_jax.restoration.tiling import Layout, Size
 from sr3_jax.runtime import devices
 from sr3_jax.runtime import memory as runtime_memory
 
@@ -57,9 +60,38 @@ class Sizes(NamedTuple):
   frames: int = 1  # of an animation; outputs are kept compressed until the last is made
 
 
-def least(layout: Layout, channels: int) -> int:
-  """Return bytes that the program for a canvas takes at the least, uncompiled."""
-  return 4 * CANVASES * layout.images * layout.height * layout.width * channels
+class Planned(NamedTuple):
+  """Says what is done with one picture."""
+
+  input: Size
+  runs: Sequence[Size]  # of the conditions of the model's runs
+  outputs: Sequence[Size]  # of these runs, and of the picture
+  layouts: Sequence[Layout]  # of the canvases of these runs
+  samples: int
+  frames: int
+
+
+def sizes(model: SR3, planned: Planned) -> Sizes:
+  """Return the numbers that the memory of a picture follows from."""
+  given = model.input_channels
+  conditions = max(map(math.prod, planned.runs)) * model.task.num_channels(given)
+  return Sizes(
+    inputs=math.prod(planned.input) * given,
+    conditions=planned.samples * conditions,
+    outputs=max(map(math.prod, planned.outputs)) * model.channels,
+    samples=planned.samples,
+    frames=planned.frames,
+  )
+
+
+def at_least(model: SR3, planned: Planned, weights: int) -> Memory:
+  """Return what a picture needs at the least, before any program is compiled.
+
+  `weights` are the bytes that are on the devices already.
+  """
+  pixels = max(k.images * k.height * k.width for k in planned.layouts)
+  canvases = 4 * CANVASES * pixels * model.channels
+  return of_picture(sizes(model, planned), weights + canvases, weights)
 
 
 def of_picture(sizes: Sizes, program: int, weights: int) -> Memory:

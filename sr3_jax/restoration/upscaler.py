@@ -7,18 +7,16 @@ batch.
 """
 
 import contextlib
-import dataclasses
 import functools
-import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import numpy as np
 
 from sr3_jax.images import resizing
+from sr3_jax.restoration import finishing, inputs, memory
 from sr3_jax.restoration import given as given_images
-from sr3_jax.restoration import inputs, memory
 from sr3_jax.restoration.canvas_arguments import Item
 from sr3_jax.restoration.canvas_runner import CanvasRunner
 from sr3_jax.restoration.given import Given, ImageLike
@@ -33,7 +31,7 @@ from sr3_jax.restoration.settings import (
 )
 from sr3_jax.restoration.tiling import Planner, Size, output_size
 from sr3_jax.runtime import activity
-from sr3_jax.runtime.progress import Progress
+from sr3_jax.runtime.progress import counted
 from sr3_jax.runtime.version import __version__
 from sr3_jax.weights import terms
 from sr3_jax.weights.hub import Loaded
@@ -99,7 +97,8 @@ class Upscaler:
     inputs.check_options(loaded, consistency, has_expand, augmentation, guidance)
     self.loaded, self.model = loaded, loaded.model
     self._seed, self._consistency, self._progress = seed, consistency, progress
-    self._note_once = note = functools.cache(on_note or _print_note)
+    note = functools.cache(on_note or functools.partial(print, file=sys.stderr))
+    self._note_once = note
     if not terms.are_free(loaded.license):
       note(terms.note(loaded.name, loaded.license, loaded.place))
     self._expand = None if expand is None else inputs.parse_expand(expand)
@@ -201,8 +200,8 @@ class Upscaler:
     self, height: int, width: int, outscale: float | None = None
   ) -> tuple[int, int]:
     """Return the height and width of the output for an input of this size."""
-    size = self._condition_size(height, width)
-    return output_size(size, outscale or self.model.scale)
+    scale = outscale or self.model.scale
+    return output_size(self._condition_size(height, width), scale)
 
   def _condition_size(self, height: int, width: int) -> Size:
     """Return the size of what the model sees of an input, with what is added."""
@@ -257,24 +256,23 @@ class Upscaler:
     """
     outscale, label = self.check(outscale, label)
     runs = self._passes((height, width), outscale)
-    channels, weights = self.model.channels, self._runner.resident
-    outputs = max(map(math.prod, map(self._plan.output, runs)))
-    outputs = max(outputs, math.prod(self.output_size(height, width, outscale)))
-    given = self.model.input_channels
-    conditions = self.model.task.num_channels(given)
-    sizes = memory.Sizes(
-      inputs=height * width * given,
-      conditions=num_samples * max(map(math.prod, runs)) * conditions,
-      outputs=outputs * channels,
+    planned = memory.Planned(
+      input=(height, width),
+      runs=runs,
+      outputs=[
+        *map(self._plan.output, runs),
+        self.output_size(height, width, outscale),
+      ],
+      layouts=list(map(self._plan.layout, runs)),
       samples=num_samples,
       frames=frames,
     )
-    canvases = [memory.least(self._plan.layout(run), channels) for run in runs]
-    found = memory.of_picture(sizes, weights + max(canvases), weights)
+    weights = self._runner.resident
+    found = memory.at_least(self.model, planned, weights)
     if not found.fits:
       return found
     program = self._runner.memory(runs, self._guidance_of(label))
-    return memory.of_picture(sizes, program, weights)
+    return memory.of_picture(memory.sizes(self.model, planned), program, weights)
 
   def upscale(
     self,
@@ -337,7 +335,8 @@ class Upscaler:
     ]
     sizes = [self._plan.passes(p.observed.shape[:2], outscale) for p in prepared]
     work = num_samples * sum(self._plan.work(run) for runs in sizes for run in runs)
-    with self._shown(work * self.num_steps, on_steps) as on_steps:
+    shown = counted(work, self.num_steps, on_steps) if self._progress else None
+    with shown or contextlib.nullcontext(on_steps) as on_steps:
       for p in range(len(sizes[0]) if sizes else 0):
         items = []
         for k, image in enumerate(current):
@@ -351,8 +350,12 @@ class Upscaler:
     results = []
     for g, p, mask in zip(given, prepared, masks, strict=True):
       outputs, current = current[:num_samples], current[num_samples:]
+      # Where transparent pixels of the input were those to fill in, none are left.
+      filled = self.takes_masks and mask is None
+      shape = None if filled or g.alpha is None else g.alpha.shape
+      margins = None if shape is None else self.margins(*shape)
       result = self._result(p, outputs, outscale)
-      results.append(self._belonging(result, g, mask))
+      results.append(finishing.with_belongings(result, g, self.model, margins))
     if not allow_broken:
       for result in results:
         result.check_finite()
@@ -367,70 +370,19 @@ class Upscaler:
       image = given_images.visible(image, alpha)
     return inputs.prepare(image, mask, self.loaded, self._expand, self._note_once)
 
-  def _belonging(self, result: Result, given: Given, mask: ImageLike | None) -> Result:
-    """Return a result with what belonged to its input beside the pixels."""
-    alpha = None
-    # Where transparent pixels of the input were those to fill in, none are left.
-    if given.alpha is not None and not (self.takes_masks and mask is None):
-      margins = self.margins(*given.alpha.shape)
-      size = result.samples.shape[1:3]
-      alpha = given_images.enlarge_alpha(given.alpha, margins, size)
-    return dataclasses.replace(
-      result,
-      like=dataclasses.replace(given.like, alpha=alpha),
-      value_range=self.model.value_range,
-      floating=self.model.task.paired,
-    )
-
-  @contextlib.contextmanager
-  def _shown(self, total: int, on_steps: OnSteps) -> Iterator[OnSteps]:
-    """Yield what takes the place of `on_steps`: it shows progress if that is asked for.
-
-    `total` is the sum of what it will be called with.
-    """
-    if not self._progress:
-      yield on_steps
-      return
-    done = 0
-    with activity.shown('upscaling'), Progress(total) as shown:
-
-      def count(steps: int) -> None:
-        nonlocal done
-        done = min(done + steps, total)
-        step = done * self.num_steps // max(total, 1)
-        shown.update(done, f'step {step}/{self.num_steps}')
-        on_steps(steps)
-
-      yield count
-
   def _result(
     self, given: Prepared, outputs: list[np.ndarray], outscale: float
   ) -> Result:
     """Return the result for an input from the model's outputs, [H, W, C] each.
 
-    Takes outputs off their list, so that they and the samples share the memory.
+    Outputs are taken off their list, as `finish` says.
     """
     size = output_size(given.observed.shape[:2], outscale)
-    shape = len(outputs), *size, given.channels
-    samples = np.empty(shape, np.float32)
-    for sample in samples:
-      sample[...] = self._finished(outputs.pop(0), given, size)
+    samples = finishing.finish(outputs, given, size, self._consistency)
     settings = self.settings(outscale)
     if self._plan.sides != self._sides:  # it ran out of memory
       settings['tiles_used'] = list(self._plan.sides)
     return Result(samples, given.observed, settings, self.model.scale > 1)
-
-  def _finished(self, sample: np.ndarray, given: Prepared, size: Size) -> np.ndarray:
-    """Return a sample of the right size, grey if the input is, consistent if asked."""
-    image = given.observed
-    if sample.shape[:2] != size:
-      sample = np.clip(resizing.resize(sample, *size), -1, 1)
-    if given.channels < sample.shape[-1]:
-      sample = sample.mean(-1, keepdims=True)
-    larger = size[0] >= image.shape[0] and size[1] >= image.shape[1]
-    if self._consistency and larger:
-      sample = resizing.make_consistent(sample, image)
-    return sample
 
   def check(
     self, outscale: float | None, label: int | None, masked: bool = False
@@ -440,33 +392,9 @@ class Upscaler:
     Raises:
       UpscalerError: the model can't take one of them, or masks if they are given.
     """
-    kind = f'this model is for {inputs.describe(self.loaded.config)}'
     if masked and not self.takes_masks:
-      raise UpscalerError(f'no masks: {kind}')
+      task = inputs.describe(self.loaded.config)
+      raise UpscalerError(f'no masks: this model is for {task}')
     check_limits(outscale=outscale, label=label)
-    outscale = outscale or self.model.scale
-    if self.model.task.paired and not 0 < outscale <= self.model.scale:
-      own = f'{float(self.model.task.ratio):g}'
-      raise UpscalerError(f'outscale {outscale:g}: {kind} of {own} times the sides')
-    if self.model.scale == 1 and outscale != 1:
-      raise UpscalerError(f'outscale {outscale:g}: {kind} and upscales nothing')
-    return outscale, self._checked_label(label)
-
-  def _checked_label(self, label: int | None) -> int:
-    """Return the class that the network is given; the number of classes for "none"."""
-    classes = self.loaded.config.model.num_classes
-    if label is None and self.loaded.config.model.network == 'guided' and classes:
-      raise UpscalerError(f'this model wants a class: a label from 0 to {classes - 1}')
-    if label is None and self._guidance is not None:
-      raise UpscalerError('guidance needs a class: a label')
-    if label is None:
-      return classes  # "no class"
-    if not 0 <= label < classes:
-      known = f'labels from 0 to {classes - 1}' if classes else 'no classes'
-      raise UpscalerError(f'label {label}: this model has {known}')
-    return label
-
-
-def _print_note(text: str) -> None:
-  """Tell the user something where no command does."""
-  print(text, file=sys.stderr)
+    label = inputs.check_label(self.loaded, label, self._guidance is not None)
+    return inputs.check_scale(self.loaded, outscale), label

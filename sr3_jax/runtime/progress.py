@@ -173,3 +173,27 @@ class Progress(Activity):
     if left is not None and self._step < self._total:
       parts.append(f'{duration(left)} to go')
     return '  '.join([*parts, self._read]).rstrip()
+
+
+@contextlib.contextmanager
+def counted(
+  work: int, num_steps: int, also: Callable[[int], None]
+) -> Iterator[Callable[[int], None]]:
+  """Yield what is called with work just done: it shows steps, and calls `also`.
+
+  Args:
+    work: the sum of what it will be called with in one step.
+    num_steps: how many steps there are.
+    also: called with the same numbers.
+  """
+  total, done = work * num_steps, 0
+  with activity.shown('upscaling'), Progress(total) as shown:
+
+    def count(steps: int) -> None:
+      nonlocal done
+      done = min(done + steps, total)
+      step = done * num_steps // max(total, 1)
+      shown.update(done, f'step {step}/{num_steps}')
+      also(steps)
+
+    yield count

@@ -7,9 +7,10 @@ import zlib
 import numpy as np
 import pytest
 import tifffile
+from ml_collections import ConfigDict
 from PIL import Image
 
-from sr3_jax.core import sr3
+from sr3_jax.core import model_fields, sr3
 from sr3_jax.images import image_files, picture_codec, rasters
 from sr3_jax.images.pixels import ImageError
 
@@ -345,8 +346,8 @@ def test_ranges_are_of_single_channels_and_those_of_the_model():
     inside = (array[..., c] >= low[c]) & (array[..., c] <= high[c])
     np.testing.assert_allclose(found[..., c][inside], truth[inside], atol=1e-6)
   assert found[..., 1].max() > 10  # beyond the range, not clipped
-  config = sr3.ml_collections.ConfigDict({'low': low, 'high': high, 'channels': 3})
-  limits = sr3.value_range(config)
+  config = ConfigDict({'low': low, 'high': high, 'channels': 3})
+  limits = model_fields.value_range(config)
   model = sr3.SR3.__new__(sr3.SR3)
   object.__setattr__(model, 'value_range', limits)
   of_model = model.to_float(array[None])[0]

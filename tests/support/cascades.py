@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sr3_jax.config import ConfigDict
-from sr3_jax.core import sr3
+from sr3_jax.core import model_fields
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.weights import hub, model_writer
 from tests.support import runs
@@ -38,7 +38,7 @@ class Pointwise(nn.Module):
 
 
 def make_network(config: ConfigDict, gammas: np.ndarray) -> Pointwise:
-  """Make the network, in place of `sr3.make_network`."""
+  """Make the network, in place of `model_fields.make_network`."""
   del gammas
   return Pointwise(config.model.num_classes, config.data.channels)
 
@@ -47,7 +47,7 @@ def sample_elsewhere(workdir: str, stages: tuple[str, ...], changes: Any) -> Non
   """Run --mode=sample of a cascade of such stages, in a process of its own."""
   from sr3_jax.cascade import run as cascade_run
 
-  sr3.make_network = make_network
+  model_fields.make_network = make_network
   cascade_run.sample_run(cascade_config(*stages, **changes), pathlib.Path(workdir))
 
 
@@ -81,7 +81,7 @@ def save(folder: pathlib.Path, config: ConfigDict, seed: int = 0) -> None:
 def stages(folder: pathlib.Path) -> Iterator[pathlib.Path]:
   """Write stages 'base' (8 x 8) and 'up' (16 x 16, with levels), and data.npz."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(sr3, 'make_network', make_network)
+    patch.setattr(model_fields, 'make_network', make_network)
     # A model that is loaded again keeps its compiled programs.
     patch.setattr(hub, 'load', functools.cache(hub.load))
     save(folder / 'base', stage_config(8), 1)

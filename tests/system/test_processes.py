@@ -35,9 +35,9 @@ evaluate_run(config, workdir)
 CASCADE = """
 from etils import epath
 from sr3_jax.cascade.run import run
-from sr3_jax.core import sr3
+from sr3_jax.core import model_fields
 from tests.support import cascades
-sr3.make_network = cascades.make_network
+model_fields.make_network = cascades.make_network
 stages = [f'{folder}/{name}' for name in ('base', 'up')]
 config = cascades.cascade_config(*stages, **{'cascade.images_per_class': 3})
 cascades.with_data(config, f'{folder}/data.npz')
