@@ -7,14 +7,13 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent import futures
-from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
 from etils import epath
 
-from sr3_jax.cascade import evaluate, search
+from sr3_jax.cascade import evaluate, search, time_table
 from sr3_jax.cascade.cascade import (
   Cascade,
   CascadeError,
@@ -29,7 +28,7 @@ from sr3_jax.data import sources
 from sr3_jax.evaluation import run as evaluation_run
 from sr3_jax.images import contact_sheets, image_files, pixels
 from sr3_jax.restoration.restorer import OnSteps, check_finite
-from sr3_jax.runtime import activity, atomic_files, devices, foreign_files, text
+from sr3_jax.runtime import activity, atomic_files, devices, foreign_files
 from sr3_jax.runtime.errors import UserError
 from sr3_jax.runtime.progress import Progress
 
@@ -116,9 +115,9 @@ def sample_run(config: ConfigDict, workdir: epath.PathLike) -> None:
   devices.barrier('sampled')
   if jax.process_index() == 0:
     if todo:
-      table = time_table(cascade, times, compiled, len(todo))
+      table = time_table.make(cascade, times, compiled, len(todo))
       atomic_files.write_json(workdir / 'samples' / 'times.json', table)
-      print(format_times(table))
+      print(time_table.as_text(table))
     with activity.doing('writing the sheets'):
       _write_sheets(workdir, files, cascade, labels, c.images_per_class)
     print(
@@ -360,55 +359,3 @@ def _write_sheets(
   image_files.write(
     workdir / 'stages.png', contact_sheets.sheet(stages, titles, cell=cell)
   )
-
-
-# ----------------------------------------------------------------------------- time
-
-
-def time_table(
-  cascade: Cascade, times: Sequence[float], compiled: Sequence[float], count: int
-) -> dict[str, Any]:
-  """Return samples/times.json: the time of each stage on this process's devices.
-
-  Args:
-    cascade: the models.
-    times: seconds of sampling, of each stage.
-    compiled: seconds of compiling, of each stage.
-    count: images that were sampled.
-  """
-  whole = sum(times)
-  rows = [
-    {
-      'stage': stage.name,
-      'side': stage.side,
-      'steps': stage.num_steps,
-      'guidance': stage.guidance,
-      **stage.levels._asdict(),
-      'compile_seconds': round(waited, 2),
-      'seconds': round(seconds, 4),
-      'seconds_per_image': round(seconds / count, 5),
-      'share': round(seconds / whole, 4),
-    }
-    for stage, seconds, waited in zip(cascade.stages, times, compiled, strict=True)
-  ]
-  machine = f'{jax.local_device_count()} x {jax.devices()[0].device_kind}'
-  return {'images': count, 'devices': machine, 'seconds': whole, 'stages': rows}
-
-
-def format_times(table: dict[str, Any]) -> str:
-  """Return the time of each stage as aligned text."""
-  lines = [('stage', 'size', 'steps', 'guidance', 'compile s', 's/image', 'share')]
-  lines += [
-    (
-      row['stage'],
-      f'{row["side"]} x {row["side"]}',
-      str(row['steps']),
-      f'{row["guidance"]:g}',
-      f'{row["compile_seconds"]:.1f}',
-      f'{row["seconds_per_image"]:.3g}',
-      f'{100 * row["share"]:.1f}%',
-    )
-    for row in table['stages']
-  ]
-  total = f'{table["images"]} images on {table["devices"]}'
-  return '\n'.join([*text.align(lines), total])

@@ -91,6 +91,20 @@ def install(advice: str = '') -> None:
   os.register_at_fork(after_in_child=_release)
 
 
+def shield_workers() -> None:
+  """Keep Ctrl-C from the worker processes that this thread starts from now on.
+
+  The first of them starts the resource tracker of multiprocessing, which then takes
+  the mask of `install` from this thread. So it starts here, and the mask comes back.
+  """
+  if not _installed:
+    return
+  from multiprocessing import resource_tracker
+
+  resource_tracker.ensure_running()
+  signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+
+
 def _do_nothing(*_: object) -> None:
   """Be a handler: with one, Python writes the signal's number to the pipe."""
 

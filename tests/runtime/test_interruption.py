@@ -169,6 +169,7 @@ if __name__ == '__main__':
     multiprocessing.get_context(way).Process(target=work, daemon=True)
     for way in ('fork', 'spawn')
   ]
+  interruption.shield_workers()
   for worker in workers:
     worker.start()
   time.sleep(1.5)
@@ -197,6 +198,9 @@ def test_ctrl_c_to_the_whole_group_ends_workers_in_silence(tmp_path):
   )
   assert process.stdout
   pids = [int(pid) for pid in process.stdout.readline().split()]
+  spawned = pathlib.Path(f'/proc/{pids[1]}/status').read_text()
+  blocked = int(spawned.partition('SigBlk:')[2].split()[0], 16)
+  assert blocked & 1 << signal.SIGINT - 1
   os.killpg(process.pid, signal.SIGINT)
   _, errors = process.communicate(timeout=20)
   assert (process.returncode, errors) == (130, 'interrupted; go on\n')
