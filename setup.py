@@ -129,6 +129,7 @@ setuptools.setup(
     'hub': ['huggingface_hub>=2.4'],
     'tfds': TFDS,
     'classify': ['onnxruntime'],
+    'docs': ['latex2mathml>=3.81', 'mkdocs-material>=9.8', 'mkdocstrings[python]>=1.0'],
     'onnx-export': ['jax2onnx>=0.17.1'],
     # Compiles for TPUs that aren't there; the version that jax[tpu] names.
     'tpu-plan': ['libtpu==0.0.42.*'],

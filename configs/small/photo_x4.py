@@ -3,8 +3,8 @@
 Inputs are as people have them: half are bicubic, half a little soft, noisy and
 compressed. The network has no attention, so that it runs on pictures of any size, and
 works on 2 x 2 pixels at a time. The regression baseline is trained first. This file
-trained photo-x4, which comes with the package; docs/results has what was tried and what
-came out.
+trained the first photo-x4; small/photo_refine.py trained the one that comes with the
+package. docs/results has what was tried and what came out.
 
   sr3-train --config=small/photo_x4 --workdir=runs/photo_x4 \
     --config.data.path=TRAIN_FOLDER --config.data.eval_path=DEV_FOLDER
