@@ -11,6 +11,9 @@ REPOSITORY = 'sr3-jax/sr3_jax'
 HERE = pathlib.Path(__file__).parent
 # 15 distributions and 200 MB, PyArrow among them, which only one source of data needs.
 TFDS = ['tensorflow-datasets>=4.9.10']
+# 13 distributions and 115 MB beside those of TFDS, pandas the largest. Before version 4
+# it could run code that comes with a dataset.
+HF = ['datasets>=5.2']
 (VERSION,) = re.findall(
   r"__version__ = '([^']+)'", (HERE / 'sr3_jax' / 'runtime' / 'version.py').read_text()
 )
@@ -128,6 +131,7 @@ setuptools.setup(
     'convert': ['torch>=2.6'],
     'hub': ['huggingface_hub>=2.4'],
     'tfds': TFDS,
+    'hf': HF,
     'classify': ['onnxruntime'],
     'docs': ['latex2mathml>=3.81', 'mkdocs-material>=9.8', 'mkdocstrings[python]>=1.0'],
     'onnx-export': ['jax2onnx>=0.17.1'],
@@ -136,6 +140,7 @@ setuptools.setup(
     'notebooks': ['ipykernel', 'nbclient'],
     'test': [
       *TFDS,
+      *HF,
       'ipykernel',
       'nbclient',
       'onnx',

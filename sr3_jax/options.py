@@ -79,17 +79,36 @@ TASK: Section = {  # Each option after the name is read by the tasks it belongs 
 DATA: Section = {
   'source': Option(
     'folder',
-    Choice(('photos', 'folder', 'classes', 'pairs', 'arrays', 'tfds')),
+    Choice(('photos', 'folder', 'classes', 'pairs', 'arrays', 'tfds', 'hf')),
     "'photos': scikit-image's; 'classes': a folder of one folder a class; 'pairs': a "
-    "folder of targets and one of inputs; 'arrays': an .npz file",
+    "folder of targets and one of inputs; 'arrays': an .npz file; 'tfds' and 'hf': "
+    'datasets of TensorFlow and of Hugging Face (sr3_jax[tfds], sr3_jax[hf])',
   ),
-  'path': Option('', Text(), 'folder (of pairs: the targets), file, or TFDS dataset'),
+  'path': Option(
+    '',
+    Text(),
+    "folder (of pairs: the targets), file, or TFDS dataset; of 'hf' a saved dataset, "
+    'Parquet files, or a name of the hub (owner/name)',
+  ),
   'input_path': Option('', Text(), "'pairs': the folder of the inputs"),
-  'split': Option('train', Text(), "of 'photos', 'arrays' and 'tfds'"),
+  'split': Option('train', Text(), "of 'photos', 'arrays', 'tfds' and 'hf'"),
   'eval_path': Option('', Text(), "the path for evaluation; '': data.path"),
   'eval_input_path': Option('', Text(), "'pairs': the inputs of data.eval_path"),
   'eval_split': Option('validation', Text(), 'the split for evaluation'),
-  'data_dir': Option('', Text(), "where TFDS keeps its datasets; '': its own default"),
+  'data_dir': Option(
+    '', Text(), "where TFDS or 'hf' keeps its datasets; '': its own default"
+  ),
+  'subset': Option('', Text(), "'hf': a configuration of a hub dataset; '': its own"),
+  'revision': Option('', Text(), "'hf': branch, tag or commit of a hub dataset"),
+  'image_column': Option(
+    '', Text(), "'tfds', 'hf': of images; '': 'image' or the only"
+  ),
+  'input_column': Option(
+    '', Text(), "'tfds', 'hf': of the inputs of pairs, for task.name='pairs'"
+  ),
+  'label_column': Option(
+    '', Text(), "'tfds', 'hf': of classes; '': 'label', or the only one of 'hf'"
+  ),
   'image_size': Option(256, Whole(1, _SIDE), 'side of the clean crops, pixels'),
   'channels': Option(
     3, Whole(1, 1024), 'numbers other than 3 are read from TIFF and .npy'

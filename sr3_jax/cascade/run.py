@@ -24,7 +24,7 @@ from sr3_jax.cascade.cascade import (
   stage_path,
 )
 from sr3_jax.config import ConfigDict, config_names
-from sr3_jax.data import sources
+from sr3_jax.data import input_pipeline, sources
 from sr3_jax.evaluation import run as evaluation_run
 from sr3_jax.images import contact_sheets, image_files, pixels
 from sr3_jax.restoration.restorer import OnSteps, check_finite
@@ -307,13 +307,13 @@ def class_folders(config: ConfigDict, cascade: Cascade) -> list[str]:
 
 def class_names(config: ConfigDict, cascade: Cascade) -> list[str]:
   """Return the names of the classes in the data; empty texts where it has none."""
-  for d in (config.data, cascade.config.data):
+  for each in (config, cascade.config):
+    d = each.data
     try:
       if d.source == 'classes':  # names of folders: no image must be opened for them
         found = sorted(p.name for p in epath.Path(d.path).iterdir() if p.is_dir())
-      elif d.source in ('arrays', 'tfds') and d.path:
-        place = {'path': d.path, 'split': d.split, 'data_dir': d.data_dir or None}
-        found = sources.make_source(d.source, **place).classes
+      elif d.source in ('arrays', *sources.DATASETS) and d.path:
+        found = input_pipeline.make_source(each, held_out=False).classes
       else:
         continue
     except (sources.DataError, OSError):

@@ -15,7 +15,7 @@ from fractions import Fraction
 import numpy as np
 from ml_collections import ConfigDict
 
-from sr3_jax.data.pairs import Pairs
+from sr3_jax.data.sources import AnyPairs
 from sr3_jax.images import pair_grid, pixels, rasters, resizing
 from sr3_jax.runtime.progress import Progress
 
@@ -70,7 +70,7 @@ class PairCheck:
     return sum(math.isnan(one.down) for one in self.compared.values())
 
 
-def check_pairs(config: ConfigDict, name: str, source: Pairs) -> PairCheck:
+def check_pairs(config: ConfigDict, name: str, source: AnyPairs) -> PairCheck:
   """Read all pairs of a set once, compare some of them, and show the progress."""
   ratio = pair_grid.side_ratio(config.task.pair_scale)
   count = len(source)
@@ -93,7 +93,11 @@ def check_pairs(config: ConfigDict, name: str, source: Pairs) -> PairCheck:
 
 
 def _check(
-  config: ConfigDict, source: Pairs, ratio: Fraction, compared: set[int], number: int
+  config: ConfigDict,
+  source: AnyPairs,
+  ratio: Fraction,
+  compared: set[int],
+  number: int,
 ) -> tuple[str, str | None, Comparison | None]:
   """Check a pair.
 
@@ -234,7 +238,7 @@ def described(one: Comparison) -> str:
   return f'{moved}; input = {one.gain:.2f} x target {round(one.offset):+d} levels'
 
 
-def summary(check: PairCheck, source: Pairs) -> dict[str, object]:
+def summary(check: PairCheck, source: AnyPairs) -> dict[str, object]:
   """Return a check of a source for check.json."""
   return {
     'pairs': check.count,

@@ -34,7 +34,7 @@ from sr3_jax.data.batches import train_batches
 from sr3_jax.data.folder_sources import Folder
 from sr3_jax.data.pairs import Pairs
 from sr3_jax.data.records import Record, Source
-from sr3_jax.data.sources import FOLDERS
+from sr3_jax.data.sources import FOLDERS, AnyPairs
 from sr3_jax.images import folder_listing, pixels, resizing
 from sr3_jax.runtime import activity, atomic_files
 from sr3_jax.runtime.progress import Progress
@@ -66,7 +66,7 @@ def check_data_run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -
   leaks = _leaks(training, evaluation) if evaluation else None
   platform = jax.default_backend()
   found = list_findings(training, evaluation, leaks, config.model.num_classes)
-  paired = {name: each for name, each in sets.items() if isinstance(each, Pairs)}
+  paired = {name: each for name, each in sets.items() if isinstance(each, AnyPairs)}
   pairs = {name: check_pairs(config, name, each) for name, each in paired.items()}
   found += [one for check in pairs.values() for one in find_in_pairs(check)]
   found.sort(key=lambda finding: LEVELS.index(finding.level))

@@ -75,10 +75,17 @@ def _task(config: ml_collections.ConfigDict, task: degradations.Task) -> Iterato
 def _pairs(config: ml_collections.ConfigDict, task: degradations.Task) -> Iterator[str]:
   """Say what is wrong with pairs, and with options that are for them."""
   data, name = config.data, config.task.name
-  if task.paired != (data.source == 'pairs'):
+  columns = data.source in ('tfds', 'hf')
+  if data.input_column and not columns:
+    yield (
+      f"data.input_column={data.input_column!r} is for data.source='tfds' or 'hf', not "
+      f'{data.source!r}'
+    )
+  if task.paired != (data.source == 'pairs' or bool(data.input_column)):
+    needed = 'data.input_column' if columns else "data.source='pairs'"
     yield (
       f'data.source={data.source!r} and task.name={name!r}: inputs from files need '
-      "data.source='pairs' and task.name='pairs', both"
+      f"{needed} and task.name='pairs', both"
     )
   if not task.paired:
     return
@@ -88,7 +95,7 @@ def _pairs(config: ml_collections.ConfigDict, task: degradations.Task) -> Iterat
       f'and data.input_channels={data.input_channels}: set it to False'
     )
   if data.reduced_decoding:
-    yield "data.reduced_decoding is not for data.source='pairs'"
+    yield "data.reduced_decoding is not for task.name='pairs'"
   if (best := config.checkpoint.keep_best) in ('consistency', 'colour_drift'):
     yield (
       f'checkpoint.keep_best={best!r} cannot be measured: inputs come from files, and '

@@ -42,11 +42,12 @@ def make_source(
     return sources.make_pairs(
       d, held_out=held_out, min_size=min_size, cache_folder=cache_folder
     )
+  if d.source in sources.DATASETS:
+    return sources.make_dataset(d, held_out=held_out, decode_side=decode_side)
   return sources.make_source(
     d.source,
     path=d.eval_path or d.path if held_out else d.path,
     split=d.eval_split if held_out else d.split,
-    data_dir=d.data_dir or None,
     min_size=min_size,
     channels=d.channels,
     calibrated=len(d.low) > 0,

@@ -1,34 +1,36 @@
-"""Makes sources of images by name: folders, arrays, TFDS and photographs.
+"""Makes sources of images by name: folders, arrays, photographs, and datasets.
 
-`records.Source` says what a source is. Start with `make_source`.
+`records.Source` says what a source is. Start with `make_source`; TFDS and Hugging Face
+datasets are made by `make_dataset`.
 """
 
 import functools
 import hashlib
 import importlib.util
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
+from typing import Any
 
 import ml_collections
 import numpy as np
 from etils import epath
 
+from sr3_jax.data import hf_rows
+from sr3_jax.data.columns import ColumnImages, ColumnPairs, Columns, Rows, make_images
 from sr3_jax.data.folder_sources import ClassFolder, Folder, file_state
+from sr3_jax.data.hf_rows import HfRows
 from sr3_jax.data.pairs import Pairs
 from sr3_jax.data.records import DataError, Record, Source
+from sr3_jax.data.tfds_rows import TfdsRows
 from sr3_jax.images import image_files, rasters
-from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime import foreign_arrays, foreign_files
-from sr3_jax.runtime.errors import first_line
-
-if TYPE_CHECKING:  # it takes a second, and only one source needs it
-  import tensorflow_datasets as tfds
 
 # Sources whose path is on this machine.
 LOCAL = ('folder', 'classes', 'pairs', 'arrays')
 # Sources that are folders, which are taken whole.
 FOLDERS = ('folder', 'classes', 'pairs')
+# Sources whose rows have columns.
+DATASETS = ('tfds', 'hf')
+AnyPairs = Pairs | ColumnPairs
 # Photographs inside scikit-image's wheel. No scene is in both splits: the two views of
 # the motorcycle stay together.
 PHOTOS = {
@@ -44,7 +46,6 @@ def make_source(
   *,
   path: str = '',
   split: str = 'train',
-  data_dir: str | None = None,
   min_size: int = 1,
   channels: int = 3,
   calibrated: bool = False,
@@ -55,11 +56,11 @@ def make_source(
   """Make a source by name, of a path.
 
   Args:
-    source: a name that `data.source` can have; 'pairs' makes one of their two folders.
-    path: the folder or file, or the name of the TFDS dataset; photos need none.
-    split: 'train' or 'eval' of photos, 'train' or 'test' of arrays, or a TFDS split. A
-      folder is taken whole: hold images out by keeping them in another folder.
-    data_dir: where TFDS datasets were prepared.
+    source: a name that `data.source` can have, but those of DATASETS; 'pairs' makes one
+      of their two folders.
+    path: the folder or file; photos need none.
+    split: 'train' or 'eval' of photos, 'train' or 'test' of arrays. A folder is taken
+      whole: hold images out by keeping them in another folder.
     min_size: shortest side that is of use; a folder leaves smaller images out.
     channels: of the images; with other than 3 they keep the values of their files.
     calibrated: whether the model says which stored values mean -1 and 1, so that images
@@ -74,14 +75,12 @@ def make_source(
   """
   if source != 'photos' and not path:
     raise DataError(f'data.source={source!r} needs --config.data.{prefix}path=PATH')
-  if source in ('photos', 'tfds') and channels not in (1, 3):
-    raise DataError(f'{source} are pictures, of 1 or 3 channels, not {channels}')
+  if source == 'photos' and channels not in (1, 3):
+    raise DataError(f'photos are pictures, of 1 or 3 channels, not {channels}')
   if source == 'photos':
     made: Source = Photos(split, channels)
   elif source == 'arrays':
     made = Arrays(path, split, channels)
-  elif source == 'tfds':
-    made = Tfds(path, split, data_dir, channels=channels, decode_side=decode_side)
   else:
     made = (ClassFolder if source == 'classes' else Folder)(
       path,
@@ -141,6 +140,41 @@ def make_pairs(
   return Pairs(targets, inputs)
 
 
+def make_dataset(
+  config: ml_collections.ConfigDict, *, held_out: bool, decode_side: int = 0
+) -> Source:
+  """Open a TFDS or Hugging Face dataset: its images, or pairs if it has inputs.
+
+  Args:
+    config: `config.data`.
+    held_out: whether to take the held-out images.
+    decode_side: how JPEG images may be decoded; see `image_files.read`.
+
+  Raises:
+    DataError: no path, channels that pictures can't have, no such dataset, split or
+      column, or nothing in it.
+  """
+  d = config
+  path = d.eval_path or d.path if held_out else d.path
+  split = d.eval_split if held_out else d.split
+  columns = Columns(d.image_column, d.input_column, d.label_column)
+  if not path:
+    raise DataError(f'data.source={d.source!r} needs --config.data.path=PATH')
+  if wrong := {d.channels, d.input_channels or d.channels} - {1, 3}:
+    raise DataError(f'{d.source}: pictures have 1 or 3 channels, not {min(wrong)}')
+  if d.source == 'tfds':
+    rows: Rows = TfdsRows(path, split, d.data_dir or None, columns)
+  else:
+    options = {'subset': d.subset, 'revision': d.revision, 'columns': columns}
+    rows = HfRows(path, split, cache_dir=d.data_dir or None, **options)
+  return make_images(rows, d.channels, d.input_channels, decode_side)
+
+
+def is_local(source: str, path: str) -> bool:
+  """Return whether the path of a source is one of this machine."""
+  return source in LOCAL or (source == 'hf' and not hf_rows.is_hub_name(path))
+
+
 def fingerprint(source: Source) -> str:
   """Return 16 hexadecimal digits that change when a file of a source does.
 
@@ -148,7 +182,8 @@ def fingerprint(source: Source) -> str:
   its own, only of the number of images.
   """
   digest = hashlib.sha256(str(len(source)).encode())
-  for state in source.states() if isinstance(source, Folder | Pairs | Arrays) else ():
+  known = isinstance(source, Folder | AnyPairs | Arrays | ColumnImages)
+  for state in source.states() if known else ():
     digest.update(f'\n{state}'.encode('utf-8', 'surrogateescape'))
   return digest.hexdigest()[:16]
 
@@ -262,112 +297,6 @@ class Arrays:
   def states(self) -> list[str]:
     """Return `file_state` of the file, as a list of one."""
     return [file_state(self._path, self._name)]
-
-
-class _TfdsRecord(TypedDict):
-  """An image of a TFDS dataset as its file holds it, and its class."""
-
-  image: bytes
-  label: NotRequired[np.int64]
-
-
-class Tfds:
-  """A prepared TensorFlow Dataset with an `image`, read without TensorFlow.
-
-  Images are decoded by `image_files.read`, so that grey, CMYK and 16-bit files look
-  the same as in a folder. Records have a label if the data set has class labels.
-
-  Args:
-    name: as TFDS writes it: 'mnist', 'celeb_a_hq/256', 'imagenet2012:5.1.0'.
-    split: as TFDS writes it: 'train', 'train[90%:]'.
-    data_dir: where it was prepared; None for the place TFDS takes by default.
-    channels: 3, or 1 for grey.
-    decode_side: how JPEG images may be decoded; see `image_files.read`.
-
-  Raises:
-    DataError: not prepared (the message has the command), no such split, no images.
-  """
-
-  def __init__(
-    self,
-    name: str,
-    split: str,
-    data_dir: epath.PathLike | None = None,
-    *,
-    channels: int = 3,
-    decode_side: int = 0,
-  ):
-    try:
-      import tensorflow_datasets as tfds  # 1 s, and only this source needs it
-    except ImportError:
-      raise DataError(
-        f"data.source='tfds' ({name}) needs TFDS: pip install 'sr3_jax[tfds]'"
-      ) from None
-
-    self._name, self._decode_side = f'{name}:{split}', decode_side
-    self.channels, self.dtype = channels, np.dtype(np.uint8)
-    arguments = f"'{name}', file_format='array_record'"
-    if data_dir:
-      arguments += f", data_dir='{data_dir}'"
-    file_format = tfds.core.FileFormat.ARRAY_RECORD
-    try:
-      builder = tfds.builder(name, data_dir=data_dir, file_format=file_format)
-      splits = builder.info.splits
-    except Exception as error:
-      raise DataError(f'TFDS {name!r}: {first_line(error)}') from None
-    if not splits:
-      once = _preparation(builder, arguments)
-      raise DataError(
-        f'TFDS {name!r} is not prepared as ArrayRecord here; once: {once}'
-      )
-    features = dict(builder.info.features)
-    if not isinstance(features.get('image'), tfds.features.Image):
-      raise DataError(f"TFDS {name!r} has no 'image', only {', '.join(features)}")
-    label = features.get('label')
-    self.classes: tuple[str, ...] = ()
-    if isinstance(label, tfds.features.ClassLabel):
-      self.classes = tuple(label.names)
-    decoders = {'image': tfds.decode.SkipDecoding()}  # they are decoded here
-    try:
-      # TFDS declares a nest of decoders that refers to itself and can't be read.
-      records = builder.as_data_source(
-        split=split,
-        decoders=decoders,  # pyrefly: ignore[bad-argument-type]
-      )
-      self._records = cast('Sequence[_TfdsRecord]', records)
-      self._length = len(self._records)
-    except Exception as error:
-      raise DataError(f'TFDS {name!r}: {first_line(error)}') from None
-
-  def __len__(self) -> int:
-    return self._length
-
-  def __getitem__(self, index: int) -> Record:
-    name = self.name(index)
-    try:
-      record = self._records[index]
-    except Exception as error:
-      raise ImageError(f'{name}: {first_line(error)}') from None
-    options = {'channels': self.channels, 'decode_side': self._decode_side}
-    image = image_files.read(record['image'], name, **options)
-    if self.classes:
-      return {'image': image, 'label': np.int32(record['label'])}
-    return {'image': image}
-
-  def name(self, index: int) -> str:
-    """Return 'NAME:SPLIT[INDEX]'."""
-    return f'{self._name}[{index}]'
-
-
-def _preparation(builder: 'tfds.core.DatasetBuilder', arguments: str) -> str:
-  """Return the command that prepares a dataset, and what must be fetched before."""
-  given = by_hand = ''
-  if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-    given = "download_config=t.download.DownloadConfig(manual_dir='FOLDER')"
-    text = ' '.join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
-    by_hand = f'; FOLDER is what TFDS calls manual_dir: {text}'
-  made = f't.builder({arguments}).download_and_prepare({given})'
-  return f'python -c "import tensorflow_datasets as t; {made}"{by_hand}'
 
 
 @functools.cache

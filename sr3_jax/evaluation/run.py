@@ -233,11 +233,12 @@ def _protocol(
   d = config.data
   size = _side(config)
   given = size // model.scale
-  local = d.source in sources.LOCAL
+  local = sources.is_local(d.source, d.eval_path or d.path)
   name = epath.Path(d.eval_path or d.path).name if local else d.source
   if model.task.paired:
     given = pair_grid.input_side(size, model.task.ratio)
-    name += f', inputs {epath.Path(d.eval_input_path or d.input_path).name}'
+    folder = epath.Path(d.eval_input_path or d.input_path).name
+    name += f', inputs {d.input_column or folder}'
   settings = as_json(config.sampler)
   sampled = {n: m for n, m in run.methods.items() if m.is_random}
   samples = ', '.join(map(str, range(config.eval.num_seeds)))
@@ -285,7 +286,7 @@ def reference_run(config: ConfigDict, workdir: epath.PathLike) -> None:
   count = config.eval.reference_images or len(source)
   batches = evaluation_data(whole, count, held)
   d = whole.data
-  local = d.source in sources.LOCAL
+  local = sources.is_local(d.source, d.path)
   name = epath.Path(d.path).name if local else d.path or d.source
   about = {
     'source': f'{name} {d.split}',

@@ -214,8 +214,8 @@ def publishable(config: ConfigDict) -> ConfigDict:
   """Return a copy of a configuration whose paths, but hf://, are without folders."""
   config = config.copy_and_resolve_references()
   config.data.data_dir = ''
-  if config.data.source in sources.LOCAL:
-    for key in ('path', 'eval_path', 'input_path', 'eval_input_path'):
+  for key in ('path', 'eval_path', 'input_path', 'eval_input_path'):
+    if sources.is_local(config.data.source, config.data[key]):
       config.data[key] = epath.Path(config.data[key]).name
   config.cascade.stages = tuple(
     path if path.startswith('hf://') else epath.Path(path).name

@@ -93,6 +93,13 @@ def test_the_two_sides_have_their_own_channels_and_ranges():
   [
     (1, {'data__source': 'folder'}, "need data.source='pairs' and task.name='pairs'"),
     (1, {'task__name': 'jpeg'}, "need data.source='pairs' and task.name='pairs'"),
+    (1, {'data__source': 'hf'}, "need data.input_column and task.name='pairs'"),
+    (1, {'data__input_column': 'x'}, "is for data.source='tfds' or 'hf', not 'pairs'"),
+    (
+      1,
+      {'data__source': 'tfds', 'data__input_column': 'x', 'task__name': 'jpeg'},
+      "need data.input_column and task.name='pairs'",
+    ),
     (1, {'data__input_channels': 1, 'diffusion__residual': True}, 'diffusion.residual'),
     (4, {'sampler__consistency': True}, 'sampler.consistency'),
     (1.5, {}, 'data.image_size: 16 pixels are 10.6667 of the inputs'),

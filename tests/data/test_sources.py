@@ -1,7 +1,4 @@
-"""Tests of sources of images: photographs, folders as people have them, TFDS."""
-
-import subprocess
-import sys
+"""Tests of sources of images: photographs, and folders as people have them."""
 
 import numpy as np
 import pytest
@@ -10,9 +7,8 @@ from PIL import Image
 
 from sr3_jax.data import batches as data_batches
 from sr3_jax.data import sources
-from sr3_jax.images import pixels
 from tests.support import datasets
-from tests.support.datasets import PHOTO, take, training
+from tests.support.datasets import PHOTO
 
 warnings = datasets.warnings
 
@@ -100,90 +96,3 @@ def test_unknown_names_are_answered_with_the_known():
     sources.make_source('folder')
   with pytest.raises(data_batches.DataError, match=r"'test'.*train, eval"):
     sources.make_source('photos', split='test')
-
-
-BUILD = """
-import sys, io
-import numpy as np, tensorflow_datasets as tfds
-from PIL import Image
-
-class Squares(tfds.core.GeneratorBasedBuilder):
-  VERSION = tfds.core.Version('1.0.0')
-
-  def _info(self):
-    features = tfds.features.FeaturesDict({
-      'image': tfds.features.Image(),
-      'label': tfds.features.ClassLabel(num_classes=3),
-    })
-    return tfds.core.DatasetInfo(builder=self, features=features)
-
-  def _split_generators(self, manager):
-    return {'train': self._generate_examples()}
-
-  def _generate_examples(self):
-    for i in range(12):
-      file = io.BytesIO()
-      Image.fromarray(np.full((6, 8), 10 * i, np.uint8)).save(file, 'PNG')
-      body = file.getvalue()[: 30 if i == 7 else None]
-      yield i, {'image': io.BytesIO(body), 'label': i % 3}
-
-tfds.disable_progress_bar()
-Squares(data_dir=sys.argv[1], file_format='array_record').download_and_prepare()
-"""
-
-
-@pytest.fixture(scope='module')
-def tfds_folder(tmp_path_factory):
-  # It runs in a process of its own, so that reading can't use the builder's class.
-  folder = tmp_path_factory.mktemp('tfds')
-  subprocess.run([sys.executable, '-c', BUILD, folder], check=True, capture_output=True)
-  return str(folder)
-
-
-def test_tfds(tfds_folder, warnings):
-  source = sources.make_source('tfds', path='squares', data_dir=tfds_folder)
-  assert len(source) == 12 and source.classes
-  seen = {}
-  for i in range(12):
-    try:
-      record = source[i]
-    except pixels.ImageError as error:
-      torn = source.name(i)
-      assert str(error).startswith(torn)
-      continue
-    assert record['image'].shape == (6, 8, 3) and record['image'].dtype == np.uint8
-    seen[record['image'][0, 0, 0] // 10] = record['label']
-  # TFDS shuffles when it writes; label and picture must have stayed together.
-  assert seen == {i: i % 3 for i in range(12) if i != 7}
-
-  batches = training(source)
-  for batch in take(batches, 9):
-    assert batch['label'].dtype == np.int32
-    np.testing.assert_array_equal(batch['image'][:, 0, 0, 0] // 10 % 3, batch['label'])
-  assert list(batches.skipped) == [torn]
-  assert len(warnings) == 1
-
-  half = sources.Tfds('squares', 'train[50%:]', tfds_folder)
-  assert len(half) == 6
-
-
-def test_tfds_that_is_not_there(tfds_folder):
-  with pytest.raises(data_batches.DataError, match='download_and_prepare') as error:
-    sources.Tfds('mnist', 'train', tfds_folder)
-  assert '\n' not in str(error.value) and tfds_folder in str(error.value)
-  with pytest.raises(data_batches.DataError, match='download_and_prepare') as error:
-    sources.Tfds('imagenet2012', 'train', tfds_folder)
-  # This data set has files that only the user may download.
-  assert "manual_dir='FOLDER'" in str(error.value)
-  assert 'ILSVRC2012_img_train.tar' in str(error.value) and '\n' not in str(error.value)
-  with pytest.raises(data_batches.DataError, match='not found') as error:
-    sources.Tfds('no_such_dataset', 'train', tfds_folder)
-  assert '\n' not in str(error.value)
-  with pytest.raises(data_batches.DataError, match=r"Unknown split 'test'"):
-    sources.Tfds('squares', 'test', tfds_folder)
-
-
-def test_without_tfds_one_line_says_what_to_install(monkeypatch):
-  monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
-  with pytest.raises(data_batches.DataError, match="pip install 'sr3_jax\\[tfds\\]'"):
-    sources.Tfds('mnist', 'train')
