@@ -71,6 +71,7 @@ def test_a_plan_of_this_machine_is_run(config, tmp_path, capsys, monkeypatch):
   assert shown.count('of a matrix product; compiled in') == 3
 
 
+@pytest.mark.slow
 def test_a_step_takes_as_long_as_the_clock_says(config):
   """Of two batches the larger takes longer; of both, no less than half a bound."""
   machine, seconds = machines.parse('cpu'), []
@@ -146,6 +147,7 @@ def test_a_program_larger_than_the_free_memory_is_not_run(
   assert 'Estimates, not compiled: cpu' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_largest_batch_is_compiled_for_and_not_run(config, tmp_path, monkeypatch):
   config.plan.search_batch = True
   run, compiled = [], []

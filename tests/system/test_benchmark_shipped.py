@@ -88,6 +88,7 @@ def test_the_table_has_intervals_below_the_values():
   assert lines[6] == '| ridge |  |  |'
 
 
+@pytest.mark.slow
 def test_the_command_measures_all_methods_and_resumes(smooth, tmp_path, exported):
   """It runs twice on eleven small pictures, without feature networks."""
   del smooth['p00']

@@ -18,6 +18,7 @@ def base(tmp_path_factory):
   return folder
 
 
+@pytest.mark.slow
 def test_upscaling_that_is_killed_leaves_what_an_undisturbed_one_does(base):
   said = kill_commands.loop('upscale', base, kills=2, rng=random.Random(3))
   assert said.startswith('upscale: 2 kills')

@@ -137,6 +137,7 @@ def test_sr3_step_by_step_computes_what_its_text_says(compile_cache, tmp_path):
   assert found['cascade'] == [[32, 32, 3], [128, 128, 3]]
 
 
+@pytest.mark.slow
 def test_colab_evaluation_writes_a_report(compile_cache, tmp_path):
   work, home = tmp_path / 'work', tmp_path / 'home'
   work.mkdir()

@@ -107,6 +107,7 @@ def pictures_of(run: pathlib.Path) -> list[str]:
   return sorted(path.name for path in (run / 'report' / 'pictures').iterdir())
 
 
+@pytest.mark.slow
 def test_two_processes_sample_and_measure_a_cascade_as_one_does(tmp_path):
   with cascades.stages(tmp_path):
     pass

@@ -62,6 +62,7 @@ def labelled_images(tmp_path_factory):
   return path
 
 
+@pytest.mark.slow
 def test_generation_has_no_metrics_of_single_images(labelled_images, tmp_path):
   config = config_of(
     task__name='generation',
