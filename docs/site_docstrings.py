@@ -46,7 +46,7 @@ def hidden(name: str) -> bool:
 
 def comment(attribute: Attribute) -> str:
   """Return the comment behind an attribute, or else the one above it."""
-  if attribute.lineno is None:
+  if attribute.lineno is None or isinstance(attribute.filepath, list):
     return ''
   lines = attribute.lines_collection[attribute.filepath]
   first, last = attribute.lineno - 1, (attribute.endlineno or attribute.lineno) - 1
