@@ -19,7 +19,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from sr3_jax import config as configs
@@ -57,6 +57,12 @@ FLAG_NAMES = (
   *('multihost', 'coordinator', 'num_processes', 'process_id', 'process_timeout'),
 )
 
+# What to do where memory runs out.
+LESS_MEMORY = (
+  'a smaller --config.train.batch_size (or eval.batch_size), '
+  '--config.train.accumulate=2 or --config.model.remat=True needs less; --mode=plan '
+  '--config.plan.topology=cpu says how much'
+)
 # Flags of a kind that absl doesn't check.
 KINDS = {
   'workdir': Name(),
@@ -260,7 +266,10 @@ def begin() -> None:
   if FLAGS.multihost:
     with activity.doing('waiting for the other processes'):
       join_processes()
-  devices.cache_programs(FLAGS.cache)
+  try:
+    devices.start(FLAGS.cache)
+  except errors.UserError as error:
+    fail(error)
   # Of several processes one may fail before there is a workdir, and nobody sees it.
   with (
     devices.all_end_together(),
@@ -289,13 +298,15 @@ def run_or_explain() -> None:
   except errors.Preempted as error:
     print(f'{error}', file=sys.stderr)
     sys.exit(128 + error.signal)  # as of a program that the signal ended
-  except jax.errors.JaxRuntimeError as error:
-    if jax.process_count() == 1:
-      raise
-    fail(
-      'another process ended, or was cut off; start all of them again, they go on from '
-      f'the newest checkpoint: {errors.first_line(error)[:200]}'
-    )
+  except (jax.errors.JaxRuntimeError, MemoryError) as error:
+    explained = errors.of_machine(error, LESS_MEMORY)
+    if jax.process_count() > 1 and not errors.out_of_memory(error):
+      explained = (
+        'another process ended, or was cut off; start all of them again, they go on '
+        f'from the newest checkpoint: {errors.first_line(error)[:200]}'
+      )
+    logging.debug('Where it failed:', exc_info=True)  # -v shows it, and the log has it
+    fail(explained or error)
 
 
 def check_places() -> None:

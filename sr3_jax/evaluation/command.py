@@ -103,7 +103,7 @@ def _run(
 
   flags.FLAGS.mark_as_parsed()
   process_log.setup(args.quiet)
-  devices.cache_programs(args.cache)
+  devices.start(args.cache)
   with folder_lock.owned(args.report, 'report', '--report'):
     folder_run.run(args, outputs, command)
 

@@ -119,7 +119,10 @@ def _export(args: argparse.Namespace) -> str:
   with activity.doing('loading JAX and the program'):
     from sr3_jax.export import files, metadata
     from sr3_jax.restoration import settings
+    from sr3_jax.runtime import devices
     from sr3_jax.weights import hub
+
+    devices.start('')
 
   if args.format == 'onnx':
     files.import_jax2onnx()

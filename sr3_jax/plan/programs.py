@@ -249,7 +249,7 @@ def _compile(lowered: jax.stages.Lowered, effort: float) -> ProgramCost:
     # JAX's annotation leaves out the options that are numbers.
     program = lowered.compile(compiler_options=options)  # pyrefly: ignore[bad-argument-type]
   except jax.errors.JaxRuntimeError as error:
-    if not devices.out_of_memory(error):
+    if not errors.out_of_memory(error):
       raise PlanError(f'the compiler: {errors.first_line(error)[:200]}') from error
     return ProgramCost((), 0, 0, None, 0, needed=_needed(str(error)))
   text = program.as_text()

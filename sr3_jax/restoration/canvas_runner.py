@@ -13,6 +13,7 @@ from sr3_jax.restoration.canvas_arguments import Canvases, Item, Tiles, Work
 from sr3_jax.restoration.settings import UpscalerError
 from sr3_jax.restoration.tiling import Layout, Planner, Size, round_up
 from sr3_jax.runtime import devices as runtime_devices
+from sr3_jax.runtime import errors
 from sr3_jax.runtime.types import Params
 
 OnSteps = Callable[[int], None]
@@ -100,7 +101,7 @@ class CanvasRunner:
       try:
         done = self._run(layout, [items[k] for k in group], guidance, on_steps)
       except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        if not runtime_devices.out_of_memory(error):
+        if not errors.out_of_memory(error):
           raise
         self._shrink(layout)
       else:

@@ -53,6 +53,25 @@ def compiler_options(platform: str | None = None) -> dict[str, str | bool]:
   return dict(_CPU_OPTIONS)
 
 
+def start(cache: str) -> None:
+  """Find the devices, and cache compiled programs in `cache` as `cache_programs` does.
+
+  Raises:
+    UserError: JAX finds no device to work on.
+  """
+  try:
+    jax.devices()
+  except Exception as error:  # RuntimeError or AssertionError, by what is missing
+    wanted = os.environ.get('JAX_PLATFORMS', '')
+    asked = f'JAX_PLATFORMS={wanted}' if wanted else 'JAX'
+    said = str(error) and errors.first_line(error)[:150]
+    raise errors.UserError(
+      f'{asked}: no device can be used: {said or "is JAX for it installed?"}; '
+      'JAX_PLATFORMS=cpu works on the processor'
+    ) from None
+  cache_programs(cache)
+
+
 def cache_programs(folder: str) -> None:
   """Cache compiled programs in `folder` for a fast next start; '' caches none.
 
@@ -160,14 +179,6 @@ def memory_analysis(program: jax.stages.Compiled) -> Any:
   if stats is None:
     raise errors.UserError('this compiler does not say what memory a program takes')
   return stats
-
-
-def out_of_memory(error: BaseException) -> bool:
-  """Return whether an error says that memory ran out, on a device or the host."""
-  if isinstance(error, jax.errors.JaxRuntimeError):
-    # The status of the error; what wraps it, as autotuning does, comes before it.
-    return 'RESOURCE_EXHAUSTED' in str(error)
-  return isinstance(error, MemoryError)
 
 
 def free_memory() -> int | None:

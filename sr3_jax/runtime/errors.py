@@ -1,6 +1,7 @@
 """The error that ends a command with one line, and how such lines are made."""
 
 import errno
+import sys
 from collections.abc import Iterable
 
 from sr3_jax.runtime.printing import one_line
@@ -50,8 +51,8 @@ class Preempted(Exception):
 
 def line(error: BaseException | str) -> str:
   """Return what an exception says, in at most one line of 300 characters."""
-  if isinstance(error, OSError) and error.filename and error.strerror:
-    error = f'{error.filename}: {reason(error)}'
+  if isinstance(error, OSError) and error.strerror:
+    error = f'{error.filename}: {reason(error)}' if error.filename else reason(error)
   text = one_line(error) or type(error).__name__
   return f'no {text}'[:300] if isinstance(error, KeyError) else text[:300]
 
@@ -75,3 +76,46 @@ def some(names: Iterable[str]) -> str:
   names = sorted(map(one_line, names))
   more = f' and {len(names) - 5} more' if len(names) > 5 else ''
   return ', '.join(names[:5])[:500] + more
+
+
+def out_of_memory(error: BaseException) -> bool:
+  """Return whether an error says that memory ran out, on a device or the host."""
+  if _of_jax(error):
+    # The status of the error; what wraps it, as autotuning does, comes before it.
+    return 'RESOURCE_EXHAUSTED' in str(error)
+  return isinstance(error, MemoryError)
+
+
+def of_machine(error: BaseException, advice: str = '') -> str | None:
+  """Return a line about trouble of memory, devices, files or the installation.
+
+  None is returned for every other error: it is a fault of this program. `advice` is
+  what needs less memory.
+  """
+  if isinstance(error, OSError):
+    return line(error)
+  if isinstance(error, ModuleNotFoundError) and error.name:
+    return (
+      None
+      if error.name.startswith('sr3_jax')
+      else (
+        f'the package {error.name} is not installed: activate the environment that has '
+        'it, or pip install sr3_jax (-e . in a clone)'
+      )
+    )
+  if out_of_memory(error):
+    advice = advice or 'end other programs, or give it less at a time'
+    said = f' ({first_line(error)[:200]})' if str(error) else ''
+    return f'out of memory{said}: {advice}'
+  if _of_jax(error):
+    return (
+      f'JAX or a device failed: {first_line(error)[:200]}; the same command may do '
+      'better a second time; if it does not, please report what -v shows'
+    )
+  return None
+
+
+def _of_jax(error: BaseException) -> bool:
+  """Return whether XLA raised an error; most commands don't import JAX for it."""
+  errors = sys.modules.get('jax.errors')
+  return errors is not None and isinstance(error, errors.JaxRuntimeError)

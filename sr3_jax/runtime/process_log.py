@@ -175,7 +175,10 @@ def _described(error: BaseException) -> str:
   if not isinstance(error, SystemExit):
     return ''.join(traceback.format_exception(error)).strip()
   if isinstance(error.code, str):
-    return error.code
+    cause = error.__context__
+    if cause is None or isinstance(cause, (UserError, OSError)):
+      return error.code
+    return error.code + '\n' + ''.join(traceback.format_exception(cause)).strip()
   return f'{error.__context__ or ""} (exit code {error.code or 0})'.strip()
 
 

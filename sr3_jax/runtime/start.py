@@ -3,6 +3,7 @@
 Each takes over the signals first and imports its command then, which may take seconds.
 """
 
+import contextlib
 import importlib
 import os
 import sys
@@ -28,6 +29,22 @@ def _start(module: str, function: str = 'main', advice: str = '') -> int | None:
   except BrokenPipeError:  # `| head` has seen enough
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return _CLOSED
+  except Exception as error:
+    return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+  """Print one line about trouble of the machine; raise every other error again."""
+  from sr3_jax.runtime import activity, errors
+
+  explained = errors.of_machine(error)
+  if explained is None or activity.tells_all():
+    raise error
+  if isinstance(error, OSError):  # else Python, too, tries to write what is left
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+  with contextlib.suppress(OSError):
+    print(f'error: {explained}', file=sys.stderr)
+  return 1
 
 
 def channels() -> int | None:

@@ -78,8 +78,8 @@ def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int
   stdin = sys.stdin.buffer.read() if files.STDIN in inputs else None
   if options.output is not None:
     _check_folder(parser, options.output)
-  _start(args)
   try:
+    _start(args)
     with activity.doing(f'reading the model {args.model}'):
       upscaler = load(args)
     upscaler.check(args.outscale, args.label, options.mask is not None)
@@ -152,7 +152,7 @@ def _start(args: argparse.Namespace) -> None:
 
   flags.FLAGS.mark_as_parsed()  # else absl warns that it has not seen the flags
   process_log.setup(args.quiet)
-  devices.cache_programs(args.cache)
+  devices.start(args.cache)
 
 
 def _pictures(upscaler: 'Upscaler', found: 'Found', inputs: Sequence[str]) -> 'Found':

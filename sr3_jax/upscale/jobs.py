@@ -14,9 +14,12 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from absl import logging
+
 from sr3_jax.images import animations, image_files, picture_codec, raster_codec
 from sr3_jax.images.picture_codec import Header
 from sr3_jax.images.pixels import ImageError
+from sr3_jax.runtime import errors
 from sr3_jax.upscale import masks as upscale_masks
 from sr3_jax.upscale.files import Source, real, stems
 
@@ -81,10 +84,14 @@ class Failures(dict[str, str]):
     try:
       yield
     except Exception as error:  # a damaged file may raise anything
-      line = ' '.join(str(error).split())
-      if not isinstance(error, ValueError) or not line:
-        line = f'{type(error).__name__} {line}'.strip()
-      self[source.name] = line.removeprefix(f'{source.name}: ')
+      text = errors.of_machine(error)
+      if text is None:
+        kind = (
+          '' if isinstance(error, ValueError) and str(error) else type(error).__name__
+        )
+        text = f'{kind} {" ".join(str(error).split())}'.strip()
+      logging.debug('%s:', source.name, exc_info=True)  # -v shows it
+      self[source.name] = text.removeprefix(f'{source.name}: ')
 
 
 def plan(

@@ -113,8 +113,10 @@ def main(argv: list[str] | None = None) -> None:
 def _convert(args: argparse.Namespace) -> tuple['ConfigDict', 'Params']:
   """Write the model folder; return its configuration and parameters."""
   with activity.doing('loading JAX and the program'):
-    from sr3_jax.runtime import foreign_files
+    from sr3_jax.runtime import devices, foreign_files
     from sr3_jax.weights import model_writer, torch_files, torch_to_flax
+
+    devices.start('')
 
   given = {key: getattr(args, key) for key in _GIVEN}
   notes = foreign_files.read_text(args.notes, 2**20) if args.notes else ''

@@ -45,7 +45,9 @@ def test_group_norm_of_a_flat_image():
 
 
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize(('mean', 'bound'), [(0, 1e-4), (100, 1e-4), (-1000, 1e-3)])
+@pytest.mark.parametrize(
+  ('mean', 'bound'), [(0, 1e-4), (100, 1e-4), (-1e3, 1e-3), (1e4, 1e-2)]
+)
 @pytest.mark.parametrize('outlier', [0, 5])
 def test_group_norm_far_from_zero(mean, bound, dtype, outlier):
   """The oracle is float64; E[x^2] - E[x]^2 is off by 4e-3 at 100, by 0.2 at 1000.
@@ -65,8 +67,8 @@ def test_group_norm_far_from_zero(mean, bound, dtype, outlier):
   np.testing.assert_allclose(found, wanted, atol=bound)
 
 
-@pytest.mark.parametrize('mean', [0, 100])
-def test_gradient_of_group_norm(mean):
+@pytest.mark.parametrize(('mean', 'bound'), [(0, 2e-5), (100, 2e-5), (1e4, 1e-3)])
+def test_gradient_of_group_norm(mean, bound):
   """Against the textbook's: (g - mean(g) - h mean(g h)) / deviation, in float64."""
   rng = np.random.default_rng(1)
   x = np.float64(np.float32(rng.normal(mean, 2, (2, 6, 8, 16))))
@@ -85,7 +87,7 @@ def test_gradient_of_group_norm(mean):
   h = (x - x.mean(axes, keepdims=True)) / deviation
   g = g - g.mean(axes, keepdims=True) - h * (g * h).mean(axes, keepdims=True)
   wanted = (g / deviation).reshape(found.shape)
-  np.testing.assert_allclose(found, wanted, atol=2e-5)
+  np.testing.assert_allclose(found, wanted, atol=bound)
 
 
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
