@@ -22,6 +22,7 @@ from sr3_jax.images import fast_jpeg, formats, jpeg_xl, png_chunks, sixteen_bit
 from sr3_jax.images.pixels import ImageError, to_pillow, to_uint8
 from sr3_jax.runtime import foreign_files
 from sr3_jax.runtime.atomic_files import write_bytes
+from sr3_jax.runtime.errors import line
 
 # The most pixels that a header may claim before any is decoded. It is the bound at
 # which Pillow warns, 89 Mpx.
@@ -185,13 +186,18 @@ def errors(source: object, name: str = '') -> Iterator[None]:
     raise ImageError(f'{name}: no such file or folder') from None
   except foreign_files.FileError as error:
     raise ImageError(f'{name}: {str(error).removeprefix(f"{source}: ")}') from None
-  except OSError as error:
-    raise ImageError(f'{name}: {foreign_files.reason(error)}') from None
+  except OSError as error:  # those of Pillow have no number
+    damaged = '' if error.errno else 'damaged: '
+    raise ImageError(f'{name}: {damaged}{foreign_files.reason(error)}') from None
+  except MemoryError:
+    raise ImageError(f'{name}: out of memory') from None
+  except Image.DecompressionBombError:
+    raise ImageError(f'{name}: its header claims too many pixels') from None
   # Decoders raise nearly anything on hostile bytes: SyntaxError, struct.error,
-  # OverflowError, MemoryError, IndexError, ...
+  # OverflowError, IndexError, ...
   except Exception as error:
-    reason = ' '.join(str(error).split()) or type(error).__name__
-    raise ImageError(f'{name}: {reason}') from None
+    damaged = '' if isinstance(error, ValueError) else 'damaged: '
+    raise ImageError(f'{name}: {damaged}{line(error)}') from None
 
 
 def open_image(file: IO[bytes], max_pixels: int = 0) -> Image.Image:

@@ -22,6 +22,7 @@ from sr3_jax.runtime import memory
 from sr3_jax.runtime.errors import UserError, line, reason
 
 MAX_JSON = 2**26  # bytes of a JSON or text file: the largest, a report, has 10 MB
+MAX_STREAM = 2**30  # bytes of a stream, whose size is not known before: a picture
 MAX_BYTES = 2**34  # bytes of any file that is read whole, if memory has room for them
 
 _PART = 2**20  # bytes that are read at a time where a file's size is not known
@@ -144,6 +145,19 @@ def read_bytes(path: epath.PathLike, most: int = MAX_BYTES) -> bytes:
     data = _read_to_end(file, size, most + 1)
   if len(data) > most:
     raise FileError(_too_large(os.fspath(path), most))
+  return data
+
+
+def read_stream(stream: IO[bytes], name: str, most: int = MAX_STREAM) -> bytes:
+  """Return what a stream gives, up to its end.
+
+  Raises:
+    FileError: more than `most` bytes; the line begins with `name`.
+    OSError: it can't be read.
+  """
+  data = _read_to_end(stream, _PART, most + 1)
+  if len(data) > most:
+    raise FileError(_too_large(name, most))
   return data
 
 

@@ -75,7 +75,7 @@ def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int
   options = _options(parser, args, inputs)
   with activity.doing('looking for pictures'):
     found = _find(parser, inputs, options)
-  stdin = sys.stdin.buffer.read() if files.STDIN in inputs else None
+  stdin = _read_stdin(parser) if files.STDIN in inputs else None
   if options.output is not None:
     _check_folder(parser, options.output)
   try:
@@ -87,6 +87,17 @@ def _run(parser: Parser, args: argparse.Namespace, inputs: Sequence[str]) -> int
     parser.error(str(error))
   found = _pictures(upscaler, found, inputs)
   return _restore(upscaler, options, found, stdin)
+
+
+def _read_stdin(parser: Parser) -> bytes:
+  """Return what comes from standard input; end with an error if there is no end."""
+  from sr3_jax.runtime import foreign_files
+
+  try:
+    with activity.doing('reading standard input'):
+      return foreign_files.read_stream(sys.stdin.buffer, 'standard input')
+  except (UserError, OSError) as error:
+    parser.error(f'-: {errors.line(error)}')
 
 
 def _options(

@@ -20,6 +20,7 @@ from sr3_jax.images import animations, image_files, picture_codec, raster_codec
 from sr3_jax.images.picture_codec import Header
 from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime import errors
+from sr3_jax.runtime.printing import one_line
 from sr3_jax.upscale import masks as upscale_masks
 from sr3_jax.upscale.files import Source, real, stems
 
@@ -89,9 +90,9 @@ class Failures(dict[str, str]):
         kind = (
           '' if isinstance(error, ValueError) and str(error) else type(error).__name__
         )
-        text = f'{kind} {" ".join(str(error).split())}'.strip()
+        text = f'{kind} {error}'
       logging.debug('%s:', source.name, exc_info=True)  # -v shows it
-      self[source.name] = text.removeprefix(f'{source.name}: ')
+      self[source.name] = one_line(text).removeprefix(f'{one_line(source.name)}: ')
 
 
 def plan(

@@ -341,6 +341,24 @@ def test_max_pixels(tmp_path, monkeypatch):
       function(tmp_path / 'a.png')
 
 
+@pytest.mark.parametrize(
+  ('error', 'said'),
+  [
+    (IndexError('index out of range'), 'damaged: index out of range'),
+    (OSError('could not create decoder object'), 'damaged: could not create decoder'),
+    (MemoryError(), 'out of memory'),
+    (Image.DecompressionBombError('DOS attack'), 'its header claims too many pixels'),
+    (OSError(5, 'Input/output error'), 'Input/output error'),
+  ],
+)
+def test_what_decoders_raise_says_that_the_file_is_damaged(error, said):
+  with (
+    pytest.raises(images_pixels.ImageError, match=f'^a.gif: {said}'),
+    image_files.errors('a.gif'),
+  ):
+    raise error
+
+
 @pytest.mark.parametrize('format_', ['JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP'])
 def test_damaged_bytes_raise_nothing_else(format_, monkeypatch):
   monkeypatch.setattr(image_files, 'MAX_PIXELS', 10_000)

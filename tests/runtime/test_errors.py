@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from sr3_jax import main
-from sr3_jax.runtime import devices, errors, start
+from sr3_jax.runtime import devices, errors, foreign_files, start
 from sr3_jax.upscale.jobs import Failures
 
 FULL = jax.errors.JaxRuntimeError(
@@ -103,3 +103,26 @@ def test_a_picture_that_fails_has_a_line_without_names_of_python_for_known_troub
   assert failed['full'] == 'No space left on device'
   assert failed['large'].startswith('out of memory')
   assert failed['ours'].startswith('KeyError')
+  with failed.of(types.SimpleNamespace(name='a\nb')):
+    raise ValueError('a\nb: no picture')
+  assert failed['a\nb'] == 'no picture'
+
+
+@pytest.mark.parametrize('closed', ['<&-', '>&-', '2>&-', '<&- >&- 2>&-'])
+def test_a_command_whose_streams_are_closed_does_not_mistake_files_for_them(closed):
+  """A service may be started so: a file would be number 2, and XLA writes to it."""
+  program = (
+    'import sys\nfrom sr3_jax.runtime import early\nearly.install()\n'
+    'assert open(sys.executable).fileno() > 2 and sys.stdin.read() == ""\n'
+    'print(1), print(1, file=sys.stderr)'
+  )
+  command = ['sh', '-c', f'exec "$0" -c "$1" {closed}', sys.executable, program]
+  done = subprocess.run(
+    command, stdin=subprocess.DEVNULL, env=os.environ | {'PYTHONPATH': os.getcwd()}
+  )
+  assert done.returncode == 0
+
+
+def test_standard_input_without_an_end_is_refused():
+  with open('/dev/zero', 'rb') as file, pytest.raises(errors.UserError, match='larger'):
+    foreign_files.read_stream(file, 'it', most=10**5)
