@@ -19,7 +19,9 @@ TARGETS: dict[str, Target] = {
   'reports': stored.report,
   'arrays': stored.arrays,
 }
-SECONDS = 300  # after which an attack counts as endless, on a machine that is busy, too
+# After so many seconds an attack counts as endless: of the processor, which a busy
+# machine changes little, or of waiting.
+SECONDS, PATIENCE = 120, 1800
 
 
 def attack(name: str, seed: int, folder: pathlib.Path) -> str:
@@ -28,13 +30,17 @@ def attack(name: str, seed: int, folder: pathlib.Path) -> str:
   place.mkdir()
 
   def stop(*_: object) -> None:
-    raise TimeoutError(f'still at it after {SECONDS} s')
+    raise TimeoutError(f'still at it after {SECONDS} s of work, or {PATIENCE} s')
 
-  before = signal.signal(signal.SIGALRM, stop)
-  signal.alarm(SECONDS)
+  signals = signal.SIGALRM, signal.SIGPROF
+  before = [signal.signal(number, stop) for number in signals]
+  signal.alarm(PATIENCE)
+  signal.setitimer(signal.ITIMER_PROF, SECONDS)
   try:
     return TARGETS[name](random.Random(f'{name} {seed}'), place)
   finally:
     signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    for number, handler in zip(signals, before, strict=True):
+      signal.signal(number, handler)
     shutil.rmtree(place, ignore_errors=True)
