@@ -14,6 +14,8 @@ TFDS = ['tensorflow-datasets>=4.9.10']
 # 13 distributions and 115 MB beside those of TFDS, pandas the largest. Before version 4
 # it could run code that comes with a dataset.
 HF = ['datasets>=5.2']
+# One distribution of 0.7 MB: protobuf comes with others.
+TENSORBOARDX = ['tensorboardX>=2.6.5']
 (VERSION,) = re.findall(
   r"__version__ = '([^']+)'", (HERE / 'sr3_jax' / 'runtime' / 'version.py').read_text()
 )
@@ -125,7 +127,9 @@ setuptools.setup(
     'cuda': ['jax[cuda13]'],
     'heif': ['pillow-heif>=1.1.0'],
     'tpu': ['jax[tpu]', 'gcsfs'],
-    'tensorboard': ['tensorflow-cpu', 'tensorboard'],
+    # The second is the viewer.
+    'tensorboard': [*TENSORBOARDX, 'tensorboard'],
+    'wandb': ['wandb>=0.31'],
     'gcs': ['gcsfs'],
     # Until 2.5.1 weights_only=True could be tricked (CVE-2025-32434).
     'convert': ['torch>=2.6'],
@@ -141,6 +145,7 @@ setuptools.setup(
     'test': [
       *TFDS,
       *HF,
+      *TENSORBOARDX,
       'ipykernel',
       'nbclient',
       'onnx',

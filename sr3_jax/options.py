@@ -279,7 +279,19 @@ TRAIN: Section = {
     Ends(_STEP, optional=True),
     'first and last step of a trace in WORKDIR/profile; (): none',
   ),
-  'tensorboard': Option(False, Flag(), 'write events too; needs sr3_jax[tensorboard]'),
+  'tensorboard': Option(False, Flag(), "the same as 'tensorboard' in log.writers"),
+}
+
+LOG: Section = {
+  'writers': Option(
+    (),
+    Several(Choice(('tensorboard', 'wandb')), 0, 2, distinct=True),
+    'that get metrics and samples beside metrics.jsonl: TensorBoard, Weights & Biases '
+    '(sr3_jax[tensorboard], sr3_jax[wandb])',
+  ),
+  'project': Option('sr3_jax', Name(), "of 'wandb'"),
+  'entity': Option('', Text(), "user or team of 'wandb'; '': your default"),
+  'name': Option('', Text(), "of the run in 'wandb'; '': the end of the workdir"),
 }
 
 PARALLEL: Section = {
@@ -429,6 +441,7 @@ OPTIONS: dict[str, Option | Section] = {
   'diffusion': DIFFUSION,
   'sampler': SAMPLER,
   'train': TRAIN,
+  'log': LOG,
   'parallel': PARALLEL,
   'plan': PLAN,
   'checkpoint': CHECKPOINT,

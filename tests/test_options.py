@@ -182,6 +182,7 @@ OVERRIDES = {
   'train.learning_rate=1e999': 'a number above 0',
   'train.ema_decay=nan': 'a number from 0 below 1',
   'train.tensorboard=maybe': 'True or False',
+  'log.writers=("comet",)': "each one of 'tensorboard', 'wandb'",
   'train.profile=(1,)': 'a tuple of two values',
   'train.profile=5': 'a tuple of two values',
   'model.multipliers=(1,2': 'a tuple of 1 to 10 values',

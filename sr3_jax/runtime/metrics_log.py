@@ -1,31 +1,27 @@
-"""Writes and reads the metrics of a run: metrics.jsonl, and TensorBoard if asked.
+"""Writes and reads the metrics of a run: metrics.jsonl, and loggers if asked.
 
-`metrics.jsonl` is always written and is what reports are made from; TensorBoard is an
-extra (CLU writes it through TensorFlow). Numbers are converted only when they are
-written, so that a metric still being computed on a device isn't waited for early.
+`metrics.jsonl` is always written and is what reports are made from; `loggers` has the
+others. Numbers are converted only when they are written, so that a metric still being
+computed on a device isn't waited for early.
 """
 
 import json
 import math
 import os
 import time
-from typing import TYPE_CHECKING, Any, SupportsFloat, TextIO
+from typing import Any, SupportsFloat, TextIO
 
 import numpy as np
-from absl import logging
 from etils import epath
 
 from sr3_jax.runtime import atomic_files, foreign_files
-
-if TYPE_CHECKING:
-  from clu.metric_writers import MetricWriter
-
+from sr3_jax.runtime.loggers import Loggers, Settings
 
 _MOST = 2**30  # bytes of a log: a line has about 300
 
 
 class MetricsWriter:
-  """A writer of metrics to WORKDIR/metrics.jsonl, and to TensorBoard if asked.
+  """A writer of metrics to WORKDIR/metrics.jsonl, and to loggers.
 
   Every line is one JSON object: {"step": 100, "time": Unix seconds, name: number or
   null, ...}; null stands for nan, infinities and None. On a local disk every line is
@@ -38,7 +34,7 @@ class MetricsWriter:
     resume_step: the step that a run resumes from. Lines of later steps are dropped, as
       they will be written again; None keeps them all. A line that a kill cut off is
       dropped in any case.
-    tensorboard: whether to write events to WORKDIR/tensorboard too.
+    settings: of the loggers; by default there are none.
     enabled: False writes nothing, for processes other than 0.
   """
 
@@ -47,12 +43,12 @@ class MetricsWriter:
     workdir: epath.PathLike,
     *,
     resume_step: int | None = None,
-    tensorboard: bool = False,
+    settings: Settings = Settings(),  # noqa: B008
     enabled: bool = True,
   ):
     self._enabled = enabled
     self._file: TextIO | None = None
-    self._tensorboard: MetricWriter | None = None
+    self._loggers: Loggers | None = None
     if not enabled:
       return
     workdir = epath.Path(workdir)
@@ -62,8 +58,7 @@ class MetricsWriter:
     self._unsaved = False
     if '://' not in os.fspath(workdir):
       self._file = open(self._path, 'a', encoding='utf-8')  # noqa: SIM115
-    if tensorboard:
-      self._tensorboard = _tensorboard_writer(workdir / 'tensorboard')
+    self._loggers = Loggers(workdir, settings, resume_step)
 
   def write(self, step: int, /, **scalars: SupportsFloat | None) -> None:
     """Append one line; scalars are anything that `float` takes, or None."""
@@ -79,30 +74,30 @@ class MetricsWriter:
     else:
       self._lines.append(line)
       self._unsaved = True
-    if self._tensorboard:
+    if self._loggers:
       finite = {k: v for k, v in numbers.items() if v is not None}
-      self._tensorboard.write_scalars(int(step), finite)
+      self._loggers.scalars(int(step), finite)
 
   def write_image(self, step: int, name: str, image: np.ndarray) -> None:
-    """Show a uint8 [H, W, C] image in TensorBoard; without it, do nothing."""
-    if self._tensorboard:
-      self._tensorboard.write_images(int(step), {name: image})
+    """Hand a uint8 [H, W, C] image to the loggers."""
+    if self._loggers:
+      self._loggers.image(int(step), name, image)
 
   def flush(self) -> None:
     """Make everything written so far safe, on object stores too."""
     if self._enabled and self._unsaved:
       self._path.write_text(''.join(self._lines))
       self._unsaved = False
-    if self._tensorboard:
-      self._tensorboard.flush()
+    if self._loggers:
+      self._loggers.flush()
 
   def close(self) -> None:
     """Flush, and close the files."""
     self.flush()
     if self._file:
       self._file.close()
-    if self._tensorboard:
-      self._tensorboard.close()
+    if self._loggers:
+      self._loggers.close()
 
   def __enter__(self) -> 'MetricsWriter':
     return self
@@ -171,16 +166,3 @@ def _parsed(line: str) -> dict[str, Any] | None:
     return foreign_files.checked(foreign_files.parse_json(line), {'step': int})
   except ValueError:
     return None
-
-
-def _tensorboard_writer(folder: epath.Path) -> 'MetricWriter | None':
-  """Return CLU's writer; None, with a warning, without TensorFlow."""
-  try:
-    from clu import metric_writers  # imports TensorFlow
-  except ImportError:
-    logging.warning(
-      'no TensorBoard: TensorFlow is missing, pip install "sr3_jax[tensorboard]"; '
-      'metrics.jsonl is written all the same'
-    )
-    return None
-  return metric_writers.SummaryWriter(os.fspath(folder))

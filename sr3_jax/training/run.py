@@ -1,7 +1,10 @@
 """Trains a run and measures it: `--mode=train`."""
 
+import contextlib
+import math
 from typing import Any
 
+import jax
 from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
@@ -12,7 +15,8 @@ from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
 from sr3_jax.evaluation import summary
 from sr3_jax.evaluation.run import evaluate_run
-from sr3_jax.runtime import activity, devices, foreign_files
+from sr3_jax.images import image_files
+from sr3_jax.runtime import activity, devices, foreign_files, loggers
 from sr3_jax.runtime.errors import UserError, line
 from sr3_jax.training import train
 from sr3_jax.weights import hub
@@ -45,7 +49,7 @@ def train_run(config: ConfigDict, workdir: epath.PathLike) -> None:
       hub.load_weights(config.train.init_from, SR3.from_config(config))
     train.train(train.regression_config(config), workdir / 'regression')
   train.train(config, workdir)
-  evaluate_run(config, workdir)
+  log_results(config, workdir, evaluate_run(config, workdir))
 
 
 def check_training(config: ConfigDict) -> None:
@@ -57,8 +61,24 @@ def check_training(config: ConfigDict) -> None:
       'upscale and be evaluated, but not be trained here; train one with '
       'diffusion.learned_variance=False'
     )
+  loggers.check(train.log_settings(config).writers)
   parts = config.train.accumulate
   devices.per_process(config.train.batch_size, parts, key='train.batch_size')
+
+
+def log_results(config: ConfigDict, workdir: epath.Path, table: summary.Means) -> None:
+  """Hand the figures and samples of the final evaluation to the loggers."""
+  settings = train.log_settings(config)
+  if jax.process_index() or not settings.writers:
+    return
+  step = config.train.num_steps
+  found = table.get(config.method, {}).items()
+  values = {f'final_{k}': float(v) for k, v in found if v is not None}
+  with contextlib.closing(loggers.Loggers(workdir, settings, step)) as writers:
+    # Weights & Biases takes no step twice, and it has the last one from training.
+    writers.scalars(step + 1, {k: v for k, v in values.items() if math.isfinite(v)})
+    if (sheet := workdir / 'samples.png').exists():
+      writers.image(step + 1, 'final_samples', image_files.read(sheet))
 
 
 def finished(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:

@@ -25,6 +25,7 @@ from sr3_jax.runtime import (
   errors,
   foreign_files,
   interruption,
+  loggers,
   metrics_log,
 )
 from sr3_jax.runtime.progress import Progress
@@ -51,6 +52,8 @@ def regression_config(config: ml_collections.ConfigDict) -> ml_collections.Confi
   baseline.train.init_from = ''  # weights of another task
   baseline.eval.every_steps = 0
   baseline.checkpoint.keep_best = ''  # there are no evaluations
+  if config.log.name:
+    baseline.log.name = f'{config.log.name} regression'
   return baseline
 
 
@@ -116,7 +119,10 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
     run_step = activity.first_call('compiling the training step', compiled)
     with (
       metrics_log.MetricsWriter(
-        workdir, resume_step=step, tensorboard=c.tensorboard, enabled=main_process
+        workdir,
+        resume_step=step,
+        settings=log_settings(config),
+        enabled=main_process,
       ) as writer,
       Progress(
         c.num_steps, start=step, images_per_step=c.batch_size, enabled=main_process
@@ -253,6 +259,14 @@ def _check_finite(
     'rate too high or a warm-up too short (train.learning_rate, train.warmup_steps), '
     'clipping switched off (train.clip_norm), or bfloat16 (model.dtype=float32)'
   )
+
+
+def log_settings(config: ml_collections.ConfigDict) -> loggers.Settings:
+  """Return what a configuration says of the loggers of a run."""
+  c = config.log
+  writers = set(c.writers) | ({'tensorboard'} if config.train.tensorboard else set())
+  ordered = tuple(sorted(writers))
+  return loggers.Settings(ordered, c.project, c.entity, c.name, as_json(config))
 
 
 def write_config(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:

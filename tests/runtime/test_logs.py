@@ -1,4 +1,4 @@
-"""Tests of metrics.jsonl, TensorBoard files and the progress line."""
+"""Tests of metrics.jsonl and the progress line."""
 
 import contextlib
 import io
@@ -8,15 +8,14 @@ import signal
 import subprocess
 import sys
 import textwrap
-import types
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import logging
 from etils import epath
 
 from sr3_jax.runtime import metrics_log
+from sr3_jax.runtime.loggers import Settings
 from sr3_jax.runtime.progress import Progress, Throughput, duration
 
 
@@ -181,51 +180,12 @@ def test_files_on_object_stores_are_written_whole_at_flush(tmp_path, monkeypatch
 
 def test_a_disabled_writer_writes_nothing(tmp_path):
   with metrics_log.MetricsWriter(
-    tmp_path / 'run', enabled=False, tensorboard=True
+    tmp_path / 'run', enabled=False, settings=Settings(('tensorboard', 'wandb'))
   ) as writer:
     writer.write(1, loss=1)
     writer.write_image(1, 'grid', np.zeros((2, 2, 3), np.uint8))
     writer.flush()
   assert not (tmp_path / 'run').exists()
-
-
-def test_missing_tensorflow_is_a_warning_that_names_the_extra(tmp_path, monkeypatch):
-  monkeypatch.setitem(sys.modules, 'clu.metric_writers', None)
-  warnings = []
-  monkeypatch.setattr(logging, 'warning', warnings.append)
-  with metrics_log.MetricsWriter(tmp_path, tensorboard=True) as writer:
-    writer.write(1, loss=1)
-    writer.write_image(1, 'grid', np.zeros((2, 2, 3), np.uint8))
-  assert steps(tmp_path) == [1]
-  (line,) = warnings
-  assert 'sr3_jax[tensorboard]' in line and '\n' not in line
-
-
-def test_tensorboard_gets_scalars_and_images(tmp_path, monkeypatch):
-  calls = []
-
-  class SummaryWriter:
-    def __init__(self, folder):
-      calls.append(('open', folder))
-
-    def __getattr__(self, name):
-      return lambda *args: calls.append((name, *args))
-
-  module = types.ModuleType('clu.metric_writers')
-  module.SummaryWriter = SummaryWriter
-  monkeypatch.setitem(sys.modules, 'clu.metric_writers', module)
-  monkeypatch.setattr('clu.metric_writers', module, raising=False)
-  image = np.zeros((2, 2, 3), np.uint8)
-  with metrics_log.MetricsWriter(tmp_path, tensorboard=True) as writer:
-    writer.write(5, loss=0.5, bad=float('nan'))
-    writer.write_image(5, 'grid', image)
-  assert calls == [
-    ('open', os.fspath(tmp_path / 'tensorboard')),
-    ('write_scalars', 5, {'loss': 0.5}),
-    ('write_images', 5, {'grid': image}),
-    ('flush',),
-    ('close',),
-  ]
 
 
 def test_speed_and_time_left_ignore_compilation_and_pauses():
