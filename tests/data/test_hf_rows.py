@@ -213,12 +213,19 @@ def test_a_picture_that_claims_too_much_is_refused_by_its_header(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'path', [None, 'https://example.org/a.png', 'zip://a.png::b.zip', '/gone/a.png']
+  ('path', 'message'),
+  [
+    (None, r'no image here \(empty\)'),
+    ('https://example.org/a.png', r'no image here \(https:'),
+    ('gs://bucket/a.png', r'no image here \(gs:'),
+    ('zip://a.png::b.zip', r'no image here \(zip:'),
+    ('/gone/a.png', 'no such file'),
+  ],
 )
-def test_a_row_without_an_image_here_is_skipped(tmp_path, path):
+def test_a_row_without_an_image_here_is_skipped(tmp_path, path, message):
   rows = [{'bytes': None, 'path': path}]
   place = save(tmp_path / 'd', {'image': rows}, NAMED_FILES)
-  with pytest.raises(pixels.ImageError, match=r'^d:train\[0\]: no '):
+  with pytest.raises(pixels.ImageError, match=r'^d:train\[0\]: ' + message):
     opened(place)[0]
 
 
