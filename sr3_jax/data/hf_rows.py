@@ -17,7 +17,7 @@ from sr3_jax.data.folder_sources import file_state
 from sr3_jax.data.records import DataError
 from sr3_jax.images.pixels import ImageError
 from sr3_jax.runtime import activity
-from sr3_jax.runtime.errors import first_line, some
+from sr3_jax.runtime.errors import first_line, line, some
 
 if TYPE_CHECKING:  # it takes seconds, and only one source needs it
   import datasets as hf
@@ -149,7 +149,10 @@ def _open(
     else:
       raise ValueError('neither saved by save_to_disk nor a folder of Parquet files')
   except Exception as error:  # the library and Arrow raise nearly anything
-    raise DataError(f'{path}: {first_line(error)}') from None
+    said = first_line(error)
+    if 'onfig' in said:  # what it calls subsets; it lists them in lines below
+      said = f'{line(error)}; set data.subset'
+    raise DataError(f'{path}: {said}') from None
   if isinstance(found, hf.Dataset):
     return {str(found.split or 'train'): found}
   return {str(name): part for name, part in found.items()}
