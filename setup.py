@@ -131,6 +131,7 @@ setuptools.setup(
     'tensorboard': [*TENSORBOARDX, 'tensorboard'],
     'wandb': ['wandb>=0.31'],
     'gcs': ['gcsfs'],
+    'demo': ['gradio>=6.31'],
     # Until 2.5.1 weights_only=True could be tricked (CVE-2025-32434).
     'convert': ['torch>=2.6'],
     'hub': ['huggingface_hub>=2.4'],
@@ -162,6 +163,7 @@ setuptools.setup(
     'console_scripts': [
       'sr3-channels = sr3_jax.runtime.start:channels',
       'sr3-convert = sr3_jax.runtime.start:convert',
+      'sr3-demo = sr3_jax.runtime.start:demo',
       'sr3-evaluate = sr3_jax.runtime.start:evaluate',
       'sr3-export = sr3_jax.runtime.start:export',
       'sr3-push = sr3_jax.runtime.start:push',

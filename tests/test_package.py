@@ -45,7 +45,7 @@ def test_every_file_of_the_package_and_of_configs_is_in_a_wheel(
 
 
 def test_commands(settings):
-  assert len(COMMANDS) == len(settings['entry_points']['console_scripts']) == 9
+  assert len(COMMANDS) == len(settings['entry_points']['console_scripts']) == 10
   for name, module, function in COMMANDS:
     assert callable(getattr(importlib.import_module(module), function)), name
 

@@ -18,7 +18,7 @@ FLOORS = (
   ('weights',),
   ('metrics', 'restoration'),
   ('upscale', 'reports', 'export'),
-  ('evaluation', 'check_data'),
+  ('evaluation', 'check_data', 'demo'),
   ('training', 'cascade'),
   ('plan',),
   ('main',),

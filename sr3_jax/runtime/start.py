@@ -57,6 +57,11 @@ def convert() -> int | None:
   return _start('sr3_jax.weights.convert')
 
 
+def demo() -> int | None:
+  """Run sr3-demo; return its exit code."""
+  return _start('sr3_jax.demo.command')
+
+
 def evaluate() -> int | None:
   """Run sr3-evaluate; return its exit code."""
   return _start('sr3_jax.evaluation.command', advice=_GOES_ON)
