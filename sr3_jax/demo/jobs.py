@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import sr3_jax
 from sr3_jax.images import (
   contact_sheets,
   image_files,
@@ -79,7 +78,7 @@ def load_models(names: Sequence[str]) -> dict[str, Upscaler]:
   shipped = sorted(hub.shipped(), key=lambda name: name != 'photo-x4')
   for place in dict.fromkeys([*names, *shipped]):
     with activity.doing(f'reading the model {place}'):
-      model = sr3_jax.load(place, on_note=lambda text: None)
+      model = Upscaler(hub.load(place), on_note=lambda text: None)
       check_model(model, place)
     name = model.loaded.name
     if name in models:

@@ -60,7 +60,7 @@ def make(models: Models, limits: Limits, folder: str, delete: tuple[int, int]) -
           sources=['upload', 'clipboard'],
           label='Picture',
           buttons=[],
-          height=280,
+          height=220,
         )
         model = gr.Dropdown(list(models), value=first, label='Model', filterable=False)
         terms = gr.Markdown(jobs.describe(models[first]), elem_id='terms')
