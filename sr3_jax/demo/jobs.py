@@ -55,7 +55,7 @@ class Request(NamedTuple):
   temperature: Any = 0  # 0 and None are the preset's
   seed: Any = 0
   # Files whose bright pixels are missing in the picture, together.
-  masks: Sequence[pathlib.Path | bytes] = ()
+  masks: Sequence[pathlib.Path] = ()
 
 
 class Done(NamedTuple):
@@ -226,20 +226,17 @@ def _whole(value: Any) -> Any:
   return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _mask(
-  masks: Sequence[pathlib.Path | bytes], size: tuple[int, int]
-) -> np.ndarray | None:
+def _mask(masks: Sequence[pathlib.Path], size: tuple[int, int]) -> np.ndarray | None:
   """Return what is missing, bool [h, w]; None if nothing was drawn."""
   missing = np.zeros(size, bool)
   for mask in masks:
     with image_files.errors(mask, 'the mask'):
-      data = image_files.read_bytes(mask)
-      have = picture_codec.header(data, 'the mask')[:2]
+      have = picture_codec.header(mask, 'the mask')[:2]
       if have != size:
         raise UpscalerError(
           f'{have[1]} x {have[0]} pixels, the picture {size[1]} x {size[0]}'
         )
-      missing |= given.read_mask(data)
+      missing |= given.read_mask(mask)
   return missing if missing.any() else None
 
 

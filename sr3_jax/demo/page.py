@@ -72,7 +72,7 @@ def make(models: Models, limits: Limits, folder: str, delete: tuple[int, int]) -
         shown, outputs = _outputs(gr)
     _only_uploads(picture, mask)
     job = button.click(
-      _job(models, limits, folder, mask),
+      _job(models, limits, folder),
       [picture, model, *settings, *([mask] if mask else [])],
       outputs,
       api_name='restore',
@@ -211,9 +211,7 @@ def _preview(limits: Limits) -> Callable[[Any], Any]:
   return show
 
 
-def _job(
-  models: Models, limits: Limits, folder: str, editor: Any
-) -> Callable[..., Any]:
+def _job(models: Models, limits: Limits, folder: str) -> Callable[..., Any]:
   """Return the function behind the button, whose docstring documents the API."""
   import gradio as gr
 
@@ -251,7 +249,7 @@ def _job(
     if place is None:
       raise gr.Error('drop a picture first', print_exception=False)
     own = (steps, samples, temperature, seed)
-    request = jobs.Request(*place, model, *own, _layers(mask, editor))
+    request = jobs.Request(*place, model, *own, _layers(mask))
     place = pathlib.Path(tempfile.mkdtemp(dir=folder))
     try:
       done = jobs.restore(
@@ -272,10 +270,8 @@ def _job(
   return restore
 
 
-def _layers(mask: Any, editor: Any) -> list[pathlib.Path | bytes]:
-  """Return the files of a drawn mask; the editor may hold what a browser has sent."""
-  if not mask or editor is None:
+def _layers(mask: Any) -> list[pathlib.Path]:
+  """Return the files of a drawn mask."""
+  if not mask:
     return []
-  if sent := editor.blob_storage.pop(mask.get('id'), None):
-    return [layer for layer in sent.layers if layer]
   return [pathlib.Path(layer['path']) for layer in mask.get('layers') or []]

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 # Seconds between two looks for old files, and the age at which they are deleted.
 _EVERY, _OLD = 300, 3600
 # What Gradio also serves and no demo needs: other sites' pages through this server,
-# screen recordings, and its editor of programs.
+# screen recordings, its editor of programs, and a store of parts of pictures in memory.
 _UNUSED = re.compile(
-  r'/(proxy=|file=\w+:|process_recording|vibe|monitoring|run-history)'
+  r'/(proxy=|file=\w+:|process_recording|vibe|monitoring|run-history|component_server)'
 )
 
 

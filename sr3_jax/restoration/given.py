@@ -75,8 +75,8 @@ def enlarge_alpha(
   return picture_codec.resize_alpha(alpha, *size)
 
 
-def read_mask(source: str | os.PathLike[str] | bytes) -> np.ndarray:
-  """Read a mask, bool [h, w], True where pixels are missing, from a file or its bytes.
+def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
+  """Read a mask: bool [h, w], True where pixels are missing.
 
   Those are the pixels brighter than half. Transparent ones are known, whatever their
   colour is.
@@ -84,9 +84,7 @@ def read_mask(source: str | os.PathLike[str] | bytes) -> np.ndarray:
   Raises:
     ImageError: the file can't be read.
   """
-  if not isinstance(source, bytes):
-    source = pathlib.Path(source).expanduser()
-  picture = picture_codec.read(source)
+  picture = picture_codec.read(pathlib.Path(path).expanduser())
   light = (picture.pixels.mean(-1) + 1) / 2
   return light * (1 if picture.alpha is None else picture.alpha) > 0.5
 

@@ -141,7 +141,13 @@ def test_no_address_is_fetched(running):
 
 
 @pytest.mark.parametrize(
-  'path', ['gradio_api/process_recording', 'gradio_api/vibe-edit/', 'monitoring/']
+  'path',
+  [
+    'gradio_api/process_recording',
+    'gradio_api/vibe-edit/',
+    'gradio_api/component_server',
+    'monitoring/',
+  ],
 )
 def test_what_no_demo_needs_is_off(running, path):
   assert httpx.post(running.urls[0] + path).status_code == 404
