@@ -41,14 +41,23 @@ def write_bytes(path: epath.PathLike, data: bytes) -> None:
     OSError: the place can't be written; its `filename` is `path`.
   """
   path = epath.Path(path)
+  with naming(path), interruption.writing():
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if '://' in os.fspath(path):
+      _write_remote(path, data)
+    else:
+      _write_local(path, data)
+
+
+@contextlib.contextmanager
+def naming(path: epath.PathLike) -> Iterator[None]:
+  """Raise OSError of `path` in place of whatever writing raises inside.
+
+  It would name a temporary file. Object stores and safetensors raise errors of their
+  own, which are no OSError.
+  """
   try:
-    with interruption.writing():
-      path.parent.mkdir(parents=True, exist_ok=True)
-      if '://' in os.fspath(path):
-        _write_remote(path, data)
-      else:
-        _write_local(path, data)
-  # Object stores raise errors of their own, which are no OSError.
+    yield
   except Exception as error:
     number = getattr(error, 'errno', None) or errno.EIO
     reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__

@@ -81,7 +81,7 @@ def save(
     dtype=dtype,
     hours=hours,
   )
-  with _replacement(folder) as part:
+  with atomic_files.naming(folder), _replacement(folder) as part:
     safetensors.numpy.save_file(tensors, os.fspath(part / WEIGHTS), {'format': 'np'})
     if presets:
       (part / PRESETS).write_text(json.dumps(presets, indent=2) + '\n')

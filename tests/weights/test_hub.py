@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
 from etils import epath
 
@@ -151,6 +152,17 @@ def test_other_weights_are_not_saved(loaded, tmp_path):
   del params['conv_in']
   with pytest.raises(hub.HubError, match='missing: conv_in/bias, conv_in/kernel'):
     model_writer.save(tmp_path / 'm', params, loaded.config, step=0)
+  assert not any(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_folder(loaded, tmp_path, monkeypatch):
+  def fail(*_):
+    raise safetensors.SafetensorError('I/O error: No space left on device')
+
+  monkeypatch.setattr(safetensors.numpy, 'save_file', fail)
+  with pytest.raises(OSError, match='No space left') as error:
+    model_writer.save(tmp_path / 'm', loaded.params, loaded.config, step=0)
+  assert error.value.filename == f'{tmp_path / "m"}'
   assert not any(tmp_path.iterdir())
 
 
