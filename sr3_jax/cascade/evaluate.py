@@ -30,7 +30,7 @@ from sr3_jax.core import degradations
 from sr3_jax.data import sources
 from sr3_jax.data.input_pipeline import HeldOut, held_out
 from sr3_jax.evaluation import summary
-from sr3_jax.evaluation.measure import hashes, photographs_of
+from sr3_jax.evaluation.measure import NONE_READ, hashes, photographs_of
 from sr3_jax.images import image_files, pixels
 from sr3_jax.metrics import image_metrics
 from sr3_jax.restoration.restorer import TRUTH, check_finite, progress
@@ -74,7 +74,7 @@ def evaluate_run(
       seen += int(host['mask'].sum())
   made.batches.close()
   if all(devices.everywhere([seen == 0])):
-    raise sources.DataError('no held-out image could be read: nothing to measure')
+    raise sources.DataError(NONE_READ)
   devices.barrier('measured')
   with activity.doing('computing distances of sets and intervals'):
     rows = table(made)

@@ -26,6 +26,7 @@ from sr3_jax.restoration import restorer
 from sr3_jax.restoration.restorer import TRUTH, OnSteps, Restorer
 from sr3_jax.runtime import devices
 
+NONE_READ = 'no held-out image could be read: nothing to measure'
 OnOutput = Callable[[str, np.ndarray, np.ndarray], None]
 
 
@@ -109,7 +110,7 @@ def evaluate(
     if devices.agree(time.monotonic() - began > max_seconds):
       break
   if all(devices.everywhere([seen == 0])):
-    raise sources.DataError('no held-out image could be read: nothing to measure')
+    raise sources.DataError(NONE_READ)
   scale = model.scale if model.scale > 1 else None
   return Evaluation(records, parts, scale, measurement.first)
 

@@ -18,10 +18,10 @@ from sr3_jax.data import sources
 from sr3_jax.data.input_pipeline import HeldOut, evaluation_data, held_out
 from sr3_jax.evaluation import places, records, report_writer, summary
 from sr3_jax.evaluation.evaluators import Evaluators, load_evaluators
-from sr3_jax.evaluation.measure import Evaluation, evaluate, restored
+from sr3_jax.evaluation.measure import NONE_READ, Evaluation, evaluate, restored
 from sr3_jax.evaluation.records import open_records
 from sr3_jax.images import image_files, pair_grid
-from sr3_jax.metrics import bootstrap, feature_nets, reference_statistics
+from sr3_jax.metrics import bootstrap, classifier, feature_nets, reference_statistics
 from sr3_jax.metrics.feature_nets import LeftOut
 from sr3_jax.reports.data import Sheet
 from sr3_jax.restoration import restorer
@@ -77,6 +77,29 @@ def evaluate_run(config: ConfigDict, workdir: epath.PathLike) -> summary.Means:
     results = {'step': run.step, 'table': table, 'config': as_json(config)}
     atomic_files.write_json(place / 'results.json', results)
   return table
+
+
+def check_evaluation(config: ConfigDict) -> None:
+  """Read what the evaluation at the end of a training needs, before it begins.
+
+  Raises:
+    UserError: statistics, a classifier, a baseline or images that cannot be used.
+  """
+  e = config.eval
+  if e.reference:
+    reference_statistics.load(e.reference)
+  if e.classifier:
+    classifier.load(e.classifier)
+  if e.regression and config.method != 'regression':
+    baseline = config.copy_and_resolve_references()
+    baseline.method = 'regression'
+    hub.load_weights(e.regression, SR3.from_config(baseline))
+  # Which of several processes has an image that can be read is known later.
+  if jax.process_count() == 1:
+    batches = evaluation_data(config, min(e.final_images, e.batch_size))
+    if not any(batch['mask'].any() for batch in batches):
+      raise sources.DataError(NONE_READ)
+    batches.close()
 
 
 def _evaluate(config: ConfigDict, run: Run, folder: epath.Path) -> summary.Means:

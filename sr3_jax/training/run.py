@@ -12,9 +12,8 @@ from ml_collections import ConfigDict
 from sr3_jax.config import as_json
 from sr3_jax.core.check import check_config
 from sr3_jax.core.sr3 import SR3
-from sr3_jax.data import input_pipeline
 from sr3_jax.evaluation import summary
-from sr3_jax.evaluation.run import evaluate_run
+from sr3_jax.evaluation.run import check_evaluation, evaluate_run
 from sr3_jax.images import image_files
 from sr3_jax.runtime import activity, devices, foreign_files, loggers
 from sr3_jax.runtime.errors import UserError, line
@@ -38,11 +37,9 @@ def train_run(config: ConfigDict, workdir: epath.PathLike) -> None:
     print(f'{workdir}: finished, {results["step"]} steps; nothing left to do')
     print(summary.format_table(results['table']))
     return
-  # A mistake there must not come to light when the training is over. (Without a path
-  # of their own the held-out images are those of training, checked in a moment.)
-  if config.data.eval_path or config.data.source != 'folder':
-    with activity.doing('looking for the held-out images'):
-      input_pipeline.evaluation_data(config, limit=1).close()
+  # A mistake there must not come to light when the training is over.
+  with activity.doing('reading what the evaluation needs'):
+    check_evaluation(config)
   if config.regression_steps and config.method != 'regression':
     # The same for the weights that the second training starts from.
     if config.train.init_from and not hub.is_run(workdir):

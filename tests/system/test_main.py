@@ -206,6 +206,25 @@ def test_a_wrong_init_from_is_refused_before_the_baseline_is_trained(tmp_path):
   assert not (tmp_path / 'work').exists()
 
 
+@pytest.mark.parametrize(
+  ('key', 'value', 'wanted'),
+  [
+    ('eval.reference', 'nothing.npz', 'nothing.npz: no such file'),
+    ('eval.classifier', 'nothing.onnx', 'nothing.onnx: no such file'),
+    ('eval.regression', 'nothing', 'nothing: no model'),
+    ('data.reduce', (64,), 'no held-out image could be read'),
+  ],
+)
+def test_what_the_evaluation_cannot_use_is_refused_before_training(
+  key, value, wanted, tmp_path
+):
+  config = runs.get_config()
+  config.update_from_flattened_dict({key: value})
+  with pytest.raises(UserError, match=wanted):
+    main.run(config, tmp_path / 'work', 'train')
+  assert not (tmp_path / 'work').exists()
+
+
 # --------------------------------------------------------------------- a whole run
 
 
