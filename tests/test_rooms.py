@@ -99,3 +99,26 @@ def test_the_documentation_has_the_same_floors():
   rows = re.findall(r'^\| *(\d+) *\|([^|]*)\|', text, re.MULTILINE)
   said = {int(number): set(re.findall(r'`(\w+)`', rooms)) for number, rooms in rows}
   assert said == {number: set(rooms) for number, rooms in enumerate(FLOORS, 1)}
+
+
+def test_files_of_others_are_opened_by_foreign_files():
+  """Whatever opens a file itself waits for a pipe, and reads a device for ever.
+
+  The list has those that read files of the package, or check before they open.
+  """
+  opens = re.compile(
+    r'(?<!_files)(?<!inline_images)\.read_(?:text|bytes)\('
+    r"|\.open\('r|(?:=|with|return|,) open\("
+  )
+  found = {
+    path.relative_to(PACKAGE).as_posix()
+    for path in modules()
+    if room_of(path) != 'runtime' and opens.search(path.read_text())
+  }
+  assert found == {
+    'config.py',
+    'human_study/site_builder.py',
+    'metrics/net_weights.py',
+    'plan/programs.py',
+    'reports/views.py',
+  }

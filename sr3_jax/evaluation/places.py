@@ -11,6 +11,8 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from sr3_jax.config import as_json
+from sr3_jax.runtime import foreign_files
+from sr3_jax.runtime.errors import UserError
 
 FOLDER = 'evaluations'
 # Settings that an evaluation depends on, and those of them that change no number.
@@ -48,11 +50,10 @@ def place(config: ConfigDict, workdir: epath.PathLike) -> epath.Path:
 def _written(workdir: epath.Path) -> dict[str, Any]:
   """Return the settings of a run's config.json by name; {} if it isn't one."""
   try:
-    written = json.loads((workdir / 'config.json').read_text())
-  except (OSError, ValueError):
+    # A model folder's has another form; its evaluation is its own.
+    return _flat(foreign_files.read_json(workdir / 'config.json', {'train': dict}))
+  except UserError:
     return {}
-  # A model folder's has another form; its evaluation is its own.
-  return _flat(written) if isinstance(written, dict) and 'train' in written else {}
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from typing import Any
 from absl import logging
 from etils import epath
 
-from sr3_jax.runtime import atomic_files, interruption
+from sr3_jax.runtime import atomic_files, foreign_files, interruption
 from sr3_jax.runtime.errors import UserError
 from sr3_jax.runtime.printing import printable
 
@@ -94,6 +94,8 @@ def _take(path: str, folder: str, option: str) -> int:
   while True:
     opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
+      if what := foreign_files.kind(os.fstat(opened).st_mode):
+        raise UserError(f'{path}: {what}, should be a file: remove it')
       locks = True
       try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)

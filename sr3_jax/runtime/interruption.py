@@ -10,6 +10,7 @@ Ctrl-C does not wait for any of that. A training loop asks for `deferred`, and s
 This module is the first that a command imports, so it imports little itself.
 """
 
+import atexit
 import contextlib
 import os
 import signal
@@ -89,6 +90,8 @@ def install(advice: str = '') -> None:
       signal.signal(number, _do_nothing)
   signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
   os.register_at_fork(after_in_child=_release)
+  # The first function that is registered is called last.
+  atexit.register(_close)
 
 
 def shield_workers() -> None:
@@ -103,6 +106,15 @@ def shield_workers() -> None:
 
   resource_tracker.ensure_running()
   signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+
+
+def _close() -> None:
+  """Ignore signals from now on: the work is done, and Python closes down.
+
+  It would give them back to the system, which ends a process without its exit code.
+  """
+  for number in _WORDS:
+    signal.signal(number, signal.SIG_IGN)
 
 
 def _do_nothing(*_: object) -> None:

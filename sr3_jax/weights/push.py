@@ -10,7 +10,7 @@ from typing import Any
 
 from etils import epath
 
-from sr3_jax.runtime import activity, printing
+from sr3_jax.runtime import activity, atomic_files, foreign_files, printing
 from sr3_jax.runtime.errors import line
 from sr3_jax.runtime.printing import one_line
 from sr3_jax.weights import hub, model_writer, terms
@@ -107,7 +107,9 @@ def _folder(model: epath.PathLike, repo: str, endpoint: str) -> Iterator[epath.P
       folder.mkdir()
       for name in (CONFIG, PRESETS, CARD):
         if (place.parent / name).exists():
-          (place.parent / name).copy(folder / name)
+          atomic_files.write_bytes(
+            folder / name, foreign_files.read_bytes(place.parent / name)
+          )
       shutil.copyfile(place, folder / WEIGHTS)
     _rewrite_terms(folder / CARD, f'{endpoint}/{repo}/blob/main/{CARD}')
     yield folder
@@ -115,7 +117,7 @@ def _folder(model: epath.PathLike, repo: str, endpoint: str) -> Iterator[epath.P
 
 def _rewrite_terms(card: epath.Path, link: str) -> None:
   """Give the terms in a card's head the form that the hub accepts."""
-  text = card.read_text() if card.exists() else ''
+  text = foreign_files.read_text(card, replace=True) if card.exists() else ''
   head, below = terms.split_card(text)
   link = str(head.get('license_link') or link)
   stated = terms.front_matter(terms.of_head(head), link)

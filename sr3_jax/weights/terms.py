@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from etils import epath
 
+from sr3_jax.runtime import foreign_files
 from sr3_jax.runtime.printing import one_line
 from sr3_jax.weights.model_files import CARD
 
@@ -79,11 +80,7 @@ def of_head(head: dict[str, Any]) -> str:
 
 def of_folder(folder: epath.Path) -> str:
   """Return the terms that the card of a model folder states; 'unknown' without."""
-  try:
-    with (folder / CARD).open('rb') as file:
-      text = file.read(_MOST).decode('utf-8', 'replace')
-  except Exception:  # a model needs no card, and buckets raise what they like
-    return 'unknown'
+  text = foreign_files.start_of(folder / CARD, _MOST).decode('utf-8', 'replace')
   return of_head(split_card(text)[0])
 
 

@@ -182,6 +182,12 @@ def test_a_damaged_file_of_a_dead_owner_is_no_hindrance(tmp_path, content, monke
   own(tmp_path)
 
 
+def test_a_pipe_in_the_place_of_the_lock_is_not_waited_for(tmp_path):
+  os.mkfifo(tmp_path / f'{folder_lock.PREFIX}run')
+  with pytest.raises(UserError, match='pipe'):
+    own(tmp_path)
+
+
 def test_an_object_store_has_no_locks_and_says_so(caplog):
   with caplog.at_level('INFO'), folder_lock.owned('gs://bucket/run', 'run'):
     pass

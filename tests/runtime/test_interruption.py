@@ -56,6 +56,20 @@ def test_a_signal_ends_with_one_line_and_its_code(number, line, code):
   assert end(start(code), number) == (128 + number, line)
 
 
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_done_keeps_its_code_while_python_closes_down(number):
+  """Python gives the signals back before it removes the modules."""
+  code = """
+class Last:
+  def __del__(self, write=os.write, sleep=time.sleep):
+    write(1, b'ready\\n')
+    sleep(0.5)
+last = Last()
+sys.exit(3)
+"""
+  assert end(start(code), number) == (3, '')
+
+
 def ignore():
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -1,6 +1,9 @@
 """Terms of use in model cards."""
 
+import os
+
 import pytest
+from etils import epath
 
 from sr3_jax.weights import hub, terms
 
@@ -54,6 +57,11 @@ def test_a_card_without_a_head_states_no_terms(tmp_path, text):
   assert terms.of_folder(tmp_path) == 'unknown'
   head, below = terms.split_card(text)
   assert head == {} and terms.join_card({'a': 1}, below).startswith('---\na: 1\n---\n')
+
+
+def test_a_pipe_in_the_place_of_a_card_states_no_terms(tmp_path):
+  os.mkfifo(tmp_path / 'README.md')
+  assert terms.of_folder(epath.Path(tmp_path)) == 'unknown'
 
 
 def test_the_models_of_the_package_say_their_terms(tmp_path):
