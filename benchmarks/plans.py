@@ -9,14 +9,18 @@ r"""Makes the tables of docs/scaling.md: plans of the paper's networks on TPU sl
     --state=v5e:1x1,v5e:2x2,v5e:4x4,v5e:8x8,v5e:16x16
   JAX_PLATFORMS=cpu python benchmarks/plans.py --cache=plans --samplers
   JAX_PLATFORMS=cpu python benchmarks/plans.py --estimate
+  JAX_PLATFORMS=cpu python benchmarks/plans.py --cache=plans --before=model.fold=1
 
 It prints Markdown. Every combination compiles for minutes; results are cached in
 --cache, so the command continues where it was interrupted. --set=key=value changes
 every configuration: --set=model.remat=True, or --set=plan.effort=-1 to see what fits.
+--before=key=value plans every combination with this value, too, and prints its row
+before the other.
 """
 
 import ast
 import functools
+import itertools
 import math
 from collections.abc import Callable
 
@@ -53,6 +57,9 @@ flags.DEFINE_list(
 flags.DEFINE_bool('samplers', False, 'Compile the samplers instead of the training.')
 flags.DEFINE_integer('share', 4, 'Images on each chip of --weak.')
 flags.DEFINE_multi_string('set', [], 'key=value of every configuration.')
+flags.DEFINE_multi_string(
+  'before', [], 'key=value: a row with it before each row without it.'
+)
 flags.DEFINE_bool(
   'estimate', False, 'Count the lowered programs instead of compiling; a minute each.'
 )
@@ -76,7 +83,13 @@ def configuration(name: str) -> ConfigDict:
   """Return the configuration of this name, with what the flags change."""
   config = load_config(name)
   config.plan.update({'compile': not FLAGS.estimate, 'search_batch': False})
-  for change in FLAGS.set:
+  return changed(config, FLAGS.set)
+
+
+def changed(config: ConfigDict, changes: list[str]) -> ConfigDict:
+  """Return a copy of a configuration with changes like 'model.fold=1' in it."""
+  config = config.copy_and_resolve_references()
+  for change in changes:
     key, _, value = change.partition('=')
     *sections, last = key.split('.')
     section = config
@@ -123,17 +136,19 @@ def main(argv: list[str]) -> None:
   if FLAGS.state:
     table_of_states()
     return
+  if not FLAGS.weak:
+    print(SAMPLER_HEAD if FLAGS.samplers else HEAD, flush=True)
   for name in FLAGS.networks:
     config = configuration(name)
-    model = SR3.from_config(config)
     if FLAGS.samplers:
-      print(SAMPLER_HEAD, flush=True)
       for topology in FLAGS.slices:
-        made = plan_run.plan_sampler(config, model, machines.parse(topology), cache)
+        machine = machines.parse(topology)
+        model = SR3.from_config(config, machine.platform)
+        made = plan_run.plan_sampler(config, model, machine, cache)
         print(sampler_cells(name, made), flush=True)
       continue
     per_image = estimate.model_flops(config)
-    plan = functools.partial(attempt, name, model, per_image, cache)
+    plan = functools.partial(attempt, name, per_image, cache)
     for strategy in FLAGS.strategies:
       if FLAGS.weak:
         table_of_weak_scaling(config, name, strategy, plan)
@@ -145,12 +160,15 @@ def table_of_plans(
   config: ConfigDict, name: str, strategy: str, plan: MakePlan
 ) -> None:
   """Print the plans of the training on all slices."""
-  print(HEAD, flush=True)
-  for topology in FLAGS.slices:
-    made = plan(config, topology, strategy)
+  rows = [(name, config)]
+  if FLAGS.before:
+    was = ', '.join(f'`{change}`' for change in FLAGS.before)
+    rows.insert(0, (f'{name}, {was}', changed(config, FLAGS.before)))
+  for topology, (label, at) in itertools.product(FLAGS.slices, rows):
+    made = plan(at, topology, strategy)
     if made is None:
       continue
-    print(cells(name, made), flush=True)
+    print(cells(label, made), flush=True)
     for place in made.get('heaviest', [])[:8]:
       logging.info(
         '  %.1f%% %s %s', 100 * place['share'], place['bound'], place['source']
@@ -184,7 +202,6 @@ def table_of_states() -> None:
 
 def attempt(
   name: str,
-  model: SR3,
   per_image: float,
   cache: epath.Path,
   config: ConfigDict,
@@ -193,6 +210,7 @@ def attempt(
 ) -> dict | None:
   """Return a plan, or None where the batch does not split over the slice."""
   machine = machines.parse(topology)
+  model = SR3.from_config(config, machine.platform)
   try:
     plan_run.check_batch(config, machine)
     return plan_run.plan_one(config, model, machine, strategy, per_image, cache)

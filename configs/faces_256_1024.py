@@ -33,6 +33,7 @@ def get_config() -> ConfigDict:
   c.model.attention_resolutions = (16,)
   c.model.middle_attention = True
   c.model.dropout = 0.0
+  c.model.fold = 8  # 16 channels fill an eighth of a TPU's lanes (docs/scaling.md)
   c.model.remat = True  # activations are the larger part of the memory
 
   c.diffusion.schedule = 'linear'

@@ -174,6 +174,12 @@ MODEL: Section = {
   'patch': Option(
     1, Whole(1, 64), 'fold p x p pixels into channels: fast, for small machines'
   ),
+  'fold': Option(
+    1,
+    Whole(1, 512),
+    'on TPUs, pixels of a row that are folded into channels at full resolution, half '
+    'as many at each lower one: a power of 2; the same model, faster with few channels',
+  ),
   'predict_blocks': Option(
     8, Whole(1, 64), "residual blocks of 'refine' before its num_blocks for the noise"
   ),

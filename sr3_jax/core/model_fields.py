@@ -19,8 +19,12 @@ def value_range(data: ml_collections.ConfigDict, prefix: str = '') -> pixels.Ran
   return (low, high) if len(low) else None
 
 
-def model_fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def model_fields(
+  config: ml_collections.ConfigDict, platform: str = ''
+) -> dict[str, Any]:
   """Return the fields of the `SR3` that a configuration describes, by name.
+
+  The platform is that of `make_network`.
 
   Raises:
     ConfigError: a value that its key can't have, or values that don't go together.
@@ -35,7 +39,7 @@ def model_fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
   gammas = make_gammas(d.num_levels)
   options = samplers.trajectory_options(sampler)
   return {
-    'network': make_network(config, gammas),
+    'network': make_network(config, gammas, platform),
     'task': task,
     'image_size': config.data.image_size,
     'channels': config.data.channels,

@@ -46,6 +46,7 @@ def check_model(config: ml_collections.ConfigDict) -> None:
     *_task(config, task),
     *_sizes(config),
     *_network(config, task),
+    *_fold(config),
     *_levels(config),
     *_sampler(config, task),
   )
@@ -179,6 +180,18 @@ def _network(
     yield (
       f'model.num_heads={m.num_heads} must divide model.channels={m.channels} times '
       'the model.multipliers of all sides that have attention'
+    )
+
+
+def _fold(config: ml_collections.ConfigDict) -> Iterator[str]:
+  """Say what is wrong with the pixels that are folded."""
+  m, most = config.model, 2 ** (len(config.model.multipliers) - 1)
+  if m.fold > 1 and m.network != 'sr3':
+    yield f'model.fold={m.fold}: model.network={m.network!r} has none, it must be 1'
+  if m.fold & (m.fold - 1) or m.fold > most:
+    yield (
+      f'model.fold={m.fold} must be a power of 2, up to {most} with '
+      f'{len(m.multipliers)} model.multipliers'
     )
 
 

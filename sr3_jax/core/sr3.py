@@ -65,13 +65,13 @@ class SR3:
   consistency: bool  # every prediction of y0, downsampled, equals the condition
 
   @classmethod
-  def from_config(cls, config: ml_collections.ConfigDict) -> 'SR3':
-    """Build the model that a configuration describes.
+  def from_config(cls, config: ml_collections.ConfigDict, platform: str = '') -> 'SR3':
+    """Build the model that a configuration describes, see `networks.make_network`.
 
     Raises:
       ConfigError: a value that its key can't have, or values that don't go together.
     """
-    return cls(**model_fields(config))
+    return cls(**model_fields(config, platform))
 
   def init(self, key: jax.Array, side: int | None = None) -> Params:
     """Initialise the network's float32 parameters; `side` of images changes none."""

@@ -71,6 +71,11 @@ class Machine:
     return self.name.partition(':')[0]
 
   @property
+  def platform(self) -> str:
+    """What a network is made for: 'tpu', or 'other', on which it folds no pixels."""
+    return 'tpu' if self.is_tpu else 'other'
+
+  @property
   def network(self) -> float:
     """The bytes/s that a chip sends to others over all links that a ring can use.
 

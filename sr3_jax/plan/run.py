@@ -30,7 +30,6 @@ from sr3_jax.plan import (
 from sr3_jax.plan.machines import Machine
 from sr3_jax.plan.programs import PlanError, ProgramCost
 from sr3_jax.runtime import activity, atomic_files, devices
-from sr3_jax.training import train_step
 
 SIZES = (4, 16, 64, 256)  # numbers of chips that weak scaling is given for
 
@@ -75,12 +74,12 @@ def make_plan(config: ConfigDict, cache: epath.Path | None = None) -> dict[str, 
     PlanError: see `plan_run`.
   """
   chosen = check(config)
-  model = SR3.from_config(config)
   with activity.doing('counting operations'):
     per_image = estimate.model_flops(config)
-  state = jax.eval_shape(functools.partial(train_step.create_state, config, model))
+  params = jax.eval_shape(SR3.from_config(config).init, jax.random.key(0))
   plans, samplers = [], []
   for machine in chosen:
+    model = SR3.from_config(config, machine.platform)
     # On the one device of this machine all strategies are the same program.
     here, names = is_run(config, machine), config.plan.strategies
     for name in names[:1] if here else names:
@@ -102,7 +101,7 @@ def make_plan(config: ConfigDict, cache: epath.Path | None = None) -> dict[str, 
   return {
     'batch_size': config.train.batch_size,
     'num_steps': config.train.num_steps,
-    'parameters': sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+    'parameters': sum(leaf.size for leaf in jax.tree.leaves(params)),
     'flops_per_image': per_image,
     'price': config.plan.price,
     'effort': config.plan.effort,

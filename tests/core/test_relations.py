@@ -63,6 +63,9 @@ MISTAKES = [
   (GUIDED | {'task.name': 'inpainting'}, ["model.network='guided'", "'inpainting'"]),
   (GUIDED | {'model.patch': 2}, ['model.patch=2', "model.network='guided'"]),
   (JANSPIRY | {'model.num_classes': 4}, ['model.num_classes=4', 'janspiry']),
+  ({'model.fold': 3}, ['model.fold=3', 'power of 2']),
+  ({'model.fold': 4, 'model.multipliers': (1, 1)}, ['model.fold=4', 'up to 2']),
+  (JANSPIRY | {'model.fold': 2}, ['model.fold=2', 'janspiry']),
   (JANSPIRY | {'model.groups': 24}, ['model.channels=32', '24, model.groups']),
 ]
 

@@ -13,25 +13,9 @@ from sr3_jax.config import load_config
 from sr3_jax.core import diffusion
 from sr3_jax.core.networks import unet
 from sr3_jax.core.sr3 import SR3
+from tests.support.networks import random_weights
 
 TINY = {'channels': 8, 'multipliers': (1, 2), 'num_blocks': 1}
-
-
-def _weights(network, *inputs):
-  """Random weights as if trained: no layer is zero.
-
-  Made by NumPy, because compiling the initialisation takes longer than a test should.
-  """
-  shapes = jax.eval_shape(network.init, jax.random.key(0), *inputs)['params']
-  rng = np.random.default_rng(7)
-
-  def draw(path, shape):
-    noise = rng.standard_normal(shape.shape, np.float32)
-    if path[-1].key in ('kernel', 'embedding'):
-      return noise / np.sqrt(np.prod(shape.shape[:-1]), dtype=np.float32)
-    return (path[-1].key == 'scale') + np.float32(0.3) * noise
-
-  return jax.tree.map_with_path(draw, shapes)
 
 
 def _inputs(batch=2, size=16, channels=6):
@@ -100,7 +84,7 @@ def test_res_block(resample):
   """NCSN++'s ResnetBlockBigGANpp, written out with Flax's and JAX's own operations."""
   x, emb = _inputs(2, 8, 8)[0], np.float32([[1, -2, 3], [0.5, 0, 1]])
   block = unet.ResBlock(8 if not resample else 12, resample)
-  params = _weights(block, x, emb, True)
+  params = random_weights(block, x, emb, True)
   change = {
     '': lambda h: h,
     'down': lambda h: nn.avg_pool(h, (2, 2), (2, 2)),
@@ -133,7 +117,7 @@ def test_attention(channels, heads):
   """Softmax attention over all positions, written out in NumPy."""
   x = _inputs(2, 4, channels)[0]
   layer = unet.Attention()
-  params = _weights(layer, x)
+  params = random_weights(layer, x)
   found = _apply(layer)(params, x)
   h = nn.GroupNorm(min(channels // 4, 32) if channels < 200 else 25).apply(
     {'params': params['norm']}, x
@@ -194,7 +178,7 @@ def test_noise_embedding_separates_levels():
 def tiny():
   """A network with everything: attention, classes, two levels."""
   network = unet.UNet(**TINY, attention_levels=(1,), num_classes=3, out_channels=2)
-  params = _weights(network, *_inputs(), np.zeros(2, np.int32))
+  params = random_weights(network, *_inputs(), np.zeros(2, np.int32))
   return network, params, _apply(network)
 
 
@@ -290,7 +274,7 @@ def test_odd_channel_counts_build():
 def test_dropout_acts_in_training_only():
   network = unet.UNet(**{**TINY, 'multipliers': (1,)}, dropout=0.5)
   x, gamma = _inputs()
-  params = _weights(network, x, gamma)
+  params = random_weights(network, x, gamma)
 
   @jax.jit
   def run(key):
@@ -313,7 +297,7 @@ def test_remat_changes_memory_only():
   gradients = []
   for remat in (False, True):
     network = unet.UNet(**{**TINY, 'multipliers': (1,)}, remat=remat)
-    params = _weights(network, x, gamma)
+    params = random_weights(network, x, gamma)
 
     def loss(params, n=network):
       return jnp.square(n.apply({'params': params}, x, gamma)).mean()
@@ -332,7 +316,7 @@ def test_bfloat16_computes_between_float32_ends():
   x, gamma = _inputs()
   options = {**TINY, 'multipliers': (1,), 'middle_attention': False}
   exact, rough = (unet.UNet(**options, dtype=d) for d in (jnp.float32, jnp.bfloat16))
-  params = _weights(rough, x, gamma)
+  params = random_weights(rough, x, gamma)
   assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
   truth, found = (_apply(network)(params, x, gamma) for network in (exact, rough))
   assert found.dtype == jnp.float32

@@ -9,6 +9,7 @@ import pytest
 from etils import epath
 
 from sr3_jax.config import ConfigDict
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.plan import estimate as plan_estimate
 from sr3_jax.plan import hlo_costs, machines
 from sr3_jax.plan import programs as plan_programs
@@ -202,6 +203,18 @@ def test_a_plan_of_tpus_can_be_counted_too(config, tmp_path, capsys, monkeypatch
   slow, fast = made['plans'][0], made['plans'][2]
   assert slow['hardware_flops'] == fast['hardware_flops']
   assert slow['time']['seconds'] > fast['time']['seconds'] > 0
+
+
+def test_model_flops_are_those_of_the_plain_network(config):
+  """The arithmetic that folding adds is the machine's, not the model's."""
+  config.model.multipliers, config.train.batch_size = (1, 2), 1
+  plain = plan_estimate.model_flops(config)
+  config.model.fold = 2
+  assert plan_estimate.model_flops(config) == plain
+  model = SR3.from_config(config, machines.parse('v5e:2x2').platform)
+  lowered = plan_programs.lower_training(config, model, 'pmap', None)
+  counted = sum(o.flops for o in plan_estimate.count_operations(lowered))
+  assert counted > 1.2 * plain
 
 
 def test_the_table_says_that_the_compiler_tried_less():

@@ -4,6 +4,7 @@ It is `unet.UNet`, the small and fast `refine.RefineNet`, or one for the weights
 another project: `janspiry`, `guided`.
 """
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -14,10 +15,16 @@ from sr3_jax.core.networks.unet import UNet
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
-def make_network(config: ml_collections.ConfigDict, gammas: np.ndarray) -> Network:
+def make_network(
+  config: ml_collections.ConfigDict, gammas: np.ndarray, platform: str = ''
+) -> Network:
   """Return the network that `config.model` describes.
 
-  Only 'guided' needs to know the trained levels, `gammas` [T + 1].
+  Args:
+    config: of a run.
+    gammas: [T + 1], the trained levels; only 'guided' needs to know them.
+    platform: that the network is for, as JAX calls it; '' for that of this machine.
+      `model.fold` acts on 'tpu' only: elsewhere its arithmetic is not free.
   """
   m = config.model
   first = config.data.image_size // m.patch
@@ -62,5 +69,10 @@ def make_network(config: ml_collections.ConfigDict, gammas: np.ndarray) -> Netwo
     out_channels=config.data.channels,
     num_classes=m.num_classes,
     patch=m.patch,
+    fold=m.fold if m.fold > 1 and _is_tpu(platform) else 1,
     remat=m.remat,
   )
+
+
+def _is_tpu(platform: str) -> bool:
+  return (platform or jax.default_backend()) == 'tpu'

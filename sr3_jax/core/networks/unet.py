@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from sr3_jax.core.networks import blocks
+from sr3_jax.core.networks import blocks, folded
 
 _zeros = nn.initializers.zeros_init()
 _fan_avg = nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform')
@@ -78,15 +78,17 @@ class GroupNorm(nn.Module):
   """
 
   dtype: DTypeLike = jnp.float32  # of the result
+  pixels: int = 1  # that are folded together in x, see `folded`
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Return x [B, H, W, C], normalised."""
-    channels = x.shape[-1]
+    channels = x.shape[-1] // self.pixels
     most = max(1, min(channels // 4, 32))
     groups = next(g for g in range(most, 0, -1) if channels % g == 0)
     scale = self.param('scale', nn.initializers.ones_init(), (channels,))
     bias = self.param('bias', _zeros, (channels,))
+    scale, bias = (folded.repeat(a, self.pixels) for a in (scale, bias))
     x32 = x.astype(jnp.float32)
     mean, variance = moments(x32, groups)
     factor = scale[None] * _to_channels(jax.lax.rsqrt(variance + 1e-6), x)
@@ -101,22 +103,27 @@ class ResBlock(nn.Module):
   resample: str = ''  # '', 'down' (means of 2 x 2) or 'up' (nearest)
   dropout: float = 0.0  # rate
   dtype: DTypeLike = jnp.float32  # of the computation
+  # Pixels that are folded together in x and in the result, see `folded`. Where there
+  # are any, they are half as many after 'down', and twice as many after 'up'.
+  folds: tuple[int, int] = (1, 1)
 
   @nn.compact
   def __call__(self, x: jax.Array, emb: jax.Array, deterministic: bool) -> jax.Array:
     """Return the block's output for x [B, H, W, any] and an embedding [B, any]."""
-    conv = partial(nn.Conv, self.channels, (3, 3), dtype=self.dtype)
-    dense = partial(nn.Dense, self.channels, kernel_init=_fan_avg, dtype=self.dtype)
-    h = nn.swish(GroupNorm(self.dtype, name='norm1')(x))
-    h = blocks.resample(h, self.resample)
-    h = conv(kernel_init=_fan_avg, name='conv1')(h)
-    h = h + dense(name='emb')(nn.swish(emb))[:, None, None]
-    h = nn.swish(GroupNorm(self.dtype, name='norm2')(h))
-    h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
-    h = conv(kernel_init=_zeros, name='conv2')(h)
-    x = blocks.resample(x, self.resample)
-    if self.resample or x.shape[-1] != self.channels:
-      x = dense(name='skip')(x)
+    given, made = self.folds
+    conv = partial(folded.conv, self.channels, dtype=self.dtype)
+    dense = partial(folded.dense, self.channels, kernel_init=_fan_avg, dtype=self.dtype)
+    resample = partial(folded.resample, self.resample, given, made)
+    h = nn.swish(GroupNorm(self.dtype, given, name='norm1')(x))
+    h = conv(given, made, kernel_init=_fan_avg, name='conv1')(resample(h))
+    level = dense(1, 1, name='emb')(nn.swish(emb))
+    h = h + folded.repeat(level, made)[:, None, None]
+    h = nn.swish(GroupNorm(self.dtype, made, name='norm2')(h))
+    h = folded.drop(h, self.dropout, made, deterministic)
+    h = conv(made, made, kernel_init=_zeros, name='conv2')(h)
+    x = resample(x)
+    if self.resample or x.shape[-1] != self.channels * made:
+      x = dense(given, made, name='skip')(x)
     return (x + h) / np.sqrt(2).astype(self.dtype)
 
 
@@ -150,6 +157,9 @@ class UNet(blocks.Network):
   # p > 1 folds p x p pixels into channels, so the first level works at 1 / p of the
   # size: much faster per parameter. The paper has 1.
   patch: int = 1
+  # Pixels of a row that the first level folds into channels while it computes; half as
+  # many at each level below, down to 1. It changes speed and memory only.
+  fold: int = 1
   remat: bool = False  # recompute blocks for gradients: less memory, a third slower
 
   @property
@@ -174,7 +184,7 @@ class UNet(blocks.Network):
     """Predict; arguments and result are those of `Network`."""
     self.check_sides(inputs)
     dense = partial(nn.Dense, 4 * self.channels, kernel_init=_fan_avg, dtype=self.dtype)
-    conv = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
+    conv = partial(folded.conv, given=self.fold, made=self.fold, dtype=self.dtype)
     block_class = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock
     attention_class = nn.remat(Attention) if self.remat else Attention
 
@@ -183,42 +193,52 @@ class UNet(blocks.Network):
     if self.num_classes:
       emb = emb + nn.Embed(self.num_classes + 1, 4 * self.channels, name='label')(label)
 
-    def block(h, size, name, level=None, resample=''):
-      h = block_class(size, resample, self.dropout, self.dtype, name=name)(
-        h, emb, deterministic
-      )
-      if level in self.attention_levels and not resample:
-        h = attention_class(self.dtype, name=f'{name}_attention')(h)
-      return h
-
+    last = len(self.multipliers) - 1
     sizes = [self.channels * m for m in self.multipliers]
-    h = fold(inputs, self.patch)
+    pixels = [max(1, self.fold >> level) for level in range(last + 1)]
+
+    def block(h, name, level, resample=''):
+      made = level + {'': 0, 'down': 1, 'up': -1}[resample]
+      folds = pixels[level], pixels[made]
+      return block_class(
+        sizes[level], resample, self.dropout, self.dtype, folds, name=name
+      )(h, emb, deterministic)
+
+    def attend(h, name, level):
+      if level not in self.attention_levels:
+        return h
+      attention = attention_class(self.dtype, name=f'{name}_attention')
+      return folded.fold(attention(folded.unfold(h, pixels[level])), pixels[level])
+
+    h = folded.fold(fold(inputs, self.patch), self.fold)
     h = conv(self.channels, kernel_init=_fan_avg, name='conv_in')(h)
     skips = [h]
-    for level, size in enumerate(sizes):
+    for level in range(last + 1):
       for i in range(self.num_blocks):
-        h = block(h, size, f'down{level}_block{i}', level)
+        name = f'down{level}_block{i}'
+        h = attend(block(h, name, level), name, level)
         skips.append(h)
-      if level < len(sizes) - 1:
-        h = block(h, size, f'down{level}_resample', resample='down')
+      if level < last:
+        h = block(h, f'down{level}_resample', level, 'down')
         skips.append(h)
 
-    h = block(h, sizes[-1], 'middle_block0')
+    h = block(h, 'middle_block0', last)
     if self.middle_attention:
       h = attention_class(self.dtype, name='middle_attention')(h)
-    h = block(h, sizes[-1], 'middle_block1')
+    h = block(h, 'middle_block1', last)
 
-    for level, size in reversed(list(enumerate(sizes))):
+    for level in range(last, -1, -1):
       for i in range(self.num_blocks + 1):
+        name = f'up{level}_block{i}'
         h = jnp.concatenate([h, skips.pop()], axis=-1)
-        h = block(h, size, f'up{level}_block{i}', level)
+        h = attend(block(h, name, level), name, level)
       if level:
-        h = block(h, size, f'up{level}_resample', resample='up')
+        h = block(h, f'up{level}_resample', level, 'up')
 
-    h = nn.swish(GroupNorm(self.dtype, name='norm_out')(h))
+    h = nn.swish(GroupNorm(self.dtype, self.fold, name='norm_out')(h))
     out = self.out_channels * self.patch**2
     h = conv(out, kernel_init=_zeros, name='conv_out')(h)
-    return unfold(h, self.patch).astype(jnp.float32)
+    return unfold(folded.unfold(h, self.fold), self.patch).astype(jnp.float32)
 
 
 def fold(x: jax.Array, patch: int) -> jax.Array:
