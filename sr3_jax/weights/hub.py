@@ -3,7 +3,8 @@
 A model folder can be copied, uploaded and loaded from anywhere. It holds
 
   model.safetensors  the averaged weights; names joined by '/': 'conv_in/kernel'
-  config.json        {"format": 1, "sr3_jax": version, "config": ..., "step", "source"}
+  config.json        {"format": 1, "sr3_jax": version, "config": ..., "step", "source",
+                     "fingerprint": of the weights, which are refused if they changed}
   presets.json       sampler settings by name, as `--mode=sweep` finds them; optional
   README.md          a model card, made from the run
 
@@ -120,10 +121,17 @@ def load_weights(path: epath.PathLike, model: SR3) -> tuple[int, Params]:
 
     step, params = checkpoint.load_ema(place, shapes)
     return step, jax.tree.map(np.asarray, params)
-  step = model_files.read_json(place.parent / CONFIG).get('step', 0)
+  header = model_files.read_json(place.parent / CONFIG)
+  step = header.get('step', 0)
   wanted = {name: leaf.shape for name, leaf in model_files.flatten(shapes).items()}
   params = model_files.read_tensors(place, wanted)
   tree = traverse_util.unflatten_dict(params, sep='/')
+  # Folders that were written before have none; bits that flip change no shape.
+  if header.get('fingerprint') not in (None, digits := fingerprint(tree)):
+    raise HubError(
+      f'{place}: damaged: its weights have the fingerprint {digits}, its {CONFIG} says '
+      f'{header["fingerprint"]}; get it again (for other weights remove that line)'
+    )
   return step if isinstance(step, int) else 0, tree
 
 

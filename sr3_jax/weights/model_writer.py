@@ -65,7 +65,9 @@ def save(
   public = hub.publishable(config)
   source = ' '.join(source.split()) or f'trained on {hub.data_name(config)}'
   header = {'format': model_files.FORMAT, 'sr3_jax': __version__}
-  header |= {'config': as_json(public), 'step': int(step), 'source': source}
+  digits = hub.fingerprint(tensors)
+  header |= {'fingerprint': digits, 'config': as_json(public)}
+  header |= {'step': int(step), 'source': source}
   card = model_card.make(
     public,
     presets=presets or {},
@@ -75,7 +77,7 @@ def save(
     notes=notes,
     name=folder.name,
     num_params=sum(tensor.size for tensor in tensors.values()),
-    fingerprint=hub.fingerprint(tensors),
+    fingerprint=digits,
     step=int(step),
     source=source,
     dtype=dtype,

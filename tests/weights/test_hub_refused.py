@@ -176,3 +176,11 @@ def test_places_without_a_model(tmp_path):
   refused(tmp_path / 'a.txt', 'no model')
   (tmp_path / 'empty' / 'checkpoints').mkdir()
   refused(tmp_path / 'empty', 'config.json: missing')
+
+
+def test_one_bit_of_the_weights_that_flipped_is_seen(model):
+  """It would only be another picture."""
+  data = bytearray((model / 'model.safetensors').read_bytes())
+  data[-2] ^= 1
+  (model / 'model.safetensors').write_bytes(data)
+  refused(model, 'model.safetensors: damaged: its weights have the fingerprint')
