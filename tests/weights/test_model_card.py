@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import sr3_jax
-from sr3_jax.weights import convert, hub, model_writer
+from sr3_jax.weights import convert, hub, model_card, model_writer
 from tests.support import model_folders
 from tests.support.model_folders import PRESETS, rewrite
 
@@ -55,6 +55,25 @@ def test_the_card_says_how_errors_counted(loaded, tmp_path):
     folder = tmp_path / str(weight)
     model_writer.save(folder, loaded.params, config, step=3, source='a run')
     assert words in card(folder)[1]
+
+
+def test_the_card_of_a_model_that_restores_says_what(loaded):
+  config = loaded.config.copy_and_resolve_references()
+  config.task.scale = 1
+  about = {'name': 'm', 'num_params': 1, 'fingerprint': 'f', 'step': 3, 'source': 's'}
+  about |= {'dtype': 'float32', 'hours': 0.0, 'license': 'mit', 'license_link': ''}
+  given = about | {'presets': {}, 'results': None, 'notes': ''}
+  tasks = ('jpeg', 'inpainting')
+  for name, words in (
+    ('inpainting', ('Restores pictures (inpainting)', '--mask=holes.png')),
+    ('mixture', ('Restores pictures (jpeg, inpainting)', 'one of jpeg, inpainting,')),
+    ('jpeg', ('Restores pictures (jpeg)', "upscale('photo.jpg')", 'restored.png')),
+    ('generation', ('Generates pictures',)),
+  ):
+    config.task.name, config.task.mixture = name, tasks
+    text = model_card.make(config, **given)
+    assert 'trained at 16 pixels' in text and 'times larger' not in text
+    assert all(word in text for word in words), text
 
 
 def test_the_card_says_that_outputs_agree_with_inputs(loaded, tmp_path):
