@@ -16,7 +16,7 @@ from sr3_jax.runtime import memory as runtime_memory
 CANVASES = 6
 # Bytes of a channel of a pixel at the largest moment of ...
 READING = 13  # ... decoding a file: its bytes, 8 bits, float32 and a copy of it
-FINISHING = 24  # ... making an output consistent: output, two copies, and 8 bits
+FINISHING = 28  # ... making an output consistent: output and its copies, and 8 bits
 ENCODING = 8  # ... writing a sample: 8 or 16 bits, Pillow's copy, and the file
 # What Python, libraries and threads take when pictures are done, beside all above.
 # Measured on Linux with the models of the package.

@@ -53,9 +53,9 @@ COMMANDS = {
     '--config.cascade.images_per_class=2',
   ],
 }
-# Files that say how long something took, or when; and those that another loop compares.
+# What says how long something took, when, or where; and what another loop compares.
 CLOCKS = ('logs/', 'timing/', 'heartbeat/', 'report.html', 'times.json', 'checkpoints/')
-KEYS = ('time', 'images_per_second', 'input_wait_seconds', 'curves')
+KEYS = ('command', 'time', 'images_per_second', 'input_wait_seconds', 'curves')
 ENDS = {0, -9}
 
 
