@@ -191,12 +191,11 @@ def errors(source: object, name: str = '') -> Iterator[None]:
     raise ImageError(f'{name}: {damaged}{foreign_files.reason(error)}') from None
   except MemoryError:
     raise ImageError(f'{name}: out of memory') from None
-  except Image.DecompressionBombError:
-    raise ImageError(f'{name}: its header claims too many pixels') from None
   # Decoders raise nearly anything on hostile bytes: SyntaxError, struct.error,
   # OverflowError, IndexError, ...
   except Exception as error:
-    damaged = '' if isinstance(error, ValueError) else 'damaged: '
+    whole = isinstance(error, ValueError | Image.DecompressionBombError)
+    damaged = '' if whole else 'damaged: '
     raise ImageError(f'{name}: {damaged}{line(error)}') from None
 
 
