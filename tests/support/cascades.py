@@ -37,9 +37,11 @@ class Pointwise(nn.Module):
     return nn.Dense(self.channels, name='b')(nn.tanh(h))
 
 
-def make_network(config: ConfigDict, gammas: np.ndarray) -> Pointwise:
+def make_network(
+  config: ConfigDict, gammas: np.ndarray, platform: str = ''
+) -> Pointwise:
   """Make the network, in place of `model_fields.make_network`."""
-  del gammas
+  del gammas, platform
   return Pointwise(config.model.num_classes, config.data.channels)
 
 
