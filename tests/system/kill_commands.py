@@ -54,7 +54,10 @@ COMMANDS = {
   ],
 }
 # What says how long something took, when, or where; and what another loop compares.
-CLOCKS = ('logs/', 'timing/', 'heartbeat/', 'report.html', 'times.json', 'checkpoints/')
+CLOCKS = (
+  *('logs/', 'timing/', 'heartbeat/', 'report.html', 'times.json'),
+  *('checkpoints/', 'checkpoints.json'),
+)
 KEYS = ('command', 'time', 'images_per_second', 'input_wait_seconds', 'curves')
 ENDS = {0, -9}
 
