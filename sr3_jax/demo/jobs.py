@@ -35,7 +35,7 @@ OnProgress = Callable[[float, str], None]  # how much is done, 0 to 1, and in wo
 
 
 class Limits(NamedTuple):
-  """What one visitor may ask for."""
+  """Bounds what one visitor may ask for."""
 
   pixels: int = 2**18  # of an input
   megabytes: float = 20  # of an uploaded file
@@ -45,7 +45,7 @@ class Limits(NamedTuple):
 
 
 class Request(NamedTuple):
-  """What a visitor asks for, unchecked but for the files, which the server stored."""
+  """Holds what a visitor asks for, unchecked but for the files the server stored."""
 
   picture: pathlib.Path
   name: str  # of the picture, as its owner calls it

@@ -72,7 +72,7 @@ class Machine:
 
   @property
   def platform(self) -> str:
-    """What a network is made for: 'tpu', or 'other', on which it folds no pixels."""
+    """Return what a network is made for: 'tpu', or 'other', which folds no pixels."""
     return 'tpu' if self.is_tpu else 'other'
 
   @property

@@ -65,7 +65,7 @@ class PlanError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class ProgramCost:
-  """What is known about one run of a program on one chip."""
+  """Holds what is known about one run of a program on one chip."""
 
   operations: tuple[Operation, ...]  # all operations that cost something
   arguments: int  # bytes of the arrays that the program is given

@@ -34,7 +34,7 @@ class Memory(NamedTuple):
 
   @property
   def fits(self) -> bool:
-    """Whether host and devices have enough, as far as that is known."""
+    """Return whether host and devices have enough, as far as that is known."""
     return not (_more(self.peak, self.limit) or _more(self.device, self.device_limit))
 
   def __str__(self):

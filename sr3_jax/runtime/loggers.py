@@ -27,7 +27,7 @@ _INIT, _LOGIN, _FINISH = 60, 30, 60
 
 
 class Settings(NamedTuple):
-  """What is written beside metrics.jsonl."""
+  """Says what is written beside metrics.jsonl."""
 
   writers: tuple[str, ...] = ()  # 'tensorboard', 'wandb'
   project: str = ''  # of Weights & Biases, as the two below

@@ -36,7 +36,7 @@ Settings = Mapping[str, object]
 
 
 class Options(NamedTuple):
-  """What is to be written."""
+  """Says what is to be written."""
 
   output: pathlib.Path | None  # folder; None is standard output, for one picture
   name: str = ''  # of the one output in the folder; '': named as the input
@@ -77,7 +77,7 @@ class Job:
 
 
 class Failures(dict[str, str]):
-  """What is wrong with the inputs that can't be done: one line each, by name."""
+  """Maps names of inputs that can't be done to what is wrong, in one line each."""
 
   @contextlib.contextmanager
   def of(self, source: Source) -> Iterator[None]:

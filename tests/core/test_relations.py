@@ -1,4 +1,4 @@
-"""What must hold between options: a mistake names the keys before anything is made."""
+"""Tests what must hold between options: a mistake names the keys in time."""
 
 import pytest
 

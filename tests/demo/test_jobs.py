@@ -1,4 +1,4 @@
-"""What visitors of a demo may ask for, and what they get; without a page."""
+"""Tests what visitors of a demo may ask for and get, without a page."""
 
 import dataclasses
 
