@@ -194,6 +194,9 @@ MODEL: Section = {
     Choice(('bicubic', 'bilinear', 'lanczos')),
     'kernel that makes x of the condition',
   ),
+  'smooth_holes': Option(
+    False, Flag(), 'x has a smooth filling where pixels are missing, instead of grey'
+  ),
   'dtype': Option(
     'bfloat16', Choice(('float32', 'bfloat16')), 'of computation, not of parameters'
   ),

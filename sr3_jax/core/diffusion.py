@@ -162,3 +162,12 @@ def predict_y0(
 ) -> jax.Array:
   """Return the y0 that a network's output of `kind` means for a noisy y."""
   return Y0_PREDICTIONS[kind](output, y, *scales(gamma))
+
+
+def clip_finite(image: jax.Array) -> jax.Array:
+  """Return an image clipped to [-1, 1], with NaN where its square is not finite.
+
+  A plain clip would turn infinity, and 1e38, into white, and nobody would see that the
+  network is broken.
+  """
+  return jnp.where(jnp.isfinite(jnp.square(image)), jnp.clip(image, -1, 1), jnp.nan)

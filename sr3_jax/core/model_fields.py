@@ -48,6 +48,7 @@ def model_fields(
     'input_range': value_range(config.data, 'input_' if task.paired else ''),
     'gammas': gammas,
     'upsampling': m.upsampling,
+    'smooth_holes': m.smooth_holes,
     'method': config.method,
     'prediction': d.prediction,
     'residual': d.residual,

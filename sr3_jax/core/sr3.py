@@ -11,7 +11,6 @@ Conditions of real pairs come from files, and may have any number of channels.
 """
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import TypeVar, cast
 
@@ -23,12 +22,12 @@ import numpy as np
 from sr3_jax.core import degradations, diffusion, samplers
 from sr3_jax.core.model_fields import model_fields
 from sr3_jax.core.networks import Network
+from sr3_jax.core.perceptual import Distance, mean_distance
 from sr3_jax.images import pixels
 from sr3_jax.runtime.types import Array, Params
 
 A = TypeVar('A', np.ndarray, jax.Array)
 Batch = dict[str, jax.Array]
-Distance = Callable[[jax.Array, jax.Array], jax.Array]
 
 # An example's key is folded with this number for its degradation, and with smaller
 # numbers for the noise of training and sampling: the two must never be the same noise.
@@ -48,6 +47,7 @@ class SR3:
   input_range: pixels.Range  # those of conditions: not the same for pairs
   gammas: np.ndarray  # trained levels, [T + 1]
   upsampling: str  # kernel that makes x of the condition: 'bicubic' or 'bilinear'
+  smooth_holes: bool  # x has the surroundings where pixels are missing, not grey
   method: str  # 'sr3' or 'regression'
   prediction: str  # what the network's output means: 'eps', 'v' or 'y0'
   residual: bool  # y0 is the image minus x, not the image
@@ -108,9 +108,18 @@ class SR3:
   def upsample(self, condition: jax.Array) -> jax.Array:
     """Return x: the condition at the size of the output, [B, H, W, K]."""
     if self.scale == 1:
-      return condition
+      return self.fill(condition)
     height, width = (self.scale * side for side in condition.shape[1:3])
     return degradations.resize(condition, height, width, self.upsampling)
+
+  def fill(self, condition: A) -> A:
+    """Return a condition [B, H, W, K] with smooth holes, if the model has those."""
+    if not self.smooth_holes or 'mask' not in self.task.extras:
+      return condition
+    image, rest = self.observed(condition), condition[..., self.input_channels :]
+    image = degradations.smooth(image, self.missing(condition))
+    xp = np if isinstance(image, np.ndarray) else jnp
+    return cast('A', xp.concatenate([image, rest], -1))
 
   def encode(self, image: jax.Array, x: jax.Array) -> jax.Array:
     """Return the y0 of an image."""
@@ -230,7 +239,7 @@ class SR3:
         raise ValueError('a loss with a perceptual weight needs the distance')
       predicted = diffusion.predict_y0(self.prediction, output, y, gamma)
       image = self.decode(self.keep_known(predicted, x), x)
-      loss += self.perceptual * jnp.mean(perceptual(image, hr))
+      loss += self.perceptual * mean_distance(perceptual, key, image, hr)
     return loss
 
   def _sample_gamma(self, key: jax.Array) -> jax.Array:
@@ -298,7 +307,7 @@ class SR3:
     channels = y.shape[-1]
     y0 = diffusion.predict_y0(self.prediction, output[..., :channels], y, gamma)
     if self.clip:
-      y0 = self.encode(clip_finite(self.decode(y0, x)), x)
+      y0 = self.encode(diffusion.clip_finite(self.decode(y0, x)), x)
     y0 = self.keep_known(y0, x)
     variance = (output[..., channels:] + 1) / 2 if self.learned_variance else None
     return samplers.Prediction(y0, variance)
@@ -384,16 +393,7 @@ class SR3:
     Known pixels are exactly those of the condition. NaN is where the network's output
     was not finite.
     """
-    image = clip_finite(self.decode(carry[0], x))
+    image = diffusion.clip_finite(self.decode(carry[0], x))
     if 'mask' not in self.task.extras:
       return image
     return jnp.where(self.missing(x) > 0, image, self.observed(x))
-
-
-def clip_finite(image: jax.Array) -> jax.Array:
-  """Return an image clipped to [-1, 1], with NaN where its square is not finite.
-
-  A plain clip would turn infinity, and 1e38, into white, and nobody would see that the
-  network is broken.
-  """
-  return jnp.where(jnp.isfinite(jnp.square(image)), jnp.clip(image, -1, 1), jnp.nan)

@@ -68,6 +68,8 @@ class Work(NamedTuple):
 
 def upsample(model: SR3, condition: np.ndarray) -> np.ndarray:
   """Return x: a condition [h, w, K] at the size of the output, [H, W, K]."""
+  if model.scale == 1:
+    return model.fill(condition[None])[0]
   height, width = (model.scale * side for side in condition.shape[:2])
   return resizing.resize(condition, height, width, model.upsampling)
 

@@ -223,7 +223,7 @@ def finish(model: SR3, condition: np.ndarray, y: np.ndarray) -> np.ndarray:
   """
   x = canvas_arguments.upsample(model, condition)
   image = np.array(model.decode(y, x), np.float32)  # a copy, not the device's memory
-  with np.errstate(over='ignore', invalid='ignore'):  # as `sr3.clip_finite` does it
+  with np.errstate(over='ignore', invalid='ignore'):  # as `clip_finite` does it
     broken = ~np.isfinite(np.square(image))
     np.clip(image, -1, 1, out=image)
   image[broken] = np.nan

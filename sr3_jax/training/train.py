@@ -12,7 +12,8 @@ from absl import logging
 from etils import epath
 
 from sr3_jax.config import as_json
-from sr3_jax.core.sr3 import SR3, Distance
+from sr3_jax.core.perceptual import Distance
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.data import input_pipeline
 from sr3_jax.evaluation import measure as evaluation_measure
 from sr3_jax.evaluation import summary

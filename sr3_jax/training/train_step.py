@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from sr3_jax.core.sr3 import SR3, Distance
+from sr3_jax.core.perceptual import Distance
+from sr3_jax.core.sr3 import SR3
 from sr3_jax.runtime.types import Params
 
 # (params, step, batch) -> (loss, their gradient)

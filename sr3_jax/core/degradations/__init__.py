@@ -3,6 +3,7 @@
 All are pure functions of arrays. `tasks` names them; start with `make`.
 """
 
+from sr3_jax.core.degradations.fills import smooth
 from sr3_jax.core.degradations.resizing import RESIZE, area, nearest_consistent, resize
 from sr3_jax.core.degradations.tasks import (
   MIXTURE,
@@ -26,6 +27,7 @@ __all__ = [
   'make',
   'nearest_consistent',
   'resize',
+  'smooth',
   'super_resolution',
   'with_hole',
 ]
