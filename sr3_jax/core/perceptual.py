@@ -9,6 +9,9 @@ import jax.numpy as jnp
 Distance = Callable[[jax.Array, jax.Array], jax.Array]
 
 _STRIDE = 4  # of the first layer of LPIPS over AlexNet, in pixels
+LEAST_SIDE = (
+  31 + _STRIDE - 1
+)  # of images: AlexNet's pools leave nothing of less than 31
 
 
 def mean_distance(

@@ -10,6 +10,7 @@ import numpy as np
 
 from sr3_jax.config import ConfigError, check_values
 from sr3_jax.core import degradations, diffusion
+from sr3_jax.core.perceptual import LEAST_SIDE
 from sr3_jax.images import pair_grid
 
 # Group normalisations of 'guided' have this many groups.
@@ -61,6 +62,8 @@ def _task(config: ml_collections.ConfigDict, task: degradations.Task) -> Iterato
     yield f'data.channels={data.channels}: task.name={name!r} is for 3 channels'
   if config.diffusion.residual and not task.conditional:
     yield f'diffusion.residual needs a condition; task.name={name!r} has none'
+  if config.model.smooth_holes and 'mask' not in task.extras:
+    yield f'model.smooth_holes=True: task.name={name!r} has no holes'
   for prefix, count in (('', data.channels), ('input_', input_channels(data, task))):
     ends = tuple(data[f'{prefix}low']), tuple(data[f'{prefix}high'])
     low, high = (np.array(limits, np.float32) for limits in ends)
@@ -254,12 +257,17 @@ def _sampler(
 
 
 def _data(config: ml_collections.ConfigDict) -> Iterator[str]:
-  """Say which ways to make crops don't go together."""
+  """Say which ways to make crops don't go together, or with the loss."""
   d = config.data
   if d.crop != 'random' and tuple(d.reduce) != (1,):
     yield f"data.reduce={tuple(d.reduce)} is for data.crop='random', not {d.crop!r}"
   if d.crop == 'random' and d.reduced_decoding:
     yield "data.reduced_decoding is for data.crop='center' or 'none', not 'random'"
+  if (weight := config.diffusion.perceptual) and d.image_size < LEAST_SIDE:
+    yield (
+      f'diffusion.perceptual={weight:g} needs data.image_size={LEAST_SIDE} or more, '
+      f'not {d.image_size}'
+    )
 
 
 def _run(config: ml_collections.ConfigDict) -> Iterator[str]:

@@ -162,7 +162,8 @@ def _program(
 
   model, size = loaded.model, args.size
   onnx = args.format == 'onnx'
-  if size is None and (onnx or model.network.has_attention or not _sized(args, model)):
+  fixed = onnx or model.network.has_attention or model.smooth_holes
+  if size is None and (fixed or not _sized(args, model)):
     size = program.trained_size(model)
   # jax2onnx can't write loops over a batch of any size.
   one = onnx and args.part == 'trajectory'

@@ -32,6 +32,8 @@ MISTAKES = [
   ({'data.low': (1.0,), 'data.high': (2.0,)}, ['data.low', 'data.channels=3']),
   ({'data.low': (1.0,) * 3}, ['data.low', 'data.high=()']),
   ({'data.low': (1.0,) * 3, 'data.high': (0.5,) * 3}, ['data.low', 'rising']),
+  ({'model.smooth_holes': True}, ['model.smooth_holes', "'super_resolution'"]),
+  ({'diffusion.perceptual': 1.0}, ['diffusion.perceptual=1', 'image_size=34', '16']),
   ({'data.reduce': (1, 2)}, ['data.reduce=(1, 2)', "data.crop='random'"]),
   (
     {'data.crop': 'random', 'data.reduced_decoding': True},

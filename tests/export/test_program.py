@@ -95,9 +95,12 @@ def test_classes_and_guidance(tmp_path):
   np.testing.assert_allclose(out[0], expected, atol=1e-4)
 
 
-def test_missing_pixels_are_not_read(tmp_path):
-  loaded = models.loaded(models.Local(), task__name='inpainting')
-  made = sampling(loaded, program.sides(loaded.model, None))
+@pytest.mark.parametrize('smooth', [False, True])
+def test_missing_pixels_are_not_read(tmp_path, smooth):
+  options = {'task__name': 'inpainting', 'model__smooth_holes': smooth}
+  loaded = models.loaded(models.Local(), **options)
+  size = (16, 16) if smooth else None  # fillings need a size
+  made = sampling(loaded, program.sides(loaded.model, size))
   run = exported(made, tmp_path / 'a')
   hole = np.zeros((16, 16, 1), np.float32)
   hole[4:8, 4:8] = 1

@@ -11,7 +11,7 @@ from sr3_jax.core import degradations, samplers
 from sr3_jax.images import resizing
 from sr3_jax.restoration import canvas, canvas_arguments
 from sr3_jax.restoration.tiling import CELL, Planner
-from tests.support.models import Local, residual
+from tests.support.models import Local, loaded, residual
 
 WIDTH = 2 * CELL
 
@@ -80,6 +80,24 @@ def test_blended_predictions_are_those_of_the_whole_image():
   whole = model.denoise(params, x, 0.9 * y, jnp.full(1, 0.5)).y0
   np.testing.assert_allclose(blended[:, :128, :128], whole, atol=1e-5)
   assert not blended[:, 128:].any() and not blended[:, :, 128:].any()
+
+
+@pytest.mark.parametrize('smooth', [False, True])
+def test_holes_are_filled_before_an_image_is_cut(smooth):
+  """A hole may be larger than a tile."""
+  options = {'task__name': 'inpainting', 'model__smooth_holes': smooth}
+  model = loaded(Local(), **options).model
+  condition = random(40, 48, 4)
+  condition[..., 3] = 0
+  condition[8:32, 16:40] = 0, 0, 0, 1
+  plan = Planner(1, 2, (16,), pad=4, at_once=1)
+  items = [canvas_arguments.Item(condition, (1, 2, 3, 4), 0)]
+  canvases = canvas_arguments.make_canvases(
+    model, plan, plan.layout((40, 48)), items, False, None
+  )
+  want = model.upsample(jnp.asarray(condition[None]))
+  assert bool(jnp.any(want[0, 8:32, 16:40, :3])) == smooth
+  np.testing.assert_allclose(canvases.x[:, :40, :48], want, atol=1e-6)
 
 
 def test_corrected_predictions_downsample_to_the_conditions():
