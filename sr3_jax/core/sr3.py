@@ -22,7 +22,7 @@ import numpy as np
 from sr3_jax.core import degradations, diffusion, samplers
 from sr3_jax.core.model_fields import model_fields
 from sr3_jax.core.networks import Network
-from sr3_jax.core.perceptual import Distance, mean_distance
+from sr3_jax.core.perceptual import Distance, looks_different
 from sr3_jax.images import pixels
 from sr3_jax.runtime.types import Array, Params
 
@@ -239,7 +239,8 @@ class SR3:
         raise ValueError('a loss with a perceptual weight needs the distance')
       predicted = diffusion.predict_y0(self.prediction, output, y, gamma)
       image = self.decode(self.keep_known(predicted, x), x)
-      loss += self.perceptual * mean_distance(perceptual, key, image, hr)
+      given = perceptual, key, image, hr, self.network.patch
+      loss += self.perceptual * looks_different(*given)
     return loss
 
   def _sample_gamma(self, key: jax.Array) -> jax.Array:

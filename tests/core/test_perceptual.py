@@ -46,3 +46,45 @@ def test_every_example_has_its_own_place():
     for i in range(6)
   ]
   np.testing.assert_allclose(whole, np.mean(parts), rtol=1e-6)
+
+
+def test_patterns_are_told_from_other_errors():
+  """A pattern counts by its mean square; noise and shifts of colour hardly do."""
+  truth = jax.random.uniform(jax.random.key(6), (2, 67, 64, 3))
+  cell = jax.random.normal(jax.random.key(7), (2, 4, 4, 3))
+  cell -= jnp.mean(cell, (1, 2), keepdims=True)
+  tiled = jnp.tile(cell, (1, 17, 16, 1))[:, :67]
+  got = perceptual.pattern(truth + tiled, truth, 4)
+  np.testing.assert_allclose(got, jnp.mean(cell**2), rtol=1e-4)
+  noise = jax.random.normal(jax.random.key(8), truth.shape)
+  assert perceptual.pattern(truth + noise, truth, 4) < 1.2 / 64  # of windows of 8 x 8
+  assert perceptual.pattern(truth + 0.5, truth, 4) < 1e-9
+  assert perceptual.pattern(truth + tiled, truth, 1) < 1e-9
+
+
+def test_a_pattern_that_changes_from_window_to_window_counts():
+  cell = jax.random.normal(jax.random.key(9), (1, 4, 4, 1))
+  cell -= jnp.mean(cell)
+  windows = jnp.concatenate(
+    [jnp.tile(cell, (1, 8, 8, 1)), -jnp.tile(cell, (1, 8, 8, 1))]
+  )
+  image = jnp.concatenate([windows[:1], windows[1:]], axis=1)
+  got = perceptual.pattern(image, jnp.zeros_like(image), 4)
+  np.testing.assert_allclose(got, jnp.mean(cell**2), rtol=1e-4)
+
+
+def test_small_crops_are_one_window():
+  cell = jax.random.normal(jax.random.key(10), (1, 4, 4, 1))
+  cell -= jnp.mean(cell)
+  image = jnp.tile(cell, (1, 3, 5, 1))
+  got = perceptual.pattern(image, jnp.zeros_like(image), 4)
+  np.testing.assert_allclose(got, jnp.mean(cell**2), rtol=1e-4)
+
+
+def test_the_term_is_the_sum_of_both():
+  keys = jax.random.split(jax.random.key(11), 2)
+  image, truth = jax.random.normal(jax.random.key(12), (2, 2, 32, 32, 3))
+  args = every_fourth, keys, image, truth
+  got = perceptual.looks_different(*args, 4) - perceptual.looks_different(*args, 1)
+  wanted = perceptual.PATTERN * perceptual.pattern(image, truth, 4)
+  np.testing.assert_allclose(got, wanted, rtol=1e-4)

@@ -10,7 +10,7 @@ import pytest
 from sr3_jax.core import diffusion, samplers
 from sr3_jax.core.networks import blocks
 from sr3_jax.core.networks.refine import RefineNet
-from sr3_jax.core.perceptual import mean_distance
+from sr3_jax.core.perceptual import looks_different
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.runtime.errors import UserError
 from tests.support.sr3_models import keys, photos, tiny, to_float
@@ -149,7 +149,8 @@ def test_the_loss_has_three_terms():
   image = np.asarray(x) + (root * y - noise * np.asarray(out)) / 4
   wanted = np.mean((np.asarray(out) - (root * eps - noise * y0)) ** 2)
   wanted += np.mean((own - y0) ** 2)
-  wanted += 0.7 * np.asarray(mean_distance(distance, keys(2), image, to_float(hr)))
+  different = looks_different(distance, keys(2), image, to_float(hr), 4)
+  wanted += 0.7 * np.asarray(different)
   np.testing.assert_allclose(got, wanted, rtol=1e-5)
   with pytest.raises(ValueError, match='needs the distance'):
     model.loss(params, keys(2), {'image': hr})
