@@ -22,6 +22,6 @@ def get_config() -> ConfigDict:
 
   c.sampler.consistency = False  # known pixels are exact without it
 
-  c.train.num_steps = 1600
-  c.train.decay_steps = 1000
+  c.train.num_steps = 1100
+  c.train.decay_steps = 700
   return c
