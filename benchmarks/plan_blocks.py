@@ -33,7 +33,7 @@ def lower(fold: int, chip: jax.Device) -> jax.stages.Lowered:
   made = {'': fold, 'down': max(1, fold // 2), 'up': fold * 2}[FLAGS.resample]
   folds = (fold, made) if fold > 1 else (1, 1)
   block_class = nn.remat(unet.ResBlock, static_argnums=(3,))
-  block = block_class(c, FLAGS.resample, 0.0, jnp.bfloat16, folds)
+  block = block_class(c, FLAGS.resample, 0.0, jnp.bfloat16, folds, tpu=True)
   place = jax.sharding.SingleDeviceSharding(chip)
 
   def shape(like):

@@ -186,6 +186,12 @@ MODEL: Section = {
   'remat': Option(
     False, Flag(), 'recompute activations: less memory, about a third slower'
   ),
+  'keep': Option(
+    'inputs',
+    Choice(('inputs', 'convolutions')),
+    "what 'remat' keeps of a block: its input, or also the result of its first "
+    'convolution, so that no convolution runs again',
+  ),
   'groups': Option(32, Whole(1, 1024), "in the group normalisation of 'janspiry'"),
   'affine': Option(False, Flag(), "noise level as scale and shift in 'janspiry'"),
   'num_heads': Option(4, Whole(1, 1024), "in the attention of 'guided'"),

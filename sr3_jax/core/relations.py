@@ -47,7 +47,7 @@ def check_model(config: ml_collections.ConfigDict) -> None:
     *_task(config, task),
     *_sizes(config),
     *_network(config, task),
-    *_fold(config),
+    *_costs(config),
     *_levels(config),
     *_sampler(config, task),
   )
@@ -186,8 +186,8 @@ def _network(
     )
 
 
-def _fold(config: ml_collections.ConfigDict) -> Iterator[str]:
-  """Say what is wrong with the pixels that are folded."""
+def _costs(config: ml_collections.ConfigDict) -> Iterator[str]:
+  """Say what is wrong with options that change speed and memory only."""
   m, most = config.model, 2 ** (len(config.model.multipliers) - 1)
   if m.fold > 1 and m.network != 'sr3':
     yield f'model.fold={m.fold}: model.network={m.network!r} has none, it must be 1'
@@ -196,6 +196,8 @@ def _fold(config: ml_collections.ConfigDict) -> Iterator[str]:
       f'model.fold={m.fold} must be a power of 2, up to {most} with '
       f'{len(m.multipliers)} model.multipliers'
     )
+  if m.keep != 'inputs' and not m.remat:
+    yield f'model.keep={m.keep!r} is for model.remat=True, which is False'
 
 
 def _refine(

@@ -36,6 +36,26 @@ def test_group_norm(channels, groups):
   )
 
 
+@pytest.mark.parametrize('tpu', [False, True])
+def test_parts_are_normalised_as_one(tpu):
+  """12 channels have 3 groups of 4, of which the second reaches into both parts."""
+  rng = np.random.default_rng(2)
+  x, weight = 2 + rng.standard_normal((2, 2, 4, 6, 12), np.float32)
+  params = {'params': {'scale': x[0, 0, 0], 'bias': x[1, 1, 1]}}
+
+  def run(x):
+    parts = jnp.split(x, [5], axis=-1)
+    found = unet.GroupNorm(tpu=tpu).apply(params, parts, method='of_parts')
+    return jnp.concatenate(found, axis=-1)
+
+  truth = nn.GroupNorm(3)
+  (found, pull), (wanted, true_pull) = (
+    jax.vjp(f, x) for f in (run, lambda x: truth.apply(params, x))
+  )
+  np.testing.assert_allclose(found, wanted, atol=2e-4)
+  np.testing.assert_allclose(pull(weight)[0], true_pull(weight)[0], atol=2e-3)
+
+
 def test_group_norm_of_a_flat_image():
   """E[x^2] - E[x]^2 may round below zero; a plain sky must not become NaN."""
   x = jnp.full((1, 16, 16, 8), 333.3)
@@ -44,12 +64,14 @@ def test_group_norm_of_a_flat_image():
   np.testing.assert_allclose(out, 0, atol=0.5)
 
 
-@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+  ('dtype', 'tpu'), [(jnp.float32, False), (jnp.bfloat16, False), (jnp.bfloat16, True)]
+)
 @pytest.mark.parametrize(
   ('mean', 'bound'), [(0, 1e-4), (100, 1e-4), (-1e3, 1e-3), (1e4, 1e-2)]
 )
 @pytest.mark.parametrize('outlier', [0, 5])
-def test_group_norm_far_from_zero(mean, bound, dtype, outlier):
+def test_group_norm_far_from_zero(mean, bound, dtype, tpu, outlier):
   """The oracle is float64; E[x^2] - E[x]^2 is off by 4e-3 at 100, by 0.2 at 1000.
 
   An outlying middle row is the worst case for the sums around its mean.
@@ -61,7 +83,7 @@ def test_group_norm_far_from_zero(mean, bound, dtype, outlier):
   center = exact.mean((1, 2, 4), keepdims=True)
   spread = exact.var((1, 2, 4), keepdims=True)
   wanted = ((exact - center) / np.sqrt(spread + 1e-6)).reshape(x.shape)
-  network = unet.GroupNorm()
+  network = unet.GroupNorm(tpu=tpu)
   params = {'scale': jnp.ones(16), 'bias': jnp.zeros(16)}
   found = network.apply({'params': params}, x)
   np.testing.assert_allclose(found, wanted, atol=bound)

@@ -68,6 +68,7 @@ MISTAKES = [
   ({'model.fold': 3}, ['model.fold=3', 'power of 2']),
   ({'model.fold': 4, 'model.multipliers': (1, 1)}, ['model.fold=4', 'up to 2']),
   (JANSPIRY | {'model.fold': 2}, ['model.fold=2', 'janspiry']),
+  ({'model.keep': 'convolutions'}, ["model.keep='convolutions'", 'model.remat']),
   (JANSPIRY | {'model.groups': 24}, ['model.channels=32', '24, model.groups']),
 ]
 

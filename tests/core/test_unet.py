@@ -79,11 +79,12 @@ def _conv(layer, x):
   )
 
 
+@pytest.mark.parametrize('tpu', [False, True])
 @pytest.mark.parametrize('resample', ['', 'down', 'up'])
-def test_res_block(resample):
+def test_res_block(resample, tpu):
   """NCSN++'s ResnetBlockBigGANpp, written out with Flax's and JAX's own operations."""
   x, emb = _inputs(2, 8, 8)[0], np.float32([[1, -2, 3], [0.5, 0, 1]])
-  block = unet.ResBlock(8 if not resample else 12, resample)
+  block = unet.ResBlock(8 if not resample else 12, resample, tpu=tpu)
   params = random_weights(block, x, emb, True)
   change = {
     '': lambda h: h,
@@ -294,9 +295,9 @@ def test_dropout_acts_in_training_only():
 def test_remat_changes_memory_only():
   """Same parameters, same gradients; and blocks really are recomputed."""
   x, gamma = _inputs(size=8)
-  gradients = []
-  for remat in (False, True):
-    network = unet.UNet(**{**TINY, 'multipliers': (1,)}, remat=remat)
+  gradients, convolutions = [], []
+  for remat, keep in ((False, 'inputs'), (True, 'inputs'), (True, 'convolutions')):
+    network = unet.UNet(**{**TINY, 'multipliers': (1,)}, remat=remat, keep=keep)
     params = random_weights(network, x, gamma)
 
     def loss(params, n=network):
@@ -306,10 +307,18 @@ def test_remat_changes_memory_only():
     # One down, two in the middle with attention between, two up.
     assert program.count('remat') >= (6 if remat else 0)
     assert remat or 'remat' not in program
+    convolutions.append(program.count('= conv_general_dilated'))
     gradients.append(jax.jit(jax.grad(loss))(params))
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-3), *gradients
-  )
+  for found in gradients[1:]:
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-3),
+      found,
+      gradients[0],
+    )
+  # The first of each of five blocks runs again, unless its result is kept.
+  none, inputs, kept = convolutions
+  assert inputs == none + 5
+  assert kept == none
 
 
 def test_bfloat16_computes_between_float32_ends():

@@ -63,16 +63,15 @@ def make_network(
       out_channels=config.data.channels * (1 + config.diffusion.learned_variance),
       gammas=tuple(gammas.tolist()),
     )
+  tpu = (platform or jax.default_backend()) == 'tpu'
   return UNet(
     **common,
     middle_attention=m.middle_attention,
     out_channels=config.data.channels,
     num_classes=m.num_classes,
     patch=m.patch,
-    fold=m.fold if m.fold > 1 and _is_tpu(platform) else 1,
+    fold=m.fold if tpu else 1,
+    tpu=tpu,
     remat=m.remat,
+    keep=m.keep,
   )
-
-
-def _is_tpu(platform: str) -> bool:
-  return (platform or jax.default_backend()) == 'tpu'

@@ -12,6 +12,8 @@ the folded array computes the same sums, with zeros beside them. So it does p ti
 arithmetic of the plain one, and moves the bytes of arrays without padding.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -21,6 +23,9 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from sr3_jax.core.networks import blocks
+
+# Arrays [B, H, W, any] whose channels follow each other, as if they were concatenated.
+Parts = Sequence[jax.Array]
 
 
 def fold(x: jax.Array, pixels: int) -> jax.Array:
@@ -41,7 +46,9 @@ def unfold(x: jax.Array, pixels: int) -> jax.Array:
   return x.swapaxes(3, 4).reshape(b, h, w * pixels, -1)
 
 
-def weights(taps: int, given: int, made: int) -> np.ndarray:
+def weights(
+  taps: int, given: int, made: int, early: tuple[bool, bool] = (False, False)
+) -> np.ndarray:
   """Return which pixels of a row a kernel connects, resampling of the row included.
 
   Args:
@@ -49,21 +56,40 @@ def weights(taps: int, given: int, made: int) -> np.ndarray:
     given: pixels that are folded together in the input.
     made: the same of the result: equal, half (pairs are averaged before the kernel) or
       twice as many (pixels are doubled before it).
+    early: whether the input's and the result's blocks of pixels begin half a block
+      before the row's. Where one of them does, two neighbours are enough.
 
   Returns:
-    float32 [taps, taps, given, made]: how much of pixel j of the folded neighbour n
-    reaches pixel k of the result through column i of the kernel, at [i, n, j, k].
+    float32 [taps, neighbours, given, made]: how much of pixel j of neighbour n reaches
+    pixel k of the result through column i of the kernel, at [i, n, j, k].
   """
   reach = taps // 2
-  out = np.zeros((taps, taps, given, made), np.float32)
+  first = 0 if early[0] else -reach
+  out = np.zeros((taps, 2 if any(early) else taps, given, made), np.float32)
   for column in range(taps):
     for k in range(made):
-      at = k + column - reach  # in the resampled row
+      at = k + column - reach - made // 2 * early[1]  # in the resampled row
       sources = (2 * at, 2 * at + 1) if made < given else (at * given // made,)
       for source in sources:
-        neighbour, j = divmod(source, given)
-        out[column, neighbour + reach, j, k] = 1 / len(sources)
+        neighbour, j = divmod(source + given // 2 * early[0], given)
+        out[column, neighbour - first, j, k] = 1 / len(sources)
   return out
+
+
+def fold_early(x: jax.Array, pixels: int) -> jax.Array:
+  """Fold pixels of rows, from half a block before the row, with zeros around it.
+
+  [B, H, W, C] becomes [B, H, W / pixels + 1, C * pixels].
+  """
+  half = pixels // 2
+  return fold(jnp.pad(x, ((0, 0), (0, 0), (half, half), (0, 0))), pixels)
+
+
+def clear(x: jax.Array, pixels: int) -> jax.Array:
+  """Return x [B, H, W / pixels + 1, C * pixels] with zeros outside of its rows."""
+  columns, lanes = x.shape[2:]
+  inside = jnp.ones((1, 1, (columns - 1) * pixels, lanes // pixels), x.dtype)
+  return x * fold_early(inside, pixels)
 
 
 def repeat(x: jax.Array, pixels: int) -> jax.Array:
@@ -71,40 +97,72 @@ def repeat(x: jax.Array, pixels: int) -> jax.Array:
   return x if pixels == 1 else jnp.repeat(x, pixels, axis=-1)
 
 
-def resample(direction: str, given: int, made: int, x: jax.Array) -> jax.Array:
+def resample(
+  direction: str, given: int, made: int, tpu: bool, x: jax.Array
+) -> jax.Array:
   """Return x resampled, see `blocks.resample`; folded x along its columns only.
 
   The layers resample the rows of folded x: `given` differs from `made` there.
   """
-  if given == made:
-    return blocks.resample(x, direction)
-  if direction == 'up':
-    return jnp.repeat(x, 2, axis=1)
-  b, h, w, c = x.shape
-  return x.reshape(b, h // 2, 2, w, c).mean(2)
+  if given != made:
+    return jnp.repeat(x, 2, axis=1) if direction == 'up' else mean_of_pairs(x, 1)
+  if direction == 'down' and tpu:
+    return mean_of_pairs(mean_of_pairs(x, 1), 2)
+  return blocks.resample(x, direction)
 
 
-def drop(x: jax.Array, rate: float, pixels: int, deterministic: bool) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def mean_of_pairs(x: jax.Array, axis: int) -> jax.Array:
+  """Return the means of pairs of neighbours along an axis: half as many.
+
+  A sum of two arrays is fused with what makes and takes them, where a TPU would write
+  and read the float32 operand of a reduction.
+  """
+  pairs = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
+  first, second = (
+    jax.lax.index_in_dim(pairs, i, axis + 1, keepdims=False).astype(jnp.float32)
+    for i in range(2)
+  )
+  return ((first + second) / 2).astype(x.dtype)
+
+
+def _mean_of_pairs_forward(x: jax.Array, axis: int) -> tuple[jax.Array, None]:
+  return mean_of_pairs(x, axis), None
+
+
+def _mean_of_pairs_backward(
+  axis: int, _: None, gradient: jax.Array
+) -> tuple[jax.Array]:
+  return (jnp.repeat(gradient / 2, 2, axis=axis),)
+
+
+mean_of_pairs.defvjp(_mean_of_pairs_forward, _mean_of_pairs_backward)
+
+
+def drop(
+  x: jax.Array, rate: float, pixels: int, early: bool, deterministic: bool
+) -> jax.Array:
   """Return folded x after dropout; called within a module, which owns the layer."""
   dropout = nn.Dropout(rate, deterministic=deterministic)
   if pixels == 1 or not rate or deterministic:
     return dropout(x)
   # The same elements are dropped as without folding.
   b, h, w, c = x.shape
-  mask = dropout(jnp.ones((b, h, w * pixels, c // pixels), x.dtype))
-  return x * fold(mask, pixels)
+  mask = jnp.ones((b, h, (w - early) * pixels, c // pixels), x.dtype)
+  return x * (fold_early if early else fold)(dropout(mask), pixels)
 
 
-def conv(channels: int, given: int, made: int, **options: Any) -> nn.Module:
-  """Return a 3 x 3 convolution, Flax's own where nothing is folded; see `Conv`."""
-  if given == made == 1:
+def conv(channels: int, given: int, made: int, parts: int = 1, **options: Any):
+  """Return a 3 x 3 convolution, Flax's own for one plain array; see `Conv`."""
+  if given == made == parts == 1:
+    options.pop('early', None)  # there is no half of one pixel
     return nn.Conv(channels, (3, 3), **options)
   return Conv(channels, given, made, **options)
 
 
-def dense(channels: int, given: int, made: int, **options: Any) -> nn.Module:
-  """Return a dense layer, Flax's own where nothing is folded; see `Dense`."""
-  if given == made == 1:
+def dense(channels: int, given: int, made: int, parts: int = 1, **options: Any):
+  """Return a dense layer, Flax's own for one plain array; see `Dense`."""
+  if given == made == parts == 1:
     return nn.Dense(channels, **options)
   return Dense(channels, given, made, **options)
 
@@ -116,28 +174,35 @@ class Conv(nn.Module):
   given: int  # pixels that are folded together in the input
   made: int  # the same of the result, see `weights`
   kernel_init: nn.initializers.Initializer
+  early: tuple[bool, bool] = (False, False)  # input and result, see `weights`
   dtype: DTypeLike = jnp.float32  # of the computation
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Return the convolution of folded x, whose rows are resampled already."""
-    shape = (3, 3, x.shape[-1] // self.given, self.channels)
+  def __call__(self, *parts: jax.Array) -> jax.Array:
+    """Return the convolution of folded parts, whose rows are resampled already."""
+    lanes = [x.shape[-1] for x in parts]
+    shape = (3, 3, sum(lanes) // self.given, self.channels)
     kernel = self.param('kernel', self.kernel_init, shape)
     bias = self.param('bias', nn.initializers.zeros_init(), (self.channels,))
     kernel = jnp.einsum(
       'yico,injk->yncjok',
       kernel,
-      weights(3, self.given, self.made),
+      weights(3, self.given, self.made, self.early),
       precision=jax.lax.Precision.HIGHEST,
     )
-    kernel = kernel.reshape(3, 3, x.shape[-1], self.channels * self.made)
-    x = jax.lax.conv_general_dilated(
-      x.astype(self.dtype),
-      kernel.astype(self.dtype),
-      (1, 1),
-      'SAME',
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    )
+    kernel = kernel.reshape(3, -1, sum(lanes), self.channels * self.made)
+    around = 0 if self.early[0] else 1
+
+    def one(x, kernel):
+      return jax.lax.conv_general_dilated(
+        x.astype(self.dtype),
+        kernel.astype(self.dtype),
+        (1, 1),
+        ((1, 1), (around, around)),
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      )
+
+    x = _sum(one, parts, jnp.split(kernel, np.cumsum(lanes)[:-1], axis=2))
     return x + repeat(bias, self.made).astype(self.dtype)[None, None, None]
 
 
@@ -151,9 +216,10 @@ class Dense(nn.Module):
   dtype: DTypeLike = jnp.float32  # of the computation
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Return the product for folded x, whose rows are resampled already."""
-    shape = (x.shape[-1] // self.given, self.channels)
+  def __call__(self, *parts: jax.Array) -> jax.Array:
+    """Return the product for folded parts, whose rows are resampled already."""
+    lanes = [x.shape[-1] for x in parts]
+    shape = (sum(lanes) // self.given, self.channels)
     kernel = self.param('kernel', self.kernel_init, shape)
     bias = self.param('bias', nn.initializers.zeros_init(), (self.channels,))
     kernel = jnp.einsum(
@@ -162,6 +228,18 @@ class Dense(nn.Module):
       weights(1, self.given, self.made)[0, 0],
       precision=jax.lax.Precision.HIGHEST,
     )
-    kernel = kernel.reshape(x.shape[-1], self.channels * self.made)
-    x = jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
+    kernel = kernel.reshape(sum(lanes), self.channels * self.made)
+
+    def one(x, kernel):
+      return jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
+
+    x = _sum(one, parts, jnp.split(kernel, np.cumsum(lanes)[:-1]))
     return x + repeat(bias, self.made).astype(self.dtype)[None, None, None]
+
+
+def _sum(
+  one: Callable[[jax.Array, jax.Array], jax.Array], parts: Parts, kernels: Parts
+) -> jax.Array:
+  """Return the sum of the results of all parts, each with its part of a kernel."""
+  first, *rest = map(one, parts, kernels)
+  return sum(rest, first)

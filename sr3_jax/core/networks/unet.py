@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
 from sr3_jax.core.networks import blocks, folded
@@ -31,42 +32,67 @@ def noise_embedding(gamma: jax.Array, width: int) -> jax.Array:
   return blocks.sinusoids(angle, width)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def moments(x: jax.Array, groups: int) -> tuple[jax.Array, jax.Array]:
+def settle(parts: folded.Parts, tpu: bool) -> folded.Parts:
+  """Return arrays as they are; on TPUs, written to memory in their own type.
+
+  A TPU's compiler leaves roundings to bfloat16 out where float32 is read again, as
+  group normalisation does, and writes the array in float32: twice the bytes.
+  """
+  return jax.lax.optimization_barrier(tuple(parts)) if tpu else parts
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def moments(
+  parts: folded.Parts, groups: int, early: int = 0
+) -> tuple[jax.Array, jax.Array]:
   """Return mean and variance of groups of channels, [B, groups] each, in one reading.
 
-  `x` is float32 [B, H, W, C]. Squares are taken of distances to the mean of the middle
-  row. A row is at most sqrt(H) standard deviations away from the whole, so E[d^2] -
-  E[d]^2 loses at most a share of H in 2^24 of the variance, wherever the mean is;
-  E[x^2] - E[x]^2 is off by 1 % where the mean is 100 standard deviations.
+  They are float32. Squares are taken of distances to the mean of the middle row. A row
+  is at most sqrt(H) standard deviations away from the whole, so E[d^2] - E[d]^2 loses
+  at most a share of H in 2^24 of the variance, wherever the mean is; E[x^2] - E[x]^2 is
+  off by 1 % where the mean is 100 standard deviations.
+
+  `early` is the number of pixels of blocks that begin before the row, see
+  `folded.fold_early`; there are zeros outside of the row.
   """
-  row = x.shape[1] // 2
-  middle = _over_groups(x[:, row : row + 1], groups)
-  mean = _over_groups(x, groups)
-  distance = x - _to_channels(middle, x)[:, None, None]
-  square = _over_groups(jnp.square(distance), groups)
+  row = parts[0].shape[1] // 2
+  over = partial(_over_groups, groups=groups, early=early)
+  middle, mean = over([x[:, row : row + 1] for x in parts]), over(parts)
+  distances = [
+    x.astype(jnp.float32) - pivot[:, None, None]
+    for x, pivot in zip(parts, _to_channels(middle, parts), strict=True)
+  ]
+  if early:
+    distances = [folded.clear(d, early) for d in distances]
+  square = over([jnp.square(d) for d in distances])
   # Rounding makes it negative where x is constant.
   return mean, jnp.maximum(square - (mean - middle) ** 2, 0)
 
 
 @moments.defjvp
-def _moments_jvp(groups, primals, tangents):
+def _moments_jvp(groups, early, primals, tangents):
   """Differentiate exactly, with x as it is: distances would be written to memory."""
-  (x,), (dx,) = primals, tangents
-  mean, variance = moments(x, groups)
-  d_mean = _over_groups(dx, groups)
-  d_variance = 2 * (_over_groups(x * dx, groups) - mean * d_mean)
+  (parts,), (changes,) = primals, tangents
+  mean, variance = moments(parts, groups, early)
+  d_mean = _over_groups(changes, groups, early)
+  products = [x.astype(jnp.float32) * dx for x, dx in zip(parts, changes, strict=True)]
+  d_variance = 2 * (_over_groups(products, groups, early) - mean * d_mean)
   return (mean, variance), (d_mean, d_variance)
 
 
-def _over_groups(x: jax.Array, groups: int) -> jax.Array:
-  """Return the means of groups of channels: [B, H, W, C] to [B, groups]."""
-  return x.mean((1, 2)).reshape(x.shape[0], groups, -1).mean(2)
+def _over_groups(parts: folded.Parts, groups: int, early: int) -> jax.Array:
+  """Return the means of groups of channels of [B, H, W, any] each: [B, groups]."""
+  means = [x.mean((1, 2), dtype=jnp.float32) for x in parts]
+  mean = jnp.concatenate(means, axis=1).reshape(len(means[0]), groups, -1).mean(2)
+  columns = parts[0].shape[2]
+  return mean * (columns / (columns - 1)) if early else mean
 
 
-def _to_channels(grouped: jax.Array, x: jax.Array) -> jax.Array:
-  """Return values of groups, [B, groups], for each channel of x: [B, C]."""
-  return jnp.repeat(grouped, x.shape[-1] // grouped.shape[1], axis=1)
+def _to_channels(values: jax.Array, parts: folded.Parts) -> list[jax.Array]:
+  """Return values of groups or of channels, [B, any], for each part: [B, C]."""
+  sizes = [x.shape[-1] for x in parts]
+  values = jnp.repeat(values, sum(sizes) // values.shape[1], axis=1)
+  return jnp.split(values, np.cumsum(sizes)[:-1], axis=1)
 
 
 class GroupNorm(nn.Module):
@@ -79,20 +105,34 @@ class GroupNorm(nn.Module):
 
   dtype: DTypeLike = jnp.float32  # of the result
   pixels: int = 1  # that are folded together in x, see `folded`
+  early: bool = False  # whether blocks of pixels begin early, see `folded.fold_early`
+  tpu: bool = False  # see `UNet.tpu`
 
-  @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Return x [B, H, W, C], normalised."""
-    channels = x.shape[-1] // self.pixels
+    return self.of_parts([x])[0]
+
+  @nn.compact
+  def of_parts(self, parts: folded.Parts) -> list[jax.Array]:
+    """Return arrays normalised as if they were one."""
+    lanes = sum(x.shape[-1] for x in parts)
+    channels = lanes // self.pixels
     most = max(1, min(channels // 4, 32))
     groups = next(g for g in range(most, 0, -1) if channels % g == 0)
     scale = self.param('scale', nn.initializers.ones_init(), (channels,))
     bias = self.param('bias', _zeros, (channels,))
     scale, bias = (folded.repeat(a, self.pixels) for a in (scale, bias))
+    mean, variance = moments(tuple(parts), groups, self.pixels * self.early)
+    spread = jnp.repeat(jax.lax.rsqrt(variance + 1e-6), lanes // groups, axis=1)
+    factor = scale[None] * spread
+    shift = bias[None] - jnp.repeat(mean, lanes // groups, axis=1) * factor
+    factors, shifts = (_to_channels(a, parts) for a in (factor, shift))
+    return [self._apply(*one) for one in zip(parts, factors, shifts, strict=True)]
+
+  def _apply(self, x: jax.Array, factor: jax.Array, shift: jax.Array) -> jax.Array:
+    # Else the float32 copy of x would be shared with the statistics, and written.
+    x, factor, shift = settle((x, factor, shift), self.tpu)
     x32 = x.astype(jnp.float32)
-    mean, variance = moments(x32, groups)
-    factor = scale[None] * _to_channels(jax.lax.rsqrt(variance + 1e-6), x)
-    shift = bias[None] - _to_channels(mean, x) * factor
     return (x32 * factor[:, None, None] + shift[:, None, None]).astype(self.dtype)
 
 
@@ -106,24 +146,47 @@ class ResBlock(nn.Module):
   # Pixels that are folded together in x and in the result, see `folded`. Where there
   # are any, they are half as many after 'down', and twice as many after 'up'.
   folds: tuple[int, int] = (1, 1)
+  tpu: bool = False  # see `UNet.tpu`
 
   @nn.compact
-  def __call__(self, x: jax.Array, emb: jax.Array, deterministic: bool) -> jax.Array:
-    """Return the block's output for x [B, H, W, any] and an embedding [B, any]."""
+  def __call__(
+    self, x: jax.Array | folded.Parts, emb: jax.Array, deterministic: bool
+  ) -> jax.Array:
+    """Return the block's output for x [B, H, W, any] and an embedding [B, any].
+
+    x may be several arrays, which stand for their concatenation.
+    """
     given, made = self.folds
+    parts = settle(x if isinstance(x, (tuple, list)) else [x], self.tpu)
+    norm = partial(GroupNorm, self.dtype, tpu=self.tpu)
     conv = partial(folded.conv, self.channels, dtype=self.dtype)
     dense = partial(folded.dense, self.channels, kernel_init=_fan_avg, dtype=self.dtype)
-    resample = partial(folded.resample, self.resample, given, made)
-    h = nn.swish(GroupNorm(self.dtype, given, name='norm1')(x))
-    h = conv(given, made, kernel_init=_fan_avg, name='conv1')(resample(h))
+    resample = partial(folded.resample, self.resample, given, made, self.tpu)
+
+    h = [resample(nn.swish(h)) for h in norm(given, name='norm1').of_parts(parts)]
+    # Between the convolutions blocks of pixels begin half a block early: each reaches
+    # two blocks instead of three, a third less arithmetic.
+    early = made > 1
+    conv1 = conv(
+      given, made, len(h), early=(False, early), kernel_init=_fan_avg, name='conv1'
+    )
     level = dense(1, 1, name='emb')(nn.swish(emb))
-    h = h + folded.repeat(level, made)[:, None, None]
-    h = nn.swish(GroupNorm(self.dtype, made, name='norm2')(h))
-    h = folded.drop(h, self.dropout, made, deterministic)
-    h = conv(made, made, kernel_init=_zeros, name='conv2')(h)
-    x = resample(x)
-    if self.resample or x.shape[-1] != self.channels * made:
-      x = dense(given, made, name='skip')(x)
+    h = conv1(*h) + folded.repeat(level, made)[:, None, None]
+    h = folded.clear(h, made) if early else h
+    (h,) = settle([h], self.tpu)
+    h = checkpoint_name(h, 'convolutions')
+    h = nn.swish(norm(made, early, name='norm2')(h))
+    h = folded.clear(h, made) if early else h
+    h = folded.drop(h, self.dropout, made, early, deterministic)
+    h = conv(made, made, early=(early, False), kernel_init=_zeros, name='conv2')(h)
+
+    # Products of pixels and their upsampling commute: it is done last, on fewer bytes.
+    if self.resample == 'down':
+      parts = [resample(x) for x in parts]
+    lanes = sum(x.shape[-1] for x in parts)
+    if self.resample or len(parts) > 1 or lanes != self.channels * made:
+      parts = [dense(given, made, len(parts), name='skip')(*parts)]
+    x = resample(parts[0]) if self.resample == 'up' else parts[0]
     return (x + h) / np.sqrt(2).astype(self.dtype)
 
 
@@ -131,6 +194,7 @@ class Attention(nn.Module):
   """Self-attention over all positions; heads of 64 channels, or the next divisor."""
 
   dtype: DTypeLike = jnp.float32  # of the computation
+  tpu: bool = False  # see `UNet.tpu`
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -138,7 +202,10 @@ class Attention(nn.Module):
     b, height, width, c = x.shape
     heads = next(n for n in range(max(1, c // 64), 0, -1) if c % n == 0)
     dense = partial(nn.Dense, dtype=self.dtype)
-    h = GroupNorm(self.dtype, name='norm')(x).reshape(b, height * width, c)
+    (x,) = settle([x], self.tpu)
+    h = GroupNorm(self.dtype, tpu=self.tpu, name='norm')(x).reshape(
+      b, height * width, c
+    )
     qkv = dense(3 * c, kernel_init=_fan_avg, name='qkv')(h)
     q, k, v = jnp.split(qkv.reshape(b, -1, heads, 3 * c // heads), 3, axis=-1)
     h = jax.nn.dot_product_attention(q, k, v).reshape(b, height, width, c)
@@ -160,7 +227,13 @@ class UNet(blocks.Network):
   # Pixels of a row that the first level folds into channels while it computes; half as
   # many at each level below, down to 1. It changes speed and memory only.
   fold: int = 1
+  # Compute the same in ways that are fast on TPUs: blocks on the way up take their two
+  # inputs apart, and nothing is written in float32 that may be bfloat16.
+  tpu: bool = False
   remat: bool = False  # recompute blocks for gradients: less memory, a third slower
+  # What `remat` keeps of a block: 'inputs', or also what its first convolution makes,
+  # 'convolutions', so that no convolution runs again.
+  keep: str = 'inputs'
 
   @property
   def multiple(self) -> int:
@@ -185,7 +258,10 @@ class UNet(blocks.Network):
     self.check_sides(inputs)
     dense = partial(nn.Dense, 4 * self.channels, kernel_init=_fan_avg, dtype=self.dtype)
     conv = partial(folded.conv, given=self.fold, made=self.fold, dtype=self.dtype)
-    block_class = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock
+    block_class = ResBlock
+    if self.remat:
+      kept = jax.checkpoint_policies.save_only_these_names(self.keep)
+      block_class = nn.remat(ResBlock, static_argnums=(3,), policy=kept)
     attention_class = nn.remat(Attention) if self.remat else Attention
 
     emb = noise_embedding(gamma, self.channels)
@@ -201,13 +277,13 @@ class UNet(blocks.Network):
       made = level + {'': 0, 'down': 1, 'up': -1}[resample]
       folds = pixels[level], pixels[made]
       return block_class(
-        sizes[level], resample, self.dropout, self.dtype, folds, name=name
+        sizes[level], resample, self.dropout, self.dtype, folds, self.tpu, name=name
       )(h, emb, deterministic)
 
     def attend(h, name, level):
       if level not in self.attention_levels:
         return h
-      attention = attention_class(self.dtype, name=f'{name}_attention')
+      attention = attention_class(self.dtype, self.tpu, name=f'{name}_attention')
       return folded.fold(attention(folded.unfold(h, pixels[level])), pixels[level])
 
     h = folded.fold(fold(inputs, self.patch), self.fold)
@@ -224,18 +300,19 @@ class UNet(blocks.Network):
 
     h = block(h, 'middle_block0', last)
     if self.middle_attention:
-      h = attention_class(self.dtype, name='middle_attention')(h)
+      h = attention_class(self.dtype, self.tpu, name='middle_attention')(h)
     h = block(h, 'middle_block1', last)
 
     for level in range(last, -1, -1):
       for i in range(self.num_blocks + 1):
         name = f'up{level}_block{i}'
-        h = jnp.concatenate([h, skips.pop()], axis=-1)
+        h = (h, skips.pop()) if self.tpu else jnp.concatenate([h, skips.pop()], axis=-1)
         h = attend(block(h, name, level), name, level)
       if level:
         h = block(h, f'up{level}_resample', level, 'up')
 
-    h = nn.swish(GroupNorm(self.dtype, self.fold, name='norm_out')(h))
+    (h,) = settle([h], self.tpu)
+    h = nn.swish(GroupNorm(self.dtype, self.fold, tpu=self.tpu, name='norm_out')(h))
     out = self.out_channels * self.patch**2
     h = conv(out, kernel_init=_zeros, name='conv_out')(h)
     return unfold(folded.unfold(h, self.fold), self.patch).astype(jnp.float32)
