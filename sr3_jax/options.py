@@ -289,6 +289,12 @@ TRAIN: Section = {
   'init_from': Option(
     '', Text(), 'a model folder or run whose weights a new run starts from'
   ),
+  'distill_from': Option(
+    '',
+    Text(),
+    'a model or run, the teacher: a new run starts from its weights and learns to take '
+    "the sampler.num_steps of sampler.name='ddim' that are two of the teacher's each",
+  ),
   'profile': Option(
     (),
     Ends(_STEP, optional=True),

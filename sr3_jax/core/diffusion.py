@@ -125,6 +125,20 @@ def sample_gamma(key: jax.Array, gammas: np.ndarray, batch: int) -> jax.Array:
   return levels[t - 1] + u * (levels[t] - levels[t - 1])
 
 
+def drop_labels(
+  key: jax.Array, label: jax.Array, share: float, nothing: int
+) -> jax.Array:
+  """Return labels [B], a share of them `nothing`, to train both networks as one.
+
+  This is classifier-free guidance, arXiv:2207.12598. `key` has one key an example.
+  """
+
+  def dropped(key):
+    return jax.random.bernoulli(jax.random.fold_in(key, 3), share)
+
+  return jnp.where(jax.vmap(dropped)(key), nothing, label)
+
+
 def q_sample(y0: jax.Array, gamma: jax.Array, eps: jax.Array) -> jax.Array:
   """Return the noisy image sqrt(gamma) y0 + sqrt(1 - gamma) eps; gamma is [B]."""
   signal, noise = scales(gamma)

@@ -20,8 +20,9 @@ import ml_collections
 import numpy as np
 
 from sr3_jax.core import degradations, diffusion, samplers
+from sr3_jax.core.distillation import Teacher
 from sr3_jax.core.model_fields import model_fields
-from sr3_jax.core.networks import Network
+from sr3_jax.core.networks.blocks import Network, predict_both
 from sr3_jax.core.perceptual import Distance, looks_different
 from sr3_jax.images import pixels
 from sr3_jax.runtime.types import Array, Params
@@ -165,17 +166,6 @@ class SR3:
     )
     return cast('jax.Array', output)  # Flax returns more only where it is asked for it
 
-  def _predict_both(
-    self, params: Params, x: jax.Array, y: jax.Array, gamma: jax.Array
-  ) -> tuple[jax.Array, jax.Array]:
-    """Return `predict`, and what the network predicts from the condition alone."""
-    inputs = jnp.concatenate([x, y], axis=-1)
-    output, kept = self.network.apply(
-      {'params': params}, inputs, gamma, mutable='intermediates'
-    )
-    (own,) = kept['intermediates']['y0']
-    return cast('jax.Array', output), own
-
   # ------------------------------------------------------------------- training
 
   def loss(
@@ -184,6 +174,7 @@ class SR3:
     key: jax.Array,
     batch: Batch,
     perceptual: Distance | None = None,
+    teacher: Teacher | None = None,
   ) -> jax.Array:
     """Return Algorithm 1's mean over pixels of (1 - gamma)^w |f(x, y, gamma) - t|^p.
 
@@ -203,29 +194,35 @@ class SR3:
         their inputs as stored, for pairs; 'label', int32 [B], for models with classes.
       perceptual: the distance [B] between two stacks of images [B, H, W, C]; needed if
         the weight `self.perceptual` is not 0.
-
-    Returns:
-      float32 scalar.
+      teacher: whose steps are learned; None, as in the paper, learns from the images.
     """
     hr = self.to_float(batch['image'])
     key = samplers.example_keys(key, hr.shape[0])
-    x = self.upsample(self.degrade(key, hr, batch.get('condition')))
+    condition = self.degrade(key, hr, batch.get('condition'))
+    x = self.upsample(condition)
     y0 = self.encode(hr, x)
     label = batch.get('label')
     if self.label_dropout:
-      label = self._drop_labels(key, batch['label'])
+      share, nothing = self.label_dropout, self.num_classes
+      label = diffusion.drop_labels(key, batch['label'], share, nothing)
     dropout_key = jax.random.fold_in(key[0], 2) if self.network.dropout else None
     predict = partial(self.predict, label=label, dropout_key=dropout_key)
     if self.method == 'regression':
       # The paper's baseline: same network, no noise, one step, squared error.
       output = predict(params, x, jnp.zeros_like(y0), jnp.zeros(x.shape[:1]))
       return self._mean(jnp.square(output - y0), x)
-    gamma = jax.vmap(self._sample_gamma)(key)
+    gamma = jax.vmap(partial(self._sample_gamma, teacher=teacher))(key)
     eps = samplers.normal(key, 1, y0.shape[1:])
     y = self.keep_known(diffusion.q_sample(y0, gamma, eps), x)
-    target = diffusion.target(self.prediction, y0, eps, gamma)
+    goal = y0
+    if teacher is not None:
+      denoise = self._denoiser(teacher.params, x, condition, label)
+      goal, eps = teacher.goal(denoise, y, gamma)
+      hr = self.decode(goal, x)
+    target = diffusion.target(self.prediction, goal, eps, gamma)
     if self.network.predicts:
-      output, own = self._predict_both(params, x, y, gamma)
+      inputs = jnp.concatenate([x, y], axis=-1)
+      output, own = predict_both(self.network, params, inputs, gamma)
     else:
       output, own = predict(params, x, y, gamma), None
     error = jnp.abs(output - target) ** self.loss_power
@@ -243,26 +240,19 @@ class SR3:
       loss += self.perceptual * looks_different(*given)
     return loss
 
-  def _sample_gamma(self, key: jax.Array) -> jax.Array:
-    """Draw one noise level."""
+  def _sample_gamma(self, key: jax.Array, teacher: Teacher | None = None) -> jax.Array:
+    """Draw one noise level; students start their steps at some levels only."""
     # Folded, because split(k)[1], which `sample_gamma` uses, is the key of eps,
     # fold_in(k, 1): level and noise would be made from the same bits.
-    gamma = diffusion.sample_gamma(jax.random.fold_in(key, 0), self.gammas, 1)[0]
+    own = jax.random.fold_in(key, 0)
+    if teacher is None:
+      gamma = diffusion.sample_gamma(own, self.gammas, 1)[0]
+    else:
+      gamma = teacher.sample_gamma(own)
     if not self.start_share:
       return gamma
     start = jax.random.bernoulli(jax.random.fold_in(key, 4), self.start_share)
     return jnp.where(start, self.gammas[-1], gamma)
-
-  def _drop_labels(self, key: jax.Array, label: jax.Array) -> jax.Array:
-    """Return labels, some of them "no class", to train both networks as one.
-
-    This is classifier-free guidance, arXiv:2207.12598.
-    """
-
-    def dropped(key):
-      return jax.random.bernoulli(jax.random.fold_in(key, 3), self.label_dropout)
-
-    return jnp.where(jax.vmap(dropped)(key), self.num_classes, label)
 
   def _mean(self, error: jax.Array, x: jax.Array) -> jax.Array:
     """Return the mean error of the pixels that the loss is of."""
@@ -281,7 +271,7 @@ class SR3:
     y: jax.Array,
     gamma: jax.Array,
     label: Array | None = None,
-    guidance: jax.Array | None = None,
+    guidance: Array | None = None,
   ) -> samplers.Prediction:
     """Predict y0 from a noisy y.
 
@@ -376,17 +366,25 @@ class SR3:
       y0 = self.denoise(params, x, *carry, label).y0
       return y0, y0
 
+    denoise = self._denoiser(params, x, condition, label, guidance)
+    return samplers.advance(denoise, noise, carry, steps)
+
+  def _denoiser(
+    self, params: Params, x: jax.Array, small: jax.Array | None, *label: Array | None
+  ) -> samplers.Denoise:
+    """Return `denoise`, consistent where the model is; guidance may follow `label`."""
+
     def denoise(y, gamma):
-      prediction = self.denoise(params, x, y, gamma, label, guidance)
+      prediction = self.denoise(params, x, y, gamma, *label)
       if not self.consistency:
         return prediction
-      if condition is None:
+      if small is None:
         raise ValueError('a model with consistency needs the condition')
       image = self.decode(prediction.y0, x)
-      image = degradations.nearest_consistent(image, condition)
+      image = degradations.nearest_consistent(image, small)
       return prediction._replace(y0=self.encode(image, x))
 
-    return samplers.advance(denoise, noise, carry, steps)
+    return denoise
 
   def finish(self, x: jax.Array, carry: samplers.Carry) -> jax.Array:
     """Return the images at the end of a trajectory, [B, H, W, C] in [-1, 1].

@@ -86,6 +86,8 @@ def _presets(loaded: Loaded, configured: int) -> dict[str, dict[str, Any]]:
     'balanced': {'num_steps': min(configured, BALANCED)},
     'best': {'num_steps': max(configured, BEST)},
   }
+  if loaded.config.train.distill_from:  # it has learned the steps of its run alone
+    general = {name: {'num_steps': configured} for name in general}
   # The sweep measured presets with the defaults of `make_trajectory`, not with the
   # model's configuration, where they say nothing.
   defaults = {'eta': 0.0, 'temperature': 1.0}

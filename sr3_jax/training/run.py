@@ -10,6 +10,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from sr3_jax.config import as_json
+from sr3_jax.core import distillation
 from sr3_jax.core.check import check_config
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.evaluation import summary
@@ -17,7 +18,7 @@ from sr3_jax.evaluation.run import check_evaluation, evaluate_run
 from sr3_jax.images import image_files
 from sr3_jax.runtime import activity, devices, foreign_files, loggers
 from sr3_jax.runtime.errors import UserError, line
-from sr3_jax.training import train
+from sr3_jax.training import teacher, train
 from sr3_jax.weights import hub
 
 
@@ -42,8 +43,11 @@ def train_run(config: ConfigDict, workdir: epath.PathLike) -> None:
     check_evaluation(config)
   if config.regression_steps and config.method != 'regression':
     # The same for the weights that the second training starts from.
-    if config.train.init_from and not hub.is_run(workdir):
-      hub.load_weights(config.train.init_from, SR3.from_config(config))
+    model = SR3.from_config(config)
+    if config.train.distill_from and not hub.is_run(workdir):
+      teacher.load(config, model)
+    elif config.train.init_from and not hub.is_run(workdir):
+      hub.load_weights(config.train.init_from, model)
     train.train(train.regression_config(config), workdir / 'regression')
   train.train(config, workdir)
   log_results(config, workdir, evaluate_run(config, workdir))
@@ -58,6 +62,8 @@ def check_training(config: ConfigDict) -> None:
       'upscale and be evaluated, but not be trained here; train one with '
       'diffusion.learned_variance=False'
     )
+  if config.train.distill_from:
+    distillation.halving(config, SR3.from_config(config).gammas)
   loggers.check(train.log_settings(config).writers)
   parts = config.train.accumulate
   devices.per_process(config.train.batch_size, parts, key='train.batch_size')

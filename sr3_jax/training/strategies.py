@@ -206,7 +206,7 @@ class Sharded:
   def _spread(self, gradients: Gradients) -> Gradients:
     """Turn gradients of one device's examples into their mean over all devices."""
 
-    def spread(params, step, batch):
+    def spread(params, step, batch, teacher):
       specs = self._specs(params)
 
       def gather(params):
@@ -220,10 +220,13 @@ class Sharded:
       return jax.shard_map(
         local,
         mesh=self._mesh,
-        in_specs=(specs, PartitionSpec(), PartitionSpec(self._axes)),
+        in_specs=(
+          *(specs, PartitionSpec(), PartitionSpec(self._axes)),
+          self._specs(teacher),
+        ),
         out_specs=(PartitionSpec(), specs),
         check_vma=False,  # else JAX would sum gradients where it finds it right
-      )(params, step, batch)
+      )(params, step, batch, teacher)
 
     return spread
 

@@ -31,7 +31,7 @@ from sr3_jax.runtime import (
 )
 from sr3_jax.runtime.progress import Progress
 from sr3_jax.runtime.types import Params
-from sr3_jax.training import monitor, preemption, strategies
+from sr3_jax.training import monitor, preemption, strategies, teacher
 from sr3_jax.training.train_step import TrainState, create_state, train_step
 from sr3_jax.weights import checkpoint, hub
 
@@ -50,7 +50,7 @@ def regression_config(config: ml_collections.ConfigDict) -> ml_collections.Confi
   baseline.train.num_steps = config.regression_steps
   longest = config.regression_steps // 2
   baseline.train.decay_steps = min(config.train.decay_steps, longest)
-  baseline.train.init_from = ''  # weights of another task
+  baseline.train.init_from = baseline.train.distill_from = ''  # of another task
   baseline.eval.every_steps = 0
   baseline.checkpoint.keep_best = ''  # there are no evaluations
   if config.log.name:
@@ -61,10 +61,10 @@ def regression_config(config: ml_collections.ConfigDict) -> ml_collections.Confi
 def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainState:
   """Train from the newest checkpoint or from the start; return the last whole state.
 
-  A run starts from random weights, or from those of `train.init_from`. It writes
-  config.json, checkpoints/, metrics.jsonl and, at evaluations, pictures. A run that was
-  stopped at any moment and started again gives the same parameters, bit for bit, as one
-  that was not.
+  A run starts from random weights, or from those of `train.init_from` or
+  `train.distill_from`. It writes config.json, checkpoints/, metrics.jsonl and, at
+  evaluations, pictures. A run that was stopped at any moment and started again gives
+  the same parameters, bit for bit, as one that was not.
 
   Raises:
     errors.UserError: the data, a checkpoint or the weights to start from can't be used.
@@ -89,12 +89,19 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
         step, saved = checkpoint.restore(manager, wanted, batches)
       state = shapes.replace(params=saved['params'], ema=saved['ema'])
       state = state.replace(step=np.int32(step), opt_state=saved['optimizer'])
+      state = state.replace(teacher=None)
       if step >= c.num_steps:
         batches.close()
         logging.info('%s: already trained for %d steps', workdir, step)
         return strategy.fetch(strategy.place(state))
       logging.info('resuming from step %d', step)
+      taught = teacher.weights(config, model, workdir, resumed=True)
+      state = strategy.place(state.replace(teacher=taught))
+    elif c.distill_from:
+      params = teacher.weights(config, model, workdir)
+      state = create().replace(params=params, ema=params, teacher=params)
       state = strategy.place(state)
+      logging.info('starting from the teacher, the weights of %s', c.distill_from)
     elif c.init_from:
       with activity.doing(f'reading the weights of {c.init_from}'):
         _, params = hub.load_weights(c.init_from, model)
@@ -185,7 +192,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
       'there',
       number,
     )
-  return strategy.fetch(state)
+  return strategy.fetch(state.replace(teacher=None))
 
 
 def _perceptual(config: ml_collections.ConfigDict, model: SR3) -> Distance | None:

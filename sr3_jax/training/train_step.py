@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from sr3_jax.core import distillation
 from sr3_jax.core.perceptual import Distance
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.runtime.types import Params
 
-# (params, step, batch) -> (loss, their gradient)
+# (params, step, batch, teacher) -> (loss, its gradient)
 Gradients = Callable[..., tuple[jax.Array, Params]]
 # Folded into the seed first. `restorer.keys` folds the number of a sample there, which
 # is small: without this, step 0 would train on the noise that evaluation samples with.
@@ -36,6 +37,11 @@ class TrainState(flax.struct.PyTreeNode):
   ema_decay: float = flax.struct.field(pytree_node=False)
   accumulate: int = flax.struct.field(pytree_node=False)
   perceptual: Distance | None = flax.struct.field(pytree_node=False, default=None)
+  # Weights of `train.distill_from`: they never change, and no checkpoint has them.
+  teacher: 'Params | None' = None
+  halving: distillation.Halving | None = flax.struct.field(
+    pytree_node=False, default=None
+  )
 
   def saved(self) -> dict[str, Params | optax.OptState]:
     """Return the parts that a checkpoint holds."""
@@ -87,9 +93,14 @@ def create_state(
 ) -> TrainState:
   """Make the state before the first step: random weights, and their average equal.
 
-  `perceptual` is the distance of images that `SR3.loss` takes.
+  `perceptual` is the distance of images that `SR3.loss` takes. A teacher has weights of
+  its shapes, random as well.
   """
   params = model.init(jax.random.key(config.seed))
+  teacher = halving = None
+  if config.train.distill_from:
+    halving = distillation.halving(config, model.gammas)
+    teacher = jax.tree.map(jnp.copy, params)
   tx = make_optimizer(config.train)
   return TrainState(
     step=jnp.zeros((), jnp.int32),
@@ -102,6 +113,8 @@ def create_state(
     ema_decay=config.train.ema_decay,
     accumulate=config.train.accumulate,
     perceptual=perceptual,
+    teacher=teacher,
+    halving=halving,
   )
 
 
@@ -125,13 +138,15 @@ def train_step(
   Returns:
     The state after the step; 'loss' and 'grad_norm' (before clipping), scalars.
   """
+  options = {'perceptual': state.perceptual, 'halving': state.halving}
   part_gradients = functools.partial(
-    gradients, state.model, state.seed, state.accumulate, perceptual=state.perceptual
+    gradients, state.model, state.seed, state.accumulate, **options
   )
+  arguments = state.params, state.step, batch, state.teacher
   if spread:
-    loss, grads = spread(part_gradients)(state.params, state.step, batch)
+    loss, grads = spread(part_gradients)(*arguments)
   else:
-    loss, grads = part_gradients(state.params, state.step, batch, axis_name=axis_name)
+    loss, grads = part_gradients(*arguments, axis_name=axis_name)
   if axis_name:
     loss, grads = jax.lax.pmean((loss, grads), axis_name)
 
@@ -155,23 +170,29 @@ def gradients(
   params: Params,
   step: jax.Array,
   batch: dict[str, jax.Array],
+  teacher: 'Params | None' = None,
   *,
   axis_name: str | Sequence[str] | None = None,
   gather: Callable[[Params], Params] = lambda params: params,
   perceptual: Distance | None = None,
+  halving: distillation.Halving | None = None,
 ) -> tuple[jax.Array, Params]:
   """Return the loss of this device's part of a batch, and its gradient.
 
   All noise is a function of `seed`, `step` and the place in the batch, which the axes
   of the devices, `axis_name`, give. To save memory, `accumulate` parts are done one
   after the other. `gather` makes whole parameters of those that the device has.
+  `teacher` are parameters, too, from which the steps `halving` are learned.
   """
   size = batch['image'].shape[0]
   first = jax.lax.axis_index(axis_name) * size if axis_name else 0
   keys = example_keys(seed, step, first + jnp.arange(size))
+  taught: dict[str, distillation.Teacher] = {}
+  if teacher is not None and halving is not None:
+    taught['teacher'] = distillation.Teacher(gather(teacher), halving)
 
   def loss(params, keys, batch):
-    return model.loss(gather(params), keys, batch, perceptual)
+    return model.loss(gather(params), keys, batch, perceptual, **taught)
 
   gradient = jax.value_and_grad(loss)
   if accumulate > 1:

@@ -229,8 +229,9 @@ def publishable(config: ConfigDict) -> ConfigDict:
     path if path.startswith('hf://') else epath.Path(path).name
     for path in config.cascade.stages
   )
-  if not config.train.init_from.startswith('hf://'):
-    config.train.init_from = epath.Path(config.train.init_from).name
+  for key in ('init_from', 'distill_from'):
+    if not config.train[key].startswith('hf://'):
+      config.train[key] = epath.Path(config.train[key]).name
   for key in ('weights', 'reference', 'classifier', 'regression'):
     config.eval[key] = epath.Path(config.eval[key]).name
   return config

@@ -166,7 +166,8 @@ def test_the_prediction_learns_from_its_own_error_alone():
   y0 = (to_float(hr) - x) * 4
 
   def error(params):
-    _, own = model._predict_both(params, x, jnp.zeros_like(x), jnp.zeros(2))
+    inputs = jnp.concatenate([x, jnp.zeros_like(x)], -1)
+    _, own = blocks.predict_both(model.network, params, inputs, jnp.zeros(2))
     return jnp.mean((own - y0) ** 2)
 
   wanted = jax.grad(error)(params)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from sr3_jax.config import ConfigDict, flat_options, get_config
-from sr3_jax.core import relations
+from sr3_jax.core import distillation, relations
 from sr3_jax.core.check import param_shapes
 from sr3_jax.core.sr3 import SR3
 from sr3_jax.runtime import values
@@ -78,6 +78,9 @@ def random_config(rng: random.Random) -> tuple[ConfigDict, dict[str, Any]]:
   for name, value in given.items():
     section, _, key = name.rpartition('.')
     (config[section] if section else config)._fields[key] = value
+  if rng.random() < 0.2:
+    given['train.distill_from'] = config.train.distill_from = 'teacher'
+    config.sampler.name, config.sampler.spacing = 'ddim', 'cosine'
   return config, given
 
 
@@ -97,6 +100,8 @@ def attack(rng: random.Random, folder: pathlib.Path) -> str:
     assert not wrong, f'{name}={value!r} was not refused'
     model = SR3.from_config(config)
     param_shapes(model)
+    if config.train.distill_from:
+      distillation.halving(config, model.gammas)
   except UserError as error:
     if wrong:
       assert str(error).startswith(name), error

@@ -30,6 +30,14 @@ def test_presets_are_in_order_and_a_models_own_come_first():
   assert Upscaler(model).num_steps == 50
 
 
+def test_presets_of_a_distilled_model_are_the_steps_that_it_learned():
+  steps = {'sampler__name': 'ddim', 'sampler__num_steps': 2}
+  model = residual(Pointwise(), train__distill_from='teacher', **steps)
+  for preset in ('fast', 'balanced', 'best'):
+    settings = Upscaler(model, steps=preset).settings()
+    assert (settings['sampler'], settings['num_steps']) == ('ddim', 2)
+
+
 def test_presets_of_a_model_ignore_its_configuration():
   """What it leaves out is not taken from the configuration."""
   own = {'fast': {'name': 'ddim', 'num_steps': 3, 'spacing': 'time'}}

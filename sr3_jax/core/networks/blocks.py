@@ -5,13 +5,15 @@ Activations are [B, H, W, C]; parameters and statistics are float32.
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
+
+from sr3_jax.runtime.types import Params
 
 
 class Network(nn.Module):
@@ -52,6 +54,20 @@ class Network(nn.Module):
     if height % self.multiple or width % self.multiple:
       need = f'the network needs sides that are multiples of {self.multiple}'
       raise ValueError(f'{need}: {height} x {width}')
+
+
+def predict_both(
+  network: Network, params: Params, inputs: jax.Array, gamma: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Return a network's output, and what it predicts from the condition alone.
+
+  The network is one that `predicts`, without classes and dropout.
+  """
+  output, kept = network.apply(
+    {'params': params}, inputs, gamma, mutable='intermediates'
+  )
+  (own,) = kept['intermediates']['y0']
+  return cast('jax.Array', output), own
 
 
 def double(x: jax.Array) -> jax.Array:
