@@ -184,12 +184,13 @@ class Conv(nn.Module):
     shape = (3, 3, sum(lanes) // self.given, self.channels)
     kernel = self.param('kernel', self.kernel_init, shape)
     bias = self.param('bias', nn.initializers.zeros_init(), (self.channels,))
-    kernel = jnp.einsum(
-      'yico,injk->yncjok',
-      kernel,
-      weights(3, self.given, self.made, self.early),
-      precision=jax.lax.Precision.HIGHEST,
-    )
+    if max(self.given, self.made) > 1:
+      kernel = jnp.einsum(
+        'yico,injk->yncjok',
+        kernel,
+        weights(3, self.given, self.made, self.early),
+        precision=jax.lax.Precision.HIGHEST,
+      )
     kernel = kernel.reshape(3, -1, sum(lanes), self.channels * self.made)
     around = 0 if self.early[0] else 1
 
@@ -222,12 +223,13 @@ class Dense(nn.Module):
     shape = (sum(lanes) // self.given, self.channels)
     kernel = self.param('kernel', self.kernel_init, shape)
     bias = self.param('bias', nn.initializers.zeros_init(), (self.channels,))
-    kernel = jnp.einsum(
-      'co,jk->cjok',
-      kernel,
-      weights(1, self.given, self.made)[0, 0],
-      precision=jax.lax.Precision.HIGHEST,
-    )
+    if max(self.given, self.made) > 1:
+      kernel = jnp.einsum(
+        'co,jk->cjok',
+        kernel,
+        weights(1, self.given, self.made)[0, 0],
+        precision=jax.lax.Precision.HIGHEST,
+      )
     kernel = kernel.reshape(sum(lanes), self.channels * self.made)
 
     def one(x, kernel):

@@ -157,7 +157,7 @@ class ResBlock(nn.Module):
     x may be several arrays, which stand for their concatenation.
     """
     given, made = self.folds
-    parts = settle(x if isinstance(x, (tuple, list)) else [x], self.tpu)
+    parts = settle([x] if isinstance(x, (jax.Array, np.ndarray)) else x, self.tpu)
     norm = partial(GroupNorm, self.dtype, tpu=self.tpu)
     conv = partial(folded.conv, self.channels, dtype=self.dtype)
     dense = partial(folded.dense, self.channels, kernel_init=_fan_avg, dtype=self.dtype)
