@@ -20,12 +20,12 @@ import numpy as np
 import scipy.ndimage
 import skimage.restoration
 
+import sr3_jax
 from sr3_jax.core import degradations
 from sr3_jax.core.degradations import masks
 from sr3_jax.evaluation import image_folders
 from sr3_jax.images import contact_sheets, image_files, pixels, resizing
 from sr3_jax.metrics import feature_nets
-from sr3_jax.restoration.upscaler import Upscaler
 
 SCRATCHES, SCRATCH_WIDTH = 7, 5  # how many, and pixels
 
@@ -86,7 +86,7 @@ def biharmonic(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def by_model(spec: str):
   """Return what fills missing pixels with a model, 'MODEL' or 'MODEL+STEPS'."""
   name, _, steps = spec.partition('+')
-  upscaler = Upscaler(name, steps=int(steps or 1))
+  upscaler = sr3_jax.load(name, steps=int(steps or 1))
   return lambda image, mask: upscaler.upscale(image, mask=mask).array
 
 
