@@ -36,7 +36,10 @@ def squares(folder: pathlib.Path) -> Iterator[np.ndarray]:
 
 def powers(image: np.ndarray, truth: np.ndarray, scale: int) -> list[list[float]]:
   """Return the mean power on and beside the frequencies of cells, of each window."""
-  image, truth = (np.asarray(image_metrics.luma(np.float64(a))) for a in (image, truth))
+  image, truth = (
+    127.5 * np.array(image_metrics.luma(pixels.to_float(a))[..., 0])
+    for a in (image, truth)
+  )
   taper = np.outer(np.hanning(WINDOW), np.hanning(WINDOW))
   at = WINDOW // scale * np.arange(scale)
   on = [(y, x) for y in at for x in at if y or x]

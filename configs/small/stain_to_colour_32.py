@@ -14,7 +14,7 @@ from sr3_jax.config import ConfigDict, load_config
 def get_config() -> ConfigDict:
   """Return the configuration of small pairs with what this example needs."""
   c = load_config('small/pairs')
-  c.regression_steps = 300
+  c.regression_steps = 1500
 
   c.data.path = 'pairs/train/targets'
   c.data.input_path = 'pairs/train/inputs'
@@ -26,16 +26,11 @@ def get_config() -> ConfigDict:
   c.data.image_size = 32
   c.data.rotate = True
 
-  c.model.channels = 32
-  c.model.multipliers = (1, 2)
-  c.model.patch = 4
+  c.train.num_steps = 4000
+  c.train.decay_steps = 2000
+  c.train.ema_decay = 0.998
 
-  c.train.num_steps = 1000
-  c.train.batch_size = 8
-  c.train.decay_steps = 500
-  c.train.ema_decay = 0.99
-
-  c.checkpoint.every_steps = 100
+  c.checkpoint.every_steps = 500
   c.eval.every_steps = 0
   c.eval.image_size = 64
   c.eval.final_images = 32
