@@ -34,8 +34,8 @@ def load(
   """Load a model: `sr3_jax.load().upscale('small.png').save('large.png')`.
 
   Args:
-    model: the name of a model that comes with the package, 'photo-x4', 'face-x4' or
-      'face-x8'; a model folder, a run's workdir, a .safetensors file with config.json
+    model: the name of a model that comes with the package, 'photo-x4', 'photo-clean',
+      'photo-fill', 'face-x4' or 'face-x8'; a model folder, a run's workdir, a .safetensors file with config.json
       beside it, or hf://owner/name.
     steps: a number of sampling steps, or 'fast', 'balanced' or 'best'.
     sampler: 'ddpm', 'ddim', 'dpmpp_2m' ...; None takes that of `steps`.

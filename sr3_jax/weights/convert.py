@@ -98,6 +98,9 @@ def main(argv: list[str] | None = None) -> None:
       import jax
 
       config, params = _convert(args)
+      from sr3_jax.core import degradations
+
+      scale = degradations.make(config.task.name, config.task).scale
   except UserError as error:
     sys.exit(f'error: {line(error)}')
   except OSError as error:
@@ -106,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
   leaves = jax.tree.leaves(params)
   print(
     f'{args.output}: {len(leaves)} tensors, {sum(x.size for x in leaves):,} parameters;'
-    f' x{config.task.scale}, {config.diffusion.num_levels} noise levels'
+    f' x{scale}, {config.diffusion.num_levels} noise levels'
   )
 
 

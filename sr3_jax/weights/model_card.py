@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from ml_collections import ConfigDict
 
+from sr3_jax.core import degradations
 from sr3_jax.runtime.printing import one_line, printable
 from sr3_jax.runtime.version import __version__
 from sr3_jax.weights import terms
@@ -68,6 +69,7 @@ def make(
   return environment.get_template('model_card.md').render(
     facts,
     c=config,
+    task=degradations.make(config.task.name, config.task),
     front_matter=_front_matter(license, license_link, config.method),
     license=license,
     presets=presets,

@@ -176,7 +176,8 @@ def test_models_that_a_page_cannot_offer():
 
 def test_models_have_the_names_that_visitors_see(hub_models):
   found = jobs.load_models([str(hub_models.exported)])
-  assert list(found) == ['photos4x', 'photo-x4', 'face-x4', 'face-x8', 'photo-clean']
+  shipped = ['photo-x4', 'face-x4', 'face-x8', 'photo-clean', 'photo-fill']
+  assert list(found) == ['photos4x', *shipped]
   with pytest.raises(UserError, match="is 'photos4x', too: rename one"):
     jobs.load_models([str(hub_models.exported), f'{hub_models.exported}/../photos4x'])
   with pytest.raises(UserError, match='runs/none: no model: no such file or folder'):

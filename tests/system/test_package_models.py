@@ -11,10 +11,12 @@ import pytest
 import safetensors
 import yaml
 from PIL import Image, ImageFilter
-from skimage import data
+from skimage import data, restoration
 
 import sr3_jax
 from sr3_jax.config import load_config
+from sr3_jax.core import degradations
+from sr3_jax.core.degradations import masks
 from sr3_jax.images import image_files, pixels, resizing
 from sr3_jax.metrics import image_metrics
 from sr3_jax.upscale.command import main as upscale
@@ -24,7 +26,7 @@ from sr3_jax.weights import hub
 ROOT = pathlib.Path(__file__).parents[2]
 MEGABYTE = 1e6
 UPSCALERS = ('face-x4', 'face-x8', 'photo-x4')
-NAMES = tuple(sorted((*UPSCALERS, 'photo-clean')))
+NAMES = tuple(sorted((*UPSCALERS, 'photo-clean', 'photo-fill')))
 # Top, left and side of a face, aligned as the faces of the training data are.
 FACE = (10, 128, 190)
 
@@ -76,6 +78,7 @@ def test_a_model_folder_is_small_and_has_a_complete_card(name):
     ('face-x4', 'portraits_16_64'),
     ('face-x8', 'portraits_16_128'),
     ('photo-clean', 'photo_clean'),
+    ('photo-fill', 'photo_fill'),
     ('photo-x4', 'photo_refine'),
   ],
 )
@@ -147,6 +150,27 @@ def test_photo_clean_is_nearer_to_the_truth_than_its_input(compile_cache):
   for kind, (image, gain) in damaged(truth).items():
     before = psnr(pixels.to_float(image), truth)
     assert psnr(model.upscale(image).image, truth) > before + gain, kind
+
+
+def test_photo_fill_is_nearer_to_the_truth_than_plain_fillings(compile_cache):
+  """Strokes as in training, a fifth of the picture, and known pixels stay."""
+  del compile_cache
+  truth = data.coffee()[80:272, 180:372]
+  mask = np.asarray(masks.free_form(jax.random.split(jax.random.key(3), 1), 192, 192))
+  hole = mask[0, ..., 0] > 0
+  given = np.where(hole[..., None], np.uint8(0), truth)
+  output = sr3_jax.load('photo-fill', seed=0).upscale(given, mask=hole).array
+  np.testing.assert_array_equal(output[~hole], truth[~hole])
+  smooth = degradations.smooth(pixels.to_float(truth)[None], mask)[0]
+  biharmonic = restoration.inpaint_biharmonic(
+    pixels.to_float(truth), hole, channel_axis=-1
+  )
+
+  def error(image):
+    return np.mean(np.square(image - pixels.to_float(truth))[hole])
+
+  got = error(pixels.to_float(output))
+  assert got < 0.95 * error(smooth) and got < 0.95 * error(np.clip(biharmonic, -1, 1))
 
 
 def test_the_first_command_of_the_readme(tmp_path, compile_cache, monkeypatch):

@@ -70,6 +70,7 @@ def test_the_models_of_the_package_say_their_terms(tmp_path):
     'face-x4': 'cc-by-3.0',
     'face-x8': 'cc-by-3.0',
     'photo-clean': 'cc-by-sa-4.0',
+    'photo-fill': 'cc-by-sa-4.0',
     'photo-x4': 'cc-by-sa-4.0',
   }
   (tmp_path / 'README.md').write_text('---\nlicense: other\nlicense_name: a b\n---\n')
