@@ -35,8 +35,8 @@ def load(
 
   Args:
     model: the name of a model that comes with the package, 'photo-x4', 'photo-clean',
-      'photo-fill', 'face-x4' or 'face-x8'; a model folder, a run's workdir, a .safetensors file with config.json
-      beside it, or hf://owner/name.
+      'photo-fill', 'face-x4' or 'face-x8'; a model folder, a run's workdir, a
+      .safetensors file with config.json beside it, or hf://owner/name.
     steps: a number of sampling steps, or 'fast', 'balanced' or 'best'.
     sampler: 'ddpm', 'ddim', 'dpmpp_2m' ...; None takes that of `steps`.
     temperature: of the noise, above 0 to 1: less gives less detail and less grain; None
