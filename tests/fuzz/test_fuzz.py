@@ -6,7 +6,7 @@ from tests.fuzz.targets import TARGETS, attack
 
 # How many take about eight seconds on two cores that have nothing else to do.
 COUNTS = {
-  'configurations': 8,
+  'configurations': 16,
   'pictures': 200,
   'command_lines': 25,
   'models': 12,

@@ -50,7 +50,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 MISTAKES = {
   'key': (
     ['--config.train.num_stps=5'],
-    ['train.num_stps', 'init_from, profile, tensorboard'],
+    ['train.num_stps', 'init_from, distill_from, profile, tensorboard'],
   ),
   'type': (
     ['--config.train.num_steps=many'],

@@ -83,7 +83,7 @@ def _moments_jvp(groups, early, primals, tangents):
 def _over_groups(parts: folded.Parts, groups: int, early: int) -> jax.Array:
   """Return the means of groups of channels of [B, H, W, any] each: [B, groups]."""
   means = [x.mean((1, 2), dtype=jnp.float32) for x in parts]
-  mean = jnp.concatenate(means, axis=1).reshape(len(means[0]), groups, -1).mean(2)
+  mean = jnp.concatenate(means, axis=1).reshape(means[0].shape[0], groups, -1).mean(2)
   columns = parts[0].shape[2]
   return mean * (columns / (columns - 1)) if early else mean
 
