@@ -27,7 +27,7 @@ examples:
   sr3-upscale portraits --model=face-x4 --output=large --steps=best
   sr3-upscale 'scans/**/*.tif' --model=DIR --output=large --outscale=2.5 --tile=128
   sr3-upscale a.jpg --model=DIR --output=large --num_samples=4 --spread --compare
-  sr3-upscale photos --model=DIR --output=filled --mask=holes
+  sr3-upscale photos --model=photo-fill --mask=holes --output=filled
   sr3-upscale photos --model=DIR --output=wide --expand=0,25%,0,25%
   sr3-upscale - --model=DIR --output=- < small.png > large.png
 
@@ -40,8 +40,9 @@ _HELP = {
   'input': 'the same',
   'output': "folder, made if needed; or the file of one picture: large.png; '-' writes "
   'one picture to standard output',
-  'model': 'photo-x4, face-x4 or face-x8, which come with the package; a model folder, '
-  "a run's workdir, a .safetensors file or hf://owner/name; default: %(default)s",
+  'model': 'photo-x4, photo-clean, photo-fill, face-x4 or face-x8, which come with the '
+  "package; a model folder, a run's workdir, a .safetensors file or hf://owner/name; "
+  'default: %(default)s',
   'suffix': "of names in the folder: a_out.png; '' for none; default: out",
   'ext': "format of outputs; default: the input's",
   'frames': 'of animations and pages of TIFFs: all, or the first; default: %(default)s',
