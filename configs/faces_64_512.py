@@ -2,8 +2,8 @@
 
 The network has 614M parameters here (the paper: 625M). Weights, Adam and EMA are
 9.2 GiB of float32; activations are the larger part, so blocks are recomputed
-(model.remat). On 16 chips of 16 GiB set parallel.strategy='fsdp' and
-train.accumulate=2, too; 16 v4 chips hold it with 'fsdp' only (docs/scaling.md).
+(model.remat). On 16 chips of 16 GiB set parallel.strategy='fsdp', which leaves half a
+GiB of each; train.accumulate=2 leaves more (docs/scaling.md).
 Train on FFHQ (data.path), evaluate on CelebA-HQ (data.eval_path). The paper shows
 pictures of this model but no metrics.
 One million steps at batch 256 are 1.8e21 FLOP: about 52 days at 400 TFLOP/s sustained.
