@@ -2,7 +2,7 @@
 
 The network has 150M parameters (the paper: 150M). Weights, Adam and EMA are 2.2 GiB of
 float32; activations at 1024 x 1024 are the larger part, so blocks are recomputed
-(model.remat). On 16 chips of 16 GiB set parallel.strategy='fsdp', too (docs/scaling.md).
+(model.remat). On 16 chips of 16 GiB set parallel.strategy='fsdp' (docs/scaling.md).
 Train on FFHQ at 1024 (data.path). The paper shows pictures of the cascade 64 -> 256 ->
 1024 but no metrics.
 One million steps at batch 256 are 5.1e20 FLOP: about 15 days at 400 TFLOP/s sustained.

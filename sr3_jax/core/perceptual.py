@@ -11,9 +11,8 @@ Distance = Callable[[jax.Array, jax.Array], jax.Array]
 PATTERN = 500.0  # how much a pattern counts beside the distance
 _CELLS = 8  # on a side of the windows in which patterns are looked for
 _STRIDE = 4  # of the first layer of LPIPS over AlexNet, in pixels
-LEAST_SIDE = (
-  31 + _STRIDE - 1
-)  # of images: AlexNet's pools leave nothing of less than 31
+# Of images: AlexNet's pools leave nothing of 30.
+LEAST_SIDE = 31 + _STRIDE - 1
 
 
 def looks_different(

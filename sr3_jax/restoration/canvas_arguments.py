@@ -25,7 +25,7 @@ class Item(NamedTuple):
 
 
 class Downsampling(NamedTuple):
-  """What makes the images on canvases agree with their conditions; all float32."""
+  """Holds what makes images on canvases agree with conditions; all float32."""
 
   condition: Array  # [N, h, w, C]; h, w: multiples of `low_rows`
   # Matrices of `images.banded`, with blocks of `low_rows` and of CELL rows.

@@ -30,7 +30,7 @@ Tree = TypeVar('Tree')  # a nest of arrays
 
 
 class Strategy(Protocol):
-  """What training asks of a way to spread its step over devices."""
+  """Says what training asks of a way to spread its step over devices."""
 
   # Whether arrays of `saved` have an axis of length 1, one device's, in front.
   stacked: bool

@@ -22,7 +22,7 @@ _TRAINING = 2**31 - 1
 
 
 class TrainState(flax.struct.PyTreeNode):
-  """All that training changes, and what it needs to change it.
+  """Holds all that training changes, and what it needs to change it.
 
   There is no random key in it: the key of a step is a function of (seed, step).
   """

@@ -101,7 +101,7 @@ def test_holes_are_filled_before_an_image_is_cut(smooth):
 
 
 def test_corrected_predictions_downsample_to_the_conditions():
-  """As `degradations.nearest_consistent` has it; nothing outside of the image."""
+  """Compare with `degradations.nearest_consistent`; nothing outside of the image."""
   model = local().model
   plan, layout, items = planned(64, (20, 24), random(20, 24, 3))
   canvases = canvas_arguments.make_canvases(model, plan, layout, items, True, None)

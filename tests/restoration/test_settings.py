@@ -16,7 +16,7 @@ def pointwise():
 
 
 def test_presets_are_in_order_and_a_models_own_come_first():
-  """Of a model as converted, with thousands of steps configured, and of others."""
+  """Try a model as converted, with thousands of steps configured, and others."""
   for configured, want in ((2000, (12, 100, 2000)), (50, (12, 50, 250))):
     model = residual(
       Pointwise(), diffusion__num_levels=2000, sampler__num_steps=configured
@@ -39,7 +39,7 @@ def test_presets_of_a_distilled_model_are_the_steps_that_it_learned():
 
 
 def test_presets_of_a_model_ignore_its_configuration():
-  """What it leaves out is not taken from the configuration."""
+  """Take nothing from the configuration that they leave out."""
   own = {'fast': {'name': 'ddim', 'num_steps': 3, 'spacing': 'time'}}
   model = residual(Pointwise(), sampler__temperature=0.5, sampler__eta=0.3)
   model = dataclasses.replace(model, presets=own)

@@ -395,11 +395,3 @@ def test_a_changed_network_is_refused(whole_run):
     assert error.startswith('error: ')
     assert 'another network' in error
     assert 'Traceback' not in ''.join(lines)
-
-
-@pytest.mark.slow
-def test_a_run_that_is_killed_five_times_ends_as_an_undisturbed_one():
-  command = [sys.executable, 'tests/system/kill_loop.py', '--kills=5', '--seed=1']
-  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-  assert done.returncode == 0, done.stderr
-  assert 'bit for bit' in done.stdout
