@@ -128,6 +128,8 @@ def main() -> None:
   add('--border', type=int, default=0, help='pixels that PSNR and SSIM leave out')
   add('--patch', type=int, default=0, metavar='N', help='side of squares for FID, KID')
   add('--weights', default='', metavar='DIR', help='of networks, as sr3-evaluate')
+  known = (*shipped.NETWORKS, 'dists')
+  add('--networks', nargs='+', default=shipped.NETWORKS, choices=known)
   add('--shown', type=int, default=5, metavar='N', help='images in a sheet')
   args = parser.parse_args()
   if not args.python and any(method in PEERS for method in args.methods):
@@ -145,7 +147,12 @@ def main() -> None:
     times = measure_times(args.methods, args.python, folder, args.repeats)
     names = [folder_name(method) for method in args.methods]
     rows = shipped.measure(
-      folder, names, weights=args.weights, border=args.border, patch=args.patch
+      folder,
+      names,
+      weights=args.weights,
+      border=args.border,
+      patch=args.patch,
+      networks=args.networks,
     )
     count = len(image_folders.find(folder / 'truth'))
     lines += shipped.markdown(name, rows, count)

@@ -21,6 +21,7 @@ import argparse
 import json
 import pathlib
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -34,7 +35,10 @@ from sr3_jax.weights import hub
 
 # The metrics of the tables, in this order.
 COLUMNS = ('psnr_y', 'ssim_y', 'psnr', 'ssim', 'consistency', 'lpips_alex')
-COLUMNS += ('lpips_vgg', 'fid', 'kid', 'detail', 'spectrum_db', 'colour_drift')
+COLUMNS += ('lpips_vgg', 'dists', 'fid', 'kid', 'detail', 'spectrum_db')
+COLUMNS += ('colour_drift',)
+# Networks that compare pictures; --networks adds dists.
+NETWORKS = ('lpips_alex', 'lpips_vgg')
 # Strengths of the ridge to try, as shares of the mean variance of the inputs.
 RIDGES = tuple(10.0**power for power in range(-5, 1))
 
@@ -166,6 +170,7 @@ def measure(
   weights: str,
   border: int = 0,
   patch: int = 0,
+  networks: Sequence[str] = NETWORKS,
 ) -> dict:
   """Measure methods; return method -> metric -> value and interval.
 
@@ -175,8 +180,9 @@ def measure(
     weights: folder of networks, as sr3-evaluate takes it.
     border: pixels that PSNR and SSIM leave out at each side.
     patch: side of the squares for FID and KID; 0 is whole images.
+    networks: that compare pictures, by their names in sr3-evaluate.
   """
-  networks = ['lpips_alex', 'lpips_vgg']
+  networks = list(networks)
   if not patch:
     networks.append('inception')
   common = (f'--weights={weights}', '--batch_size=8')
@@ -286,6 +292,7 @@ def main() -> None:
   add('--border', type=int, default=0, help='pixels that PSNR and SSIM leave out')
   add('--patch', type=int, default=0, metavar='N', help='side of squares for FID, KID')
   add('--weights', default='', metavar='DIR', help='of networks, as sr3-evaluate')
+  add('--networks', nargs='+', default=NETWORKS, choices=(*NETWORKS, 'dists'))
   add('--seed', type=int, default=0)
   add('--shown', type=int, default=5, metavar='N', help='images in a sheet')
   add('--side', type=int, default=192, metavar='N', help='of what a sheet shows of one')
@@ -304,7 +311,12 @@ def main() -> None:
       prepare(source, folder, scale)
       methods = restore(args, folder, scale)
       rows = measure(
-        folder, methods, weights=args.weights, border=args.border, patch=args.patch
+        folder,
+        methods,
+        weights=args.weights,
+        border=args.border,
+        patch=args.patch,
+        networks=args.networks,
       )
       lines += markdown(name, rows, len(image_folders.find(folder / 'truth')))
       write_sheet(folder, methods, args.shown, args.side)

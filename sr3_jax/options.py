@@ -38,6 +38,7 @@ _SHARE, _BLUR = Number(0, 1), Number(0, 2)
 _GUIDANCE = Number(0, 100)
 _TEMPERATURE = Number(0, 1, above=True)
 _STORED = Several(Number(-1e30, 1e30), 0, 1024)  # a value for each channel
+_NETWORKS = ('inception', 'lpips_alex', 'lpips_vgg', 'dists')  # of evaluation
 _SIDE = 8192  # the largest side of an image in training, pixels
 
 TASK: Section = {  # Each option after the name is read by the tasks it belongs to.
@@ -374,8 +375,8 @@ EVAL: Section = {
   ),
   'networks': Option(
     ('inception', 'lpips_alex', 'lpips_vgg'),
-    Several(Choice(('inception', 'lpips_alex', 'lpips_vgg')), 0, 3, distinct=True),
-    'for FID, KID and IS; for LPIPS. Without weights they are left out',
+    Several(Choice(_NETWORKS), 0, len(_NETWORKS), distinct=True),
+    'for FID, KID and IS; for LPIPS; for DISTS. Without weights they are left out',
   ),
   'weights': Option(
     '', Text(), "folder of their weights; '': ~/.cache/sr3_jax/weights"
@@ -406,7 +407,7 @@ SWEEP: Section = {
   'temperatures': Option((1.0,), Several(_TEMPERATURE, 1), 'that are tried'),
   'judge': Option(
     'spectrum_db',
-    Choice(('spectrum_db', 'lpips_alex', 'lpips_vgg')),
+    Choice(('spectrum_db', *_NETWORKS[1:])),
     'decides, with PSNR',
   ),
 }

@@ -24,7 +24,7 @@ from sr3_jax.evaluation import summary
 from sr3_jax.evaluation.evaluators import Evaluators, load_evaluators
 from sr3_jax.evaluation.records import VERSION, Records, Values, open_records
 from sr3_jax.evaluation.scoring import Scorer
-from sr3_jax.metrics import image_metrics, lpips, reference_statistics
+from sr3_jax.metrics import image_metrics, reference_statistics
 from sr3_jax.restoration.restorer import TRUTH, OnSteps
 from sr3_jax.runtime import devices
 from sr3_jax.runtime.version import __version__
@@ -108,9 +108,7 @@ class Measurement:
   def _scorer(self, side: int) -> Scorer:
     """Return what measures images of a size, without networks that need larger ones."""
     nets = {
-      name: net
-      for name, net in self.evaluators.nets.items()
-      if side >= lpips.SMALLEST.get(name.removeprefix('lpips_'), 0)
+      name: net for name, net in self.evaluators.nets.items() if side >= net.smallest
     }
     border = self.config.eval.border
     border = border if side > 2 * border else 0

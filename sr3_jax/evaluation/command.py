@@ -17,8 +17,9 @@ from sr3_jax.runtime.cli import Parser, add_quiet, path, value
 from sr3_jax.runtime.values import Whole
 
 DESCRIPTION = """\
-Measures images against true images: PSNR, SSIM, LPIPS, FID, KID and IS; with --inputs
-also consistency, colour drift and the baselines bicubic and lanczos. Writes a report.
+Measures images against true images: PSNR, SSIM, LPIPS, DISTS, FID, KID and IS; with
+--inputs also consistency, colour drift and the baselines bicubic and lanczos. Writes a
+report.
 """
 EPILOG = """\
 examples:
@@ -28,7 +29,8 @@ examples:
 Files belong together by their names without extensions (a.png, a.jpg). A killed run
 goes on where it was. Weights of networks: python -m sr3_jax.metrics.net_weights --help.
 """
-NETWORKS = ('inception', 'lpips_alex', 'lpips_vgg')
+NETWORKS = ('inception', 'lpips_alex', 'lpips_vgg', 'dists')
+_DEFAULT = NETWORKS[:3]
 # Names that mean something else in tables, pictures or batches.
 TAKEN = ('truth', 'input', 'bicubic', 'lanczos', 'mask', 'index', 'label')
 
@@ -46,9 +48,9 @@ def make_parser() -> Parser:
   add('--report', **folder, default=pathlib.Path('report'), help=about)
   about = 'pixels at every side that PSNR and SSIM leave out; default: 0'
   add('--border', type=value(Whole(0, 8192)), metavar='N', default=0, help=about)
-  about = f'{", ".join(NETWORKS)}: for FID, KID and IS, and for LPIPS; default: all '
-  about += 'three; without names: none'
-  names = {'nargs': '*', 'choices': NETWORKS, 'default': NETWORKS, 'metavar': 'NAME'}
+  about = f'{", ".join(NETWORKS)}: for FID, KID and IS, and for LPIPS and DISTS; '
+  about += 'default: all but dists; without names: none'
+  names = {'nargs': '*', 'choices': NETWORKS, 'default': _DEFAULT, 'metavar': 'NAME'}
   add('--networks', **names, help=about)
   add('--weights', default='', metavar='DIR', help='of the networks; default: ~/.cache')
   about = 'for FID and KID: statistics (.npz) or a folder; default: the true images'

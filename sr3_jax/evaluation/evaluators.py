@@ -16,7 +16,7 @@ from sr3_jax.runtime import activity
 class Evaluators:
   """The networks and the reference statistics of one evaluation."""
 
-  # Feature networks by name: 'inception', 'lpips_alex', 'lpips_vgg'.
+  # Feature networks by name: 'inception', 'lpips_alex', 'lpips_vgg', 'dists'.
   nets: Mapping[str, feature_nets.FeatureNet]
   left_out: Sequence[LeftOut] = ()  # metrics that are missing and why, as in reports
   # Statistics for FID and KID; None compares with the true images.

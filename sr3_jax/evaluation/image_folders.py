@@ -98,7 +98,7 @@ def unmeasured(
 ) -> list[LeftOut]:
   """Return which images some metrics leave out, by name, and why.
 
-  `networks` has the shortest side that each network of LPIPS can measure.
+  `networks` has the shortest side that each network of LPIPS or DISTS can measure.
   """
   sides = collections.Counter(h for h, w in (i.size for i in items) if h == w)
   even = {side: count for side, count in sides.items() if side % 2 == 0}

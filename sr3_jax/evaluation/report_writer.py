@@ -41,8 +41,8 @@ _ABOUT = {
   'lanczos': 'The input upsampled by the Lanczos kernel of 3 lobes.',
   'degraded': 'The input as it is.',
 }
-_PERCEPTUAL = ('lpips_alex', 'lpips_vgg', 'fid', 'spectrum_db')  # best first
-_RANKED = ('psnr', 'lpips_alex', 'lpips_vgg', 'consistency')
+_PERCEPTUAL = ('lpips_alex', 'lpips_vgg', 'dists', 'fid', 'spectrum_db')  # best first
+_RANKED = ('psnr', 'lpips_alex', 'lpips_vgg', 'dists', 'consistency')
 _BINS = 24
 Columns = Mapping[str, np.ndarray]  # metric, or 'index' -> values of single images
 

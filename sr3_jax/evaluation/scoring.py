@@ -48,8 +48,8 @@ class Scorer:
   """Measures batches of images.
 
   PSNR and SSIM leave out `border` pixels at every side. Networks of `feature_nets`
-  ('inception', 'lpips_alex', 'lpips_vgg') and the classifier, for error rates of
-  labelled images, are left out where images are `unsuited`.
+  ('inception', 'lpips_alex', 'lpips_vgg', 'dists') and the classifier, for error rates
+  of labelled images, are left out where images are `unsuited`.
   """
 
   def __init__(

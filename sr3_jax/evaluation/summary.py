@@ -90,6 +90,9 @@ METRICS = {
   'lpips_vgg': Metric(
     'LPIPS vgg', 3, 'lower', 'Learned perceptual distance to the truth, VGG-16.'
   ),
+  'dists': Metric(
+    'DISTS', 3, 'lower', 'Learned distance of structure and texture, VGG-16.'
+  ),
   'fid': Metric(
     'FID', 2, 'lower', 'Frechet distance of Inception features to the reference set.'
   ),

@@ -7,7 +7,7 @@ truth, every frequency counting the same. It sees blur as missing and grain as i
 power; being taken over a whole set of images, it does not ask for the one true picture,
 and it needs no trained network. Both PSNR and this measure are in dB; one per cent of
 power is 0.043 dB. But grain in the place of detail has the right power:
-`sweep.judge` may be LPIPS, whose network tells one from the other.
+`sweep.judge` may be LPIPS or DISTS, whose networks tell one from the other.
 """
 
 import itertools
@@ -33,7 +33,8 @@ PSNR_TOLERANCE = 0.1  # dB
 SPECTRUM_TOLERANCE = 10 * math.log10(1.01)  # dB: one per cent of power
 # Perceptual measures that config.sweep.judge may name -> the largest difference that
 # counts as equal. For all of them lower is better.
-TOLERANCES = {'spectrum_db': SPECTRUM_TOLERANCE, 'lpips_alex': 5e-3, 'lpips_vgg': 5e-3}
+TOLERANCES = {'spectrum_db': SPECTRUM_TOLERANCE}
+TOLERANCES |= dict.fromkeys(('lpips_alex', 'lpips_vgg', 'dists'), 5e-3)
 # Presets and how many steps they may take; 'best' is not about steps.
 BUDGETS = {'fast': 20, 'balanced': 100}
 # 'trained' differs from 'time' in the last step only.

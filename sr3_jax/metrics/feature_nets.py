@@ -1,4 +1,4 @@
-"""Loads the networks behind FID, KID, the inception score and LPIPS."""
+"""Loads the networks behind FID, KID, the inception score, LPIPS and DISTS."""
 
 import dataclasses
 import functools
@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from sr3_jax.metrics import inception, lpips, net_weights
+from sr3_jax.metrics import dists, inception, lpips, net_weights
 from sr3_jax.runtime import activity
 from sr3_jax.runtime.types import Params
 
@@ -21,12 +21,13 @@ class FeatureNet:
   """A network with its weights; `apply` can be jitted and has no other state."""
 
   name: str  # of `NAMES`
-  params: 'Params | lpips.Parameters'  # tree of float32 NumPy arrays
-  # inception: (params, image) -> features [B, 2048]; LPIPS: (params, image, truth) ->
-  # distance [B]. Images are float32 [B, H, W, 3] in [-1, 1].
+  # Tree of float32 NumPy arrays.
+  params: 'Params | lpips.Parameters | dists.Parameters'
+  # inception: (params, image) -> features [B, 2048]; LPIPS and DISTS: (params, image,
+  # truth) -> distance [B]. Images are float32 [B, H, W, 3] in [-1, 1].
   apply: Callable[..., jax.Array]
-  # inception: features [n, 2048] -> probabilities [n, 1008], in NumPy; None for LPIPS
-  # and where the weights come without the last layer.
+  # inception: features [n, 2048] -> probabilities [n, 1008], in NumPy; None for LPIPS,
+  # DISTS and where the weights come without the last layer.
   probabilities: Callable[[np.ndarray], np.ndarray] | None
   fingerprint: str  # 16 hexadecimal digits of the files that the weights come from
   about: str  # one line for a protocol: network, files, what happens to the images
@@ -34,7 +35,7 @@ class FeatureNet:
 
 
 def load(name: str, path: str = '') -> FeatureNet:
-  """Load the network 'inception', 'lpips_alex' or 'lpips_vgg'.
+  """Load the network 'inception', 'lpips_alex', 'lpips_vgg' or 'dists'.
 
   `path` is a file or folder of weights, instead of those that are cached or fetched.
 
@@ -50,6 +51,9 @@ def load(name: str, path: str = '') -> FeatureNet:
       if classes is not None:
         probabilities = functools.partial(inception.probabilities, classes)
       sizes = inception.RESIZE
+    elif name == 'dists':
+      params = dists.from_torch(loaded.tensors)
+      apply, sizes = dists.distance, 'at their own size'
     else:
       kind = name.removeprefix('lpips_')
       params = lpips.from_torch(kind, loaded.tensors, loaded.tensors)
@@ -81,7 +85,7 @@ def load_nets(
   Args:
     names: some of `NAMES`.
     folder: of weights; '' for those that are cached or fetched.
-    side: the largest of the images' shorter sides: LPIPS needs some pixels.
+    side: the largest of the images' shorter sides: LPIPS and DISTS need some.
     channels: of the images.
 
   Returns:
@@ -112,6 +116,8 @@ def load_nets(
 
 def smallest(name: str) -> int:
   """Return the shortest side, in pixels, of images that a network can measure."""
+  if name == 'dists':
+    return dists.SMALLEST
   return lpips.SMALLEST.get(name.removeprefix('lpips_'), 0)
 
 

@@ -13,55 +13,18 @@ sizes don't compare.
 from collections.abc import Mapping
 from typing import TypedDict, cast
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sr3_jax.metrics import backbones
 from sr3_jax.runtime.types import Params
 
 Array = jax.Array
 
-# ImageNet's mean and standard deviation, for images in [-1, 1].
-_SHIFT = np.array([-0.030, -0.088, -0.188], np.float32)[None, None, None]
-_SCALE = np.array([0.458, 0.448, 0.450], np.float32)[None, None, None]
 # Keeps a pixel without any activation from dividing by zero.
 _EPSILON = 1e-10
 
-# A layer is a convolution: its place in torchvision's `features`, channels, side,
-# stride, padding, and whether LPIPS compares its activations. Or it is a max pool of
-# stride 2, given by its side.
-_Layer = int | tuple[int, int, int, int, int, bool]
-_LAYERS: dict[str, tuple[_Layer, ...]] = {
-  'alex': (
-    (0, 64, 11, 4, 2, True),
-    3,
-    (3, 192, 5, 1, 2, True),
-    3,
-    (6, 384, 3, 1, 1, True),
-    (8, 256, 3, 1, 1, True),
-    (10, 256, 3, 1, 1, True),
-  ),
-  'vgg': (
-    (0, 64, 3, 1, 1, False),
-    (2, 64, 3, 1, 1, True),
-    2,
-    (5, 128, 3, 1, 1, False),
-    (7, 128, 3, 1, 1, True),
-    2,
-    (10, 256, 3, 1, 1, False),
-    (12, 256, 3, 1, 1, False),
-    (14, 256, 3, 1, 1, True),
-    2,
-    (17, 512, 3, 1, 1, False),
-    (19, 512, 3, 1, 1, False),
-    (21, 512, 3, 1, 1, True),
-    2,
-    (24, 512, 3, 1, 1, False),
-    (26, 512, 3, 1, 1, False),
-    (28, 512, 3, 1, 1, True),
-  ),
-}
 # The smallest side that leaves a pixel for the last layer.
 SMALLEST = {'alex': 31, 'vgg': 16}
 
@@ -71,35 +34,6 @@ class Parameters(TypedDict):
 
   backbone: Params
   weights: list[np.ndarray]
-
-
-class Backbone(nn.Module):
-  """The network whose activations LPIPS compares."""
-
-  kind: str  # 'alex' or 'vgg'
-
-  @nn.compact
-  def __call__(self, image: Array) -> list[Array]:
-    """Return the five activations for images [B, H, W, 3] in [-1, 1]."""
-    x = (image - _SHIFT) / _SCALE
-    seen = []
-    for layer in _LAYERS[self.kind]:
-      if isinstance(layer, int):
-        x = nn.max_pool(x, (layer, layer), strides=(2, 2), padding='VALID')
-        continue
-      place, channels, side, stride, padding, compared = layer
-      conv = nn.Conv(
-        channels,
-        (side, side),
-        strides=stride,
-        padding=padding,
-        precision=jax.lax.Precision.HIGHEST,
-        name=f'features_{place}',
-      )
-      x = nn.relu(conv(x))
-      if compared:
-        seen.append(x)
-    return seen
 
 
 def distance(params: Parameters, image: Array, truth: Array) -> Array:
@@ -122,9 +56,8 @@ def distance(params: Parameters, image: Array, truth: Array) -> Array:
     )
   both = jnp.concatenate([image, truth])
   # Flax returns more than the activations only where it is asked for it.
-  seen = cast(
-    'list[jax.Array]', Backbone(kind).apply({'params': params['backbone']}, both)
-  )
+  network = backbones.Backbone(kind)
+  seen = cast('list[jax.Array]', network.apply({'params': params['backbone']}, both))
   total = jnp.zeros(len(image))
   for activations, weights in zip(seen, params['weights'], strict=True):
     length = jnp.sqrt(jnp.sum(activations**2, axis=-1, keepdims=True))
@@ -145,34 +78,9 @@ def from_torch(
   Raises:
     ValueError: a tensor is missing or of another shape; one line.
   """
-  convs, channels, before = {}, [], 3
-  for layer in _LAYERS[kind]:
-    if isinstance(layer, int):
-      continue
-    place, after, side, _, _, compared = layer
-    name = f'features.{place}'
-    kernel = _take(backbone, f'{name}.weight', (after, before, side, side))
-    convs[f'features_{place}'] = {
-      'kernel': np.ascontiguousarray(np.transpose(kernel, (2, 3, 1, 0))),
-      'bias': _take(backbone, f'{name}.bias', (after,)),
-    }
-    before = after
-    if compared:
-      channels.append(after)
+  convs, channels = backbones.from_torch(kind, backbone, 'LPIPS')
   scales = [
-    _take(weights, f'lin{i}.model.1.weight', (1, n, 1, 1)).reshape(n)
+    backbones.take(weights, f'lin{i}.model.1.weight', (1, n, 1, 1), 'LPIPS').reshape(n)
     for i, n in enumerate(channels)
   ]
   return {'backbone': convs, 'weights': scales}
-
-
-def _take(
-  tensors: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]
-) -> np.ndarray:
-  """Return a tensor as float32, or raise ValueError if it isn't there like this."""
-  if name not in tensors:
-    raise ValueError(f'not the weights of LPIPS: no {name}')
-  if tensors[name].shape != shape:
-    given = tensors[name].shape
-    raise ValueError(f'not the weights of LPIPS: {name} is {given}, not {shape}')
-  return np.asarray(tensors[name], np.float32)

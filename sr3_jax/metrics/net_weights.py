@@ -1,9 +1,10 @@
 """Fetches and reads the weights of the networks behind metrics.
 
 They belong to other projects, so none come with this package. At first use they are
-fetched, checked against the SHA-256 in `WEIGHTS`, read once with PyTorch (`pip install
-'sr3_jax[convert]'`) and cached as .safetensors; those can be copied to machines without
-PyTorch or network. The folder is `caches.folder('weights')` or $SR3_JAX_WEIGHTS.
+fetched, checked against the SHA-256 in `published_weights`, read once with PyTorch
+(`pip install 'sr3_jax[convert]'`) and cached as .safetensors; those can be copied to
+machines without PyTorch or network. The folder is `caches.folder('weights')` or
+$SR3_JAX_WEIGHTS.
 
 `python -m sr3_jax.metrics.net_weights` shows what is there and what is missing.
 """
@@ -27,6 +28,7 @@ import sys
 import numpy as np
 import safetensors.numpy
 
+from sr3_jax.metrics.published_weights import WEIGHTS, Source, Weights
 from sr3_jax.runtime import activity, atomic_files, caches, foreign_files, printing
 from sr3_jax.runtime.cli import Parser, add_quiet, path
 from sr3_jax.runtime.errors import UserError, line
@@ -40,88 +42,6 @@ _TIMEOUT = 30  # seconds without an answer until a download fails
 
 class WeightsMissing(UserError):
   """One line: which file is missing or wrong, where to get it, where to put it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-  """A file that another project offers."""
-
-  url: str
-  sha256: str  # of the whole file
-  size: int  # in bytes
-  prefixes: tuple[str, ...]  # of the names of the tensors that are needed
-
-  @property
-  def file(self) -> str:
-    """Its name in the folder."""
-    return self.url.rpartition('/')[2]
-
-
-@dataclasses.dataclass(frozen=True)
-class Weights:
-  """The weights of one network."""
-
-  about: str
-  licence: str
-  sources: tuple[Source, ...]
-
-
-_TORCHVISION = 'https://download.pytorch.org/models/'
-_LPIPS = (
-  'https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/'
-  'lpips/weights/v0.1/'
-)
-WEIGHTS = {
-  'inception': Weights(
-    'Inception-v3 of 2015-12-05, for FID, KID and the inception score',
-    'Apache-2.0 (Google; converted for pytorch-fid)',
-    (
-      Source(
-        'https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/'
-        'pt_inception-2015-12-05-6726825d.pth',
-        '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2',
-        95_628_359,
-        ('Conv2d_', 'Mixed_', 'fc.weight'),
-      ),
-    ),
-  ),
-  'lpips_alex': Weights(
-    'LPIPS v0.1 over AlexNet',
-    'BSD-3-Clause (torchvision), BSD-2-Clause (lpips)',
-    (
-      Source(
-        _TORCHVISION + 'alexnet-owt-7be5be79.pth',
-        '7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02',
-        244_408_911,
-        ('features.',),
-      ),
-      Source(
-        _LPIPS + 'alex.pth',
-        'df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0',
-        6_009,
-        ('lin',),
-      ),
-    ),
-  ),
-  'lpips_vgg': Weights(
-    'LPIPS v0.1 over VGG16',
-    'BSD-3-Clause (torchvision), BSD-2-Clause (lpips)',
-    (
-      Source(
-        _TORCHVISION + 'vgg16-397923af.pth',
-        '397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0',
-        553_433_881,
-        ('features.',),
-      ),
-      Source(
-        _LPIPS + 'vgg.pth',
-        'a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868',
-        7_289,
-        ('lin',),
-      ),
-    ),
-  ),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -350,7 +270,7 @@ def main(argv: list[str] | None = None) -> None:
   parser = Parser(
     prog='python -m sr3_jax.metrics.net_weights',
     description='Shows which weights of the networks behind FID, KID, the inception\n'
-    'score and LPIPS are there, and gets the missing ones.',
+    'score, LPIPS and DISTS are there, and gets the missing ones.',
     epilog='Without network: download what is listed elsewhere, put it into a folder\n'
     "and run this again. PyTorch (pip install 'sr3_jax[convert]') is needed once, to\n"
     'make the .safetensors; these can be copied instead.',

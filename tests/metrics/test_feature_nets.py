@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from sr3_jax.metrics import feature_nets, inception, lpips, net_weights
+from sr3_jax.metrics import dists, feature_nets, inception, lpips, net_weights
 from sr3_jax.metrics.net_weights import WeightsMissing
 from tests.support import oracles_features as originals
 
@@ -39,6 +39,22 @@ def test_lpips_by_name(folder, kind):
   first = net_weights.WEIGHTS[name].sources[0]
   assert f'{first.file} ({first.sha256[:8]})' in net.about
   assert 'own size' in net.about and 'not the published' not in net.about
+
+
+def test_dists_by_name(folder):
+  state = originals.random_state(originals.dists_shapes())
+  net_weights.save(folder / 'dists.safetensors', state, _standard('dists'))
+  net = feature_nets.load('dists')
+  assert (net.apply, net.probabilities) == (dists.distance, None)
+  assert net.smallest == dists.SMALLEST
+  total = state['alpha'].sum() + state['beta'].sum()
+  expected = state['alpha'].ravel() / total
+  np.testing.assert_allclose(np.concatenate(net.params['texture']), expected, 1e-6)
+  assert 'DISTS_weights-f5e65c96.pth (f5e65c96)' in net.about
+  assert 'own size' in net.about and 'not the published' not in net.about
+  # Too small images leave it out, and say so.
+  nets, left_out = feature_nets.load_nets(['dists'], str(folder), dists.SMALLEST - 1)
+  assert not nets and '17 x 17' in left_out[0]['why']
 
 
 def test_inception_by_name(folder, monkeypatch):

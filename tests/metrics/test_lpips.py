@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from sr3_jax.metrics import lpips
+from sr3_jax.metrics import backbones, lpips
 from tests.support import oracles_features as originals
 
 DISTANCE = jax.jit(lpips.distance)
@@ -53,7 +53,7 @@ def test_smallest_sizes(net):
   kind, _, params = net
   side = lpips.SMALLEST[kind]
   shapes = jax.eval_shape(
-    lpips.Backbone(kind).apply,
+    backbones.Backbone(kind).apply,
     {'params': params['backbone']},
     np.zeros((1, side, side, 3), np.float32),
   )

@@ -1,4 +1,4 @@
-"""The networks of FID and LPIPS, written down once more from their publications.
+"""The networks of FID, LPIPS and DISTS, written down once more from their publications.
 
 As functions of a set of layers, so that the same text runs in plain NumPy (float64,
 [B, C, H, W]), in PyTorch, and on nothing but channel numbers, which gives the names and
@@ -28,6 +28,9 @@ class Shapes:
     return out
 
   def max_pool(self, x, size, stride, pad=0):
+    return x
+
+  def l2_pool(self, x):
     return x
 
   def average_pool(self, x):
@@ -64,6 +67,10 @@ class Plain:
   def max_pool(self, x, size, stride, pad=0):
     return _windows(x, (size, size), stride, (pad, pad), -np.inf).max((-1, -2))
 
+  def l2_pool(self, x):
+    windows = _windows(x**2, (3, 3), 2, (1, 1), 0)
+    return np.einsum('bchwij,ij->bchw', windows, _hann()) ** 0.5
+
   def average_pool(self, x):
     return np.nanmean(_windows(x, (3, 3), 1, (1, 1), np.nan), (-1, -2))
 
@@ -72,6 +79,11 @@ class Plain:
 
   def constant(self, value):
     return value
+
+
+def _hann():
+  side = np.hanning(5)[1:-1]
+  return np.outer(side, side) / side.sum() ** 2
 
 
 def _windows(x, size, stride, pad, value):
@@ -106,6 +118,10 @@ class Torch:
   def max_pool(self, x, size, stride, pad=0):
     return self.f.max_pool2d(x, size, stride, pad)
 
+  def l2_pool(self, x):
+    kernel = self.constant(_hann())[None, None].repeat(x.shape[1], 1, 1, 1)
+    return self.f.conv2d(x**2, kernel, None, 2, 1, groups=x.shape[1]) ** 0.5
+
   def average_pool(self, x):
     return self.f.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
 
@@ -128,7 +144,7 @@ def random_state(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> State:
       state[name] = np.exp(np.float32(0.3) * noise)
     else:
       state[name] = np.float32(0.2) * noise
-    if name.startswith('lin'):
+    if name.startswith(('lin', 'alpha', 'beta')):
       state[name] = np.abs(noise)  # distances are weighed, never below zero
     if not shape:
       state[name] = np.array(1, np.int64)
@@ -251,12 +267,12 @@ def alex(net, x):
   return seen
 
 
-def vgg(net, x):
+def vgg(net, x, pool='max_pool'):
   """Simonyan and Zisserman, arXiv:1409.1556, D: after the last ReLU of each size."""
   seen, place = [], 0
   for channels, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
     if seen:
-      x = net.max_pool(x, 2, 2)
+      x = net.l2_pool(x) if pool == 'l2_pool' else net.max_pool(x, 2, 2)
       place += 1
     for _ in range(count):
       x = net.conv(x, f'features.{place}', channels, (3, 3), 1, 1)
@@ -288,3 +304,36 @@ def lpips(net, kind: str, state: State, image, truth):
     weight = net.constant(state[f'lin{i}.model.1.weight'][0])
     total = total + ((unit(a) - unit(b)) ** 2 * weight).sum(1).mean((1, 2))
   return total
+
+
+# ------------------------------------------------------------------------ DISTS
+
+
+def dists_shapes() -> dict[str, tuple[int, ...]]:
+  net = Shapes()
+  vgg(net, 3)
+  weights = (1, 3 + sum(CHANNELS['vgg']), 1, 1)
+  return net.found | {'alpha': weights, 'beta': weights}
+
+
+def dists(net, state: State, image, truth):
+  """Ding et al., arXiv:2004.07728, equations 3 to 7, of images in [-1, 1]."""
+  shift = net.constant(np.reshape([0.485, 0.456, 0.406], (3, 1, 1)))
+  scale = net.constant(np.reshape([0.229, 0.224, 0.225], (3, 1, 1)))
+  image, truth = ((x + 1) / 2 for x in (image, truth))
+  first, second = (
+    [x, *vgg(net, (x - shift) / scale, 'l2_pool')] for x in (image, truth)
+  )
+  alpha, beta = (net.constant(state[name][0, :, 0, 0]) for name in ('alpha', 'beta'))
+  similar, start = 0, 0
+  for x, y in zip(first, second, strict=True):
+    mean_x, mean_y = x.mean((2, 3)), y.mean((2, 3))
+    square_x, square_y = mean_x**2, mean_y**2
+    variance_x, variance_y = ((z**2).mean((2, 3)) - z.mean((2, 3)) ** 2 for z in (x, y))
+    covariance = (x * y).mean((2, 3)) - mean_x * mean_y
+    texture = (2 * mean_x * mean_y + 1e-6) / (square_x + square_y + 1e-6)
+    structure = (2 * covariance + 1e-6) / (variance_x + variance_y + 1e-6)
+    end = start + x.shape[1]
+    terms = alpha[start:end] * texture + beta[start:end] * structure
+    similar, start = similar + terms.sum(1), end
+  return 1 - similar / (alpha.sum() + beta.sum())
