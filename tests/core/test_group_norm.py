@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sr3_jax.core.networks import blocks, unet
+from sr3_jax.core.networks import blocks, group_norm
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_group_norm(channels, groups):
 
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, x)
 
-  (_, found), gradients = run(unet.GroupNorm())
+  (_, found), gradients = run(group_norm.GroupNorm())
   (_, truth), true_gradients = run(nn.GroupNorm(groups))  # its epsilon is 1e-6 too
   np.testing.assert_allclose(found, truth, atol=2e-5)
   jax.tree.map(
@@ -45,7 +45,7 @@ def test_parts_are_normalised_as_one(tpu):
 
   def run(x):
     parts = jnp.split(x, [5], axis=-1)
-    found = unet.GroupNorm(tpu=tpu).apply(params, parts, method='of_parts')
+    found = group_norm.GroupNorm(tpu=tpu).apply(params, parts, method='of_parts')
     return jnp.concatenate(found, axis=-1)
 
   truth = nn.GroupNorm(3)
@@ -60,7 +60,7 @@ def test_group_norm_of_a_flat_image():
   """E[x^2] - E[x]^2 may round below zero; a plain sky must not become NaN."""
   x = jnp.full((1, 16, 16, 8), 333.3)
   params = {'scale': jnp.ones(8), 'bias': jnp.zeros(8)}
-  out = unet.GroupNorm().apply({'params': params}, x)
+  out = group_norm.GroupNorm().apply({'params': params}, x)
   np.testing.assert_allclose(out, 0, atol=0.5)
 
 
@@ -83,7 +83,7 @@ def test_group_norm_far_from_zero(mean, bound, dtype, tpu, outlier):
   center = exact.mean((1, 2, 4), keepdims=True)
   spread = exact.var((1, 2, 4), keepdims=True)
   wanted = ((exact - center) / np.sqrt(spread + 1e-6)).reshape(x.shape)
-  network = unet.GroupNorm(tpu=tpu)
+  network = group_norm.GroupNorm(tpu=tpu)
   params = {'scale': jnp.ones(16), 'bias': jnp.zeros(16)}
   found = network.apply({'params': params}, x)
   np.testing.assert_allclose(found, wanted, atol=bound)
@@ -95,7 +95,7 @@ def test_gradient_of_group_norm(mean, bound):
   rng = np.random.default_rng(1)
   x = np.float64(np.float32(rng.normal(mean, 2, (2, 6, 8, 16))))
   g = rng.normal(size=x.shape)
-  network = unet.GroupNorm()
+  network = group_norm.GroupNorm()
   params = {'scale': jnp.ones(16), 'bias': jnp.zeros(16)}
 
   @jax.jit
@@ -129,7 +129,7 @@ def test_group_norm_has_float32_statistics():
   rng = np.random.default_rng(0)
   x = jnp.asarray(64 + rng.standard_normal((2, 8, 8, 16)), jnp.bfloat16)
   params = {'scale': jnp.ones(16), 'bias': jnp.zeros(16)}
-  found = unet.GroupNorm(jnp.bfloat16).apply({'params': params}, x)
+  found = group_norm.GroupNorm(jnp.bfloat16).apply({'params': params}, x)
   assert found.dtype == jnp.bfloat16
   truth = nn.GroupNorm(4).apply({'params': params}, x.astype(jnp.float32))
   np.testing.assert_allclose(found.astype(np.float32), truth, atol=0.02, rtol=0.01)

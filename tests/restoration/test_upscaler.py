@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from sr3_jax.core.networks.unet import GroupNorm
+from sr3_jax.core.networks.group_norm import GroupNorm
 from sr3_jax.core.samplers import make_trajectory, trajectory_options
 from sr3_jax.images import resizing
 from sr3_jax.restoration import canvas, tiling
