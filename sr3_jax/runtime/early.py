@@ -23,6 +23,8 @@ def install() -> None:
       os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if getattr(sys, name) is None:
       setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+  if '--multiprocessing-fork' in sys.orig_argv:
+    return  # a worker process: its parent has the word
   for number in (_signal.SIGINT, _signal.SIGTERM):
     _signal.signal(number, _end)
 

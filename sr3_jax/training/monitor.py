@@ -115,7 +115,9 @@ class Monitor:
     self._began, self._inside = now, 0.0
     first, last = self._profile or (math.inf, math.inf)
     if not self._tracing and first - 1 <= step < last:
-      jax.profiler.start_trace(os.fspath(self._trace))
+      options = jax.profiler.ProfileOptions()
+      options.python_tracer_level = 0  # it would slow the steps that it looks at
+      jax.profiler.start_trace(os.fspath(self._trace), profiler_options=options)
       self._tracing = True
     elif self._tracing and step >= last:
       self._stop()

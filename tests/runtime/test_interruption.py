@@ -172,6 +172,7 @@ def test_after_a_note_only_ctrl_c_ends_at_once():
   assert errors == 'noted 15\ninterrupted again: ended without waiting\n'
 
 
+START_EARLY = 'from sr3_jax.runtime import early; early.install()'
 WORKERS = """
 import multiprocessing, signal
 
@@ -192,10 +193,15 @@ if __name__ == '__main__':
 """
 
 
-def test_ctrl_c_to_the_whole_group_ends_workers_in_silence(tmp_path):
-  """As a terminal sends it: to workers as well, which must not print a traceback."""
+@pytest.mark.parametrize(
+  ('number', 'line'),
+  [(signal.SIGINT, 'interrupted'), (signal.SIGTERM, 'stopped by SIGTERM')],
+)
+def test_a_signal_to_the_whole_group_ends_workers_in_silence(tmp_path, number, line):
+  """As a terminal or `timeout` sends it: to workers as well, which have no word."""
   file = tmp_path / 'workers.py'
-  file.write_text(INSTALL.replace("interruption.install('go on')", '') + WORKERS)
+  install = INSTALL.replace("interruption.install('go on')", START_EARLY)
+  file.write_text(install + WORKERS)
   file.write_text(
     file.read_text().replace(
       "if __name__ == '__main__':\n",
@@ -215,9 +221,9 @@ def test_ctrl_c_to_the_whole_group_ends_workers_in_silence(tmp_path):
   spawned = pathlib.Path(f'/proc/{pids[1]}/status').read_text()
   blocked = int(spawned.partition('SigBlk:')[2].split()[0], 16)
   assert blocked & 1 << signal.SIGINT - 1
-  os.killpg(process.pid, signal.SIGINT)
+  os.killpg(process.pid, number)
   _, errors = process.communicate(timeout=20)
-  assert (process.returncode, errors) == (130, 'interrupted; go on\n')
+  assert (process.returncode, errors) == (128 + number, f'{line}; go on\n')
   deadline = time.monotonic() + 10
   while any(os.path.exists(f'/proc/{pid}') for pid in pids):
     assert time.monotonic() < deadline, 'workers live on'
