@@ -18,7 +18,7 @@ from sr3_jax.plan.programs import CARRY, ProgramCost, image_batch
 def model_flops(config: ConfigDict) -> float:
   """Return the FLOPs of one image's loss and gradient, with nothing computed twice."""
   plain = config.copy_and_resolve_references()
-  plain.model.update({'remat': False, 'fold': 1})
+  plain.model.update({'remat': False, 'keep': 'inputs', 'fold': 1})
   model = SR3.from_config(plain)
   params = jax.eval_shape(model.init, jax.random.key(0))
   key = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
