@@ -9,8 +9,8 @@ from tests.support import oracles_features as originals
 
 DISTANCE = jax.jit(dists.distance)
 SHAPE = (2, 18, 21, 3)
-# What DISTS_pytorch 0.1 gives for `_pair` and the weights `state`, in float64 (PyTorch
-# 2.14.1, its VGG16 with these weights, images shifted to [0, 1]).
+# What DISTS_pytorch 0.1 gives for `noisy_pair` and the weights `state`, in float64
+# (PyTorch 2.14.1, its VGG16 with these weights, images shifted to [0, 1]).
 AUTHORS = {
   SHAPE: (0.051374887653, 0.014969680133),
   (2, 41, 47, 3): (0.054722736076, 0.016944656167),
@@ -28,35 +28,25 @@ def params(state):
   return dists.from_torch(state)
 
 
-def _pair(shape, seed=1):
-  rng = np.random.default_rng(seed)
-  truth = rng.uniform(-1, 1, shape).astype(np.float32)
-  noise = rng.normal(0, 0.2, shape).astype(np.float32)
-  noise[0] *= 2
-  return truth + noise, truth
-
-
-def _nchw(x):
-  return np.moveaxis(np.float64(x), -1, 1)
-
-
 @pytest.mark.parametrize('shape', AUTHORS)
 def test_distance_is_that_of_the_authors_program(params, shape):
-  found = DISTANCE(params, *_pair(shape))
+  found = DISTANCE(params, *originals.noisy_pair(shape))
   np.testing.assert_allclose(found, AUTHORS[shape], rtol=1e-5)
 
 
 def test_distance_is_that_of_plain_numpy(state, params):
-  image, truth = _pair((2, 17, 20, 3), seed=2)
-  expected = originals.dists(originals.Plain(state), state, _nchw(image), _nchw(truth))
+  image, truth = originals.noisy_pair((2, 17, 20, 3), seed=2)
+  expected = originals.dists(
+    originals.Plain(state), state, originals.nchw(image), originals.nchw(truth)
+  )
   np.testing.assert_allclose(DISTANCE(params, image, truth), expected, rtol=1e-5)
 
 
 def test_only_means_and_variances_of_one_colour(state):
-  """Of the first channel alone the formula is short."""
+  """Compare with the formula for the first channel alone, which is short."""
   weights = {name: np.zeros_like(state[name]) for name in ('alpha', 'beta')}
   weights['alpha'][0, 0], weights['beta'][0, 0] = 1, 3
-  image, truth = _pair(SHAPE)
+  image, truth = originals.noisy_pair(SHAPE)
   found = DISTANCE(dists.from_torch(state | weights), image, truth)
   for i, pair in enumerate(zip(image, truth, strict=True)):
     x, y = (np.float64(z[..., 0]).ravel() / 2 + 0.5 for z in pair)
@@ -67,7 +57,7 @@ def test_only_means_and_variances_of_one_colour(state):
 
 
 def test_equal_images_and_order(params):
-  image, truth = _pair(SHAPE)
+  image, truth = originals.noisy_pair(SHAPE)
   np.testing.assert_array_equal(DISTANCE(params, image, image), 0)
   flat = np.full(SHAPE, -1, np.float32)  # black, without any variance
   np.testing.assert_array_equal(DISTANCE(params, flat, flat), 0)
@@ -113,8 +103,8 @@ def test_mistakes_are_said(state, params):
 @pytest.mark.parametrize('shape', [(2, 64, 64, 3), (1, 131, 98, 3)])
 def test_distance_is_pytorchs(state, params, shape):
   torch = pytest.importorskip('torch')
-  image, truth = _pair(shape)
-  pair = [torch.tensor(np.float32(_nchw(x))) for x in (image, truth)]
+  image, truth = originals.noisy_pair(shape)
+  pair = [torch.tensor(np.float32(originals.nchw(x))) for x in (image, truth)]
   with torch.no_grad():
     expected = originals.dists(originals.Torch(state), state, *pair).numpy()
   np.testing.assert_allclose(DISTANCE(params, image, truth), expected, rtol=1e-4)

@@ -19,23 +19,11 @@ def net(request):
   return kind, state, lpips.from_torch(kind, state, state)
 
 
-def _pair(shape, seed=1):
-  rng = np.random.default_rng(seed)
-  truth = rng.uniform(-1, 1, shape).astype(np.float32)
-  noise = rng.normal(0, 0.2, shape).astype(np.float32)
-  noise[0] *= 2
-  return truth + noise, truth
-
-
-def _nchw(x):
-  return np.moveaxis(np.float64(x), -1, 1)
-
-
 def test_distance_is_that_of_plain_numpy(net):
   kind, state, params = net
-  image, truth = _pair(SHAPES[kind])
+  image, truth = originals.noisy_pair(SHAPES[kind])
   found = DISTANCE(params, image, truth)
-  pair = _nchw(image), _nchw(truth)
+  pair = originals.nchw(image), originals.nchw(truth)
   expected = originals.lpips(originals.Plain(state), kind, state, *pair)
   np.testing.assert_allclose(found, expected, rtol=1e-5)
   assert expected[0] > 1.1 * expected[1]
@@ -67,7 +55,7 @@ def test_pixels_without_activation_are_equal(net):
   """Without the epsilon the distance would be nan."""
   kind, _, params = net
   dead = params | {'backbone': jax.tree.map(np.zeros_like, params['backbone'])}
-  image, truth = _pair(SHAPES[kind])
+  image, truth = originals.noisy_pair(SHAPES[kind])
   np.testing.assert_array_equal(DISTANCE(dead, image, truth), 0)
 
 
@@ -87,8 +75,8 @@ def test_mistakes_are_said(net):
 def test_distance_is_pytorchs(net, shape):
   torch = pytest.importorskip('torch')
   kind, state, params = net
-  image, truth = _pair(shape)
-  pair = [torch.tensor(np.float32(_nchw(x))) for x in (image, truth)]
+  image, truth = originals.noisy_pair(shape)
+  pair = [torch.tensor(np.float32(originals.nchw(x))) for x in (image, truth)]
   with torch.no_grad():
     expected = originals.lpips(originals.Torch(state), kind, state, *pair).numpy()
   found = DISTANCE(params, image, truth)

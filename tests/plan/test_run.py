@@ -188,7 +188,7 @@ def test_a_plan_of_gpus_is_counted_and_says_so(config, tmp_path, capsys):
 
 
 def test_a_plan_of_tpus_can_be_counted_too(config, tmp_path, capsys, monkeypatch):
-  """Where the compiler takes too long, or is not installed."""
+  """Count where the compiler takes too long, or is not installed."""
   monkeypatch.setattr(plan_programs.importlib.util, 'find_spec', lambda name: None)
   config.plan.topology = 'v5e:2x2,v6e:2x2'
   config.plan.compile, config.plan.effort = False, -1.0

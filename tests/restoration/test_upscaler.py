@@ -21,7 +21,7 @@ from tests.support.models import Local, Pointwise, residual
 
 
 class Normalised(nn.Module):
-  """As `Local`, but with statistics of the whole tile, as U-Nets have."""
+  """Normalises with statistics of the whole tile, as U-Nets do, and is else `Local`."""
 
   multiple = 2
   has_attention = False
@@ -128,7 +128,7 @@ def test_noise_is_white_and_new_everywhere():
 
 
 def test_seams_do_not_show():
-  """Where tiles differ in their statistics, gradients at borders are like elsewhere."""
+  """Find gradients at borders as elsewhere, where tiles differ in their statistics."""
   model = residual(Normalised())
   options = {'steps': 6, 'sampler': 'ddim'}
   upscaler = Upscaler(model, tile=8, **options)

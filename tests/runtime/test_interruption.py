@@ -198,7 +198,7 @@ if __name__ == '__main__':
   [(signal.SIGINT, 'interrupted'), (signal.SIGTERM, 'stopped by SIGTERM')],
 )
 def test_a_signal_to_the_whole_group_ends_workers_in_silence(tmp_path, number, line):
-  """As a terminal or `timeout` sends it: to workers as well, which have no word."""
+  """Send it as a terminal or `timeout` does: to workers too, which have no word."""
   file = tmp_path / 'workers.py'
   install = INSTALL.replace("interruption.install('go on')", START_EARLY)
   file.write_text(install + WORKERS)

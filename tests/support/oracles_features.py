@@ -154,6 +154,20 @@ def random_state(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> State:
 # ----------------------------------------------------------------- Inception-v3
 
 
+def noisy_pair(shape: tuple[int, ...], seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+  """Return images [B, H, W, C] with noise, most in the first, and without."""
+  rng = np.random.default_rng(seed)
+  truth = rng.uniform(-1, 1, shape).astype(np.float32)
+  noise = rng.normal(0, 0.2, shape).astype(np.float32)
+  noise[0] *= 2
+  return truth + noise, truth
+
+
+def nchw(x: np.ndarray) -> np.ndarray:
+  """Return images [B, H, W, C] as PyTorch has them, in float64."""
+  return np.moveaxis(np.float64(x), -1, 1)
+
+
 def inception(net, x):
   """Szegedy et al., arXiv:1512.00567, as in the graph of 2015-12-05; up to the mean."""
   x = net.normed(x, 'Conv2d_1a_3x3', 32, (3, 3), stride=2)
